@@ -1,0 +1,145 @@
+"""The base of methods that choose within a batch: score it without a graph, then train on a part of it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from lightning_dataselect.cut import cut_batch
+from lightning_dataselect.quiet import Quiet
+from lightning_dataselect.seeding import epoch_generator
+from lightning_dataselect.selection import Observation, Selection
+from lightning_dataselect.selector import DataSelector
+from lightning_dataselect.validation import check_choice, check_share
+
+
+class BatchSelector(DataSelector):
+    """Trains on a part of each batch; derive from it and define :meth:`choose`.
+
+    Each batch is scored in eval mode without a graph and without side effects, cut to the chosen samples, and only
+    these go through the user's training step. With a scoring pass worth 1/3 of a training step, a step costs
+    ``1/3 + batch_ratio`` of a full one.
+
+    Args:
+        batch_ratio: share of each batch that is trained on, in (0, 1]; the loader's batch is the meta-batch.
+        prune_ratio: share of the data set that is dropped before each epoch; 0 for a method that only chooses within
+            batches.
+        score_dtype: ``"bfloat16"`` or ``"float16"`` to score under autocast, None for the Trainer's own precision.
+        **common: see :class:`~lightning_dataselect.selector.DataSelector`.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        batch_ratio: float = 0.25,
+        prune_ratio: float = 0.0,
+        score_dtype: str | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(prune_ratio=prune_ratio, **common)
+        self.batch_ratio = check_share("batch_ratio", batch_ratio)
+        if self.batch_ratio == 0:
+            raise ValueError(
+                "batch_ratio=0 would train on nothing: give the share of each batch to train on, say 0.25."
+            )
+        self.score_dtype = score_dtype
+        if score_dtype is not None:
+            check_choice("score_dtype", score_dtype, ("bfloat16", "float16"))
+
+    def _drop_live_parts(self) -> None:
+        super()._drop_live_parts()
+        self._quiet: Quiet | None = None
+        self._probed = False
+
+    def choose(self, seen: Observation, k: int, generator: torch.Generator) -> Tensor:
+        """Choose the samples of a batch to train on; nothing here may wait for the device.
+
+        Args:
+            seen: what scoring the batch has shown; the store's columns are already renewed.
+            k: ``batch_ratio`` of the batch, rounded, at least 1.
+            generator: on the device of ``seen``, seeded for this batch.
+
+        Returns:
+            int64 (b,), positions within the batch, in any order.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define choose(seen, k, generator) -> positions.")
+
+    def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
+        """All samples: what is dropped is dropped within the batches."""
+        return Selection(torch.arange(scores.numel()))
+
+    def trains_on_whole_batches(self, epoch: int) -> bool:
+        """Whether ``epoch`` trains on whole batches, which still renew the scores."""
+        return self.batch_ratio == 1 or self.in_warmup(epoch) or self.in_annealing(epoch)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Also refuse what cannot be scored without a side effect."""
+        super().setup(trainer, pl_module, stage)
+        if stage != "fit" or not self._undo:
+            return
+        if not pl_module.automatic_optimization:
+            self._release()
+            raise TypeError(
+                f"{type(self).__name__} scores each batch before the step that trains, but with manual optimization the"
+                " step trains while it runs. Take a method that chooses before the epoch, such as InfoBatch."
+            )
+        self._quiet = Quiet(pl_module)
+
+    def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Score the batch, cut it, and train on what was chosen."""
+        if self.trains_on_whole_batches(self.state.plan.epoch):
+            return super().run_step(step, args, kwargs)
+        assert self._batch is not None
+        indices, weights = self._batch
+        seen = self._score(functools.partial(step, *args, **kwargs), indices)
+        self.write(seen)
+        size = indices.numel()
+        k = max(1, round(self.batch_ratio * size))
+        positions = self.choose(seen, k, self._batch_generator(indices.device))
+        args, kwargs = _with_batch(args, kwargs, lambda batch: cut_batch(batch, positions, size))
+        chosen_weights = None if weights is None else weights[positions]
+        output, _ = self.measure(functools.partial(step, *args, **kwargs), indices[positions], chosen_weights)
+        self.count_samples(forward=size + positions.numel(), backward=positions.numel())
+        return output
+
+    def _score(self, step: Callable[[], Any], indices: Tensor) -> Observation:
+        assert self._quiet is not None and self._reader is not None
+        previous = self.store["loss"][indices]
+        # the first look at a loss needs its graph; after that the terms are known
+        with self._quiet(grad=not self._probed), self._score_precision(indices.device):
+            if self._probed:
+                reading = self._reader.score(step, previous)
+            else:
+                _, first = self._reader.read(step, previous, None)
+                assert first is not None
+                reading, self._probed = first, True
+        return self._observation(indices, reading)
+
+    def _score_precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        if self.score_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=getattr(torch, self.score_dtype))
+
+    def _batch_generator(self, device: torch.device) -> torch.Generator:
+        purpose = f"batch {self.state.batches_done} of rank {self._rank}"
+        seed = epoch_generator(self.seed, self.state.plan.epoch, purpose).initial_seed()
+        return torch.Generator(device).manual_seed(seed)
+
+
+def _with_batch(
+    args: tuple[Any, ...], kwargs: dict[str, Any], change: Callable[[Any], Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a training step with its batch changed: the first of them, by position or by name."""
+    if args:
+        return (change(args[0]), *args[1:]), kwargs
+    name = next(iter(kwargs))
+    return args, {**kwargs, name: change(kwargs[name])}

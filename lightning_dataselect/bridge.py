@@ -1,0 +1,192 @@
+"""The only module that touches the Trainer's private parts.
+
+Lightning has no public way to swap a sampler before the first loader is made, nor to change the length of an epoch
+while it runs. What is used here of the loops was read in lightning 2.5 and 2.6; each function says which names.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+from torch.optim import Optimizer
+
+Undo = Callable[[], None]
+
+
+def intercept_train_loader(trainer: pl.Trainer, transform: Callable[[Any], Any]) -> Undo:
+    """Pass every train loader that the Trainer asks for through ``transform``, wherever it comes from.
+
+    Uses ``fit_loop._data_source.dataloader``: one place for loaders given to ``fit``, by a datamodule or by the module.
+    """
+    source = trainer.fit_loop._data_source
+    original = source.dataloader
+    source.dataloader = lambda: transform(original())  # type: ignore[method-assign]
+
+    def undo() -> None:
+        source.__dict__.pop("dataloader", None)
+
+    return undo
+
+
+def shadow(target: object, name: str, value: object) -> Undo:
+    """Set the attribute ``name`` on an instance, so that it can be taken back exactly."""
+    attributes = target.__dict__
+    missing = object()
+    before = attributes.get(name, missing)
+    attributes[name] = value
+
+    def undo() -> None:
+        if before is missing:
+            attributes.pop(name, None)
+        else:
+            attributes[name] = before
+
+    return undo
+
+
+def overfits(trainer: pl.Trainer) -> bool:
+    """Whether ``overfit_batches`` fixes which batches are trained on."""
+    return bool(trainer.overfit_batches)  # type: ignore[attr-defined]
+
+
+def sampler_ranks(trainer: pl.Trainer) -> tuple[int, int]:
+    """World size and rank that samples are sharded over: (1, 0) where the user turned sharding off."""
+    if not trainer._accelerator_connector.use_distributed_sampler:
+        return 1, 0
+    kwargs = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
+    return int(kwargs["num_replicas"]), int(kwargs["rank"])
+
+
+def limited_batches(trainer: pl.Trainer, n_batches: int) -> int:
+    """How many of ``n_batches`` ``limit_train_batches`` leaves of an epoch, at least one."""
+    limit = trainer.limit_train_batches
+    if isinstance(limit, int):
+        return min(n_batches, limit)
+    return max(1, int(n_batches * limit)) if limit > 0 else 0
+
+
+def set_epoch_length(trainer: pl.Trainer, n_batches: int) -> None:
+    """Make the epoch to come, or the one under way, ``n_batches`` long, without a new loader.
+
+    Every place that remembers the length is set: ``fit_loop.max_batches`` (progress bar, end of epoch, gradient
+    accumulation), the combined loader's limits and those of its live iterator, the fetcher's ``length``
+    (``is_last_batch``), and ``val_check_batch``. With one left out, validation silently ends or an epoch is cut short.
+    """
+    loop = trainer.fit_loop
+    loop.max_batches = n_batches
+    combined = loop._combined_loader
+    if combined is not None:
+        combined.limits = [n_batches]
+        if combined._iterator is not None:
+            combined._iterator.limits = [n_batches]
+    if loop._data_fetcher is not None and loop._data_fetcher.length is not None:
+        loop._data_fetcher.length = n_batches
+    _set_validation_batch(trainer, n_batches)
+
+
+def _set_validation_batch(trainer: pl.Trainer, n_batches: int) -> None:
+    if getattr(trainer, "_val_check_time_interval", None) is not None:
+        return
+    interval = trainer.val_check_interval
+    if isinstance(interval, float):
+        trainer.val_check_batch = max(1, int(n_batches * interval))
+    elif trainer.check_val_every_n_epoch is not None:
+        # an interval that fitted the full epoch would otherwise never be reached in a shorter one
+        trainer.val_check_batch = min(interval, n_batches)
+
+
+def renew_iterator(trainer: pl.Trainer) -> None:
+    """Start the train loader anew: the plan has changed after Lightning made the iterator of the first epoch."""
+    fetcher = trainer.fit_loop._data_fetcher
+    if fetcher is not None:
+        iter(fetcher)
+
+
+def takes_dataloader_iter(trainer: pl.Trainer) -> bool:
+    """Whether ``training_step(dataloader_iter)`` fetches the batches itself."""
+    return type(trainer.fit_loop._data_fetcher).__name__ == "_DataLoaderIterDataFetcher"
+
+
+def optimizer_steps_now(trainer: pl.Trainer) -> bool:
+    """Whether the batch under way ends in an optimizer step rather than in further accumulation."""
+    return not trainer.fit_loop._should_accumulate()
+
+
+def step_frequencies(trainer: pl.Trainer) -> list[int | None]:
+    """The ``frequency`` of each scheduler that goes by steps; None for one by epochs or metrics."""
+    return [
+        config.frequency if config.interval == "step" and not config.reduce_on_plateau else None
+        for config in trainer.lr_scheduler_configs
+    ]
+
+
+def step_lr_scheduler(trainer: pl.Trainer, scheduler: Any) -> None:
+    """Step ``scheduler`` as Lightning does, through the module's own ``lr_scheduler_step``."""
+    trainer.lightning_module.lr_scheduler_step(scheduler, None)
+
+
+def planned_epochs(trainer: pl.Trainer) -> int | None:
+    """Number of epochs the fit will take if nothing stops it, or None if only steps or time end it.
+
+    Uses ``fit_loop.max_epochs``, which is -1 for an endless fit.
+    """
+    epochs = trainer.fit_loop.max_epochs
+    return None if epochs is None or epochs < 0 or math.isinf(epochs) else int(epochs)
+
+
+def epochs_processed(trainer: pl.Trainer) -> int:
+    """The 0-based epoch that the fit is about to train, after a resume in the middle of an epoch that epoch."""
+    return int(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+
+
+def set_counted_length(trainer: pl.Trainer, n_batches: int) -> None:
+    """Set only the length that the loop's counters are compared with.
+
+    Lightning resets the counters of an epoch that had ended when the checkpoint was written once they reach
+    ``max_batches``; with the length of a longer epoch to come it would begin that one in the middle.
+    """
+    trainer.fit_loop.max_batches = n_batches
+
+
+def scale_learning_rate(optimizer: Optimizer, factor: Callable[[], float]) -> Undo:
+    """Multiply the learning rates of ``optimizer`` while it steps, and only then: schedulers see their own values."""
+    before: list[Any] = []
+
+    def scale(*_: Any) -> None:
+        before[:] = [group["lr"] for group in optimizer.param_groups]
+        if (factor_now := factor()) != 1.0:
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"] * factor_now
+
+    def restore(*_: Any) -> None:
+        for group, lr in zip(optimizer.param_groups, before, strict=True):
+            group["lr"] = lr
+
+    handles = optimizer.register_step_pre_hook(scale), optimizer.register_step_post_hook(restore)
+
+    def undo() -> None:
+        for handle in handles:
+            handle.remove()
+
+    return undo
+
+
+def batch_to_device(trainer: pl.Trainer, batch: Any) -> Any:
+    """Take a batch the way that the training loop takes it, through the user's transfer hooks."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+
+def shows_progress(trainer: pl.Trainer) -> bool:
+    """Whether this rank has a progress bar."""
+    return trainer.is_global_zero and trainer.progress_bar_callback is not None
+
+
+def takes_batch_idx(step: Callable[..., Any]) -> bool:
+    """Whether ``training_step`` has an argument besides the batch, which Lightning then gives the batch's index."""
+    return len(inspect.signature(step).parameters) > 1

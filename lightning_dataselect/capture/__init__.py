@@ -1,0 +1,6 @@
+"""Per-sample losses out of any training step, without a change to it."""
+
+from lightning_dataselect.capture.capture import Captured, LossCapture
+from lightning_dataselect.capture.errors import CaptureError
+
+__all__ = ["CaptureError", "Captured", "LossCapture"]

@@ -1,0 +1,21 @@
+"""What is said when no per-sample loss can be had."""
+
+from typing import Any
+
+FIX = (
+    "Return a dict with a per-sample loss from the step and set sample_loss='its key', or set "
+    "sample_loss to a callable that computes it; RandomPruning needs no per-sample loss at all."
+)
+
+
+class CaptureError(ValueError):
+    """No sound per-sample loss was found; the message says what was, and what to do.
+
+    Example:
+        >>> print(str(CaptureError("The step returned no loss."))[:26])
+        The step returned no loss.
+    """
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"{found} {FIX}")
+        self.output: Any = None

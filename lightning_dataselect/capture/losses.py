@@ -1,0 +1,169 @@
+"""The loss functions of `torch.nn.functional` that reduce, and how each of them does it.
+
+Every one answers ``reduction="none"``; they differ in what a mean divides by, and in whether
+the arguments are the logits and the targets of a classification.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.functional import nll_loss  # as it is before any patch
+
+Function = Callable[..., Tensor]
+Bound = dict[str, Any]
+Split = tuple[Tensor | None, Tensor]
+Classes = tuple[Tensor, Tensor]
+
+
+def _of_classes(bound: Bound) -> Tensor | None:
+    target, weight = bound["target"], bound.get("weight")
+    if target.is_floating_point():
+        return None
+    ignore_index = bound.get("ignore_index", -100)
+    valid = target != (-100 if ignore_index is None else ignore_index)
+    if weight is None:
+        return valid
+    return weight.gather(0, (target * valid).flatten()).view_as(target) * valid
+
+
+def _of_elements(bound: Bound) -> Tensor | None:
+    return bound.get("weight")
+
+
+def _evenly(bound: Bound) -> Tensor | None:
+    return None
+
+
+def _multiclass(bound: Bound) -> Classes | None:
+    logits, target = bound["input"], bound["target"]
+    return (logits, target) if logits.dim() == 2 else None
+
+
+def _binary(to_logit: Callable[[Tensor], Tensor]) -> Callable[[Bound], Classes | None]:
+    def classes(bound: Bound) -> Classes | None:
+        one, target = bound["input"], bound["target"]
+        if one.dim() != 1 and (one.dim() != 2 or one.shape[1] != 1):
+            return None  # several independent labels are not one class of C
+        one, target = to_logit(one.detach().flatten()), target.detach().flatten()
+        return torch.stack([torch.zeros_like(one), one], 1), torch.stack([1 - target, target], 1)
+
+    return classes
+
+
+def _no_classes(bound: Bound) -> Classes | None:
+    return None
+
+
+def _as_is(bound: Bound, losses: Tensor) -> Tensor:
+    return losses
+
+
+def _batchmean_rows(bound: Bound, losses: Tensor) -> Tensor:
+    return losses.flatten(1).sum(1) if bound.get("reduction") == "batchmean" else losses
+
+
+def _ctc_rows(bound: Bound, losses: Tensor) -> Tensor:
+    if bound.get("reduction", "mean") == "sum":
+        return losses
+    lengths = torch.as_tensor(bound["target_lengths"], device=losses.device)
+    return losses / lengths.clamp(min=1)
+
+
+def _twice(function: Function, bound: Bound, graph: bool) -> Split:
+    # Cheaper than to reduce the losses here, and not a bit of value or gradient changes.
+    value = function(**bound)
+    with torch.set_grad_enabled(graph):
+        return value, function(**{**bound, "reduction": "none"})
+
+
+def _once(function: Function, bound: Bound, graph: bool) -> Split:
+    return None, function(**{**bound, "reduction": "none"})
+
+
+def _cross_entropy(function: Function, bound: Bound, graph: bool) -> Split:
+    logits, target = bound["input"], bound["target"]
+    foreign = function.__module__ != "torch.nn.functional"  # a fused kernel in its place, say
+    if foreign or bound.get("label_smoothing") or target.is_floating_point():
+        return _once(function, bound, graph)
+    logs = torch.log_softmax(logits, 0 if logits.dim() == 1 else 1)
+    given = {"target": target, "weight": bound.get("weight")}
+    given["ignore_index"] = bound.get("ignore_index", -100)
+    value = nll_loss(logs, reduction=bound.get("reduction", "mean"), **given)
+    return value, nll_loss(logs if graph else logs.detach(), reduction="none", **given)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How one function of `torch.nn.functional` reduces.
+
+    Attributes:
+        name: its name there.
+        split: (function, arguments, whether the losses need a graph) -> (what the function
+            returns, or None where that is left to `fold.reduce`; the losses unreduced).
+        rows: (arguments, unreduced losses) -> what the reduction is a plain mean or sum of.
+        units: arguments -> what a mean divides by the sum of (see `fold.reduce`), or None.
+        classes: arguments -> (logits, targets), of a classification; else None.
+        arguments: the names of its parameters, in order.
+    """
+
+    name: str
+    split: Callable[[Function, Bound, bool], Split] = _twice
+    rows: Callable[[Bound, Tensor], Tensor] = _as_is
+    units: Callable[[Bound], Tensor | None] = _evenly
+    classes: Callable[[Bound], Classes | None] = _no_classes
+    arguments: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        names = tuple(inspect.signature(getattr(F, self.name)).parameters)
+        object.__setattr__(self, "arguments", names)
+
+    def bind(self, args: tuple[Any, ...], kwargs: Bound) -> Bound:
+        """Name the arguments, with the two legacy ones turned into ``reduction``."""
+        bound = dict(zip(self.arguments, args, strict=False))
+        bound.update(kwargs)
+        average, several = bound.pop("size_average", None), bound.pop("reduce", None)
+        if average is not None or several is not None:
+            mean_or_sum = "mean" if average is None or average else "sum"
+            bound["reduction"] = mean_or_sum if several is None or several else "none"
+        return bound
+
+    def reduces(self, bound: Bound) -> bool:
+        """Whether these arguments ask for a reduction that exists."""
+        reduction = bound.get("reduction", "mean")
+        return reduction in ("mean", "sum") or (
+            reduction == "batchmean" and self.rows is _batchmean_rows and bound["input"].dim() > 0
+        )
+
+
+_TABLE: dict[str, dict[str, Any]] = {
+    "cross_entropy": {"split": _cross_entropy, "units": _of_classes, "classes": _multiclass},
+    "nll_loss": {"units": _of_classes, "classes": _multiclass},
+    "linear_cross_entropy": {"split": _once, "units": _of_classes},  # newer than torch 2.6
+    "binary_cross_entropy": {"classes": _binary(torch.logit)},
+    "binary_cross_entropy_with_logits": {"classes": _binary(torch.Tensor.detach)},
+    "multi_margin_loss": {"classes": _multiclass},
+    "mse_loss": {"units": _of_elements},
+    "l1_loss": {"units": _of_elements},
+    "ctc_loss": {"split": _once, "rows": _ctc_rows},
+    "kl_div": {"rows": _batchmean_rows},
+    "smooth_l1_loss": {},
+    "huber_loss": {},
+    "poisson_nll_loss": {},
+    "gaussian_nll_loss": {},
+    "soft_margin_loss": {},
+    "multilabel_margin_loss": {},
+    "multilabel_soft_margin_loss": {},
+    "hinge_embedding_loss": {},
+    "cosine_embedding_loss": {},
+    "margin_ranking_loss": {},
+    "triplet_margin_loss": {},
+    "triplet_margin_with_distance_loss": {"split": _once},  # its distance may be a network
+}
+LOSSES = tuple(Loss(name, **how) for name, how in _TABLE.items() if hasattr(F, name))

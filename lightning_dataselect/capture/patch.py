@@ -1,0 +1,153 @@
+"""Interceptors, and where they are hung for the time of a step."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Hashable
+from types import FrameType, TracebackType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_dataselect.capture.losses import LOSSES, Loss
+from lightning_dataselect.capture.recorder import Recorder
+
+# The functions that end a hand-written loss -> whether they are sums.
+REDUCTIONS: dict[Any, bool] = {
+    torch.mean: False,
+    torch.sum: True,
+    torch._C.TensorBase.mean: False,
+    torch._C.TensorBase.sum: True,
+}
+
+
+def site(frame: FrameType) -> Hashable:
+    """The line of code that a frame is at; CPython 3.11 calls C and Python at other offsets."""
+    return frame.f_code, frame.f_lineno
+
+
+def intercept_loss(recorder: Recorder, loss: Loss, function: Callable[..., Tensor]) -> Any:
+    """Wrap one function of `torch.nn.functional`."""
+
+    def intercepted(*args: Any, **kwargs: Any) -> Tensor:
+        if recorder.listens():
+            return recorder.loss(loss, function, args, kwargs)
+        return function(*args, **kwargs)
+
+    return intercepted
+
+
+def intercept_reduction(recorder: Recorder, sites: set[Hashable], function: Callable[..., Tensor]) -> Any:
+    """Wrap a mean or a sum; only calls from the sites count."""
+    is_sum = REDUCTIONS[function]
+
+    def intercepted(*args: Any, **kwargs: Any) -> Tensor:
+        value = function(*args, **kwargs)
+        if torch.compiler.is_dynamo_compiling():
+            return value  # a compiled call has no frame to know it by
+        if value.dim() == 0 and recorder.listens():
+            where = site(sys._getframe(1))
+            if where in sites:
+                elements = args[0] if args else kwargs["input"]
+                return recorder.reduction(where, is_sum, elements, value)
+        return value
+
+    return intercepted
+
+
+class Patches:
+    """Names that stand for something else inside a ``with`` block.
+
+    Example:
+        >>> names = {"pi": 3.14159}
+        >>> with Patches([(names, "pi", 3)]):
+        ...     names["pi"]
+        3
+        >>> names["pi"]
+        3.14159
+    """
+
+    def __init__(self, names: list[tuple[dict[str, Any], str, Any]] | None = None) -> None:
+        self._spaces: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._methods: dict[str, Any] = {}  # of torch.Tensor, whose namespace is read-only
+        self._saved: list[dict[str, Any]] = []
+        self._saved_methods: dict[str, Any] = {}
+        for space, name, new in names or []:
+            self.add(space, name, new)
+
+    def add(self, space: dict[str, Any], name: str, new: Any) -> None:
+        """Let a name in a namespace stand for something else from the next time on."""
+        for known, names in self._spaces:
+            if known is space:
+                names[name] = new
+                return
+        self._spaces.append((space, {name: new}))
+
+    def add_method(self, name: str, new: Any) -> None:
+        """Let a method of `torch.Tensor` be another one."""
+        self._methods[name] = new
+
+    def __enter__(self) -> None:
+        self._saved = [{name: space[name] for name in new} for space, new in self._spaces]
+        for space, new in self._spaces:
+            space.update(new)
+        if self._methods:
+            self._saved_methods = {m: vars(torch.Tensor).get(m) for m in self._methods}
+            for name, method in self._methods.items():
+                setattr(torch.Tensor, name, method)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for (space, _), old in zip(self._spaces, self._saved, strict=True):
+            space.update(old)
+        for name, method in self._saved_methods.items():
+            if method is None:
+                delattr(torch.Tensor, name)
+            else:
+                setattr(torch.Tensor, name, method)
+        self._saved, self._saved_methods = [], {}
+
+
+class Interceptors:
+    """What one recorder hangs up: every loss function, and what its probes have found besides.
+
+    Attributes:
+        losses: the patches of loss functions.
+        reductions: the patches of the means and sums that end hand-written losses.
+        known: loss function, or interceptor of one -> how it reduces, and the function.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.losses, self.reductions = Patches(), Patches()
+        self.known: dict[Any, tuple[Loss, Any]] = {}
+        self._recorder = recorder
+        self._interceptor_of: dict[Any, Any] = {}
+        self._sites: dict[Any, set[Hashable]] = {}
+        for loss in LOSSES:
+            function = getattr(F, loss.name)
+            new = intercept_loss(recorder, loss, function)
+            self.known[function] = self.known[new] = loss, function
+            self._interceptor_of[function] = new
+            self.losses.add(vars(F), loss.name, new)
+
+    def add_name(self, space: dict[str, Any], name: str) -> None:
+        """Intercept a loss function that also goes by this name in this namespace."""
+        self.losses.add(space, name, self._interceptor_of[space[name]])
+
+    def add_site(self, function: Any, where: Hashable) -> None:
+        """Intercept a mean or a sum that is called from this place."""
+        if function not in self._sites:
+            sites: set[Hashable] = set()
+            self._sites[function] = sites
+            new = intercept_reduction(self._recorder, sites, function)
+            if function in (torch.mean, torch.sum):
+                self.reductions.add(vars(torch), function.__name__, new)
+            else:
+                self.reductions.add_method(function.__name__, new)
+        self._sites[function].add(where)

@@ -1,0 +1,126 @@
+"""The mode that watches every torch call of a step, to find what makes its loss."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Iterable
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lightning_dataselect.capture.patch import REDUCTIONS, Interceptors, site
+from lightning_dataselect.capture.recorder import Key, Observer, Recorder
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found.extend(_tensors(value))
+    return found
+
+
+class Watch(TorchFunctionMode):
+    """Hands every loss function and every mean or sum of a step to the recorder.
+
+    Costs some microseconds for each torch call, so it stays only where no patch sees the call.
+    """
+
+    def __init__(self, recorder: Recorder, interceptors: Interceptors) -> None:
+        super().__init__()
+        self.recorder = recorder
+        self._known = interceptors.known
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Call the function, or what stands for it."""
+        kwargs = kwargs or {}
+        if not self.recorder.listens():
+            return func(*args, **kwargs)
+        if func in self._known:  # by its interceptor, where it names itself while that is hung
+            return self.loss(self._known[func][1], args, kwargs)
+        out = func(*args, **kwargs)
+        if func in REDUCTIONS and out.dim() == 0:
+            where = None if torch.compiler.is_dynamo_compiling() else site(sys._getframe(1))
+            out = self.reduction(func, where, args, kwargs, out)
+        self.note(args, kwargs, out)
+        return out
+
+    def loss(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Take a loss function that no patch has seen."""
+        return self.recorder.loss(self._known[func][0], func, args, kwargs)
+
+    def reduction(self, func: Any, where: Hashable, args: tuple[Any, ...], kwargs: Any, out: Tensor) -> Tensor:
+        """Take a mean or a sum to one number."""
+        elements = args[0] if args else kwargs["input"]
+        return self.recorder.reduction(where, REDUCTIONS[func], elements, out)
+
+    def note(self, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
+        """Take any other result."""
+
+
+class Probe(Watch, Observer):
+    """A `Watch` that also finds out how to do without it.
+
+    Attributes:
+        names: the namespaces and names by which unseen loss functions were called.
+        sites: place -> the mean or sum that was called there.
+        nameless: the terms of loss functions that were called by no name that can be patched.
+    """
+
+    def __init__(self, recorder: Recorder, interceptors: Interceptors, module: nn.Module | None) -> None:
+        super().__init__(recorder, interceptors)
+        self.names: list[tuple[dict[str, Any], str]] = []
+        self.sites: dict[Hashable, Any] = {}
+        self.nameless: list[Key] = []
+        self._module = module
+        self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id comes twice
+
+    def note(self, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
+        """Follow what is made of parameters alone."""
+        if isinstance(out, Tensor) and self.from_parameters([*args, *kwargs.values()]):
+            self._from_parameters[id(out)] = out
+
+    def from_parameters(self, values: Iterable[Any]) -> bool:
+        """Whether every tensor among the values was made of parameters alone."""
+        tensors = _tensors(values)
+        return bool(tensors) and all(isinstance(t, nn.Parameter) or id(t) in self._from_parameters for t in tensors)
+
+    def strided(self, shape: torch.Size, batch_size: int) -> bool:
+        """Whether rows of this shape lie ``batch_size`` apart for one sample."""
+        return False
+
+    def loss(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Take a loss function, and find the name it was called by."""
+        caller: FrameType | None = sys._getframe(1)
+        while caller is not None and (
+            caller.f_globals["__name__"] in (__name__, "torch.overrides") or caller.f_code is func.__code__
+        ):
+            caller = caller.f_back
+        named = caller is not None and self._find(func, caller)
+        before = len(self.recorder.terms)
+        out = super().loss(func, args, kwargs)
+        if not named:
+            self.nameless += [term.key for term in self.recorder.terms[before:]]
+        return out
+
+    def _find(self, func: Any, caller: FrameType) -> bool:
+        spaces = [caller.f_globals]
+        if self._module is not None:
+            spaces += [vars(module) for module in self._module.modules()]
+        found = [(space, name) for space in spaces for name in caller.f_code.co_names if space.get(name) is func]
+        self.names += [pair for pair in found if not any(_same(pair, old) for old in self.names)]
+        return bool(found)
+
+    def reduction(self, func: Any, where: Hashable, args: tuple[Any, ...], kwargs: Any, out: Tensor) -> Tensor:
+        """Take a mean or a sum to one number, and note the place."""
+        self.sites[where] = func
+        return super().reduction(func, where, args, kwargs, out)
+
+
+def _same(a: tuple[dict[str, Any], str], b: tuple[dict[str, Any], str]) -> bool:
+    return a[0] is b[0] and a[1] == b[1]

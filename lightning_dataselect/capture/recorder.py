@@ -1,0 +1,215 @@
+"""What the interceptors write into while a step runs: the terms its loss may be made of."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._guards import TracingContext
+
+from lightning_dataselect.capture.fold import fold, foldable, reduce
+from lightning_dataselect.capture.losses import Classes, Loss
+
+Key = tuple[Hashable, int]  # where a term is computed, and the how-manieth time in this step
+
+
+@dataclass(eq=False)
+class Source:
+    """An unreduced classification loss: logits and targets, and the losses with their graph."""
+
+    classes: Classes
+    losses: Tensor
+
+
+@dataclass(eq=False)
+class Term:
+    """One reduction over the batch.
+
+    Attributes:
+        key: what the same term of the next step is recognised by.
+        value: 0-dim, what the step got, with its graph.
+        elements: (batch_size * k, ...) what was reduced, without a graph but for a probe.
+        units: what a mean divides by the sum of, or None (see `fold.reduce`).
+        is_sum: a sum, no mean.
+        strided: how the rows lie (see `fold.by_sample`).
+        classes: logits and targets, of a classification loss; else None.
+        from_parameters: it is made of parameters alone, so no sample has a share in it.
+    """
+
+    key: Key
+    value: Tensor
+    elements: Tensor
+    units: Tensor | None
+    is_sum: bool
+    strided: bool = False
+    classes: Classes | None = None
+    from_parameters: bool = False
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether this is a mean or a sum, no loss function of torch's."""
+        return not isinstance(self.key[0], str)
+
+    def losses(self, batch_size: int) -> Tensor:
+        """What each sample loses by this term: (batch_size,) float32."""
+        return fold(self.elements, self.units, batch_size, is_sum=self.is_sum, strided=self.strided)
+
+    def weighted(self, weights: Tensor) -> Tensor:
+        """The value with each sample's share multiplied by its weight, with its graph."""
+        return reduce(self.elements, self.units, is_sum=self.is_sum, weights=weights, strided=self.strided)
+
+
+class Recorder:
+    """The state of one step under capture.
+
+    Attributes:
+        verdicts: term -> what a probe made of it: True, part of the loss; None, not so far;
+            False, never to be looked at.
+        strided: the terms whose rows lie strided.
+        order: turn in the step -> the place of the mean or sum there, as last probed.
+        terms: the terms of this step so far, in order.
+        sources: the unreduced classification losses of this step.
+        compiled: some term of this step was computed in compiled code.
+    """
+
+    def __init__(self) -> None:
+        self.verdicts: dict[Key, bool | None] = {}
+        self.strided: set[Key] = set()
+        self.order: dict[int, Hashable] = {}
+        self.batch_size = 0
+        self.weights: Tensor | None = None
+        self.scoring = False
+        self.observer: Observer | None = None
+        self._thread: int | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self.terms: list[Term] = []
+        self.sources: list[Source] = []
+        self.compiled = False
+        self.busy = False
+        self._reductions = 0
+        self._calls: dict[Hashable, int] = {}
+
+    def start(self, batch_size: int, weights: Tensor | None = None, scoring: bool = False) -> None:
+        """Begin a step, in this thread."""
+        self._clear()
+        self.batch_size, self.weights, self.scoring = batch_size, weights, scoring
+        self._thread = threading.get_ident()
+
+    def stop(self) -> None:
+        """Let go of the step's tensors."""
+        self._clear()
+        self.weights = self._thread = None
+
+    def listens(self) -> bool:
+        """Whether a call is the step's own: made while it runs, in its thread."""
+        if torch.compiler.is_dynamo_compiling():
+            return not self.busy
+        return self._thread == threading.get_ident() and not self.busy
+
+    def loss(self, loss: Loss, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Any) -> Tensor:
+        """Call a loss function unreduced, keep what it says, and reduce as the caller asked."""
+        bound = loss.bind(args, kwargs)
+        self.busy = True  # what a loss function calls inside is not the step's
+        try:
+            if not loss.reduces(bound):
+                losses = function(*args, **kwargs)
+                classes = loss.classes(bound)
+                if classes is not None and (losses.requires_grad or self.scoring):
+                    self._note_source(classes, losses)
+                return losses
+            key, counts, weights = self._meet(loss.name, True)
+            graph = weights is not None or self.observer is not None
+            value, losses = loss.split(function, bound, graph)
+            elements = loss.rows(bound, losses)
+            is_sum = bound.get("reduction", "mean") == "sum"
+            units = None
+            if not is_sum and self._needs_units(elements, value, bound):
+                units = loss.units(bound)
+            strided = self._strided(key, elements)
+            if value is None or weights is not None:
+                value = reduce(elements, units, is_sum=is_sum, weights=weights, strided=strided)
+            if counts and (value.requires_grad or self.scoring):
+                made = self.observer is not None and self.observer.from_parameters(bound.values())
+                classes = loss.classes(bound)
+                self._keep(Term(key, value, elements, units, is_sum, strided, classes, made))
+            return value
+        finally:
+            self.busy = False
+
+    def reduction(self, where: Hashable, is_sum: bool, elements: Tensor, value: Tensor) -> Tensor:
+        """Take note of a hand-written loss's last step: a mean or a sum to one number.
+
+        Compiled code does not know its place (None): it is recognised by its turn in the step.
+        """
+        if elements.dim() == 0 or not foldable(elements.shape, self.batch_size):
+            return value  # a regulariser, say
+        order = self._reductions
+        self._reductions += 1
+        if self.observer is not None:
+            self.order[order] = where
+        elif where is None:
+            where = self.order.get(order)
+        key, counts, weights = self._meet(where, False)
+        if counts and (value.requires_grad or self.scoring):
+            made = self.observer is not None and self.observer.from_parameters([elements])
+            strided = self._strided(key, elements)
+            if weights is not None:
+                value = reduce(elements, is_sum=is_sum, weights=weights, strided=strided)
+            self._keep(Term(key, value, elements, None, is_sum, strided, None, made))
+        return value
+
+    def _meet(self, where: Hashable, by_default: bool) -> tuple[Key, bool, Tensor | None]:
+        """The key of a new reduction, whether it counts, and the weights that apply to it."""
+        call = self._calls.get(where, 0)
+        self._calls[where] = call + 1
+        key = (where, call)
+        # A new loss function counts at once, a new mean or sum only when a probe has judged it.
+        verdict = self.observer is not None or self.verdicts.get(key, by_default)
+        return key, verdict is not False, self.weights if verdict else None
+
+    def _needs_units(self, elements: Tensor, value: Tensor | None, bound: Any) -> bool:
+        """Whether anything is divided: not where each sample has one loss, and the mean is there.
+
+        Class weights of a sample's one loss cancel out, but for that they must be known.
+        """
+        return (
+            value is None
+            or self.weights is not None
+            or self.observer is not None
+            or bound.get("weight") is not None
+            or elements.numel() != self.batch_size
+        )
+
+    def _strided(self, key: Key, elements: Tensor) -> bool:
+        if self.observer is None:
+            return key in self.strided
+        return self.observer.strided(elements.shape, self.batch_size)
+
+    def _keep(self, term: Term) -> None:
+        if self.observer is None:
+            term.elements = term.elements.detach()
+        self.compiled = self.compiled or torch.compiler.is_dynamo_compiling()
+        self.terms.append(term)
+
+    def _note_source(self, classes: Classes, losses: Tensor) -> None:
+        # A compiler's backend calls by name, so through us, what we have called unreduced.
+        if torch.compiler.is_dynamo_compiling() or TracingContext.try_get() is None:
+            self.sources.append(Source(classes, losses))
+
+
+class Observer:
+    """What a probe knows of the tensors of a step beyond the terms themselves."""
+
+    def from_parameters(self, values: Any) -> bool:
+        """Whether every tensor among the values was made of parameters alone."""
+        raise NotImplementedError
+
+    def strided(self, shape: torch.Size, batch_size: int) -> bool:
+        """Whether rows of this shape lie ``batch_size`` apart for one sample."""
+        raise NotImplementedError

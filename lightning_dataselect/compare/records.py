@@ -1,0 +1,113 @@
+"""One finished run, and the folder that keeps it, so that a rerun goes on from there."""
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What one run of one method with one seed cost and reached.
+
+    Attributes:
+        method: The label, as in `--methods`.
+        seed: Of the run.
+        epochs: `max_epochs` of the run.
+        value: The monitored metric at the end.
+        best: The best it was after any epoch.
+        seconds: Wall-clock of training, without validation.
+        validation_seconds: Wall-clock of validation.
+        n_total: Samples of one full epoch.
+        n_forward: Samples that went forward in training, over all epochs.
+        n_backward: Samples that went backward, over all epochs.
+        curve: (seconds so far, metric) after each epoch.
+        kept: By epoch, the share of the samples that was trained on; empty for a baseline.
+        histogram: Of the method's final scores: `counts`, `edges`, `unmeasured`; or None.
+        fingerprint: Of all settings that the run depends on.
+    """
+
+    method: str
+    seed: int
+    epochs: int
+    value: float
+    best: float
+    seconds: float
+    validation_seconds: float
+    n_total: int
+    n_forward: int
+    n_backward: int
+    curve: list[tuple[float, float]]
+    kept: list[float]
+    histogram: dict[str, Any] | None
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that ended in an error.
+
+    Attributes:
+        method: The label, as in `--methods`.
+        seed: Of the run.
+        message: The error in one line.
+        log: The file that holds the traceback.
+    """
+
+    method: str
+    seed: int
+    message: str
+    log: str
+
+
+def fingerprint(settings: Any) -> str:
+    """A short hash of settings; anything that is no JSON enters by its `repr`.
+
+    Example:
+        >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+        True
+    """
+    text = json.dumps(settings, sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class RunFolder:
+    """`runs/<method>-<seed>.json`, a file for each finished run.
+
+    Args:
+        out: The folder of the comparison; made if it is not there.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.path = out / "runs"
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def load(self, name: str, seed: int, fingerprint: str) -> RunRecord | None:
+        """The run of that name, unless it is missing, torn, or was made with other settings."""
+        try:
+            fields = json.loads(self._file(name, seed, ".json").read_text())
+            record = RunRecord(**fields)
+        except (OSError, ValueError, TypeError):
+            return None
+        return record if record.fingerprint == fingerprint else None
+
+    def save(self, name: str, record: RunRecord) -> None:
+        """Writes a run in one piece: whoever reads finds all of it or nothing."""
+        path = self._file(name, record.seed, ".json")
+        partial = path.with_suffix(".part")
+        partial.write_text(json.dumps(asdict(record)))
+        os.replace(partial, path)
+        self._file(name, record.seed, ".error.txt").unlink(missing_ok=True)
+
+    def save_error(self, name: str, seed: int, traceback: str) -> Path:
+        """Keeps a traceback beside the runs."""
+        path = self._file(name, seed, ".error.txt")
+        path.write_text(traceback)
+        return path
+
+    def _file(self, name: str, seed: int, suffix: str) -> Path:
+        safe = re.sub(r"[^A-Za-z0-9.]+", "_", name).strip("_")
+        return self.path / f"{safe}-{seed}{suffix}"

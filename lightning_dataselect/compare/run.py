@@ -1,0 +1,145 @@
+"""One run: a method, a seed, a number of epochs; nothing of it stays behind in the process."""
+
+import gc
+import math
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities.seed import isolate_rng
+
+from lightning_dataselect.compare.errors import UserError
+from lightning_dataselect.compare.meter import Meter
+from lightning_dataselect.compare.records import RunRecord
+from lightning_dataselect.compare.task import Task
+from lightning_dataselect.report.figures import bin_scores, trained_share
+from lightning_dataselect.selector import DataSelector
+
+
+def rehearse(task: Task, monitor: str, root: Path) -> None:
+    """Two batches of training and validation: finds a config's faults before hours are spent.
+
+    Also warms up what the first run of a process would pay for alone.
+
+    Args:
+        task: What is compared on.
+        monitor: The metric that must have been logged at the end.
+        root: Where the run may write.
+
+    Raises:
+        UserError: If the metric was not logged.
+    """
+    with _isolated():
+        trainer, model, data = task.build(seed=0, epochs=1, callbacks=[], root=root, fast_dev_run=2)
+        _fit(trainer, model, data)
+        logged = sorted(trainer.callback_metrics)
+    if monitor not in logged:
+        raise UserError(
+            f"--monitor {monitor}: the model logs no such metric; it logs "
+            f"{', '.join(logged) or 'nothing at all (see LightningModule.log)'}."
+        )
+
+
+def run(
+    task: Task,
+    *,
+    label: str,
+    selector: DataSelector | None,
+    seed: int,
+    epochs: int,
+    monitor: str,
+    maximize: bool,
+    root: Path,
+    fingerprint: str,
+    on_epoch: Callable[[int, float | None], None],
+) -> RunRecord:
+    """Trains once and measures.
+
+    Args:
+        task: What is compared on.
+        label: The method's name in the tables.
+        selector: The method's callback, or None for a baseline on full data.
+        seed: Of everything random in the run.
+        epochs: The run's `max_epochs`.
+        monitor: The metric that counts.
+        maximize: Whether more of it is better.
+        root: Where the run may write.
+        fingerprint: Kept with the record.
+        on_epoch: Called after every epoch with the epochs done and the metric's value.
+
+    Raises:
+        UserError: If the metric was never logged, or is not finite at the end.
+    """
+    meter = Meter(monitor, on_epoch)
+    callbacks: Sequence[pl.Callback] = [meter] if selector is None else [selector, meter]
+    with _isolated():
+        trainer, model, data = task.build(seed=seed, epochs=epochs, callbacks=callbacks, root=root)
+        meter.start()
+        _fit(trainer, model, data)
+        seconds = meter.seconds()
+        value = float(trainer.callback_metrics.get(monitor, math.nan))
+        epochs_done = max(1, trainer.current_epoch)
+    if not math.isfinite(value):
+        raise UserError(f"{monitor} is {value} after the last epoch.")
+    values = [reached for _, reached in meter.curve] or [value]
+    n_total, n_forward, n_backward = _samples(selector, meter.n_samples, epochs_done)
+    return RunRecord(
+        method=label,
+        seed=seed,
+        epochs=epochs,
+        value=value,
+        best=max(values) if maximize else min(values),
+        seconds=seconds,
+        validation_seconds=meter.validation_seconds,
+        n_total=n_total,
+        n_forward=n_forward,
+        n_backward=n_backward,
+        curve=meter.curve,
+        kept=trained_share(selector.history) if selector else [],
+        histogram=bin_scores(selector.scores) if selector else None,
+        fingerprint=fingerprint,
+    )
+
+
+def _samples(selector: DataSelector | None, counted: int, epochs_done: int) -> tuple[int, int, int]:
+    if selector is None:
+        return round(counted / epochs_done), counted, counted
+    history = selector.history
+    if not history:
+        raise UserError(f"{type(selector).__name__} did nothing: the config fixes the batches (overfit_batches).")
+    return (
+        int(history[0]["n_total"]),
+        sum(int(epoch["n_forward"]) for epoch in history),
+        sum(int(epoch["n_backward"]) for epoch in history),
+    )
+
+
+def _fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule | None) -> None:
+    try:
+        trainer.fit(model, datamodule=data)
+    except SystemExit as ended:
+        # Lightning turns Ctrl-C into an exit of the whole process.
+        if isinstance(ended.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from ended
+        raise
+
+
+@contextmanager
+def _isolated() -> Iterator[None]:
+    """Restores what a run changes in the process: random states, environment, signal handler."""
+    environment = dict(os.environ)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        with isolate_rng():
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+        gc.collect()

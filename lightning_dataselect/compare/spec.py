@@ -1,0 +1,167 @@
+"""What is compared: `full,short,random,InfoBatch,UCB(every_n_epochs=2)`, read into specs."""
+
+import ast
+import difflib
+import importlib
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_dataselect.compare.errors import UserError
+from lightning_dataselect.registry import list_methods
+from lightning_dataselect.selector import DataSelector
+
+FULL, SHORT = "full", "short"
+BASELINES = (FULL, SHORT)
+# The baselines that cost the same as a method and need none; the second has what InfoBatch adds.
+ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "random": ("RandomPruning", {}),
+    "random_rescaled": ("RandomPruning", {"rescale": True, "anneal": 0.125}),
+}
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """One entry of `--methods`.
+
+    Attributes:
+        label: As it was written, `UCB(every_n_epochs=2)`; names the method in every table.
+        cls: The callback's class, or None for the baselines `full` and `short`.
+        arguments: Its keyword arguments, as written.
+    """
+
+    label: str
+    cls: type[DataSelector] | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def build(self, prune_ratio: float, seed: int) -> DataSelector:
+        """A fresh callback; `prune_ratio` and `seed` are handed on where it takes them.
+
+        Args:
+            prune_ratio: The share that is dropped, unless the spec's arguments say otherwise.
+            seed: Of the method's own random numbers, likewise.
+
+        Raises:
+            UserError: If the class refuses its arguments.
+        """
+        assert self.cls is not None, f"{self.label} is no callback"
+        accepted = set(_parameters(self.cls))
+        common = {"prune_ratio": prune_ratio, "seed": seed}
+        shared = {name: value for name, value in common.items() if name in accepted}
+        try:
+            return self.cls(**{**shared, **self.arguments})
+        except Exception as error:
+            raise UserError(f"{self.label} cannot be made: {error}") from error
+
+
+def parse_methods(text: str) -> list[MethodSpec]:
+    """Reads `--methods`: names from the list, or dotted paths, with keyword arguments in brackets.
+
+    Args:
+        text: Comma-separated, each entry a name or a call with literal keyword arguments.
+
+    Raises:
+        UserError: If the text cannot be read, names no known method, or names one twice.
+
+    Example:
+        >>> [spec.label for spec in parse_methods("full, short")]
+        ['full', 'short']
+    """
+    try:
+        entries = ast.parse(f"[{text}]", mode="eval").body
+    except SyntaxError as error:
+        raise UserError(
+            f"--methods {text!r} cannot be read: write names with commas between, "
+            "as in full,short,random,UCB(every_n_epochs=2)."
+        ) from error
+    assert isinstance(entries, ast.List)
+    specs = [_read(entry) for entry in entries.elts]
+    labels = [spec.label for spec in specs]
+    twice = {label for label in labels if labels.count(label) > 1}
+    if not specs or twice:
+        what = f"names {', '.join(sorted(twice))} twice" if twice else "is empty"
+        raise UserError(f"--methods {what}: name every method once, as in full,short,random.")
+    return specs
+
+
+def _read(entry: ast.expr) -> MethodSpec:
+    label = ast.unparse(entry)
+    call = entry if isinstance(entry, ast.Call) else ast.Call(entry, [], [])
+    if not isinstance(call.func, ast.Name | ast.Attribute):
+        raise UserError(f"{label!r} in --methods is no name of a method.")
+    name = ast.unparse(call.func)
+    if name in BASELINES:
+        if call.keywords or call.args:
+            raise UserError(f"{label}: {name} takes no arguments.")
+        return MethodSpec(name)
+    try:
+        arguments = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except ValueError:
+        arguments = None
+    if arguments is None or call.args or "None" in arguments:
+        raise UserError(
+            f"{label} in --methods: give arguments by name, with plain values, "
+            "as in UCB(every_n_epochs=2, uncertainty='el2n')."
+        )
+    name, preset = ALIASES.get(name, (name, {}))
+    return MethodSpec(label, _find(name), {**preset, **arguments})
+
+
+def _find(name: str) -> type[DataSelector]:
+    known = {method.name: method.cls for method in list_methods()}
+    if name in known:
+        return known[name]
+    if "." in name:
+        return _load(name)
+    names = [*BASELINES, *ALIASES, *known]
+    folded = {candidate.lower(): candidate for candidate in names}
+    close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
+    hint = f"did you mean {folded[close[0]]}?" if close else f"known are {', '.join(names)}."
+    raise UserError(f"There is no method {name!r}: {hint}")
+
+
+def _load(path: str) -> type[DataSelector]:
+    module, _, name = path.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"The method {path} cannot be imported: {error}") from error
+    if not (isinstance(cls, type) and issubclass(cls, DataSelector)):
+        raise UserError(f"{path} is no subclass of lightning_dataselect.DataSelector.")
+    return cls
+
+
+def _parameters(cls: type) -> Iterator[str]:
+    """Names that the constructor takes, followed up the bases while they go on as `**kwargs`."""
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+        yield from (p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Reads `--seeds`: how many, or which.
+
+    Args:
+        text: A number n, for the seeds 0 to n - 1, or a list with commas.
+
+    Raises:
+        UserError: If that is no seed at all, no whole number, or a seed twice.
+
+    Example:
+        >>> parse_seeds("3"), parse_seeds("4,2")
+        ([0, 1, 2], [4, 2])
+    """
+    parts = [part for part in text.split(",") if part.strip()]
+    try:
+        numbers = [int(part) for part in parts]
+    except ValueError:
+        numbers = []
+    seeds = numbers if "," in text else list(range(*numbers)) if len(numbers) == 1 else []
+    if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+        raise UserError(f"--seeds {text!r}: give how many (1 or more), or which, each once, as in 1,2,3.")
+    return seeds

@@ -1,0 +1,210 @@
+"""From runs to rows: means, spreads, paired differences, and one sentence that says what is so."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from scipy.stats import t as student
+
+from lightning_dataselect.compare.comparison import Outcome, Settings
+from lightning_dataselect.compare.records import RunRecord
+from lightning_dataselect.compare.spec import FULL, SHORT
+
+RISK = 0.05
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Numbers, one a seed, by their mean and sample standard deviation.
+
+    Attributes:
+        mean: Their mean.
+        std: Their standard deviation (n - 1); NaN of a single one.
+        n: How many.
+    """
+
+    mean: float
+    std: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        label: The method; a `short` row names its epochs.
+        value: The metric at the end, in `Summary.unit`.
+        seconds: Wall-clock of training, without validation.
+        n_forward: Mean samples forwarded.
+        n_backward: Mean samples back-propagated.
+        speedup: Wall-clock of `full` over this one's, by seed, or None without `full`.
+        vs_full: Metric minus that of `full` with the same seed, or None.
+        vs_short: Metric minus that of full data for as many samples, or None.
+        short: The epochs of those runs, or None.
+    """
+
+    label: str
+    value: Spread
+    seconds: Spread
+    n_forward: float
+    n_backward: float
+    speedup: Spread | None
+    vs_full: Spread | None
+    vs_short: Spread | None
+    short: str | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The table and its meaning.
+
+    Attributes:
+        rows: In the order of `--methods`, a `short` row for each distinct number of epochs.
+        percent: Whether values are shares shown in percent, and differences in points.
+        sentence: What the table means.
+    """
+
+    rows: list[Row]
+    percent: bool
+    sentence: str
+
+    @property
+    def unit(self) -> str:
+        """Of differences."""
+        return "points" if self.percent else ""
+
+
+Entries = Sequence[tuple[str, Spread]]
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Mean and standard deviation.
+
+    Example:
+        >>> spread([1.0, 3.0])
+        Spread(mean=2.0, std=1.4142135623730951, n=2)
+    """
+    numbers = list(values)
+    return Spread(fmean(numbers), stdev(numbers) if len(numbers) > 1 else math.nan, len(numbers))
+
+
+def summarise(outcome: Outcome, settings: Settings) -> Summary:
+    """Rows of what has finished, and the sentence."""
+    percent = settings.maximize and all(0 <= run.value <= 1 for run in outcome.runs)
+    scale = 100.0 if percent else 1.0
+    rows: list[Row] = []
+    for spec in settings.methods:
+        if spec.label == SHORT:
+            for epochs, group in _short_groups(outcome, settings).items():
+                rows.append(_row(f"{SHORT}, {epochs} epochs", group, outcome, scale))
+        elif runs := [run for run in outcome.runs if run.method == spec.label]:
+            rows.append(_row(spec.label, runs, outcome, scale))
+    return Summary(rows, percent, _sentence(rows, settings, percent))
+
+
+def _row(label: str, runs: Sequence[RunRecord], outcome: Outcome, scale: float) -> Row:
+    full = _paired(runs, lambda run: outcome.find(FULL, run.seed))
+    short = _paired([run for run in runs if run.kept], outcome.short_for)
+    is_full = runs[0].method == FULL
+    return Row(
+        label=label,
+        value=spread(scale * run.value for run in runs),
+        seconds=spread(run.seconds for run in runs),
+        n_forward=fmean(run.n_forward for run in runs),
+        n_backward=fmean(run.n_backward for run in runs),
+        speedup=spread(b.seconds / a.seconds for a, b in full) if full else None,
+        vs_full=_difference(full, scale) if not is_full else None,
+        vs_short=_difference(short, scale),
+        short=_epochs(b.epochs for _, b in short) if short else None,
+    )
+
+
+def _paired(
+    runs: Sequence[RunRecord], partner: Callable[[RunRecord], RunRecord | None]
+) -> list[tuple[RunRecord, RunRecord]]:
+    return [(run, other) for run in runs if (other := partner(run)) is not None]
+
+
+def _difference(pairs: Sequence[tuple[RunRecord, RunRecord]], scale: float) -> Spread | None:
+    return spread(scale * (a.value - b.value) for a, b in pairs) if pairs else None
+
+
+def _short_groups(outcome: Outcome, settings: Settings) -> dict[str, list[RunRecord]]:
+    """The runs that each method is held against; methods with the same ones share a row."""
+    groups: dict[str, list[RunRecord]] = {}
+    for spec in settings.methods:
+        pruned = [run for run in outcome.runs if run.method == spec.label and run.kept]
+        partners = [other for _, other in _paired(pruned, outcome.short_for)]
+        if partners and all(other.method == SHORT for other in partners):
+            groups.setdefault(_epochs(other.epochs for other in partners), partners)
+    return dict(sorted(groups.items(), key=lambda group: group[1][0].epochs))
+
+
+def _epochs(numbers: Iterable[int]) -> str:
+    distinct = sorted(set(numbers))
+    return "/".join(str(number) for number in distinct)
+
+
+def _sentence(rows: Sequence[Row], settings: Settings, percent: bool) -> str:
+    held = [(row.label, row.vs_short) for row in rows if row.vs_short is not None]
+    if not held:
+        return "Nothing can be said of a method before it and its short run have finished."
+    if all(difference.n < 2 for _, difference in held):
+        return (
+            "One seed cannot tell a difference from chance: "
+            "whether a method beats training for fewer epochs needs more, as with --seeds 3."
+        )
+    sign = 1 if settings.maximize else -1
+    clear = {label for label, difference in held if _is_clear(difference, [d for _, d in held])}
+    better = [(label, d) for label, d in held if label in clear and sign * d.mean > 0]
+    worse = [(label, d) for label, d in held if label in clear and sign * d.mean < 0]
+    unit = " points" if percent else f" {settings.monitor}"
+    n = max(difference.n for _, difference in held)
+    return f"Over {n} seeds and for as many samples trained, {_meaning(held, better, worse, sign, unit)}."
+
+
+def _meaning(held: Entries, better: Entries, worse: Entries, sign: int, unit: str) -> str:
+    simply = "simply training on full data for fewer epochs"
+    if worse and len(worse) == len(held):
+        return f"{_names(worse, unit)} {_is(worse)} worse than {simply}"
+    if better:
+        text = f"{_names(better, unit)} {_is(better)} better than {simply}"
+    elif len(held) == 1:
+        text = f"{_names(held, unit)} is not measurably better or worse than {simply}"
+    else:
+        nearest = max(held, key=lambda entry: sign * entry[1].mean)
+        text = (
+            f"none of the {len(held)} methods is measurably better than {simply} "
+            f"(the nearest, {nearest[0]}, by {_signed(nearest[1])}{unit})"
+        )
+    return f"{text}, and {_names(worse, unit)} {_is(worse)} worse" if worse else text
+
+
+def _is(entries: Entries) -> str:
+    return "is" if len(entries) == 1 else "are"
+
+
+def _is_clear(difference: Spread, family: Sequence[Spread]) -> bool:
+    """Whether chance alone is an unlikely reason: a t-test, corrected for how many are tried.
+
+    With few seeds a method's own spread can be small by luck, so it counts for no less than the
+    spread pooled over all methods.
+    """
+    several = [other for other in family if other.n > 1]
+    if difference.n < 2 or not several:
+        return False
+    freedom = sum(other.n - 1 for other in several)
+    pooled = math.sqrt(sum((other.n - 1) * other.std**2 for other in several) / freedom)
+    error = max(difference.std, pooled) / math.sqrt(difference.n)
+    return abs(difference.mean) > float(student.ppf(1 - RISK / 2 / len(family), freedom)) * error
+
+
+def _names(entries: Entries, unit: str) -> str:
+    texts = [f"{label} ({_signed(difference)}{unit})" for label, difference in entries]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]] if texts[1:] else texts)
+
+
+def _signed(value: Spread) -> str:
+    return f"{value.mean:+.3g}" if value.n < 2 else f"{value.mean:+.2f} ± {value.std:.2f}"

@@ -1,0 +1,98 @@
+"""Where a fit stands: all that a resumed fit needs, next to the scores, to be the same fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypedDict
+
+import torch
+
+from lightning_dataselect.sampler import EpochPlan
+from lightning_dataselect.schedule import StretchedSchedule
+
+
+class EpochRecord(TypedDict):
+    """What one epoch cost.
+
+    ``n_total`` samples in the set, ``n_selected`` of them chosen; ``n_forward`` and ``n_backward`` samples
+    forwarded and back-propagated on all ranks, repeats included; ``seconds`` of training without
+    validation; ``select_seconds`` between this epoch and the next.
+    """
+
+    epoch: int
+    n_total: int
+    n_selected: int
+    n_forward: int
+    n_backward: int
+    seconds: float
+    select_seconds: float
+
+
+@dataclass
+class FitState:
+    """The plan of the present epoch, how far it has come, and what the epochs before it cost.
+
+    Attributes:
+        plan: what the present epoch trains on.
+        batches_done: batches of it that are done.
+        n_forward: samples forwarded in this epoch so far, on all ranks.
+        n_backward: samples back-propagated in this epoch so far, on all ranks.
+        seconds: training seconds of this epoch so far.
+        schedules: one a learning-rate scheduler, in the Trainer's order.
+        history: one record for each epoch that has ended.
+    """
+
+    plan: EpochPlan
+    batches_done: int = 0
+    n_forward: int = 0
+    n_backward: int = 0
+    seconds: float = 0.0
+    schedules: list[StretchedSchedule] = field(default_factory=list)
+    history: list[EpochRecord] = field(default_factory=list)
+
+    def begin(self, plan: EpochPlan) -> None:
+        """Take up the plan of an epoch."""
+        self.plan = plan
+        self.batches_done = 0
+
+    def close(self, n_total: int) -> None:
+        """Write the record of the epoch that has ended."""
+        self.history.append(
+            EpochRecord(
+                epoch=self.plan.epoch,
+                n_total=n_total,
+                n_selected=self.plan.indices.numel(),
+                n_forward=self.n_forward,
+                n_backward=self.n_backward,
+                seconds=self.seconds,
+                select_seconds=0.0,
+            )
+        )
+        self.n_forward = self.n_backward = 0
+        self.seconds = 0.0
+
+    def state_dict(self, n_total: int) -> dict[str, Any]:
+        """Plain tensors, numbers, lists and dicts, so that ``torch.load(weights_only=True)`` reads them."""
+        state: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
+        full = self.plan.indices.numel() == n_total
+        state["plan"] = {**vars(self.plan), "indices": None if full else self.plan.indices}
+        state["schedules"] = [asdict(schedule) for schedule in self.schedules]
+        state["history"] = [dict(record) for record in self.history]
+        return state
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any], n_total: int) -> FitState:
+        """The state that :meth:`state_dict` wrote, for the same number of samples."""
+        plan = dict(state["plan"])
+        if plan["indices"] is None:
+            plan["indices"] = torch.arange(n_total)
+        return cls(
+            plan=EpochPlan(**plan),
+            schedules=[StretchedSchedule(**schedule) for schedule in state["schedules"]],
+            history=list(state["history"]),
+            **{name: state[name] for name in _PLAIN},
+        )
+
+
+_PLAIN = ("batches_done", "n_forward", "n_backward", "seconds")

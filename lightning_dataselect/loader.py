@@ -1,0 +1,226 @@
+"""The user's train loader with nothing changed but the sampler."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
+
+from lightning_dataselect.sampler import EpochPlan, RecordingBatchSampler, SelectionSampler
+
+_DEFAULT_BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class SelectedLoader:
+    """A copy of a loader that follows a plan, with the parts of it that the selector talks to.
+
+    Attributes:
+        loader: the copy; the user's own loader is never written to.
+        sampler: takes the plan of each epoch.
+        batches: knows which samples a batch is made of.
+        own_sampler: a sampler of the user's own, whose draws are kept among the selected samples, or None.
+    """
+
+    loader: DataLoader[Any]
+    sampler: SelectionSampler
+    batches: RecordingBatchSampler
+    own_sampler: Sampler[int] | None
+
+    @property
+    def n(self) -> int:
+        """Number of samples of the training set."""
+        return len(self.loader.dataset)  # type: ignore[arg-type]
+
+    def follow(self, plan: EpochPlan, start_batch: int = 0) -> EpochPlan:
+        """Take up ``plan`` from batch ``start_batch`` on; the plan that comes back has the order filled in."""
+        if self.own_sampler is not None and plan.order is None:
+            order = _own_order(self.own_sampler, plan, self.n)
+            plan = replace(plan, order=_from_first_rank(order) if self.sampler.num_replicas > 1 else order)
+        self.sampler.plan = plan
+        self.batches.start_batch = start_batch
+        if len(self.batches) == 0:
+            raise ValueError(
+                f"The epoch {plan.epoch} would have no batch: {plan.indices.numel()} of {self.n} samples are selected,"
+                f" on {self.sampler.num_replicas} rank(s), and the loader's batch_size={self.batches.batch_size} with"
+                " drop_last=True drops them all. Lower `prune_ratio`, lower the batch size, or set drop_last=False."
+            )
+        return plan
+
+
+def prepare(loader: object, *, seed: int, world_size: int = 1, rank: int = 0) -> SelectedLoader:
+    """Copy ``loader`` so that a plan decides which samples it yields.
+
+    Everything else is kept, whatever the class: ``batch_size``, ``drop_last``, ``collate_fn``, workers, pinning,
+    ``worker_init_fn``, ``generator``. A shuffled loader is shuffled by ``seed``, a sequential one stays in order, and
+    a sampler of the user's own is drawn once an epoch and filtered.
+
+    Args:
+        loader: what the user gave to ``fit`` or returned from ``train_dataloader``.
+        seed: seed of the order.
+        world_size: number of ranks.
+        rank: this rank.
+
+    Raises:
+        TypeError: if samples cannot be chosen by index from this loader; the message says what to change.
+    """
+    single = _single_loader(loader)
+    _refuse_unindexed(single)
+    drawn, batch_sampler = _index_source(single, world_size)
+    own: Sampler[int] | None = None
+    shuffle = isinstance(drawn, RandomSampler)
+    if type(drawn) is DistributedSampler:
+        shuffle, world_size, rank = drawn.shuffle, drawn.num_replicas, drawn.rank
+    elif isinstance(drawn, SubsetRandomSampler):
+        raise TypeError(
+            "The train loader's SubsetRandomSampler hides part of the data set, so no share of the set can be kept."
+            " Wrap the data set instead: DataLoader(torch.utils.data.Subset(dataset, indices), shuffle=True, ...)."
+        )
+    elif not _is_plain(drawn):
+        own = drawn
+    sampler = SelectionSampler(
+        len(single.dataset),  # type: ignore[arg-type]
+        shuffle=shuffle,
+        seed=seed,
+        num_replicas=world_size,
+        rank=rank,
+        full_size=None if own is None else len(own),  # type: ignore[arg-type]
+    )
+    batches = copy.copy(batch_sampler)
+    batches.sampler = sampler
+    recorder = RecordingBatchSampler(batches, sampler, consecutive=type(batch_sampler) is BatchSampler)
+    return SelectedLoader(_with_samplers(single, sampler, recorder), sampler, recorder, own)
+
+
+def scoring_loader(selected: SelectedLoader, indices: Tensor, epoch: int) -> SelectedLoader:
+    """A loader like ``selected`` that yields the samples ``indices`` once, in order, with none left out.
+
+    Args:
+        selected: the train loader.
+        indices: int64 (m,), sorted.
+        epoch: 0-based epoch that the samples are scored for.
+    """
+    sampler = SelectionSampler(
+        selected.n,
+        shuffle=False,
+        num_replicas=selected.sampler.num_replicas,
+        rank=selected.sampler.rank,
+    )
+    sampler.plan = EpochPlan(epoch, indices)
+    batches = BatchSampler(sampler, selected.batches.batch_size or _DEFAULT_BATCH_SIZE, drop_last=False)
+    recorder = RecordingBatchSampler(batches, sampler, consecutive=True)
+    return SelectedLoader(_with_samplers(selected.loader, sampler, recorder), sampler, recorder, None)
+
+
+def _with_samplers(
+    loader: DataLoader[Any], sampler: SelectionSampler, recorder: RecordingBatchSampler
+) -> DataLoader[Any]:
+    copied = copy.copy(loader)
+    # DataLoader refuses to set these after construction, and constructing anew would lose what subclasses hold
+    if loader.batch_sampler is None:
+        copied.__dict__["sampler"] = recorder
+    else:
+        copied.__dict__.update(sampler=sampler, batch_sampler=recorder)
+    copied.__dict__["_iterator"] = None
+    return copied
+
+
+def _single_loader(loader: object) -> DataLoader[Any]:
+    if isinstance(loader, DataLoader):
+        return loader
+    flattened = getattr(loader, "flattened", None)
+    members = flattened if flattened is not None else loader
+    if isinstance(members, list | tuple | dict):
+        if len(members) == 1:
+            raise TypeError(
+                f"The train loader is a {type(loader).__name__} around one DataLoader. Give the DataLoader itself."
+            )
+        raise TypeError(
+            f"Samples are selected from one train loader, but {len(members)} were given ({type(loader).__name__})."
+            " Join the data sets with torch.utils.data.ConcatDataset into one DataLoader, or remove the selector."
+        )
+    raise TypeError(
+        f"Samples are selected from a torch.utils.data.DataLoader, but the train loader is a {type(loader).__name__}."
+        " Return a DataLoader over a map-style data set, or remove the selector."
+    )
+
+
+def _refuse_unindexed(loader: DataLoader[Any]) -> None:
+    name = type(loader.dataset).__name__
+    if isinstance(loader.dataset, IterableDataset):
+        raise TypeError(
+            f"The data set {name} is an IterableDataset: its samples have no index, so none can be selected. Use a"
+            " map-style data set (with __len__ and __getitem__)."
+        )
+    if not hasattr(loader.dataset, "__len__"):
+        raise TypeError(f"The data set {name} has no __len__, so a share of it cannot be selected. Give it a __len__.")
+    if len(loader.dataset) == 0:
+        raise ValueError(f"The data set {name} is empty: there are no samples to select from.")
+    if not getattr(loader, "in_order", True):
+        raise ValueError(
+            "The train loader has in_order=False: batches arrive in an order that nobody records, so losses could be"
+            " given to the wrong samples. Set in_order=True."
+        )
+
+
+def _index_source(loader: DataLoader[Any], world_size: int) -> tuple[Sampler[int], BatchSampler]:
+    """The sampler that the indices come from, and the batch sampler that groups them."""
+    batch_sampler = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
+    if loader.batch_sampler is None and (not isinstance(batch_sampler, BatchSampler) or world_size > 1):
+        raise TypeError(
+            f"The train loader has batch_size=None and the sampler {type(loader.sampler).__name__}"
+            f" on {world_size} rank(s): which samples make a batch cannot be seen. Give it a batch_size, or, on one"
+            " rank, sampler=torch.utils.data.BatchSampler(...)."
+        )
+    drawn = getattr(batch_sampler, "sampler", None)
+    if drawn is None:
+        raise TypeError(
+            f"The batch sampler {type(batch_sampler).__name__} has no `sampler` attribute, so it cannot be told which"
+            " samples are selected. Derive it from torch.utils.data.BatchSampler and draw from `self.sampler`, or give"
+            " the loader batch_size= and shuffle= in place of batch_sampler=."
+        )
+    return drawn, batch_sampler  # type: ignore[return-value]
+
+
+def _is_plain(sampler: Sampler[int]) -> bool:
+    if type(sampler) is RandomSampler:
+        return not sampler.replacement and sampler._num_samples is None
+    return type(sampler) is SequentialSampler
+
+
+def _own_order(sampler: Sampler[int], plan: EpochPlan, n: int) -> Tensor:
+    """One pass of the user's sampler without what is not selected, no longer than the selected share of the pass."""
+    if callable(set_epoch := getattr(sampler, "set_epoch", None)):
+        set_epoch(plan.epoch)
+    drawn = torch.tensor(list(sampler), dtype=torch.int64)
+    kept = torch.zeros(n, dtype=torch.bool)
+    kept[plan.indices] = True
+    share = round(drawn.numel() * plan.indices.numel() / n)
+    order = drawn[kept[drawn]][: max(share, 1)]
+    if order.numel() == 0:
+        raise ValueError(
+            f"The sampler {type(sampler).__name__} drew none of the {plan.indices.numel()} selected samples in epoch"
+            f" {plan.epoch}. Lower `prune_ratio`, or let the sampler draw more samples an epoch."
+        )
+    return order
+
+
+def _from_first_rank(order: Tensor) -> Tensor:
+    # a sampler that draws from the global random state draws differently on each rank
+    shared = [order]
+    dist.broadcast_object_list(shared)
+    return shared[0]

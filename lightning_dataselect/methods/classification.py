@@ -1,0 +1,77 @@
+"""What logits and class targets say about a sample: errors, correctness, and where they lack."""
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.selection import Observation
+
+
+def logits_and_targets(seen: Observation, user: str) -> tuple[Tensor, Tensor]:
+    """The logits and targets of a batch, or an error that says who needs them.
+
+    Args:
+        seen: What the batch has shown.
+        user: Who needs them, for the message, such as ``"EL2N"``.
+
+    Returns:
+        Logits (B, C), and targets int64 (B,) or soft (B, C).
+
+    Raises:
+        ValueError: If the batch's loss was no classification loss.
+
+    Example:
+        >>> seen = Observation(torch.arange(2), torch.rand(2), None, None, epoch=0)
+        >>> logits_and_targets(seen, "EL2N")
+        Traceback (most recent call last):
+        ...
+        ValueError: EL2N needs the logits and targets of each sample, but no classification loss ...
+    """
+    if seen.logits is None or seen.targets is None:
+        raise ValueError(
+            f"{user} needs the logits and targets of each sample, but no classification loss (such"
+            " as cross_entropy on logits of shape (batch, classes)) was seen in the training step."
+            " Use one, with sample_loss='auto', or take a method that needs losses alone, such as"
+            " InfoBatch or UCB(uncertainty='cross_entropy')."
+        )
+    return seen.logits, seen.targets
+
+
+def output_error(logits: Tensor, targets: Tensor) -> Tensor:
+    """The error vector ``softmax(f(x)) - y``, which is the loss's gradient at the logits.
+
+    Args:
+        logits: (B, C), any float dtype.
+        targets: int64 (B,) or soft (B, C); a negative class marks an ignored sample.
+
+    Returns:
+        float32 (B, C); NaN for an ignored sample.
+
+    Example:
+        >>> output_error(torch.zeros(1, 2), torch.tensor([0]))
+        tensor([[-0.5000,  0.5000]])
+    """
+    p = logits.float().softmax(1)
+    if targets.dim() == 2:
+        return p - targets
+    # Negative classes are clamped, then blanked, for a boolean index would wait for the device.
+    label = targets.clamp(min=0).unsqueeze(1)
+    error = p.scatter_add(1, label, torch.full_like(label, -1, dtype=p.dtype))
+    return error.masked_fill(targets.lt(0).unsqueeze(1), torch.nan)
+
+
+def correct(logits: Tensor, targets: Tensor) -> Tensor:
+    """Whether each sample is classified as its target says.
+
+    Args:
+        logits: (B, C).
+        targets: int64 (B,), or soft (B, C), of which the largest entry counts.
+
+    Returns:
+        bool (B,).
+
+    Example:
+        >>> correct(torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]))
+        tensor([ True, False])
+    """
+    label = targets.argmax(1) if targets.dim() == 2 else targets
+    return logits.argmax(1) == label

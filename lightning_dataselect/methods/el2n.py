@@ -1,0 +1,81 @@
+"""EL2N: the length of the error vector early in training.
+
+Paul, Ganguli, Dziugaite, "Deep Learning on a Data Diet: Finding Important Examples Early in
+Training", NeurIPS 2021, arXiv 2107.07075.
+
+    EL2N_i = || softmax(f(x_i)) - y_i ||_2
+
+The paper averages it over ten networks at one early epoch, then trains anew on the samples of highest
+score. Here it is averaged over the first ``warmup_epochs`` epochs of the fit itself, which then goes
+on with a fixed subset; for the paper's way give ``scores=`` a list of exports of earlier runs. Scores
+are taken in the training step, with its dropout and augmentation.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from lightning_dataselect.methods.classification import logits_and_targets, output_error
+from lightning_dataselect.methods.facts import MethodFacts
+from lightning_dataselect.methods.static import (
+    ScoreSource,
+    StaticSelector,
+    add_to_mean,
+    mean_columns,
+)
+from lightning_dataselect.scores import ScoreStore
+from lightning_dataselect.selection import Observation
+
+
+class EL2N(StaticSelector):
+    """Keeps the samples with the largest errors early in training, once and for good.
+
+    Args:
+        prune_ratio: Share of the samples dropped. Default 0.5.
+        warmup_epochs: Epochs on all data in which scores are averaged. Default 10, in the range the
+            paper scores at; 0 if ``scores`` are given.
+        scores: Scores measured before: a tensor (N,), a path (``.csv`` or ``.parquet`` from
+            `export`, or ``.pt``), or a list of them, which is averaged. Default None: measure.
+        **common: Arguments of `DataSelector`.
+
+    Raises:
+        ValueError: If an argument is out of its range or ``scores`` do not fit; on the first batch,
+            if there is no classification loss.
+
+    Example:
+        >>> import torch
+        >>> selector = EL2N(scores=torch.tensor([0.1, 0.9, 0.5, 0.2]))
+        >>> selector.select(0, torch.zeros(4), torch.Generator()).indices
+        tensor([1, 2])
+    """
+
+    measuring_epochs: ClassVar[int] = 10
+    info: ClassVar[MethodFacts] = MethodFacts(
+        year=2021,
+        paper="Paul, Ganguli, Dziugaite, Deep Learning on a Data Diet, NeurIPS 2021",
+        url="https://arxiv.org/abs/2107.07075",
+        kind="static",
+        needs="logits and targets",
+        published="CIFAR-10 ResNet-18 95.3 / 95.1 / 91.9 % at 30 / 50 / 70 % dropped (full 95.6),"
+        " as later papers tabulate it",
+    )
+
+    def __init__(
+        self,
+        *,
+        prune_ratio: float = 0.5,
+        warmup_epochs: int | None = None,
+        scores: ScoreSource | Sequence[ScoreSource] | None = None,
+        **common: Any,
+    ) -> None:
+        super().__init__(
+            prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common
+        )
+
+    def columns(self) -> dict[str, float]:
+        """How often each sample was measured."""
+        return mean_columns()
+
+    def rate(self, seen: Observation, store: ScoreStore) -> None:
+        """Average the error's length over the presentations."""
+        error = output_error(*logits_and_targets(seen, "EL2N"))
+        add_to_mean(store, seen.indices, error.norm(dim=1))

@@ -1,0 +1,152 @@
+"""What static scores have in common: measured in the first epochs or before, then one subset."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.sampling import keep_count, top_k
+from lightning_dataselect.scores import ScoreStore
+from lightning_dataselect.seeding import epoch_generator
+from lightning_dataselect.selection import Observation, Selection
+from lightning_dataselect.selector import DataSelector
+
+ScoreSource: TypeAlias = str | Path | Tensor
+"""A tensor (N,), or a path: ``.csv`` or ``.parquet`` from `DataSelector.export`, or ``.pt``."""
+
+
+def load_scores(source: ScoreSource | Sequence[ScoreSource]) -> Tensor:
+    """Scores measured before; several runs are averaged, as the papers on static scores do.
+
+    Args:
+        source: One source, or a sequence of them, one a run.
+
+    Returns:
+        float32 (N,), NaN where no run has measured a sample.
+
+    Raises:
+        ValueError: If a source is not one-dimensional or of an unknown kind, or the runs differ
+            in length.
+
+    Example:
+        >>> load_scores([torch.tensor([1.0, 2.0]), torch.tensor([3.0, float("nan")])])
+        tensor([2., 2.])
+    """
+    if isinstance(source, str | Path | Tensor):
+        return _load(source)
+    runs = [_load(one) for one in source]
+    lengths = sorted({len(run) for run in runs})
+    if len(lengths) != 1:
+        raise ValueError(
+            f"scores={source!r} have the lengths {lengths}: give one or more runs on one data set."
+        )
+    return torch.stack(runs).nanmean(0)
+
+
+def _load(source: ScoreSource) -> Tensor:
+    if isinstance(source, Tensor):
+        scores = source
+    else:
+        scores = _read(Path(source))
+    if scores.dim() != 1:
+        raise ValueError(
+            f"scores of shape {tuple(scores.shape)} must have one dimension: one number a sample."
+        )
+    return scores.detach().float().cpu()
+
+
+def _read(path: Path) -> Tensor:
+    if path.suffix == ".pt":
+        scores: Tensor = torch.load(path, map_location="cpu", weights_only=True)
+        return scores
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"scores={str(path)!r} must end in .csv, .parquet or .pt.")
+    import pandas as pd  # an extra, needed for tables alone
+
+    frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    if not {"index", "score"} <= set(frame.columns):
+        raise ValueError(
+            f"scores={str(path)!r} has the columns {list(frame.columns)}, but needs 'index' and"
+            " 'score': give a file that a selector's export() has written."
+        )
+    return torch.tensor(frame.sort_values("index")["score"].to_numpy(dtype="float32"))
+
+
+def add_to_mean(store: ScoreStore, indices: Tensor, values: Tensor) -> None:
+    """Average ``values`` (B,) into the score over presentations; needs `mean_columns`.
+
+    Example:
+        >>> store = ScoreStore(1, mean_columns())
+        >>> for value in (1.0, 2.0):
+        ...     add_to_mean(store, torch.tensor([0]), torch.tensor([value]))
+        >>> store.column("score")
+        tensor([1.5000])
+    """
+    count, old = store["presentations"][indices], store["score"][indices]
+    mean = old + (values - old) / (count + 1)
+    store["score"][indices] = torch.where(old.isnan(), values, mean)
+    store["presentations"][indices] = count + 1
+
+
+def mean_columns() -> dict[str, float]:
+    """The column that `add_to_mean` counts in."""
+    return {"presentations": 0.0}
+
+
+class StaticSelector(DataSelector):
+    """Keeps the highest of scores that do not change after the first epochs.
+
+    A method on it defines `rate`, which writes ``store["score"]``; it is called only while the
+    scores are measured.
+    """
+
+    measuring_epochs: ClassVar[int]
+    """Epochs measured where neither ``warmup_epochs`` nor ``scores`` is given."""
+    fewest_epochs: ClassVar[int] = 1
+    """Epochs without which there is no score."""
+
+    def __init__(
+        self,
+        *,
+        warmup_epochs: int | None = None,
+        scores: ScoreSource | Sequence[ScoreSource] | None = None,
+        **common: Any,
+    ) -> None:
+        if warmup_epochs is None:
+            warmup_epochs = self.measuring_epochs if scores is None else 0
+        super().__init__(warmup_epochs=warmup_epochs, **common)
+        if scores is None and warmup_epochs < self.fewest_epochs:
+            raise ValueError(
+                f"warmup_epochs={warmup_epochs} leaves {type(self).__name__} nothing to measure:"
+                f" give at least {self.fewest_epochs}, or scores= from an earlier run."
+            )
+        self._given = None if scores is None else load_scores(scores)
+        self.needs_losses = scores is None  # type: ignore[misc]
+
+    def rate(self, seen: Observation, store: ScoreStore) -> None:
+        """Write ``store["score"]`` of the samples of a batch."""
+        raise NotImplementedError(f"{type(self).__name__} must define rate(seen, store).")
+
+    @property
+    def scores(self) -> Tensor:
+        """float32 (N,), on the CPU: those measured, or those given; NaN = never measured."""
+        return super().scores if self._given is None else self._given
+
+    def observe(self, seen: Observation, store: ScoreStore) -> None:
+        """Rate the batch while scores are measured."""
+        if self._given is None and seen.epoch < self.warmup_epochs:
+            self.rate(seen, store)
+
+    def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
+        """Keep the highest scores, and the same ones each time."""
+        if self._given is not None:
+            if len(self._given) != len(scores):
+                raise ValueError(
+                    f"{type(self).__name__} was given {len(self._given)} scores, but the data set"
+                    f" has {len(scores)} samples: give the scores of this data set."
+                )
+            scores = self._given
+        k = keep_count(len(scores), self.prune_ratio)
+        return Selection(top_k(scores, k, epoch_generator(self.seed, 0, "static")))

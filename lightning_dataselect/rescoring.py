@@ -1,0 +1,63 @@
+"""A pass over some samples without gradients, to measure them where training would not see them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lightning_dataselect import bridge
+from lightning_dataselect.loader import SelectedLoader, scoring_loader
+from lightning_dataselect.quiet import Quiet
+from lightning_dataselect.step_reader import Reading, StepReader
+
+
+def score_samples(
+    trainer: pl.Trainer,
+    selected: SelectedLoader,
+    indices: Tensor,
+    step: Callable[..., Any],
+    reader: StepReader,
+) -> Iterator[tuple[Tensor, Reading]]:
+    """Run the user's training step over samples in eval mode, without gradients and without side effects.
+
+    The samples are read by the user's own loader (collate function, workers), sharded over the ranks.
+
+    Args:
+        trainer: the Trainer of the fit under way.
+        selected: the train loader.
+        indices: int64 (m,), dataset indices, sorted.
+        step: the module's own ``training_step``.
+        reader: has read at least one training step.
+
+    Yields:
+        For each batch its dataset indices, int64 (B,), N for samples repeated to make ranks even, and what they lost.
+    """
+    module = trainer.lightning_module
+    loader = scoring_loader(selected, indices, trainer.current_epoch)
+    unseen = torch.full((1,), torch.nan, device=module.device)
+    with Quiet(module)():
+        progress = tqdm(
+            loader.loader,
+            desc="Scoring samples",
+            unit="batch",
+            leave=False,
+            disable=not bridge.shows_progress(trainer),
+        )
+        for batch_idx, batch in enumerate(progress):
+            taken = loader.batches.take(batch_idx)
+            own = torch.tensor(taken.indices, dtype=torch.int64)
+            own[taken.n_unpadded :] = selected.n
+            batch = bridge.batch_to_device(trainer, batch)
+            with trainer.precision_plugin.train_step_context():
+                call = functools.partial(step, *_arguments(step, batch, batch_idx))
+                yield own.to(module.device), reader.score(call, unseen.expand(len(taken.indices)))
+
+
+def _arguments(step: Callable[..., Any], batch: Any, batch_idx: int) -> tuple[Any, ...]:
+    return (batch, batch_idx) if bridge.takes_batch_idx(step) else (batch,)

@@ -1,0 +1,85 @@
+"""Per-sample losses that the user names: a key of the step's output, a callable, or the batch loss itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+SampleLoss = Literal["auto", "batch"] | str | Callable[[Any], Tensor]
+"""Where per-sample losses come from.
+
+``"auto"`` captures them from the loss functions that the step calls. Another string is a key of the dict that the step
+returns. A callable gets what the step returned. ``"batch"`` gives every sample a running mean of its batches' loss.
+"""
+
+_BATCH_MEMORY = 0.5
+
+
+def step_loss(output: Any) -> Tensor | None:
+    """The loss that a training step returned: the tensor itself, or the value under ``"loss"``."""
+    loss = output.get("loss") if isinstance(output, Mapping) else output
+    return loss if isinstance(loss, Tensor) else None
+
+
+def read_sample_loss(source: str | Callable[[Any], Tensor], output: Any, previous: Tensor) -> Tensor:
+    """The per-sample losses that the user named, (B,), with their graph.
+
+    Args:
+        source: key, callable or ``"batch"``.
+        output: what the training step returned.
+        previous: float32 (B,), the losses these samples had last; NaN where there are none.
+
+    Raises:
+        KeyError: if the step returned no such key.
+        TypeError: if what is there is no tensor.
+        ValueError: if it is not of shape (B,).
+    """
+    n = previous.numel()
+    if source == "batch":
+        loss = step_loss(output)
+        if loss is None:
+            raise TypeError('sample_loss="batch" needs a training_step that returns its loss.')
+        now = loss.detach().float().expand(n)
+        return torch.where(previous.isnan(), now, _BATCH_MEMORY * previous + (1 - _BATCH_MEMORY) * now)
+    if callable(source):
+        name, value = "The callable given as sample_loss", source(output)
+    else:
+        found = sorted(map(str, output)) if isinstance(output, Mapping) else type(output).__name__
+        if not isinstance(output, Mapping) or source not in output:
+            raise KeyError(
+                f"sample_loss={source!r}: training_step returned {found}. Return a dict with the keys 'loss' and"
+                f" {source!r}, the latter a tensor of {n} per-sample losses."
+            )
+        name, value = f"training_step's output[{source!r}]", output[source]
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}: a tensor of {n} per-sample losses is needed.")
+    if value.shape != (n,):
+        raise ValueError(
+            f"{name} has the shape {tuple(value.shape)}, but the batch has {n} samples: a tensor of shape ({n},) is"
+            " needed, one loss a sample."
+        )
+    return value
+
+
+def reweighted(output: Any, losses: Tensor, weights: Tensor) -> Any:
+    """The step's output with its loss changed as if sample i had entered the mean with ``weights[i]``.
+
+    Args:
+        output: what the step returned: a loss, or a dict with one under ``"loss"``.
+        losses: (B,), with their graph.
+        weights: float32 (B,).
+
+    Raises:
+        ValueError: if the losses carry no graph, so that weights cannot reach the gradient.
+    """
+    loss = step_loss(output)
+    if loss is None or not losses.requires_grad:
+        raise ValueError(
+            "This method weighs samples in the loss, but the per-sample losses it was given carry no gradient. Return"
+            ' them without .detach(), next to a "loss" that is their mean, or use sample_loss="auto".'
+        )
+    weighted = loss + ((weights - 1) * losses).mean()
+    return {**output, "loss": weighted} if isinstance(output, Mapping) else weighted

@@ -1,0 +1,319 @@
+"""Choosing samples: pure functions on CPU tensors, O(N) in time and lean in memory.
+
+Everything is exact in number, takes its random numbers from the `torch.Generator` that it is given,
+and works through the data in chunks, so that 100 million samples fit. The largest keys are found by
+radix selection on the float32 bit pattern (two counting passes) instead of a sort: no N-sized
+copies, and no limit on N.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+_CHUNK = 2**20
+_BUCKETS = 2**16
+
+
+def keep_count(n: int, prune_ratio: float) -> int:
+    """How many of ``n`` samples stay when the share ``prune_ratio`` is dropped.
+
+    ``(1 - prune_ratio) * n`` rounded half up, where the ratio is taken as it is written (0.9 is
+    nine tenths, not the nearest binary number). At least 1, so that an epoch is never empty; 0 for
+    n = 0.
+
+    Args:
+        n: Number of samples.
+        prune_ratio: Share that is dropped, in [0, 1].
+
+    Returns:
+        The number of samples kept, between ``min(n, 1)`` and ``n``.
+
+    Raises:
+        ValueError: If ``n`` is negative or ``prune_ratio`` is outside [0, 1].
+
+    Example:
+        >>> keep_count(5, 0.9), keep_count(1000, 0.3), keep_count(3, 1.0)
+        (1, 700, 1)
+    """
+    if n < 0:
+        raise ValueError(f"n must be 0 or more, not {n}.")
+    if not 0 <= prune_ratio <= 1:
+        raise ValueError(f"prune_ratio must lie in [0, 1], not {prune_ratio}.")
+    kept = math.floor((1 - Fraction(repr(float(prune_ratio)))) * n + Fraction(1, 2))
+    return min(n, max(kept, 1))
+
+
+def random_order(n: int, generator: torch.Generator) -> Tensor:
+    """A random permutation of ``0 .. n - 1``.
+
+    Sorts random numbers with the positions in their low bits, which costs about half of what
+    ``torch.randperm`` does. That leaves 35 random bits or more for each of 100 million samples: of
+    ``2 ** 35`` pairs one ties and keeps the order of its positions.
+
+    Args:
+        n: Number of samples.
+        generator: Source of the random numbers.
+
+    Returns:
+        Shape (n,); int32 below 2**31 samples, which halves the memory, else int64.
+
+    Example:
+        >>> random_order(5, torch.Generator().manual_seed(0)).sort().values.tolist()
+        [0, 1, 2, 3, 4]
+    """
+    if n >= 2**31:
+        return torch.randperm(n, generator=generator)
+    bits = n.bit_length()
+    keys = torch.empty(n, dtype=torch.int64).random_(2 ** (62 - bits), generator=generator)
+    order = torch.empty(n, dtype=torch.int32)
+    for part in _parts(n):
+        keys[part].bitwise_left_shift_(bits).add_(torch.arange(part.start, part.stop))
+    keys.numpy().sort()
+    for part in _parts(n):
+        order[part] = keys[part].bitwise_and_(2**bits - 1)
+    return order
+
+
+def uniform_subset(n: int, k: int, generator: torch.Generator) -> Tensor:
+    """``k`` of ``n`` samples, every subset of that size being equally likely.
+
+    Args:
+        n: Number of samples.
+        k: Number to choose, ``0 <= k <= n``.
+        generator: Source of the random numbers.
+
+    Returns:
+        int64, shape (k,), sorted.
+
+    Raises:
+        ValueError: If ``k`` is outside [0, n].
+
+    Example:
+        >>> uniform_subset(4, 4, torch.Generator().manual_seed(0)).tolist()
+        [0, 1, 2, 3]
+    """
+    return _positions(_uniform_mask(n, k, generator))
+
+
+def top_k(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """The ``k`` samples with the highest scores.
+
+    NaN (never measured) and +inf (broken) come before every finite score. Ties are broken at
+    random, not by index. Scores are ranked in float32.
+
+    Args:
+        scores: Shape (n,), any float or integer dtype.
+        k: Number to choose, ``0 <= k <= n``.
+        generator: Source of the random numbers for ties.
+
+    Returns:
+        int64, shape (k,), sorted by index.
+
+    Raises:
+        ValueError: If ``scores`` is not one-dimensional or ``k`` is outside [0, n].
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> top_k(torch.tensor([0.1, float("nan"), 0.3, 0.2]), 2, generator).tolist()
+        [1, 2]
+    """
+    _check_vector("scores", scores)
+    return _positions(_top_mask(lambda part: _ordered(scores[part]), len(scores), k, generator))
+
+
+def weighted_subset(p: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """``k`` samples without replacement, drawn one after another in proportion to ``p``.
+
+    Exponential keys (Efraimidis and Spirakis 2006): the k largest of ``p_i / e_i`` with
+    ``e_i ~ Exp(1)``. The exponentials have 53 random bits, so that rare samples stay rare among 100
+    million. Samples of weight zero come only when nothing else is left; NaN (never measured)
+    and +inf come first; ``p`` need not sum to 1.
+
+    Args:
+        p: Shape (n,), non-negative weights.
+        k: Number to draw, ``0 <= k <= n``.
+        generator: Source of the random numbers.
+
+    Returns:
+        int64, shape (k,), sorted by index.
+
+    Raises:
+        ValueError: If ``p`` is not one-dimensional or has a negative entry, or ``k`` is outside
+            [0, n].
+
+    Example:
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> weighted_subset(torch.tensor([0.0, 2.0, 0.0, 1.0]), 2, generator).tolist()
+        [1, 3]
+    """
+    _check_vector("p", p)
+    keys = _exponential_keys(p, generator)
+    return _positions(_top_mask(lambda part: _ordered(keys[part]), len(p), k, generator))
+
+
+def class_quotas(counts: Tensor, k: int) -> Tensor:
+    """Split ``k`` over the classes in proportion to their sizes (largest remainders).
+
+    Args:
+        counts: int64, shape (C,): the number of samples of each class.
+        k: Number to split, ``0 <= k <= counts.sum()``.
+
+    Returns:
+        int64, shape (C,), sums to ``k``; no quota is above its class's size.
+
+    Raises:
+        ValueError: If ``k`` is outside ``[0, counts.sum()]``.
+
+    Example:
+        >>> class_quotas(torch.tensor([60, 30, 10]), 11).tolist()
+        [7, 3, 1]
+    """
+    n = int(counts.sum())
+    _check_k(k, n)
+    if n == 0:
+        return torch.zeros_like(counts)
+    share = counts * k
+    quotas = share // n
+    # A stable sort gives the last places to the first classes, whatever the machine.
+    order = torch.argsort(share % n, descending=True, stable=True)
+    quotas[order[: k - int(quotas.sum())]] += 1
+    return quotas
+
+
+def balanced(
+    choose: Callable[[Tensor, int, torch.Generator], Tensor],
+    scores: Tensor,
+    labels: Tensor,
+    k: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Choose ``k`` samples so that the classes keep their proportions.
+
+    Args:
+        choose: `top_k`, `weighted_subset` or any function like them.
+        scores: Shape (n,), what ``choose`` works on.
+        labels: int64, shape (n,), non-negative classes.
+        k: Number to choose, ``0 <= k <= n``.
+        generator: Source of the random numbers.
+
+    Returns:
+        int64, shape (k,), sorted by index.
+
+    Raises:
+        ValueError: If the shapes differ or ``k`` is outside [0, n].
+
+    Example:
+        >>> labels, scores = torch.tensor([0, 0, 1, 1]), torch.tensor([9.0, 8.0, 2.0, 1.0])
+        >>> balanced(top_k, scores, labels, 2, torch.Generator().manual_seed(0)).tolist()
+        [0, 2]
+    """
+    if scores.shape != labels.shape:
+        raise ValueError(
+            f"scores and labels must have one shape, not {tuple(scores.shape)} and {tuple(labels.shape)}."
+        )
+    counts = torch.bincount(labels)
+    quotas = class_quotas(counts, k)
+    groups = torch.argsort(labels, stable=True).split(counts.tolist())
+    chosen = [
+        group[choose(scores[group], quota, generator)]
+        for group, quota in zip(groups, quotas.tolist(), strict=True)
+    ]
+    return torch.cat(chosen).sort().values
+
+
+def _parts(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK))
+
+
+def _positions(mask: Tensor) -> Tensor:
+    return mask.nonzero().squeeze(1)
+
+
+def _check_k(k: int, n: int) -> None:
+    if not 0 <= k <= n:
+        raise ValueError(f"k must lie between 0 and the number of samples, {n}, not {k}.")
+
+
+def _check_vector(name: str, values: Tensor) -> None:
+    if values.dim() != 1:
+        raise ValueError(f"{name} must have one dimension, not shape {tuple(values.shape)}.")
+
+
+def _exponential_keys(p: Tensor, generator: torch.Generator) -> Tensor:
+    keys = torch.empty(len(p), dtype=torch.float32)
+    largest = max((_largest_finite(p[part]) for part in _parts(len(p))), default=0.0) or 1.0
+    smallest = 2.0**-149  # the least positive float32: a positive weight never ties with zero
+    for part in _parts(len(p)):
+        weights = p[part].double()
+        draws = torch.rand(len(weights), dtype=torch.float64, generator=generator)
+        waits = draws.neg_().log1p_().neg_().clamp_(min=2.0**-54)  # a wait of zero must not occur
+        ratios = (weights / largest).div_(waits)
+        keys[part] = ratios.clamp_(min=smallest).masked_fill_(weights == 0, 0.0)
+    return keys
+
+
+def _largest_finite(weights: Tensor) -> float:
+    if bool((weights < 0).any()):
+        raise ValueError(f"Weights must not be negative, but one is {float(weights.min())}.")
+    return float(torch.nan_to_num(weights, nan=0.0, posinf=0.0).max())
+
+
+def _ordered(values: Tensor) -> Tensor:
+    """Int32 keys in the order of the float32 values; NaN and +inf are one and the highest."""
+    plain = torch.nan_to_num(values.float(), nan=math.inf, posinf=math.inf, neginf=-math.inf)
+    bits = plain.add_(0.0).view(torch.int32)  # -0.0 + 0.0 is 0.0: the two zeros are one key
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def _uniform_mask(n: int, k: int, generator: torch.Generator) -> Tensor:
+    _check_k(k, n)
+    if n <= _CHUNK:
+        mask = torch.zeros(n, dtype=torch.bool)
+        mask[random_order(n, generator)[:k]] = True
+        return mask
+    keys = torch.empty(n, dtype=torch.int32).random_(generator=generator)
+    return _top_mask(lambda part: keys[part], n, k, generator)
+
+
+def _top_mask(key: Callable[[slice], Tensor], n: int, k: int, generator: torch.Generator) -> Tensor:
+    """Bool (n,): the ``k`` largest int32 keys, of which ``key`` gives one chunk at a time."""
+    _check_k(k, n)
+    mask = torch.zeros(n, dtype=torch.bool)
+    if k == 0:
+        return mask
+    limit, n_above, n_tied = _kth_largest(key, n, k)
+    lucky = _uniform_mask(n_tied, k - n_above, generator)
+    used = 0
+    for part in _parts(n):
+        keys = key(part)
+        torch.gt(keys, limit, out=mask[part])
+        tied = _positions(keys == limit)
+        mask[part][tied] = lucky[used : used + len(tied)]
+        used += len(tied)
+    return mask
+
+
+def _kth_largest(key: Callable[[slice], Tensor], n: int, k: int) -> tuple[int, int, int]:
+    """The k-th largest int32 key, how many keys are above it, and how many are equal to it."""
+    counts = torch.zeros(_BUCKETS, dtype=torch.int64)
+    for part in _parts(n):
+        counts += torch.bincount((key(part) >> 16) + _BUCKETS // 2, minlength=_BUCKETS)
+    high, n_above = _bucket(counts, k)
+    high -= _BUCKETS // 2
+    counts = torch.zeros(_BUCKETS, dtype=torch.int64)
+    for part in _parts(n):
+        keys = key(part)
+        counts += torch.bincount(keys[(keys >> 16) == high] & (_BUCKETS - 1), minlength=_BUCKETS)
+    low, n_above_low = _bucket(counts, k - n_above)
+    return high * _BUCKETS + low, n_above + n_above_low, int(counts[low])
+
+
+def _bucket(counts: Tensor, k: int) -> tuple[int, int]:
+    """The bucket that holds the k-th item from the top, and the number of items above it."""
+    from_top = counts.flip(0).cumsum(0)
+    place = int(torch.searchsorted(from_top, k))
+    bucket = len(counts) - 1 - place
+    return bucket, int(from_top[place] - counts[bucket])

@@ -1,0 +1,99 @@
+"""N-sized state: one float32 number a sample and column, merged over ranks, saved with the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+_BASE_COLUMNS = {"loss": float("nan"), "score": float("nan")}
+
+
+class ScoreStore:
+    """Columns of one float32 a sample, written by batch index and read at the end of an epoch.
+
+    A column has ``N + 1`` slots: slot ``N`` swallows what padding samples write, so that a step needs no masking and
+    never waits for the device. Every store has the columns ``"loss"`` (the last loss seen) and ``"score"`` (what the
+    method ranks by); NaN means never measured.
+
+    Args:
+        n: number of samples of the training set.
+        columns: further columns and their initial values.
+        world_size: number of ranks that write. With more than one, each rank marks what it has written since the last
+            :meth:`merge`.
+
+    Example:
+        >>> store = ScoreStore(3)
+        >>> store["loss"][torch.tensor([2, 0, 3])] = torch.tensor([1.5, 0.5, 9.0])  # 3 is the padding slot
+        >>> store.column("loss")
+        tensor([0.5000,    nan, 1.5000])
+    """
+
+    def __init__(self, n: int, columns: Mapping[str, float] | None = None, world_size: int = 1) -> None:
+        self.n = n
+        self.world_size = world_size
+        initial = {**_BASE_COLUMNS, **(columns or {})}
+        self._columns = {name: torch.full((n + 1,), value) for name, value in initial.items()}
+        self._touched = torch.zeros(n + 1 if world_size > 1 else 0, dtype=torch.bool)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The column ``name``, float32 (N + 1,), on the store's device."""
+        return self._columns[name]
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a column ``name``."""
+        return name in self._columns
+
+    def column(self, name: str) -> Tensor:
+        """The column ``name`` without its padding slot, float32 (N,), on the CPU."""
+        return self._columns[name][: self.n].cpu()
+
+    def to(self, device: torch.device | str) -> None:
+        """Move every column to ``device``."""
+        self._columns = {name: column.to(device) for name, column in self._columns.items()}
+        self._touched = self._touched.to(device)
+
+    def touch(self, indices: Tensor) -> None:
+        """Mark ``indices``, int64 (B,), as written by this rank since the last merge."""
+        if self.world_size > 1:
+            self._touched[indices] = True
+
+    def merge(self) -> None:
+        """Give every rank what each rank has written since the last merge; all ranks must call it together.
+
+        Indices travel as int64, so the merge is exact for any number of samples. Where two ranks wrote the same
+        sample, the higher rank's values stand, on all ranks alike.
+        """
+        if self.world_size == 1:
+            return
+        self._touched[self.n] = False
+        mine = self._touched.nonzero().squeeze(1)
+        count = torch.tensor([mine.numel()], device=mine.device)
+        counts = [torch.zeros_like(count) for _ in range(self.world_size)]
+        dist.all_gather(counts, count)
+        sizes = [int(c) for c in counts]
+        everyone = [index[:size] for index, size in zip(_gather(mine, max(sizes), self.world_size), sizes, strict=True)]
+        for column in self._columns.values():
+            values = _gather(column[mine], max(sizes), self.world_size)
+            for index, value, size in zip(everyone, values, sizes, strict=True):
+                column[index] = value[:size]
+        self._touched.zero_()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every column, float32 (N,), on the CPU."""
+        return {name: self.column(name).clone() for name in self._columns}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the columns of an earlier :meth:`state_dict`."""
+        for name, values in state.items():
+            self._columns[name][: self.n] = values.to(self._columns[name].device)
+
+
+def _gather(values: Tensor, size: int, world_size: int) -> list[Tensor]:
+    padded = values.new_zeros(size)
+    padded[: values.numel()] = values
+    gathered = [torch.empty_like(padded) for _ in range(world_size)]
+    dist.all_gather(gathered, padded)
+    return gathered

@@ -1,0 +1,122 @@
+"""What a method is told about a batch, and what it answers at the boundary of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The samples that the next epoch trains on.
+
+    Attributes:
+        indices: int64 (n,), dataset indices, each once.
+        weights: float32 (n,), the loss weight of each, or None for the plain loss.
+    """
+
+    indices: Tensor
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one batch has shown; on the module's device, without graph.
+
+    Attributes:
+        indices: int64 (B,), dataset indices; the value N marks a sample repeated to make ranks even.
+        losses: float32 (B,), the loss of each sample; NaN where it was not finite.
+        logits: (B, C), if a classification loss gave them.
+        targets: int64 (B,) classes or (B, C) soft targets, if a classification loss gave them.
+        epoch: 0-based epoch.
+    """
+
+    indices: Tensor
+    losses: Tensor
+    logits: Tensor | None
+    targets: Tensor | None
+    epoch: int
+
+
+def check_selection(selection: object, n: int, method: str) -> Selection:
+    """Validate what ``select`` returned and sort it by index.
+
+    Raises:
+        TypeError: if it is no :class:`Selection` of int64 indices.
+        ValueError: if it is empty, repeats a sample, leaves the data set, or has weights of another size.
+
+    Example:
+        >>> check_selection(Selection(torch.tensor([3, 1])), 5, "Mine").indices
+        tensor([1, 3])
+    """
+    if not isinstance(selection, Selection):
+        raise TypeError(f"{method}.select returned {type(selection).__name__}: return a Selection(indices, weights).")
+    indices, weights = selection.indices, selection.weights
+    if indices.dtype != torch.int64 or indices.dim() != 1:
+        raise TypeError(
+            f"{method}.select returned indices of dtype {indices.dtype} and shape {tuple(indices.shape)}: they must be"
+            " int64 and of shape (n,)."
+        )
+    if indices.numel() == 0:
+        raise ValueError(f"{method}.select kept 0 of {n} samples: nothing is left to train on. Lower `prune_ratio`.")
+    if weights is not None and weights.shape != indices.shape:
+        raise ValueError(
+            f"{method}.select returned {tuple(weights.shape)} weights for {tuple(indices.shape)} indices: one each."
+        )
+    if not bool((indices[1:] > indices[:-1]).all()):
+        indices, order = indices.sort()
+        weights = weights if weights is None else weights[order]
+        if not bool((indices[1:] > indices[:-1]).all()):
+            raise ValueError(f"{method}.select returned a sample twice: each index may be selected once.")
+    if indices[0] < 0 or indices[-1] >= n:
+        raise ValueError(
+            f"{method}.select returned indices from {int(indices[0])} to {int(indices[-1])}, but the data set has the"
+            f" samples 0 to {n - 1}."
+        )
+    return Selection(indices.cpu(), weights if weights is None else weights.float().cpu())
+
+
+def class_targets(seen: Observation) -> Tensor:
+    """The class of each sample of a batch, int64 (B,).
+
+    Raises:
+        ValueError: if the batch's loss shows no class targets.
+    """
+    if seen.targets is None:
+        raise ValueError(
+            'balance="class" needs the class of each sample, but no classification loss with class targets was seen in'
+            " the training step. Use one (say cross_entropy), or leave balance=None."
+        )
+    return seen.targets.argmax(1) if seen.targets.dim() == 2 else seen.targets
+
+
+def select_by_class(
+    select: Callable[[Tensor, torch.Generator], Selection],
+    scores: Tensor,
+    classes: Tensor,
+    generator: torch.Generator,
+) -> Selection:
+    """Select within each class; samples whose class was never seen are a class of their own.
+
+    Args:
+        select: chooses among the scores it is given.
+        scores: float32 (N,).
+        classes: float32 (N,), NaN = never seen.
+        generator: passed on to ``select``.
+
+    Example:
+        >>> def best(scores, generator):
+        ...     return Selection(scores.topk(1).indices)
+        >>> select_by_class(best, torch.tensor([1.0, 2.0, 9.0]), torch.tensor([0.0, 0.0, 1.0]), None).indices
+        tensor([1, 2])
+    """
+    parts = []
+    for value in classes.nan_to_num(-1).unique():
+        members = (classes.nan_to_num(-1) == value).nonzero().squeeze(1)
+        chosen = select(scores[members], generator)
+        parts.append(Selection(members[chosen.indices], chosen.weights))
+    weighted = [part.weights for part in parts if part.weights is not None]
+    return Selection(torch.cat([part.indices for part in parts]), torch.cat(weighted) if weighted else None)

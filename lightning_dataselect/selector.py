@@ -1,0 +1,632 @@
+"""The base callback: hooks of the Trainer on one side, one decision of a method on the other."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from lightning_dataselect import bridge
+from lightning_dataselect.fit_state import EpochRecord, FitState
+from lightning_dataselect.loader import SelectedLoader, prepare
+from lightning_dataselect.rescoring import score_samples
+from lightning_dataselect.sample_loss import SampleLoss
+from lightning_dataselect.sampler import EpochPlan
+from lightning_dataselect.schedule import (
+    EpochLength,
+    StretchedSchedule,
+    allowed_share,
+    missing_calls,
+)
+from lightning_dataselect.scores import ScoreStore
+from lightning_dataselect.seeding import epoch_generator
+from lightning_dataselect.selection import Observation, Selection, check_selection, class_targets, select_by_class
+from lightning_dataselect.step_reader import Reading, StepReader
+from lightning_dataselect.validation import check_choice, check_count, check_share
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_STATE_PREFIX = "lightning_dataselect."
+_MAX_QUANTILE_SAMPLES = 1_000_000
+
+
+class DataSelector(pl.Callback):
+    """Trains on the samples that are worth it; derive from it to write a method of one's own.
+
+    A method is one decision, :meth:`select`, and what it needs to be scored by, :meth:`observe`. Capture of per-sample
+    losses, sampling, epochs of changing length, learning-rate schedules, several ranks, resuming and logging come with
+    the class. The LightningModule, the datamodule and the loaders are not changed, and are as before after the fit.
+
+    Args:
+        prune_ratio: share of the samples that is dropped, in [0, 1).
+        warmup_epochs: epochs at the start that train on everything.
+        anneal: share of the epochs at the end that train on everything, in [0, 1].
+        every_n_epochs: epochs between two selections; in between the last one is kept.
+        seed: seed of the order and of the selection; the global random state is never touched.
+        lr_schedule: ``"stretch"`` keeps step-wise schedules in time with the share of the training that is done, so
+            that they end where they would have ended; ``"steps"`` leaves them alone.
+        sample_loss: where per-sample losses come from: ``"auto"``, a key of the step's output dict, a callable on that
+            output, or ``"batch"``; see :data:`~lightning_dataselect.sample_loss.SampleLoss`.
+        balance: ``"class"`` selects within each class, so that every class keeps its share; it needs a classification
+            loss with class targets, so that they can be seen.
+
+    Raises:
+        TypeError: if an argument is of the wrong type.
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> class HighestLoss(DataSelector):
+        ...     def select(self, epoch, scores, generator):
+        ...         kept = round((1 - self.prune_ratio) * scores.numel())
+        ...         return Selection(scores.nan_to_num(torch.inf).topk(kept).indices)
+        >>> HighestLoss(prune_ratio=0.25).select(1, torch.tensor([0.1, 3.0, float("nan"), 2.0]), None).indices
+        tensor([2, 1, 3])
+    """
+
+    needs_losses: ClassVar[bool] = True
+    """Whether the method cannot go on where no per-sample loss can be captured."""
+
+    def __init__(
+        self,
+        *,
+        prune_ratio: float = 0.5,
+        warmup_epochs: int = 1,
+        anneal: float = 0.0,
+        every_n_epochs: int = 1,
+        seed: int = 0,
+        lr_schedule: Literal["stretch", "steps"] = "stretch",
+        sample_loss: SampleLoss = "auto",
+        balance: Literal["class"] | None = None,
+    ) -> None:
+        self.prune_ratio = check_share("prune_ratio", prune_ratio, below_one=True)
+        self.warmup_epochs = check_count("warmup_epochs", warmup_epochs)
+        self.anneal = check_share("anneal", anneal)
+        self.every_n_epochs = check_count("every_n_epochs", every_n_epochs, minimum=1)
+        self.seed = check_count("seed", seed)
+        self.lr_schedule = check_choice("lr_schedule", lr_schedule, ("stretch", "steps"))
+        if not (isinstance(sample_loss, str) or callable(sample_loss)):
+            raise TypeError(
+                f"sample_loss={sample_loss!r} must be 'auto', 'batch', a key of the step's output, or a callable."
+            )
+        self.sample_loss = sample_loss
+        self.balance = None if balance is None else check_choice("balance", balance, ("class",))
+        self.max_epochs: int | None = None
+        """Epochs of the fit under way, or None if only steps or time end it."""
+        self._store: ScoreStore | None = None
+        self._state: FitState | None = None
+        self._restored: Mapping[str, Any] | None = None
+        self._drop_live_parts()
+
+    def _drop_live_parts(self) -> None:
+        """Forget what belongs to a fit under way and must be neither pickled nor kept."""
+        self._undo: list[bridge.Undo] = []
+        self._loader: SelectedLoader | None = None
+        self._reader: StepReader | None = None
+        self._step: Callable[..., Any] | None = None
+        self._batch: tuple[Tensor, Tensor | None] | None = None
+        self._seen: Observation | None = None
+        self._length = EpochLength(1, 1)
+        self._length_is_due = False
+        self._rank = 0
+        self._started = self._paused = 0.0
+
+    # ---- the decisions of a method -------------------------------------------------------------------------------
+
+    def columns(self) -> dict[str, float]:
+        """Further N-sized float32 columns that the method keeps, by name, with their initial values."""
+        return {}
+
+    def observe(self, seen: Observation, store: ScoreStore) -> None:
+        """Update the score columns after a batch; the default ranks by the last loss.
+
+        Args:
+            seen: what the batch has shown.
+            store: the columns; ``store["loss"]`` is already written. Nothing here may wait for the device.
+        """
+        store["score"][seen.indices] = seen.losses
+
+    def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
+        """Choose the samples of an epoch.
+
+        Called at the end of the epoch before, on every rank with the same arguments.
+
+        Args:
+            epoch: the 0-based epoch to come.
+            scores: float32 (N,), on the CPU; NaN = never measured.
+            generator: CPU generator seeded for this epoch.
+
+        Returns:
+            The samples to train on and, for a method that reweighs, the weight of each in the loss.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define select(epoch, scores, generator) -> Selection.")
+
+    def trains_on_everything(self, epoch: int) -> bool:
+        """Whether ``epoch`` takes all samples without asking :meth:`select`."""
+        return self.prune_ratio == 0 or self.in_warmup(epoch) or self.in_annealing(epoch)
+
+    def in_warmup(self, epoch: int) -> bool:
+        """Whether ``epoch`` is one of the ``warmup_epochs``."""
+        return epoch < self.warmup_epochs
+
+    def in_annealing(self, epoch: int) -> bool:
+        """Whether ``epoch`` is in the last ``anneal`` share of the epochs, if their number is known."""
+        # rounded, because (1 - 0.3) * 10 is not 7 in floating point
+        return self.max_epochs is not None and epoch >= round((1 - self.anneal) * self.max_epochs, 9)
+
+    def samples_to_rescore(self, epoch: int) -> Tensor | None:
+        """Which samples to measure by a pass without gradients before those of ``epoch`` are chosen.
+
+        Args:
+            epoch: the 0-based epoch to come.
+
+        Returns:
+            int64 (m,), dataset indices, or None for no pass. They reach :meth:`observe` as those of a batch do.
+        """
+        return None
+
+    def lr_factor(self, epoch: int) -> float:
+        """What the learning rate of every optimizer step of ``epoch`` is multiplied by."""
+        return 1.0
+
+    def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the user's training step on a batch and keep what it has shown.
+
+        Args:
+            step: the module's own ``training_step``.
+            args: its positional arguments.
+            kwargs: its keyword arguments.
+
+        Returns:
+            What the step returned, with the method's weights in its loss.
+        """
+        assert self._batch is not None
+        indices, weights = self._batch
+        output, self._seen = self.measure(lambda: step(*args, **kwargs), indices, weights)
+        self.count_samples(forward=indices.numel(), backward=indices.numel())
+        return output
+
+    # ---- what a method may use -----------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> ScoreStore:
+        """The per-sample columns of the fit."""
+        if self._store is None:
+            raise RuntimeError(f"{type(self).__name__} has no per-sample state before a fit has begun.")
+        return self._store
+
+    @property
+    def state(self) -> FitState:
+        """Where the fit stands."""
+        if self._state is None:
+            raise RuntimeError(f"{type(self).__name__} has selected nothing before a fit has begun.")
+        return self._state
+
+    def measure(
+        self, step: Callable[[], Any], indices: Tensor, weights: Tensor | None
+    ) -> tuple[Any, Observation | None]:
+        """Run ``step`` once and read what the samples ``indices`` lost.
+
+        Args:
+            step: runs the module on the batch.
+            indices: int64 (B,), dataset indices of the batch, N for padding.
+            weights: float32 (B,), loss weights, or None.
+
+        Returns:
+            What ``step`` returned, with the weights in its loss, and what was seen; None if nothing
+            could be captured and the method can do without.
+        """
+        assert self._reader is not None
+        output, reading = self._reader.read(step, self.store["loss"][indices], weights)
+        return output, None if reading is None else self._observation(indices, reading)
+
+    def write(self, seen: Observation) -> None:
+        """Write down what was seen, in the base's columns and in the method's own."""
+        self.store["loss"][seen.indices] = seen.losses
+        if self.balance:
+            self.store["class"][seen.indices] = class_targets(seen).float()
+        self.observe(seen, self.store)
+        self.store.touch(seen.indices)
+
+    def count_samples(self, *, forward: int, backward: int) -> None:
+        """Count samples that were forwarded and back-propagated on this rank."""
+        self.state.n_forward += forward * self.store.world_size
+        self.state.n_backward += backward * self.store.world_size
+
+    # ---- what users read -----------------------------------------------------------------------------------------
+
+    @property
+    def history(self) -> list[EpochRecord]:
+        """One record for each epoch that has ended; see :class:`~.fit_state.EpochRecord`."""
+        return [] if self._state is None else self._state.history
+
+    @property
+    def scores(self) -> Tensor:
+        """float32 (N,), on the CPU: the importance that the method ranks by; NaN = never measured."""
+        return self.store.column("score")
+
+    @property
+    def losses(self) -> Tensor:
+        """float32 (N,), on the CPU: the last loss seen of each sample; NaN = never seen."""
+        return self.store.column("loss")
+
+    @property
+    def selected(self) -> Tensor:
+        """int64 (n,): the dataset indices of the present epoch, sorted."""
+        return self.state.plan.indices
+
+    @property
+    def weights(self) -> Tensor | None:
+        """float32 (n,): the loss weight of each selected sample, or None for the plain loss."""
+        return self.state.plan.weights
+
+    def export(self, path: str | Path) -> Path:
+        """Write one row a sample (index, score, last loss, selected, weight, further columns) as .csv or .parquet."""
+        from lightning_dataselect.report.export import write_samples
+
+        return write_samples(self, path)
+
+    def plot(self, kind: str = "kept_share") -> Figure:
+        """Draw ``"kept_share"`` (by epoch) or ``"score_histogram"`` as a matplotlib figure."""
+        from lightning_dataselect.report.figures import plot_selector
+
+        return plot_selector(self, kind)
+
+    # ---- hooks of the Trainer ------------------------------------------------------------------------------------
+
+    @property
+    def state_key(self) -> str:
+        """Where the state lies in a checkpoint."""
+        return _STATE_PREFIX + type(self).__qualname__
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take hold of the training step and of the train loader, before either is used."""
+        if stage != "fit":
+            return
+        self._release()
+        self._restored = None
+        self._refuse_second_selector(trainer)
+        if bridge.overfits(trainer):
+            rank_zero_info(f"{type(self).__name__} is off: overfit_batches fixes which batches are trained on.")
+            return
+        if trainer.current_epoch == 0:
+            self._store = self._state = None
+        self._reader = StepReader(
+            pl_module,
+            self.sample_loss,
+            required=self.needs_losses,
+            method=type(self).__name__,
+        )
+        take, step = functools.partial(self._take_loader, trainer), pl_module.training_step
+        self._step, self._rank = step, trainer.global_rank
+        self._undo.append(bridge.intercept_train_loader(trainer, take))
+        self._undo.append(bridge.shadow(pl_module, "training_step", self._wrapped_step(step)))
+        if not pl_module.automatic_optimization:
+            backward = self._wrapped_backward(pl_module.manual_backward)
+            self._undo.append(bridge.shadow(pl_module, "manual_backward", backward))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Settle which epoch it is and how long."""
+        if self._loader is None:
+            return
+        self._started = time.perf_counter()
+        if bridge.takes_dataloader_iter(trainer):
+            raise TypeError(
+                "training_step(dataloader_iter) fetches its own batches, so"
+                f" {type(self).__name__} cannot tell which samples they hold. Let training_step"
+                " take `batch`, or remove the callback."
+            )
+        self.store.to(pl_module.device)
+        if not self.state.schedules:
+            self.state.schedules = [StretchedSchedule() for _ in trainer.lr_scheduler_configs]
+        self._measure_length(trainer)
+        epoch, ended, batches_done = (
+            bridge.epochs_processed(trainer),
+            self.state.plan.epoch,
+            self.state.batches_done,
+        )
+        resumed_after_last_batch = ended == epoch - 1 and batches_done > 0
+        if resumed_after_last_batch:
+            # Lightning takes that epoch for done and will not announce its end any more
+            self._close_epoch(trainer)
+            self._rescore(trainer, epoch)
+        if ended != epoch:
+            self._begin(self._next_plan(epoch))
+            bridge.renew_iterator(trainer)
+            self._measure_length(trainer)
+        bridge.set_epoch_length(trainer, self._length.n_batches)
+        for optimizer in trainer.optimizers:
+            self._undo.append(bridge.scale_learning_rate(optimizer, lambda: self.lr_factor(self.state.plan.epoch)))
+        if resumed_after_last_batch:
+            # the loop's counters still are those of the ended epoch, and are reset by its length
+            bridge.set_counted_length(trainer, batches_done)
+            self._length_is_due = True
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock: validation is no part of the training time."""
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on with the clock."""
+        self._started += time.perf_counter() - self._paused
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Look up which samples the batch holds."""
+        if self._loader is None:
+            return
+        if self._length_is_due:
+            bridge.set_epoch_length(trainer, self._length.n_batches)
+            self._length_is_due = False
+        taken, plan = self._loader.batches.take(batch_idx), self.state.plan
+        indices = torch.tensor(taken.indices, dtype=torch.int64)
+        weights = None
+        if plan.weights is not None:
+            weights = plan.weights[torch.searchsorted(plan.indices, indices)]
+            weights = weights.to(pl_module.device, non_blocking=True)
+        indices[taken.n_unpadded :] = self.store.n
+        self._batch = indices.to(pl_module.device, non_blocking=True), weights
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write down what the batch has shown, and keep schedules in time."""
+        if self._loader is None:
+            return
+        if self._seen is not None:
+            self.write(self._seen)
+        self._batch = self._seen = None
+        self.state.batches_done = batch_idx + 1
+        if self._stretches(trainer):
+            self._stretch(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the epoch, choose the samples of the next one, and change its length."""
+        if self._loader is None or self.state.plan.epoch != trainer.current_epoch:
+            return
+        begun = time.perf_counter()
+        self.state.seconds += begun - self._started
+        following = self.state.plan.epoch + 1
+        self._close_epoch(trainer)
+        if not trainer.should_stop and following != self.max_epochs:
+            self._rescore(trainer, following)
+            self._begin(self._next_plan(following))
+            self._measure_length(trainer)
+            bridge.set_epoch_length(trainer, self._length.n_batches)
+        self.history[-1]["select_seconds"] = time.perf_counter() - begun
+        self._log(trainer, pl_module)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give everything back as it was."""
+        self._release()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give everything back as it was, after an error or Ctrl-C too."""
+        self._release()
+
+    # ---- state ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed fit needs to be the same fit."""
+        if self._store is None or self._state is None:
+            return {}
+        return {
+            "n": self._store.n,
+            "columns": self._store.state_dict(),
+            "fit": self._state.state_dict(self._store.n),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until the loader, and with it the number of samples, is known."""
+        self._restored = state_dict or None
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save what all ranks have seen: only the first rank's state is written."""
+        if self._store is not None and self._store.world_size > 1:
+            self._store.merge()
+            checkpoint["callbacks"][self.state_key] = self.state_dict()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Refuse the checkpoint of another method."""
+        found = [key for key in checkpoint.get("callbacks", {}) if str(key).startswith(_STATE_PREFIX)]
+        if found and self.state_key not in found:
+            other = ", ".join(key.removeprefix(_STATE_PREFIX) for key in found)
+            raise ValueError(
+                f"The checkpoint was written by {other}, but this Trainer has {type(self).__name__}: the selection"
+                f" cannot go on. Resume with {other}, or load the weights alone into a new fit."
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The state without what belongs to a fit under way: Lightning's bound ``log`` would drag the module along."""
+        bare = object.__new__(type(self))
+        bare.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("log", "log_dict")})
+        bare._drop_live_parts()
+        return bare.__dict__
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _refuse_second_selector(self, trainer: pl.Trainer) -> None:
+        names = [type(c).__name__ for c in trainer.callbacks if isinstance(c, DataSelector)]  # type: ignore[attr-defined]
+        if len(names) > 1:
+            raise ValueError(
+                f"The Trainer has {len(names)} selectors ({', '.join(names)}), but only one can decide which samples an"
+                " epoch trains on. Keep one of them."
+            )
+
+    def _wrapped_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(step)
+        def training_step(*args: Any, **kwargs: Any) -> Any:
+            return step(*args, **kwargs) if self._batch is None else self.run_step(step, args, kwargs)
+
+        return training_step
+
+    def _wrapped_backward(self, backward: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(backward)
+        def manual_backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
+            if self._reader is not None and self._batch is not None:
+                loss = self._reader.root(loss)
+            backward(loss, *args, **kwargs)
+
+        return manual_backward
+
+    def _take_loader(self, trainer: pl.Trainer, loader: object) -> object:
+        world_size, rank = bridge.sampler_ranks(trainer)
+        prepared = prepare(loader, seed=self.seed, world_size=world_size, rank=rank)
+        first, self._loader = self._loader is None, prepared
+        self.max_epochs = bridge.planned_epochs(trainer)
+        self._open_store(prepared.n, trainer.world_size)
+        if self._restored is not None:
+            self.store.load_state_dict(self._restored["columns"])
+            self._state = FitState.from_state_dict(self._restored["fit"], prepared.n)
+            self._restored = None
+        if self._state is None:
+            self._state = FitState(self._next_plan(trainer.current_epoch))
+        self._state.plan = prepared.follow(self._state.plan, self._state.batches_done)
+        # configure_optimizers may ask for the loader to build schedules on: they count full epochs
+        prepared.sampler.announce_full = first
+        return prepared.loader
+
+    def _open_store(self, n: int, world_size: int) -> None:
+        known = {
+            "checkpoint was written with": self._restored and self._restored["n"],
+            "fit began with": self._store and self._store.n,
+        }
+        for origin, before in known.items():
+            if before is not None and before != n:
+                raise ValueError(
+                    f"The {origin} a data set of {before} samples, but the train loader's has {n}:"
+                    " the scores belong to other samples. Use the same data set, or load the"
+                    " weights alone into a new fit."
+                )
+        if round((1 - self.prune_ratio) * n) < 1:
+            raise ValueError(
+                f"prune_ratio={self.prune_ratio} leaves 0 of {n} samples: nothing is left to train"
+                f" on. Give at most {(n - 1) / n:.3g}."
+            )
+        if self._store is None:
+            columns = self.columns() | ({"class": math.nan} if self.balance else {})
+            self._store = ScoreStore(n, columns, world_size)
+
+    def _next_plan(self, epoch: int) -> EpochPlan:
+        if self.trains_on_everything(epoch):
+            return EpochPlan(epoch, torch.arange(self.store.n))
+        due = (epoch - self.warmup_epochs) % self.every_n_epochs == 0
+        if not due and self._state is not None:
+            before = self._state.plan
+            if not self.trains_on_everything(before.epoch):
+                return EpochPlan(epoch, before.indices, before.weights)
+        select = functools.partial(self.select, epoch)
+        scores, generator = self.store.column("score"), epoch_generator(self.seed, epoch, "select")
+        if self.balance:
+            chosen = select_by_class(select, scores, self.store.column("class"), generator)
+        else:
+            chosen = select(scores, generator)
+        chosen = check_selection(chosen, self.store.n, type(self).__name__)
+        return EpochPlan(epoch, chosen.indices, chosen.weights)
+
+    def _rescore(self, trainer: pl.Trainer, epoch: int) -> None:
+        stale = self.samples_to_rescore(epoch)
+        if stale is None or stale.numel() == 0:
+            return
+        assert self._loader is not None and self._reader is not None and self._step is not None
+        for indices, reading in score_samples(trainer, self._loader, stale, self._step, self._reader):
+            self.count_samples(forward=indices.numel(), backward=0)
+            self.write(self._observation(indices, reading))
+        self.store.merge()
+        record = self.history[-1]
+        record["n_forward"] += self.state.n_forward
+        self.state.n_forward = 0
+
+    def _observation(self, indices: Tensor, reading: Reading) -> Observation:
+        return Observation(indices, reading.losses, reading.logits, reading.targets, self.state.plan.epoch)
+
+    def _begin(self, plan: EpochPlan) -> None:
+        assert self._loader is not None
+        self.state.begin(self._loader.follow(plan))
+
+    def _measure_length(self, trainer: pl.Trainer) -> None:
+        assert self._loader is not None
+        sampler, batches = self._loader.sampler, self._loader.batches
+        sampler.announce_full = True
+        full_batches = bridge.limited_batches(trainer, len(batches))
+        sampler.announce_full = False
+        n_batches = bridge.limited_batches(trainer, len(batches))
+        accumulate = trainer.accumulate_grad_batches
+        self._length = EpochLength(n_batches, full_batches, accumulate)
+        if self._stretches(trainer):
+            assert self.max_epochs is not None
+            share = allowed_share(full_batches, accumulate, self.max_epochs, trainer.max_steps)
+            self._length = EpochLength(n_batches, full_batches, accumulate, share)
+
+    def _stretches(self, trainer: pl.Trainer) -> bool:
+        """Whether schedules are kept in time: an endless fit has no end that they could reach."""
+        automatic = trainer.lightning_module.automatic_optimization
+        return self.lr_schedule == "stretch" and self.max_epochs is not None and automatic
+
+    def _stretch(self, trainer: pl.Trainer) -> None:
+        configs = trainer.lr_scheduler_configs
+        calls = missing_calls(
+            self.state.schedules,
+            bridge.step_frequencies(trainer),
+            self._length,
+            self.state.batches_done,
+            bridge.optimizer_steps_now(trainer),
+        )
+        for config, count in zip(configs, calls, strict=True):
+            for _ in range(count):
+                bridge.step_lr_scheduler(trainer, config.scheduler)
+
+    def _close_epoch(self, trainer: pl.Trainer) -> None:
+        assert self._reader is not None
+        self.store.merge()
+        if bad := self._reader.pop_non_finite():
+            rank_zero_warn(
+                f"{bad} losses of epoch {self.state.plan.epoch} were NaN or infinite. Training goes"
+                f" on as it would without {type(self).__name__}; such samples count as never"
+                " measured and are kept."
+            )
+        frequencies = bridge.step_frequencies(trainer)
+        for schedule, frequency in zip(self.state.schedules, frequencies, strict=True):
+            if frequency is not None:
+                schedule.end_epoch(self._length, frequency)
+        self.state.close(self.store.n)
+
+    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.barebones:
+            return
+        record = self.history[-1]
+        saved = sum(r["n_total"] - r["n_backward"] for r in self.history)
+        pl_module.log("dataselect/kept_share", record["n_selected"] / record["n_total"], prog_bar=True)
+        values = {"samples_saved": float(saved), "select_seconds": record["select_seconds"]}
+        scores = self.scores[:: max(1, self.store.n // _MAX_QUANTILE_SAMPLES)]
+        if (known := scores[~scores.isnan()]).numel():
+            quantiles = known.quantile(torch.tensor([0.1, 0.5, 0.9]))
+            values |= {f"score_q{q}": float(v) for q, v in zip((10, 50, 90), quantiles, strict=True)}
+        pl_module.log_dict({f"dataselect/{name}": value for name, value in values.items()})
+
+    def _release(self) -> None:
+        for undo in reversed(self._undo):
+            undo()
+        self._drop_live_parts()

@@ -1,0 +1,37 @@
+"""Quiet, single-threaded runs whose files land nowhere but in pytest's own folders."""
+
+import logging
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+QUIET = (
+    "ignore:.*does not have many workers",
+    "ignore:.*number of training batches",
+    "ignore:.*LeafSpec",
+    "ignore:.*`training_step` returned `None`",
+    "ignore:.*Checkpoint directory",
+    "ignore:.*resuming from a checkpoint that ended",
+    "ignore:.*was configured so",
+)
+
+
+def pytest_configure(config):
+    for line in QUIET:
+        config.addinivalue_line("filterwarnings", line)
+    torch.set_num_threads(1)
+    import lightning.pytorch  # noqa: F401  it sets the level of its loggers when it is imported
+
+    for name in ("lightning.pytorch", "pytorch_lightning", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@pytest.fixture
+def rng_state_kept():
+    """Give the global random state of torch back, for tests that seed it."""
+    before = torch.get_rng_state()
+    yield
+    torch.set_rng_state(before)
