@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lightning_dataselect.cut import cut_batch
+from lightning_dataselect.cut import Path, cut_batch
 from lightning_dataselect.quiet import Quiet
 from lightning_dataselect.seeding import epoch_generator
 from lightning_dataselect.selection import Observation, Selection
@@ -59,6 +59,7 @@ class BatchSelector(DataSelector):
         super()._drop_live_parts()
         self._quiet: Quiet | None = None
         self._probed = False
+        self._axes: dict[Path, bool] = {}
 
     def choose(self, seen: Observation, k: int, generator: torch.Generator) -> Tensor:
         """Choose the samples of a batch to train on; nothing here may wait for the device.
@@ -105,7 +106,7 @@ class BatchSelector(DataSelector):
         size = indices.numel()
         k = max(1, round(self.batch_ratio * size))
         positions = self.choose(seen, k, self._batch_generator(indices.device))
-        args, kwargs = _with_batch(args, kwargs, lambda batch: cut_batch(batch, positions, size))
+        args, kwargs = _with_batch(args, kwargs, lambda batch: cut_batch(batch, positions, size, self._axes))
         chosen_weights = None if weights is None else weights[positions]
         output, _ = self.measure(functools.partial(step, *args, **kwargs), indices[positions], chosen_weights)
         self.count_samples(forward=size + positions.numel(), backward=positions.numel())
@@ -113,13 +114,13 @@ class BatchSelector(DataSelector):
 
     def _score(self, step: Callable[[], Any], indices: Tensor) -> Observation:
         assert self._quiet is not None and self._reader is not None
-        previous = self.store["loss"][indices]
+        known = self.store["loss"]
         # the first look at a loss needs its graph; after that the terms are known
         with self._quiet(grad=not self._probed), self._score_precision(indices.device):
             if self._probed:
-                reading = self._reader.score(step, previous)
+                reading = self._reader.score(step, indices, known)
             else:
-                _, first = self._reader.read(step, previous, None)
+                _, first = self._reader.read(step, indices, known, None)
                 assert first is not None
                 reading, self._probed = first, True
         return self._observation(indices, reading)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -116,12 +117,25 @@ def optimizer_steps_now(trainer: pl.Trainer) -> bool:
     return not trainer.fit_loop._should_accumulate()
 
 
-def step_frequencies(trainer: pl.Trainer) -> list[int | None]:
-    """The ``frequency`` of each scheduler that goes by steps; None for one by epochs or metrics."""
-    return [
-        config.frequency if config.interval == "step" and not config.reduce_on_plateau else None
-        for config in trainer.lr_scheduler_configs
-    ]
+def take_over_step_schedulers(trainer: pl.Trainer) -> tuple[list[int | None], Undo]:
+    """Keep Lightning from stepping the schedulers that go by steps.
+
+    Returns:
+        The ``frequency`` of each scheduler, None for one that goes by epochs or metrics and is left to Lightning; and
+        what gives the others back.
+    """
+    configs = trainer.lr_scheduler_configs
+    taken = [config.interval == "step" and not config.reduce_on_plateau for config in configs]
+    frequencies = [config.frequency for config in configs]
+    for config, ours in zip(configs, taken, strict=True):
+        if ours:
+            config.frequency = sys.maxsize
+
+    def undo() -> None:
+        for config, frequency in zip(configs, frequencies, strict=True):
+            config.frequency = frequency
+
+    return [frequency if ours else None for frequency, ours in zip(frequencies, taken, strict=True)], undo
 
 
 def step_lr_scheduler(trainer: pl.Trainer, scheduler: Any) -> None:
@@ -163,12 +177,14 @@ def scale_learning_rate(optimizer: Optimizer, factor: Callable[[], float]) -> Un
                 group["lr"] = group["lr"] * factor_now
 
     def restore(*_: Any) -> None:
-        for group, lr in zip(optimizer.param_groups, before, strict=True):
+        for group, lr in zip(optimizer.param_groups, before, strict=bool(before)):
             group["lr"] = lr
+        before.clear()
 
     handles = optimizer.register_step_pre_hook(scale), optimizer.register_step_post_hook(restore)
 
     def undo() -> None:
+        restore()  # a step that failed never came to its end
         for handle in handles:
             handle.remove()
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 
 LIGHTNING = ("fit", "validate", "test", "predict")
 FILE_WIDTH = 120
-NEEDED = ("jinja2", "jsonargparse", "matplotlib", "pandas", "rich", "sklearn")
+NEEDED = ("jinja2", "jsonargparse", "matplotlib", "pandas", "rich", "scipy", "sklearn")
 
 EPILOG = """\
 examples:
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 if something failed, 2 for a wrong input, 130 after Ctrl-C.
     """
-    argv = list(sys.argv[1:] if argv is None else argv)
+    given, argv = argv, list(sys.argv[1:] if argv is None else argv)
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         print(
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv and argv[0] in LIGHTNING:
         from lightning_dataselect.lightning_cli import run_lightning
 
-        run_lightning(argv)
+        run_lightning(given)
         return 0
     arguments = make_parser().parse_args(argv)
     from rich.console import Console
@@ -137,6 +137,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"lightning-dataselect compare: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -4,35 +4,44 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections import UserDict
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+Path = tuple[Hashable, ...]
 
 
-def cut_batch(batch: Any, positions: Tensor, batch_size: int) -> Any:
+def cut_batch(batch: Any, positions: Tensor, batch_size: int, axes: dict[Path, bool] | None = None) -> Any:
     """A batch of the samples at ``positions``, in a structure like that of ``batch``.
 
     Tensors and arrays whose first axis has ``batch_size`` entries are cut along it, and so are lists of one item a
     sample; containers (tuples, named tuples, dicts, dataclasses, Hugging Face ``BatchEncoding``) are gone through, and
-    whatever has no sample axis is passed on.
+    whatever has no sample axis is passed on. Lists and arrays outside torch are cut on the CPU, so they make a step
+    wait for the device.
 
     Args:
-        batch: what the loader yielded.
+        batch: what the loader yielded; it is left as it is.
         positions: int64 (b,), on the device of the batch.
         batch_size: number of samples in ``batch``.
+        axes: where in the structure earlier batches have had a sample axis; written on. It keeps a small last batch
+            from being misread, say one of 3 samples that are RGB images in a list.
 
     Raises:
         TypeError: if nothing in the batch has a sample axis.
 
     Example:
+        >>> import torch
         >>> batch = {"x": torch.arange(6).view(3, 2), "name": ["a", "b", "c"], "scale": 2.0}
         >>> cut_batch(batch, torch.tensor([0, 2]), batch_size=3)
         {'x': tensor([[0, 1],
                 [4, 5]]), 'name': ['a', 'c'], 'scale': 2.0}
     """
-    cutter = _Cutter(positions, batch_size)
-    smaller = cutter(batch)
+    cutter = _Cutter(positions, batch_size, {} if axes is None else axes)
+    smaller = cutter.cut(batch, ())
     if not cutter.has_cut:
         raise TypeError(
             f"No part of the batch ({type(batch).__name__}) has a first axis of {batch_size} samples, so it cannot be"
@@ -43,60 +52,92 @@ def cut_batch(batch: Any, positions: Tensor, batch_size: int) -> Any:
 
 
 class _Cutter:
-    def __init__(self, positions: Tensor, batch_size: int) -> None:
+    def __init__(self, positions: Tensor, batch_size: int, axes: dict[Path, bool]) -> None:
         self._positions = positions
         self._batch_size = batch_size
+        self._axes = axes
         self._listed: list[int] | None = None
         self.has_cut = False
 
-    def __call__(self, part: Any) -> Any:
-        if isinstance(part, Tensor):
-            return self._tensor(part)
+    def cut(self, part: Any, path: Path) -> Any:
+        if isinstance(part, PackedSequence):
+            raise TypeError(
+                "A PackedSequence cannot be cut to some of its samples. Let the loader yield the padded tensor and the"
+                " lengths, and pack them inside training_step."
+            )
         if isinstance(part, str | bytes):
             return part
+        if _length_of_array(part) is not None:
+            return self._array(part, path)
         if isinstance(part, Mapping):
-            return self._mapping(part)
+            return _mapping_like(part, {key: self.cut(value, (*path, key)) for key, value in part.items()})
         if dataclasses.is_dataclass(part) and not isinstance(part, type):
-            return _replaced(part, {f.name: self(getattr(part, f.name)) for f in dataclasses.fields(part)})
+            names = [field.name for field in dataclasses.fields(part)]
+            return _replaced(part, {name: self.cut(getattr(part, name), (*path, name)) for name in names})
         if isinstance(part, Sequence):
-            return self._sequence(part)
-        if getattr(part, "shape", ()) and len(part) == self._batch_size:
-            self.has_cut = True
-            return part[self._as_list()]
+            return self._sequence(part, path)
         return part
 
-    def _tensor(self, part: Tensor) -> Tensor:
-        if part.dim() == 0 or part.shape[0] != self._batch_size:
+    def _array(self, part: Any, path: Path) -> Any:
+        if not self._settle(path, _length_of_array(part) == self._batch_size):
             return part
         self.has_cut = True
-        return part[self._positions.to(part.device)]
+        if isinstance(part, Tensor):
+            return part[self._positions.to(part.device)]
+        return part[self._as_list() if isinstance(part, np.ndarray) else self._positions]
 
-    def _mapping(self, part: Mapping[Any, Any]) -> Any:
-        cut = {key: self(value) for key, value in part.items()}
-        if type(part) is dict:
-            return cut
-        smaller = copy.copy(part)
-        for key, value in cut.items():
-            smaller[key] = value  # type: ignore[index]
-        return smaller
-
-    def _sequence(self, part: Sequence[Any]) -> Any:
-        if len(part) == self._batch_size and not any(self._has_sample_axis(item) for item in part):
+    def _sequence(self, part: Sequence[Any], path: Path) -> Any:
+        one_a_sample = len(part) == self._batch_size and (path in self._axes or not self._holds_fields(part))
+        if self._settle(path, one_a_sample):
             self.has_cut = True
             items = [part[i] for i in self._as_list()]
         else:
-            items = [self(item) for item in part]
+            items = [self.cut(item, (*path, i)) for i, item in enumerate(part)]
         if hasattr(part, "_fields"):
             return type(part)(*items)
         return tuple(items) if isinstance(part, tuple) else items
 
-    def _has_sample_axis(self, item: Any) -> bool:
-        return isinstance(item, Tensor) and item.dim() > 0 and item.shape[0] == self._batch_size
+    def _settle(self, path: Path, fits: bool) -> bool:
+        """Whether there is a sample axis: only what has fitted every batch so far is one."""
+        self._axes[path] = fits and self._axes.get(path, True)
+        return self._axes[path]
+
+    def _holds_fields(self, part: Sequence[Any]) -> bool:
+        """Whether the items are fields of a batch, each with a sample axis, and not samples."""
+        if hasattr(part, "_fields"):
+            return True
+        lengths = [_length_of_array(item) for item in part]
+        if self._batch_size in lengths:
+            return True
+        return bool(part) and all(self._is_field(item) for item in part)
+
+    def _is_field(self, item: Any) -> bool:
+        if isinstance(item, Mapping):
+            return bool(item) and all(self._is_field(value) for value in item.values())
+        if isinstance(item, Sequence) and not isinstance(item, str | bytes):
+            return len(item) == self._batch_size
+        return _length_of_array(item) == self._batch_size
 
     def _as_list(self) -> list[int]:
         if self._listed is None:
             self._listed = self._positions.tolist()
         return self._listed
+
+
+def _length_of_array(part: Any) -> int | None:
+    shape = getattr(part, "shape", ())
+    return shape[0] if isinstance(shape, tuple) and shape else None
+
+
+def _mapping_like(part: Mapping[Any, Any], values: dict[Any, Any]) -> Any:
+    if type(part) is dict:
+        return values
+    if not isinstance(part, dict | UserDict):
+        return type(part)(values)  # type: ignore[call-arg]
+    smaller = copy.copy(part)
+    for key, value in values.items():
+        smaller[key] = value
+    return smaller
 
 
 def _replaced(part: Any, values: dict[str, Any]) -> Any:

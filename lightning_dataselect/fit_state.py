@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import torch
 
 from lightning_dataselect.sampler import EpochPlan
-from lightning_dataselect.schedule import StretchedSchedule
 
 
 class EpochRecord(TypedDict):
@@ -36,10 +35,10 @@ class FitState:
     Attributes:
         plan: what the present epoch trains on.
         batches_done: batches of it that are done.
-        n_forward: samples forwarded in this epoch so far, on all ranks.
-        n_backward: samples back-propagated in this epoch so far, on all ranks.
+        n_forward: samples forwarded in this epoch so far, by this rank until the ranks' counts are summed.
+        n_backward: samples back-propagated in this epoch so far, likewise.
         seconds: training seconds of this epoch so far.
-        schedules: one a learning-rate scheduler, in the Trainer's order.
+        scheduler_calls: how often each learning-rate scheduler was stepped to keep it in time, in the Trainer's order.
         history: one record for each epoch that has ended.
     """
 
@@ -48,7 +47,7 @@ class FitState:
     n_forward: int = 0
     n_backward: int = 0
     seconds: float = 0.0
-    schedules: list[StretchedSchedule] = field(default_factory=list)
+    scheduler_calls: list[int] = field(default_factory=list)
     history: list[EpochRecord] = field(default_factory=list)
 
     def begin(self, plan: EpochPlan) -> None:
@@ -69,7 +68,7 @@ class FitState:
                 select_seconds=0.0,
             )
         )
-        self.n_forward = self.n_backward = 0
+        self.batches_done = self.n_forward = self.n_backward = 0
         self.seconds = 0.0
 
     def state_dict(self, n_total: int) -> dict[str, Any]:
@@ -77,7 +76,7 @@ class FitState:
         state: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
         full = self.plan.indices.numel() == n_total
         state["plan"] = {**vars(self.plan), "indices": None if full else self.plan.indices}
-        state["schedules"] = [asdict(schedule) for schedule in self.schedules]
+        state["scheduler_calls"] = list(self.scheduler_calls)
         state["history"] = [dict(record) for record in self.history]
         return state
 
@@ -89,7 +88,7 @@ class FitState:
             plan["indices"] = torch.arange(n_total)
         return cls(
             plan=EpochPlan(**plan),
-            schedules=[StretchedSchedule(**schedule) for schedule in state["schedules"]],
+            scheduler_calls=list(state["scheduler_calls"]),
             history=list(state["history"]),
             **{name: state[name] for name in _PLAIN},
         )

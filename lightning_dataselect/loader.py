@@ -123,7 +123,9 @@ def scoring_loader(selected: SelectedLoader, indices: Tensor, epoch: int) -> Sel
     sampler.plan = EpochPlan(epoch, indices)
     batches = BatchSampler(sampler, selected.batches.batch_size or _DEFAULT_BATCH_SIZE, drop_last=False)
     recorder = RecordingBatchSampler(batches, sampler, consecutive=True)
-    return SelectedLoader(_with_samplers(selected.loader, sampler, recorder), sampler, recorder, None)
+    loader = _with_samplers(selected.loader, sampler, recorder)
+    loader.generator = None  # starting workers would draw from the user's own
+    return SelectedLoader(loader, sampler, recorder, None)
 
 
 def _with_samplers(

@@ -23,6 +23,7 @@ def score_samples(
     indices: Tensor,
     step: Callable[..., Any],
     reader: StepReader,
+    known: Tensor,
 ) -> Iterator[tuple[Tensor, Reading]]:
     """Run the user's training step over samples in eval mode, without gradients and without side effects.
 
@@ -34,13 +35,13 @@ def score_samples(
         indices: int64 (m,), dataset indices, sorted.
         step: the module's own ``training_step``.
         reader: has read at least one training step.
+        known: float32 (N + 1,), the last loss of every sample.
 
     Yields:
         For each batch its dataset indices, int64 (B,), N for samples repeated to make ranks even, and what they lost.
     """
     module = trainer.lightning_module
     loader = scoring_loader(selected, indices, trainer.current_epoch)
-    unseen = torch.full((1,), torch.nan, device=module.device)
     with Quiet(module)():
         progress = tqdm(
             loader.loader,
@@ -56,7 +57,8 @@ def score_samples(
             batch = bridge.batch_to_device(trainer, batch)
             with trainer.precision_plugin.train_step_context():
                 call = functools.partial(step, *_arguments(step, batch, batch_idx))
-                yield own.to(module.device), reader.score(call, unseen.expand(len(taken.indices)))
+                own = own.to(module.device)
+                yield own, reader.score(call, own, known)
 
 
 def _arguments(step: Callable[..., Any], batch: Any, batch_idx: int) -> tuple[Any, ...]:

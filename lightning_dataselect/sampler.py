@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler, Sampler
 
+from lightning_dataselect.sampling import random_order
 from lightning_dataselect.seeding import epoch_generator
 
 _CHUNK = 1 << 16
@@ -104,11 +105,9 @@ class SelectionSampler(DistributedSampler[int]):
         if self.plan.order is not None:
             return self.plan.order
         size = self._plan_size()
-        # positions, not indices, and in half the bytes: with 100 million samples this is what the memory goes to
-        dtype = torch.int32 if size < 2**31 else torch.int64
         if not self.shuffle:
-            return torch.arange(size, dtype=dtype)
-        return torch.randperm(size, generator=epoch_generator(self.seed, self.plan.epoch, "order"), dtype=dtype)
+            return torch.arange(size, dtype=torch.int32 if size < 2**31 else torch.int64)
+        return random_order(size, epoch_generator(self.seed, self.plan.epoch, "order"))
 
     def _resolve(self, chunk: Tensor) -> Tensor:
         return chunk if self.plan.order is not None else self.plan.indices[chunk.long()]
@@ -163,6 +162,10 @@ class RecordingBatchSampler(Sampler[list[int]]):
                 record.append(BatchIndices(batch_idx, batch, n_unpadded))
                 yield batch
             position += len(batch)
+
+    def size_of(self, batch_idx: int) -> int:
+        """Number of samples of a batch that was drawn and not yet taken."""
+        return len(self._record[batch_idx - self._record[0].batch_idx].indices)
 
     def take(self, batch_idx: int) -> BatchIndices:
         """What batch ``batch_idx`` of this epoch is made of; earlier records are forgotten."""

@@ -211,15 +211,12 @@ def balanced(
         [0, 2]
     """
     if scores.shape != labels.shape:
-        raise ValueError(
-            f"scores and labels must have one shape, not {tuple(scores.shape)} and {tuple(labels.shape)}."
-        )
+        raise ValueError(f"scores and labels must have one shape, not {tuple(scores.shape)} and {tuple(labels.shape)}.")
     counts = torch.bincount(labels)
     quotas = class_quotas(counts, k)
     groups = torch.argsort(labels, stable=True).split(counts.tolist())
     chosen = [
-        group[choose(scores[group], quota, generator)]
-        for group, quota in zip(groups, quotas.tolist(), strict=True)
+        group[choose(scores[group], quota, generator)] for group, quota in zip(groups, quotas.tolist(), strict=True)
     ]
     return torch.cat(chosen).sort().values
 

@@ -1,4 +1,4 @@
-"""N-sized state: one float32 number a sample and column, merged over ranks, saved with the checkpoint."""
+"""N-sized state: columns of one number or one vector a sample, merged over ranks, saved with the checkpoint."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _BASE_COLUMNS = {"loss": float("nan"), "score": float("nan")}
 
 
 class ScoreStore:
-    """Columns of one float32 a sample, written by batch index and read at the end of an epoch.
+    """Columns of one float32, or one vector, a sample, written by batch index and read at the end of an epoch.
 
     A column has ``N + 1`` slots: slot ``N`` swallows what padding samples write, so that a step needs no masking and
     never waits for the device. Every store has the columns ``"loss"`` (the last loss seen) and ``"score"`` (what the
@@ -46,8 +46,28 @@ class ScoreStore:
         """Whether there is a column ``name``."""
         return name in self._columns
 
+    def add_vectors(self, name: str, width: int, dtype: torch.dtype) -> Tensor:
+        """Add a column of one vector a sample, NaN to begin with: its width is known only once outputs were seen.
+
+        With several ranks all must call it together; the widest is taken.
+
+        Args:
+            name: of a column that is not there yet.
+            width: numbers a sample.
+            dtype: of the numbers.
+
+        Returns:
+            The column, (N + 1, width), on the store's device.
+        """
+        if self.world_size > 1:
+            widest = torch.tensor([width], device=self["loss"].device)
+            dist.all_reduce(widest, dist.ReduceOp.MAX)
+            width = int(widest)
+        self._columns[name] = torch.full((self.n + 1, width), torch.nan, dtype=dtype, device=self["loss"].device)
+        return self._columns[name]
+
     def column(self, name: str) -> Tensor:
-        """The column ``name`` without its padding slot, float32 (N,), on the CPU."""
+        """The column ``name`` without its padding slot, (N,) or (N, width), on the CPU."""
         return self._columns[name][: self.n].cpu()
 
     def to(self, device: torch.device | str) -> None:
@@ -82,18 +102,21 @@ class ScoreStore:
         self._touched.zero_()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Every column, float32 (N,), on the CPU."""
+        """Every column, (N,) or (N, width), on the CPU."""
         return {name: self.column(name).clone() for name in self._columns}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over the columns of an earlier :meth:`state_dict`."""
         for name, values in state.items():
+            if values.dim() == 2:
+                shape = self.n + 1, values.shape[1]
+                self._columns[name] = self["loss"].new_full(shape, torch.nan, dtype=values.dtype)
             self._columns[name][: self.n] = values.to(self._columns[name].device)
 
 
 def _gather(values: Tensor, size: int, world_size: int) -> list[Tensor]:
-    padded = values.new_zeros(size)
-    padded[: values.numel()] = values
+    padded = values.new_zeros(size, *values.shape[1:])
+    padded[: len(values)] = values
     gathered = [torch.empty_like(padded) for _ in range(world_size)]
     dist.all_gather(gathered, padded)
     return gathered

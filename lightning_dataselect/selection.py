@@ -32,6 +32,7 @@ class Observation:
         logits: (B, C), if a classification loss gave them.
         targets: int64 (B,) classes or (B, C) soft targets, if a classification loss gave them.
         epoch: 0-based epoch.
+        outputs: float32 (B, D), what a method that asks for the model's outputs has made of them.
     """
 
     indices: Tensor
@@ -39,6 +40,7 @@ class Observation:
     logits: Tensor | None
     targets: Tensor | None
     epoch: int
+    outputs: Tensor | None = None
 
 
 def check_selection(selection: object, n: int, method: str) -> Selection:
@@ -95,28 +97,27 @@ def class_targets(seen: Observation) -> Tensor:
 
 def select_by_class(
     select: Callable[[Tensor, torch.Generator], Selection],
-    scores: Tensor,
     classes: Tensor,
     generator: torch.Generator,
 ) -> Selection:
     """Select within each class; samples whose class was never seen are a class of their own.
 
     Args:
-        select: chooses among the scores it is given.
-        scores: float32 (N,).
+        select: chooses among the samples it is given, int64 (m,), and answers with positions among them.
         classes: float32 (N,), NaN = never seen.
         generator: passed on to ``select``.
 
     Example:
-        >>> def best(scores, generator):
-        ...     return Selection(scores.topk(1).indices)
-        >>> select_by_class(best, torch.tensor([1.0, 2.0, 9.0]), torch.tensor([0.0, 0.0, 1.0]), None).indices
+        >>> scores = torch.tensor([1.0, 2.0, 9.0])
+        >>> def best(members, generator):
+        ...     return Selection(scores[members].topk(1).indices)
+        >>> select_by_class(best, torch.tensor([0.0, 0.0, 1.0]), None).indices
         tensor([1, 2])
     """
     parts = []
     for value in classes.nan_to_num(-1).unique():
         members = (classes.nan_to_num(-1) == value).nonzero().squeeze(1)
-        chosen = select(scores[members], generator)
+        chosen = select(members, generator)
         parts.append(Selection(members[chosen.indices], chosen.weights))
     weighted = [part.weights for part in parts if part.weights is not None]
     return Selection(torch.cat([part.indices for part in parts]), torch.cat(weighted) if weighted else None)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import lightning.pytorch as pl
 import torch
+import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from lightning_dataselect import bridge
 from lightning_dataselect.fit_state import EpochRecord, FitState
@@ -20,12 +22,7 @@ from lightning_dataselect.loader import SelectedLoader, prepare
 from lightning_dataselect.rescoring import score_samples
 from lightning_dataselect.sample_loss import SampleLoss
 from lightning_dataselect.sampler import EpochPlan
-from lightning_dataselect.schedule import (
-    EpochLength,
-    StretchedSchedule,
-    allowed_share,
-    missing_calls,
-)
+from lightning_dataselect.schedule import UnprunedFit
 from lightning_dataselect.scores import ScoreStore
 from lightning_dataselect.seeding import epoch_generator
 from lightning_dataselect.selection import Observation, Selection, check_selection, class_targets, select_by_class
@@ -74,6 +71,8 @@ class DataSelector(pl.Callback):
 
     needs_losses: ClassVar[bool] = True
     """Whether the method cannot go on where no per-sample loss can be captured."""
+    rescores: bool = False
+    """Whether :meth:`samples_to_rescore` ever asks for a pass."""
 
     def __init__(
         self,
@@ -114,9 +113,14 @@ class DataSelector(pl.Callback):
         self._step: Callable[..., Any] | None = None
         self._batch: tuple[Tensor, Tensor | None] | None = None
         self._seen: Observation | None = None
-        self._length = EpochLength(1, 1)
+        self._n_batches = 0
+        self._unpruned: UnprunedFit | None = None  # None: schedules are left alone
+        self._frequencies: list[int | None] = []
         self._length_is_due = False
+        self._members: Tensor | None = None  # the samples that select() is choosing among; None: all
         self._rank = 0
+        self.rescoring = False
+        """Whether a pass over :meth:`samples_to_rescore` is under way."""
         self._started = self._paused = 0.0
 
     # ---- the decisions of a method -------------------------------------------------------------------------------
@@ -132,7 +136,7 @@ class DataSelector(pl.Callback):
             seen: what the batch has shown.
             store: the columns; ``store["loss"]`` is already written. Nothing here may wait for the device.
         """
-        store["score"][seen.indices] = seen.losses
+        store["score"].index_copy_(0, seen.indices, seen.losses)
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Choose the samples of an epoch.
@@ -162,8 +166,14 @@ class DataSelector(pl.Callback):
         # rounded, because (1 - 0.3) * 10 is not 7 in floating point
         return self.max_epochs is not None and epoch >= round((1 - self.anneal) * self.max_epochs, 9)
 
+    def selects_anew(self, epoch: int) -> bool:
+        """Whether the samples of ``epoch`` are chosen anew, or are those of the epoch before."""
+        return not self.trains_on_everything(epoch) and (epoch - self.warmup_epochs) % self.every_n_epochs == 0
+
     def samples_to_rescore(self, epoch: int) -> Tensor | None:
         """Which samples to measure by a pass without gradients before those of ``epoch`` are chosen.
+
+        Asked only where ``epoch`` :meth:`selects_anew`, of a method that sets ``rescores``.
 
         Args:
             epoch: the 0-based epoch to come.
@@ -176,6 +186,17 @@ class DataSelector(pl.Callback):
     def lr_factor(self, epoch: int) -> float:
         """What the learning rate of every optimizer step of ``epoch`` is multiplied by."""
         return 1.0
+
+    def feed(self, loader: DataLoader[Any]) -> DataLoader[Any]:
+        """What the Trainer iterates in place of the prepared train loader.
+
+        Args:
+            loader: yields the batches of the plan.
+
+        Returns:
+            A loader of as many batches, in the same order; a method may change what they hold.
+        """
+        return loader
 
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the user's training step on a batch and keep what it has shown.
@@ -210,6 +231,15 @@ class DataSelector(pl.Callback):
             raise RuntimeError(f"{type(self).__name__} has selected nothing before a fit has begun.")
         return self._state
 
+    def column(self, name: str) -> Tensor:
+        """The column ``name`` of the samples that :meth:`select` is choosing among.
+
+        Returns:
+            float32, as long as its ``scores``, on the CPU; with ``balance="class"`` that is one class.
+        """
+        column = self.store.column(name)
+        return column if self._members is None else column[self._members]
+
     def measure(
         self, step: Callable[[], Any], indices: Tensor, weights: Tensor | None
     ) -> tuple[Any, Observation | None]:
@@ -225,12 +255,12 @@ class DataSelector(pl.Callback):
             could be captured and the method can do without.
         """
         assert self._reader is not None
-        output, reading = self._reader.read(step, self.store["loss"][indices], weights)
+        output, reading = self._reader.read(step, indices, self.store["loss"], weights)
         return output, None if reading is None else self._observation(indices, reading)
 
     def write(self, seen: Observation) -> None:
         """Write down what was seen, in the base's columns and in the method's own."""
-        self.store["loss"][seen.indices] = seen.losses
+        self.store["loss"].index_copy_(0, seen.indices, seen.losses)
         if self.balance:
             self.store["class"][seen.indices] = class_targets(seen).float()
         self.observe(seen, self.store)
@@ -238,8 +268,8 @@ class DataSelector(pl.Callback):
 
     def count_samples(self, *, forward: int, backward: int) -> None:
         """Count samples that were forwarded and back-propagated on this rank."""
-        self.state.n_forward += forward * self.store.world_size
-        self.state.n_backward += backward * self.store.world_size
+        self.state.n_forward += forward
+        self.state.n_backward += backward
 
     # ---- what users read -----------------------------------------------------------------------------------------
 
@@ -297,6 +327,12 @@ class DataSelector(pl.Callback):
         if bridge.overfits(trainer):
             rank_zero_info(f"{type(self).__name__} is off: overfit_batches fixes which batches are trained on.")
             return
+        if self.rescores and not pl_module.automatic_optimization:
+            raise TypeError(
+                f"{type(self).__name__} measures samples by passes through training_step without training, but with"
+                " manual optimization the step trains while it runs. Use automatic optimization, or a method without"
+                " such passes, such as InfoBatch."
+            )
         if trainer.current_epoch == 0:
             self._store = self._state = None
         self._reader = StepReader(
@@ -325,9 +361,8 @@ class DataSelector(pl.Callback):
                 " take `batch`, or remove the callback."
             )
         self.store.to(pl_module.device)
-        if not self.state.schedules:
-            self.state.schedules = [StretchedSchedule() for _ in trainer.lr_scheduler_configs]
         self._measure_length(trainer)
+        self._take_over_schedules(trainer)
         epoch, ended, batches_done = (
             bridge.epochs_processed(trainer),
             self.state.plan.epoch,
@@ -337,12 +372,13 @@ class DataSelector(pl.Callback):
         if resumed_after_last_batch:
             # Lightning takes that epoch for done and will not announce its end any more
             self._close_epoch(trainer)
-            self._rescore(trainer, epoch)
-        if ended != epoch:
+        if ended != epoch and epoch != self.max_epochs:
+            if self.history:
+                self._rescore(trainer, epoch)
             self._begin(self._next_plan(epoch))
             bridge.renew_iterator(trainer)
             self._measure_length(trainer)
-        bridge.set_epoch_length(trainer, self._length.n_batches)
+        bridge.set_epoch_length(trainer, self._n_batches)
         for optimizer in trainer.optimizers:
             self._undo.append(bridge.scale_learning_rate(optimizer, lambda: self.lr_factor(self.state.plan.epoch)))
         if resumed_after_last_batch:
@@ -369,7 +405,7 @@ class DataSelector(pl.Callback):
         if self._loader is None:
             return
         if self._length_is_due:
-            bridge.set_epoch_length(trainer, self._length.n_batches)
+            bridge.set_epoch_length(trainer, self._n_batches)
             self._length_is_due = False
         taken, plan = self._loader.batches.take(batch_idx), self.state.plan
         indices = torch.tensor(taken.indices, dtype=torch.int64)
@@ -395,8 +431,10 @@ class DataSelector(pl.Callback):
             self.write(self._seen)
         self._batch = self._seen = None
         self.state.batches_done = batch_idx + 1
-        if self._stretches(trainer):
-            self._stretch(trainer)
+        if self._unpruned is not None and bridge.optimizer_steps_now(trainer):
+            for config, missing in zip(trainer.lr_scheduler_configs, self._missing_calls(trainer), strict=True):
+                for _ in range(missing):
+                    bridge.step_lr_scheduler(trainer, config.scheduler)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the epoch, choose the samples of the next one, and change its length."""
@@ -410,7 +448,7 @@ class DataSelector(pl.Callback):
             self._rescore(trainer, following)
             self._begin(self._next_plan(following))
             self._measure_length(trainer)
-            bridge.set_epoch_length(trainer, self._length.n_batches)
+            bridge.set_epoch_length(trainer, self._n_batches)
         self.history[-1]["select_seconds"] = time.perf_counter() - begun
         self._log(trainer, pl_module)
 
@@ -444,7 +482,9 @@ class DataSelector(pl.Callback):
         """Save what all ranks have seen: only the first rank's state is written."""
         if self._store is not None and self._store.world_size > 1:
             self._store.merge()
+            self._sum_counts()
             checkpoint["callbacks"][self.state_key] = self.state_dict()
+            self._leave_counts_to_first_rank()
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -500,13 +540,14 @@ class DataSelector(pl.Callback):
         if self._restored is not None:
             self.store.load_state_dict(self._restored["columns"])
             self._state = FitState.from_state_dict(self._restored["fit"], prepared.n)
+            self._leave_counts_to_first_rank()
             self._restored = None
         if self._state is None:
             self._state = FitState(self._next_plan(trainer.current_epoch))
         self._state.plan = prepared.follow(self._state.plan, self._state.batches_done)
         # configure_optimizers may ask for the loader to build schedules on: they count full epochs
         prepared.sampler.announce_full = first
-        return prepared.loader
+        return self.feed(prepared.loader)
 
     def _open_store(self, n: int, world_size: int) -> None:
         known = {
@@ -532,35 +573,46 @@ class DataSelector(pl.Callback):
     def _next_plan(self, epoch: int) -> EpochPlan:
         if self.trains_on_everything(epoch):
             return EpochPlan(epoch, torch.arange(self.store.n))
-        due = (epoch - self.warmup_epochs) % self.every_n_epochs == 0
-        if not due and self._state is not None:
+        if not self.selects_anew(epoch) and self._state is not None:
             before = self._state.plan
             if not self.trains_on_everything(before.epoch):
                 return EpochPlan(epoch, before.indices, before.weights)
-        select = functools.partial(self.select, epoch)
-        scores, generator = self.store.column("score"), epoch_generator(self.seed, epoch, "select")
+        generator = epoch_generator(self.seed, epoch, "select")
         if self.balance:
-            chosen = select_by_class(select, scores, self.store.column("class"), generator)
+            among = functools.partial(self._select_among, epoch)
+            chosen = select_by_class(among, self.store.column("class"), generator)
         else:
-            chosen = select(scores, generator)
+            chosen = self.select(epoch, self.store.column("score"), generator)
         chosen = check_selection(chosen, self.store.n, type(self).__name__)
         return EpochPlan(epoch, chosen.indices, chosen.weights)
 
+    def _select_among(self, epoch: int, members: Tensor, generator: torch.Generator) -> Selection:
+        self._members = members
+        chosen = self.select(epoch, self.column("score"), generator)
+        self._members = None
+        return chosen
+
     def _rescore(self, trainer: pl.Trainer, epoch: int) -> None:
-        stale = self.samples_to_rescore(epoch)
+        stale = self.samples_to_rescore(epoch) if self.rescores and self.selects_anew(epoch) else None
         if stale is None or stale.numel() == 0:
             return
+        self.rescoring = True
         assert self._loader is not None and self._reader is not None and self._step is not None
-        for indices, reading in score_samples(trainer, self._loader, stale, self._step, self._reader):
+        for indices, reading in score_samples(
+            trainer, self._loader, stale, self._step, self._reader, self.store["loss"]
+        ):
             self.count_samples(forward=indices.numel(), backward=0)
             self.write(self._observation(indices, reading))
+        self.rescoring = False
         self.store.merge()
+        self._sum_counts()
         record = self.history[-1]
         record["n_forward"] += self.state.n_forward
         self.state.n_forward = 0
 
     def _observation(self, indices: Tensor, reading: Reading) -> Observation:
-        return Observation(indices, reading.losses, reading.logits, reading.targets, self.state.plan.epoch)
+        epoch = self.state.plan.epoch
+        return Observation(indices, reading.losses, reading.logits, reading.targets, epoch, reading.outputs)
 
     def _begin(self, plan: EpochPlan) -> None:
         assert self._loader is not None
@@ -568,50 +620,66 @@ class DataSelector(pl.Callback):
 
     def _measure_length(self, trainer: pl.Trainer) -> None:
         assert self._loader is not None
-        sampler, batches = self._loader.sampler, self._loader.batches
-        sampler.announce_full = True
-        full_batches = bridge.limited_batches(trainer, len(batches))
-        sampler.announce_full = False
-        n_batches = bridge.limited_batches(trainer, len(batches))
-        accumulate = trainer.accumulate_grad_batches
-        self._length = EpochLength(n_batches, full_batches, accumulate)
-        if self._stretches(trainer):
-            assert self.max_epochs is not None
-            share = allowed_share(full_batches, accumulate, self.max_epochs, trainer.max_steps)
-            self._length = EpochLength(n_batches, full_batches, accumulate, share)
+        self._loader.sampler.announce_full = False
+        self._n_batches = bridge.limited_batches(trainer, len(self._loader.batches))
 
-    def _stretches(self, trainer: pl.Trainer) -> bool:
-        """Whether schedules are kept in time: an endless fit has no end that they could reach."""
+    def _take_over_schedules(self, trainer: pl.Trainer) -> None:
+        """Keep step-wise schedules in time from here on; an endless fit has no end that they could reach."""
+        assert self._loader is not None
         automatic = trainer.lightning_module.automatic_optimization
-        return self.lr_schedule == "stretch" and self.max_epochs is not None and automatic
+        if self.lr_schedule == "steps" or self.max_epochs is None or not automatic:
+            return
+        self._loader.sampler.announce_full = True
+        full_batches = bridge.limited_batches(trainer, len(self._loader.batches))
+        self._loader.sampler.announce_full = False
+        accumulate, max_steps = trainer.accumulate_grad_batches, trainer.max_steps
+        self._unpruned = UnprunedFit(full_batches, self.max_epochs, accumulate, max_steps)
+        self._frequencies, undo = bridge.take_over_step_schedulers(trainer)
+        self._undo.append(undo)
+        if not self.state.scheduler_calls:
+            self.state.scheduler_calls = [0] * len(self._frequencies)
+            self._missing_calls(trainer)  # what lies before the first epoch with this callback is not made up for
 
-    def _stretch(self, trainer: pl.Trainer) -> None:
-        configs = trainer.lr_scheduler_configs
-        calls = missing_calls(
-            self.state.schedules,
-            bridge.step_frequencies(trainer),
-            self._length,
-            self.state.batches_done,
-            bridge.optimizer_steps_now(trainer),
-        )
-        for config, count in zip(configs, calls, strict=True):
-            for _ in range(count):
-                bridge.step_lr_scheduler(trainer, config.scheduler)
+    def _missing_calls(self, trainer: pl.Trainer) -> list[int]:
+        """How many calls each scheduler is short of; they count as made from now on."""
+        assert self._unpruned is not None
+        state = self.state
+        position = self._unpruned.position(state.plan.epoch, state.batches_done, self._n_batches, trainer.global_step)
+        due = [0 if f is None else self._unpruned.calls(position, f) for f in self._frequencies]
+        missing = [max(now - made, 0) for now, made in zip(due, state.scheduler_calls, strict=True)]
+        state.scheduler_calls = [made + more for made, more in zip(state.scheduler_calls, missing, strict=True)]
+        return missing
 
     def _close_epoch(self, trainer: pl.Trainer) -> None:
-        assert self._reader is not None
         self.store.merge()
-        if bad := self._reader.pop_non_finite():
+        self._sum_counts()
+        if bad := self._count_non_finite():
             rank_zero_warn(
-                f"{bad} losses of epoch {self.state.plan.epoch} were NaN or infinite. Training goes"
-                f" on as it would without {type(self).__name__}; such samples count as never"
-                " measured and are kept."
+                f"The losses of {bad} samples of epoch {self.state.plan.epoch} were NaN or infinite. Training goes on as"
+                f" it would without {type(self).__name__}; such samples count as never measured and are kept."
             )
-        frequencies = bridge.step_frequencies(trainer)
-        for schedule, frequency in zip(self.state.schedules, frequencies, strict=True):
-            if frequency is not None:
-                schedule.end_epoch(self._length, frequency)
         self.state.close(self.store.n)
+
+    def _sum_counts(self) -> None:
+        """Give every rank the counts of all."""
+        if self.store.world_size > 1:
+            counts = torch.tensor([self.state.n_forward, self.state.n_backward], device=self.store["loss"].device)
+            dist.all_reduce(counts)
+            self.state.n_forward, self.state.n_backward = counts.tolist()
+
+    def _leave_counts_to_first_rank(self) -> None:
+        """Go on counting from what all ranks have, without counting it once a rank."""
+        if self._rank > 0:
+            self.state.n_forward = self.state.n_backward = 0
+
+    def _count_non_finite(self) -> int:
+        """How many samples of the epoch were trained on and have no finite loss; at least so many, if it was cut short."""
+        if self._reader is None or self._reader.blind:
+            return 0
+        plan = self.state.plan
+        drawn = plan.indices if plan.order is None else plan.order.unique()
+        left_out = max(drawn.numel() - self.state.n_forward, 0)
+        return max(int(self.losses[drawn].isnan().sum()) - left_out, 0)
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.barebones:

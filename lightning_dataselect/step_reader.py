@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,17 +11,18 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_dataselect.capture import CaptureError, LossCapture
+from lightning_dataselect.capture import Captured, CaptureError, LossCapture
 from lightning_dataselect.sample_loss import SampleLoss, read_sample_loss, reweighted
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The losses of a batch, float32 (B,), NaN where not finite; logits and targets if they were seen."""
+    """The losses of a batch, float32 (B,), NaN where not finite; logits, targets and outputs if they were seen."""
 
     losses: Tensor
     logits: Tensor | None = None
     targets: Tensor | None = None
+    outputs: Tensor | None = None
 
 
 class StepReader:
@@ -39,15 +40,18 @@ class StepReader:
         self._source = source
         self._required = required
         self._method = method
-        self._blind = False
-        self._non_finite: Tensor | None = None
+        self.blind = False
+        """Whether nothing can be read, and nothing is required."""
 
-    def read(self, step: Callable[[], Any], previous: Tensor, weights: Tensor | None) -> tuple[Any, Reading | None]:
+    def read(
+        self, step: Callable[[], Any], indices: Tensor, known: Tensor, weights: Tensor | None
+    ) -> tuple[Any, Reading | None]:
         """Run ``step`` once.
 
         Args:
             step: runs the module on a batch.
-            previous: float32 (B,), the last losses of its samples.
+            indices: int64 (B,), its samples.
+            known: float32 (N + 1,), the last loss of every sample.
             weights: float32 (B,), the weight of each sample in the loss, or None.
 
         Returns:
@@ -56,43 +60,40 @@ class StepReader:
         """
         if self._source != "auto":
             output = step()
-            losses = read_sample_loss(self._source, output, previous)
+            losses = read_sample_loss(self._source, output, known[indices])
             if weights is not None:
                 output = reweighted(output, losses, weights)
-            return output, self._finite(Reading(losses.detach().float()))
-        if self._blind:
+            return output, _finite(Reading(losses.detach().float()))
+        if self.blind:
             return step(), None
         try:
-            output, captured = self.capture.run(step, previous.numel(), weights)
+            output, captured = self.capture.run(step, indices.numel(), weights)
         except CaptureError as error:
             if self._required or error.output is None:
                 raise
             rank_zero_warn(f"{self._method} goes on without per-sample losses. {error}")
-            self._blind = True
+            self.blind = True
             return error.output, None
-        reading = Reading(captured.losses, captured.logits, captured.targets)
-        return output, self._finite(reading)
+        return output, _finite(_reading(captured))
 
-    def score(self, step: Callable[[], Any], previous: Tensor) -> Reading:
-        """What the samples lose in ``step``, without a graph; after at least one :meth:`read`."""
+    def score(self, step: Callable[[], Any], indices: Tensor, known: Tensor) -> Reading:
+        """What the samples lose in ``step``, without a graph, but for the first look at a step."""
         if self._source != "auto":
-            return self._finite(Reading(read_sample_loss(self._source, step(), previous).float()))
-        captured = self.capture.score(step, previous.numel())
-        return self._finite(Reading(captured.losses, captured.logits, captured.targets))
+            return _finite(Reading(read_sample_loss(self._source, step(), known[indices]).float()))
+        if not self.capture.knows_the_step:
+            with torch.enable_grad():
+                return _finite(_reading(self.capture.run(step, indices.numel())[1]))
+        return _finite(_reading(self.capture.score(step, indices.numel())))
 
     def root(self, loss: Tensor) -> Tensor:
         """Take a loss that a step back-propagates itself; give back what to back-propagate."""
-        return loss if self._blind or self._source != "auto" else self.capture.root(loss)
+        return loss if self.blind or self._source != "auto" else self.capture.root(loss)
 
-    def pop_non_finite(self) -> int:
-        """How many losses were NaN or infinite since this was asked last; waits for the device."""
-        count = 0 if self._non_finite is None else int(self._non_finite)
-        self._non_finite = None
-        return count
 
-    def _finite(self, reading: Reading) -> Reading:
-        finite = reading.losses.isfinite()
-        bad = (~finite).sum()
-        self._non_finite = bad if self._non_finite is None else self._non_finite + bad
-        losses = torch.where(finite, reading.losses, torch.nan)
-        return Reading(losses, reading.logits, reading.targets)
+def _reading(captured: Captured) -> Reading:
+    return Reading(captured.losses, captured.logits, captured.targets, captured.outputs)
+
+
+def _finite(reading: Reading) -> Reading:
+    # what is not finite becomes NaN in one operation: infinity would stay in moving averages for good
+    return replace(reading, losses=torch.addcmul(reading.losses, reading.losses, reading.losses.new_zeros(())))

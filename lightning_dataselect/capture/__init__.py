@@ -2,5 +2,6 @@
 
 from lightning_dataselect.capture.capture import Captured, LossCapture
 from lightning_dataselect.capture.errors import CaptureError
+from lightning_dataselect.capture.outputs import Outputs
 
-__all__ = ["CaptureError", "Captured", "LossCapture"]
+__all__ = ["CaptureError", "Captured", "LossCapture", "Outputs"]

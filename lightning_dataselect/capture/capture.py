@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +13,12 @@ from lightning_dataselect.capture import classes
 from lightning_dataselect.capture.errors import CaptureError
 from lightning_dataselect.capture.judge import Parts, Scale, coefficients, judge, scales, weigh
 from lightning_dataselect.capture.losses import Classes
+from lightning_dataselect.capture.outputs import Outputs, find_outputs, shows_outputs
 from lightning_dataselect.capture.patch import Interceptors
 from lightning_dataselect.capture.probe import Probe, Watch
 from lightning_dataselect.capture.recorder import Key, Recorder
-
-# How many batches in a row are probed when one has taken a way that no probe had seen.
-_PROBES = 2
+from lightning_dataselect.capture.step import described, eagerly, loss_of, with_loss
+from lightning_dataselect.capture.ways import Ways
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,13 @@ class Captured:
             that no probe had seen, or returned no loss.
         logits: (B, C), without a graph, of a classification loss; else None.
         targets: (B,) int64 class indices, or (B, C) soft ones, that belong to the logits.
+        outputs: what `LossCapture.summarize` made of the model's outputs; None where it saw none.
     """
 
     losses: Tensor
     logits: Tensor | None = None
     targets: Tensor | None = None
+    outputs: Tensor | None = None
 
 
 class LossCapture:
@@ -63,13 +63,13 @@ class LossCapture:
         self._recorder = Recorder()
         self._interceptors = Interceptors(self._recorder)
         self._watch: Watch | None = None
-        self._probes_left = 1
-        self._on_trial = False  # the watch stays only if the next step turns out to be compiled
-        self._lost = False  # a step has gone a way that no probe has seen
-        self._ways: set[frozenset[Key]] = set()  # the terms of each kind of step
+        self._ways = Ways()
         self._slopes: list[dict[Key, Scale]] = []  # of the last probe, root by root
         self._main: Key | None = None  # the term whose logits count
         self._factors: dict[Key, Scale] = {}  # of the last run
+        self._main_outputs: Key | None = None  # the term whose outputs count
+        self.summarize: Callable[[Outputs], Tensor | None] | None = None
+        """Makes of a batch's outputs what is kept of them; None: they are not looked for."""
         self._begin()
 
     def _begin(self) -> None:
@@ -78,7 +78,12 @@ class LossCapture:
         self._roots: list[Parts] = []
         self._losses: Tensor | None = None
         self._classes: Classes | None = None
+        self._outputs: Tensor | None = None
         self._device: torch.device | None = None
+
+    def __reduce__(self) -> tuple[type[LossCapture], tuple[()]]:
+        """Copy and pickle as one that has seen nothing yet: the rest is bound to this process."""
+        return LossCapture, ()
 
     def run(self, step: Callable[[], Any], batch_size: int, weights: Tensor | None = None) -> tuple[Any, Captured]:
         """Run a step once.
@@ -100,8 +105,9 @@ class LossCapture:
                 f"weights has the shape {tuple(weights.shape)}; one weight for each of the "
                 f"batch's {batch_size} samples is needed."
             )
-        probing = self._probes_left > 0
+        probing = self._ways.probes > 0
         self._recorder.start(batch_size, None if probing else weights)
+        self._recorder.keeps_calls = self.summarize is not None
         self._running = True
         try:
             if probing:
@@ -111,15 +117,13 @@ class LossCapture:
                 with self._interceptors.losses, self._watch or self._interceptors.reductions:
                     out = step()
                 if not self._roots:
-                    self._follow(_loss_of(out))
-                self._check()
-                if self._on_trial:
-                    self._on_trial = False
-                    self._watch = self._watch if self._recorder.compiled else None
+                    self._follow(loss_of(out))
+                if self._roots:
+                    self._ways.check(self._way())
             if self._losses is None:
                 lost = torch.full((batch_size,), torch.nan, device=self._device)
                 return out, Captured(lost)
-            return out, Captured(self._losses, *(self._classes or (None, None)))
+            return out, Captured(self._losses, *_both(self._classes), self._outputs)
         finally:
             self._begin()
             self._recorder.stop()
@@ -149,10 +153,11 @@ class LossCapture:
             >>> capture.score(lambda: step(x), batch_size=6).losses.shape
             torch.Size([6])
         """
-        if not self._factors:
+        if not self.knows_the_step:
             raise CaptureError("score() was called before any step was run under capture.")
         interceptors = self._interceptors
         self._recorder.start(batch_size, scoring=True)
+        self._recorder.keeps_calls = self.summarize is not None
         try:
             with torch.no_grad(), interceptors.losses, self._watch or interceptors.reductions:
                 step()
@@ -166,9 +171,15 @@ class LossCapture:
                 parts = [(terms[key], factor) for key, factor in self._factors.items()]
                 found = classes.of_terms(parts, batch_size, self._main)
                 found = found or classes.of_sources(self._recorder.sources, batch_size, None)
-                return Captured(weigh(parts, batch_size), *(found or (None, None)))
+                outputs = self._summary(parts)
+                return Captured(weigh(parts, batch_size), *_both(found), outputs)
         finally:
             self._recorder.stop()
+
+    @property
+    def knows_the_step(self) -> bool:
+        """Whether `score` can be called: a step was run, and its terms are known."""
+        return bool(self._factors)
 
     def root(self, loss: Tensor) -> Tensor:
         """Take a loss that is back-propagated inside the step (manual optimization).
@@ -192,7 +203,7 @@ class LossCapture:
 
     def probe_next(self) -> None:
         """Look at everything anew in the next step, as where the step may have changed."""
-        self._probes_left = max(self._probes_left, 1)
+        self._ways.probe_next()
 
     def _probe(self, step: Callable[[], Any]) -> Any:
         """Run a step under watch, and learn how to do without."""
@@ -200,25 +211,24 @@ class LossCapture:
         self._recorder.observer = probe
         self._slopes = []
         try:
-            with _eagerly(), self._interceptors.losses, probe:
+            with eagerly(), self._interceptors.losses, probe:
                 out = step()
             if not self._roots:
-                loss = _loss_of(out)
+                loss = loss_of(out)
                 if isinstance(loss, Tensor):
-                    out = _with_loss(out, self._judge(loss))
-                elif not self._ways:
-                    raise CaptureError(f"The step returned no loss, but {_described(out)}, and back-propagated none.")
+                    out = with_loss(out, self._judge(loss))
+                elif not self._ways.known:
+                    raise CaptureError(f"The step returned no loss, but {described(out)}, and back-propagated none.")
         finally:
             self._recorder.observer = None
         for space, name in probe.names:
             self._interceptors.add_name(space, name)
-        if any(key in self._factors for key in probe.nameless):
+        if any(key in self._factors for key in probe.unreachable):
             self._watch = Watch(self._recorder, self._interceptors)
-        by_hand = any(term.by_hand for parts in self._roots for term, _ in parts)
-        if by_hand and self._watch is None and "torch._dynamo" in sys.modules:
-            # Only a mode sees the means and sums of compiled code, where it costs nothing.
-            self._watch, self._on_trial = Watch(self._recorder, self._interceptors), True
-        self._settle()
+        if not self._ways.settle(self._way()):
+            if self._watch is not None:
+                raise CaptureError("The loss is computed where only a probed step shows it.")
+            self._watch = Watch(self._recorder, self._interceptors)
         return out
 
     def _judge(self, loss: Tensor) -> Tensor:
@@ -227,7 +237,7 @@ class LossCapture:
         probe = recorder.observer
         assert isinstance(probe, Probe)
         recorder.busy = True
-        parts, verdicts = judge(loss, recorder.terms, recorder.batch_size)
+        parts, verdicts = judge(loss, recorder.terms, probe.anchors(), recorder.batch_size)
         for key, verdict in verdicts.items():
             recorder.verdicts[key] = recorder.verdicts.get(key) or verdict
         for term, _ in parts:
@@ -239,6 +249,10 @@ class LossCapture:
         having = [(abs(float(c)), t.key) for t, c in parts if t.classes is not None]
         if having and self._main is None:
             self._main = max(having, key=lambda pair: pair[0])[1]
+        showing = {key for key, name, arguments in recorder.calls if shows_outputs(name, arguments)}
+        showing_parts = [(abs(float(c)), t.key) for t, c in parts if t.key in showing]
+        if showing_parts and self._main_outputs is None:
+            self._main_outputs = max(showing_parts, key=lambda pair: pair[0])[1]
         weights, weighted = self._weights, loss
         if weights is not None:
             for term, slope in parts:
@@ -284,48 +298,22 @@ class LossCapture:
                 self._classes = classes.of_terms(parts, size, self._main) or classes.of_sources(
                     recorder.sources, size, None if recorder.compiled else loss
                 )
+            if self._outputs is None:
+                self._outputs = self._summary(parts)
         recorder.busy = False
+
+    def _summary(self, parts: Parts) -> Tensor | None:
+        """What is kept of the outputs that the step has shown so far."""
+        if self.summarize is None:
+            return None
+        recorder = self._recorder
+        keys = sorted((term.key for term, _ in parts), key=lambda key: key != self._main_outputs)
+        outputs = find_outputs(recorder.calls, keys, recorder.batch_size, recorder.strided)
+        return None if outputs is None else self.summarize(outputs)
 
     def _way(self) -> frozenset[Key]:
         return frozenset(term.key for parts in self._roots for term, _ in parts)
 
-    def _check(self) -> None:
-        """Call for probes if the step has gone a way that none has seen."""
-        if self._roots and self._way() not in self._ways:
-            self._probes_left, self._lost = _PROBES, True
 
-    def _settle(self) -> None:
-        """After a probe: go on without, unless the way that was lost is still to be found."""
-        way = self._way()
-        if way and way not in self._ways:
-            self._ways.add(way)
-            self._probes_left, self._lost = 0, False
-            return
-        self._probes_left -= 1
-        if self._lost and not self._probes_left:
-            if self._watch is not None:
-                raise CaptureError("The loss is computed where only the first, uncompiled step shows it.")
-            self._watch, self._lost = Watch(self._recorder, self._interceptors), False
-
-
-def _loss_of(out: Any) -> Any:
-    return out.get("loss") if isinstance(out, Mapping) else out
-
-
-def _with_loss(out: Any, loss: Tensor) -> Any:
-    if loss is _loss_of(out):
-        return out
-    return {**out, "loss": loss} if isinstance(out, Mapping) else loss
-
-
-def _described(out: Any) -> str:
-    if isinstance(out, Mapping):
-        return f"a mapping with the keys {sorted(map(str, out))}"
-    return "None" if out is None else f"a {type(out).__name__}"
-
-
-def _eagerly() -> contextlib.AbstractContextManager[Any]:
-    """Let no compiled code run: a mode cannot look into it."""
-    if "torch._dynamo" not in sys.modules:  # importing it for nothing takes seconds
-        return contextlib.nullcontext()
-    return torch.compiler.set_stance("force_eager")
+def _both(found: Classes | None) -> tuple[Tensor | None, Tensor | None]:
+    return found or (None, None)

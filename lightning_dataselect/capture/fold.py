@@ -110,9 +110,10 @@ def fold(
         >>> fold(torch.tensor([1.0, 2.0, 5.0, 0.0]), torch.tensor([1, 1, 1, 0]), 2).tolist()
         [1.5, 5.0]
     """
+    even = units is None or is_sum or units.dtype == torch.bool
+    if even and elements.shape == (batch_size,):
+        return elements.detach().float()  # one loss a sample, the usual case; 0 where ignored
     rows = by_sample(elements.detach(), batch_size, strided).float()
-    if rows.shape[1] == 1 and (units is None or is_sum or units.dtype == torch.bool):
-        return rows.squeeze(1)  # the usual case, one loss a sample: what is ignored is 0 already
     if is_sum:
         return _sum(rows, 1)
     if units is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from lightning_dataselect.capture.errors import CaptureError
 from lightning_dataselect.capture.fold import foldable
+from lightning_dataselect.capture.mixing import mixes
 from lightning_dataselect.capture.recorder import Key, Term
 
 Scale = float | Tensor
@@ -65,12 +67,15 @@ def weigh(parts: Parts, batch_size: int) -> Tensor:
     return total.float()
 
 
-def judge(loss: Tensor, terms: Sequence[Term], batch_size: int) -> tuple[Parts, dict[Key, bool | None]]:
+def judge(
+    loss: Tensor, terms: Sequence[Term], anchors: Sequence[Tensor], batch_size: int
+) -> tuple[Parts, dict[Key, bool | None]]:
     """Find the terms that a loss is soundly made of.
 
     Args:
         loss: the step's loss.
         terms: all that a probe has seen, with their graphs.
+        anchors: activations to tell samples apart by (see `mixing.mixes`).
         batch_size: the number of samples.
 
     Returns:
@@ -93,7 +98,18 @@ def judge(loss: Tensor, terms: Sequence[Term], batch_size: int) -> tuple[Parts, 
                 f"first axis is not a multiple of the batch's {batch_size} samples."
             )
     kept = [(term, slope) for term, slope in parts if not _aggregates(term, parts)]
-    kept = [(term, slope) for term, slope in kept if not _normalises(term, kept)]
+    sound = [(term, slope) for term, slope in kept if not mixes(term, anchors, batch_size)]
+    if kept and not sound:
+        raise CaptureError(
+            "What a sample loses in this step depends on the other samples of its batch, as in a contrastive loss."
+        )
+    if len(sound) < len(kept):
+        warnings.warn(
+            f"{len(kept) - len(sound)} of {len(kept)} loss terms depend on several samples at once; the per-sample "
+            "loss is made of the others.",
+            stacklevel=2,
+        )
+    kept = [(term, slope) for term, slope in sound if not _normalises(term, sound)]
     if not kept:
         raise CaptureError(
             f"Nothing in the step gives a loss for each of the batch's {batch_size} samples "

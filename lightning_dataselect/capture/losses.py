@@ -83,7 +83,8 @@ def _twice(function: Function, bound: Bound, graph: bool) -> Split:
         return value, function(**{**bound, "reduction": "none"})
 
 
-def _once(function: Function, bound: Bound, graph: bool) -> Split:
+def once(function: Function, bound: Bound, graph: bool) -> Split:
+    """Compute the losses unreduced, with their graph: the way to split that all have."""
     return None, function(**{**bound, "reduction": "none"})
 
 
@@ -91,7 +92,7 @@ def _cross_entropy(function: Function, bound: Bound, graph: bool) -> Split:
     logits, target = bound["input"], bound["target"]
     foreign = function.__module__ != "torch.nn.functional"  # a fused kernel in its place, say
     if foreign or bound.get("label_smoothing") or target.is_floating_point():
-        return _once(function, bound, graph)
+        return once(function, bound, graph)
     logs = torch.log_softmax(logits, 0 if logits.dim() == 1 else 1)
     given = {"target": target, "weight": bound.get("weight")}
     given["ignore_index"] = bound.get("ignore_index", -100)
@@ -145,13 +146,13 @@ class Loss:
 _TABLE: dict[str, dict[str, Any]] = {
     "cross_entropy": {"split": _cross_entropy, "units": _of_classes, "classes": _multiclass},
     "nll_loss": {"units": _of_classes, "classes": _multiclass},
-    "linear_cross_entropy": {"split": _once, "units": _of_classes},  # newer than torch 2.6
+    "linear_cross_entropy": {"split": once, "units": _of_classes},  # newer than torch 2.6
     "binary_cross_entropy": {"classes": _binary(torch.logit)},
     "binary_cross_entropy_with_logits": {"classes": _binary(torch.Tensor.detach)},
     "multi_margin_loss": {"classes": _multiclass},
     "mse_loss": {"units": _of_elements},
     "l1_loss": {"units": _of_elements},
-    "ctc_loss": {"split": _once, "rows": _ctc_rows},
+    "ctc_loss": {"split": once, "rows": _ctc_rows},
     "kl_div": {"rows": _batchmean_rows},
     "smooth_l1_loss": {},
     "huber_loss": {},
@@ -164,6 +165,6 @@ _TABLE: dict[str, dict[str, Any]] = {
     "cosine_embedding_loss": {},
     "margin_ranking_loss": {},
     "triplet_margin_loss": {},
-    "triplet_margin_with_distance_loss": {"split": _once},  # its distance may be a network
+    "triplet_margin_with_distance_loss": {"split": once},  # its distance may be a network
 }
 LOSSES = tuple(Loss(name, **how) for name, how in _TABLE.items() if hasattr(F, name))

@@ -32,9 +32,12 @@ def intercept_loss(recorder: Recorder, loss: Loss, function: Callable[..., Tenso
     """Wrap one function of `torch.nn.functional`."""
 
     def intercepted(*args: Any, **kwargs: Any) -> Tensor:
-        if recorder.listens():
+        if not recorder.listens():
+            return function(*args, **kwargs)
+        if recorder.observer is None:
             return recorder.loss(loss, function, args, kwargs)
-        return function(*args, **kwargs)
+        with torch._C.DisableTorchFunction():  # torch hands l1_loss on to a mode without its weight
+            return recorder.loss(loss, function, args, kwargs)
 
     return intercepted
 

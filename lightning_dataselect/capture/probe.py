@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Hashable, Iterable
 from types import FrameType
 from typing import Any
@@ -11,8 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from lightning_dataselect.capture.fold import foldable
 from lightning_dataselect.capture.patch import REDUCTIONS, Interceptors, site
 from lightning_dataselect.capture.recorder import Key, Observer, Recorder
+from lightning_dataselect.capture.step import compiler_in_use
+
+_ANCHORS = 16  # enough to reach back over a few heads; each is kept for one step
+_LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
 
 
 def _tensors(values: Iterable[Any]) -> list[Tensor]:
@@ -47,7 +53,7 @@ class Watch(TorchFunctionMode):
         if func in REDUCTIONS and out.dim() == 0:
             where = None if torch.compiler.is_dynamo_compiling() else site(sys._getframe(1))
             out = self.reduction(func, where, args, kwargs, out)
-        self.note(args, kwargs, out)
+        self.note(func, args, kwargs, out)
         return out
 
     def loss(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
@@ -59,7 +65,7 @@ class Watch(TorchFunctionMode):
         elements = args[0] if args else kwargs["input"]
         return self.recorder.reduction(where, REDUCTIONS[func], elements, out)
 
-    def note(self, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
+    def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Take any other result."""
 
 
@@ -69,21 +75,39 @@ class Probe(Watch, Observer):
     Attributes:
         names: the namespaces and names by which unseen loss functions were called.
         sites: place -> the mean or sum that was called there.
-        nameless: the terms of loss functions that were called by no name that can be patched.
+        unreachable: the terms that only a mode sees: loss functions by no name that can be patched,
+            means and sums in compiled code (where a mode costs nothing).
     """
 
     def __init__(self, recorder: Recorder, interceptors: Interceptors, module: nn.Module | None) -> None:
         super().__init__(recorder, interceptors)
         self.names: list[tuple[dict[str, Any], str]] = []
         self.sites: dict[Hashable, Any] = {}
-        self.nameless: list[Key] = []
+        self.unreachable: list[Key] = []
         self._module = module
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id comes twice
+        self._anchors: deque[Tensor] = deque(maxlen=_ANCHORS)
+        self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
+        self._parts: set[int] = set()  # how many parts were laid one after the other, each a batch
 
-    def note(self, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
-        """Follow what is made of parameters alone."""
-        if isinstance(out, Tensor) and self.from_parameters([*args, *kwargs.values()]):
-            self._from_parameters[id(out)] = out
+    def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
+        """Follow what is made of parameters alone, and what the samples lie along."""
+        inputs, size = _tensors([*args, *kwargs.values()]), self.recorder.batch_size
+        made = [isinstance(t, nn.Parameter) or id(t) in self._from_parameters for t in inputs]
+        if made and all(made):
+            self._from_parameters.update((id(t), t) for t in _tensors([out]))
+            return
+        data = [t for t, from_parameters in zip(inputs, made, strict=True) if not from_parameters]
+        for tensor in _tensors([*data, out]):
+            if tensor.dim() > 1:
+                self._leading.add((tensor.shape[0], tensor.shape[1]))
+        for tensor in _tensors([out]):
+            anchor = any(made) or func.__name__ == "batch_norm"  # which mixes, with or without parameters
+            if anchor and tensor.requires_grad and foldable(tensor.shape, size):
+                self._anchors.append(tensor)
+            if func.__name__ in _LAYING and any(t.shape[:1] == (size,) for t in data):
+                rows = tensor.shape[0] * (tensor.shape[1] if func is torch.stack else 1)
+                self._parts.add(rows // size)
 
     def from_parameters(self, values: Iterable[Any]) -> bool:
         """Whether every tensor among the values was made of parameters alone."""
@@ -91,8 +115,20 @@ class Probe(Watch, Observer):
         return bool(tensors) and all(isinstance(t, nn.Parameter) or id(t) in self._from_parameters for t in tensors)
 
     def strided(self, shape: torch.Size, batch_size: int) -> bool:
-        """Whether rows of this shape lie ``batch_size`` apart for one sample."""
-        return False
+        """Whether rows of this shape lie ``batch_size`` apart for one sample.
+
+        So they do where there were tensors of (k, batch_size, ...) and none of
+        (batch_size, k, ...), as with time-major tokens, and where k batches were concatenated.
+        """
+        if not shape or shape[0] % batch_size or shape[0] == batch_size:
+            return False
+        k = shape[0] // batch_size
+        time_major = (k, batch_size) in self._leading and (batch_size, k) not in self._leading
+        return time_major or k in self._parts
+
+    def anchors(self) -> list[Tensor]:
+        """Results of the last calls that had parameters or normalised the batch, latest first."""
+        return list(reversed(self._anchors))
 
     def loss(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Take a loss function, and find the name it was called by."""
@@ -105,7 +141,7 @@ class Probe(Watch, Observer):
         before = len(self.recorder.terms)
         out = super().loss(func, args, kwargs)
         if not named:
-            self.nameless += [term.key for term in self.recorder.terms[before:]]
+            self.unreachable += [term.key for term in self.recorder.terms[before:]]
         return out
 
     def _find(self, func: Any, caller: FrameType) -> bool:
@@ -119,7 +155,20 @@ class Probe(Watch, Observer):
     def reduction(self, func: Any, where: Hashable, args: tuple[Any, ...], kwargs: Any, out: Tensor) -> Tensor:
         """Take a mean or a sum to one number, and note the place."""
         self.sites[where] = func
-        return super().reduction(func, where, args, kwargs, out)
+        before = len(self.recorder.terms)
+        out = super().reduction(func, where, args, kwargs, out)
+        if compiler_in_use() and _compiled(sys._getframe(1)):
+            self.unreachable += [term.key for term in self.recorder.terms[before:]]
+        return out
+
+
+def _compiled(frame: FrameType | None) -> bool:
+    """Whether a frame belongs to code that is compiled, but for a probe."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "torch._dynamo.eval_frame":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _same(a: tuple[dict[str, Any], str], b: tuple[dict[str, Any], str]) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._guards import TracingContext
 
 from lightning_dataselect.capture.fold import fold, foldable, reduce
-from lightning_dataselect.capture.losses import Classes, Loss
+from lightning_dataselect.capture.losses import Classes, Loss, once
 
 Key = tuple[Hashable, int]  # where a term is computed, and the how-manieth time in this step
 
@@ -73,6 +73,8 @@ class Recorder:
         order: turn in the step -> the place of the mean or sum there, as last probed.
         terms: the terms of this step so far, in order.
         sources: the unreduced classification losses of this step.
+        keeps_calls: whether the arguments of this step's loss functions are kept.
+        calls: the term (None where unreduced), the function and its arguments, of each of them.
         compiled: some term of this step was computed in compiled code.
     """
 
@@ -83,6 +85,7 @@ class Recorder:
         self.batch_size = 0
         self.weights: Tensor | None = None
         self.scoring = False
+        self.keeps_calls = False
         self.observer: Observer | None = None
         self._thread: int | None = None
         self._clear()
@@ -90,6 +93,7 @@ class Recorder:
     def _clear(self) -> None:
         self.terms: list[Term] = []
         self.sources: list[Source] = []
+        self.calls: list[tuple[Key | None, str, dict[str, Any]]] = []
         self.compiled = False
         self.busy = False
         self._reductions = 0
@@ -119,13 +123,20 @@ class Recorder:
         try:
             if not loss.reduces(bound):
                 losses = function(*args, **kwargs)
-                classes = loss.classes(bound)
-                if classes is not None and (losses.requires_grad or self.scoring):
-                    self._note_source(classes, losses)
+                if (losses.requires_grad or self.scoring) and not _traced_by_backend():
+                    self._note_call(None, loss, bound)
+                    classes = loss.classes(bound)
+                    if classes is not None:
+                        self.sources.append(Source(classes, losses))
                 return losses
             key, counts, weights = self._meet(loss.name, True)
+            if not counts or not (self.scoring or _has_graph(bound)):
+                return function(*args, **kwargs)  # a metric, say
             graph = weights is not None or self.observer is not None
-            value, losses = loss.split(function, bound, graph)
+            # A compiler makes one pass of it, and must find no reducing call in its graph: it
+            # would call us again by its name.
+            one = weights is not None or torch.compiler.is_dynamo_compiling()
+            value, losses = (once if one else loss.split)(function, bound, graph)
             elements = loss.rows(bound, losses)
             is_sum = bound.get("reduction", "mean") == "sum"
             units = None
@@ -134,10 +145,9 @@ class Recorder:
             strided = self._strided(key, elements)
             if value is None or weights is not None:
                 value = reduce(elements, units, is_sum=is_sum, weights=weights, strided=strided)
-            if counts and (value.requires_grad or self.scoring):
-                made = self.observer is not None and self.observer.from_parameters(bound.values())
-                classes = loss.classes(bound)
-                self._keep(Term(key, value, elements, units, is_sum, strided, classes, made))
+            made = self.observer is not None and self.observer.from_parameters(bound.values())
+            self._note_call(key, loss, bound)
+            self._keep(Term(key, value, elements, units, is_sum, strided, loss.classes(bound), made))
             return value
         finally:
             self.busy = False
@@ -197,10 +207,19 @@ class Recorder:
         self.compiled = self.compiled or torch.compiler.is_dynamo_compiling()
         self.terms.append(term)
 
-    def _note_source(self, classes: Classes, losses: Tensor) -> None:
-        # A compiler's backend calls by name, so through us, what we have called unreduced.
-        if torch.compiler.is_dynamo_compiling() or TracingContext.try_get() is None:
-            self.sources.append(Source(classes, losses))
+    def _note_call(self, key: Key | None, loss: Loss, bound: Any) -> None:
+        if self.keeps_calls:
+            self.calls.append((key, loss.name, bound))
+
+
+def _traced_by_backend() -> bool:
+    """Whether a compiler's backend calls by name, so through an interceptor, what one has called unreduced."""
+    return not torch.compiler.is_dynamo_compiling() and TracingContext.try_get() is not None
+
+
+def _has_graph(bound: dict[str, Any]) -> bool:
+    """Whether the result of a call with these arguments can be back-propagated."""
+    return torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in bound.values())
 
 
 class Observer:

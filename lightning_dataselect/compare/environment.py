@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("lightning-dataselect", "lightning", "torch", "numpy", "scikit-learn")
+_PACKAGES = ("lightning-dataselect", "lightning", "numpy", "scikit-learn")
 
 
 def describe() -> dict[str, Any]:
@@ -16,7 +16,7 @@ def describe() -> dict[str, Any]:
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {"torch": torch.__version__, **{name: _version(name) for name in _PACKAGES}},
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
         "cpu_count": os.cpu_count(),

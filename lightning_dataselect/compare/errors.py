@@ -6,10 +6,10 @@ class UserError(Exception):
 
 
 def one_line(error: BaseException) -> str:
-    """An error as one line of text; what the user can mend goes without its type.
+    r"""An error as one line of text; what the user can mend goes without its type.
 
     Example:
-        >>> one_line(ValueError("two\\nlines"))
+        >>> one_line(ValueError("two\nlines"))
         'ValueError: two lines'
     """
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

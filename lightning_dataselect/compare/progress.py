@@ -94,6 +94,7 @@ class Bars(Lines):
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            refresh_per_second=4,
         )
         self.whole = self.bars.add_task("all runs", total=1)
         self.single = self.bars.add_task("", total=1)

@@ -19,6 +19,7 @@ from lightning_dataselect.compare.records import RunRecord
 from lightning_dataselect.compare.summary import Summary
 from lightning_dataselect.compare.task import Task
 from lightning_dataselect.report import figures
+from lightning_dataselect.report.over_time import Curve, metric_over_time
 
 
 def write_report(task: Task, settings: Settings, outcome: Outcome, summary: Summary) -> None:
@@ -97,7 +98,7 @@ def _runs_frame(outcome: Outcome) -> pd.DataFrame:
 
 
 def _figures(settings: Settings, outcome: Outcome, summary: Summary) -> dict[str, Figure]:
-    full: dict[int, list[figures.Curve]] = {}
+    full: dict[int, list[Curve]] = {}
     pruned: dict[str, list[RunRecord]] = {}
     for run in outcome.runs:
         if run.kept:
@@ -106,7 +107,7 @@ def _figures(settings: Settings, outcome: Outcome, summary: Summary) -> dict[str
             full.setdefault(run.epochs, []).append(run.curve)
     first = {label: runs[0] for label, runs in pruned.items()}
     curves = {label: [run.curve for run in runs if run.curve] for label, runs in pruned.items()}
-    metric = figures.metric_over_time(
+    metric = metric_over_time(
         {label: runs for label, runs in curves.items() if runs},
         full,
         metric=settings.monitor,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 from scipy.stats import t as student
 
@@ -39,7 +39,8 @@ class Row:
         seconds: Wall-clock of training, without validation.
         n_forward: Mean samples forwarded.
         n_backward: Mean samples back-propagated.
-        speedup: Wall-clock of `full` over this one's, by seed, or None without `full`.
+        speedup: Wall-clock of `full` over this one's, the median over seeds, or None without `full`:
+            a run that something else on the machine held up does not move it.
         vs_full: Metric minus that of `full` with the same seed, or None.
         vs_short: Metric minus that of full data for as many samples, or None.
         short: The epochs of those runs, or None.
@@ -50,7 +51,7 @@ class Row:
     seconds: Spread
     n_forward: float
     n_backward: float
-    speedup: Spread | None
+    speedup: float | None
     vs_full: Spread | None
     vs_short: Spread | None
     short: str | None
@@ -114,7 +115,7 @@ def _row(label: str, runs: Sequence[RunRecord], outcome: Outcome, scale: float) 
         seconds=spread(run.seconds for run in runs),
         n_forward=fmean(run.n_forward for run in runs),
         n_backward=fmean(run.n_backward for run in runs),
-        speedup=spread(b.seconds / a.seconds for a, b in full) if full else None,
+        speedup=median(b.seconds / a.seconds for a, b in full) if full else None,
         vs_full=_difference(full, scale) if not is_full else None,
         vs_short=_difference(short, scale),
         short=_epochs(b.epochs for _, b in short) if short else None,

@@ -20,7 +20,7 @@ def header(summary: Summary, monitor: str) -> list[str]:
         "back-\npropagated",
         "speed-\nup",
         f"against\nfull{unit}",
-        f"against short{unit}\n(its epochs)",
+        f"against\nshort{unit} (epochs)",
     ]
 
 
@@ -35,7 +35,7 @@ def cells(row: Row, summary: Summary) -> list[str]:
         _plain(row.seconds, 1),
         f"{row.n_forward:,.0f}",
         f"{row.n_backward:,.0f}",
-        f"{row.speedup.mean:.2f}x" if row.speedup else MISSING,
+        f"{row.speedup:.2f}x" if row.speedup else MISSING,
         _signed(row.vs_full, digits),
         f"{against} ({row.short})" if row.short else against,
     ]
@@ -43,7 +43,7 @@ def cells(row: Row, summary: Summary) -> list[str]:
 
 def render(summary: Summary, outcome: Outcome, monitor: str) -> Table:
     """The table for a terminal, with a line for each failed run."""
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for i, title in enumerate(header(summary, monitor)):
         table.add_column(title, justify="right" if i else "left", no_wrap=not i)
     for row in summary.rows:

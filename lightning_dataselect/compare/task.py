@@ -1,6 +1,7 @@
 """The task that is compared on: any LightningCLI config, built afresh for every run."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -64,14 +65,15 @@ class Task:
         trainer = {**defaults, **self.config.get("trainer", {}), **fixed}
         try:
             cli = _CLI(
-                args={**self.config, "trainer": trainer, "seed_everything": seed},
+                # parsing writes into what it is given
+                args=deepcopy({**self.config, "trainer": trainer, "seed_everything": seed}),
                 run=False,
                 save_config_callback=None,
                 parser_kwargs={"exit_on_error": False},
                 trainer_defaults={"callbacks": list(callbacks)},
             )
         except ArgumentError as error:
-            raise UserError(f"The config does not fit: {error}") from error
+            raise UserError(f"The config does not fit: {_in_short(error)}") from error
         own = cli.config_init.trainer.callbacks or []
         _keep_quiet(cli.trainer, own if isinstance(own, list) else [own])
         _check(cli.trainer, callbacks)
@@ -140,6 +142,13 @@ def _epochs(config: dict[str, Any], name: str, epochs: int | None) -> int:
             "give --epochs N, or trainer.max_epochs in the config, at least 1."
         )
     return int(chosen)
+
+
+def _in_short(error: ArgumentError) -> str:
+    """The parser's report without what it says of the types that were not meant."""
+    boilerplate = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line.removeprefix("- ") for line in lines if not line.startswith(boilerplate))
 
 
 def _keep_quiet(trainer: pl.Trainer, own: list[pl.Callback]) -> None:

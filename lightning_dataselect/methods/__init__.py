@@ -1,20 +1,33 @@
 """The selection methods, one file a paper."""
 
+from lightning_dataselect.methods.autoassist import AutoAssist
 from lightning_dataselect.methods.dynamic_pruning import UCB, EpsilonGreedy
 from lightning_dataselect.methods.el2n import EL2N
+from lightning_dataselect.methods.evolved_sampling import ESWP, EvolvedSampling
 from lightning_dataselect.methods.forgetting import Forgetting
 from lightning_dataselect.methods.grand import GraNd
 from lightning_dataselect.methods.infobatch import InfoBatch
+from lightning_dataselect.methods.kakurenbo import KAKURENBO
 from lightning_dataselect.methods.random_pruning import RandomPruning
+from lightning_dataselect.methods.rho_loss import RHOLoss
+from lightning_dataselect.methods.selective_backprop import SelectiveBackprop
 from lightning_dataselect.methods.seta import SeTa
+from lightning_dataselect.methods.swiftlearn import SwiftLearn
 
 __all__ = [
     "EL2N",
+    "ESWP",
+    "KAKURENBO",
     "UCB",
+    "AutoAssist",
     "EpsilonGreedy",
+    "EvolvedSampling",
     "Forgetting",
     "GraNd",
     "InfoBatch",
+    "RHOLoss",
     "RandomPruning",
     "SeTa",
+    "SelectiveBackprop",
+    "SwiftLearn",
 ]

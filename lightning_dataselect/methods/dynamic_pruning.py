@@ -96,11 +96,16 @@ def epsilon_greedy(scores: Tensor, k: int, epsilon: float, generator: torch.Gene
 
 class _UncertaintySelector(DataSelector):
     def __init__(
-        self, *, alpha: float, uncertainty: Uncertainty, every_n_epochs: int, **common: Any
+        self, *, alpha: float, uncertainty: Uncertainty, every_n_epochs: int, rescore: bool, **common: Any
     ) -> None:
         super().__init__(every_n_epochs=every_n_epochs, **common)
         self.alpha = check_share("alpha", alpha)
+        self.rescores = rescore
         self.uncertainty = check_choice("uncertainty", uncertainty, ("cross_entropy", "el2n"))
+
+    def samples_to_rescore(self, epoch: int) -> Tensor:
+        """Everything; asked only with ``rescore``."""
+        return torch.arange(self.store.n)
 
     def _uncertainty(self, seen: Observation) -> Tensor:
         if self.uncertainty == "cross_entropy":
@@ -119,6 +124,8 @@ class EpsilonGreedy(_UncertaintySelector):
         uncertainty: ``"cross_entropy"`` (default; whatever the per-sample loss is) or ``"el2n"``
             (norm of softmax minus target; needs a classification loss).
         every_n_epochs: Epochs between two selections. Default 10, likewise.
+        rescore: Whether a pass without gradients over all samples renews them before each selection, too. Default
+            False: only samples trained on are renewed.
         **common: Arguments of `DataSelector`, among them ``prune_ratio``.
 
     Raises:
@@ -147,10 +154,11 @@ class EpsilonGreedy(_UncertaintySelector):
         alpha: float = 0.8,
         uncertainty: Uncertainty = "cross_entropy",
         every_n_epochs: int = 10,
+        rescore: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(
-            alpha=alpha, uncertainty=uncertainty, every_n_epochs=every_n_epochs, **common
+            alpha=alpha, uncertainty=uncertainty, every_n_epochs=every_n_epochs, rescore=rescore, **common
         )
         self.epsilon = check_share("epsilon", epsilon)
 
@@ -174,6 +182,8 @@ class UCB(_UncertaintySelector):
         uncertainty: ``"cross_entropy"`` (default; whatever the per-sample loss is) or ``"el2n"``
             (norm of softmax minus target; needs a classification loss).
         every_n_epochs: Epochs between two selections. Default 10, likewise.
+        rescore: Whether a pass without gradients over all samples renews them before each selection, too. Default
+            False: only samples trained on are renewed.
         **common: Arguments of `DataSelector`, among them ``prune_ratio``.
 
     Raises:
@@ -195,10 +205,11 @@ class UCB(_UncertaintySelector):
         alpha: float = 0.8,
         uncertainty: Uncertainty = "cross_entropy",
         every_n_epochs: int = 10,
+        rescore: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(
-            alpha=alpha, uncertainty=uncertainty, every_n_epochs=every_n_epochs, **common
+            alpha=alpha, uncertainty=uncertainty, every_n_epochs=every_n_epochs, rescore=rescore, **common
         )
         self.c = check_number("c", c)
         if not (math.isfinite(self.c) and self.c >= 0):

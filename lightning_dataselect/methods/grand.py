@@ -45,6 +45,7 @@ def last_layer_gradient_norm(error: Tensor, features: Tensor, bias: bool) -> Ten
         float32 (B,).
 
     Example:
+        >>> import torch
         >>> last_layer_gradient_norm(torch.tensor([[0.6, -0.8]]), torch.tensor([[3.0, 4.0]]), False)
         tensor([5.])
     """
@@ -68,6 +69,7 @@ class GraNd(StaticSelector):
             if there is no classification loss or no linear layer with as many outputs as classes.
 
     Example:
+        >>> import torch
         >>> selector = GraNd(scores=torch.tensor([0.1, 0.9, 0.5, 0.2]))
         >>> selector.select(0, torch.zeros(4), torch.Generator()).indices
         tensor([1, 2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +14,13 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from lightning_dataselect.fit_state import EpochRecord
     from lightning_dataselect.selector import DataSelector
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; yellow is left out on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = "osD^vP"
-
-Curve = Sequence[tuple[float, float]]
+MAX_POINTS = 10_000
 
 
 def style(i: int) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def style(i: int) -> dict[str, Any]:
     }
 
 
-def trained_share(history: Sequence[Mapping[str, float]]) -> list[float]:
+def trained_share(history: Sequence[EpochRecord]) -> list[float]:
     """By epoch, the share of all samples that was sent backward.
 
     Args:
@@ -71,7 +72,7 @@ def kept_share(shares: Mapping[str, Sequence[float]]) -> Figure:
     Args:
         shares: By method, one number an epoch, 0 to 1.
     """
-    figure, axes = _figure()
+    figure, axes = new_figure()
     for i, (label, share) in enumerate(shares.items()):
         # Lines that would hide one another are set apart by a hair.
         y = np.asarray(share) + 0.004 * (i - (len(shares) - 1) / 2)
@@ -81,7 +82,7 @@ def kept_share(shares: Mapping[str, Sequence[float]]) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_title("Kept share by epoch", loc="left")
-    _legend(figure, axes)
+    legend_outside(figure, axes)
     return figure
 
 
@@ -106,7 +107,8 @@ def score_histogram(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
             panel.set_ylim(bottom=0.7)
         else:
             panel.text(0.5, 0.5, "keeps no scores", ha="center", transform=panel.transAxes)
-        panel.set_title(f"{label}" + (f" ({unmeasured} unmeasured)" if unmeasured else ""), size=10)
+        title = label + (f" ({unmeasured} unmeasured)" if unmeasured else "")
+        panel.set_title(fill(title, 36), size=10)
         _plain(panel)
         panel.set_xlabel("score")
     for panel in panels[len(histograms) :]:
@@ -117,69 +119,35 @@ def score_histogram(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def metric_over_time(
-    curves: Mapping[str, Sequence[Curve]],
-    full: Mapping[int, Sequence[Curve]],
-    *,
-    metric: str,
-    percent: bool,
-    maximize: bool,
-) -> Figure:
-    """The metric over the wall-clock of training; means over seeds, with the spread at the end.
-
-    What full data reaches in each of several numbers of epochs makes a line: a method pays where it
-    ends above it (or below, for a loss).
+def data_map(losses: Tensor, scores: Tensor, selected: Tensor) -> Figure:
+    """Every sample by its last loss and its score, and whether it was kept.
 
     Args:
-        curves: By method, and for each seed, (seconds so far, metric) after each epoch.
-        full: The same for full data, by the number of epochs.
-        metric: Its name.
-        percent: Whether it is a share, to be shown in percent.
-        maximize: Whether more of it is better.
+        losses: float32 (N,), NaN = never seen.
+        scores: float32 (N,), NaN = never measured; such samples are left out.
+        selected: int64 (n,), indices of the kept samples.
     """
-    figure, axes = _figure()
-    scale = 100.0 if percent else 1.0
-    ends: list[float] = []
-    for i, (label, runs) in enumerate(curves.items()):
-        look = style(i)
-        mean = _mean_curve(runs) * (1.0, scale)
-        axes.plot(*mean.T, alpha=0.45, lw=1.2, color=look["color"], ls=look["linestyle"])
-        ends += _end(axes, runs, scale, label=label, **look)
-    for epochs, runs in sorted(full.items()):
-        label = "full data, by epochs" if epochs == max(full) else None
-        ends += _end(axes, runs, scale, label=label, color="black", marker="x", linestyle="--")
-        at = _mean_curve(runs)[-1] * (1.0, scale)
-        axes.annotate(str(epochs), at, xytext=(0, 7), textcoords="offset points", ha="center")
-    if full:
-        line = [_mean_curve(runs)[-1] * (1.0, scale) for _, runs in sorted(full.items())]
-        axes.plot(*np.transpose(line), color="black", ls="--", lw=1.2)
-    if ends:
-        # The climb of the first epochs would flatten the differences that matter.
-        low, high = min(ends), max(ends)
-        room = (high - low) or abs(high) or 1.0
-        below, above = (1.2, 0.25) if maximize else (0.25, 1.2)
-        axes.set_ylim(low - below * room, high + above * room)
-    axes.set(xlabel="wall-clock of training, seconds", ylabel=f"{metric}, %" if percent else metric)
-    axes.set_title(f"{metric} over training time (bars: spread over seeds)", loc="left")
-    axes.set_xlim(left=0)
-    _legend(figure, axes)
+    figure, axes = new_figure()
+    kept = torch.zeros(len(scores), dtype=torch.bool)
+    kept[selected] = True
+    known = torch.isfinite(losses) & torch.isfinite(scores)
+    for label, group, i in (("kept", kept & known, 1), ("dropped", ~kept & known, 0)):
+        shown = group.nonzero()[:, 0]
+        # more points than this are one blot, and take minutes to draw
+        shown = shown[:: max(1, len(shown) // MAX_POINTS)]
+        look: dict[str, Any] = {"color": COLOURS[i], "marker": MARKERS[i], "alpha": 0.5, "s": 12, "linewidths": 0}
+        axes.scatter(losses[shown], scores[shown], label=f"{label} ({int(group.sum()):,})", **look)
+    # most samples are easy: linear below the median and logarithmic above shows these and the few far out
+    axes.set_xscale("symlog", linthresh=_typical(losses[known]))
+    axes.set_yscale("symlog", linthresh=_typical(scores[known]))
+    axes.set(xlabel="last loss", ylabel="score")
+    axes.set_title("Data map", loc="left")
+    legend_outside(figure, axes)
     return figure
 
 
-def _mean_curve(runs: Sequence[Curve]) -> np.ndarray:
-    """(epochs, 2): seconds and metric by epoch, averaged over runs of maybe unlike length."""
-    length = min(len(run) for run in runs)
-    return np.array([run[len(run) - length :] for run in runs]).mean(axis=0)
-
-
-def _end(axes: Axes, runs: Sequence[Curve], scale: float, **look: Any) -> list[float]:
-    """Marks where the runs end, and returns the highest and the lowest of it."""
-    seconds, values = np.array([run[-1] for run in runs]).T
-    values = values * scale
-    spread = values.std(ddof=1) if len(values) > 1 else 0.0
-    mean = values.mean()
-    axes.errorbar(seconds.mean(), mean, yerr=spread, capsize=3, ms=7, lw=1.4, **look)
-    return [float(mean - spread), float(mean + spread)]
+def _typical(values: Tensor) -> float:
+    return (float(values.abs().median()) if len(values) else 0.0) or 1.0
 
 
 def plot_selector(selector: DataSelector, kind: str) -> Figure:
@@ -187,7 +155,7 @@ def plot_selector(selector: DataSelector, kind: str) -> Figure:
 
     Args:
         selector: During or after a fit.
-        kind: `kept_share` or `score_histogram`.
+        kind: `kept_share`, `score_histogram` or `data_map`; `gallery` needs the data set as well.
 
     Raises:
         ValueError: If there is no such kind.
@@ -197,10 +165,13 @@ def plot_selector(selector: DataSelector, kind: str) -> Figure:
         return kept_share({name: trained_share(selector.history)})
     if kind == "score_histogram":
         return score_histogram({name: bin_scores(selector.scores)})
-    raise ValueError(f"plot({kind!r}): the kinds are 'kept_share' and 'score_histogram'.")
+    if kind == "data_map":
+        return data_map(selector.losses, selector.scores, selector.selected)
+    raise ValueError(f"plot({kind!r}): the kinds are 'kept_share', 'score_histogram' and 'data_map'.")
 
 
-def _figure() -> tuple[Figure, Axes]:
+def new_figure() -> tuple[Figure, Axes]:
+    """A figure of one panel, wide enough for a legend at its side."""
     figure = Figure(figsize=(9.0, 4.8), dpi=144, layout="constrained")
     axes = figure.subplots()
     _plain(axes)
@@ -213,5 +184,8 @@ def _plain(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=9)
+def legend_outside(figure: Figure, axes: Axes) -> None:
+    """Puts the legend where it covers nothing; long names are broken, or they would leave no room."""
+    handles, labels = axes.get_legend_handles_labels()
+    broken = [fill(label, 28) for label in labels]
+    figure.legend(handles, broken, loc="outside right upper", frameon=False, fontsize=9)

@@ -1,0 +1,1 @@
+"""What the callbacks cost and save: one module a study, `python -m benchmarks.STUDY`."""

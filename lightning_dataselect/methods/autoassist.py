@@ -1,0 +1,316 @@
+"""AutoAssist: a very small network, trained next to the model, drops the samples it takes for easy.
+
+Zhang, Yu, Dhillon, "AutoAssist: A Framework to Accelerate Training of Deep Neural Networks", NeurIPS 2019,
+arXiv 1905.03381. The Assistant sees the raw input x and the label y of a sample; the model is the Boss.
+
+    q_i = sigmoid(W . vec(x_i) + U[y_i])                            images, and here tabular features
+    q_i = sigmoid(TF-IDF of the tokens, and the lengths)            token ids
+    train on i with probability  P_i = b + (1 - b) q_i,  b = max(base_prob, 1 - EMA of the Assistant's accuracy)
+    learn the target  1[l_i > Lbar],  Lbar = s / n,  n <- a n + (1 - a) B,  s <- a s + (1 - a) sum_i l_i  each batch
+
+with a = 0.75, learning rate 0.01 and L2 0.001, base_prob = 0.3. For text Lbar is the mean loss of the epoch before,
+the step is ``0.5 / B`` times the gradient summed over the batch, L2 0.1, base_prob 1 in the first epoch and then 0.5.
+There is no reweighting. As in the authors' code, batches wait in a queue ahead of the Boss (20; text 50), losses go
+back on a second one, which drops its oldest record when it is full, and the Assistant, a thread on the CPU, learns only
+while enough judged batches wait (5; text 10), or while there are no more to judge.
+
+Choices of our own. The authors fill batches up with accepted samples of later ones and count an epoch in full batches:
+the same cost an epoch, and fewer epochs. Here each batch is *cut* to its accepted samples: the same epochs, each one
+cheaper. Batches that a collate function padded to different lengths cannot be joined; and as every batch of the loader
+is trained on in its turn, ``is_last_batch``, gradient accumulation, schedules, ``drop_last``, what a sample's loss is
+written to, equal batch counts on every rank and resuming stay exact. With several ranks the mean over ranks weighs each
+rank's batch the same, however many samples are left of it.
+
+A batch that the Assistant has not judged in time is trained whole. At least two samples of a batch are kept, for
+BatchNorm's sake. The accuracy's EMA, whose decay is not given, takes a as well and starts at 0, so that nothing is
+dropped before the Assistant has been right. Weights start at 0. Lbar counts a batch in before its losses are compared
+with it; as in the paper it is the mean of what was trained.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lightning_dataselect.assistant import (
+    CONVENTIONS,
+    Assistant,
+    Conventions,
+    Desk,
+    InlineDesk,
+    InputFinder,
+    InputReader,
+    Record,
+    SampleInputs,
+    ThreadDesk,
+    Waiting,
+    default_network,
+)
+from lightning_dataselect.assistant.ahead import look_ahead, passed_on, released
+from lightning_dataselect.methods.facts import MethodFacts
+from lightning_dataselect.sample_loss import SampleLoss
+from lightning_dataselect.scores import ScoreStore
+from lightning_dataselect.seeding import epoch_generator
+from lightning_dataselect.selection import Observation
+from lightning_dataselect.selector import DataSelector
+from lightning_dataselect.validation import check_count, check_positive, check_share
+
+
+class AutoAssist(DataSelector):
+    """Cuts each batch to the samples that a small network, learning alongside, expects a high loss of.
+
+    The Assistant works in a thread on the CPU, for which the training never waits, and is chosen by the first batch:
+    images, tabular features or token ids, in tensors, tuples, dicts or dataclasses. Its thread sees nothing but the
+    batches that the loader has made. Up to ``queue_size`` batches wait in memory ahead of the training. With several
+    ranks each has its own Assistant. ``scores`` is ``q``, as it was when a sample's batch came by last.
+
+    Which samples a run drops depends on how fast the Assistant is; ``synchronous=True`` repeats exactly.
+
+    Args:
+        base_prob: probability to train on a sample that is taken for easy, in (0, 1]. Default None: the authors' 0.3,
+            for token ids 0.5.
+        assistant: the Assistant: a small module, which is copied, or a function that makes one from the ``x`` and
+            ``labels`` of the first batch. It is called with ``(x, labels)``, or with ``x`` alone if its ``forward``
+            takes one argument, and returns a logit a sample, (B,) or (B, 1). ``x`` is what ``inputs`` finds; token ids
+            are negative where the attention mask is 0. Default None: the authors' logistic regressions.
+        synchronous: whether the Assistant judges and learns in the training loop, batch by batch: the same run again
+            with the same seed, also after a resume, but the training waits for it.
+        inputs: a function of a batch that returns the tensors ``(x, labels)``, labels None if there are none. Default
+            None: they are looked for.
+        queue_size: batches that may wait for the training, and records that may wait for the Assistant. Default None:
+            20, for token ids 50.
+        learning_rate: of the Assistant. Default None: 0.01, for token ids 0.5.
+        memory: ``a``, the share of the old value that Lbar and the accuracy keep at each batch, in [0, 1). Default
+            0.75, the authors'.
+        warmup_epochs: epochs at the start that train on everything. Default 0; for token ids the first one does anyway.
+        anneal: share of the epochs at the end that train on everything. Default 0.
+        seed: see `DataSelector`.
+        lr_schedule: see `DataSelector`; the number of steps does not change.
+        sample_loss: see `DataSelector`.
+
+    Raises:
+        TypeError: if an argument is of the wrong type, or no input is found in the first batch.
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> AutoAssist(base_prob=0.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: base_prob=0.0 would never train on what is taken for easy: give a share above 0, say 0.3.
+    """
+
+    info: ClassVar[MethodFacts] = MethodFacts(
+        year=2019,
+        paper="Zhang et al., AutoAssist: A Framework to Accelerate Training of Deep Neural Networks, NeurIPS 2019",
+        url="https://arxiv.org/abs/1905.03381",
+        kind="batch-level",
+        needs="losses, raw inputs",
+        published="ResNet: the same accuracy in 40 % fewer epochs; Transformer: the same BLEU in 30 % less time",
+    )
+
+    def __init__(
+        self,
+        *,
+        base_prob: float | None = None,
+        assistant: nn.Module | Callable[[Tensor, Tensor | None], nn.Module] | None = None,
+        synchronous: bool = False,
+        inputs: InputFinder | None = None,
+        queue_size: int | None = None,
+        learning_rate: float | None = None,
+        memory: float = 0.75,
+        warmup_epochs: int = 0,
+        anneal: float = 0.0,
+        seed: int = 0,
+        lr_schedule: Literal["stretch", "steps"] = "stretch",
+        sample_loss: SampleLoss = "auto",
+    ) -> None:
+        self._assistant: Assistant | None = None
+        self._restored_assistants: list[dict[str, Any]] = []
+        super().__init__(
+            prune_ratio=0.0,
+            warmup_epochs=warmup_epochs,
+            anneal=anneal,
+            seed=seed,
+            lr_schedule=lr_schedule,
+            sample_loss=sample_loss,
+        )
+        self.base_prob = None if base_prob is None else check_share("base_prob", base_prob)
+        if self.base_prob == 0:
+            raise ValueError(
+                f"base_prob={base_prob!r} would never train on what is taken for easy: give a share above 0, say 0.3."
+            )
+        if not (assistant is None or callable(assistant)):
+            raise TypeError(
+                f"assistant={assistant!r} is neither a module nor a function that makes one from (x, labels)."
+            )
+        if not (inputs is None or callable(inputs)):
+            raise TypeError(f"inputs={inputs!r} must be a function of a batch that returns (x, labels).")
+        self.assistant = assistant
+        self.synchronous = bool(synchronous)
+        self.inputs = inputs
+        self.queue_size = None if queue_size is None else check_count("queue_size", queue_size, minimum=1)
+        self.learning_rate = None if learning_rate is None else check_positive("learning_rate", learning_rate)
+        self.memory = check_share("memory", memory, below_one=True)
+
+    def _drop_live_parts(self) -> None:
+        super()._drop_live_parts()
+        self._inputs: InputReader | None = None
+        self._conventions: Conventions | None = None
+        self._desk: Desk | None = None
+        self._left: dict[int, Waiting] = {}
+        self._record: Callable[..., Record] | None = None
+
+    @property
+    def assistant_accuracy(self) -> float:
+        """How often the Assistant has told high losses from low ones of late, in [0, 1]."""
+        return 0.0 if self._assistant is None else self._assistant.accuracy
+
+    def observe(self, seen: Observation, store: ScoreStore) -> None:
+        """Nothing: the scores are the Assistant's, written as it judges."""
+
+    def feed(self, loader: DataLoader[Any]) -> DataLoader[Any]:
+        """The loader, with its batches pulled ahead and cut."""
+        return passed_on(loader, functools.partial(self._pass_on, pinned=loader.pin_memory))
+
+    # ---- hooks of the Trainer ------------------------------------------------------------------------------------
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Begin with a new Assistant, unless the fit goes on."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self._restored_assistants = []
+            if self._store is None:
+                self._assistant = None
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Look up which samples are left of the batch, and keep what is learnt from."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if self._batch is None:
+            return
+        left, epoch = self._left.pop(batch_idx), self.state.plan.epoch
+        if left.verdict is None:
+            self._record = functools.partial(Record, left.inputs, None, epoch=epoch)
+            return
+        indices, positions = self._batch[0], left.verdict.positions
+        self.store["score"][indices] = left.verdict.q.to(indices.device, non_blocking=True)
+        self.store.touch(indices)
+        self._batch = indices[positions.to(indices.device, non_blocking=True)], None
+        self._record = functools.partial(Record, left.inputs, positions, epoch=epoch)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Hand the losses to the Assistant."""
+        seen, record = self._seen, self._record
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if seen is not None and record is not None and self._desk is not None:
+            losses = seen.losses.to("cpu", non_blocking=True)
+            ready = torch.cuda.Event() if seen.losses.is_cuda else None
+            if ready is not None:
+                ready.record()
+            self._desk.report(record(losses=losses, ready=ready))
+        self._record = None
+
+    # ---- state ---------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Also the Assistant's."""
+        mine = self._restored_assistants if self._assistant is None else [self._assistant.state_dict()]
+        return super().state_dict() | ({"assistants": mine} if mine else {})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the Assistants' state until the first batch shows what they look at."""
+        super().load_state_dict(state_dict)
+        self._assistant, self._restored_assistants = None, state_dict.get("assistants", [])
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save every rank's Assistant."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._assistant is not None and trainer.world_size > 1:
+            everyone: list[Any] = [None] * trainer.world_size
+            dist.all_gather_object(everyone, self._assistant.state_dict())
+            checkpoint["callbacks"][self.state_key]["assistants"] = everyone
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _pass_on(self, batches: Iterator[Any], pinned: bool) -> Iterator[Any]:
+        assert self._loader is not None
+        self._left.clear()
+        first = self._loader.batches.start_batch
+        for left in look_ahead(batches, first, self._n_batches, self._admit, self._desk_of_fit):
+            batch = released(left, pinned)
+            if batch is left.batch:
+                # a step may write into the batch that it is given, while the Assistant still reads it
+                left.inputs = left.inputs.clone()
+            left.batch = None
+            self._left[left.batch_idx] = left
+            yield batch
+
+    def _admit(self, batch_idx: int, batch: Any) -> Waiting:
+        assert self._loader is not None
+        size, epoch = self._loader.batches.size_of(batch_idx), self.state.plan.epoch
+        if self._inputs is None:
+            self._inputs = InputReader(batch, size, self.inputs)
+            self._conventions = CONVENTIONS[self._inputs.kind]
+        generator = epoch_generator(self.seed, epoch, f"accept batch {batch_idx} of rank {self._rank}")
+        draws = torch.rand(size, generator=generator, dtype=torch.float32)
+        inputs = self._inputs.read(batch)
+        if self._desk is None:
+            self._open_desk(inputs, draws)
+        return Waiting(batch_idx, batch, size, inputs, draws, self._base_prob(epoch))
+
+    def _base_prob(self, epoch: int) -> float:
+        assert self._conventions is not None
+        whole = epoch == 0 and self._conventions.first_epoch_whole
+        if whole or self.in_warmup(epoch) or self.in_annealing(epoch):
+            return 1.0
+        return self._conventions.base_prob if self.base_prob is None else self.base_prob
+
+    def _desk_of_fit(self) -> Desk:
+        assert self._desk is not None
+        return self._desk
+
+    def _open_desk(self, inputs: SampleInputs, draws: Tensor) -> None:
+        assert self._inputs is not None and self._conventions is not None
+        known = self._conventions
+        if self._assistant is None:
+            rule = known if self.learning_rate is None else replace(known, learning_rate=self.learning_rate)
+            self._assistant = Assistant(self._network(inputs, self._inputs), rule, self.memory)
+            if self._restored_assistants:
+                # a fit that goes on with other ranks than before has some take up another one's
+                self._assistant.load_state_dict(self._restored_assistants[self._rank % len(self._restored_assistants)])
+            self._restored_assistants = []
+        self._assistant.judge(inputs, draws, 1.0)  # what does not fit fails here, in the user's own thread
+        if self.synchronous:
+            self._desk = InlineDesk(self._assistant)
+        else:
+            self._desk = ThreadDesk(self._assistant, self.queue_size or known.queue_size, known.learn_at)
+        self._undo.append(self._desk.stop)
+
+    def _network(self, inputs: SampleInputs, reader: InputReader) -> nn.Module:
+        if self.assistant is None:
+            return default_network(inputs, reader.kind)
+        if isinstance(self.assistant, nn.Module):
+            return copy.deepcopy(self.assistant)
+        made = self.assistant(inputs.x, inputs.labels)
+        if not isinstance(made, nn.Module):
+            raise TypeError(f"assistant= made a {type(made).__name__} from (x, labels): return a torch.nn.Module.")
+        return made

@@ -1,0 +1,172 @@
+"""What training samples lose by a model that was trained without them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lightning_dataselect import bridge
+from lightning_dataselect.loader import prepare
+from lightning_dataselect.rescoring import score_samples
+from lightning_dataselect.sample_loss import SampleLoss
+from lightning_dataselect.sampling import uniform_subset
+from lightning_dataselect.scores import ScoreStore
+from lightning_dataselect.seeding import epoch_generator
+from lightning_dataselect.selection import Selection
+from lightning_dataselect.selector import DataSelector
+
+_TRAINER_DEFAULTS = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+
+
+def fit_holdout(
+    module: pl.LightningModule,
+    train: DataLoader[Any] | pl.LightningDataModule,
+    holdout: DataLoader[Any] | None = None,
+    *,
+    seed: int = 0,
+    sample_loss: SampleLoss = "auto",
+    **trainer_options: Any,
+) -> Tensor:
+    """Train copies of ``module`` on held-out data, and measure what each training sample loses by them.
+
+    Without held-out data the training set is cross-fitted, as the paper does: it is cut in two halves at random, and a
+    copy trained on each measures the other. Losses are measured in eval mode. The module given and the global random
+    state are left as they are.
+
+    Args:
+        module: untrained; its ``training_step`` gives the losses. A smaller one than that to be trained will do.
+        train: the training data.
+        holdout: data that is not trained on, or None to cross-fit.
+        seed: seed of the halves and of the order.
+        sample_loss: see `DataSelector`.
+        **trainer_options: arguments of ``lightning.pytorch.Trainer``; ``max_epochs`` above all. The paper stops where
+            the held-out loss is lowest.
+
+    Returns:
+        float32 (N,), on the CPU.
+
+    Raises:
+        ValueError: if a loss is not finite, or there are fewer than two samples to cross-fit.
+
+    Example:
+        >>> from lightning_dataselect.methods import RHOLoss
+        >>> losses = RHOLoss.fit_holdout(Net(), loader, max_epochs=10)  # doctest: +SKIP
+    """
+    runs = train_holdout(module, train, holdout, seed=seed, sample_loss=sample_loss, **trainer_options)
+    return joined_losses(runs)
+
+
+def train_holdout(
+    module: pl.LightningModule,
+    train: DataLoader[Any] | pl.LightningDataModule,
+    holdout: DataLoader[Any] | None,
+    *,
+    seed: int,
+    sample_loss: SampleLoss,
+    callbacks: Sequence[pl.Callback] | pl.Callback | None = None,
+    **trainer_options: Any,
+) -> list[HoldoutRun]:
+    """The runs of :func:`fit_holdout`: one, or one a half."""
+    others = [callbacks] if isinstance(callbacks, pl.Callback) else list(callbacks or ())
+    runs = []
+    for half in (None,) if holdout is not None else (0, 1):
+        target = None if holdout is None else _train_loader(train)
+        run = HoldoutRun(half, target, seed=seed, sample_loss=sample_loss)
+        with isolate_rng():
+            trainer = pl.Trainer(**{**_TRAINER_DEFAULTS, **trainer_options}, callbacks=[run, *others])
+            trainer.fit(copy.deepcopy(module), train if holdout is None else holdout)
+        runs.append(run)
+    return runs
+
+
+def joined_losses(runs: Sequence[HoldoutRun]) -> Tensor:
+    """What each sample lost in the run that measured it, float32 (N,).
+
+    Raises:
+        ValueError: if a loss is not finite.
+    """
+    losses = torch.stack([run.measured for run in runs]).nan_to_num(0).sum(0)
+    unknown = torch.stack([run.measured.isnan() for run in runs]).all(0)
+    if bool(unknown.any()):
+        raise ValueError(
+            f"The holdout model gives {int(unknown.sum())} of {len(losses)} training samples a loss that is not finite,"
+            f" the first of them sample {int(unknown.nonzero()[0])}. Train it longer, or with a smaller learning rate."
+        )
+    return losses
+
+
+def halves(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Cut ``n`` samples in two at random; the first half is the smaller one if ``n`` is odd.
+
+    Raises:
+        ValueError: if there are fewer than two.
+
+    Example:
+        >>> first, second = halves(5, seed=0)
+        >>> len(first), torch.cat([first, second]).sort().values
+        (2, tensor([0, 1, 2, 3, 4]))
+    """
+    if n < 2:
+        raise ValueError(f"A data set of {n} samples has no two halves to cross-fit: give held-out data.")
+    first = torch.zeros(n, dtype=torch.bool)
+    first[uniform_subset(n, n // 2, epoch_generator(seed, 0, "holdout"))] = True
+    return first.nonzero().squeeze(1), (~first).nonzero().squeeze(1)
+
+
+class HoldoutRun(DataSelector):
+    """Trains on one half of the samples, or on all of a held-out set, then measures the others.
+
+    Args:
+        half: which half is trained on; None for all.
+        target: the loader whose samples are measured; None for the other half.
+        **common: arguments of `DataSelector`.
+    """
+
+    def __init__(self, half: int | None, target: DataLoader[Any] | None, **common: Any) -> None:
+        super().__init__(prune_ratio=0.0, warmup_epochs=0, **common)
+        self.half = half
+        self.target = target
+        self.measured = torch.empty(0)
+        """float32 (N,), what the samples lost that were not trained on; NaN for the others."""
+
+    def trains_on_everything(self, epoch: int) -> bool:
+        """Whether there is a held-out set."""
+        return self.half is None
+
+    def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
+        """The half that is trained on."""
+        assert self.half is not None
+        return Selection(halves(len(scores), self.seed)[self.half])
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure."""
+        if self._loader is None or self._reader is None or self._step is None:
+            raise ValueError("overfit_batches trains on a few batches alone, which makes no holdout model: remove it.")
+        world_size, rank = bridge.sampler_ranks(trainer)
+        loader = self._loader
+        if self.target is not None:
+            loader = prepare(self.target, seed=self.seed, world_size=world_size, rank=rank)
+        others = torch.arange(loader.n) if self.half is None else halves(loader.n, self.seed)[1 - self.half]
+        store = ScoreStore(loader.n, world_size=trainer.world_size)
+        store.to(pl_module.device)
+        for indices, reading in score_samples(trainer, loader, others, self._step, self._reader, store["loss"]):
+            store["loss"][indices] = reading.losses
+            store.touch(indices)
+        store.merge()
+        self.measured = store.column("loss")
+
+
+def _train_loader(train: DataLoader[Any] | pl.LightningDataModule) -> DataLoader[Any]:
+    if not isinstance(train, pl.LightningDataModule):
+        return train
+    train.prepare_data()
+    train.setup("fit")
+    loader: DataLoader[Any] = train.train_dataloader()
+    return loader

@@ -1,0 +1,167 @@
+"""KAKURENBO: hide samples that are learnt, and make up for the missing steps with longer ones.
+
+Nguyen, Gerofi, Martinez-Noriega, Trahay, Wahib, "KAKURENBO: Adaptively Hiding Samples in Deep Neural Network
+Training", NeurIPS 2023, arXiv 2310.10102.
+
+Before each epoch, with ``F`` the share that may be hidden and ``p_i = max_c softmax(f(x_i))_c``:
+
+    1. take the F N samples of the lowest losses
+    2. move those back that are predicted wrong or with p_i < tau; the others are hidden, a share F* <= F
+    3. train on the rest with the learning rate  eta / (1 - F*)
+
+and after it renew loss, correctness and confidence of the hidden samples by a forward pass; those of the others are
+as training last saw them. ``F`` falls: x1, then x0.8, x0.6 and x0.4 from the shares 0.3, 0.6 and 0.8 of the epochs
+on, which is where the authors' CIFAR-100 and ImageNet runs lower it (epochs 60, 120, 160 of 200). Where the number of
+epochs is unknown it stays. Choices of our own: ties in the loss are broken at random; a sample never measured is never
+hidden; no sample is hidden in an annealing epoch.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.methods.classification import correct, logits_and_targets
+from lightning_dataselect.methods.facts import MethodFacts
+from lightning_dataselect.sampling import keep_count, top_k
+from lightning_dataselect.scores import ScoreStore
+from lightning_dataselect.selection import Observation, Selection
+from lightning_dataselect.selector import DataSelector
+from lightning_dataselect.validation import check_share
+
+_FALL = 0.2  # of F, at each phase
+
+
+def certainty(logits: Tensor, targets: Tensor) -> Tensor:
+    """The probability of the predicted class where the prediction is right, else 0.
+
+    Args:
+        logits: (B, C), any float dtype.
+        targets: int64 (B,), or soft (B, C), of which the largest entry counts.
+
+    Returns:
+        float32 (B,).
+
+    Example:
+        >>> certainty(torch.tensor([[0.0, 0.0], [-50.0, 50.0]]), torch.tensor([1, 1]))
+        tensor([0., 1.])
+    """
+    confidence = logits.float().softmax(1).amax(1)
+    return torch.where(correct(logits, targets), confidence, 0.0)
+
+
+def hidden_samples(
+    losses: Tensor, certainties: Tensor, prune_ratio: float, tau: float, generator: torch.Generator
+) -> Tensor:
+    """Which samples to hide.
+
+    Args:
+        losses: float32 (N,), NaN = never measured.
+        certainties: float32 (N,), of `certainty`.
+        prune_ratio: largest share to hide, in [0, 1).
+        tau: least certainty of a hidden sample.
+        generator: source of the random numbers for ties.
+
+    Returns:
+        bool (N,).
+
+    Example:
+        >>> losses, certain = torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([0.9, 0.6, 0.9, 0.9])
+        >>> hidden_samples(losses, certain, 0.5, 0.7, torch.Generator().manual_seed(0)).tolist()
+        [True, False, False, False]
+    """
+    n = len(losses)
+    hidden = torch.ones(n, dtype=torch.bool)
+    hidden[top_k(losses, keep_count(n, prune_ratio), generator)] = False
+    return hidden & (certainties >= tau) & losses.isfinite()
+
+
+class KAKURENBO(DataSelector):
+    """Hides the samples of the lowest losses that are predicted right and surely.
+
+    Costs a forward pass over the hidden samples each epoch.
+
+    Args:
+        prune_ratio: largest share hidden. Default 0.3, the paper's.
+        tau: least probability of the right class of a hidden sample, in [0, 1]. Default 0.7, the paper's.
+        phases: shares of the epochs at which ``prune_ratio`` falls by a fifth of its first value, at most four.
+            Default (0.3, 0.6, 0.8), as in the authors' code.
+        scale_lr: whether the learning rate is multiplied by ``1 / (1 - F*)`` during each optimizer step, as the paper
+            does for SGD; schedulers and monitors see their own values. Default True.
+        warmup_epochs: epochs on all data at the start. Default 1: nothing is known before.
+        **common: arguments of `DataSelector`.
+
+    Raises:
+        TypeError: if the module optimizes manually, so that it cannot be run without training.
+        ValueError: if an argument is out of its range; on the first batch, if there is no classification loss.
+
+    Example:
+        >>> selector = KAKURENBO(prune_ratio=0.5)
+        >>> selector.max_epochs = 10
+        >>> [round(selector.hidden_share(epoch), 2) for epoch in (0, 3, 6, 8, 9)]
+        [0.5, 0.4, 0.3, 0.2, 0.2]
+    """
+
+    rescores = True
+    info: ClassVar[MethodFacts] = MethodFacts(
+        year=2023,
+        paper="Nguyen, Gerofi, Martinez-Noriega, Trahay, Wahib, KAKURENBO: Adaptively Hiding Samples in Deep Neural"
+        " Network Training, NeurIPS 2023",
+        url="https://arxiv.org/abs/2310.10102",
+        kind="set-level",
+        needs="losses, logits and targets",
+        published="up to 22 % less training time, 0.4 % of accuracy lost",
+    )
+
+    def __init__(
+        self,
+        *,
+        prune_ratio: float = 0.3,
+        tau: float = 0.7,
+        phases: Sequence[float] = (0.3, 0.6, 0.8),
+        scale_lr: bool = True,
+        warmup_epochs: int = 1,
+        **common: Any,
+    ) -> None:
+        super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, **common)
+        self.tau = check_share("tau", tau)
+        self.phases = tuple(check_share("phases", phase) for phase in phases)
+        if len(self.phases) > 4 or list(self.phases) != sorted(self.phases):
+            raise ValueError(
+                f"phases={phases!r} must be at most 4 shares of the epochs, ascending, say (0.3, 0.6, 0.8)."
+            )
+        self.scale_lr = scale_lr
+
+    def columns(self) -> dict[str, float]:
+        """The probability of the right class where it was predicted, else 0."""
+        return {"certainty": math.nan}
+
+    def hidden_share(self, epoch: int) -> float:
+        """The largest share hidden in ``epoch``, F."""
+        if self.max_epochs is None:
+            return self.prune_ratio
+        # rounded, because 0.6 * 5 is not 3 in floating point
+        begun = sum(epoch >= round(phase * self.max_epochs, 9) for phase in self.phases)
+        return round(1 - _FALL * begun, 9) * self.prune_ratio
+
+    def observe(self, seen: Observation, store: ScoreStore) -> None:
+        """Keep the last loss and certainty of each sample."""
+        super().observe(seen, store)
+        store["certainty"][seen.indices] = certainty(*logits_and_targets(seen, "KAKURENBO"))
+
+    def samples_to_rescore(self, epoch: int) -> Tensor:
+        """Those hidden in the epoch that has ended."""
+        hidden = torch.ones(self.store.n, dtype=torch.bool)
+        hidden[self.state.plan.indices] = False
+        return hidden.nonzero().squeeze(1)
+
+    def lr_factor(self, epoch: int) -> float:
+        """One over the share of the samples that ``epoch`` trains on."""
+        return self.store.n / self.state.plan.indices.numel() if self.scale_lr else 1.0
+
+    def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
+        """Take what is not hidden."""
+        hidden = hidden_samples(scores, self.column("certainty"), self.hidden_share(epoch), self.tau, generator)
+        return Selection((~hidden).nonzero().squeeze(1))

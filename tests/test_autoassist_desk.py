@@ -1,0 +1,165 @@
+"""The queues between the training and the Assistant's thread: bounded, never in the way, gone at the end."""
+
+import threading
+import time
+
+import pytest
+import torch
+from lightning_dataselect.assistant import (
+    CONVENTIONS,
+    Assistant,
+    InlineDesk,
+    Record,
+    SampleInputs,
+    ThreadDesk,
+    Waiting,
+)
+from lightning_dataselect.assistant.ahead import look_ahead
+from torch import nn
+
+INPUTS = SampleInputs(torch.ones(2, 3), None)
+
+
+class Gate(nn.Module):
+    """A network that computes when it is let, and notes what it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+        self.open, self.calls, self.busy = threading.Event(), [], threading.Event()
+
+    def forward(self, x):
+        if threading.current_thread() is not threading.main_thread():
+            self.calls.append("learn" if self.training else "judge")
+            self.busy.set()
+            self.open.wait(20)
+            if self.open.is_set() and x[0, 0] < 0:
+                raise ZeroDivisionError("of its own")
+        return x @ self.weight
+
+
+def waiting(index, inputs=INPUTS):
+    return Waiting(index, object(), 2, inputs, torch.zeros(2), 0.3)
+
+
+def record(loss=1.0):
+    return Record(INPUTS, None, torch.tensor([loss, 0.0]), None, 0)
+
+
+def until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def gate():
+    return Gate()
+
+
+@pytest.fixture
+def desk(gate):
+    made = ThreadDesk(Assistant(gate, CONVENTIONS["tabular"], 0.75), capacity=3, learn_at=2)
+    yield made
+    gate.open.set()
+    made.stop()
+    assert not [t for t in threading.enumerate() if t.name == "AutoAssist"]
+
+
+def test_nobody_waits_for_a_busy_assistant(desk, gate):
+    desk.offer(waiting(0))
+    assert gate.busy.wait(20)
+    begun = time.perf_counter()
+    taken = desk.take()
+    for index in range(1, 200):
+        desk.offer(waiting(index))
+        desk.report(record())
+        assert desk.take().verdict is None
+    assert time.perf_counter() - begun < 5
+    assert taken.verdict is None and taken.batch_idx == 0
+    gate.open.set()
+    until(lambda: desk._assistant.steps or len(gate.calls) > 1 or not desk._waiting)
+    assert taken.verdict is None, "the training already goes by the whole batch"
+
+
+def test_a_full_record_queue_drops_its_oldest(desk):
+    for loss in range(10):
+        desk.report(record(float(loss)))
+    assert [float(kept.losses[0]) for kept in desk._records] == [7.0, 8.0, 9.0]
+
+
+def test_it_judges_in_order_and_learns_only_when_enough_is_judged(desk, gate):
+    gate.open.set()
+    desk.report(record())
+    desk.offer(waiting(0))
+    until(lambda: desk._waiting[0].verdict is not None)
+    time.sleep(0.05)
+    assert gate.calls == ["judge"], "one judged batch is less than learn_at=2"
+    desk.offer(waiting(1))
+    until(lambda: desk._assistant.steps == 1)
+    assert gate.calls == ["judge", "judge", "learn"]
+    assert desk.take().verdict.positions.tolist() == [0, 1]
+
+
+def test_it_learns_when_the_epoch_has_no_more_to_judge(desk, gate):
+    gate.open.set()
+    desk.report(record())
+    desk.close_epoch()
+    until(lambda: desk._assistant.steps == 1)
+    desk.open_epoch()
+    desk.report(record())
+    time.sleep(0.05)
+    assert desk._assistant.steps == 1
+
+
+def test_its_error_is_raised_where_the_training_is(desk, gate):
+    gate.open.set()
+    desk.offer(waiting(0, SampleInputs(torch.full((2, 3), -1.0), None)))
+    until(lambda: desk._error is not None)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: of its own") as caught:
+        desk.take()
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("capacity", [0, 3])
+@pytest.mark.parametrize("length", [0, 1, 2, 9])
+def test_looking_ahead_keeps_order_and_bounds(capacity, length):
+    desk = InlineDesk(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
+    desk.capacity = capacity
+    pulled, most = [], 0
+
+    def admit(index, batch):
+        pulled.append(index)
+        return waiting(index)
+
+    first, order = 4, []
+    for left in look_ahead(iter(range(100)), first, first + length, admit, lambda: desk):
+        order.append(left.batch_idx)
+        most = max(most, len(desk))
+        assert len(pulled) <= 2 * len(order), "an epoch starts after two batches"
+    assert order == pulled == list(range(first, first + length))
+    assert most == min(capacity, length // 2)
+
+
+def test_a_loader_that_ends_early():
+    desk = InlineDesk(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
+    assert len(list(look_ahead(iter(range(3)), 0, 8, lambda i, b: waiting(i), lambda: desk))) == 3
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.Sequential(nn.Linear(3, 1), nn.Dropout(0.1)), "Dropout"),
+        (nn.Flatten(), "no parameters"),
+    ],
+)
+def test_networks_that_cannot_be_assistants(network, message):
+    with pytest.raises(ValueError, match=message):
+        Assistant(network, CONVENTIONS["tabular"], 0.75)
+
+
+def test_a_network_without_one_logit_a_sample():
+    assistant = Assistant(nn.Linear(3, 2), CONVENTIONS["tabular"], 0.75)
+    with pytest.raises(ValueError, match=r"shape \(2, 2\) for 2 samples"):
+        assistant.judge(INPUTS, torch.zeros(2), 0.3)

@@ -1,0 +1,220 @@
+"""SeTa and the static scores: mathematics against NumPy, and both in a real fit."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+
+from lightning_dataselect.methods import EL2N, Forgetting, GraNd, SeTa
+from lightning_dataselect.methods.grand import last_layer_gradient_norm
+from lightning_dataselect.methods.seta import loss_groups, seta
+from lightning_dataselect.methods.static import load_scores
+from lightning_dataselect.scores import ScoreStore
+from lightning_dataselect.selection import Observation
+
+NAN = math.nan
+
+
+def gen(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# ---- SeTa
+
+
+def explained_loss(x, labels):
+    """The k-means objective: squared distances to the group means."""
+    return sum(((x[labels == g] - x[labels == g].mean()) ** 2).sum() for g in np.unique(labels))
+
+
+def best_objective(x, k):
+    """The least objective over every way to cut the sorted losses into at most k stretches."""
+    if k == 1 or len(x) == 1:
+        return ((x - x.mean()) ** 2).sum()
+    splits = [
+        ((x[i:] - x[i:].mean()) ** 2).sum() + best_objective(x[:i], k - 1) for i in range(1, len(x))
+    ]
+    return min([((x - x.mean()) ** 2).sum(), *splits])
+
+
+@pytest.mark.parametrize("shape", ["exponential", "two humps", "heavy tail"])
+@pytest.mark.parametrize("k", [2, 5, 10])
+def test_groups_are_at_least_as_good_as_the_library_s(shape, k):
+    rng = np.random.default_rng(k)
+    x = {
+        "exponential": rng.exponential(size=600),
+        "two humps": np.r_[rng.normal(0, 0.1, 500), rng.normal(6, 0.5, 100)],
+        "heavy tail": rng.pareto(2.5, size=600),
+    }[shape].astype(np.float32)
+    limits = loss_groups(torch.tensor(x), k).numpy()
+    assert len(limits) == k - 1 and (np.diff(limits) > 0).all()
+    ours = explained_loss(x.astype(np.float64), np.digitize(x, limits, right=True))
+    library = KMeans(k, n_init=10, random_state=0).fit(x[:, None]).inertia_
+    assert ours <= 1.01 * library
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.lists(st.floats(0, 100, width=32), min_size=1, max_size=12), k=st.integers(1, 4))
+def test_groups_of_few_losses(values, k):
+    limits = loss_groups(torch.tensor(values), k)
+    assert len(limits) == min(k, len(set(values))) - 1
+    x = np.float64(values)
+    ours = explained_loss(x, np.digitize(x, limits.numpy(), right=True))
+    assert ours <= best_objective(np.sort(x), k) * (1 + 1e-9) + 1e-6
+
+
+def test_the_window_slides_from_easy_to_hard_and_begins_again():
+    losses = torch.arange(5.0).repeat_interleave(4)
+    kept = [seta(losses, 0.0, 5, 0.6, step, gen()) for step in range(4)]
+    groups = [sorted(set(losses[k].int().tolist())) for k in kept]
+    assert groups == [[0, 1, 2], [1, 2, 3], [2, 3, 4], [0, 1, 2]]
+    assert [len(k) for k in kept] == [12, 12, 12, 12]
+
+
+def test_the_default_window_leaves_out_one_group_of_five():
+    selector = SeTa(prune_ratio=0.0)
+    losses = torch.arange(5.0)
+    assert selector.select(0, losses, gen()).indices.tolist() == [0, 1, 2, 3]
+    assert selector.select(1, losses, gen()).indices.tolist() == [1, 2, 3, 4]
+
+
+def test_seta_draws_the_unknown_first_and_keeps_them():
+    losses = torch.arange(100.0)
+    losses[::5] = NAN
+    kept = seta(losses, 0.5, 5, 0.6, 0, gen())
+    assert set(range(0, 100, 5)) <= set(kept.tolist())
+    assert len(seta(torch.full((10,), NAN), 0.3, 5, 0.6, 0, gen())) == 7
+    assert kept[~losses[kept].isnan()].max() < 65
+
+
+def test_seta_anneals_on_a_uniform_subset():
+    selector = SeTa(prune_ratio=0.3, anneal=0.25)
+    selector.max_epochs = 8
+    losses = torch.arange(100.0)
+    before, after = (selector.select(epoch, losses, gen()).indices for epoch in (5, 6))
+    assert len(after) == 70 > len(before)
+    assert not selector.trains_on_everything(7)
+
+
+# ---- static scores
+
+
+def observation(logits, targets, epoch, n=None):
+    n = len(targets) if n is None else n
+    losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+    return Observation(torch.arange(n), losses, logits, targets, epoch)
+
+
+def test_el2n_averages_over_the_measuring_epochs_alone():
+    el2n = EL2N(warmup_epochs=2)
+    store = ScoreStore(4, el2n.columns())
+    targets = torch.tensor([0, 1, 2, 0])
+    norms = []
+    for epoch in range(4):
+        logits = torch.randn(4, 3, generator=gen(epoch))
+        el2n.observe(observation(logits, targets, epoch), store)
+        p = np.exp(logits.double().numpy())
+        p /= p.sum(1, keepdims=True)
+        norms.append(np.sqrt(((p - np.eye(3)[targets]) ** 2).sum(1)))
+    assert np.allclose(store.column("score"), np.mean(norms[:2], 0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_grand_is_the_norm_of_the_last_layer_s_gradient(bias):
+    torch_state = torch.get_rng_state()
+    layer = torch.nn.Linear(6, 3, bias=bias)
+    torch.set_rng_state(torch_state)
+    features, targets = torch.randn(4, 6, generator=gen()), torch.tensor([0, 2, 1, 1])
+    logits = layer(features)
+    error = logits.detach().softmax(1) - torch.nn.functional.one_hot(targets, 3)
+    ours = last_layer_gradient_norm(error, features, bias)
+    for i in range(4):
+        layer.zero_grad()
+        torch.nn.functional.cross_entropy(layer(features[i : i + 1]), targets[i : i + 1]).backward()
+        squares = sum(float(p.grad.square().sum()) for p in layer.parameters())
+        assert math.isclose(ours[i], math.sqrt(squares), rel_tol=1e-4)
+
+
+def test_grand_lets_go_of_a_batch_s_features():
+    grand = GraNd(warmup_epochs=1)
+    layer = torch.nn.Linear(2, 3)
+    layer.register_forward_hook(grand._keep_input)
+    logits = layer(torch.randn(4, 2, generator=gen()))
+    seen = observation(logits.detach(), torch.tensor([0, 1, 2, 0]), epoch=0)
+    store = ScoreStore(4, grand.columns())
+    grand.observe(seen, store)
+    assert not store.column("score").isnan().any()
+    with pytest.raises(ValueError, match="4 samples"):  # not those of the batch before
+        grand.observe(seen, store)
+
+
+def test_forgetting_counts_from_right_to_wrong():
+    right = [  # rows are samples, columns epochs
+        [1, 0, 1, 0],  # forgotten twice
+        [0, 0, 1, 1],  # learnt late
+        [1, 1, 1, 0],  # forgotten once
+        [0, 0, 0, 0],  # never learnt
+    ]
+    forgetting = Forgetting(warmup_epochs=4, prune_ratio=0.5)
+    store = ScoreStore(4, forgetting.columns())
+    targets = torch.zeros(4, dtype=torch.int64)
+    for epoch in range(4):
+        is_right = torch.tensor(right)[:, epoch].float()
+        logits = torch.stack([is_right, 1 - is_right], 1)
+        forgetting.observe(observation(logits, targets, epoch), store)
+    assert store.column("score").tolist() == [2.0, 0.0, 1.0, 4.0]
+    assert forgetting.select(4, store.column("score"), gen()).indices.tolist() == [0, 3]
+
+
+def test_a_static_subset_is_the_same_each_time_ties_included():
+    forgetting = Forgetting(prune_ratio=0.5, scores=torch.zeros(40))
+    first, second = (forgetting.select(e, torch.zeros(40), gen(e)).indices for e in (0, 5))
+    assert torch.equal(first, second)
+    other = Forgetting(prune_ratio=0.5, scores=torch.zeros(40), seed=1)
+    assert not torch.equal(first, other.select(0, torch.zeros(40), gen()).indices)
+
+
+def test_scores_are_read_from_files_and_averaged(tmp_path):
+    frame = pd.DataFrame({"index": [2, 0, 1], "score": [3.0, 1.0, NAN]})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.assign(score=[5.0, 1.0, 7.0]).to_parquet(tmp_path / "b.parquet", index=False)
+    torch.save(torch.tensor([1.0, 7.0, 4.0]), tmp_path / "c.pt")
+    assert load_scores(tmp_path / "a.csv").nan_to_num(-1).tolist() == [1.0, -1.0, 3.0]
+    runs = [str(tmp_path / name) for name in ("a.csv", "b.parquet", "c.pt")]
+    assert load_scores(runs).tolist() == [1.0, 7.0, 4.0]
+    selector = EL2N(scores=runs, prune_ratio=0.6)
+    assert selector.warmup_epochs == 0 and selector.scores.tolist() == [1.0, 7.0, 4.0]
+    assert selector.select(0, torch.zeros(3), gen()).indices.tolist() == [1]
+
+
+def test_scores_that_do_not_fit_are_refused(tmp_path):
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    for source, said in [
+        (torch.zeros(2, 2), r"\(2, 2\)"),
+        ([torch.zeros(2), torch.zeros(3)], r"\[2, 3\]"),
+        (str(tmp_path / "other.csv"), "index"),
+        ("scores.json", "scores.json"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            EL2N(scores=source)
+    with pytest.raises(ValueError, match="4 scores, but the data set has 5"):
+        EL2N(scores=torch.zeros(4)).select(0, torch.zeros(5), gen())
+
+
+@pytest.mark.parametrize(("cls", "epochs"), [(EL2N, 0), (GraNd, 0), (Forgetting, 1)])
+def test_a_static_score_needs_epochs_to_be_measured_in(cls, epochs):
+    with pytest.raises(ValueError, match=f"warmup_epochs={epochs}"):
+        cls(warmup_epochs=epochs)
+
+
+@pytest.mark.parametrize("cls", [EL2N, GraNd, Forgetting])
+def test_a_static_score_without_logits_says_so(cls):
+    selector = cls()
+    seen = Observation(torch.arange(2), torch.rand(2, generator=gen()), None, None, 0)
+    with pytest.raises(ValueError, match=f"{cls.__name__} needs the logits"):
+        selector.observe(seen, ScoreStore(2, selector.columns()))

@@ -1,0 +1,95 @@
+"""Figures and files, against what was put into them."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from lightning_dataselect.report import export, figures
+from lightning_dataselect.report.gallery import gallery
+from lightning_dataselect.report.over_time import metric_over_time
+
+
+class Fitted:
+    """What a selector answers after a fit."""
+
+    scores = torch.tensor([1.0, float("nan"), 3.0, 2.0])
+    losses = torch.tensor([0.5, float("nan"), 0.25, 0.125])
+    selected = torch.tensor([0, 2])
+    weights = torch.tensor([2.0, 1.0])
+    history = [{"n_backward": 4, "n_total": 4}, {"n_backward": 2, "n_total": 4}]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_export_holds_every_sample_and_the_kept_ones_reload(tmp_path, suffix):
+    path = export.write_samples(Fitted(), tmp_path / f"samples.{suffix}")
+    assert export.read_kept(path).tolist() == [0, 2]
+    assert export.read_kept(path).dtype == torch.int64
+    read = export.pd.read_csv if suffix == "csv" else export.pd.read_parquet
+    frame = read(path)
+    np.testing.assert_array_equal(frame["score"], Fitted.scores.numpy())
+    np.testing.assert_array_equal(frame["loss"], Fitted.losses.numpy())
+    assert frame["weight"].tolist() == [2.0, 0.0, 1.0, 0.0]
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"let it end in .csv or .parquet"):
+        export.write_samples(Fitted(), tmp_path / "samples.json")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="has no column index and no column selected"):
+        export.read_kept(tmp_path / "other.csv")
+
+
+def test_bins_hold_every_finite_score():
+    scores = torch.cat([torch.randn(1000, generator=torch.Generator().manual_seed(0)), torch.tensor([torch.nan])])
+    found = figures.bin_scores(scores, bins=7)
+    counts, edges = np.histogram(scores[:1000].double().numpy(), bins=7)
+    assert found["counts"] == counts.tolist() and found["unmeasured"] == 1
+    np.testing.assert_allclose(found["edges"], edges)
+    assert sum(figures.bin_scores(torch.full((3,), torch.nan))["counts"]) == 0
+
+
+def test_plots_show_the_selectors_numbers():
+    axes = figures.plot_selector(Fitted(), "kept_share").axes[0]
+    assert axes.lines[0].get_ydata().tolist() == [1.0, 0.5]
+    panel = figures.plot_selector(Fitted(), "score_histogram").axes[0]
+    assert panel.patches[0].get_data().values.sum() == 3
+    assert "1 unmeasured" in panel.get_title()
+    with pytest.raises(ValueError, match=r"plot\('pie'\): the kinds are 'kept_share'"):
+        figures.plot_selector(Fitted(), "pie")
+
+
+def test_metric_over_time_ends_at_the_mean_and_draws_without_data():
+    curves = {"UCB": [[(1.0, 0.5), (2.0, 0.8)], [(3.0, 0.6), (4.0, 0.9)]]}
+    axes = metric_over_time(curves, {}, metric="acc", percent=True, maximize=True).axes[0]
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[2.0, 55.0], [3.0, 85.0]])
+    low, high = axes.get_ylim()
+    assert low < 80 and high > 90
+    empty = metric_over_time({}, {}, metric="acc", percent=False, maximize=False)
+    assert isinstance(empty, Figure)
+
+
+def test_the_data_map_tells_kept_from_dropped_and_leaves_out_the_unmeasured():
+    axes = figures.plot_selector(Fitted(), "data_map").axes[0]
+    kept, dropped = axes.collections
+    np.testing.assert_allclose(kept.get_offsets(), [[0.5, 1.0], [0.25, 3.0]])
+    np.testing.assert_allclose(dropped.get_offsets(), [[0.125, 2.0]])
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (1, 4, 5), (3, 4, 5), (4, 5, 3)])
+def test_the_gallery_shows_the_extremes(shape):
+    images = [(torch.arange(float(np.prod(shape))).reshape(shape), i) for i in range(4)]
+    found = gallery(images, Fitted.scores, n=2)
+    titles = [axes.get_title().split("\n")[0] for axes in found.axes]
+    assert titles == ["#2", "#3", "#0", "#3"]
+
+
+def test_the_gallery_refuses_what_is_no_image():
+    with pytest.raises(ValueError, match=r"shape \(7,\) is no image"):
+        gallery([torch.zeros(7)], torch.zeros(1))
+
+
+def test_no_two_of_many_series_look_alike():
+    looks = {tuple(figures.style(i).items()) for i in range(24)}
+    assert len(looks) == 24

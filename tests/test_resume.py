@@ -1,0 +1,161 @@
+"""A fit that goes on from any checkpoint is the fit that was never interrupted, bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import Hardest, Net, Seen, Shares, WeightedShares, fit, loader, same_weights
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from test_selector_lr import by_epoch, one_cycle
+from torch.utils.data import DataLoader, WeightedRandomSampler
+
+SHARES = (1.0, 0.5, 0.2, 0.9, 0.4)
+EPOCHS = 5
+
+
+def checkpoints(folder, *kinds):
+    makers = {
+        "step": {"every_n_train_steps": 1},
+        "validation": {"monitor": "val_loss"},
+        "epoch": {"save_on_train_epoch_end": True},
+    }
+    return [
+        ModelCheckpoint(folder / kind, save_top_k=-1, filename="{epoch}-{step}", **makers[kind]) for kind in kinds
+    ]
+
+
+def facts(selector, trainer, net):
+    """All that must be equal, bit for bit."""
+    records = [{k: v for k, v in r.items() if "seconds" not in k} for r in selector.history]
+    schedulers = [config.scheduler.last_epoch for config in trainer.lr_scheduler_configs]
+    tensors = [*net.state_dict().values(), selector.scores.nan_to_num(-1), selector.losses.nan_to_num(-1)]
+    return records, schedulers, trainer.global_step, [t.tolist() for t in tensors], selector.selected.tolist()
+
+
+def saved(folder):
+    return sorted(Path(folder).rglob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+
+
+def compare(tmp_path, make, *, kinds=("step", "validation", "epoch"), every=1, train=None, **flags):
+    """Run once with checkpoints, resume from each; returns how many were tried."""
+    train = train or loader
+    flags = {"max_epochs": EPOCHS, **flags}
+    selector, net = make(), Net(one_cycle)
+    seen = Seen(selector)
+    options = {"enable_checkpointing": True, **flags}
+    trainer, _ = fit(selector, net, train(), callbacks=[seen, *checkpoints(tmp_path, *kinds)], **options)
+    expected = facts(selector, trainer, net)
+    tried = saved(tmp_path)[::every]
+    for path in tried:
+        selector, net = make(), Net(one_cycle, seed=9)
+        again = Seen(selector)
+        trainer, _ = fit(selector, net, train(), callbacks=[again], ckpt_path=path, **flags)
+        assert facts(selector, trainer, net) == expected, path
+        assert again.batches == seen.batches[len(seen.batches) - len(again.batches) :], path
+    return len(tried)
+
+
+def test_from_every_step_validation_and_epoch(tmp_path):
+    assert compare(tmp_path, lambda: WeightedShares(*SHARES), val_check_interval=0.5) > 30
+
+
+@pytest.mark.parametrize("make", [lambda: Hardest(prune_ratio=0.6, every_n_epochs=2), lambda: Hardest(anneal=0.3)])
+def test_with_selections_that_depend_on_scores(tmp_path, make):
+    assert compare(tmp_path, make, every=3) > 10
+
+
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_in_the_middle_of_accumulated_gradients(tmp_path, accumulate):
+    assert compare(tmp_path, lambda: Shares(*SHARES), accumulate_grad_batches=accumulate, every=2) > 5
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_with_workers_that_read_ahead(tmp_path, persistent):
+    def train():
+        return loader(num_workers=2, persistent_workers=persistent)
+
+    assert compare(tmp_path, lambda: Shares(*SHARES), train=train, every=6) > 5
+
+
+def test_with_a_sampler_that_draws_at_random(tmp_path):
+    def train():
+        data = loader().dataset
+        return DataLoader(data, 10, sampler=WeightedRandomSampler(torch.arange(100.0), 100))
+
+    # the draws of an epoch come from the global random state, but those under way are in the checkpoint
+    selector, net = Shares(1.0), Net()
+    seen = Seen(selector)
+    fit(selector, net, train(), callbacks=[seen, *checkpoints(tmp_path, "step")], enable_checkpointing=True, max_epochs=1)
+    for path in saved(tmp_path)[:-1:3]:
+        selector, resumed = Shares(1.0), Net(seed=9)
+        again = Seen(selector)
+        fit(selector, resumed, train(), callbacks=[again], ckpt_path=path, max_epochs=1)
+        assert again.batches == seen.batches[-len(again.batches) :]
+        assert same_weights(net, resumed)
+
+
+@pytest.mark.parametrize("kind", ["step", "validation", "epoch"])
+def test_a_finished_fit_goes_on_with_more_epochs(tmp_path, kind):
+    def run(folder, path, max_epochs):
+        selector, net = Shares(*SHARES, lr_schedule="steps"), Net(by_epoch)
+        trainer, _ = fit(
+            selector, net, max_epochs=max_epochs, ckpt_path=path, callbacks=checkpoints(folder, kind),
+            enable_checkpointing=True,
+        )  # fmt: skip
+        return facts(selector, trainer, net)
+
+    expected = run(tmp_path / "whole", None, EPOCHS)
+    for epochs in (1, 2, 3):
+        folder = tmp_path / str(epochs)
+        run(folder, None, epochs)
+        assert run(tmp_path / f"more{epochs}", saved(folder)[-1], EPOCHS) == expected, epochs
+
+
+@pytest.mark.parametrize("fatal", [3, 12, 17])
+def test_from_a_checkpoint_that_an_error_left(tmp_path, fatal):
+    class Failing(Net):
+        fatal = -1
+
+        def training_step(self, batch, batch_idx):
+            if len(self.steps) == self.fatal:
+                raise ValueError("mine")
+            return super().training_step(batch, batch_idx)
+
+    def run(fatal=-1, path=None):
+        selector, net = Shares(*SHARES), Failing(one_cycle)
+        net.fatal = fatal
+        rescue = OnExceptionCheckpoint(tmp_path, filename="rescue")
+        trainer, _ = fit(
+            selector, net, callbacks=[rescue], ckpt_path=path, max_epochs=EPOCHS, enable_checkpointing=True
+        )
+        return facts(selector, trainer, net)
+
+    expected = run()
+    with pytest.raises(ValueError, match="mine"):
+        run(fatal)
+    assert run(path=tmp_path / "rescue.ckpt") == expected
+
+
+def test_an_interrupted_fit_may_be_resumed_more_than_once(tmp_path):
+    expected = None
+    for stops in ([], [4, 9, 13]):
+        path, net, selector = None, Net(one_cycle), Shares(*SHARES)
+        for stop in [*stops, 10**9]:
+            selector, net = Shares(*SHARES), Net(one_cycle)
+            keep = ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=1, enable_version_counter=False)
+
+            class Stop(Seen):
+                at = stop
+
+                def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+                    if trainer.global_step == self.at:
+                        trainer.save_checkpoint(tmp_path / "mine.ckpt")
+                        raise ValueError("stopped")
+
+            try:
+                trainer, _ = fit(selector, net, callbacks=[Stop(selector), keep], ckpt_path=path, max_epochs=EPOCHS,
+                                 enable_checkpointing=True)  # fmt: skip
+            except ValueError:
+                path = tmp_path / "mine.ckpt"
+        expected = expected or facts(selector, trainer, net)
+    assert facts(selector, trainer, net) == expected

@@ -1,0 +1,71 @@
+import csv
+
+import pytest
+import torch
+from helpers import Net, Shares, fit, loader, trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+KEYS = {"kept_share", "samples_saved", "select_seconds", "score_q10", "score_q50", "score_q90"}
+
+
+def logged(metrics):
+    return {key.removeprefix("dataselect/"): float(v) for key, v in metrics.items() if key.startswith("dataselect/")}
+
+
+def test_values_reach_the_trainers_metrics_and_progress_bar():
+    selector = Shares(1.0, 0.5, 0.2)
+    made, _ = fit(selector, max_epochs=3)
+    values = logged(made.callback_metrics)
+    assert values.keys() == KEYS
+    assert values["kept_share"] == pytest.approx(0.2) and values["samples_saved"] == 50 + 80
+    expected = selector.scores.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
+    assert [values[f"score_q{q}"] for q in (10, 50, 90)] == pytest.approx(expected)
+    assert values["select_seconds"] == pytest.approx(selector.history[-1]["select_seconds"])
+    assert logged(made.progress_bar_metrics) == {"kept_share": pytest.approx(0.2)}
+
+
+def test_a_logger_gets_one_row_an_epoch(tmp_path):
+    fit(Shares(1.0, 0.5), max_epochs=4, logger=CSVLogger(tmp_path), log_every_n_steps=1)
+    with open(next(tmp_path.rglob("metrics.csv"))) as file:
+        rows = [logged({k: v for k, v in row.items() if v}) for row in csv.DictReader(file)]
+    rows = [row for row in rows if row]
+    assert [row["kept_share"] for row in rows] == [1, 0.5, 1, 0.5]
+    assert [row["samples_saved"] for row in rows] == [0, 50, 50, 100]
+    assert all(row.keys() == KEYS for row in rows)
+
+
+def test_a_checkpoint_may_monitor_what_is_logged(tmp_path):
+    best = ModelCheckpoint(tmp_path, monitor="dataselect/kept_share", mode="min", save_on_train_epoch_end=True)
+    fit(Shares(1.0, 0.5, 0.2), callbacks=[best], enable_checkpointing=True, max_epochs=3)
+    assert best.best_model_score == pytest.approx(0.2)
+
+
+def test_barebones_logs_nothing():
+    selector, net = Shares(0.5), Net()
+    made = trainer(selector, logger=None, enable_checkpointing=None, enable_progress_bar=None,
+                   enable_model_summary=None, barebones=True, max_epochs=2)  # fmt: skip
+    made.fit(net, loader())
+    assert logged(made.callback_metrics) == {}
+    assert [r["n_backward"] for r in selector.history] == [50, 50]
+
+
+def test_history_counts_what_an_epoch_cost():
+    selector = Shares(1.0, 0.35)
+    fit(selector, train=loader(drop_last=True), max_epochs=2)
+    first, second = selector.history
+    assert (first["n_total"], first["n_selected"], first["n_forward"], first["n_backward"]) == (100, 100, 100, 100)
+    assert (second["n_selected"], second["n_forward"], second["n_backward"]) == (35, 30, 30)
+    assert all(r["seconds"] > 0 and 0 < r["select_seconds"] < 5 for r in selector.history)
+
+
+def test_validation_is_no_part_of_the_training_seconds():
+    import time
+
+    class Slow(Net):
+        def validation_step(self, batch, batch_idx):
+            time.sleep(0.5)
+
+    selector = Shares(0.5)
+    fit(selector, Slow(), val=loader(20, 20), max_epochs=1)
+    assert 0 < selector.history[0]["seconds"] < 0.4
