@@ -152,6 +152,13 @@ def planned_epochs(trainer: pl.Trainer) -> int | None:
     return None if epochs is None or epochs < 0 or math.isinf(epochs) else int(epochs)
 
 
+def resumes_within_epoch(trainer: pl.Trainer) -> bool:
+    """Whether the fit goes on from a checkpoint that was written before an epoch's last batch."""
+    loop = trainer.fit_loop
+    progress = loop.epoch_loop.batch_progress
+    return loop.restarting and progress.current.completed > 0 and not progress.is_last_batch
+
+
 def epochs_processed(trainer: pl.Trainer) -> int:
     """The 0-based epoch that the fit is about to train, after a resume in the middle of an epoch that epoch."""
     return int(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]

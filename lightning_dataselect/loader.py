@@ -195,6 +195,12 @@ def _index_source(loader: DataLoader[Any], world_size: int) -> tuple[Sampler[int
             " samples are selected. Derive it from torch.utils.data.BatchSampler and draw from `self.sampler`, or give"
             " the loader batch_size= and shuffle= in place of batch_sampler=."
         )
+    for part in (drawn, batch_sampler):
+        if not hasattr(part, "__len__"):
+            raise TypeError(
+                f"The train loader's {type(part).__name__} has no __len__, so the length of an epoch is unknown. Give"
+                " it a __len__."
+            )
     return drawn, batch_sampler  # type: ignore[return-value]
 
 

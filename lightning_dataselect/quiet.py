@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import random
-from collections.abc import Iterator
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -15,22 +18,30 @@ from torch import Tensor, nn
 from lightning_dataselect.bridge import shadow
 
 _LOG_METHODS = ("log", "log_dict")
-_STRUCTURE = {"_parameters", "_modules"}
+_STRUCTURE = nn.Module().__dict__.keys() - {"_buffers"}
 _LIBRARIES = ("torch.", "lightning.", "pytorch_lightning.", "lightning_fabric.", "builtins")
-
-
-_LARGE = 1 << 20
+_PLAIN = {int, float, bool, str, bytes, complex, type(None), torch.dtype, torch.device, torch.Size}
+_LARGE = 1 << 20  # entries: copying more in every step is only worth it for what the step writes to
+_LARGE_ARRAY = 1 << 26  # bytes
+_MANY = 1 << 12  # items: a container of more is no state of a step, but a table
+_DEPTH = 5
 
 
 class Quiet:
     """Lets a module run in eval mode and takes back every trace of it.
 
     Kept as they were: the train/eval mode of every submodule, BatchNorm statistics, attributes and buffers of the
-    user's own modules and of torchmetrics objects (counters, lists, states), the random state of torch, NumPy and
-    Python, and what is logged.
+    user's own modules and of torchmetrics objects (counters, lists, states, generators, also within containers and
+    plain objects), the random state of torch, NumPy and Python, and what is logged. Not seen: modules that are hidden
+    in plain lists, NumPy arrays of more than 64 MiB, the contents of containers of more than 4096 items, and writes
+    through ``tensor.data``.
 
     Args:
         module: whose ``training_step`` runs inside.
+
+    Raises:
+        RuntimeError: at the end of a ``with`` block in which the module wrote to its parameters, or, for the first
+            time, to another tensor too large to be copied each time.
 
     Example:
         >>> class Counting(pl.LightningModule):
@@ -47,7 +58,7 @@ class Quiet:
 
     def __init__(self, module: pl.LightningModule) -> None:
         self._module = module
-        self._still: set[int] = set()
+        self._still: dict[int, weakref.ref[Tensor]] = {}
 
     @contextmanager
     def __call__(self, *, grad: bool = False) -> Iterator[None]:
@@ -92,56 +103,126 @@ def _random_state(device: torch.device) -> Iterator[None]:
 
 
 class _Notes:
-    """The attributes of every module that is not torch's own, for eval mode keeps those still."""
+    """What a module holds that a step may write to; torch's own layers keep still in eval mode."""
 
-    def __init__(self, module: nn.Module, still: set[int]) -> None:
+    def __init__(self, module: nn.Module, still: dict[int, weakref.ref[Tensor]]) -> None:
         self._still = still
-        self._spaces: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._containers: list[tuple[Any, Any]] = []
-        self._tensors: dict[int, tuple[Tensor, int, Tensor | None]] = {}
-        for part in module.modules():
-            if type(part).__module__.startswith("torch.nn."):
-                continue
-            self._note(part.__dict__)
-            for value in list(part.__dict__.values()):
-                if hasattr(value, "__dict__") and not _from_library(value):
-                    self._note(value.__dict__)
-
-    def _note(self, space: dict[str, Any]) -> None:
-        noted = {name: value for name, value in space.items() if name not in _STRUCTURE}
-        self._spaces.append((space, noted))
-        for value in noted.values():
-            self._note_content(value)
-
-    def _note_content(self, value: Any) -> None:
-        if isinstance(value, Tensor):
-            if id(value) not in self._tensors:
-                skipped = id(value) in self._still
-                self._tensors[id(value)] = (value, value._version, None if skipped else value.detach().clone())
-        elif type(value) in (list, dict, set):
-            self._containers.append((value, value.copy()))
-            for item in value.values() if isinstance(value, dict) else value:
-                if isinstance(item, Tensor):
-                    self._note_content(item)
+        self._known: set[int] = set()
+        self._undo: list[Callable[[], object]] = []
+        self._tensors: list[tuple[str, Tensor, int, Tensor | None]] = []
+        for name, parameter in module.named_parameters():
+            self._known.add(id(parameter))
+            self._tensors.append((name, parameter, parameter._version, None))
+        for name, part in module.named_modules():
+            if not type(part).__module__.startswith("torch.nn."):
+                self._note_space(part.__dict__, name, 0)
 
     def restore(self) -> None:
-        for space, noted in self._spaces:
-            for name in space.keys() - noted.keys() - _STRUCTURE:
-                del space[name]
-            for name, value in noted.items():
-                if space.get(name) is not value:
-                    space[name] = value
-        for container, content in self._containers:
-            container.clear()
-            container.extend(content) if isinstance(container, list) else container.update(content)
+        for undo in self._undo:
+            undo()
         with torch.no_grad():
-            for tensor, version, value in self._tensors.values():
-                if tensor._version == version:
-                    if tensor.numel() > _LARGE:
-                        # copying what the step only reads, say a data set held as a tensor, would cost every step
-                        self._still.add(id(tensor))
-                elif value is not None:
-                    tensor.copy_(value)
+            written = [note[0] for note in self._tensors if not self._restore_tensor(*note[1:])]
+        if written:
+            raise RuntimeError(
+                f"Scoring a batch without training on it wrote to {written[0].replace('_buffers.', '')!r}"
+                + (f" and {len(written) - 1} more" if len(written) > 1 else "")
+                + ", which cannot be taken back: training_step changes parameters, or a large tensor now and then. Let"
+                " it do so only `if self.training`, as scoring runs in eval mode."
+            )
+
+    def _restore_tensor(self, tensor: Tensor, version: int, value: Tensor | None) -> bool:
+        if tensor._version == version:
+            if value is not None and tensor.numel() > _LARGE:
+                # copying what the step only reads, say a data set held as a tensor, would cost every step
+                self._still[id(tensor)] = weakref.ref(tensor)
+            return True
+        if value is None:
+            return False
+        tensor.copy_(value)
+        return True
+
+    def _note(self, value: Any, name: str, depth: int) -> None:
+        if type(value) in _PLAIN or depth > _DEPTH or id(value) in self._known:
+            return
+        self._known.add(id(value))
+        if isinstance(value, Tensor):
+            self._note_tensor(value, name)
+        elif isinstance(value, np.ndarray):
+            self._note_array(value)
+        elif isinstance(value, list | dict | set | deque | tuple):
+            self._note_container(value, name, depth)
+        elif (random_state := _random_state_of(value)) is not None:
+            self._undo.append(random_state)
+        elif hasattr(value, "__dict__") and not _from_library(value):
+            self._note_space(value.__dict__, name, depth)
+
+    def _note_space(self, space: dict[str, Any], name: str, depth: int) -> None:
+        noted = {key: value for key, value in space.items() if key not in _STRUCTURE}
+        self._undo.append(lambda: _restore_space(space, noted))
+        for key, value in noted.items():
+            self._note(value, f"{name}.{key}".removeprefix("."), depth + 1)
+
+    def _note_tensor(self, tensor: Tensor, name: str) -> None:
+        if tensor.is_inference():
+            return  # cannot be written to
+        reference = self._still.get(id(tensor))
+        is_still = reference is not None and reference() is tensor
+        self._tensors.append((name, tensor, tensor._version, None if is_still else tensor.detach().clone()))
+
+    def _note_array(self, array: np.ndarray[Any, Any]) -> None:
+        if array.nbytes <= _LARGE_ARRAY and array.flags.writeable:
+            value = array.copy()
+            self._undo.append(lambda: np.copyto(array, value))
+
+    def _note_container(self, container: Any, name: str, depth: int) -> None:
+        if not isinstance(container, tuple):
+            content = container.copy()
+            self._undo.append(lambda: _restore_container(container, content))
+        if len(container) > _MANY:
+            return
+        if isinstance(container, dict):
+            for key, item in container.items():
+                self._note(item, f"{name}.{key}", depth + 1)
+        else:
+            for item in container:
+                self._note(item, name, depth + 1)
+
+
+def _restore_space(space: dict[str, Any], noted: dict[str, Any]) -> None:
+    for name in space.keys() - noted.keys() - _STRUCTURE:
+        del space[name]
+    for name, value in noted.items():
+        if space.get(name) is not value:
+            space[name] = value
+
+
+def _restore_container(container: Any, content: Any) -> None:
+    if len(container) == len(content) and all(map(operator.is_, _items(container), _items(content))):
+        return
+    container.clear()
+    container.extend(content) if isinstance(container, list | deque) else container.update(content)
+
+
+def _items(container: Any) -> Iterable[Any]:
+    return (part for pair in container.items() for part in pair) if isinstance(container, dict) else container
+
+
+def _random_state_of(value: Any) -> Callable[[], object] | None:
+    """How to take back what is drawn from a generator, or None if ``value`` is none."""
+    state: Any
+    if isinstance(value, torch.Generator):
+        state = value.get_state()
+        return lambda: value.set_state(state)
+    if isinstance(value, np.random.Generator):
+        state = value.bit_generator.state
+        return lambda: setattr(value.bit_generator, "state", state)
+    if isinstance(value, np.random.RandomState):
+        state = value.get_state()
+        return lambda: value.set_state(state)
+    if isinstance(value, random.Random):
+        state = value.getstate()
+        return lambda: value.setstate(state)
+    return None
 
 
 def _from_library(value: object) -> bool:

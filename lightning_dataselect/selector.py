@@ -116,7 +116,7 @@ class DataSelector(pl.Callback):
         self._n_batches = 0
         self._unpruned: UnprunedFit | None = None  # None: schedules are left alone
         self._frequencies: list[int | None] = []
-        self._length_is_due = False
+        self._length_is_due = self._warned_of_losses = False
         self._members: Tensor | None = None  # the samples that select() is choosing among; None: all
         self._rank = 0
         self.rescoring = False
@@ -359,6 +359,12 @@ class DataSelector(pl.Callback):
                 "training_step(dataloader_iter) fetches its own batches, so"
                 f" {type(self).__name__} cannot tell which samples they hold. Let training_step"
                 " take `batch`, or remove the callback."
+            )
+        if bridge.resumes_within_epoch(trainer) and not (self.state.batches_done or self.history):
+            raise ValueError(
+                "The checkpoint was written in the middle of an epoch by a fit without a selector, so"
+                f" {type(self).__name__} cannot know which samples that epoch has left. Resume from a checkpoint at the"
+                " end of an epoch, or load the weights alone into a new fit."
             )
         self.store.to(pl_module.device)
         self._measure_length(trainer)
@@ -653,7 +659,8 @@ class DataSelector(pl.Callback):
     def _close_epoch(self, trainer: pl.Trainer) -> None:
         self.store.merge()
         self._sum_counts()
-        if bad := self._count_non_finite():
+        if not self._warned_of_losses and (bad := self._count_non_finite()):
+            self._warned_of_losses = True
             rank_zero_warn(
                 f"The losses of {bad} samples of epoch {self.state.plan.epoch} were NaN or infinite. Training goes on as"
                 f" it would without {type(self).__name__}; such samples count as never measured and are kept."

@@ -66,15 +66,20 @@ class StepReader:
             return output, _finite(Reading(losses.detach().float()))
         if self.blind:
             return step(), None
+        returned: list[Any] = []
+
+        def kept() -> Any:
+            returned.append(step())
+            return returned[-1]
+
         try:
-            output, captured = self.capture.run(step, indices.numel(), weights)
+            output, captured = self.capture.run(kept, indices.numel(), weights)
         except CaptureError as error:
-            if self._required or error.output is None:
+            if not returned:
                 raise
-            rank_zero_warn(f"{self._method} goes on without per-sample losses. {error}")
-            self.blind = True
-            return error.output, None
-        return output, _finite(_reading(captured))
+            self._go_blind(error)
+            return returned[0], None
+        return output, None if self.blind else _finite(_reading(captured))
 
     def score(self, step: Callable[[], Any], indices: Tensor, known: Tensor) -> Reading:
         """What the samples lose in ``step``, without a graph, but for the first look at a step."""
@@ -87,7 +92,20 @@ class StepReader:
 
     def root(self, loss: Tensor) -> Tensor:
         """Take a loss that a step back-propagates itself; give back what to back-propagate."""
-        return loss if self.blind or self._source != "auto" else self.capture.root(loss)
+        if self.blind or self._source != "auto":
+            return loss
+        try:
+            return self.capture.root(loss)
+        except CaptureError as error:
+            self._go_blind(error)
+            return loss
+
+    def _go_blind(self, error: CaptureError) -> None:
+        if self._required:
+            raise error
+        if not self.blind:
+            rank_zero_warn(f"{self._method} goes on without per-sample losses. {error}")
+        self.blind = True
 
 
 def _reading(captured: Captured) -> Reading:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import lightning as L
 import torch
 import torch.nn.functional as F
-from lightning_dataselect.selection import Selection
-from lightning_dataselect.selector import DataSelector
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_dataselect.selection import Selection
+from lightning_dataselect.selector import DataSelector
 
 N = 100
 

@@ -28,7 +28,7 @@ class Regressor(Net):
         super().__init__(**options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)
-            self.head = nn.Linear(8, width)
+            self.net = self.head = nn.Linear(8, width)
         self.by_hand = by_hand
 
     def training_step(self, batch, batch_idx):
@@ -51,9 +51,10 @@ class Tokens(Net):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2)
             self.embedding, self.head = nn.Embedding(VOCABULARY, 6), nn.Linear(6, VOCABULARY)
+            self.net = nn.Sequential(self.embedding, self.head)
 
     def forward(self, tokens):
-        return self.head(self.embedding(tokens))
+        return self.net(tokens)
 
     def training_step(self, batch, batch_idx):
         tokens, targets = batch

@@ -5,6 +5,8 @@ import time
 
 import pytest
 import torch
+from torch import nn
+
 from lightning_dataselect.assistant import (
     CONVENTIONS,
     Assistant,
@@ -15,7 +17,6 @@ from lightning_dataselect.assistant import (
     Waiting,
 )
 from lightning_dataselect.assistant.ahead import look_ahead
-from torch import nn
 
 INPUTS = SampleInputs(torch.ones(2, 3), None)
 

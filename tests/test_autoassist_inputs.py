@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from lightning_dataselect.assistant import InputReader
 from torch import Tensor
+
+from lightning_dataselect.assistant import InputReader
 
 B = 4
 IMAGES, BYTES, TABLE = torch.rand(B, 3, 8, 8), torch.zeros(B, 8, 8, dtype=torch.uint8), torch.rand(B, 5)
@@ -54,7 +55,9 @@ def test_a_function_of_ones_own():
     assert reader.kind == "tabular" and torch.equal(reader.read(batch).x, batch["signal"].T)
 
 
-@pytest.mark.parametrize("batch", [(LABELS, LABELS), {"text": ["a"] * B}, torch.rand(B + 1, 3), (IDS[0], torch.ones(1))])
+@pytest.mark.parametrize(
+    "batch", [(LABELS, LABELS), {"text": ["a"] * B}, torch.rand(B + 1, 3), (IDS[0], torch.ones(1))]
+)
 def test_nothing_to_look_at(batch):
     with pytest.raises(TypeError, match=f"of {B} samples.*`inputs=`"):
         InputReader(batch, B)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lightning_dataselect.assistant import CONVENTIONS, Assistant, Record, SampleInputs, default_network
 from lightning_dataselect.assistant.rules import LastEpochMean, RecentMean, acceptance, accepted
 

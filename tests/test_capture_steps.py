@@ -465,3 +465,17 @@ def test_score_needs_a_run_and_the_same_terms(s: SimpleNamespace) -> None:
 def test_weights_of_another_length_are_refused(s: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match=rf"\({B - 1},\).*{B} samples"):
         LossCapture().run(lambda: by_method(s), B, torch.ones(B - 1))
+
+
+def test_normalising_the_batch_at_the_end_is_not_contrastive(s: SimpleNamespace) -> None:
+    model = nn.Sequential(nn.Linear(D, C), nn.BatchNorm1d(C, affine=False))
+    check(lambda: F.cross_entropy(model(s.x), s.y), each(model(s.x), s.y), model)
+
+
+def test_a_missed_step_leaves_the_factors_for_scoring(s: SimpleNamespace) -> None:
+    capture = LossCapture()
+    capture.run(lambda: by_method(s), B)
+    _, missed = capture.run(lambda: by_function(s), B)
+    assert missed.losses.isnan().all()
+    own = (s.model(s.x) - s.z).pow(2).mean(1).detach()
+    torch.testing.assert_close(capture.score(lambda: by_method(s), B).losses, own)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 
@@ -68,13 +69,8 @@ def test_everything_is_written_and_counted(compare, tmp_path, capsys):
 
 def test_a_run_is_the_same_run_again_and_leaves_nothing_behind(compare, tmp_path):
     def state():
-        seeded = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
-        return (
-            torch.get_rng_state().tolist(),
-            np.random.get_state()[1].tolist(),
-            seeded,
-            signal.getsignal(signal.SIGINT),
-        )
+        random_states = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+        return random_states, {**os.environ, "PYTEST_CURRENT_TEST": ""}, signal.getsignal(signal.SIGINT)
 
     before = state()
     assert compare("full,random", seeds="1") == 0
@@ -106,7 +102,9 @@ def test_ctrl_c_keeps_and_reports_the_finished_runs(compare, tmp_path, capsys):
     flag = tmp_path / "interrupt"
     flag.touch()
     methods = f"full,compare_helpers.Interrupted(at_seed=1, while_exists={str(flag)!r}),short"
+    handler = signal.getsignal(signal.SIGINT)
     assert compare(methods) == 130
+    assert signal.getsignal(signal.SIGINT) is handler
     said = capsys.readouterr().out
     assert "4 finished runs are kept" in said
     assert [(run["method"].split("(")[0], run["seed"]) for run in results(tmp_path)["runs"]] == [

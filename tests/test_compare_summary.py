@@ -68,7 +68,7 @@ def test_differences_are_paired_by_seed():
     assert [r.label for r in summary.rows] == ["full", "short, 5 epochs", "UCB"]
 
 
-@pytest.mark.parametrize(("n_backward", "epochs"), [(449, 4), (451, 5), (10, 1), (1000, 10)])
+@pytest.mark.parametrize(("n_backward", "epochs"), [(449, 4), (450, 5), (451, 5), (10, 1), (1000, 10)])
 def test_short_has_the_epochs_that_the_measured_samples_come_to(n_backward, epochs):
     outcome = Outcome(EPOCHS, [record("full", 0, 0.9), pruned("UCB", 0, 0.9, n_backward)])
     assert outcome.short_epochs(outcome.runs[1]) == epochs
@@ -114,6 +114,16 @@ def test_luck_in_one_methods_spread_does_not_make_it_better():
     noisy = [pruned("InfoBatch", seed, value) for seed, value in enumerate([0.85, 0.90, 0.95])]
     both = Outcome(EPOCHS, lucky.runs + noisy)
     sentence = summarise(both, settings("full,short,UCB,InfoBatch")).sentence
+    assert "none of the 2 methods is measurably better" in sentence
+
+
+def test_trying_more_methods_makes_chance_wins_no_likelier():
+    short = [0.90, 0.91, 0.92]
+    # 3.1 standard errors: past the 2.8 of one method, short of the 3.5 that one of two needs
+    outcome = outcome_of([0.9] * 3, short, [a + d for a, d in zip(short, (0.008, 0.018, 0.028), strict=True)])
+    other = [a + d for a, d in zip(short, (-0.01, 0.0, 0.01), strict=True)]
+    outcome.runs += [pruned("InfoBatch", seed, value) for seed, value in enumerate(other)]
+    sentence = summarise(outcome, settings("full,short,UCB,InfoBatch")).sentence
     assert "none of the 2 methods is measurably better" in sentence
 
 

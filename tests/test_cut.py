@@ -7,8 +7,9 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 import torch
-from lightning_dataselect.cut import cut_batch
 from torch.nn.utils.rnn import pack_sequence
+
+from lightning_dataselect.cut import cut_batch
 
 B = 4
 KEPT = torch.tensor([3, 1])

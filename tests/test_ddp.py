@@ -1,118 +1,160 @@
 """Several processes select alike, share an epoch evenly, and end with the scores of one."""
 
-import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
+from helpers import Hardest, Net, Seen, Shares, dataset, fit, loader
+from lightning.pytorch.callbacks import ModelCheckpoint
+from ranks import free_port, on_ranks
+from test_selector_lr import one_cycle
+from torch.utils.data import DataLoader, WeightedRandomSampler
 
 N, EPOCHS = 100, 4
-SCRIPT = Path(__file__).with_name("ddp_fit.py")
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
+class Chosen(L.Callback):
+    """Writes down the selection of each epoch."""
+
+    def __init__(self, selector):
+        self.selector, self.by_epoch = selector, []
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.by_epoch.append(self.selector.selected.tolist())
 
 
-def launch(folder, world, **config):
-    """Run the script on ``world`` ranks and return what each has written."""
-    folder.mkdir(exist_ok=True)
-    path = folder / "config.json"
-    path.write_text(json.dumps({"selector": "hardest", "world": world, "folder": str(folder), **config}))
-    ranks = {"LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "RANK"}
-    clean = {k: v for k, v in os.environ.items() if k not in ranks and not k.startswith("PYTEST")}
-    env = {**clean, "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, SCRIPT, path], env=env, capture_output=True, text=True, timeout=110)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(folder / f"rank{r}.pt", weights_only=False) for r in range(world)]
+def run(selector, batch_size, train=None, steps=None, **flags):
+    net, seen, chosen = Net(one_cycle), Seen(selector), Chosen(selector)
+    keep = [ModelCheckpoint(steps, every_n_train_steps=1, save_top_k=-1, filename="{step}")] if steps else []
+    trainer, _ = fit(
+        selector,
+        net,
+        train or loader(batch_size=batch_size),
+        callbacks=[seen, chosen, *keep],
+        enable_checkpointing=bool(keep),
+        **{"max_epochs": EPOCHS, **flags},
+    )
+    return {
+        "scores": selector.scores,
+        "losses": selector.losses,
+        "chosen": chosen.by_epoch,
+        "batches": seen.batches,
+        "sizes": [(s.epoch, s.size) for s in net.steps],
+        "validated": net.validated,
+        "backward": [r["n_backward"] for r in selector.history],
+        "weights": list(net.state_dict().values()),
+        "ends": (trainer.global_step, trainer.lr_scheduler_configs[0].scheduler.last_epoch),
+    }
+
+
+def hardest(**options):
+    return run(Hardest(prune_ratio=0.37), **options)
+
+
+def shares(**options):
+    return run(Shares(1.0, 0.6, 0.2), **options)
+
+
+def weighted(**options):
+    sampler = WeightedRandomSampler(torch.arange(100.0), 100)
+    return run(Shares(1.0, 0.5), train=DataLoader(dataset(), 10, sampler=sampler), batch_size=10, **options)
 
 
 def own(rank, epoch):
     return [i for e, batch in rank["batches"] if e == epoch for i in batch if i < N]
 
 
-def check_shares(ranks, batch_size):
+def equal(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_select_alike_and_share_each_epoch_evenly(tmp_path, world):
+    batch_size = 20 // world
+    ranks = on_ranks(hardest, world, tmp_path, batch_size=batch_size)
     first = ranks[0]
+    assert [len(chosen) for chosen in first["chosen"]] == [100, 63, 63, 63]
     for rank in ranks:
-        assert rank["chosen"] == first["chosen"]
-        assert torch.equal(rank["scores"], first["scores"]) and torch.equal(rank["losses"], first["losses"])
-        assert [h["n_backward"] for h in rank["history"]] == [h["n_backward"] for h in first["history"]]
-        assert all(torch.equal(rank["weights"][k], v) for k, v in first["weights"].items())
+        assert rank["chosen"] == first["chosen"] and rank["backward"] == first["backward"]
+        assert equal(
+            (rank["scores"], rank["losses"], *rank["weights"]), (first["scores"], first["losses"], *first["weights"])
+        )
     for epoch, chosen in enumerate(first["chosen"]):
-        drawn = sum((own(rank, epoch) for rank in ranks), [])
-        assert sorted(drawn) == chosen, "each selected sample once, padding apart"
-        per_rank = -(-len(chosen) // len(ranks))
+        assert sorted(sum((own(rank, epoch) for rank in ranks), [])) == chosen, "once each, padding apart"
+        per_rank = -(-len(chosen) // world)
         for rank in ranks:
             sizes = [size for e, size in rank["sizes"] if e == epoch]
             assert len(sizes) == -(-per_rank // batch_size) and sum(sizes) == per_rank
-        assert first["history"][epoch]["n_backward"] == per_rank * len(ranks)
+        assert first["backward"][epoch] == per_rank * world
     assert len(first["validated"]) == EPOCHS
 
 
-@pytest.fixture(scope="module")
-def one_rank(tmp_path_factory):
-    return launch(tmp_path_factory.mktemp("one"), 1, batch_size=20)[0]
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
-def test_ranks_agree_and_match_one_rank(tmp_path, one_rank, world):
-    # 63 samples on 2 or 4 ranks leave padding; the global batch of 20 is the same
-    ranks = launch(tmp_path, world, batch_size=20 // world)
-    check_shares(ranks, 20 // world)
-    assert ranks[0]["calls"] == one_rank["calls"]
-    full = ranks[0]["chosen"][0]
-    assert full == one_rank["chosen"][0] == list(range(N))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("world", [2, 4])
-def test_merged_scores_are_those_of_one_rank(tmp_path, one_rank, world):
-    # 60 of 100 and batches of 20: no padding, so that both train on the same batches
-    flags = {"flags": {"max_epochs": 2}, "selector": "shares"}
-    (alone,) = launch(tmp_path / "alone", 1, batch_size=20, **flags)
-    ranks = launch(tmp_path / "ranks", world, batch_size=20 // world, **flags)
-    assert ranks[0]["chosen"] == alone["chosen"]
+def test_merged_scores_are_those_of_one_rank(tmp_path, world):
+    # 60 and 20 of 100 in batches of 20 leave no padding, so that all train on the same global batches
+    (alone,) = on_ranks(shares, 1, tmp_path / "alone", batch_size=20)
+    ranks = on_ranks(shares, world, tmp_path / "ranks", batch_size=20 // world)
     for rank in ranks:
+        assert (rank["chosen"], rank["ends"]) == (alone["chosen"], alone["ends"])
         torch.testing.assert_close(rank["scores"], alone["scores"], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(rank["losses"], alone["losses"], rtol=1e-4, atol=1e-5)
     assert not alone["scores"].isnan().any()
 
 
-@pytest.mark.slow
 def test_resumes_in_the_middle_of_an_epoch(tmp_path):
-    whole = launch(tmp_path / "whole", 2, batch_size=10, save=True)
+    whole = on_ranks(hardest, 2, tmp_path / "whole", batch_size=10, steps=tmp_path / "steps")
     assert len(whole[0]["sizes"]) == 5 + 3 * 4
     for step in (3, 5, 8):
-        (path,) = (tmp_path / "whole" / "steps").glob(f"step={step}.ckpt")
-        resumed = launch(tmp_path / f"from{step}", 2, batch_size=10, ckpt_path=str(path))
+        path = tmp_path / "steps" / f"step={step}.ckpt"
+        resumed = on_ranks(hardest, 2, tmp_path / str(step), batch_size=10, ckpt_path=path)
         for again, before in zip(resumed, whole, strict=True):
             assert again["batches"] == before["batches"][step:]
-            assert torch.equal(again["scores"], before["scores"])
-            assert torch.equal(again["losses"], before["losses"])
-            assert all(torch.equal(again["weights"][k], v) for k, v in before["weights"].items())
-            assert (again["steps"], again["calls"]) == (before["steps"], before["calls"])
+            assert equal((again["scores"], again["losses"]), (before["scores"], before["losses"]))
+            assert equal(again["weights"], before["weights"])
+            assert again["ends"] == before["ends"]
 
 
-@pytest.mark.slow
 def test_a_random_sampler_of_ones_own_is_drawn_alike_on_every_rank(tmp_path):
-    ranks = launch(tmp_path, 2, batch_size=10, weighted=True, selector="shares")
+    ranks = on_ranks(weighted, 2, tmp_path)
     for epoch in range(EPOCHS):
-        halves = [own(rank, epoch) for rank in ranks]
-        assert abs(len(halves[0]) - len(halves[1])) <= 1
-        assert set(sum(halves, [])) <= set(ranks[0]["chosen"][epoch])
-    assert halves[0] != halves[1]
+        counts = [len([i for e, batch in rank["batches"] if e == epoch for i in batch]) for rank in ranks]
+        assert counts[0] == counts[1]
+        assert set(sum((own(rank, epoch) for rank in ranks), [])) <= set(ranks[0]["chosen"][epoch])
+    # the ranks' global random states differ, so only one drawing that is shared gives the same positions
+    assert ranks[0]["ends"] == ranks[1]["ends"] and equal(ranks[0]["weights"], ranks[1]["weights"])
 
 
-@pytest.mark.slow
 def test_sharding_may_be_turned_off(tmp_path):
-    ranks = launch(tmp_path, 2, batch_size=10, flags={"use_distributed_sampler": False})
+    ranks = on_ranks(hardest, 2, tmp_path, batch_size=10, use_distributed_sampler=False)
     assert ranks[0]["chosen"] == ranks[1]["chosen"]
     for rank in ranks:
         assert [sorted(own(rank, e)) for e in range(EPOCHS)] == rank["chosen"]
+
+
+SCRIPT = """
+import sys
+import torch
+from helpers import Hardest, fit, loader
+
+selector = Hardest(prune_ratio=0.4)
+trainer, net = fit(selector, train=loader(batch_size=10), strategy="ddp", devices=2, max_epochs=2)
+torch.save([selector.scores, selector.selected], f"{sys.argv[1]}/rank{trainer.global_rank}.pt")
+"""
+
+
+@pytest.mark.slow
+def test_a_script_that_lightning_starts_itself(tmp_path):
+    (tmp_path / "train.py").write_text(SCRIPT)
+    launched = {"LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR"}
+    paths = os.pathsep.join([str(Path(__file__).parent), os.getcwd()])
+    env = {k: v for k, v in os.environ.items() if k not in launched and not k.startswith("PYTEST")}
+    env |= {"MASTER_PORT": free_port(), "PYTHONPATH": paths}
+    command = [sys.executable, tmp_path / "train.py", tmp_path]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"rank{r}.pt") for r in range(2))
+    assert equal(first, second) and first[1].numel() == 60

@@ -3,8 +3,6 @@ import os
 import pytest
 import torch
 from helpers import N, Net, Shares, dataset, fit, loader
-from lightning_dataselect.loader import prepare
-from lightning_dataselect.sampler import EpochPlan
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -13,6 +11,9 @@ from torch.utils.data import (
     Sampler,
     WeightedRandomSampler,
 )
+
+from lightning_dataselect.loader import prepare
+from lightning_dataselect.sampler import EpochPlan
 
 
 def collate(samples):

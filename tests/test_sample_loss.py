@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import Hardest, Net, WeightedShares, dataset, fit, loader
+
 from lightning_dataselect.sample_loss import read_sample_loss, reweighted
 
 NOTHING = torch.full((3,), torch.nan)

@@ -2,8 +2,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightning_dataselect.sampler import EpochPlan, RecordingBatchSampler, SelectionSampler
 from torch.utils.data import BatchSampler
+
+from lightning_dataselect.sampler import EpochPlan, RecordingBatchSampler, SelectionSampler
 
 
 def shards(n, kept, ranks, *, shuffle=True, epoch=1, seed=0):

@@ -2,6 +2,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
 from lightning_dataselect.scores import ScoreStore
 
 

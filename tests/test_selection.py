@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from lightning_dataselect.selection import Selection, check_selection
 
 

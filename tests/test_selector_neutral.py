@@ -25,7 +25,9 @@ def test_nothing_pruned_gives_the_weights_of_no_callback(accumulate):
         torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("selector", [Hardest(prune_ratio=0), Shares(0.5), Hardest(prune_ratio=0.3)], ids=["nothing", "half", "hardest"])
+@pytest.mark.parametrize(
+    "selector", [Hardest(prune_ratio=0), Shares(0.5), Hardest(prune_ratio=0.3)], ids=["nothing", "half", "hardest"]
+)
 def test_the_global_random_state_is_untouched(selector):
     states = []
     for chosen in (None, selector):
@@ -173,5 +175,3 @@ def test_a_new_trainer_begins_anew():
     fit(selector, max_epochs=3)
     fit(selector, train=loader(40), max_epochs=1)
     assert [r["n_total"] for r in selector.history] == [40] and selector.scores.shape == (40,)
-
-

@@ -370,7 +370,7 @@ def test_an_output_module_that_returns_no_tensor_by_sample():
             self.odd(self.returned)
             return super().training_step(batch, batch_idx)
 
-    with pytest.raises(ValueError, match="outputs='odd' returns a tuple: name a submodule that returns one tensor"):
+    with pytest.raises(ValueError, match="outputs='odd' returned tuple for 10 samples: name a submodule that returns"):
         fit(SwiftLearn(outputs="odd"), Odd((1, 2)), max_epochs=1)
     with pytest.raises(ValueError, match=r"shape \(7, 2\) for 10 samples"):
         fit(SwiftLearn(outputs="odd"), Odd(torch.zeros(7, 2)), max_epochs=1)

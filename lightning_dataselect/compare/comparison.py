@@ -1,5 +1,6 @@
 """Methods x seeds on one task, each pruned run beside full data for as many samples."""
 
+import math
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -78,9 +79,12 @@ class Outcome:
         return None
 
     def short_epochs(self, pruned: RunRecord) -> int:
-        """Full epochs that send as many samples backward as `pruned` did, rounded, at least 1."""
+        """Full epochs that send as many samples backward as `pruned` did, rounded, at least 1.
+
+        A half goes up: where neither is nearer, a method is held against the stronger run.
+        """
         full = self.find(FULL, pruned.seed)
-        return max(1, round(pruned.n_backward / (full or pruned).n_total))
+        return max(1, math.floor(pruned.n_backward / (full or pruned).n_total + 0.5))
 
     def short_for(self, pruned: RunRecord) -> RunRecord | None:
         """The run on full data that `pruned` is held against, if it has finished."""

@@ -220,11 +220,7 @@ class AutoAssist(DataSelector):
         seen, record = self._seen, self._record
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if seen is not None and record is not None and self._desk is not None:
-            losses = seen.losses.to("cpu", non_blocking=True)
-            ready = torch.cuda.Event() if seen.losses.is_cuda else None
-            if ready is not None:
-                ready.record()
-            self._desk.report(record(losses=losses, ready=ready))
+            self._desk.report(record(**_on_the_way(seen.losses)))
         self._record = None
 
     # ---- state ---------------------------------------------------------------------------------------------------
@@ -314,3 +310,12 @@ class AutoAssist(DataSelector):
         if not isinstance(made, nn.Module):
             raise TypeError(f"assistant= made a {type(made).__name__} from (x, labels): return a torch.nn.Module.")
         return made
+
+
+def _on_the_way(losses: Tensor) -> dict[str, Any]:
+    """The losses on the CPU, and the event after which they are there: nobody waits for the GPU here."""
+    if not losses.is_cuda:
+        return {"losses": losses.cpu(), "ready": None}
+    copied, ready = losses.to("cpu", non_blocking=True), torch.cuda.Event()
+    ready.record()
+    return {"losses": copied, "ready": ready}

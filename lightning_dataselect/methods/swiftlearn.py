@@ -18,14 +18,13 @@ paper's: the change of a sample's outputs ``z_i`` (logits, or a regressor's pred
 nothing, so that changes of kept and of dropped samples span the same time.
 """
 
-import itertools
 import math
 from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_dataselect.capture import Outputs
 from lightning_dataselect.methods.facts import MethodFacts
@@ -34,6 +33,7 @@ from lightning_dataselect.sampling import keep_count, top_k, weighted_subset
 from lightning_dataselect.scores import ScoreStore
 from lightning_dataselect.selection import Observation, Selection
 from lightning_dataselect.selector import DataSelector
+from lightning_dataselect.submodule_outputs import SubmoduleOutputs
 from lightning_dataselect.validation import check_choice, check_count
 
 _LARGEST_LOGIT = 1e4  # what is beyond masks a class; its float16 would hide the other numbers of its place
@@ -82,7 +82,8 @@ class SwiftLearn(DataSelector):
         mode: ``"topk"`` (default) keeps the most important, ``"sample"`` draws in proportion to the importance.
         max_width: numbers kept a sample at most. Default 256.
         outputs: ``"auto"`` takes the outputs from the loss function of torch.nn.functional that is given them; the
-            name of a submodule, such as ``"net.head"``, takes what that module returns.
+            name of a submodule, such as ``"net.head"``, takes what that module returned last in the step, padding
+            included.
         **common: arguments of `DataSelector`.
 
     Raises:
@@ -137,17 +138,19 @@ class SwiftLearn(DataSelector):
 
     def _drop_live_parts(self) -> None:
         super()._drop_live_parts()
-        self._returned: Tensor | None = None
+        self._submodule: SubmoduleOutputs | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Also watch where the outputs come from, until the base gives everything back."""
+        submodule = None
+        if stage == "fit" and self.outputs != "auto":
+            submodule = SubmoduleOutputs(pl_module, self.outputs)
         super().setup(trainer, pl_module, stage)
-        if self._reader is None or stage != "fit":
-            return
-        if self.outputs == "auto":
+        if submodule is not None:
+            self._submodule = submodule
+            self._undo.append(submodule.remove)
+        elif self._reader is not None:
             self._reader.capture.summarize = self._summarize
-        else:
-            self._undo.append(self._output_module(pl_module).register_forward_hook(self._keep_returned).remove)
 
     def selects_anew(self, epoch: int) -> bool:
         """Whether ``epoch`` follows a measurement; with U = 0 only the first after the warm-up does."""
@@ -159,12 +162,12 @@ class SwiftLearn(DataSelector):
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Compare the outputs with those of the last measurement, and keep them in their place."""
+        now = seen.outputs
+        if self._submodule is not None:
+            outputs = self._submodule.take(len(seen.indices), self.on == "probabilities")
+            now = None if outputs is None else self._summarize(outputs)
         if not self._measures():
             return
-        now = seen.outputs
-        if self._returned is not None:
-            now = self._summarize(self._laid_out(self._returned, len(seen.indices)))
-            self._returned = None
         if now is None and "outputs" in store:
             return
         if now is None:
@@ -202,38 +205,3 @@ class SwiftLearn(DataSelector):
             self.store.add_vectors("outputs", width, torch.float16 if of_classes else torch.float32)
         largest = _LARGEST_LOGIT if of_classes else math.inf
         return project(values, self.store["outputs"].shape[1], outputs.valid, largest)
-
-    def _output_module(self, pl_module: pl.LightningModule) -> nn.Module:
-        named = dict(pl_module.named_modules())
-        if self.outputs not in named:
-            known = ", ".join(itertools.islice(filter(None, named), 10))
-            self._release()
-            raise ValueError(
-                f"outputs={self.outputs!r} is no submodule of {type(pl_module).__name__}, whose submodules are {known}"
-                f"{', ...' if len(named) > 11 else ''}."
-            )
-        return named[self.outputs]
-
-    def _keep_returned(self, module: nn.Module, args: Any, returned: Any) -> None:
-        if self.rescoring or (self._batch is not None and self._measures()):
-            if not isinstance(returned, Tensor):
-                raise ValueError(
-                    f"outputs={self.outputs!r} returns a {type(returned).__name__}: name a submodule that returns one"
-                    " tensor, with the samples along its first axis."
-                )
-            self._returned = returned.detach()
-
-    def _laid_out(self, returned: Tensor, n_samples: int) -> Outputs:
-        if returned.dim() == 0 or returned.shape[0] % n_samples:
-            raise ValueError(
-                f"outputs={self.outputs!r} returned the shape {tuple(returned.shape)} for {n_samples} samples: name a"
-                " submodule that returns one tensor, with the samples along its first axis."
-            )
-        width = returned.shape[-1] if returned.dim() > 1 else 1
-        probabilities = torch.sigmoid if width == 1 else _softmax
-        values = returned.reshape(n_samples, -1, width)
-        return Outputs(values, None, probabilities if self.on == "probabilities" else None)
-
-
-def _softmax(values: Tensor) -> Tensor:
-    return values.softmax(-1)

@@ -44,7 +44,7 @@ def metric_over_time(
         named = {"label": "full data, by epochs"} if epochs == max(full) else {}
         ends += _end(axes, runs, scale, color="black", marker="x", linestyle="--", **named)
         at = _mean_curve(runs)[-1] * (1.0, scale)
-        axes.annotate(str(epochs), at, xytext=(0, 7), textcoords="offset points", ha="center")
+        axes.annotate(str(epochs), at, xytext=(7, 5), textcoords="offset points")
     if full:
         line = [_mean_curve(runs)[-1] * (1.0, scale) for _, runs in sorted(full.items())]
         axes.plot(*np.transpose(line), color="black", ls="--", lw=1.2)

@@ -1,0 +1,130 @@
+"""What the samples of one step lose, added up root by root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.capture import classes
+from lightning_dataselect.capture.judge import Parts, Scale, scales, weigh
+from lightning_dataselect.capture.losses import Classes
+from lightning_dataselect.capture.outputs import Outputs, find_outputs, shows_outputs
+from lightning_dataselect.capture.recorder import Key, Recorder
+
+Summarize = Callable[[Outputs], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one batch's samples lost.
+
+    Attributes:
+        losses: (B,) float32, without a graph, on the loss's device; NaN where a step took a way
+            that no probe had seen, or returned no loss.
+        logits: (B, C), without a graph, of a classification loss; else None.
+        targets: (B,) int64 class indices, or (B, C) soft ones, that belong to the logits.
+        outputs: what `LossCapture.summarize` made of the model's outputs; None where it saw none.
+    """
+
+    losses: Tensor
+    logits: Tensor | None = None
+    targets: Tensor | None = None
+    outputs: Tensor | None = None
+
+
+@dataclass
+class Mains:
+    """Of several terms, those with the greatest coefficients in the first probe.
+
+    Attributes:
+        classes: the term whose logits and targets count.
+        outputs: the term whose outputs count.
+    """
+
+    classes: Key | None = None
+    outputs: Key | None = None
+
+    def choose(self, parts: Parts, recorder: Recorder) -> None:
+        """Settle what is not settled yet."""
+        showing = {key for key, name, arguments in recorder.calls if shows_outputs(name, arguments)}
+        ranked = sorted(parts, key=lambda part: -abs(float(part[1])))
+        self.classes = self.classes or next((t.key for t, _ in ranked if t.classes is not None), None)
+        self.outputs = self.outputs or next((t.key for t, _ in ranked if t.key in showing), None)
+
+
+@dataclass(eq=False)
+class Tally:
+    """The roots of one step.
+
+    Attributes:
+        recorder: holds the step's terms.
+        mains: which of several terms' logits and outputs count.
+        summarize: makes of the outputs what is kept; None: they are not looked for.
+        roots: the terms of each, with their coefficients.
+        factors: term -> its factor in the loss of a sample.
+    """
+
+    recorder: Recorder
+    mains: Mains
+    summarize: Summarize | None
+    roots: list[Parts] = field(default_factory=list)
+    factors: dict[Key, Scale] = field(default_factory=dict)
+    _losses: Tensor | None = None
+    _classes: Classes | None = None
+    _outputs: Tensor | None = None
+    _device: torch.device | None = None
+
+    def add(self, parts: Parts, loss: Tensor) -> None:
+        """Add what the samples lose by one root."""
+        recorder, size = self.recorder, self.recorder.batch_size
+        self.roots.append(parts)
+        self._device = loss.device
+        if not parts:
+            return
+        scaled = [(term, factor) for (term, _), factor in zip(parts, scales(parts, size), strict=True)]
+        for term, factor in scaled:
+            known = self.factors.get(term.key)
+            self.factors[term.key] = factor if known is None else known + factor
+        losses = weigh(scaled, size)
+        self._losses = losses if self._losses is None else self._losses + losses
+        if self._classes is None:
+            asked = None if recorder.compiled else loss
+            self._classes = find_classes(recorder, parts, self.mains, asked)
+        if self._outputs is None:
+            self._outputs = summary(recorder, parts, self.mains, self.summarize)
+
+    def way(self) -> frozenset[Key]:
+        """The terms of all roots."""
+        return frozenset(term.key for parts in self.roots for term, _ in parts)
+
+    def captured(self) -> Captured:
+        """All of it."""
+        if self._losses is None:
+            return Captured(torch.full((self.recorder.batch_size,), torch.nan, device=self._device))
+        logits, targets = self._classes or (None, None)
+        return Captured(self._losses, logits, targets, self._outputs)
+
+
+def scored(recorder: Recorder, parts: Parts, mains: Mains, summarize: Summarize | None) -> Captured:
+    """What the samples of a scoring pass lose, by terms with their factors."""
+    logits, targets = find_classes(recorder, parts, mains, None) or (None, None)
+    losses = weigh(parts, recorder.batch_size)
+    return Captured(losses, logits, targets, summary(recorder, parts, mains, summarize))
+
+
+def find_classes(recorder: Recorder, parts: Parts, mains: Mains, loss: Tensor | None) -> Classes | None:
+    """The logits and targets of the terms, or else of the unreduced losses that the loss starts from."""
+    size = recorder.batch_size
+    return classes.of_terms(parts, size, mains.classes) or classes.of_sources(recorder.sources, size, loss)
+
+
+def summary(recorder: Recorder, parts: Parts, mains: Mains, summarize: Summarize | None) -> Tensor | None:
+    """What is kept of the outputs that the step has shown so far."""
+    if summarize is None:
+        return None
+    keys = sorted((term.key for term, _ in parts), key=lambda key: key != mains.outputs)
+    outputs = find_outputs(recorder.calls, keys, recorder.batch_size, recorder.strided)
+    return None if outputs is None else summarize(outputs)
