@@ -6,20 +6,21 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from lightning_dataselect import bridge
-from lightning_dataselect.fit_state import EpochRecord, FitState
+from lightning_dataselect.fit_state import FitState
 from lightning_dataselect.loader import SelectedLoader, prepare
+from lightning_dataselect.lr_stretch import StretchedSchedulers
+from lightning_dataselect.method import Method
 from lightning_dataselect.rescoring import score_samples
+from lightning_dataselect.results import Results
 from lightning_dataselect.sample_loss import SampleLoss
 from lightning_dataselect.sampler import EpochPlan
 from lightning_dataselect.schedule import UnprunedFit
@@ -30,13 +31,13 @@ from lightning_dataselect.step_reader import Reading, StepReader
 from lightning_dataselect.validation import check_choice, check_count, check_share
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 _STATE_PREFIX = "lightning_dataselect."
 _MAX_QUANTILE_SAMPLES = 1_000_000
 
 
-class DataSelector(pl.Callback):
+class DataSelector(Method, Results, pl.Callback):
     """Trains on the samples that are worth it; derive from it to write a method of one's own.
 
     A method is one decision, :meth:`select`, and what it needs to be scored by, :meth:`observe`. Capture of per-sample
@@ -68,11 +69,6 @@ class DataSelector(pl.Callback):
         >>> HighestLoss(prune_ratio=0.25).select(1, torch.tensor([0.1, 3.0, float("nan"), 2.0]), None).indices
         tensor([2, 1, 3])
     """
-
-    needs_losses: ClassVar[bool] = True
-    """Whether the method cannot go on where no per-sample loss can be captured."""
-    rescores: bool = False
-    """Whether :meth:`samples_to_rescore` ever asks for a pass."""
 
     def __init__(
         self,
@@ -114,8 +110,7 @@ class DataSelector(pl.Callback):
         self._batch: tuple[Tensor, Tensor | None] | None = None
         self._seen: Observation | None = None
         self._n_batches = 0
-        self._unpruned: UnprunedFit | None = None  # None: schedules are left alone
-        self._frequencies: list[int | None] = []
+        self._schedulers: StretchedSchedulers | None = None  # None: schedules are left alone
         self._length_is_due = self._warned_of_losses = False
         self._members: Tensor | None = None  # the samples that select() is choosing among; None: all
         self._rank = 0
@@ -123,80 +118,7 @@ class DataSelector(pl.Callback):
         """Whether a pass over :meth:`samples_to_rescore` is under way."""
         self._started = self._paused = 0.0
 
-    # ---- the decisions of a method -------------------------------------------------------------------------------
-
-    def columns(self) -> dict[str, float]:
-        """Further N-sized float32 columns that the method keeps, by name, with their initial values."""
-        return {}
-
-    def observe(self, seen: Observation, store: ScoreStore) -> None:
-        """Update the score columns after a batch; the default ranks by the last loss.
-
-        Args:
-            seen: what the batch has shown.
-            store: the columns; ``store["loss"]`` is already written. Nothing here may wait for the device.
-        """
-        store["score"].index_copy_(0, seen.indices, seen.losses)
-
-    def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
-        """Choose the samples of an epoch.
-
-        Called at the end of the epoch before, on every rank with the same arguments.
-
-        Args:
-            epoch: the 0-based epoch to come.
-            scores: float32 (N,), on the CPU; NaN = never measured.
-            generator: CPU generator seeded for this epoch.
-
-        Returns:
-            The samples to train on and, for a method that reweighs, the weight of each in the loss.
-        """
-        raise NotImplementedError(f"{type(self).__name__} must define select(epoch, scores, generator) -> Selection.")
-
-    def trains_on_everything(self, epoch: int) -> bool:
-        """Whether ``epoch`` takes all samples without asking :meth:`select`."""
-        return self.prune_ratio == 0 or self.in_warmup(epoch) or self.in_annealing(epoch)
-
-    def in_warmup(self, epoch: int) -> bool:
-        """Whether ``epoch`` is one of the ``warmup_epochs``."""
-        return epoch < self.warmup_epochs
-
-    def in_annealing(self, epoch: int) -> bool:
-        """Whether ``epoch`` is in the last ``anneal`` share of the epochs, if their number is known."""
-        # rounded, because (1 - 0.3) * 10 is not 7 in floating point
-        return self.max_epochs is not None and epoch >= round((1 - self.anneal) * self.max_epochs, 9)
-
-    def selects_anew(self, epoch: int) -> bool:
-        """Whether the samples of ``epoch`` are chosen anew, or are those of the epoch before."""
-        return not self.trains_on_everything(epoch) and (epoch - self.warmup_epochs) % self.every_n_epochs == 0
-
-    def samples_to_rescore(self, epoch: int) -> Tensor | None:
-        """Which samples to measure by a pass without gradients before those of ``epoch`` are chosen.
-
-        Asked only where ``epoch`` :meth:`selects_anew`, of a method that sets ``rescores``.
-
-        Args:
-            epoch: the 0-based epoch to come.
-
-        Returns:
-            int64 (m,), dataset indices, or None for no pass. They reach :meth:`observe` as those of a batch do.
-        """
-        return None
-
-    def lr_factor(self, epoch: int) -> float:
-        """What the learning rate of every optimizer step of ``epoch`` is multiplied by."""
-        return 1.0
-
-    def feed(self, loader: DataLoader[Any]) -> DataLoader[Any]:
-        """What the Trainer iterates in place of the prepared train loader.
-
-        Args:
-            loader: yields the batches of the plan.
-
-        Returns:
-            A loader of as many batches, in the same order; a method may change what they hold.
-        """
-        return loader
+    # ---- a training step ------------------------------------------------------------------------------------------
 
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the user's training step on a batch and keep what it has shown.
@@ -214,31 +136,6 @@ class DataSelector(pl.Callback):
         output, self._seen = self.measure(lambda: step(*args, **kwargs), indices, weights)
         self.count_samples(forward=indices.numel(), backward=indices.numel())
         return output
-
-    # ---- what a method may use -----------------------------------------------------------------------------------
-
-    @property
-    def store(self) -> ScoreStore:
-        """The per-sample columns of the fit."""
-        if self._store is None:
-            raise RuntimeError(f"{type(self).__name__} has no per-sample state before a fit has begun.")
-        return self._store
-
-    @property
-    def state(self) -> FitState:
-        """Where the fit stands."""
-        if self._state is None:
-            raise RuntimeError(f"{type(self).__name__} has selected nothing before a fit has begun.")
-        return self._state
-
-    def column(self, name: str) -> Tensor:
-        """The column ``name`` of the samples that :meth:`select` is choosing among.
-
-        Returns:
-            float32, as long as its ``scores``, on the CPU; with ``balance="class"`` that is one class.
-        """
-        column = self.store.column(name)
-        return column if self._members is None else column[self._members]
 
     def measure(
         self, step: Callable[[], Any], indices: Tensor, weights: Tensor | None
@@ -270,45 +167,6 @@ class DataSelector(pl.Callback):
         """Count samples that were forwarded and back-propagated on this rank."""
         self.state.n_forward += forward
         self.state.n_backward += backward
-
-    # ---- what users read -----------------------------------------------------------------------------------------
-
-    @property
-    def history(self) -> list[EpochRecord]:
-        """One record for each epoch that has ended; see :class:`~.fit_state.EpochRecord`."""
-        return [] if self._state is None else self._state.history
-
-    @property
-    def scores(self) -> Tensor:
-        """float32 (N,), on the CPU: the importance that the method ranks by; NaN = never measured."""
-        return self.store.column("score")
-
-    @property
-    def losses(self) -> Tensor:
-        """float32 (N,), on the CPU: the last loss seen of each sample; NaN = never seen."""
-        return self.store.column("loss")
-
-    @property
-    def selected(self) -> Tensor:
-        """int64 (n,): the dataset indices of the present epoch, sorted."""
-        return self.state.plan.indices
-
-    @property
-    def weights(self) -> Tensor | None:
-        """float32 (n,): the loss weight of each selected sample, or None for the plain loss."""
-        return self.state.plan.weights
-
-    def export(self, path: str | Path) -> Path:
-        """Write one row a sample (index, score, last loss, selected, weight, further columns) as .csv or .parquet."""
-        from lightning_dataselect.report.export import write_samples
-
-        return write_samples(self, path)
-
-    def plot(self, kind: str = "kept_share") -> Figure:
-        """Draw ``"kept_share"`` (by epoch) or ``"score_histogram"`` as a matplotlib figure."""
-        from lightning_dataselect.report.figures import plot_selector
-
-        return plot_selector(self, kind)
 
     # ---- hooks of the Trainer ------------------------------------------------------------------------------------
 
@@ -368,7 +226,7 @@ class DataSelector(pl.Callback):
             )
         self.store.to(pl_module.device)
         self._measure_length(trainer)
-        self._take_over_schedules(trainer)
+        self._take_over_schedulers(trainer)
         epoch, ended, batches_done = (
             bridge.epochs_processed(trainer),
             self.state.plan.epoch,
@@ -437,10 +295,8 @@ class DataSelector(pl.Callback):
             self.write(self._seen)
         self._batch = self._seen = None
         self.state.batches_done = batch_idx + 1
-        if self._unpruned is not None and bridge.optimizer_steps_now(trainer):
-            for config, missing in zip(trainer.lr_scheduler_configs, self._missing_calls(trainer), strict=True):
-                for _ in range(missing):
-                    bridge.step_lr_scheduler(trainer, config.scheduler)
+        if self._schedulers is not None and bridge.optimizer_steps_now(trainer):
+            self._schedulers.catch_up(trainer, self.state, self._n_batches)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the epoch, choose the samples of the next one, and change its length."""
@@ -629,7 +485,7 @@ class DataSelector(pl.Callback):
         self._loader.sampler.announce_full = False
         self._n_batches = bridge.limited_batches(trainer, len(self._loader.batches))
 
-    def _take_over_schedules(self, trainer: pl.Trainer) -> None:
+    def _take_over_schedulers(self, trainer: pl.Trainer) -> None:
         """Keep step-wise schedules in time from here on; an endless fit has no end that they could reach."""
         assert self._loader is not None
         automatic = trainer.lightning_module.automatic_optimization
@@ -638,23 +494,10 @@ class DataSelector(pl.Callback):
         self._loader.sampler.announce_full = True
         full_batches = bridge.limited_batches(trainer, len(self._loader.batches))
         self._loader.sampler.announce_full = False
-        accumulate, max_steps = trainer.accumulate_grad_batches, trainer.max_steps
-        self._unpruned = UnprunedFit(full_batches, self.max_epochs, accumulate, max_steps)
-        self._frequencies, undo = bridge.take_over_step_schedulers(trainer)
-        self._undo.append(undo)
-        if not self.state.scheduler_calls:
-            self.state.scheduler_calls = [0] * len(self._frequencies)
-            self._missing_calls(trainer)  # what lies before the first epoch with this callback is not made up for
-
-    def _missing_calls(self, trainer: pl.Trainer) -> list[int]:
-        """How many calls each scheduler is short of; they count as made from now on."""
-        assert self._unpruned is not None
-        state = self.state
-        position = self._unpruned.position(state.plan.epoch, state.batches_done, self._n_batches, trainer.global_step)
-        due = [0 if f is None else self._unpruned.calls(position, f) for f in self._frequencies]
-        missing = [max(now - made, 0) for now, made in zip(due, state.scheduler_calls, strict=True)]
-        state.scheduler_calls = [made + more for made, more in zip(state.scheduler_calls, missing, strict=True)]
-        return missing
+        unpruned = UnprunedFit(full_batches, self.max_epochs, trainer.accumulate_grad_batches, trainer.max_steps)
+        self._schedulers = StretchedSchedulers(trainer, unpruned)
+        self._undo.append(self._schedulers.give_back)
+        self._schedulers.start(trainer, self.state, self._n_batches)
 
     def _close_epoch(self, trainer: pl.Trainer) -> None:
         self.store.merge()
@@ -662,8 +505,8 @@ class DataSelector(pl.Callback):
         if not self._warned_of_losses and (bad := self._count_non_finite()):
             self._warned_of_losses = True
             rank_zero_warn(
-                f"The losses of {bad} samples of epoch {self.state.plan.epoch} were NaN or infinite. Training goes on as"
-                f" it would without {type(self).__name__}; such samples count as never measured and are kept."
+                f"The losses of {bad} samples of epoch {self.state.plan.epoch} were NaN or infinite. Training goes on"
+                f" as it would without {type(self).__name__}; such samples count as never measured and are kept."
             )
         self.state.close(self.store.n)
 
@@ -680,7 +523,7 @@ class DataSelector(pl.Callback):
             self.state.n_forward = self.state.n_backward = 0
 
     def _count_non_finite(self) -> int:
-        """How many samples of the epoch were trained on and have no finite loss; at least so many, if it was cut short."""
+        """How many samples of the epoch were trained on and have no finite loss; fewer, if it was cut short."""
         if self._reader is None or self._reader.blind:
             return 0
         plan = self.state.plan

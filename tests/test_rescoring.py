@@ -154,12 +154,12 @@ def test_its_time_is_time_of_selection_not_of_training():
 
     class Slow(Net):
         def training_step(self, batch, batch_idx):
-            time.sleep(0 if self.training else 0.05)
+            time.sleep(0 if self.training else 0.4)
             return super().training_step(batch, batch_idx)
 
     selector = Rescored()
     fit(selector, Slow(), max_epochs=2)
-    assert selector.history[0]["select_seconds"] > 0.2 > selector.history[0]["seconds"]
+    assert selector.history[0]["select_seconds"] > 1.6 > selector.history[0]["seconds"]
 
 
 def test_gradients_under_accumulation_are_left_alone():
@@ -253,11 +253,12 @@ RANKS = """
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_two_ranks_share_the_pass_and_agree(tmp_path):
     script = tmp_path / "ranks.py"
     tests = __file__.rpartition("/")[0]
     script.write_text(textwrap.dedent(RANKS).format(tests=tests))
-    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=110)
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
     results = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
     # 51 samples on two ranks are 52, of which one is a repeat; so are 25 hidden ones 26

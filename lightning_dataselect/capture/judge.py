@@ -98,7 +98,9 @@ def judge(
                 f"first axis is not a multiple of the batch's {batch_size} samples."
             )
     kept = [(term, slope) for term, slope in parts if not _aggregates(term, parts)]
-    sound = [(term, slope) for term, slope in kept if not mixes(term, anchors, batch_size)]
+    normalisers = [term.value for term, _ in kept if _normalises(term, kept)]
+    kept = [(term, slope) for term, slope in kept if not _among(term.value, normalisers)]
+    sound = [(term, slope) for term, slope in kept if not mixes(term, anchors, batch_size, normalisers)]
     if kept and not sound:
         raise CaptureError(
             "What a sample loses in this step depends on the other samples of its batch, as in a contrastive loss."
@@ -109,15 +111,14 @@ def judge(
             "loss is made of the others.",
             stacklevel=2,
         )
-    kept = [(term, slope) for term, slope in sound if not _normalises(term, sound)]
-    if not kept:
+    if not sound:
         raise CaptureError(
             f"Nothing in the step gives a loss for each of the batch's {batch_size} samples "
             f"({len(terms)} reductions seen, {len(parts)} of them part of the loss)."
         )
     verdicts.update((term.key, False) for term, _ in parts)
-    verdicts.update((term.key, True) for term, _ in kept)
-    return kept, verdicts
+    verdicts.update((term.key, True) for term, _ in sound)
+    return sound, verdicts
 
 
 def _aggregates(term: Term, parts: Parts) -> bool:
@@ -133,6 +134,10 @@ def _normalises(term: Term, parts: Parts) -> bool:
     return any(
         _any(derivatives(other.value, [term.value])) for other, _ in parts if other is not term and other.by_hand
     )
+
+
+def _among(tensor: Tensor, others: Sequence[Tensor]) -> bool:
+    return any(tensor is other for other in others)
 
 
 def _any(slopes: Sequence[Tensor | None]) -> bool:

@@ -11,7 +11,7 @@ from lightning_dataselect.capture.fold import by_sample
 from lightning_dataselect.capture.recorder import Term
 
 
-def mixes(term: Term, anchors: Sequence[Tensor], batch_size: int) -> bool:
+def mixes(term: Term, anchors: Sequence[Tensor], batch_size: int, constants: Sequence[Tensor] = ()) -> bool:
     """Whether the loss of a sample depends on other samples, as a contrastive loss does.
 
     Args:
@@ -19,6 +19,7 @@ def mixes(term: Term, anchors: Sequence[Tensor], batch_size: int) -> bool:
         anchors: activations, latest first. The latest one that the term was made from, and that
             has as many rows as the batch or the term, is asked.
         batch_size: the number of samples.
+        constants: numbers taken over the batch that only normalise; what goes by them is left out.
 
     Example:
         >>> h = torch.ones(3, 2, requires_grad=True)
@@ -33,20 +34,30 @@ def mixes(term: Term, anchors: Sequence[Tensor], batch_size: int) -> bool:
         if anchor.shape[0] not in (batch_size, term.elements.shape[0]):
             continue
         strided = term.strided and anchor.shape[0] != batch_size
-        slopes = [_slope(rows[i].sum(), anchor) for i in asked]
+        slopes = [_slope(rows[i].sum(), anchor, constants) for i in asked]
         found = [(i, slope) for i, slope in zip(asked, slopes, strict=True) if slope is not None]
         for i, slope in found:
-            others = by_sample(slope, batch_size, strided).clone()
-            others[i] = 0
-            if others.any():
+            each = by_sample(slope, batch_size, strided).abs().amax(1)
+            others = torch.cat([each[:i], each[i + 1 :]])
+            if (others > 1e-4 * each[i]).any():
                 return True
         if found:
             return False
     return False
 
 
-def _slope(loss: Tensor, anchor: Tensor) -> Tensor | None:
+def _slope(loss: Tensor, anchor: Tensor, constants: Sequence[Tensor]) -> Tensor | None:
     try:
-        return torch.autograd.grad(loss, anchor, retain_graph=True, allow_unused=True)[0]
+        slope = _derivative(loss, anchor)
+        for constant in constants:
+            by_it = _derivative(loss, constant)
+            if slope is not None and by_it is not None:
+                through = _derivative(constant, anchor)
+                slope = slope if through is None else slope - by_it * through
+        return slope
     except RuntimeError:  # a reentrant checkpoint, say, that only backward() can pass
         return None
+
+
+def _derivative(of: Tensor, by: Tensor) -> Tensor | None:
+    return torch.autograd.grad(of, by, retain_graph=True, allow_unused=True)[0]

@@ -115,11 +115,12 @@ def seta(
     if not bool(known.any()):
         return drawn
     limits = loss_groups(loss[known], n_groups)
-    group = torch.bucketize(loss, limits)
     found = len(limits) + 1
     width = max(round(found * window_scale), 1)
     start = step % (found - width + 1)
-    return drawn[~known | ((group >= start) & (group < start + width))]
+    # A comparison with the window's two ends needs no N-sized group numbers.
+    ends = torch.cat([limits.new_tensor([-torch.inf]), limits, limits.new_tensor([torch.inf])])
+    return drawn[~known | ((loss > ends[start]) & (loss <= ends[start + width]))]
 
 
 def _draw(losses: Tensor, prune_ratio: float, generator: torch.Generator) -> Tensor:

@@ -142,15 +142,14 @@ class SwiftLearn(DataSelector):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Also watch where the outputs come from, until the base gives everything back."""
-        submodule = None
-        if stage == "fit" and self.outputs != "auto":
-            submodule = SubmoduleOutputs(pl_module, self.outputs)
         super().setup(trainer, pl_module, stage)
-        if submodule is not None:
-            self._submodule = submodule
-            self._undo.append(submodule.remove)
-        elif self._reader is not None:
+        if stage != "fit" or self._reader is None:
+            return
+        if self.outputs == "auto":
             self._reader.capture.summarize = self._summarize
+        else:
+            self._submodule = SubmoduleOutputs(pl_module, self.outputs)
+            self._undo.append(self._submodule.remove)
 
     def selects_anew(self, epoch: int) -> bool:
         """Whether ``epoch`` follows a measurement; with U = 0 only the first after the warm-up does."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from lightning_dataselect.selector import DataSelector
+    from lightning_dataselect.results import Results
 
 _SUFFIXES = (".csv", ".parquet")
 
@@ -48,7 +48,7 @@ def to_frame(scores: Tensor, losses: Tensor, selected: Tensor, weights: Tensor |
     return pd.DataFrame({name: column.numpy() for name, column in columns.items()})
 
 
-def write_samples(selector: DataSelector, path: str | Path) -> Path:
+def write_samples(selector: Results, path: str | Path) -> Path:
     """Writes scores, losses, selection and weights of every sample.
 
     Args:

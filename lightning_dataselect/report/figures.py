@@ -15,7 +15,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from lightning_dataselect.fit_state import EpochRecord
-    from lightning_dataselect.selector import DataSelector
+    from lightning_dataselect.results import Results
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; yellow is left out on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -150,7 +150,7 @@ def _typical(values: Tensor) -> float:
     return (float(values.abs().median()) if len(values) else 0.0) or 1.0
 
 
-def plot_selector(selector: DataSelector, kind: str) -> Figure:
+def plot_selector(selector: Results, kind: str) -> Figure:
     """What one selector has done: the figure behind `DataSelector.plot`.
 
     Args:

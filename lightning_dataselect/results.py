@@ -1,0 +1,82 @@
+"""What a selector answers during and after a fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from lightning_dataselect.fit_state import EpochRecord, FitState
+from lightning_dataselect.scores import ScoreStore
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Results:
+    """Per-sample results of a fit, its history, and ways to look at them."""
+
+    _store: ScoreStore | None
+    _state: FitState | None
+    _members: Tensor | None  # the samples that select() is choosing among; None: all
+
+    @property
+    def store(self) -> ScoreStore:
+        """The per-sample columns of the fit."""
+        if self._store is None:
+            raise RuntimeError(f"{type(self).__name__} has no per-sample state before a fit has begun.")
+        return self._store
+
+    @property
+    def state(self) -> FitState:
+        """Where the fit stands."""
+        if self._state is None:
+            raise RuntimeError(f"{type(self).__name__} has selected nothing before a fit has begun.")
+        return self._state
+
+    def column(self, name: str) -> Tensor:
+        """The column ``name`` of the samples that :meth:`select` is choosing among.
+
+        Returns:
+            float32, as long as its ``scores``, on the CPU; with ``balance="class"`` that is one class.
+        """
+        column = self.store.column(name)
+        return column if self._members is None else column[self._members]
+
+    @property
+    def history(self) -> list[EpochRecord]:
+        """One record for each epoch that has ended; see :class:`~.fit_state.EpochRecord`."""
+        return [] if self._state is None else self._state.history
+
+    @property
+    def scores(self) -> Tensor:
+        """float32 (N,), on the CPU: the importance that the method ranks by; NaN = never measured."""
+        return self.store.column("score")
+
+    @property
+    def losses(self) -> Tensor:
+        """float32 (N,), on the CPU: the last loss seen of each sample; NaN = never seen."""
+        return self.store.column("loss")
+
+    @property
+    def selected(self) -> Tensor:
+        """int64 (n,): the dataset indices of the present epoch, sorted."""
+        return self.state.plan.indices
+
+    @property
+    def weights(self) -> Tensor | None:
+        """float32 (n,): the loss weight of each selected sample, or None for the plain loss."""
+        return self.state.plan.weights
+
+    def export(self, path: str | Path) -> Path:
+        """Write one row a sample (index, score, last loss, selected, weight, further columns) as .csv or .parquet."""
+        from lightning_dataselect.report.export import write_samples
+
+        return write_samples(self, path)
+
+    def plot(self, kind: str = "kept_share") -> Figure:
+        """Draw ``"kept_share"`` (by epoch) or ``"score_histogram"`` as a matplotlib figure."""
+        from lightning_dataselect.report.figures import plot_selector
+
+        return plot_selector(self, kind)
