@@ -115,8 +115,9 @@ def select_by_class(
         tensor([1, 2])
     """
     parts = []
-    for value in classes.nan_to_num(-1).unique():
-        members = (classes.nan_to_num(-1) == value).nonzero().squeeze(1)
+    by_class, order = classes.nan_to_num(-1).sort(stable=True)
+    sizes = by_class.unique_consecutive(return_counts=True)[1]
+    for members in order.split(sizes.tolist()):
         chosen = select(members, generator)
         parts.append(Selection(members[chosen.indices], chosen.weights))
     weighted = [part.weights for part in parts if part.weights is not None]

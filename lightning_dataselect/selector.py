@@ -406,10 +406,20 @@ class DataSelector(Method, Results, pl.Callback):
             self._restored = None
         if self._state is None:
             self._state = FitState(self._next_plan(trainer.current_epoch))
+        if first:
+            self._warn_if_idle()
         self._state.plan = prepared.follow(self._state.plan, self._state.batches_done)
         # configure_optimizers may ask for the loader to build schedules on: they count full epochs
         prepared.sampler.announce_full = first
         return self.feed(prepared.loader)
+
+    def _warn_if_idle(self) -> None:
+        epochs = range(self.max_epochs or 0)
+        if self.prune_ratio > 0 and epochs and all(self.trains_on_everything(epoch) for epoch in epochs):
+            rank_zero_warn(
+                f"{type(self).__name__} will drop nothing: warmup_epochs={self.warmup_epochs} and anneal={self.anneal}"
+                f" leave none of the {self.max_epochs} epochs to prune. Lower them, or train for more epochs."
+            )
 
     def _open_store(self, n: int, world_size: int) -> None:
         known = {

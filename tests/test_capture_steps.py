@@ -324,16 +324,17 @@ def test_other_threads_are_not_captured(s: SimpleNamespace) -> None:
     def elsewhere() -> None:
         results.append(F.cross_entropy(s.model(s.z @ s.z.T[:, :D]), s.y))
 
-    def step() -> Tensor:
-        thread = threading.Thread(target=elsewhere)
-        thread.start()
-        thread.join()
+    def step(threads: int) -> Tensor:
+        for _ in range(threads):
+            thread = threading.Thread(target=elsewhere)
+            thread.start()
+            thread.join()
         return F.cross_entropy(s.model(s.x), s.y)
 
-    for _ in range(2):
-        _, captured = capture.run(step, B, torch.zeros(B))
+    for threads in (0, 1, 2):
+        _, captured = capture.run(lambda n=threads: step(n), B, torch.zeros(B))
         torch.testing.assert_close(captured.losses, each(s.model(s.x), s.y))
-    assert all(r > 0 for r in results)
+    assert len(results) == 3 and all(r > 0 for r in results)
 
 
 def test_a_step_that_changes_is_probed_again(s: SimpleNamespace) -> None:

@@ -162,8 +162,8 @@ def test_an_interrupted_fit_may_be_resumed_more_than_once(tmp_path):
                         raise ValueError("stopped")
 
             try:
-                trainer, _ = fit(selector, net, batches(), callbacks=[Stop(selector), keep], ckpt_path=path, max_epochs=EPOCHS,
-                                 enable_checkpointing=True)  # fmt: skip
+                options = {"ckpt_path": path, "max_epochs": EPOCHS, "enable_checkpointing": True}
+                trainer, _ = fit(selector, net, batches(), callbacks=[Stop(selector), keep], **options)
             except ValueError:
                 path = tmp_path / "mine.ckpt"
         expected = expected or facts(selector, trainer, net)

@@ -9,8 +9,6 @@ from scipy import stats
 
 from lightning_dataselect import sampling
 from lightning_dataselect.sampling import (
-    balanced,
-    class_quotas,
     keep_count,
     random_order,
     top_k,
@@ -256,26 +254,3 @@ def test_impossible_requests_are_refused():
         top_k(torch.zeros(2, 2), 1, gen())
     with pytest.raises(ValueError, match=r"-0\.5"):
         weighted_subset(torch.tensor([1.0, -0.5]), 1, gen())
-
-
-# ---- classes
-
-
-@settings(max_examples=100, deadline=None)
-@given(data=st.data(), counts=st.lists(st.integers(0, 50), min_size=1, max_size=8))
-def test_class_quotas_are_within_one_of_proportional(data, counts):
-    n = sum(counts)
-    k = data.draw(st.integers(0, n))
-    quotas = class_quotas(torch.tensor(counts), k).numpy()
-    assert quotas.sum() == k
-    assert (quotas <= counts).all() and (quotas >= 0).all()
-    if n:
-        assert (np.abs(quotas - np.array(counts) * k / n) < 1).all()
-
-
-def test_balanced_takes_the_best_of_each_class():
-    labels = torch.tensor([2, 0, 0, 2, 0, 0, 2, 2])
-    scores = torch.tensor([1.0, 9.0, 8.0, 2.0, 7.0, 6.0, 4.0, 3.0])
-    assert balanced(top_k, scores, labels, 4, gen()).tolist() == [1, 2, 6, 7]
-    with pytest.raises(ValueError, match=r"\(8,\)"):
-        balanced(top_k, scores, labels[:3], 2, gen())

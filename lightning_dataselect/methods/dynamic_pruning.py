@@ -46,9 +46,7 @@ def moving_average(old: Tensor, new: Tensor, alpha: float) -> Tensor:
     return torch.where(old.isnan(), new, (1 - alpha) * old + alpha * new)
 
 
-def moving_moments(
-    mean: Tensor, variance: Tensor, new: Tensor, alpha: float
-) -> tuple[Tensor, Tensor]:
+def moving_moments(mean: Tensor, variance: Tensor, new: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
     """Renew the moving mean and variance of each sample.
 
     Args:
@@ -157,9 +155,7 @@ class EpsilonGreedy(_UncertaintySelector):
         rescore: bool = False,
         **common: Any,
     ) -> None:
-        super().__init__(
-            alpha=alpha, uncertainty=uncertainty, every_n_epochs=every_n_epochs, rescore=rescore, **common
-        )
+        super().__init__(alpha=alpha, uncertainty=uncertainty, every_n_epochs=every_n_epochs, rescore=rescore, **common)
         self.epsilon = check_share("epsilon", epsilon)
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
@@ -208,9 +204,7 @@ class UCB(_UncertaintySelector):
         rescore: bool = False,
         **common: Any,
     ) -> None:
-        super().__init__(
-            alpha=alpha, uncertainty=uncertainty, every_n_epochs=every_n_epochs, rescore=rescore, **common
-        )
+        super().__init__(alpha=alpha, uncertainty=uncertainty, every_n_epochs=every_n_epochs, rescore=rescore, **common)
         self.c = check_number("c", c)
         if not (math.isfinite(self.c) and self.c >= 0):
             raise ValueError(f"c={c!r} must be finite and at least 0: 0 ranks by the mean alone.")
@@ -222,9 +216,7 @@ class UCB(_UncertaintySelector):
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Renew mean, variance and score of the samples seen."""
         i = seen.indices
-        mean, variance = moving_moments(
-            store["mean"][i], store["variance"][i], self._uncertainty(seen), self.alpha
-        )
+        mean, variance = moving_moments(store["mean"][i], store["variance"][i], self._uncertainty(seen), self.alpha)
         store["mean"][i] = mean
         store["variance"][i] = variance
         store["score"][i] = mean + self.c * variance

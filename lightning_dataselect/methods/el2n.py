@@ -67,9 +67,7 @@ class EL2N(StaticSelector):
         scores: ScoreSource | Sequence[ScoreSource] | None = None,
         **common: Any,
     ) -> None:
-        super().__init__(
-            prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common
-        )
+        super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common)
 
     def columns(self) -> dict[str, float]:
         """How often each sample was measured."""

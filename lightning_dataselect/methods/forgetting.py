@@ -64,8 +64,7 @@ class Forgetting(StaticSelector):
     fewest_epochs: ClassVar[int] = 2
     info: ClassVar[MethodFacts] = MethodFacts(
         year=2019,
-        paper="Toneva et al., An Empirical Study of Example Forgetting during Deep Neural Network"
-        " Learning, ICLR 2019",
+        paper="Toneva et al., An Empirical Study of Example Forgetting during Deep Neural Network Learning, ICLR 2019",
         url="https://arxiv.org/abs/1812.05159",
         kind="static",
         needs="logits and targets",
@@ -80,9 +79,7 @@ class Forgetting(StaticSelector):
         scores: ScoreSource | Sequence[ScoreSource] | None = None,
         **common: Any,
     ) -> None:
-        super().__init__(
-            prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common
-        )
+        super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common)
 
     def columns(self) -> dict[str, float]:
         """Whether a sample was right last, whether ever, and how often it was forgotten."""

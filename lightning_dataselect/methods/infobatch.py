@@ -92,9 +92,7 @@ class InfoBatch(DataSelector):
         warmup_epochs: int = 0,
         **common: Any,
     ) -> None:
-        super().__init__(
-            prune_ratio=prune_ratio, anneal=anneal, warmup_epochs=warmup_epochs, **common
-        )
+        super().__init__(prune_ratio=prune_ratio, anneal=anneal, warmup_epochs=warmup_epochs, **common)
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Choose by the last losses, which are the scores."""

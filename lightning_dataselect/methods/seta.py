@@ -170,9 +170,7 @@ class SeTa(DataSelector):
         warmup_epochs: int = 0,
         **common: Any,
     ) -> None:
-        super().__init__(
-            prune_ratio=prune_ratio, anneal=anneal, warmup_epochs=warmup_epochs, **common
-        )
+        super().__init__(prune_ratio=prune_ratio, anneal=anneal, warmup_epochs=warmup_epochs, **common)
         self.n_groups = check_count("n_groups", n_groups, minimum=1)
         self.window_scale = check_share("window_scale", window_scale)
 
@@ -190,6 +188,4 @@ class SeTa(DataSelector):
 
     def _anneals(self, epoch: int) -> bool:
         # rounded, because (1 - 0.3) * 10 is not 7 in floating point
-        return self.max_epochs is not None and epoch >= round(
-            (1 - self.anneal) * self.max_epochs, 9
-        )
+        return self.max_epochs is not None and epoch >= round((1 - self.anneal) * self.max_epochs, 9)

@@ -39,9 +39,7 @@ def load_scores(source: ScoreSource | Sequence[ScoreSource]) -> Tensor:
     runs = [_load(one) for one in source]
     lengths = sorted({len(run) for run in runs})
     if len(lengths) != 1:
-        raise ValueError(
-            f"scores={source!r} have the lengths {lengths}: give one or more runs on one data set."
-        )
+        raise ValueError(f"scores={source!r} have the lengths {lengths}: give one or more runs on one data set.")
     return torch.stack(runs).nanmean(0)
 
 
@@ -51,9 +49,7 @@ def _load(source: ScoreSource) -> Tensor:
     else:
         scores = _read(Path(source))
     if scores.dim() != 1:
-        raise ValueError(
-            f"scores of shape {tuple(scores.shape)} must have one dimension: one number a sample."
-        )
+        raise ValueError(f"scores of shape {tuple(scores.shape)} must have one dimension: one number a sample.")
     return scores.detach().float().cpu()
 
 
