@@ -34,7 +34,7 @@ def score_samples(
         selected: the train loader.
         indices: int64 (m,), dataset indices, sorted.
         step: the module's own ``training_step``.
-        reader: has read at least one training step.
+        reader: reads what the samples lost.
         known: float32 (N + 1,), the last loss of every sample.
 
     Yields:

@@ -5,7 +5,6 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest
 import torch
 
 QUIET = (
@@ -27,11 +26,3 @@ def pytest_configure(config):
 
     for name in ("lightning.pytorch", "pytorch_lightning", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-
-
-@pytest.fixture
-def rng_state_kept():
-    """Give the global random state of torch back, for tests that seed it."""
-    before = torch.get_rng_state()
-    yield
-    torch.set_rng_state(before)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_dataselect.capture import LossCapture
+from lightning_dataselect.capture.fold import reduce
 from lightning_dataselect.capture.losses import LOSSES
 
 B, C = 6, 5
@@ -300,3 +301,9 @@ def test_steady_steps_change_no_bit_of_value_or_gradient() -> None:
         loss, _ = capture.run(lambda: F.cross_entropy(x, y), 64)
         loss.backward()
     assert torch.equal(loss, F.cross_entropy(x, y)) and torch.equal(x.grad, expected)
+
+
+def test_half_precision_means_do_not_overflow() -> None:
+    losses = torch.full((50_000,), 2.0, dtype=torch.float16)
+    assert reduce(losses, torch.ones(50_000, dtype=torch.bool)).item() == 2.0
+    assert reduce(losses, weights=torch.ones(50_000)).item() == 2.0

@@ -180,7 +180,9 @@ def test_gradients_under_accumulation_are_left_alone():
 def test_dynamic_pruning_renews_everything_on_request(make, tmp_path):
     selector, net = make(), Net()
     evaluated = watch_eval_steps(net)
-    saver = ModelCheckpoint(tmp_path, filename="{epoch}", monitor="val_loss", save_top_k=-1)
+    saver = ModelCheckpoint(
+        tmp_path, filename="{epoch}", monitor="val_loss", save_top_k=-1, save_on_train_epoch_end=False
+    )
     fit(selector, net, callbacks=[saver], enable_checkpointing=True, max_epochs=6)
     assert [r["n_forward"] - r["n_backward"] for r in selector.history] == [100, 0, 100, 0, 100, 0]
     assert sum(map(len, evaluated)) == 300
