@@ -52,12 +52,12 @@ class Results:
     @property
     def scores(self) -> Tensor:
         """float32 (N,), on the CPU: the importance that the method ranks by; NaN = never measured."""
-        return self.store.column("score")
+        return self.store.column("score").clone()
 
     @property
     def losses(self) -> Tensor:
         """float32 (N,), on the CPU: the last loss seen of each sample; NaN = never seen."""
-        return self.store.column("loss")
+        return self.store.column("loss").clone()
 
     @property
     def selected(self) -> Tensor:

@@ -539,7 +539,7 @@ class DataSelector(Method, Results, pl.Callback):
         plan = self.state.plan
         drawn = plan.indices if plan.order is None else plan.order.unique()
         left_out = max(drawn.numel() - self.state.n_forward, 0)
-        return max(int(self.losses[drawn].isnan().sum()) - left_out, 0)
+        return max(int(self.store.column("loss")[drawn].isnan().sum()) - left_out, 0)
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.barebones:

@@ -197,7 +197,7 @@ def test_scores_that_do_not_fit_are_refused(tmp_path):
     for source, said in [
         (torch.zeros(2, 2), r"\(2, 2\)"),
         ([torch.zeros(2), torch.zeros(3)], r"\[2, 3\]"),
-        (str(tmp_path / "other.csv"), "index"),
+        (str(tmp_path / "other.csv"), "none is called 'score'"),
         ("scores.json", "scores.json"),
     ]:
         with pytest.raises(ValueError, match=said):

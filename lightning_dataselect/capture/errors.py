@@ -1,7 +1,5 @@
 """What is said when no per-sample loss can be had."""
 
-from typing import Any
-
 FIX = (
     "Return a dict with a per-sample loss from the step and set sample_loss='its key', or set "
     "sample_loss to a callable that computes it; RandomPruning needs no per-sample loss at all."
@@ -18,4 +16,3 @@ class CaptureError(ValueError):
 
     def __init__(self, found: str) -> None:
         super().__init__(f"{found} {FIX}")
-        self.output: Any = None

@@ -17,11 +17,11 @@ from typing import Any, ClassVar
 from lightning_dataselect.methods.classification import logits_and_targets, output_error
 from lightning_dataselect.methods.facts import MethodFacts
 from lightning_dataselect.methods.static import (
-    ScoreSource,
     StaticSelector,
     add_to_mean,
     mean_columns,
 )
+from lightning_dataselect.sample_values import ValueSource
 from lightning_dataselect.scores import ScoreStore
 from lightning_dataselect.selection import Observation
 
@@ -64,7 +64,7 @@ class EL2N(StaticSelector):
         *,
         prune_ratio: float = 0.5,
         warmup_epochs: int | None = None,
-        scores: ScoreSource | Sequence[ScoreSource] | None = None,
+        scores: ValueSource | Sequence[ValueSource] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common)

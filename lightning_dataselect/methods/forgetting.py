@@ -19,7 +19,8 @@ from torch import Tensor
 
 from lightning_dataselect.methods.classification import correct, logits_and_targets
 from lightning_dataselect.methods.facts import MethodFacts
-from lightning_dataselect.methods.static import ScoreSource, StaticSelector
+from lightning_dataselect.methods.static import StaticSelector
+from lightning_dataselect.sample_values import ValueSource
 from lightning_dataselect.scores import ScoreStore
 from lightning_dataselect.selection import Observation
 
@@ -76,7 +77,7 @@ class Forgetting(StaticSelector):
         *,
         prune_ratio: float = 0.5,
         warmup_epochs: int | None = None,
-        scores: ScoreSource | Sequence[ScoreSource] | None = None,
+        scores: ValueSource | Sequence[ValueSource] | None = None,
         **common: Any,
     ) -> None:
         super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common)

@@ -2,22 +2,20 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from lightning_dataselect.sample_values import ValueSource, load_values
 from lightning_dataselect.sampling import keep_count, top_k
 from lightning_dataselect.scores import ScoreStore
 from lightning_dataselect.seeding import epoch_generator
 from lightning_dataselect.selection import Observation, Selection
 from lightning_dataselect.selector import DataSelector
 
-ScoreSource: TypeAlias = str | Path | Tensor
-"""A tensor (N,), or a path: ``.csv`` or ``.parquet`` from `DataSelector.export`, or ``.pt``."""
 
-
-def load_scores(source: ScoreSource | Sequence[ScoreSource]) -> Tensor:
+def load_scores(source: ValueSource | Sequence[ValueSource]) -> Tensor:
     """Scores measured before; several runs are averaged, as the papers on static scores do.
 
     Args:
@@ -35,39 +33,12 @@ def load_scores(source: ScoreSource | Sequence[ScoreSource]) -> Tensor:
         tensor([2., 2.])
     """
     if isinstance(source, str | Path | Tensor):
-        return _load(source)
-    runs = [_load(one) for one in source]
+        return load_values(source, column="score", argument="scores")
+    runs = [load_values(one, column="score", argument="scores") for one in source]
     lengths = sorted({len(run) for run in runs})
     if len(lengths) != 1:
         raise ValueError(f"scores={source!r} have the lengths {lengths}: give one or more runs on one data set.")
     return torch.stack(runs).nanmean(0)
-
-
-def _load(source: ScoreSource) -> Tensor:
-    if isinstance(source, Tensor):
-        scores = source
-    else:
-        scores = _read(Path(source))
-    if scores.dim() != 1:
-        raise ValueError(f"scores of shape {tuple(scores.shape)} must have one dimension: one number a sample.")
-    return scores.detach().float().cpu()
-
-
-def _read(path: Path) -> Tensor:
-    if path.suffix == ".pt":
-        scores: Tensor = torch.load(path, map_location="cpu", weights_only=True)
-        return scores
-    if path.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"scores={str(path)!r} must end in .csv, .parquet or .pt.")
-    import pandas as pd  # an extra, needed for tables alone
-
-    frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
-    if not {"index", "score"} <= set(frame.columns):
-        raise ValueError(
-            f"scores={str(path)!r} has the columns {list(frame.columns)}, but needs 'index' and"
-            " 'score': give a file that a selector's export() has written."
-        )
-    return torch.tensor(frame.sort_values("index")["score"].to_numpy(dtype="float32"))
 
 
 def add_to_mean(store: ScoreStore, indices: Tensor, values: Tensor) -> None:
@@ -107,7 +78,7 @@ class StaticSelector(DataSelector):
         self,
         *,
         warmup_epochs: int | None = None,
-        scores: ScoreSource | Sequence[ScoreSource] | None = None,
+        scores: ValueSource | Sequence[ValueSource] | None = None,
         **common: Any,
     ) -> None:
         if warmup_epochs is None:
@@ -138,11 +109,12 @@ class StaticSelector(DataSelector):
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Keep the highest scores, and the same ones each time."""
         if self._given is not None:
-            if len(self._given) != len(scores):
+            n = len(scores) if self._members is None else self.store.n
+            if len(self._given) != n:
                 raise ValueError(
-                    f"{type(self).__name__} was given {len(self._given)} scores, but the data set"
-                    f" has {len(scores)} samples: give the scores of this data set."
+                    f"{type(self).__name__} was given {len(self._given)} scores, but the data set has {n} samples: give"
+                    " the scores of this data set."
                 )
-            scores = self._given
+            scores = self._given if self._members is None else self._given[self._members]
         k = keep_count(len(scores), self.prune_ratio)
         return Selection(top_k(scores, k, epoch_generator(self.seed, 0, "static")))
