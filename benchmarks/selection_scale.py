@@ -3,8 +3,7 @@
     python -m benchmarks.selection_scale [--quick] [--out results/selection_scale.json]
 
 Each measurement is a process of its own: the per-sample state is filled, then the next epoch is selected, ordered and
-its first batch drawn. Seconds are of that; bytes a sample are the peak of the process above what it held before the
-state was made, so the state itself (8 bytes a sample) is in them.
+its first batch drawn. Seconds are of that, and bytes a sample are its peak above the state, which is given beside it.
 """
 
 import argparse
@@ -33,10 +32,11 @@ def measure(method: str, n: int) -> dict[str, Any]:
     selector = getattr(lightning_dataselect, method)(prune_ratio=0.5)
     sampler = SelectionSampler(1, shuffle=True)
     selector.select(1, torch.rand(1000), epoch_generator(0, 1, "select"))  # imports and thread pools
-    before = _peak_bytes()
-    store = ScoreStore(n)
+    empty = _peak_bytes()
+    store = ScoreStore(n, selector.columns(), score_is_loss=selector.ranks_by_loss)
     for column in ("loss", "score"):
         store[column].uniform_(generator=torch.Generator().manual_seed(0))
+    before = _peak_bytes()
     begun = time.perf_counter()
     chosen = selector.select(1, store.column("score"), epoch_generator(0, 1, "select"))
     selected = time.perf_counter()
@@ -50,6 +50,7 @@ def measure(method: str, n: int) -> dict[str, Any]:
         "order_seconds": done - selected,
         "seconds": done - begun,
         "bytes_per_sample": (_peak_bytes() - before) / n,
+        "state_bytes_per_sample": (before - empty) / n,
         "kept": chosen.indices.numel(),
     }
 
@@ -75,7 +76,9 @@ def main() -> None:
             out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             row = {"method": method, "n": n, **json.loads(out)}
             rows.append(row)
-            print(f"{method:<15} N={n:>11,}  {row['seconds']:7.2f} s  {row['bytes_per_sample']:6.1f} B/sample", flush=True)
+            print(
+                f"{method:<15} N={n:>11,}  {row['seconds']:7.2f} s  {row['bytes_per_sample']:6.1f} B/sample", flush=True
+            )
     write_json(args.out, {"environment": environment(), "quick": args.quick, "results": rows})
 
 

@@ -29,9 +29,10 @@ def overhead_table() -> str:
 def scale_table() -> str:
     """Seconds and bytes a sample of `benchmarks.selection_scale`."""
     study = _read("selection_scale.json")
-    rows = ["| method | samples | seconds | bytes a sample |", "|---|---|---|---|"]
+    rows = ["| method | samples | seconds | bytes a sample | and for its state |", "|---|---|---|---|---|"]
     rows += [
-        f"| {row['method']} | {row['n']:,} | {row['seconds']:.2f} | {row['bytes_per_sample']:.1f} |"
+        f"| {row['method']} | {row['n']:,} | {row['seconds']:.2f} | {row['bytes_per_sample']:.1f}"
+        f" | {row['state_bytes_per_sample']:.1f} |"
         for row in study["results"]
         if row["n"] >= 10**6
     ]

@@ -37,6 +37,7 @@ class FitState:
         batches_done: batches of it that are done.
         n_forward: samples forwarded in this epoch so far, by this rank until the ranks' counts are summed.
         n_backward: samples back-propagated in this epoch so far, likewise.
+        n_measured: samples whose losses were written in this epoch so far, likewise.
         seconds: training seconds of this epoch so far.
         scheduler_calls: how often each learning-rate scheduler was stepped to keep it in time, in the Trainer's order.
         history: one record for each epoch that has ended.
@@ -46,6 +47,7 @@ class FitState:
     batches_done: int = 0
     n_forward: int = 0
     n_backward: int = 0
+    n_measured: int = 0
     seconds: float = 0.0
     scheduler_calls: list[int] = field(default_factory=list)
     history: list[EpochRecord] = field(default_factory=list)
@@ -68,7 +70,7 @@ class FitState:
                 select_seconds=0.0,
             )
         )
-        self.batches_done = self.n_forward = self.n_backward = 0
+        self.batches_done = self.n_forward = self.n_backward = self.n_measured = 0
         self.seconds = 0.0
 
     def state_dict(self, n_total: int) -> dict[str, Any]:
@@ -94,4 +96,4 @@ class FitState:
         )
 
 
-_PLAIN = ("batches_done", "n_forward", "n_backward", "seconds")
+_PLAIN = ("batches_done", "n_forward", "n_backward", "n_measured", "seconds")

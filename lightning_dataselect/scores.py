@@ -23,6 +23,7 @@ class ScoreStore:
         columns: further columns and their initial values.
         world_size: number of ranks that write. With more than one, each rank marks what it has written since the last
             :meth:`merge`.
+        score_is_loss: whether the method ranks by the last loss, so that both are one column.
 
     Example:
         >>> store = ScoreStore(3)
@@ -31,11 +32,21 @@ class ScoreStore:
         tensor([0.5000,    nan, 1.5000])
     """
 
-    def __init__(self, n: int, columns: Mapping[str, float] | None = None, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        n: int,
+        columns: Mapping[str, float] | None = None,
+        world_size: int = 1,
+        *,
+        score_is_loss: bool = False,
+    ) -> None:
         self.n = n
+        self._score_is_loss = score_is_loss
         self.world_size = world_size
         initial = {**_BASE_COLUMNS, **(columns or {})}
         self._columns = {name: torch.full((n + 1,), value) for name, value in initial.items()}
+        if score_is_loss:
+            self._columns["score"] = self._columns["loss"]
         self._touched = torch.zeros(n + 1 if world_size > 1 else 0, dtype=torch.bool)
 
     def __getitem__(self, name: str) -> Tensor:
@@ -73,6 +84,8 @@ class ScoreStore:
     def to(self, device: torch.device | str) -> None:
         """Move every column to ``device``."""
         self._columns = {name: column.to(device) for name, column in self._columns.items()}
+        if self._score_is_loss:
+            self._columns["score"] = self._columns["loss"]
         self._touched = self._touched.to(device)
 
     def touch(self, indices: Tensor) -> None:

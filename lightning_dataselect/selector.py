@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
+from array import array
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -160,8 +161,10 @@ class DataSelector(Method, Results, pl.Callback):
         self.store["loss"].index_copy_(0, seen.indices, seen.losses)
         if self.balance:
             self.store["class"][seen.indices] = class_targets(seen).float()
-        self.observe(seen, self.store)
+        if not self.ranks_by_loss:
+            self.observe(seen, self.store)
         self.store.touch(seen.indices)
+        self.state.n_measured += seen.indices.numel()
 
     def count_samples(self, *, forward: int, backward: int) -> None:
         """Count samples that were forwarded and back-propagated on this rank."""
@@ -243,7 +246,7 @@ class DataSelector(Method, Results, pl.Callback):
             bridge.renew_iterator(trainer)
             self._measure_length(trainer)
         bridge.set_epoch_length(trainer, self._n_batches)
-        for optimizer in trainer.optimizers:
+        for optimizer in trainer.optimizers if type(self).lr_factor is not Method.lr_factor else ():
             self._undo.append(bridge.scale_learning_rate(optimizer, lambda: self.lr_factor(self.state.plan.epoch)))
         if resumed_after_last_batch:
             # the loop's counters still are those of the ended epoch, and are reset by its length
@@ -272,12 +275,13 @@ class DataSelector(Method, Results, pl.Callback):
             bridge.set_epoch_length(trainer, self._n_batches)
             self._length_is_due = False
         taken, plan = self._loader.batches.take(batch_idx), self.state.plan
-        indices = torch.tensor(taken.indices, dtype=torch.int64)
+        indices = torch.frombuffer(array("q", taken.indices), dtype=torch.int64)
         weights = None
         if plan.weights is not None:
             weights = plan.weights[torch.searchsorted(plan.indices, indices)]
             weights = weights.to(pl_module.device, non_blocking=True)
-        indices[taken.n_unpadded :] = self.store.n
+        if taken.n_unpadded < len(taken.indices):
+            indices[taken.n_unpadded :] = self.store.n
         self._batch = indices.to(pl_module.device, non_blocking=True), weights
 
     def on_train_batch_end(
@@ -369,6 +373,11 @@ class DataSelector(Method, Results, pl.Callback):
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
+    @property
+    def ranks_by_loss(self) -> bool:
+        """Whether the score is the last loss, as it is by default: one column then does for both."""
+        return type(self).observe is Method.observe
+
     def _refuse_second_selector(self, trainer: pl.Trainer) -> None:
         names = [type(c).__name__ for c in trainer.callbacks if isinstance(c, DataSelector)]  # type: ignore[attr-defined]
         if len(names) > 1:
@@ -440,7 +449,7 @@ class DataSelector(Method, Results, pl.Callback):
             )
         if self._store is None:
             columns = self.columns() | ({"class": math.nan} if self.balance else {})
-            self._store = ScoreStore(n, columns, world_size)
+            self._store = ScoreStore(n, columns, world_size, score_is_loss=self.ranks_by_loss)
 
     def _next_plan(self, epoch: int) -> EpochPlan:
         if self.trains_on_everything(epoch):
@@ -480,11 +489,14 @@ class DataSelector(Method, Results, pl.Callback):
         self._sum_counts()
         record = self.history[-1]
         record["n_forward"] += self.state.n_forward
-        self.state.n_forward = 0
+        self.state.n_forward = self.state.n_measured = 0
 
     def _observation(self, indices: Tensor, reading: Reading) -> Observation:
-        epoch = self.state.plan.epoch
-        return Observation(indices, reading.losses, reading.logits, reading.targets, epoch, reading.outputs)
+        losses, epoch = reading.losses, self.state.plan.epoch
+        if not self.ranks_by_loss:
+            # not finite becomes NaN without a look at it: infinity would stay in moving averages for good
+            losses = losses + losses * 0
+        return Observation(indices, losses, reading.logits, reading.targets, epoch, reading.outputs)
 
     def _begin(self, plan: EpochPlan) -> None:
         assert self._loader is not None
@@ -499,7 +511,7 @@ class DataSelector(Method, Results, pl.Callback):
         """Keep step-wise schedules in time from here on; an endless fit has no end that they could reach."""
         assert self._loader is not None
         automatic = trainer.lightning_module.automatic_optimization
-        if self.lr_schedule == "steps" or self.max_epochs is None or not automatic:
+        if self.lr_schedule == "steps" or self.max_epochs is None or not automatic or not trainer.lr_scheduler_configs:
             return
         self._loader.sampler.announce_full = True
         full_batches = bridge.limited_batches(trainer, len(self._loader.batches))
@@ -518,28 +530,31 @@ class DataSelector(Method, Results, pl.Callback):
                 f"The losses of {bad} samples of epoch {self.state.plan.epoch} were NaN or infinite. Training goes on"
                 f" as it would without {type(self).__name__}; such samples count as never measured and are kept."
             )
+        self.store["loss"].masked_fill_(self.store["loss"].isinf(), torch.nan)
         self.state.close(self.store.n)
 
     def _sum_counts(self) -> None:
         """Give every rank the counts of all."""
         if self.store.world_size > 1:
-            counts = torch.tensor([self.state.n_forward, self.state.n_backward], device=self.store["loss"].device)
-            dist.all_reduce(counts)
-            self.state.n_forward, self.state.n_backward = counts.tolist()
+            state = self.state
+            counts = [state.n_forward, state.n_backward, state.n_measured]
+            summed = torch.tensor(counts, device=self.store["loss"].device)
+            dist.all_reduce(summed)
+            state.n_forward, state.n_backward, state.n_measured = summed.tolist()
 
     def _leave_counts_to_first_rank(self) -> None:
         """Go on counting from what all ranks have, without counting it once a rank."""
         if self._rank > 0:
-            self.state.n_forward = self.state.n_backward = 0
+            self.state.n_forward = self.state.n_backward = self.state.n_measured = 0
 
     def _count_non_finite(self) -> int:
-        """How many samples of the epoch were trained on and have no finite loss; fewer, if it was cut short."""
+        """How many samples of the epoch were measured and have no finite loss; fewer, if it was cut short."""
         if self._reader is None or self._reader.blind:
             return 0
         plan = self.state.plan
         drawn = plan.indices if plan.order is None else plan.order.unique()
-        left_out = max(drawn.numel() - self.state.n_forward, 0)
-        return max(int(self.store.column("loss")[drawn].isnan().sum()) - left_out, 0)
+        left_out = max(drawn.numel() - self.state.n_measured, 0)
+        return max(int((~self.store.column("loss")[drawn].isfinite()).sum()) - left_out, 0)
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.barebones:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
@@ -17,7 +17,7 @@ from lightning_dataselect.sample_loss import SampleLoss, read_sample_loss, rewei
 
 @dataclass(frozen=True)
 class Reading:
-    """The losses of a batch, float32 (B,), NaN where not finite; logits, targets and outputs if they were seen."""
+    """The losses of a batch, float32 (B,), as they are; logits, targets and outputs if they were seen."""
 
     losses: Tensor
     logits: Tensor | None = None
@@ -63,7 +63,7 @@ class StepReader:
             losses = read_sample_loss(self._source, output, known[indices])
             if weights is not None:
                 output = reweighted(output, losses, weights)
-            return output, _finite(Reading(losses.detach().float()))
+            return output, Reading(losses.detach().float())
         if self.blind:
             return step(), None
         returned: list[Any] = []
@@ -79,16 +79,16 @@ class StepReader:
                 raise
             self._go_blind(error)
             return returned[0], None
-        return output, None if self.blind else _finite(_reading(captured))
+        return output, None if self.blind else _reading(captured)
 
     def score(self, step: Callable[[], Any], indices: Tensor, known: Tensor) -> Reading:
         """What the samples lose in ``step``, without a graph, but for the first look at a step."""
         if self._source != "auto":
-            return _finite(Reading(read_sample_loss(self._source, step(), known[indices]).float()))
+            return Reading(read_sample_loss(self._source, step(), known[indices]).float())
         if not self.capture.knows_the_step:
             with torch.enable_grad():
-                return _finite(_reading(self.capture.run(step, indices.numel())[1]))
-        return _finite(_reading(self.capture.score(step, indices.numel())))
+                return _reading(self.capture.run(step, indices.numel())[1])
+        return _reading(self.capture.score(step, indices.numel()))
 
     def root(self, loss: Tensor) -> Tensor:
         """Take a loss that a step back-propagates itself; give back what to back-propagate."""
@@ -110,8 +110,3 @@ class StepReader:
 
 def _reading(captured: Captured) -> Reading:
     return Reading(captured.losses, captured.logits, captured.targets, captured.outputs)
-
-
-def _finite(reading: Reading) -> Reading:
-    # what is not finite becomes NaN in one operation: infinity would stay in moving averages for good
-    return replace(reading, losses=torch.addcmul(reading.losses, reading.losses, reading.losses.new_zeros(())))

@@ -102,10 +102,7 @@ def test_infobatch_keeps_the_hard_and_reweighs_the_easy(values, percent):
 def test_infobatch_estimates_the_sum_without_bias():
     losses = torch.rand(200, generator=gen(1)) ** 4
     draws = np.array(
-        [
-            float((losses[c.indices] * c.weights).sum())
-            for c in (infobatch(losses, 0.5, gen(s)) for s in range(400))
-        ]
+        [float((losses[c.indices] * c.weights).sum()) for c in (infobatch(losses, 0.5, gen(s)) for s in range(400))]
     )
     standard_error = draws.std(ddof=1) / 20
     assert abs(draws.mean() - float(losses.sum())) < 4 * standard_error

@@ -36,9 +36,7 @@ def best_objective(x, k):
     """The least objective over every way to cut the sorted losses into at most k stretches."""
     if k == 1 or len(x) == 1:
         return ((x - x.mean()) ** 2).sum()
-    splits = [
-        ((x[i:] - x[i:].mean()) ** 2).sum() + best_objective(x[:i], k - 1) for i in range(1, len(x))
-    ]
+    splits = [((x[i:] - x[i:].mean()) ** 2).sum() + best_objective(x[:i], k - 1) for i in range(1, len(x))]
     return min([((x - x.mean()) ** 2).sum(), *splits])
 
 

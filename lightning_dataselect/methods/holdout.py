@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.compile import to_uncompiled
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -81,9 +82,15 @@ def train_holdout(
         run = HoldoutRun(half, target, seed=seed, sample_loss=sample_loss)
         with isolate_rng():
             trainer = pl.Trainer(**{**_TRAINER_DEFAULTS, **trainer_options}, callbacks=[run, *others])
-            trainer.fit(copy.deepcopy(module), train if holdout is None else holdout)
+            trainer.fit(copy_to_train(module), train if holdout is None else holdout)
         runs.append(run)
     return runs
+
+
+def copy_to_train(module: pl.LightningModule) -> pl.LightningModule:
+    """A copy that trains itself, not compiled: the compiled steps of a copy would go on training ``module``."""
+    copied = copy.deepcopy(module)
+    return copied if getattr(copied, "_compiler_ctx", None) is None else to_uncompiled(copied)
 
 
 def joined_losses(runs: Sequence[HoldoutRun]) -> Tensor:

@@ -12,7 +12,6 @@ warm-up. Without a held-out set the paper trains two models, each on one half of
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any, ClassVar, Literal
 
@@ -24,7 +23,7 @@ from torch import Tensor
 from lightning_dataselect import bridge
 from lightning_dataselect.batch_selector import BatchSelector
 from lightning_dataselect.methods.facts import MethodFacts
-from lightning_dataselect.methods.holdout import fit_holdout, joined_losses, train_holdout
+from lightning_dataselect.methods.holdout import copy_to_train, fit_holdout, joined_losses, train_holdout
 from lightning_dataselect.sample_loss import SampleLoss
 from lightning_dataselect.sample_values import ValueSource, load_values
 from lightning_dataselect.scores import ScoreStore
@@ -149,7 +148,7 @@ class RHOLoss(BatchSelector):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Keep a copy of the module, as long as it is untrained, if holdout models are to be trained."""
-        untrained = copy.deepcopy(pl_module) if stage == "fit" and self._given is None else None
+        untrained = copy_to_train(pl_module) if stage == "fit" and self._given is None else None
         super().setup(trainer, pl_module, stage)
         self._untrained = untrained
 

@@ -1,0 +1,246 @@
+"""What drives the matrix: one setting a method, with what it promises, and a task of 48 samples.
+
+A refusal is the error that a user gets where a method cannot do what a column asks, and the words in it.
+"""
+
+from __future__ import annotations
+
+from collections import UserDict
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from helpers import trainer
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from lightning_dataselect.registry import get
+
+N, BATCH, EPOCHS, CLASSES = 48, 8, 4, 3
+N_BATCHES = N // BATCH
+HOLDOUT = "holdout.csv"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    error: type[Exception]
+    words: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a method is constructed here, and what it promises.
+
+    Attributes:
+        method: name of the class.
+        arguments: make it prune within four epochs.
+        selected: how many samples each epoch takes, as a number or a range.
+        backward: how many each epoch back-propagates; None for those it takes.
+        share: share of the samples that is kept exactly, or None.
+        everything: arguments with which it trains on everything.
+        repeats: whether the same fit gives the same bits.
+        refuses: what it refuses, by column.
+    """
+
+    method: str
+    arguments: dict[str, Any]
+    selected: tuple[int | range, ...]
+    everything: dict[str, Any] = field(default_factory=lambda: {"prune_ratio": 0.0})
+    backward: tuple[int | range, ...] | None = None
+    share: float | None = None
+    repeats: bool = True
+    refuses: dict[str, Refusal] = field(default_factory=dict)
+
+    def make(self, folder, **changes):
+        """The selector, with a file of holdout losses in ``folder`` if it reads one."""
+        return get(self.method).cls(**(self.written(folder) | changes))
+
+    def written(self, folder):
+        """The arguments, as they would stand in a config file."""
+        if self.arguments.get("holdout_losses") != HOLDOUT:
+            return self.arguments
+        (folder / HOLDOUT).write_text("loss\n" + "\n".join(str(i / N) for i in range(N)))
+        return self.arguments | {"holdout_losses": str(folder / HOLDOUT)}
+
+
+ALL = (N,) * EPOCHS
+AFTER_ONE, AFTER_TWO = (48, 24, 24, 24), (48, 48, 24, 24)
+UNKNOWN = {"balance": Refusal(TypeError, "unexpected keyword argument 'balance'")}
+SCORES_FIRST = {"manual": Refusal(TypeError, "but with manual optimization the step trains.*such as InfoBatch")}
+PASSES = {"manual": Refusal(TypeError, "but with manual optimization the step trains.*Use automatic optimization")}
+ONE_DEVICE = {"ranks": Refusal(ValueError, "trains its holdout models on one device. With several, measure first")}
+SOME = range(1, N)  # fewer than all
+AUTOASSIST = {"base_prob": 0.05, "learning_rate": 0.5}
+AT_LEAST_TWO_A_BATCH = (range(2 * N_BATCHES, N + 1),) * EPOCHS
+
+SETTINGS = {
+    "AutoAssist": Setting(
+        "AutoAssist", AUTOASSIST | {"synchronous": True}, ALL, {"base_prob": 1.0}, AT_LEAST_TWO_A_BATCH, refuses=UNKNOWN
+    ),
+    "AutoAssist, asynchronous": Setting(
+        "AutoAssist", AUTOASSIST, ALL, {"base_prob": 1.0}, AT_LEAST_TWO_A_BATCH, repeats=False, refuses=UNKNOWN
+    ),
+    "EL2N": Setting("EL2N", {"prune_ratio": 0.5, "warmup_epochs": 1}, AFTER_ONE, share=0.5),
+    "EpsilonGreedy": Setting("EpsilonGreedy", {"prune_ratio": 0.5, "every_n_epochs": 1}, AFTER_ONE, share=0.5),
+    "EpsilonGreedy, rescored": Setting(
+        "EpsilonGreedy", {"prune_ratio": 0.5, "every_n_epochs": 1, "rescore": True}, AFTER_ONE, share=0.5,
+        refuses=PASSES,
+    ),
+    "ESWP": Setting(
+        "ESWP",
+        {"batch_ratio": 0.5, "prune_ratio": 0.25, "anneal": 0.0},
+        (48, 36, 36, 36),
+        {"batch_ratio": 1.0, "prune_ratio": 0.0},
+        (48, 18, 18, 18),
+        share=0.75,
+        refuses=SCORES_FIRST,
+    ),
+    "EvolvedSampling": Setting(
+        "EvolvedSampling", {"batch_ratio": 0.5, "anneal": 0.0}, ALL, {"batch_ratio": 1.0}, AFTER_ONE,
+        refuses=UNKNOWN | SCORES_FIRST,
+    ),
+    "Forgetting": Setting("Forgetting", {"prune_ratio": 0.5, "warmup_epochs": 2}, AFTER_TWO, share=0.5),
+    "GraNd": Setting("GraNd", {"prune_ratio": 0.5, "warmup_epochs": 1}, AFTER_ONE, share=0.5),
+    "InfoBatch": Setting("InfoBatch", {"prune_ratio": 0.5, "anneal": 0.0}, (48, *[range(24, 48)] * 3)),
+    "KAKURENBO": Setting(
+        "KAKURENBO", {"prune_ratio": 0.5, "tau": 0.0, "phases": []}, AFTER_ONE, share=0.5, refuses=PASSES
+    ),
+    "RandomPruning": Setting("RandomPruning", {"prune_ratio": 0.5}, (24, 24, 24, 24), share=0.5),
+    "RHOLoss": Setting(
+        "RHOLoss", {"holdout_losses": HOLDOUT, "batch_ratio": 0.25}, ALL, {"batch_ratio": 1.0}, (12, 12, 12, 12),
+        refuses=UNKNOWN | SCORES_FIRST,
+    ),
+    "RHOLoss, cross-fitted": Setting(
+        # the first epoch's count has the two copies' training in it
+        "RHOLoss", {"holdout_epochs": 1, "batch_ratio": 0.25}, ALL, {"batch_ratio": 1.0}, (12 + N, 12, 12, 12),
+        refuses=UNKNOWN | SCORES_FIRST | ONE_DEVICE,
+    ),
+    "SelectiveBackprop": Setting(
+        "SelectiveBackprop", {"beta": 1.0}, ALL, {"beta": 0.0}, (48, SOME, SOME, SOME), refuses=UNKNOWN | SCORES_FIRST
+    ),
+    "SeTa": Setting(
+        "SeTa", {"prune_ratio": 0.25, "n_groups": 3, "window_scale": 0.6, "anneal": 0.0}, (36, *[range(1, 36)] * 3),
+        {"prune_ratio": 0.0, "window_scale": 1.0},
+    ),
+    "UCB": Setting("UCB", {"prune_ratio": 0.5, "every_n_epochs": 1}, AFTER_ONE, share=0.5),
+    "SwiftLearn": Setting(
+        "SwiftLearn", {"prune_ratio": 0.5, "every_n_epochs": 1}, AFTER_TWO, share=0.5, refuses=PASSES
+    ),
+}  # fmt: skip
+
+
+class Tiny(L.LightningModule):
+    """A classifier of four features."""
+
+    def __init__(self, seed: int = 0):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = self.network()
+
+    def network(self):
+        return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, CLASSES))
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return F.cross_entropy(self.model(x), y)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+
+class Manual(Tiny):
+    """Takes its optimizer steps itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+
+
+class WithLabels(nn.Module):
+    """A model that makes its loss of the labels it is given, as those of transformers do."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(20, 8)
+        self.head = nn.Linear(8, CLASSES)
+
+    def forward(self, input_ids, attention_mask, labels=None):
+        mask = attention_mask[..., None].float()
+        logits = self.head((self.embedding(input_ids) * mask).sum(1) / mask.sum(1))
+        loss = None if labels is None else F.cross_entropy(logits.view(-1, CLASSES), labels.view(-1))
+        return SimpleNamespace(loss=loss, logits=logits)
+
+
+class Texts(Tiny):
+    """Hands its batches, encodings, to a model with labels."""
+
+    def network(self):
+        return WithLabels()
+
+    def training_step(self, batch, batch_idx):
+        assert type(batch) is Encoding and batch.kept == "with the batch"
+        return self.model(**batch).loss
+
+
+class Encoding(UserDict):
+    """Stands for transformers.BatchEncoding: no dict, with attributes of its own."""
+
+    kept = None
+
+    def to(self, device, **options):
+        self.data = {name: value.to(device, **options) for name, value in self.data.items()}
+        return self
+
+
+class Sentences(Dataset):
+    """Token ids padded with 0."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(0)
+        self.ids = torch.randint(1, 20, (N, 6), generator=generator)
+        lengths = torch.randint(2, 7, (N, 1), generator=generator)
+        self.mask = (torch.arange(6) < lengths).long()
+        self.ids = self.ids * self.mask
+        self.labels = self.ids[:, 0] % CLASSES
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, i):
+        return {"input_ids": self.ids[i], "attention_mask": self.mask[i], "labels": self.labels[i]}
+
+
+def encode(samples):
+    batch = Encoding({name: torch.stack([sample[name] for sample in samples]) for name in samples[0]})
+    batch.kept = "with the batch"
+    return batch
+
+
+def samples():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(N, 4, generator=generator)
+    return TensorDataset(x, (x[:, 0] > 0).long() + (x[:, 1] > 0.8).long())
+
+
+def loader(**options):
+    return DataLoader(samples(), **{"batch_size": BATCH, "shuffle": True, **options})
+
+
+def fit(selector, module=None, train=None, *, callbacks=(), ckpt_path=None, max_epochs=EPOCHS, **flags):
+    """Fit, and return the Trainer and the module."""
+    module = Tiny() if module is None else module
+    made = trainer(*([] if selector is None else [selector]), *callbacks, max_epochs=max_epochs, **flags)
+    options = {"ckpt_path": ckpt_path, "weights_only": True} if ckpt_path else {}
+    made.fit(module, loader() if train is None else train, **options)
+    return made, module
