@@ -35,4 +35,3 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write results where they are looked for, making the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n")
-    print(f"written to {path}")
