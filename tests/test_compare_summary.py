@@ -13,7 +13,7 @@ from lightning_dataselect.compare.summary import summarise
 N, EPOCHS = 100, 10
 
 
-def record(method, seed, value, *, epochs=EPOCHS, seconds=1.0, n_backward=None, kept=()):
+def record(method, seed, value, *, epochs=EPOCHS, seconds=1.0, n_backward=None, n_forward=None, kept=()):
     n_backward = N * epochs if n_backward is None else n_backward
     return RunRecord(
         method=method,
@@ -24,7 +24,7 @@ def record(method, seed, value, *, epochs=EPOCHS, seconds=1.0, n_backward=None, 
         seconds=seconds,
         validation_seconds=0.0,
         n_total=N,
-        n_forward=n_backward,
+        n_forward=n_backward if n_forward is None else n_forward,
         n_backward=n_backward,
         curve=[(seconds, value)],
         kept=list(kept),
@@ -72,6 +72,12 @@ def test_differences_are_paired_by_seed():
 def test_short_has_the_epochs_that_the_measured_samples_come_to(n_backward, epochs):
     outcome = Outcome(EPOCHS, [record("full", 0, 0.9), pruned("UCB", 0, 0.9, n_backward)])
     assert outcome.short_epochs(outcome.runs[1]) == epochs
+
+
+def test_scoring_passes_count_as_a_third_of_training():
+    # all samples are scored and a quarter of them is trained on: 1/3 + 1/4 of ten epochs
+    scored = pruned("EvolvedSampling", 0, 0.9, N * EPOCHS // 4, n_forward=N * EPOCHS + N * EPOCHS // 4)
+    assert Outcome(EPOCHS, [record("full", 0, 0.9), scored]).short_epochs(scored) == 6
 
 
 def test_a_method_that_saved_nothing_is_held_against_full_itself():

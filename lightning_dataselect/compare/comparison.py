@@ -1,4 +1,4 @@
-"""Methods x seeds on one task, each pruned run beside full data for as many samples."""
+"""Methods x seeds on one task, each pruned run beside full data at equal compute."""
 
 import math
 import traceback
@@ -79,12 +79,12 @@ class Outcome:
         return None
 
     def short_epochs(self, pruned: RunRecord) -> int:
-        """Full epochs that send as many samples backward as `pruned` did, rounded, at least 1.
+        """Full epochs that cost as much as `pruned` did (see `RunRecord.cost`), rounded, at least 1.
 
         A half goes up: where neither is nearer, a method is held against the stronger run.
         """
         full = self.find(FULL, pruned.seed)
-        return max(1, math.floor(pruned.n_backward / (full or pruned).n_total + 0.5))
+        return max(1, math.floor(pruned.cost / (full or pruned).n_total + 0.5))
 
     def short_for(self, pruned: RunRecord) -> RunRecord | None:
         """The run on full data that `pruned` is held against, if it has finished."""

@@ -45,6 +45,14 @@ class RunRecord:
     histogram: dict[str, Any] | None
     fingerprint: str
 
+    @property
+    def cost(self) -> float:
+        """Compute in samples trained: a forward pass is one third of one, a backward pass two thirds.
+
+        So the passes in which a method scores samples count, as do the samples that it only trains on.
+        """
+        return (self.n_forward + 2 * self.n_backward) / 3
+
 
 @dataclass(frozen=True)
 class Failure:

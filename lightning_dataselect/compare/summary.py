@@ -42,7 +42,7 @@ class Row:
         speedup: Wall-clock of `full` over this one's, the median over seeds, or None without `full`:
             a run that something else on the machine held up does not move it.
         vs_full: Metric minus that of `full` with the same seed, or None.
-        vs_short: Metric minus that of full data for as many samples, or None.
+        vs_short: Metric minus that of full data at equal compute, or None.
         short: The epochs of those runs, or None.
     """
 
@@ -163,7 +163,7 @@ def _sentence(rows: Sequence[Row], settings: Settings, percent: bool) -> str:
     worse = [(label, d) for label, d in held if label in clear and sign * d.mean < 0]
     unit = " points" if percent else f" {settings.monitor}"
     n = max(difference.n for _, difference in held)
-    return f"Over {n} seeds and for as many samples trained, {_meaning(held, better, worse, sign, unit)}."
+    return f"Over {n} seeds and at equal compute, {_meaning(held, better, worse, sign, unit)}."
 
 
 def _meaning(held: Entries, better: Entries, worse: Entries, sign: int, unit: str) -> str:
