@@ -31,6 +31,8 @@ class Method:
 
     needs_losses: ClassVar[bool] = True
     """Whether the method cannot go on where no per-sample loss can be captured."""
+    unused: ClassVar[frozenset[str]] = frozenset()
+    """Arguments of `DataSelector` that mean nothing for the method, and are refused."""
     rescores: bool = False
     """Whether :meth:`samples_to_rescore` ever asks for a pass."""
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from numbers import Integral, Real
+
+SET_LEVEL = frozenset({"prune_ratio", "every_n_epochs", "balance"})
+"""Arguments that mean nothing for a method that takes every sample in every epoch."""
 
 
 def check_share(name: str, value: object, *, below_one: bool = False) -> float:
@@ -78,3 +81,29 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
     if value not in known:
         raise ValueError(f"{name}={value!r} is unknown: give one of {', '.join(map(repr, known))}.")
     return str(value)
+
+
+def refuse_unused(method: str, unused: Set[str], given: Mapping[str, object], share: str) -> None:
+    """Refuse what a method that chooses within batches alone cannot heed.
+
+    Args:
+        method: its name.
+        unused: arguments that mean nothing to it.
+        given: arguments that its user gave.
+        share: its argument that says how much of a batch is trained on.
+
+    Raises:
+        TypeError: if one of ``unused`` was given.
+
+    Example:
+        >>> refuse_unused("EvolvedSampling", SET_LEVEL, {"prune_ratio": 0.3}, "batch_ratio")
+        Traceback (most recent call last):
+        ...
+        TypeError: EvolvedSampling has no use for prune_ratio=0.3: it takes every sample in every epoch and chooses ...
+    """
+    for name in sorted(unused & given.keys()):
+        raise TypeError(
+            f"{method} has no use for {name}={given[name]!r}: it takes every sample in every epoch and chooses within"
+            f" each batch, by `{share}`. Take a method that drops samples before an epoch, such as InfoBatch, or ESWP,"
+            " which does both."
+        )

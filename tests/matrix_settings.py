@@ -68,7 +68,7 @@ class Setting:
 
 ALL = (N,) * EPOCHS
 AFTER_ONE, AFTER_TWO = (48, 24, 24, 24), (48, 48, 24, 24)
-UNKNOWN = {"balance": Refusal(TypeError, "unexpected keyword argument 'balance'")}
+NO_SUBSET = {"balance": Refusal(TypeError, "has no use for balance='class': it takes every sample.*or ESWP")}
 SCORES_FIRST = {"manual": Refusal(TypeError, "but with manual optimization the step trains.*such as InfoBatch")}
 PASSES = {"manual": Refusal(TypeError, "but with manual optimization the step trains.*Use automatic optimization")}
 ONE_DEVICE = {"ranks": Refusal(ValueError, "trains its holdout models on one device. With several, measure first")}
@@ -78,10 +78,11 @@ AT_LEAST_TWO_A_BATCH = (range(2 * N_BATCHES, N + 1),) * EPOCHS
 
 SETTINGS = {
     "AutoAssist": Setting(
-        "AutoAssist", AUTOASSIST | {"synchronous": True}, ALL, {"base_prob": 1.0}, AT_LEAST_TWO_A_BATCH, refuses=UNKNOWN
+        "AutoAssist", AUTOASSIST | {"synchronous": True}, ALL, {"base_prob": 1.0}, AT_LEAST_TWO_A_BATCH,
+        refuses=NO_SUBSET,
     ),
     "AutoAssist, asynchronous": Setting(
-        "AutoAssist", AUTOASSIST, ALL, {"base_prob": 1.0}, AT_LEAST_TWO_A_BATCH, repeats=False, refuses=UNKNOWN
+        "AutoAssist", AUTOASSIST, ALL, {"base_prob": 1.0}, AT_LEAST_TWO_A_BATCH, repeats=False, refuses=NO_SUBSET
     ),
     "EL2N": Setting("EL2N", {"prune_ratio": 0.5, "warmup_epochs": 1}, AFTER_ONE, share=0.5),
     "EpsilonGreedy": Setting("EpsilonGreedy", {"prune_ratio": 0.5, "every_n_epochs": 1}, AFTER_ONE, share=0.5),
@@ -100,7 +101,11 @@ SETTINGS = {
     ),
     "EvolvedSampling": Setting(
         "EvolvedSampling", {"batch_ratio": 0.5, "anneal": 0.0}, ALL, {"batch_ratio": 1.0}, AFTER_ONE,
-        refuses=UNKNOWN | SCORES_FIRST,
+        refuses=NO_SUBSET | SCORES_FIRST,
+    ),
+    "EvolvedSampling, every second batch scored": Setting(
+        "EvolvedSampling", {"batch_ratio": 0.5, "anneal": 0.0, "score_every_n_batches": 2}, ALL, {"batch_ratio": 1.0},
+        AFTER_ONE, refuses=NO_SUBSET | SCORES_FIRST,
     ),
     "Forgetting": Setting("Forgetting", {"prune_ratio": 0.5, "warmup_epochs": 2}, AFTER_TWO, share=0.5),
     "GraNd": Setting("GraNd", {"prune_ratio": 0.5, "warmup_epochs": 1}, AFTER_ONE, share=0.5),
@@ -111,15 +116,19 @@ SETTINGS = {
     "RandomPruning": Setting("RandomPruning", {"prune_ratio": 0.5}, (24, 24, 24, 24), share=0.5),
     "RHOLoss": Setting(
         "RHOLoss", {"holdout_losses": HOLDOUT, "batch_ratio": 0.25}, ALL, {"batch_ratio": 1.0}, (12, 12, 12, 12),
-        refuses=UNKNOWN | SCORES_FIRST,
+        refuses=NO_SUBSET | SCORES_FIRST,
     ),
     "RHOLoss, cross-fitted": Setting(
         # the first epoch's count has the two copies' training in it
         "RHOLoss", {"holdout_epochs": 1, "batch_ratio": 0.25}, ALL, {"batch_ratio": 1.0}, (12 + N, 12, 12, 12),
-        refuses=UNKNOWN | SCORES_FIRST | ONE_DEVICE,
+        refuses=NO_SUBSET | SCORES_FIRST | ONE_DEVICE,
     ),
     "SelectiveBackprop": Setting(
-        "SelectiveBackprop", {"beta": 1.0}, ALL, {"beta": 0.0}, (48, SOME, SOME, SOME), refuses=UNKNOWN | SCORES_FIRST
+        "SelectiveBackprop", {"beta": 1.0}, ALL, {"beta": 0.0}, (48, SOME, SOME, SOME), refuses=NO_SUBSET | SCORES_FIRST
+    ),
+    "SelectiveBackprop, every second batch scored": Setting(
+        "SelectiveBackprop", {"beta": 1.0, "score_every_n_batches": 2}, ALL, {"beta": 0.0}, (48, SOME, SOME, SOME),
+        refuses=NO_SUBSET | SCORES_FIRST,
     ),
     "SeTa": Setting(
         "SeTa", {"prune_ratio": 0.25, "n_groups": 3, "window_scale": 0.6, "anneal": 0.0}, (36, *[range(1, 36)] * 3),

@@ -88,6 +88,66 @@ def test_every_sample_of_a_batch_is_measured_before_the_step(make):
     assert not selector.losses.isnan().any() and not selector.scores.isnan().any()
 
 
+STRIDE = {
+    "EvolvedSampling": lambda **o: EvolvedSampling(batch_ratio=0.3, score_every_n_batches=3, **o),
+    "RHOLoss": lambda **o: RHOLoss(holdout_losses=HELD, batch_ratio=0.3, warmup_epochs=1, score_every_n_batches=3, **o),
+    "SelectiveBackprop": lambda **o: SelectiveBackprop(beta=1, history=64, score_every_n_batches=3, **o),
+}
+every_third = pytest.mark.parametrize("make", STRIDE.values(), ids=STRIDE)
+
+
+@every_third
+def test_of_batches_that_are_not_scored_those_trained_on_alone_are_renewed(make):
+    selector = make()
+    watch = Scores(selector)
+    _, net = fit(selector, callbacks=[watch], max_epochs=3)
+    chosen = [step.size for step in net.steps]
+    assert chosen[:10] == [10] * 10 and max(chosen[10:]) <= 10
+    for (epoch, batch_idx, indices, before, after), k in zip(watch.batches, chosen, strict=True):
+        scored = epoch == 0 or batch_idx % 3 == 0
+        assert (before[indices] != after[indices]).sum() == (10 if scored else k)
+    scored, trained = 4 * 10, [sum(sizes(net, epoch)) for epoch in (1, 2)]
+    assert counts(selector)[1:] == [(100, scored + t, t) for t in trained]
+
+
+class Scores(L.Callback):
+    """The losses known before and after each batch; to be listed after the selector."""
+
+    def __init__(self, selector):
+        self.selector, self.batches = selector, []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        self.before, self.indices = self.selector.losses, self.selector._batch[0]
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        step = trainer.current_epoch, batch_idx, self.indices
+        self.batches.append((*step, self.before.nan_to_num(-1), self.selector.losses.nan_to_num(-1)))
+
+
+@every_third
+def test_with_a_stride_it_resumes_anywhere_to_the_same_bits(tmp_path, make):
+    assert compare(tmp_path, make, kinds=("step",), every=4) >= 4
+
+
+def test_a_batch_that_is_not_scored_is_chosen_from_by_its_stored_scores():
+    class Highest(BatchSelector):
+        def choose(self, seen, k, generator):
+            known = self.store["score"][seen.indices]
+            torch.testing.assert_close(seen.losses, known, equal_nan=True)
+            self.known = [*getattr(self, "known", []), known.isnan().sum().item()]
+            return known.nan_to_num(0).topk(k).indices
+
+    selector = Highest(batch_ratio=0.3, warmup_epochs=0, score_every_n_batches=2)
+    fit(selector, train=loader(shuffle=False), max_epochs=2)
+    assert selector.known == [0, 10] * 5 + [0, 7] * 5
+
+
+def test_selective_backprop_ranks_among_the_losses_of_whole_batches():
+    selector = SelectiveBackprop(beta=1, history=1000, score_every_n_batches=2)
+    fit(selector, max_epochs=2)
+    assert (~selector._recent.isnan()).sum() == 100 + 50
+
+
 def test_the_samples_chosen_are_those_trained_on():
     """With one more output, the sample's own number, the step says what it has been given."""
 

@@ -132,13 +132,14 @@ def _load(path: str) -> type[DataSelector]:
     return cls
 
 
-def _parameters(cls: type) -> Iterator[str]:
+def _parameters(cls: type[DataSelector]) -> Iterator[str]:
     """Names that the constructor takes, followed up the bases while they go on as `**kwargs`."""
     for base in cls.__mro__:
         if "__init__" not in vars(base):
             continue
         parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-        yield from (p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
+        taken = (p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
+        yield from taken if base is cls else (name for name in taken if name not in cls.unused)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return
 

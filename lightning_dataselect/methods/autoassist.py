@@ -33,7 +33,7 @@ import copy
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -57,12 +57,11 @@ from lightning_dataselect.assistant import (
 )
 from lightning_dataselect.assistant.ahead import look_ahead, passed_on, released
 from lightning_dataselect.methods.facts import MethodFacts
-from lightning_dataselect.sample_loss import SampleLoss
 from lightning_dataselect.scores import ScoreStore
 from lightning_dataselect.seeding import epoch_generator
 from lightning_dataselect.selection import Observation
 from lightning_dataselect.selector import DataSelector
-from lightning_dataselect.validation import check_count, check_positive, check_share
+from lightning_dataselect.validation import SET_LEVEL, check_count, check_positive, check_share, refuse_unused
 
 
 class AutoAssist(DataSelector):
@@ -92,13 +91,11 @@ class AutoAssist(DataSelector):
         memory: ``a``, the share of the old value that Lbar and the accuracy keep at each batch, in [0, 1). Default
             0.75, the authors'.
         warmup_epochs: epochs at the start that train on everything. Default 0; for token ids the first one does anyway.
-        anneal: share of the epochs at the end that train on everything. Default 0.
-        seed: see `DataSelector`.
-        lr_schedule: see `DataSelector`; the number of steps does not change.
-        sample_loss: see `DataSelector`.
+        **common: arguments of `DataSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
+            nothing here. ``lr_schedule`` changes nothing: the number of steps stays.
 
     Raises:
-        TypeError: if an argument is of the wrong type, or no input is found in the first batch.
+        TypeError: if an argument is of the wrong type or means nothing here, or no input is found in the first batch.
         ValueError: if an argument is out of its range.
 
     Example:
@@ -108,6 +105,7 @@ class AutoAssist(DataSelector):
         ValueError: base_prob=0.0 would never train on what is taken for easy: give a share above 0, say 0.3.
     """
 
+    unused: ClassVar[frozenset[str]] = SET_LEVEL
     info: ClassVar[MethodFacts] = MethodFacts(
         year=2019,
         paper="Zhang et al., AutoAssist: A Framework to Accelerate Training of Deep Neural Networks, NeurIPS 2019",
@@ -128,20 +126,17 @@ class AutoAssist(DataSelector):
         learning_rate: float | None = None,
         memory: float = 0.75,
         warmup_epochs: int = 0,
-        anneal: float = 0.0,
-        seed: int = 0,
-        lr_schedule: Literal["stretch", "steps"] = "stretch",
-        sample_loss: SampleLoss = "auto",
+        **common: Any,
     ) -> None:
+        refuse_unused(type(self).__name__, self.unused, common, "base_prob")
         self._assistant: Assistant | None = None
         self._restored_assistants: list[dict[str, Any]] = []
         super().__init__(
-            prune_ratio=0.0,
             warmup_epochs=warmup_epochs,
-            anneal=anneal,
-            seed=seed,
-            lr_schedule=lr_schedule,
-            sample_loss=sample_loss,
+            prune_ratio=0.0,
+            every_n_epochs=1,
+            balance=None,
+            **common,
         )
         self.base_prob = None if base_prob is None else check_share("base_prob", base_prob)
         if self.base_prob == 0:

@@ -21,7 +21,7 @@ its memory and is drawn first.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -29,11 +29,10 @@ from torch import Tensor
 
 from lightning_dataselect.batch_selector import BatchSelector
 from lightning_dataselect.methods.facts import MethodFacts
-from lightning_dataselect.sample_loss import SampleLoss
 from lightning_dataselect.sampling import keep_count, weighted_subset
 from lightning_dataselect.scores import ScoreStore
 from lightning_dataselect.selection import Observation, Selection
-from lightning_dataselect.validation import check_share
+from lightning_dataselect.validation import SET_LEVEL, check_share, refuse_unused
 
 _PAPER = "Cheng, Li, Bian, Evolved Sampling, 2025"
 _URL = "https://arxiv.org/abs/2509.23461"
@@ -135,12 +134,10 @@ class EvolvedSampling(_Evolving):
         anneal: share of the epochs at the start *and* at the end that trains on whole batches. Default 0.05, the
             paper's.
         warmup_epochs: least number of such epochs at the start. Default 1.
-        score_dtype: see `BatchSelector`.
-        seed: see `DataSelector`.
-        lr_schedule: see `DataSelector`.
-        sample_loss: see `DataSelector`.
+        **common: arguments of `BatchSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``: that is `ESWP`.
 
     Raises:
+        TypeError: if an argument is of the wrong type, or means nothing here.
         ValueError: if an argument is out of its range, or, at the end of an epoch, if losses were negative.
 
     Example:
@@ -148,6 +145,7 @@ class EvolvedSampling(_Evolving):
         (0.2, 0.8)
     """
 
+    unused: ClassVar[frozenset[str]] = SET_LEVEL
     info: ClassVar[MethodFacts] = MethodFacts(
         year=2025,
         paper=_PAPER,
@@ -164,20 +162,18 @@ class EvolvedSampling(_Evolving):
         betas: tuple[float, float] = (0.2, 0.9),
         anneal: float = 0.05,
         warmup_epochs: int = 1,
-        score_dtype: str | None = None,
-        seed: int = 0,
-        lr_schedule: Literal["stretch", "steps"] = "stretch",
-        sample_loss: SampleLoss = "auto",
+        **common: Any,
     ) -> None:
+        refuse_unused(type(self).__name__, self.unused, common, "batch_ratio")
         super().__init__(
             batch_ratio=batch_ratio,
             betas=betas,
             anneal=anneal,
             warmup_epochs=warmup_epochs,
-            score_dtype=score_dtype,
-            seed=seed,
-            lr_schedule=lr_schedule,
-            sample_loss=sample_loss,
+            prune_ratio=0.0,
+            every_n_epochs=1,
+            balance=None,
+            **common,
         )
 
 

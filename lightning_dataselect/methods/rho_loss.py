@@ -13,7 +13,7 @@ warm-up. Without a held-out set the paper trains two models, each on one half of
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -24,11 +24,10 @@ from lightning_dataselect import bridge
 from lightning_dataselect.batch_selector import BatchSelector
 from lightning_dataselect.methods.facts import MethodFacts
 from lightning_dataselect.methods.holdout import copy_to_train, fit_holdout, joined_losses, train_holdout
-from lightning_dataselect.sample_loss import SampleLoss
 from lightning_dataselect.sample_values import ValueSource, load_values
 from lightning_dataselect.scores import ScoreStore
 from lightning_dataselect.selection import Observation
-from lightning_dataselect.validation import check_count
+from lightning_dataselect.validation import SET_LEVEL, check_count, refuse_unused
 
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -66,14 +65,11 @@ class RHOLoss(BatchSelector):
         holdout_epochs: epochs of the copies where ``holdout_losses`` is None. Default: a fifth of the fit's, at least
             one; a choice of our own.
         warmup_epochs: epochs on whole batches at the start. Default 0, the paper's.
-        anneal: share of the epochs at the end on whole batches. Default 0, the paper's.
-        score_dtype: see `BatchSelector`.
-        seed: see `DataSelector`.
-        lr_schedule: see `DataSelector`.
-        sample_loss: see `DataSelector`.
+        **common: arguments of `BatchSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
+            nothing here.
 
     Raises:
-        TypeError: if an argument is of the wrong type.
+        TypeError: if an argument is of the wrong type, or means nothing here.
         ValueError: if an argument is out of its range, the losses are not finite, or, when the fit begins, if there is
             not one for each sample.
 
@@ -83,6 +79,7 @@ class RHOLoss(BatchSelector):
         0.1
     """
 
+    unused: ClassVar[frozenset[str]] = SET_LEVEL
     info: ClassVar[MethodFacts] = MethodFacts(
         year=2022,
         paper="Mindermann et al., Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet"
@@ -101,20 +98,16 @@ class RHOLoss(BatchSelector):
         batch_ratio: float = 0.1,
         holdout_epochs: int | None = None,
         warmup_epochs: int = 0,
-        anneal: float = 0.0,
-        score_dtype: str | None = None,
-        seed: int = 0,
-        lr_schedule: Literal["stretch", "steps"] = "stretch",
-        sample_loss: SampleLoss = "auto",
+        **common: Any,
     ) -> None:
+        refuse_unused(type(self).__name__, self.unused, common, "batch_ratio")
         super().__init__(
             batch_ratio=batch_ratio,
             warmup_epochs=warmup_epochs,
-            anneal=anneal,
-            score_dtype=score_dtype,
-            seed=seed,
-            lr_schedule=lr_schedule,
-            sample_loss=sample_loss,
+            prune_ratio=0.0,
+            every_n_epochs=1,
+            balance=None,
+            **common,
         )
         self.holdout_epochs = (
             None if holdout_epochs is None else check_count("holdout_epochs", holdout_epochs, minimum=1)

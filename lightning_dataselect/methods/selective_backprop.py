@@ -20,7 +20,7 @@ for it, once. The other methods within a batch take a fixed number and wait for 
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -28,10 +28,9 @@ from torch import Tensor
 
 from lightning_dataselect.batch_selector import BatchSelector
 from lightning_dataselect.methods.facts import MethodFacts
-from lightning_dataselect.sample_loss import SampleLoss
 from lightning_dataselect.scores import ScoreStore
 from lightning_dataselect.selection import Observation
-from lightning_dataselect.validation import check_count, check_number
+from lightning_dataselect.validation import SET_LEVEL, check_count, check_number, refuse_unused
 
 
 def percentile(losses: Tensor, recent: Tensor) -> Tensor:
@@ -83,14 +82,11 @@ class SelectiveBackprop(BatchSelector):
         beta: how strongly high losses are preferred, 0 (everything is trained on) or more. Default 3, the paper's.
         history: number ``R`` of losses that a loss is ranked among. Default 1024, the paper's.
         warmup_epochs: epochs on everything at the start. Default 1, the paper's.
-        anneal: share of the epochs at the end on everything. Default 0, the paper's.
-        score_dtype: see `BatchSelector`.
-        seed: see `DataSelector`.
-        lr_schedule: see `DataSelector`.
-        sample_loss: see `DataSelector`.
+        **common: arguments of `BatchSelector` but ``batch_ratio``, which follows from ``beta``, and ``prune_ratio``,
+            ``every_n_epochs`` and ``balance``, which mean nothing here.
 
     Raises:
-        TypeError: if an argument is of the wrong type.
+        TypeError: if an argument is of the wrong type, or means nothing here.
         ValueError: if an argument is out of its range.
 
     Example:
@@ -98,6 +94,7 @@ class SelectiveBackprop(BatchSelector):
         0.25
     """
 
+    unused: ClassVar[frozenset[str]] = SET_LEVEL | {"batch_ratio"}
     info: ClassVar[MethodFacts] = MethodFacts(
         year=2019,
         paper="Jiang et al., Accelerating Deep Learning by Focusing on the Biggest Losers, 2019",
@@ -113,32 +110,30 @@ class SelectiveBackprop(BatchSelector):
         beta: float = 3.0,
         history: int = 1024,
         warmup_epochs: int = 1,
-        anneal: float = 0.0,
-        score_dtype: str | None = None,
-        seed: int = 0,
-        lr_schedule: Literal["stretch", "steps"] = "stretch",
-        sample_loss: SampleLoss = "auto",
+        **common: Any,
     ) -> None:
         self.beta = check_number("beta", beta)
         if not 0 <= self.beta < torch.inf:
             raise ValueError(f"beta={beta!r} must be finite and 0 or more: 3 is the paper's.")
+        refuse_unused(type(self).__name__, self.unused, common, "beta")
         super().__init__(
             batch_ratio=1 / (1 + self.beta),
             warmup_epochs=warmup_epochs,
-            anneal=anneal,
-            score_dtype=score_dtype,
-            seed=seed,
-            lr_schedule=lr_schedule,
-            sample_loss=sample_loss,
+            prune_ratio=0.0,
+            every_n_epochs=1,
+            balance=None,
+            **common,
         )
         self.n_recent = check_count("history", history, minimum=1)
         self._recent = self._no_losses()
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Take up the losses, and rank them; the score is the probability."""
-        own = torch.where(seen.indices < store.n, seen.losses, torch.nan)
-        recent = self._recent.to(own.device, non_blocking=True)
-        self._recent = torch.cat([recent, own])[-self.n_recent :]
+        recent = self._recent.to(seen.losses.device, non_blocking=True)
+        if self.sees_all_of_batch:  # the losses of those trained on are not the usual ones
+            own = torch.where(seen.indices < store.n, seen.losses, torch.nan)
+            recent = torch.cat([recent, own])[-self.n_recent :]
+        self._recent = recent
         store["score"][seen.indices] = percentile(seen.losses, self._recent) ** self.beta
 
     def choose(self, seen: Observation, k: int, generator: torch.Generator) -> Tensor:
