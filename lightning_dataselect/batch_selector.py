@@ -140,7 +140,7 @@ class BatchSelector(DataSelector):
                 _, first = self._reader.read(step, indices, known, None)
                 assert first is not None
                 reading, self._probed = first, True
-        return self._observation(indices, reading)
+        return self.observation(indices, reading)
 
     def _score_precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
         if self.score_dtype is None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import torch
+import torch.distributed as dist
 
 from lightning_dataselect.sampler import EpochPlan
+from lightning_dataselect.scores import ScoreStore
 
 
 class EpochRecord(TypedDict):
@@ -73,6 +75,19 @@ class FitState:
         self.batches_done = self.n_forward = self.n_backward = self.n_measured = 0
         self.seconds = 0.0
 
+    def sum_over_ranks(self, store: ScoreStore) -> None:
+        """Give every rank the counts of all that write to ``store``; all ranks must call it together."""
+        if store.world_size > 1:
+            counts = [self.n_forward, self.n_backward, self.n_measured]
+            summed = torch.tensor(counts, device=store["loss"].device)
+            dist.all_reduce(summed)
+            self.n_forward, self.n_backward, self.n_measured = summed.tolist()
+
+    def leave_counts_to_first(self, rank: int) -> None:
+        """Go on counting from what all ranks have, without counting it once a rank."""
+        if rank > 0:
+            self.n_forward = self.n_backward = self.n_measured = 0
+
     def state_dict(self, n_total: int) -> dict[str, Any]:
         """Plain tensors, numbers, lists and dicts, so that ``torch.load(weights_only=True)`` reads them."""
         state: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
@@ -97,3 +112,23 @@ class FitState:
 
 
 _PLAIN = ("batches_done", "n_forward", "n_backward", "n_measured", "seconds")
+
+
+def check_same_samples(n: int, *, fit: int | None, checkpoint: int | None) -> None:
+    """Refuse to go on with the scores of other samples.
+
+    Args:
+        n: number of samples of the train loader's data set.
+        fit: number that the fit began with, if it has begun.
+        checkpoint: number that the checkpoint was written with, if there is one.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    for origin, before in {"checkpoint was written with": checkpoint, "fit began with": fit}.items():
+        if before is not None and before != n:
+            raise ValueError(
+                f"The {origin} a data set of {before} samples, but the train loader's has {n}:"
+                " the scores belong to other samples. Use the same data set, or load the"
+                " weights alone into a new fit."
+            )

@@ -34,12 +34,14 @@ class SelectedLoader:
         sampler: takes the plan of each epoch.
         batches: knows which samples a batch is made of.
         own_sampler: a sampler of the user's own, whose draws are kept among the selected samples, or None.
+        given: the user's own loader.
     """
 
     loader: DataLoader[Any]
     sampler: SelectionSampler
     batches: RecordingBatchSampler
     own_sampler: Sampler[int] | None
+    given: DataLoader[Any]
 
     @property
     def n(self) -> int:
@@ -103,7 +105,7 @@ def prepare(loader: object, *, seed: int, world_size: int = 1, rank: int = 0) ->
     batches = copy.copy(batch_sampler)
     batches.sampler = sampler
     recorder = RecordingBatchSampler(batches, sampler, consecutive=type(batch_sampler) is BatchSampler)
-    return SelectedLoader(_with_samplers(single, sampler, recorder), sampler, recorder, own)
+    return SelectedLoader(_with_samplers(single, sampler, recorder), sampler, recorder, own, single)
 
 
 def scoring_loader(selected: SelectedLoader, indices: Tensor, epoch: int) -> SelectedLoader:
@@ -125,7 +127,7 @@ def scoring_loader(selected: SelectedLoader, indices: Tensor, epoch: int) -> Sel
     recorder = RecordingBatchSampler(batches, sampler, consecutive=True)
     loader = _with_samplers(selected.loader, sampler, recorder)
     loader.generator = None  # starting workers would draw from the user's own
-    return SelectedLoader(loader, sampler, recorder, None)
+    return SelectedLoader(loader, sampler, recorder, None, selected.given)
 
 
 def _with_samplers(

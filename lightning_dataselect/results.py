@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +45,15 @@ class Results:
         """
         column = self.store.column(name)
         return column if self._members is None else column[self._members]
+
+    @contextlib.contextmanager
+    def among(self, members: Tensor) -> Iterator[None]:
+        """Let :meth:`column` answer for the samples ``members``, int64 (m,), alone."""
+        self._members = members
+        try:
+            yield
+        finally:
+            self._members = None
 
     @property
     def history(self) -> list[EpochRecord]:

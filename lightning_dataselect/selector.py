@@ -5,37 +5,28 @@ from __future__ import annotations
 import functools
 import math
 import time
-from array import array
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
-import torch
-import torch.distributed as dist
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_dataselect import bridge
-from lightning_dataselect.fit_state import FitState
-from lightning_dataselect.loader import SelectedLoader, prepare
-from lightning_dataselect.lr_stretch import StretchedSchedulers
+from lightning_dataselect.epoch_log import log_epoch
+from lightning_dataselect.epochs import Epochs
+from lightning_dataselect.fit_state import FitState, check_same_samples
+from lightning_dataselect.loader import SelectedLoader
 from lightning_dataselect.method import Method
-from lightning_dataselect.rescoring import score_samples
 from lightning_dataselect.results import Results
 from lightning_dataselect.sample_loss import SampleLoss
 from lightning_dataselect.sampler import EpochPlan
-from lightning_dataselect.schedule import UnprunedFit
 from lightning_dataselect.scores import ScoreStore
-from lightning_dataselect.seeding import epoch_generator
-from lightning_dataselect.selection import Observation, Selection, check_selection, class_targets, select_by_class
+from lightning_dataselect.selection import Observation, class_targets
 from lightning_dataselect.step_reader import Reading, StepReader
 from lightning_dataselect.validation import check_choice, check_count, check_share
 
-if TYPE_CHECKING:
-    pass
-
 _STATE_PREFIX = "lightning_dataselect."
-_MAX_QUANTILE_SAMPLES = 1_000_000
 
 
 class DataSelector(Method, Results, pl.Callback):
@@ -63,6 +54,8 @@ class DataSelector(Method, Results, pl.Callback):
         ValueError: if an argument is out of its range.
 
     Example:
+        >>> import torch
+        >>> from lightning_dataselect.selection import Selection
         >>> class HighestLoss(DataSelector):
         ...     def select(self, epoch, scores, generator):
         ...         kept = round((1 - self.prune_ratio) * scores.numel())
@@ -105,15 +98,12 @@ class DataSelector(Method, Results, pl.Callback):
     def _drop_live_parts(self) -> None:
         """Forget what belongs to a fit under way and must be neither pickled nor kept."""
         self._undo: list[bridge.Undo] = []
-        self._loader: SelectedLoader | None = None
+        self._epochs: Epochs | None = None
         self._reader: StepReader | None = None
         self._step: Callable[..., Any] | None = None
         self._batch: tuple[Tensor, Tensor | None] | None = None
         self._seen: Observation | None = None
-        self._n_batches = 0
-        self._schedulers: StretchedSchedulers | None = None  # None: schedules are left alone
-        self._length_is_due = self._warned_of_losses = False
-        self._members: Tensor | None = None  # the samples that select() is choosing among; None: all
+        self._members = None
         self._rank = 0
         self.rescoring = False
         """Whether a pass over :meth:`samples_to_rescore` is under way."""
@@ -154,7 +144,15 @@ class DataSelector(Method, Results, pl.Callback):
         """
         assert self._reader is not None
         output, reading = self._reader.read(step, indices, self.store["loss"], weights)
-        return output, None if reading is None else self._observation(indices, reading)
+        return output, None if reading is None else self.observation(indices, reading)
+
+    def observation(self, indices: Tensor, reading: Reading) -> Observation:
+        """What was read of the samples ``indices``, int64 (B,), as the method is told it."""
+        losses, epoch = reading.losses, self.state.plan.epoch
+        if not self.ranks_by_loss:
+            # not finite becomes NaN without a look at it: infinity would stay in moving averages for good
+            losses = losses + losses * 0
+        return Observation(indices, losses, reading.logits, reading.targets, epoch, reading.outputs)
 
     def write(self, seen: Observation) -> None:
         """Write down what was seen, in the base's columns and in the method's own."""
@@ -202,9 +200,11 @@ class DataSelector(Method, Results, pl.Callback):
             required=self.needs_losses,
             method=type(self).__name__,
         )
-        take, step = functools.partial(self._take_loader, trainer), pl_module.training_step
-        self._step, self._rank = step, trainer.global_rank
-        self._undo.append(bridge.intercept_train_loader(trainer, take))
+        self._step = step = pl_module.training_step
+        self._rank = trainer.global_rank
+        self._epochs = Epochs(trainer, self, step, self._reader)
+        self._undo.append(bridge.intercept_train_loader(trainer, self._epochs.take))
+        self._undo.append(self._epochs.give_back)
         self._undo.append(bridge.shadow(pl_module, "training_step", self._wrapped_step(step)))
         if not pl_module.automatic_optimization:
             backward = self._wrapped_backward(pl_module.manual_backward)
@@ -212,7 +212,7 @@ class DataSelector(Method, Results, pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Settle which epoch it is and how long."""
-        if self._loader is None:
+        if self._epochs is None:
             return
         self._started = time.perf_counter()
         if bridge.takes_dataloader_iter(trainer):
@@ -228,30 +228,9 @@ class DataSelector(Method, Results, pl.Callback):
                 " end of an epoch, or load the weights alone into a new fit."
             )
         self.store.to(pl_module.device)
-        self._measure_length(trainer)
-        self._take_over_schedulers(trainer)
-        epoch, ended, batches_done = (
-            bridge.epochs_processed(trainer),
-            self.state.plan.epoch,
-            self.state.batches_done,
-        )
-        resumed_after_last_batch = ended == epoch - 1 and batches_done > 0
-        if resumed_after_last_batch:
-            # Lightning takes that epoch for done and will not announce its end any more
-            self._close_epoch(trainer)
-        if ended != epoch and epoch != self.max_epochs:
-            if self.history:
-                self._rescore(trainer, epoch)
-            self._begin(self._next_plan(epoch))
-            bridge.renew_iterator(trainer)
-            self._measure_length(trainer)
-        bridge.set_epoch_length(trainer, self._n_batches)
+        self._epochs.start()
         for optimizer in trainer.optimizers if type(self).lr_factor is not Method.lr_factor else ():
             self._undo.append(bridge.scale_learning_rate(optimizer, lambda: self.lr_factor(self.state.plan.epoch)))
-        if resumed_after_last_batch:
-            # the loop's counters still are those of the ended epoch, and are reset by its length
-            bridge.set_counted_length(trainer, batches_done)
-            self._length_is_due = True
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -269,19 +248,11 @@ class DataSelector(Method, Results, pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Look up which samples the batch holds."""
-        if self._loader is None:
+        if self._epochs is None:
             return
-        if self._length_is_due:
-            bridge.set_epoch_length(trainer, self._n_batches)
-            self._length_is_due = False
-        taken, plan = self._loader.batches.take(batch_idx), self.state.plan
-        indices = torch.frombuffer(array("q", taken.indices), dtype=torch.int64)
-        weights = None
-        if plan.weights is not None:
-            weights = plan.weights[torch.searchsorted(plan.indices, indices)]
+        indices, weights = self._epochs.take_batch(batch_idx)
+        if weights is not None:
             weights = weights.to(pl_module.device, non_blocking=True)
-        if taken.n_unpadded < len(taken.indices):
-            indices[taken.n_unpadded :] = self.store.n
         self._batch = indices.to(pl_module.device, non_blocking=True), weights
 
     def on_train_batch_end(
@@ -293,30 +264,24 @@ class DataSelector(Method, Results, pl.Callback):
         batch_idx: int,
     ) -> None:
         """Write down what the batch has shown, and keep schedules in time."""
-        if self._loader is None:
+        if self._epochs is None:
             return
         if self._seen is not None:
             self.write(self._seen)
         self._batch = self._seen = None
         self.state.batches_done = batch_idx + 1
-        if self._schedulers is not None and bridge.optimizer_steps_now(trainer):
-            self._schedulers.catch_up(trainer, self.state, self._n_batches)
+        self._epochs.end_batch()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the epoch, choose the samples of the next one, and change its length."""
-        if self._loader is None or self.state.plan.epoch != trainer.current_epoch:
+        if self._epochs is None or self.state.plan.epoch != trainer.current_epoch:
             return
         begun = time.perf_counter()
         self.state.seconds += begun - self._started
-        following = self.state.plan.epoch + 1
-        self._close_epoch(trainer)
-        if not trainer.should_stop and following != self.max_epochs:
-            self._rescore(trainer, following)
-            self._begin(self._next_plan(following))
-            self._measure_length(trainer)
-            bridge.set_epoch_length(trainer, self._n_batches)
+        self._epochs.advance()
         self.history[-1]["select_seconds"] = time.perf_counter() - begun
-        self._log(trainer, pl_module)
+        if not trainer.barebones:
+            log_epoch(pl_module, self.history, self.scores)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give everything back as it was."""
@@ -327,6 +292,42 @@ class DataSelector(Method, Results, pl.Callback):
         self._release()
 
     # ---- state ---------------------------------------------------------------------------------------------------
+
+    def open_state(self, n: int, world_size: int, first_plan: Callable[[], EpochPlan]) -> FitState:
+        """Begin or go on with the per-sample columns of ``n`` samples.
+
+        Args:
+            n: number of samples of the training set.
+            world_size: number of ranks that write.
+            first_plan: makes the plan of a fit's first epoch; it is asked once the columns are there.
+
+        Returns:
+            Where the fit stands.
+
+        Raises:
+            ValueError: if the columns that there are belong to another data set, or nothing would be kept.
+        """
+        check_same_samples(
+            n,
+            fit=None if self._store is None else self._store.n,
+            checkpoint=None if self._restored is None else self._restored["n"],
+        )
+        if round((1 - self.prune_ratio) * n) < 1:
+            raise ValueError(
+                f"prune_ratio={self.prune_ratio} leaves 0 of {n} samples: nothing is left to train"
+                f" on. Give at most {(n - 1) / n:.3g}."
+            )
+        if self._store is None:
+            columns = self.columns() | ({"class": math.nan} if self.balance else {})
+            self._store = ScoreStore(n, columns, world_size, score_is_loss=self.ranks_by_loss)
+        if self._restored is not None:
+            self._store.load_state_dict(self._restored["columns"])
+            self._state = FitState.from_state_dict(self._restored["fit"], n)
+            self._state.leave_counts_to_first(self._rank)
+            self._restored = None
+        if self._state is None:
+            self._state = FitState(first_plan())
+        return self._state
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed fit needs to be the same fit."""
@@ -348,9 +349,9 @@ class DataSelector(Method, Results, pl.Callback):
         """Save what all ranks have seen: only the first rank's state is written."""
         if self._store is not None and self._store.world_size > 1:
             self._store.merge()
-            self._sum_counts()
+            self.state.sum_over_ranks(self._store)
             checkpoint["callbacks"][self.state_key] = self.state_dict()
-            self._leave_counts_to_first_rank()
+            self.state.leave_counts_to_first(self._rank)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -372,6 +373,11 @@ class DataSelector(Method, Results, pl.Callback):
         return bare.__dict__
 
     # ---- inside --------------------------------------------------------------------------------------------------
+
+    @property
+    def _loader(self) -> SelectedLoader | None:
+        """The train loader under a plan; None where nothing is selected."""
+        return None if self._epochs is None else self._epochs.loader
 
     @property
     def ranks_by_loss(self) -> bool:
@@ -401,173 +407,6 @@ class DataSelector(Method, Results, pl.Callback):
             backward(loss, *args, **kwargs)
 
         return manual_backward
-
-    def _take_loader(self, trainer: pl.Trainer, loader: object) -> object:
-        world_size, rank = bridge.sampler_ranks(trainer)
-        prepared = prepare(loader, seed=self.seed, world_size=world_size, rank=rank)
-        first, self._loader = self._loader is None, prepared
-        self.max_epochs = bridge.planned_epochs(trainer)
-        self._open_store(prepared.n, trainer.world_size)
-        if self._restored is not None:
-            self.store.load_state_dict(self._restored["columns"])
-            self._state = FitState.from_state_dict(self._restored["fit"], prepared.n)
-            self._leave_counts_to_first_rank()
-            self._restored = None
-        if self._state is None:
-            self._state = FitState(self._next_plan(trainer.current_epoch))
-        if first:
-            self._warn_if_idle()
-        self._state.plan = prepared.follow(self._state.plan, self._state.batches_done)
-        # configure_optimizers may ask for the loader to build schedules on: they count full epochs
-        prepared.sampler.announce_full = first
-        return self.feed(prepared.loader)
-
-    def _warn_if_idle(self) -> None:
-        epochs = range(self.max_epochs or 0)
-        if self.prune_ratio > 0 and epochs and all(self.trains_on_everything(epoch) for epoch in epochs):
-            rank_zero_warn(
-                f"{type(self).__name__} will drop nothing: warmup_epochs={self.warmup_epochs} and anneal={self.anneal}"
-                f" leave none of the {self.max_epochs} epochs to prune. Lower them, or train for more epochs."
-            )
-
-    def _open_store(self, n: int, world_size: int) -> None:
-        known = {
-            "checkpoint was written with": self._restored and self._restored["n"],
-            "fit began with": self._store and self._store.n,
-        }
-        for origin, before in known.items():
-            if before is not None and before != n:
-                raise ValueError(
-                    f"The {origin} a data set of {before} samples, but the train loader's has {n}:"
-                    " the scores belong to other samples. Use the same data set, or load the"
-                    " weights alone into a new fit."
-                )
-        if round((1 - self.prune_ratio) * n) < 1:
-            raise ValueError(
-                f"prune_ratio={self.prune_ratio} leaves 0 of {n} samples: nothing is left to train"
-                f" on. Give at most {(n - 1) / n:.3g}."
-            )
-        if self._store is None:
-            columns = self.columns() | ({"class": math.nan} if self.balance else {})
-            self._store = ScoreStore(n, columns, world_size, score_is_loss=self.ranks_by_loss)
-
-    def _next_plan(self, epoch: int) -> EpochPlan:
-        if self.trains_on_everything(epoch):
-            return EpochPlan(epoch, torch.arange(self.store.n))
-        if not self.selects_anew(epoch) and self._state is not None:
-            before = self._state.plan
-            if not self.trains_on_everything(before.epoch):
-                return EpochPlan(epoch, before.indices, before.weights)
-        generator = epoch_generator(self.seed, epoch, "select")
-        if self.balance:
-            among = functools.partial(self._select_among, epoch)
-            chosen = select_by_class(among, self.store.column("class"), generator)
-        else:
-            chosen = self.select(epoch, self.store.column("score"), generator)
-        chosen = check_selection(chosen, self.store.n, type(self).__name__)
-        return EpochPlan(epoch, chosen.indices, chosen.weights)
-
-    def _select_among(self, epoch: int, members: Tensor, generator: torch.Generator) -> Selection:
-        self._members = members
-        chosen = self.select(epoch, self.column("score"), generator)
-        self._members = None
-        return chosen
-
-    def _rescore(self, trainer: pl.Trainer, epoch: int) -> None:
-        stale = self.samples_to_rescore(epoch) if self.rescores and self.selects_anew(epoch) else None
-        if stale is None or stale.numel() == 0:
-            return
-        self.rescoring = True
-        assert self._loader is not None and self._reader is not None and self._step is not None
-        for indices, reading in score_samples(
-            trainer, self._loader, stale, self._step, self._reader, self.store["loss"]
-        ):
-            self.count_samples(forward=indices.numel(), backward=0)
-            self.write(self._observation(indices, reading))
-        self.rescoring = False
-        self.store.merge()
-        self._sum_counts()
-        record = self.history[-1]
-        record["n_forward"] += self.state.n_forward
-        self.state.n_forward = self.state.n_measured = 0
-
-    def _observation(self, indices: Tensor, reading: Reading) -> Observation:
-        losses, epoch = reading.losses, self.state.plan.epoch
-        if not self.ranks_by_loss:
-            # not finite becomes NaN without a look at it: infinity would stay in moving averages for good
-            losses = losses + losses * 0
-        return Observation(indices, losses, reading.logits, reading.targets, epoch, reading.outputs)
-
-    def _begin(self, plan: EpochPlan) -> None:
-        assert self._loader is not None
-        self.state.begin(self._loader.follow(plan))
-
-    def _measure_length(self, trainer: pl.Trainer) -> None:
-        assert self._loader is not None
-        self._loader.sampler.announce_full = False
-        self._n_batches = bridge.limited_batches(trainer, len(self._loader.batches))
-
-    def _take_over_schedulers(self, trainer: pl.Trainer) -> None:
-        """Keep step-wise schedules in time from here on; an endless fit has no end that they could reach."""
-        assert self._loader is not None
-        automatic = trainer.lightning_module.automatic_optimization
-        if self.lr_schedule == "steps" or self.max_epochs is None or not automatic or not trainer.lr_scheduler_configs:
-            return
-        self._loader.sampler.announce_full = True
-        full_batches = bridge.limited_batches(trainer, len(self._loader.batches))
-        self._loader.sampler.announce_full = False
-        unpruned = UnprunedFit(full_batches, self.max_epochs, trainer.accumulate_grad_batches, trainer.max_steps)
-        self._schedulers = StretchedSchedulers(trainer, unpruned)
-        self._undo.append(self._schedulers.give_back)
-        self._schedulers.start(trainer, self.state, self._n_batches)
-
-    def _close_epoch(self, trainer: pl.Trainer) -> None:
-        self.store.merge()
-        self._sum_counts()
-        if not self._warned_of_losses and (bad := self._count_non_finite()):
-            self._warned_of_losses = True
-            rank_zero_warn(
-                f"The losses of {bad} samples of epoch {self.state.plan.epoch} were NaN or infinite. Training goes on"
-                f" as it would without {type(self).__name__}; such samples count as never measured and are kept."
-            )
-        self.store["loss"].masked_fill_(self.store["loss"].isinf(), torch.nan)
-        self.state.close(self.store.n)
-
-    def _sum_counts(self) -> None:
-        """Give every rank the counts of all."""
-        if self.store.world_size > 1:
-            state = self.state
-            counts = [state.n_forward, state.n_backward, state.n_measured]
-            summed = torch.tensor(counts, device=self.store["loss"].device)
-            dist.all_reduce(summed)
-            state.n_forward, state.n_backward, state.n_measured = summed.tolist()
-
-    def _leave_counts_to_first_rank(self) -> None:
-        """Go on counting from what all ranks have, without counting it once a rank."""
-        if self._rank > 0:
-            self.state.n_forward = self.state.n_backward = self.state.n_measured = 0
-
-    def _count_non_finite(self) -> int:
-        """How many samples of the epoch were measured and have no finite loss; fewer, if it was cut short."""
-        if self._reader is None or self._reader.blind:
-            return 0
-        plan = self.state.plan
-        drawn = plan.indices if plan.order is None else plan.order.unique()
-        left_out = max(drawn.numel() - self.state.n_measured, 0)
-        return max(int((~self.store.column("loss")[drawn].isfinite()).sum()) - left_out, 0)
-
-    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.barebones:
-            return
-        record = self.history[-1]
-        saved = sum(r["n_total"] - r["n_backward"] for r in self.history)
-        pl_module.log("dataselect/kept_share", record["n_selected"] / record["n_total"], prog_bar=True)
-        values = {"samples_saved": float(saved), "select_seconds": record["select_seconds"]}
-        scores = self.scores[:: max(1, self.store.n // _MAX_QUANTILE_SAMPLES)]
-        if (known := scores[~scores.isnan()]).numel():
-            quantiles = known.quantile(torch.tensor([0.1, 0.5, 0.9]))
-            values |= {f"score_q{q}": float(v) for q, v in zip((10, 50, 90), quantiles, strict=True)}
-        pl_module.log_dict({f"dataselect/{name}": value for name, value in values.items()})
 
     def _release(self) -> None:
         for undo in reversed(self._undo):

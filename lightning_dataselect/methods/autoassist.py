@@ -243,10 +243,10 @@ class AutoAssist(DataSelector):
     # ---- inside --------------------------------------------------------------------------------------------------
 
     def _pass_on(self, batches: Iterator[Any], pinned: bool) -> Iterator[Any]:
-        assert self._loader is not None
+        assert self._loader is not None and self._epochs is not None
         self._left.clear()
         first = self._loader.batches.start_batch
-        for left in look_ahead(batches, first, self._n_batches, self._admit, self._desk_of_fit):
+        for left in look_ahead(batches, first, self._epochs.n_batches, self._admit, self._desk_of_fit):
             batch = released(left, pinned)
             if batch is left.batch:
                 # a step may write into the batch that it is given, while the Assistant still reads it

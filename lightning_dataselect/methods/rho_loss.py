@@ -125,7 +125,6 @@ class RHOLoss(BatchSelector):
     def _drop_live_parts(self) -> None:
         super()._drop_live_parts()
         self._untrained: pl.LightningModule | None = None
-        self._source: Any = None
 
     def columns(self) -> dict[str, float]:
         """The irreducible losses."""
@@ -159,12 +158,8 @@ class RHOLoss(BatchSelector):
             holdout.copy_(self._given)
         elif bool(holdout.isnan().all()):  # not so after a resume
             holdout.copy_(self._cross_fit(trainer, pl_module))
-        self._untrained = self._source = None
+        self._untrained = None
         super().on_train_start(trainer, pl_module)
-
-    def _take_loader(self, trainer: pl.Trainer, loader: object) -> object:
-        self._source = loader
-        return super()._take_loader(trainer, loader)
 
     def _cross_fit(self, trainer: pl.Trainer, module: pl.LightningModule) -> Tensor:
         if trainer.world_size > 1:
@@ -172,14 +167,14 @@ class RHOLoss(BatchSelector):
                 "RHOLoss trains its holdout models on one device. With several, measure first, with losses ="
                 " RHOLoss.fit_holdout(module, loader, max_epochs=10), and give RHOLoss(holdout_losses=losses)."
             )
-        assert self._untrained is not None
+        assert self._untrained is not None and self._loader is not None
         for name in _TRANSFER_HOOKS:
             if trainer.datamodule is not None and is_overridden(name, trainer.datamodule):  # type: ignore[attr-defined]
                 setattr(self._untrained, name, getattr(trainer.datamodule, name))  # type: ignore[attr-defined]
         device = module.device
         runs = train_holdout(
             self._untrained,
-            self._source,
+            self._loader.given,
             None,
             seed=self.seed,
             sample_loss=self.sample_loss,

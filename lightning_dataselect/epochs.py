@@ -1,0 +1,227 @@
+"""The epochs of a fit under way: the loader they read, what each trains on, how long it is, in time with what."""
+
+from __future__ import annotations
+
+import functools
+from array import array
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lightning_dataselect import bridge
+from lightning_dataselect.loader import SelectedLoader, prepare
+from lightning_dataselect.lr_stretch import StretchedSchedulers
+from lightning_dataselect.rescoring import score_samples
+from lightning_dataselect.sampler import EpochPlan
+from lightning_dataselect.schedule import UnprunedFit
+from lightning_dataselect.seeding import epoch_generator
+from lightning_dataselect.selection import Selection, check_selection, select_by_class
+from lightning_dataselect.step_reader import StepReader
+
+if TYPE_CHECKING:
+    from lightning_dataselect.selector import DataSelector
+
+
+class Epochs:
+    """Leads a fit from epoch to epoch; made in ``setup`` and dropped with the fit.
+
+    Args:
+        trainer: the Trainer of the fit.
+        selector: what decides; its store and its state are written here, and outlive the fit.
+        step: the module's own ``training_step``.
+        reader: reads what the samples lost in it.
+    """
+
+    def __init__(
+        self, trainer: pl.Trainer, selector: DataSelector, step: Callable[..., Any], reader: StepReader
+    ) -> None:
+        self._trainer = trainer
+        self._selector = selector
+        self._step = step
+        self._reader = reader
+        self._schedulers: StretchedSchedulers | None = None  # None: schedules are left alone
+        self._length_is_due = self._warned_of_losses = False
+        self.loader: SelectedLoader | None = None
+        """The train loader under a plan, None until the Trainer has asked for one."""
+        self.n_batches = 0
+        """Batches of the present epoch."""
+
+    @property
+    def _selected(self) -> SelectedLoader:
+        assert self.loader is not None
+        return self.loader
+
+    def take(self, loader: object) -> object:
+        """Take what the Trainer would train on; give back what it is to train on."""
+        selector, trainer = self._selector, self._trainer
+        world_size, rank = bridge.sampler_ranks(trainer)
+        selected = prepare(loader, seed=selector.seed, world_size=world_size, rank=rank)
+        first, self.loader = self.loader is None, selected
+        selector.max_epochs = bridge.planned_epochs(trainer)
+        first_plan = functools.partial(next_plan, selector, trainer.current_epoch)
+        state = selector.open_state(selected.n, trainer.world_size, first_plan)
+        if first:
+            self._warn_if_idle()
+        state.plan = selected.follow(state.plan, state.batches_done)
+        # configure_optimizers may ask for the loader to build schedules on: they count full epochs
+        selected.sampler.announce_full = first
+        return selector.feed(selected.loader)
+
+    def start(self) -> None:
+        """Settle which epoch it is and how long, and take over schedules."""
+        selector, trainer, state = self._selector, self._trainer, self._selector.state
+        self._measure_length()
+        self._take_over_schedulers()
+        epoch, ended, batches_done = bridge.epochs_processed(trainer), state.plan.epoch, state.batches_done
+        resumed_after_last_batch = ended == epoch - 1 and batches_done > 0
+        if resumed_after_last_batch:
+            # Lightning takes that epoch for done and will not announce its end any more
+            self._close()
+        if ended != epoch and epoch != selector.max_epochs:
+            if selector.history:
+                self._rescore(epoch)
+            self._begin(epoch)
+            bridge.renew_iterator(trainer)
+        bridge.set_epoch_length(trainer, self.n_batches)
+        if resumed_after_last_batch:
+            # the loop's counters still are those of the ended epoch, and are reset by its length
+            bridge.set_counted_length(trainer, batches_done)
+            self._length_is_due = True
+
+    def take_batch(self, batch_idx: int) -> tuple[Tensor, Tensor | None]:
+        """Begin a batch.
+
+        Returns:
+            Its dataset indices, int64 (B,), N for samples repeated to make ranks even; and the weight of each in the
+            loss, float32 (B,), or None.
+        """
+        if self._length_is_due:  # it had to wait for the loop's counters
+            bridge.set_epoch_length(self._trainer, self.n_batches)
+            self._length_is_due = False
+        taken, plan = self._selected.batches.take(batch_idx), self._selector.state.plan
+        indices = torch.frombuffer(array("q", taken.indices), dtype=torch.int64)
+        weights = None if plan.weights is None else plan.weights[torch.searchsorted(plan.indices, indices)]
+        if taken.n_unpadded < len(taken.indices):
+            indices[taken.n_unpadded :] = self._selected.n
+        return indices, weights
+
+    def end_batch(self) -> None:
+        """Keep schedules in time."""
+        if self._schedulers is not None and bridge.optimizer_steps_now(self._trainer):
+            self._schedulers.catch_up(self._trainer, self._selector.state, self.n_batches)
+
+    def advance(self) -> None:
+        """Close the epoch and, if another one follows, choose its samples and set its length."""
+        selector, trainer = self._selector, self._trainer
+        following = selector.state.plan.epoch + 1
+        self._close()
+        if not trainer.should_stop and following != selector.max_epochs:
+            self._rescore(following)
+            self._begin(following)
+            bridge.set_epoch_length(trainer, self.n_batches)
+
+    def give_back(self) -> None:
+        """Let the Trainer step its schedulers itself."""
+        if self._schedulers is not None:
+            self._schedulers.give_back()
+
+    def _begin(self, epoch: int) -> None:
+        selector = self._selector
+        plan = next_plan(selector, epoch, selector.state.plan)
+        selector.state.begin(self._selected.follow(plan))
+        self._measure_length()
+
+    def _close(self) -> None:
+        store, state = self._selector.store, self._selector.state
+        store.merge()
+        state.sum_over_ranks(store)
+        if not self._warned_of_losses and (bad := self._count_non_finite()):
+            self._warned_of_losses = True
+            rank_zero_warn(
+                f"The losses of {bad} samples of epoch {state.plan.epoch} were NaN or infinite. Training goes on as it"
+                f" would without {type(self._selector).__name__}; such samples count as never measured and are kept."
+            )
+        store["loss"].masked_fill_(store["loss"].isinf(), torch.nan)
+        state.close(store.n)
+
+    def _rescore(self, epoch: int) -> None:
+        selector, store, state = self._selector, self._selector.store, self._selector.state
+        stale = selector.samples_to_rescore(epoch) if selector.rescores and selector.selects_anew(epoch) else None
+        if stale is None or stale.numel() == 0:
+            return
+        selector.rescoring = True
+        passes = score_samples(self._trainer, self._selected, stale, self._step, self._reader, store["loss"])
+        for indices, reading in passes:
+            selector.count_samples(forward=indices.numel(), backward=0)
+            selector.write(selector.observation(indices, reading))
+        selector.rescoring = False
+        store.merge()
+        state.sum_over_ranks(store)
+        selector.history[-1]["n_forward"] += state.n_forward
+        state.n_forward = state.n_measured = 0
+
+    def _measure_length(self) -> None:
+        self._selected.sampler.announce_full = False
+        self.n_batches = bridge.limited_batches(self._trainer, len(self._selected.batches))
+
+    def _full_length(self) -> int:
+        self._selected.sampler.announce_full = True
+        n_batches = bridge.limited_batches(self._trainer, len(self._selected.batches))
+        self._selected.sampler.announce_full = False
+        return n_batches
+
+    def _take_over_schedulers(self) -> None:
+        """Keep step-wise schedules in time from here on; an endless fit has no end that they could reach."""
+        selector, trainer = self._selector, self._trainer
+        stretches = selector.lr_schedule == "stretch" and trainer.lightning_module.automatic_optimization
+        if not stretches or selector.max_epochs is None or not trainer.lr_scheduler_configs:
+            return
+        accumulate, max_steps = trainer.accumulate_grad_batches, trainer.max_steps
+        unpruned = UnprunedFit(self._full_length(), selector.max_epochs, accumulate, max_steps)
+        self._schedulers = StretchedSchedulers(trainer, unpruned)
+        self._schedulers.start(trainer, selector.state, self.n_batches)
+
+    def _count_non_finite(self) -> int:
+        """How many samples of the epoch were measured and have no finite loss; fewer, if it was cut short."""
+        if self._reader.blind:
+            return 0
+        state = self._selector.state
+        drawn = state.plan.indices if state.plan.order is None else state.plan.order.unique()
+        left_out = max(drawn.numel() - state.n_measured, 0)
+        return max(int((~self._selector.store.column("loss")[drawn].isfinite()).sum()) - left_out, 0)
+
+    def _warn_if_idle(self) -> None:
+        selector = self._selector
+        epochs = range(selector.max_epochs or 0)
+        if selector.prune_ratio > 0 and epochs and all(selector.trains_on_everything(epoch) for epoch in epochs):
+            rank_zero_warn(
+                f"{type(selector).__name__} will drop nothing: warmup_epochs={selector.warmup_epochs} and"
+                f" anneal={selector.anneal} leave none of the {selector.max_epochs} epochs to prune. Lower them, or"
+                " train for more epochs."
+            )
+
+
+def next_plan(selector: DataSelector, epoch: int, before: EpochPlan | None = None) -> EpochPlan:
+    """What ``epoch`` trains on: everything, what the epoch before selected, or what the method selects anew."""
+    n = selector.store.n
+    if selector.trains_on_everything(epoch):
+        return EpochPlan(epoch, torch.arange(n))
+    if before is not None and not (selector.selects_anew(epoch) or selector.trains_on_everything(before.epoch)):
+        return EpochPlan(epoch, before.indices, before.weights)
+    generator = epoch_generator(selector.seed, epoch, "select")
+    if selector.balance:
+        among = functools.partial(_select_among, selector, epoch)
+        chosen = select_by_class(among, selector.store.column("class"), generator)
+    else:
+        chosen = selector.select(epoch, selector.store.column("score"), generator)
+    chosen = check_selection(chosen, n, type(selector).__name__)
+    return EpochPlan(epoch, chosen.indices, chosen.weights)
+
+
+def _select_among(selector: DataSelector, epoch: int, members: Tensor, generator: torch.Generator) -> Selection:
+    with selector.among(members):
+        return selector.select(epoch, selector.column("score"), generator)
