@@ -6,7 +6,7 @@ SEEDS ?= 3
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-notebooks notebooks lint clean
 
 demo: $(VENV)/.report
 	$(BIN)/lightning-dataselect compare --seeds $(SEEDS) --out $(OUT)
@@ -14,13 +14,20 @@ demo: $(VENV)/.report
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+# Runs every notebook from a clean kernel and leaves the files alone; `make notebooks` writes what came out into them.
+test-notebooks: $(VENV)/.notebooks
+	$(BIN)/jupyter execute --timeout=180 notebooks/*.ipynb
+
+notebooks: $(VENV)/.notebooks
+	$(BIN)/jupyter execute --inplace --timeout=180 --NotebookClient.record_timing=False notebooks/*.ipynb
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy lightning_dataselect
 
 # One stamp for each set of extras, written last, so that an interrupted set-up starts again.
-$(VENV)/.report $(VENV)/.test: $(VENV)/.%: pyproject.toml | $(VENV)/.created
+$(VENV)/.report $(VENV)/.test $(VENV)/.notebooks: $(VENV)/.%: pyproject.toml | $(VENV)/.created
 	@echo "Installing the package and its '$*' extra into $(VENV); this is done once."
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@

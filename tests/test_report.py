@@ -1,9 +1,12 @@
 """Figures and files, against what was put into them."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 
 from lightning_dataselect.report import export, figures
 from lightning_dataselect.report.gallery import gallery
@@ -58,6 +61,13 @@ def test_plots_show_the_selectors_numbers():
     assert "1 unmeasured" in panel.get_title()
     with pytest.raises(ValueError, match=r"plot\('pie'\): the kinds are 'kept_share'"):
         figures.plot_selector(Fitted(), "pie")
+
+
+def test_a_figure_shows_itself_in_a_notebook():
+    # IPython asks for this method, and takes the pixels with the size to show them at
+    pixels, size = figures.plot_selector(Fitted(), "kept_share")._repr_png_()
+    assert imread(BytesIO(pixels)).shape == (691, 1296, 4)
+    assert size == {"width": 864, "height": 461}
 
 
 def test_metric_over_time_ends_at_the_mean_and_draws_without_data():

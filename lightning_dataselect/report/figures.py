@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,23 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = "osD^vP"
 MAX_POINTS = 10_000
+_CSS_PIXELS_PER_INCH = 96
+
+
+class _ShownFigure(Figure):
+    """Without pyplot no notebook knows how to show a figure, so this one says so itself."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """The pixels, and the size to show them at: IPython's protocol for rich output."""
+        buffer = BytesIO()
+        self.savefig(buffer, format="png")
+        width, height = self.get_size_inches() * _CSS_PIXELS_PER_INCH
+        return buffer.getvalue(), {"width": round(width), "height": round(height)}
+
+
+def blank_figure(width: float, height: float) -> Figure:
+    """A figure of that size in inches, which shows itself as the last value of a notebook's cell."""
+    return _ShownFigure(figsize=(width, height), dpi=144, layout="constrained")
 
 
 def style(i: int) -> dict[str, Any]:
@@ -95,7 +113,7 @@ def score_histogram(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
     columns = min(3, max(1, len(histograms)))
     rows = -(-max(1, len(histograms)) // columns)
     width = 7.5 if columns == 1 else 3.6 * columns
-    figure = Figure(figsize=(width, 0.6 + 2.7 * rows), dpi=144, layout="constrained")
+    figure = blank_figure(width, 0.6 + 2.7 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for i, (label, histogram) in enumerate(histograms.items()):
         panel = panels[i]
@@ -172,7 +190,7 @@ def plot_selector(selector: Results, kind: str) -> Figure:
 
 def new_figure() -> tuple[Figure, Axes]:
     """A figure of one panel, wide enough for a legend at its side."""
-    figure = Figure(figsize=(9.0, 4.8), dpi=144, layout="constrained")
+    figure = blank_figure(9.0, 4.8)
     axes = figure.subplots()
     _plain(axes)
     return figure, axes

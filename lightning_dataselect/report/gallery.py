@@ -8,6 +8,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lightning_dataselect.report.figures import blank_figure
+
 
 def gallery(dataset: Sized, scores: Tensor, n: int = 8) -> Figure:
     """The samples with the highest and with the lowest scores, as pictures.
@@ -23,7 +25,7 @@ def gallery(dataset: Sized, scores: Tensor, n: int = 8) -> Figure:
     known = torch.isfinite(scores).nonzero()[:, 0]
     order = known[scores[known].argsort(descending=True)]
     n = min(n, len(order))
-    figure = Figure(figsize=(1.2 * max(n, 1) + 0.6, 3.6), dpi=144, layout="constrained")
+    figure = blank_figure(1.2 * max(n, 1) + 0.6, 3.6)
     panels = figure.subplots(2, max(n, 1), squeeze=False)
     for row, name, chosen in zip(panels, ("highest", "lowest"), (order[:n], order.flip(0)[:n]), strict=True):
         for panel in row:
