@@ -16,6 +16,7 @@ examples:
   lightning-dataselect compare                      the demo: scikit-learn's digits, minutes on a laptop
   lightning-dataselect compare --config exp.yaml --methods full,short,random,InfoBatch,ESWP --seeds 3
   lightning-dataselect fit --model my.Model --data my.Data --select UCB --select.prune_ratio 0.3
+  lightning-dataselect fit --select.help UCB        every argument of a method
   lightning-dataselect fit --help                   every argument of Lightning's own command line
 """
 
@@ -113,6 +114,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     # Classes of the user's own lie in the working directory, as with `python train.py`.
     sys.path.insert(0, os.getcwd())
+    from lightning_dataselect.compare.errors import UserError
+
+    try:
+        return _run(argv, given)
+    except UserError as error:
+        print(f"lightning-dataselect {argv[0]}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(argv: list[str], given: Sequence[str] | None) -> int:
     if argv and argv[0] in LIGHTNING:
         from lightning_dataselect.lightning_cli import run_lightning
 
@@ -128,17 +141,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lightning_dataselect.report.methods import methods_table
 
         console.print(methods_table())
+        console.print("What one of them takes: lightning-dataselect fit --select.help METHOD", highlight=False)
         return 0
     from lightning_dataselect.compare.command import run_command
-    from lightning_dataselect.compare.errors import UserError
 
-    try:
-        return run_command(arguments, console)
-    except UserError as error:
-        print(f"lightning-dataselect compare: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return run_command(arguments, console)
 
 
 if __name__ == "__main__":

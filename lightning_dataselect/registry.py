@@ -1,6 +1,8 @@
 """Which methods there are: collects the classes of `lightning_dataselect.methods`."""
 
 import difflib
+import inspect
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from lightning_dataselect import methods
@@ -52,3 +54,23 @@ def get(name: str) -> MethodInfo:
     names = ", ".join(method.name for method in known.values())
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
     raise ValueError(f"There is no method {name!r}. {hint}The methods are {names}.")
+
+
+def accepted_arguments(cls: type[DataSelector]) -> Iterator[str]:
+    """Names of the arguments that a constructor takes, up the bases while they go on as ``**kwargs``.
+
+    Args:
+        cls: A callback's class.
+
+    Example:
+        >>> "alpha" in accepted_arguments(get("UCB").cls), "seed" in accepted_arguments(get("UCB").cls)
+        (True, True)
+    """
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        taken = (p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
+        yield from taken if base is cls else (name for name in taken if name not in cls.unused)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return

@@ -1,13 +1,26 @@
 """The command line: help, list, and LightningCLI with `--select`."""
 
+import re
 import subprocess
 import sys
 from importlib.metadata import version
 
 import pytest
+import torch
+import yaml
+from helpers import Net
+from helpers import loader as make_loader
+from lightning.pytorch import LightningDataModule
 
-from lightning_dataselect import list_methods
+from lightning_dataselect import lightning_cli, list_methods
 from lightning_dataselect.cli import main
+from lightning_dataselect.registry import accepted_arguments
+
+METHODS = {method.name: method.cls for method in list_methods()}
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:LightningCLI's args parameter", "ignore:(?s).*deprecated in v4", "ignore:(?s).*JsonargparseDeprecation"
+)
 
 FIT = [
     *("fit", "--model", "lightning_dataselect.demo.DigitsModel"),
@@ -45,14 +58,23 @@ def test_an_unknown_command_is_refused(capsys):
     assert "fitt" in capsys.readouterr().err
 
 
-def test_fit_selects_by_short_name(tmp_path, monkeypatch):
+@pytest.fixture
+def fitted(tmp_path, monkeypatch):
+    """The selectors of the fits that were run, in ``tmp_path``."""
     monkeypatch.chdir(tmp_path)
-    from lightning_dataselect import lightning_cli
+    selectors = []
 
-    made = []
-    monkeypatch.setattr(lightning_cli.SelectCLI, "after_fit", lambda cli: made.append(cli.trainer), raising=False)
+    def after_fit(cli):
+        selectors.extend(c for c in cli.trainer.callbacks if isinstance(c, lightning_cli.DataSelector))
+
+    monkeypatch.setattr(lightning_cli.SelectCLI, "after_fit", after_fit, raising=False)
+    return selectors
+
+
+def test_fit_selects_by_short_name(fitted):
     assert main([*FIT, "--select", "RandomPruning", "--select.prune_ratio", "0.75"]) == 0
-    selector = next(c for c in made[0].callbacks if type(c).__name__ == "RandomPruning")
+    (selector,) = fitted
+    assert type(selector).__name__ == "RandomPruning"
     assert selector.prune_ratio == 0.75
     assert [record["n_selected"] for record in selector.history] == [24, 24, 24]
 
@@ -60,6 +82,111 @@ def test_fit_selects_by_short_name(tmp_path, monkeypatch):
 def test_fit_goes_without_a_selector(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main([*FIT, "--trainer.fast_dev_run", "1"]) == 0
+
+
+def test_the_saved_config_runs_again_and_gives_the_same_run(fitted, tmp_path):
+    assert main([*FIT, "--select", "InfoBatch", "--select.anneal", "0", "--seed_everything", "3"]) == 0
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert saved["select"]["class_path"] == "lightning_dataselect.InfoBatch"
+    (tmp_path / "config.yaml").rename(tmp_path / "again.yaml")
+    assert main(["fit", "--config", "again.yaml"]) == 0
+    first, again = fitted
+    assert again.history[-1]["n_backward"] < again.history[0]["n_backward"]
+    assert torch.equal(first.selected, again.selected) and torch.equal(first.weights, again.weights)
+    torch.testing.assert_close(first.losses, again.losses, rtol=0, atol=0, equal_nan=True)
+
+
+class Model(Net):
+    def __init__(self, lr: float = 0.1):
+        super().__init__(lr=lr)
+
+    def test_step(self, batch, batch_idx):
+        self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch, batch_idx):
+        return self.net(batch[0])
+
+
+class Data(LightningDataModule):
+    def train_dataloader(self):
+        return make_loader()
+
+    def val_dataloader(self):
+        return make_loader(shuffle=False)
+
+    test_dataloader = predict_dataloader = val_dataloader
+
+
+def test_every_subcommand_goes_on_from_the_checkpoint_of_a_fit(fitted, tmp_path):
+    task = ["--model", "test_cli.Model", "--data", "test_cli.Data", "--select", "UCB", *FIT[7:]]
+    assert main(["fit", *task]) == 0
+    (checkpoint,) = tmp_path.glob("checkpoints/*.ckpt")
+    for command in ("validate", "test", "predict"):
+        (tmp_path / "config.yaml").unlink(missing_ok=True)
+        assert main([command, *task, "--ckpt_path", str(checkpoint)]) == 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_help_of_a_method_explains_each_argument(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--select.help", name])
+    assert ended.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    arguments = list(accepted_arguments(METHODS[name]))
+    assert "seed" in arguments and "sample_loss" in arguments
+    explained = {}
+    for part in said.split(" --select.")[1:]:
+        argument, _, rest = part.partition(" ")
+        if re.search(r"\(type: .*\)", rest):
+            metavar, _, text = rest.partition(" ")
+            explained[argument.removesuffix("+")] = text[: text.rindex("(type:")]
+    assert sorted(explained) == sorted(set(arguments))
+    for argument, text in explained.items():
+        assert len(text.split()) >= 3 and not text.startswith("see "), argument
+    assert "known subclasses" not in said and "``" not in said
+
+
+WRONG = {
+    "--select UBC": "There is no method 'UBC'. Did you mean UCB? The methods are AutoAssist, EL2N,",
+    "--select ucb": "--select ucb: the method is spelt UCB.",
+    "--select.help UBC": "There is no method 'UBC'. Did you mean UCB?",
+    "--select my.Nope": "--select: my.Nope cannot be imported: No module named 'my'.",
+    "--select torch.nn.Linear": "--select: torch.nn.Linear is no subclass of DataSelector.",
+    "--select DataSelector": "--select names no method, but DataSelector: give one, as in --select UCB.",
+    "--select.prune_ratio 0.3": "--select names no method, but DataSelector: give one, as in --select UCB.",
+    "--select UCB --select.prune_ration 0.3": "UCB takes no argument 'prune_ration'. Did you mean prune_ratio?",
+    "--select UCB --select.prune_ratio abc": "--select.prune_ratio: expected float, got abc.",
+    "--select UCB --select.prune_ratio 2": "prune_ratio=2.0 is outside [0, 1): give the share of samples",
+    "--select UCB --select.lr_schedule x": "--select.lr_schedule: expected one of 'stretch', 'steps', got x.",
+    "--select EL2N --select.scores none.csv": "scores='none.csv': there is no such file.",
+    "--trainer.callbacks+=UCB --trainer.callbacks.prune_ratio=1": "prune_ratio=1.0 is outside [0, 1)",
+    "--trainer.callbacks+=UBC": "There is no method 'UBC'. Did you mean UCB?",
+    "--select UCB --trainer.callbacks+=InfoBatch": "There are 2 selectors (InfoBatch, UCB) in --select and",
+    "--config none.yaml": "none.yaml'.",
+    "--config bad.yaml": "UCB takes no argument 'prune_ration'. Did you mean prune_ratio?",
+    "--config torn.yaml": "Problems parsing config: while parsing a flow node",
+    "--selct UCB": "unrecognized arguments: --selct UCB.",
+    "--data.n_vaal 3": "DigitsData takes no argument 'n_vaal'.",
+    "--model my.No": "--model: my.No cannot be imported: No module named 'my'.",
+    "--optimizer Foo": "--optimizer: 'Foo' names no class: give its import path, as in my_package.Foo.",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_a_wrong_input_ends_in_one_plain_sentence(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text("select: {class_path: UCB, init_args: {prune_ration: 0.5}}")
+    (tmp_path / "torn.yaml").write_text("select: {class_path: [")
+    assert main([*FIT, *arguments.split()]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.endswith("seed set to 0")]
+    assert len(said) == 1 and said[0].startswith("lightning-dataselect fit: "), said
+    assert WRONG[arguments] in said[0]
+
+
+def test_an_error_of_the_users_own_code_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="n_val=3000: hold out between 1 and 1796"):
+        main([*FIT, "--data.n_val", "3000"])
 
 
 @pytest.mark.slow

@@ -1,60 +1,127 @@
-"""The callback in a LightningCLI: by arguments and by a config file."""
+"""Every method in any LightningCLI: by arguments, by YAML, and again by the config that was saved."""
 
+import json
+
+import lightning as L
 import pytest
+import torch
 import yaml
-from helpers import Hardest, Net, loader
+from helpers import Hardest
+from matrix_settings import EPOCHS, SETTINGS, Tiny, fit, loader
 
 pytest.importorskip("jsonargparse")
 
-import lightning as L
 from lightning.pytorch.cli import LightningCLI
 
+from lightning_dataselect import DataSelector
 
-class Plain(Net):
-    def __init__(self, lr: float = 0.1):
-        super().__init__(lr=lr)
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:LightningCLI's args parameter", "ignore:(?s).*deprecated in v4", "ignore:(?s).*JsonargparseDeprecation"
+)
+
+
+class Model(Tiny):
+    def __init__(self, seed: int = 0):
+        super().__init__(seed)
 
 
 class Data(L.LightningDataModule):
     def train_dataloader(self):
         return loader()
 
-    def val_dataloader(self):
-        return loader(20, 10, False)
+
+class Counter(L.Callback):
+    def __init__(self, start: int = 0):
+        self.n_steps = start
+
+    def on_train_batch_end(self, *_):
+        self.n_steps += 1
 
 
-OFF = {
-    "accelerator": "cpu",
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "max_epochs": 2,
-}
+class Script:
+    """A script with a LightningCLI, whose runs save their config in ``folder``."""
 
+    def __init__(self, folder):
+        quiet = {f"enable_{name}": False for name in ("checkpointing", "progress_bar", "model_summary")}
+        self.defaults = {"accelerator": "cpu", "logger": False, "max_epochs": EPOCHS, "default_root_dir": str(folder)}
+        self.defaults |= quiet
+        self.saved = folder / "config.yaml"
 
-def run(arguments):
-    return LightningCLI(Plain, Data, save_config_callback=None, trainer_defaults=OFF, args=arguments)
+    def run(self, *arguments):
+        return LightningCLI(
+            Model,
+            Data,
+            trainer_defaults=self.defaults,
+            save_config_kwargs={"overwrite": True},
+            args=["fit", *map(str, arguments)],
+        )
 
 
 def selector_of(cli):
-    return next(c for c in cli.trainer.callbacks if isinstance(c, Hardest))
+    return next(callback for callback in cli.trainer.callbacks if isinstance(callback, DataSelector))
 
 
-def test_by_arguments():
-    cli = run(["fit", "--trainer.callbacks+=helpers.Hardest", "--trainer.callbacks.prune_ratio=0.3"])
-    assert [r["n_backward"] for r in selector_of(cli).history] == [100, 70]
+def same_run(one, other):
+    a, b = selector_of(one), selector_of(other)
+    assert type(a) is type(b)
+    torch.testing.assert_close((a.scores, a.losses, a.selected), (b.scores, b.losses, b.selected), equal_nan=True)
+    assert [r["n_backward"] for r in a.history] == [r["n_backward"] for r in b.history]
+    for x, y in zip(one.model.state_dict().values(), other.model.state_dict().values(), strict=True):
+        assert torch.equal(x, y)
 
 
-def test_by_a_config_file(tmp_path):
-    selector = {"class_path": "helpers.Hardest", "init_args": {"prune_ratio": 0.2, "sample_loss": "auto", "seed": 4}}
-    (tmp_path / "config.yaml").write_text(yaml.dump({"trainer": {"callbacks": [selector]}}))
-    cli = run(["fit", "--config", str(tmp_path / "config.yaml")])
-    assert [r["n_backward"] for r in selector_of(cli).history] == [100, 80]
+@pytest.fixture
+def script(tmp_path):
+    return Script(tmp_path)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_by_arguments_and_again_by_the_saved_config(name, script, tmp_path):
+    setting = SETTINGS[name]
+    written = setting.written(tmp_path)
+    values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in written.items()}
+    first = script.run(
+        f"--trainer.callbacks+=lightning_dataselect.{setting.method}",
+        *(f"--trainer.callbacks.{argument}={value}" for argument, value in values.items()),
+        "--trainer.callbacks+=test_cli_config.Counter",
+        "--trainer.callbacks.start=100",
+    )
+    counter = next(callback for callback in first.trainer.callbacks if type(callback).__name__ == "Counter")
+    assert counter.n_steps == 100 + first.trainer.global_step
+    selector = selector_of(first)
+    assert type(selector).__name__ == setting.method
+    plain = setting.make(tmp_path)
+    fit(plain, Model())
+    again = script.run("--config", script.saved)
+    if setting.repeats:
+        same_run(first, again)
+        torch.testing.assert_close(selector.scores, plain.scores, equal_nan=True)
+
+
+def test_by_yaml(script, tmp_path):
+    selector = {"class_path": "helpers.Hardest", "init_args": {"prune_ratio": 0.25, "sample_loss": "auto", "seed": 4}}
+    callbacks = [{"class_path": "test_cli_config.Counter"}, selector]
+    (tmp_path / "mine.yaml").write_text(yaml.dump({"trainer": {"callbacks": callbacks}}))
+    cli = script.run("--config", tmp_path / "mine.yaml")
+    assert [r["n_backward"] for r in selector_of(cli).history] == [48, 36, 36, 36]
     assert selector_of(cli).seed == 4
+    same_run(cli, script.run("--config", script.saved))
 
 
-def test_a_bad_value_ends_with_the_message(capsys):
+def test_a_class_of_ones_own(script):
+    cli = script.run("--trainer.callbacks+=helpers.Hardest", "--trainer.callbacks.prune_ratio=0.5")
+    assert type(selector_of(cli)) is Hardest
+    assert [r["n_backward"] for r in selector_of(cli).history] == [48, 24, 24, 24]
+
+
+def test_two_selectors_are_refused(script):
+    with pytest.raises(ValueError, match=r"2 selectors \(InfoBatch, UCB\), but only one can decide.*Keep one of them"):
+        script.run(
+            "--trainer.callbacks+=lightning_dataselect.InfoBatch", "--trainer.callbacks+=lightning_dataselect.UCB"
+        )
+
+
+def test_a_bad_value_ends_with_the_message(script, capsys):
     with pytest.raises((SystemExit, ValueError)) as caught:
-        run(["fit", "--trainer.callbacks+=helpers.Hardest", "--trainer.callbacks.prune_ratio=1.5"])
+        script.run("--trainer.callbacks+=helpers.Hardest", "--trainer.callbacks.prune_ratio=1.5")
     assert "prune_ratio=1.5 is outside [0, 1)" in str(caught.value) + capsys.readouterr().err

@@ -3,13 +3,11 @@
 import ast
 import difflib
 import importlib
-import inspect
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_dataselect.compare.errors import UserError
-from lightning_dataselect.registry import list_methods
+from lightning_dataselect.registry import accepted_arguments, list_methods
 from lightning_dataselect.selector import DataSelector
 
 FULL, SHORT = "full", "short"
@@ -46,7 +44,7 @@ class MethodSpec:
             UserError: If the class refuses its arguments.
         """
         assert self.cls is not None, f"{self.label} is no callback"
-        accepted = set(_parameters(self.cls))
+        accepted = set(accepted_arguments(self.cls))
         common = {"prune_ratio": prune_ratio, "seed": seed}
         shared = {name: value for name, value in common.items() if name in accepted}
         try:
@@ -130,18 +128,6 @@ def _load(path: str) -> type[DataSelector]:
     if not (isinstance(cls, type) and issubclass(cls, DataSelector)):
         raise UserError(f"{path} is no subclass of lightning_dataselect.DataSelector.")
     return cls
-
-
-def _parameters(cls: type[DataSelector]) -> Iterator[str]:
-    """Names that the constructor takes, followed up the bases while they go on as `**kwargs`."""
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-        taken = (p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
-        yield from taken if base is cls else (name for name in taken if name not in cls.unused)
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -13,6 +13,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from lightning_dataselect.cli_errors import in_plain_words
 from lightning_dataselect.compare.errors import UserError
 from lightning_dataselect.selector import DataSelector
 
@@ -73,7 +74,7 @@ class Task:
                 trainer_defaults={"callbacks": list(callbacks)},
             )
         except ArgumentError as error:
-            raise UserError(f"The config does not fit: {_in_short(error)}") from error
+            raise UserError(f"The config does not fit: {in_plain_words(error)}") from error
         own = cli.config_init.trainer.callbacks or []
         _keep_quiet(cli.trainer, own if isinstance(own, list) else [own])
         _check(cli.trainer, callbacks)
@@ -142,13 +143,6 @@ def _epochs(config: dict[str, Any], name: str, epochs: int | None) -> int:
             "give --epochs N, or trainer.max_epochs in the config, at least 1."
         )
     return int(chosen)
-
-
-def _in_short(error: ArgumentError) -> str:
-    """The parser's report without what it says of the types that were not meant."""
-    boilerplate = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
-    lines = [line.strip() for line in str(error).splitlines()]
-    return " ".join(line.removeprefix("- ") for line in lines if not line.startswith(boilerplate))
 
 
 def _keep_quiet(trainer: pl.Trainer, own: list[pl.Callback]) -> None:
