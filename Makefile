@@ -3,10 +3,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo-out
 SEEDS ?= 3
+BENCH_OUT ?= bench-out
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-notebooks notebooks lint clean
+.PHONY: demo test test-notebooks notebooks lint bench-quick clean
 
 demo: $(VENV)/.report
 	$(BIN)/lightning-dataselect compare --seeds $(SEEDS) --out $(OUT)
@@ -25,6 +26,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy lightning_dataselect
+
+# Every study in its shortest form, which needs no data: that they run, not what they show.
+bench-quick: $(VENV)/.test
+	$(BIN)/python -m benchmarks.images --quick --out $(BENCH_OUT)
 
 # One stamp for each set of extras, written last, so that an interrupted set-up starts again.
 $(VENV)/.report $(VENV)/.test $(VENV)/.notebooks: $(VENV)/.%: pyproject.toml | $(VENV)/.created

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -45,6 +46,33 @@ def shadow(target: object, name: str, value: object) -> Undo:
             attributes.pop(name, None)
         else:
             attributes[name] = before
+
+    return undo
+
+
+def time_fetches(trainer: pl.Trainer, add: Callable[[float], None]) -> Undo:
+    """Call ``add`` with the seconds that the training loop has waited for each batch.
+
+    Uses ``epoch_loop._on_before_fetch`` and ``_on_after_fetch``: the profiler times ``next`` of a loader.
+    """
+    loop: Any = trainer.fit_loop.epoch_loop
+    before, after = loop._on_before_fetch, loop._on_after_fetch
+    started = 0.0
+
+    def start() -> None:
+        nonlocal started
+        before()
+        started = time.perf_counter()
+
+    def stop() -> None:
+        add(time.perf_counter() - started)
+        after()
+
+    undos = shadow(loop, "_on_before_fetch", start), shadow(loop, "_on_after_fetch", stop)
+
+    def undo() -> None:
+        for each in undos:
+            each()
 
     return undo
 

@@ -52,10 +52,14 @@ def test_everything_is_written_and_counted(compare, tmp_path, capsys):
         assert runs["random", seed]["n_backward"] in (4 * kept, 4 * (kept - 1))
         assert (runs["short", seed]["epochs"], runs["short", seed]["n_backward"]) == (2, 2 * N)
         assert len(runs["full", seed]["curve"]) == 4
-        assert runs["full", seed]["curve"][-1] == [
-            pytest.approx(runs["full", seed]["seconds"], rel=0.5),
-            runs["full", seed]["value"],
-        ]
+        for label, epochs in (("full", 4), ("random", 4), ("short", 2)):
+            run = runs[label, seed]
+            seconds, value, cpu_seconds, n_backward = run["curve"][-1]
+            assert seconds == pytest.approx(run["seconds"], rel=0.5) and seconds <= run["seconds"]
+            assert 0 < cpu_seconds <= run["cpu_seconds"]
+            assert (len(run["curve"]), value, n_backward) == (epochs, run["value"], run["n_backward"])
+            assert 0 < run["waiting_seconds"] < run["seconds"]
+            assert run["tested"] == {}
     assert found["arguments"]["seeds"] == [0, 1]
     assert found["environment"]["versions"]["torch"] == torch.__version__
     frame = pd.read_csv(tmp_path / "out" / "results.csv")
@@ -124,7 +128,7 @@ def test_a_metric_that_is_a_loss_is_better_when_less(compare, tmp_path):
     assert compare("full", "--monitor", "val_loss", seeds="1") == 0
     found = results(tmp_path)
     assert found["arguments"]["mode"] == "min"
-    values = [value for _, value in found["runs"][0]["curve"]]
+    values = [point[1] for point in found["runs"][0]["curve"]]
     assert found["runs"][0]["best"] == min(values) < max(values)
 
 

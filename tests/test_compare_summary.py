@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 
 from lightning_dataselect.compare.comparison import Outcome, Settings
-from lightning_dataselect.compare.records import RunFolder, RunRecord, fingerprint
+from lightning_dataselect.compare.records import Point, RunFolder, RunRecord, fingerprint
 from lightning_dataselect.compare.spec import parse_methods
 from lightning_dataselect.compare.summary import summarise
 
 N, EPOCHS = 100, 10
 
 
-def record(method, seed, value, *, epochs=EPOCHS, seconds=1.0, n_backward=None, n_forward=None, kept=()):
+def record(
+    method, seed, value, *, epochs=EPOCHS, seconds=1.0, n_backward=None, n_forward=None, kept=(), waiting=0.0, busy=None
+):
     n_backward = N * epochs if n_backward is None else n_backward
     return RunRecord(
         method=method,
@@ -21,12 +23,16 @@ def record(method, seed, value, *, epochs=EPOCHS, seconds=1.0, n_backward=None, 
         epochs=epochs,
         value=value,
         best=value,
+        tested={},
         seconds=seconds,
+        cpu_seconds=seconds,
+        waiting_seconds=waiting,
+        gpu_busy=busy,
         validation_seconds=0.0,
         n_total=N,
         n_forward=n_backward if n_forward is None else n_forward,
         n_backward=n_backward,
-        curve=[(seconds, value)],
+        curve=[Point(seconds, value, seconds, n_backward)],
         kept=list(kept),
         histogram=None,
         fingerprint="",
@@ -142,10 +148,22 @@ def test_without_full_and_short_there_are_no_differences():
 def test_runs_come_back_only_with_the_same_settings(tmp_path):
     folder = RunFolder(tmp_path)
     mark = fingerprint({"epochs": 3})
-    kept = RunRecord(**{**vars(record("UCB(c=2.0)", 1, 0.5)), "fingerprint": mark, "curve": []})
+    kept = RunRecord(**{**vars(record("UCB(c=2.0)", 1, 0.5)), "fingerprint": mark})
     folder.save("UCB(c=2.0)", kept)
     assert folder.load("UCB(c=2.0)", 1, mark) == kept
     assert folder.load("UCB(c=2.0)", 1, fingerprint({"epochs": 4})) is None
     assert folder.load("UCB(c=2.0)", 2, mark) is None
     (tmp_path / "runs" / "UCB_c_2.0-1.json").write_text('{"method": "UCB')
     assert folder.load("UCB(c=2.0)", 1, mark) is None
+
+
+@pytest.mark.parametrize(
+    ("waiting", "busy", "warned"), [(1.3, None, True), (1.1, None, False), (1.3, 0.5, True), (1.3, 0.9, False)]
+)
+def test_the_sentence_says_when_the_loader_hides_savings(waiting, busy, warned):
+    runs = [
+        record("full", seed, 0.9, seconds=6.0, waiting=waiting + drift, busy=busy)
+        for seed, drift in enumerate((-0.05, 0.0, 3.0))  # one disturbed run does not decide
+    ]
+    sentence = summarise(Outcome(EPOCHS, runs), settings()).sentence
+    assert ("waits for it 22% of the time" in sentence) is warned

@@ -45,6 +45,7 @@ class Settings:
         monitor: The metric that counts.
         maximize: Whether more of it is better.
         out: The folder for runs and report.
+        test: Whether each run ends with a look at the test set, kept as `RunRecord.tested`.
     """
 
     methods: Sequence[MethodSpec]
@@ -53,6 +54,7 @@ class Settings:
     monitor: str
     maximize: bool
     out: Path
+    test: bool = False
 
 
 @dataclass
@@ -156,6 +158,7 @@ class _Comparison:
                 root=root / f"{name}-{seed}",
                 fingerprint=mark,
                 on_epoch=self.watcher.epoch,
+                test=self.settings.test,
             )
         except Exception as error:
             log = self.folder.save_error(name, seed, traceback.format_exc())
@@ -180,7 +183,7 @@ class _Comparison:
         if self.rehearsed:
             return
         try:
-            rehearse(self.task, self.settings.monitor, root)
+            rehearse(self.task, self.settings.monitor, root, self.settings.test)
         except UserError:
             raise
         except Exception as error:
@@ -208,6 +211,7 @@ class _Comparison:
                 "epochs": epochs,
                 "monitor": self.settings.monitor,
                 "maximize": self.settings.maximize,
+                "test": self.settings.test,
                 "versions": [torch.__version__, pl.__version__],
             }
         )

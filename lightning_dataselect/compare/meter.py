@@ -2,11 +2,41 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.data import extract_batch_size
+
+from lightning_dataselect import bridge
+from lightning_dataselect.compare.records import Point
+from lightning_dataselect.selector import DataSelector
+
+BUSY_EVERY = 0.5
+
+
+class Clock(NamedTuple):
+    """A moment, or a span, in seconds.
+
+    Attributes:
+        wall: On the wall's clock.
+        cpu: Of all threads of this process; what a loader's workers take is not in it.
+    """
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> "Clock":
+        """This moment, once the accelerator has done what it was given."""
+        if torch.accelerator.is_available():
+            torch.accelerator.synchronize()
+        return cls(time.perf_counter(), time.process_time())
+
+    def since(self, start: "Clock") -> "Clock":
+        """The span from `start` until this moment."""
+        return Clock(self.wall - start.wall, self.cpu - start.cpu)
 
 
 class Meter(pl.Callback):
@@ -15,24 +45,37 @@ class Meter(pl.Callback):
     Args:
         monitor: The metric that is read after every epoch.
         on_epoch: Called after every epoch with the number of epochs done and the metric's value.
+        selector: Counts the samples that it sends backward; None if everything is trained on. It stands before the
+            meter among the callbacks.
     """
 
-    def __init__(self, monitor: str, on_epoch: Callable[[int, float | None], None]) -> None:
+    def __init__(
+        self, monitor: str, on_epoch: Callable[[int, float | None], None], selector: DataSelector | None = None
+    ) -> None:
         self.monitor = monitor
         self.on_epoch = on_epoch
+        self.selector = selector
         self.n_samples = 0
-        self.validation_seconds = 0.0
-        self.curve: list[tuple[float, float]] = []
-        self._started = self._validation_started = time.perf_counter()
+        self.validation = Clock(0.0, 0.0)
+        self.waiting_seconds = 0.0
+        self.curve: list[Point] = []
+        self._busy: list[float] = []
+        self._busy_next = float("inf")
+        self._started = self._validation_started = Clock.now()
+        self._undo: bridge.Undo | None = None
 
     def start(self) -> None:
         """Called right before `Trainer.fit`, so that a method's own set-up counts as its cost."""
-        self._started = time.perf_counter()
+        self._started = Clock.now()
 
-    def seconds(self) -> float:
-        """Wall-clock since `start`, in seconds, without validation."""
-        _wait_for_device()
-        return time.perf_counter() - self._started - self.validation_seconds
+    def elapsed(self) -> Clock:
+        """Time since `start`, without validation."""
+        return Clock.now().since(self._started).since(self.validation)
+
+    @property
+    def gpu_busy(self) -> float | None:
+        """The share of the training time in which the GPU was at work, 0 to 1; None where it cannot be had."""
+        return fmean(self._busy) if self._busy else None
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops the training clock."""
@@ -52,28 +95,52 @@ class Meter(pl.Callback):
         if not trainer.sanity_checking:
             self._go_on()
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begins to time how long the loop waits for batches, and to watch a GPU."""
+        self._undo = bridge.time_fetches(trainer, self._waited)
+        self._busy_next = time.perf_counter() if pl_module.device.type == "cuda" else float("inf")
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, i: int
     ) -> None:
-        """Counts the batch's samples."""
+        """Counts the batch's samples, and looks now and then whether the GPU is busy."""
         self.n_samples += extract_batch_size(batch)
+        if time.perf_counter() >= self._busy_next:
+            self._look_at_gpu(pl_module.device)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reads the metric."""
         value = trainer.callback_metrics.get(self.monitor)
         if value is not None:
-            self.curve.append((self.seconds(), float(value)))
+            wall, cpu = self.elapsed()
+            self.curve.append(Point(wall, float(value), cpu, self._n_backward()))
         self.on_epoch(trainer.current_epoch + 1, None if value is None else float(value))
 
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Gives the loop back as it was."""
+        if self._undo is not None:
+            self._undo()
+            self._undo = None
+
+    def _n_backward(self) -> int:
+        if self.selector is None:
+            return self.n_samples
+        return sum(record["n_backward"] for record in self.selector.history)
+
+    def _waited(self, seconds: float) -> None:
+        self.waiting_seconds += seconds
+
+    def _look_at_gpu(self, device: torch.device) -> None:
+        try:
+            # the driver's own count over its last second or less; it does not wait for the device
+            self._busy.append(torch.cuda.utilization(device) / 100)
+            self._busy_next = time.perf_counter() + BUSY_EVERY
+        except Exception:
+            self._busy_next = float("inf")  # the driver's library is missing, or has no such count
+
     def _pause(self) -> None:
-        _wait_for_device()
-        self._validation_started = time.perf_counter()
+        self._validation_started = Clock.now()
 
     def _go_on(self) -> None:
-        _wait_for_device()
-        self.validation_seconds += time.perf_counter() - self._validation_started
-
-
-def _wait_for_device() -> None:
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
+        span = Clock.now().since(self._validation_started)
+        self.validation = Clock(self.validation.wall + span.wall, self.validation.cpu + span.cpu)

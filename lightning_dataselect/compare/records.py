@@ -6,7 +6,23 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Point(NamedTuple):
+    """Where a run stood after an epoch.
+
+    Attributes:
+        seconds: Wall-clock of training so far, in seconds.
+        value: The monitored metric.
+        cpu_seconds: CPU time of training so far.
+        n_backward: Samples sent backward so far.
+    """
+
+    seconds: float
+    value: float
+    cpu_seconds: float
+    n_backward: int
 
 
 @dataclass(frozen=True)
@@ -19,12 +35,16 @@ class RunRecord:
         epochs: `max_epochs` of the run.
         value: The monitored metric at the end.
         best: The best it was after any epoch.
+        tested: What the module logged on the test set after the last epoch; empty if it was not asked for.
         seconds: Wall-clock of training, without validation.
+        cpu_seconds: CPU time of the same, over all threads of the process; a loader's workers are not in it.
+        waiting_seconds: Wall-clock of training in which the loop waited for the loader's next batch.
+        gpu_busy: Share of the training time in which the GPU was at work, or None where it cannot be had.
         validation_seconds: Wall-clock of validation.
         n_total: Samples of one full epoch.
         n_forward: Samples that went forward in training, over all epochs.
         n_backward: Samples that went backward, over all epochs.
-        curve: (seconds so far, metric) after each epoch.
+        curve: Where the run stood after each epoch.
         kept: By epoch, the share of the samples that was trained on; empty for a baseline.
         histogram: Of the method's final scores: `counts`, `edges`, `unmeasured`; or None.
         fingerprint: Of all settings that the run depends on.
@@ -35,12 +55,16 @@ class RunRecord:
     epochs: int
     value: float
     best: float
+    tested: dict[str, float]
     seconds: float
+    cpu_seconds: float
+    waiting_seconds: float
+    gpu_busy: float | None
     validation_seconds: float
     n_total: int
     n_forward: int
     n_backward: int
-    curve: list[tuple[float, float]]
+    curve: list[Point]
     kept: list[float]
     histogram: dict[str, Any] | None
     fingerprint: str
@@ -97,8 +121,8 @@ class RunFolder:
         """The run of that name, unless it is missing, torn, or was made with other settings."""
         try:
             fields = json.loads(self._file(name, seed, ".json").read_text())
-            record = RunRecord(**fields)
-        except (OSError, ValueError, TypeError):
+            record = RunRecord(**{**fields, "curve": [Point(*point) for point in fields["curve"]]})
+        except (OSError, ValueError, TypeError, KeyError):
             return None
         return record if record.fingerprint == fingerprint else None
 

@@ -80,7 +80,8 @@ def _arguments(task: Task, settings: Settings) -> dict[str, Any]:
 
 def _runs_frame(outcome: Outcome) -> pd.DataFrame:
     columns = [
-        *("method", "seed", "epochs", "value", "best", "seconds", "validation_seconds"),
+        *("method", "seed", "epochs", "value", "best", "seconds", "cpu_seconds", "waiting_seconds", "gpu_busy"),
+        "validation_seconds",
         *("n_total", "n_forward", "n_backward"),
     ]
     rows = [
@@ -104,9 +105,9 @@ def _figures(settings: Settings, outcome: Outcome, summary: Summary) -> dict[str
         if run.kept:
             pruned.setdefault(run.method, []).append(run)
         elif run.curve:
-            full.setdefault(run.epochs, []).append(run.curve)
+            full.setdefault(run.epochs, []).append(_over_time(run))
     first = {label: runs[0] for label, runs in pruned.items()}
-    curves = {label: [run.curve for run in runs if run.curve] for label, runs in pruned.items()}
+    curves = {label: [_over_time(run) for run in runs if run.curve] for label, runs in pruned.items()}
     metric = metric_over_time(
         {label: runs for label, runs in curves.items() if runs},
         full,
@@ -121,6 +122,10 @@ def _figures(settings: Settings, outcome: Outcome, summary: Summary) -> dict[str
             {label: run.histogram for label, run in first.items() if run.histogram}
         ),
     }
+
+
+def _over_time(run: RunRecord) -> Curve:
+    return [(point.seconds, point.value) for point in run.curve]
 
 
 def _png(figure: Figure) -> bytes:

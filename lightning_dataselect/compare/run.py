@@ -20,8 +20,8 @@ from lightning_dataselect.report.figures import bin_scores, trained_share
 from lightning_dataselect.selector import DataSelector
 
 
-def rehearse(task: Task, monitor: str, root: Path) -> None:
-    """Two batches of training and validation: finds a config's faults before hours are spent.
+def rehearse(task: Task, monitor: str, root: Path, test: bool = False) -> None:
+    """Two batches of each stage: finds a config's faults before hours are spent.
 
     Also warms up what the first run of a process would pay for alone.
 
@@ -29,6 +29,7 @@ def rehearse(task: Task, monitor: str, root: Path) -> None:
         task: What is compared on.
         monitor: The metric that must have been logged at the end.
         root: Where the run may write.
+        test: Whether runs end with a look at the test set.
 
     Raises:
         UserError: If the metric was not logged.
@@ -37,6 +38,8 @@ def rehearse(task: Task, monitor: str, root: Path) -> None:
         trainer, model, data = task.build(seed=0, epochs=1, callbacks=[], root=root, fast_dev_run=2)
         _fit(trainer, model, data)
         logged = sorted(trainer.callback_metrics)
+        if test:
+            trainer.test(model, datamodule=data, verbose=False)
     if monitor not in logged:
         raise UserError(
             f"--monitor {monitor}: the model logs no such metric; it logs "
@@ -56,6 +59,7 @@ def run(
     root: Path,
     fingerprint: str,
     on_epoch: Callable[[int, float | None], None],
+    test: bool = False,
 ) -> RunRecord:
     """Trains once and measures.
 
@@ -70,22 +74,24 @@ def run(
         root: Where the run may write.
         fingerprint: Kept with the record.
         on_epoch: Called after every epoch with the epochs done and the metric's value.
+        test: Whether to measure the trained module on the test set, once, after the last epoch.
 
     Raises:
         UserError: If the metric was never logged, or is not finite at the end.
     """
-    meter = Meter(monitor, on_epoch)
+    meter = Meter(monitor, on_epoch, selector)
     callbacks: Sequence[pl.Callback] = [meter] if selector is None else [selector, meter]
     with _isolated():
         trainer, model, data = task.build(seed=seed, epochs=epochs, callbacks=callbacks, root=root)
         meter.start()
         _fit(trainer, model, data)
-        seconds = meter.seconds()
+        elapsed = meter.elapsed()
         value = float(trainer.callback_metrics.get(monitor, math.nan))
         epochs_done = max(1, trainer.current_epoch)
+        tested = _tested(trainer, model, data) if test else {}
     if not math.isfinite(value):
         raise UserError(f"{monitor} is {value} after the last epoch.")
-    values = [reached for _, reached in meter.curve] or [value]
+    values = [point.value for point in meter.curve] or [value]
     n_total, n_forward, n_backward = _samples(selector, meter.n_samples, epochs_done)
     return RunRecord(
         method=label,
@@ -93,8 +99,12 @@ def run(
         epochs=epochs,
         value=value,
         best=max(values) if maximize else min(values),
-        seconds=seconds,
-        validation_seconds=meter.validation_seconds,
+        tested=tested,
+        seconds=elapsed.wall,
+        cpu_seconds=elapsed.cpu,
+        waiting_seconds=meter.waiting_seconds,
+        gpu_busy=meter.gpu_busy,
+        validation_seconds=meter.validation.wall,
         n_total=n_total,
         n_forward=n_forward,
         n_backward=n_backward,
@@ -116,6 +126,11 @@ def _samples(selector: DataSelector | None, counted: int, epochs_done: int) -> t
         sum(int(epoch["n_forward"]) for epoch in history),
         sum(int(epoch["n_backward"]) for epoch in history),
     )
+
+
+def _tested(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule | None) -> dict[str, float]:
+    trainer.test(model, datamodule=data, verbose=False)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 def _fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule | None) -> None:

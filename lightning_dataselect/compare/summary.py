@@ -1,7 +1,7 @@
 """From runs to rows: means, spreads, paired differences, and one sentence that says what is so."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
@@ -12,6 +12,8 @@ from lightning_dataselect.compare.records import RunRecord
 from lightning_dataselect.compare.spec import FULL, SHORT
 
 RISK = 0.05
+# Share of the training time beyond which waiting for batches is held to hide what a method saves.
+MOST_WAITING = 0.2
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,13 @@ class Summary:
         rows: In the order of `--methods`, a `short` row for each distinct number of epochs.
         percent: Whether values are shares shown in percent, and differences in points.
         sentence: What the table means.
+        verdicts: `better` or `worse` by the label of a method whose difference from `short` is real.
     """
 
     rows: list[Row]
     percent: bool
     sentence: str
+    verdicts: dict[str, str]
 
     @property
     def unit(self) -> str:
@@ -102,7 +106,19 @@ def summarise(outcome: Outcome, settings: Settings) -> Summary:
                 rows.append(_row(f"{SHORT}, {epochs} epochs", group, outcome, scale))
         elif runs := [run for run in outcome.runs if run.method == spec.label]:
             rows.append(_row(spec.label, runs, outcome, scale))
-    return Summary(rows, percent, _sentence(rows, settings, percent))
+    verdicts = _verdicts(rows, settings)
+    sentence = " ".join([_sentence(rows, verdicts, settings, percent), *_on_loader(outcome)])
+    return Summary(rows, percent, sentence, verdicts)
+
+
+def _verdicts(rows: Sequence[Row], settings: Settings) -> dict[str, str]:
+    held = {row.label: row.vs_short for row in rows if row.vs_short is not None}
+    family = list(held.values())
+    return {
+        label: "better" if (difference.mean > 0) == settings.maximize else "worse"
+        for label, difference in held.items()
+        if _is_clear(difference, family)
+    }
 
 
 def _row(label: str, runs: Sequence[RunRecord], outcome: Outcome, scale: float) -> Row:
@@ -148,7 +164,7 @@ def _epochs(numbers: Iterable[int]) -> str:
     return "/".join(str(number) for number in distinct)
 
 
-def _sentence(rows: Sequence[Row], settings: Settings, percent: bool) -> str:
+def _sentence(rows: Sequence[Row], verdicts: Mapping[str, str], settings: Settings, percent: bool) -> str:
     held = [(row.label, row.vs_short) for row in rows if row.vs_short is not None]
     if not held:
         return "Nothing can be said of a method before it and its short run have finished."
@@ -158,12 +174,25 @@ def _sentence(rows: Sequence[Row], settings: Settings, percent: bool) -> str:
             "whether a method beats training for fewer epochs needs more, as with --seeds 3."
         )
     sign = 1 if settings.maximize else -1
-    clear = {label for label, difference in held if _is_clear(difference, [d for _, d in held])}
-    better = [(label, d) for label, d in held if label in clear and sign * d.mean > 0]
-    worse = [(label, d) for label, d in held if label in clear and sign * d.mean < 0]
+    better = [(label, d) for label, d in held if verdicts.get(label) == "better"]
+    worse = [(label, d) for label, d in held if verdicts.get(label) == "worse"]
     unit = " points" if percent else f" {settings.monitor}"
     n = max(difference.n for _, difference in held)
     return f"Over {n} seeds and at equal compute, {_meaning(held, better, worse, sign, unit)}."
+
+
+def _on_loader(outcome: Outcome) -> list[str]:
+    """A sentence on the loader, if full data is bound by it; a GPU that is busy all the same is not."""
+    full = [run for run in outcome.runs if run.method == FULL]
+    bound = [run for run in full if run.gpu_busy is None or run.gpu_busy < 1 - MOST_WAITING]
+    share = median(run.waiting_seconds / run.seconds for run in bound) if bound else 0.0
+    if share <= MOST_WAITING:
+        return []
+    return [
+        f"Mind the loader: training on full data waits for it {share:.0%} of the time, and a method that chooses"
+        " within batches waits as long, which hides what it saves. Give the DataLoader more num_workers, or its data"
+        " set cheaper transforms or a __getitems__ that reads a whole batch."
+    ]
 
 
 def _meaning(held: Entries, better: Entries, worse: Entries, sign: int, unit: str) -> str:

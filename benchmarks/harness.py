@@ -1,0 +1,197 @@
+"""What every study shares: parts x methods x seeds through `compare`, resumed, summed up, and written as one JSON.
+
+A study is a module with a function ``parts(arguments) -> list[Part]``, run by `run_study`; `benchmarks.tabular` is the
+shortest one.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from benchmarks.environment import environment, write_json
+from benchmarks.rows import summed_up
+from lightning_dataselect.compare.comparison import Outcome, Settings, compare
+from lightning_dataselect.compare.errors import UserError
+from lightning_dataselect.compare.progress import watching
+from lightning_dataselect.compare.spec import FULL, SHORT, parse_methods
+from lightning_dataselect.compare.task import Task
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One task of a study, on which methods are compared.
+
+    Attributes:
+        name: As in ``--only``.
+        title: What it is, for a reader of the tables: data, network, recipe, in a line.
+        config: LightningCLI's sections ``model``, ``data`` and ``trainer``, with ``class_path`` and ``init_args``.
+        epochs: Of a full run.
+        methods: As in ``compare --methods``, one text each, with their ratios; `full` and `short` are added.
+        seeds: How many, unless ``--seeds`` says otherwise.
+        monitor: The metric of the validation split, read after every epoch.
+        maximize: Whether more of it is better.
+        metric: What the module logs in ``test_step``, read once after the last epoch; None reports ``monitor``.
+        metric_maximize: Whether more of that is better; None: as ``maximize``.
+        note: What a reader must know besides, such as that a part of the data was taken.
+    """
+
+    name: str
+    title: str
+    config: dict[str, Any]
+    epochs: int
+    methods: Sequence[str]
+    seeds: int = 3
+    monitor: str = "val_acc"
+    maximize: bool = True
+    metric: str | None = "test_acc"
+    metric_maximize: bool | None = None
+    note: str = ""
+
+
+@dataclass
+class _Progress:
+    """Where a part stands."""
+
+    part: Part
+    task: Task
+    settings: Settings
+    outcome: Outcome = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.outcome = Outcome(self.part.epochs)
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """The arguments that every study takes."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data-dir", type=Path, help="the folder of the data sets, see benchmarks/README.md")
+    made.add_argument("--out", type=Path, default=Path("bench-out"), help="where finished runs are kept (%(default)s)")
+    made.add_argument("--quick", action="store_true", help="a minute on two cores; its figures mean nothing")
+    made.add_argument("--seeds", type=int, help="how many seeds")
+    made.add_argument("--only", nargs="+", metavar="PART", help="parts to run")
+    made.add_argument("--results", type=Path, help="the JSON (benchmarks/results/STUDY.json; with --quick: in --out)")
+    return made
+
+
+def run_study(
+    name: str,
+    parts: Callable[[argparse.Namespace], Sequence[Part]],
+    description: str | None = None,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run what has not finished, and write the study's JSON after every seed of every part.
+
+    Args:
+        name: Of the study; names its JSON and the folder of its runs.
+        parts: Makes the parts of the arguments ``data_dir`` and ``quick``; may raise `UserError`.
+        description: For ``--help``.
+        argv: The arguments; None takes the process's own.
+
+    Returns:
+        The exit code: 0, 1 if a run failed, 2 for a wrong input, 130 after Ctrl-C.
+    """
+    arguments = parser(description).parse_args(argv)
+    try:
+        chosen = _chosen(parts(arguments), arguments.only)
+        return _run(name, chosen, arguments)
+    except UserError as error:
+        print(f"benchmarks.{name}: {error}", file=sys.stderr)
+        return 2
+
+
+def data_file(arguments: argparse.Namespace, *path: str) -> str:
+    """The folder ``--data-dir``/path[:-1], in which the file path[-1] was found.
+
+    Raises:
+        UserError: If there is no such file.
+    """
+    if arguments.data_dir is None:
+        raise UserError(f"--data-dir is needed for {'/'.join(path)}; --quick does without.")
+    file = arguments.data_dir.joinpath(*path)
+    if not file.is_file():
+        raise UserError(f"{file} does not exist: give --data-dir a folder with {'/'.join(path)}.")
+    return str(file.parent)
+
+
+def trainer_section(**more: Any) -> dict[str, Any]:
+    """Lightning's options: one device, in bf16 if that is a GPU."""
+    on_gpu = torch.cuda.is_available()
+    precision = {"precision": "bf16-mixed"} if on_gpu else {}
+    return {"accelerator": "gpu" if on_gpu else "cpu", "devices": 1, **precision, **more}
+
+
+def _chosen(parts: Sequence[Part], only: Sequence[str] | None) -> list[Part]:
+    names = [part.name for part in parts]
+    unknown = [name for name in only or () if name not in names]
+    if unknown:
+        raise UserError(f"--only {' '.join(unknown)}: the parts are {', '.join(names)}.")
+    return [part for part in parts if only is None or part.name in only]
+
+
+def _run(name: str, parts: Sequence[Part], arguments: argparse.Namespace) -> int:
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    standing = [_begin(name, part, arguments) for part in parts]
+    most = max(len(each.settings.seeds) for each in standing)
+    results = arguments.results or (arguments.out if arguments.quick else RESULTS) / f"{name}.json"
+    for position in range(most):  # seeds outermost: what is there when time runs out is whole for every part
+        for each in standing:
+            if position >= len(each.settings.seeds):
+                continue
+            seed = each.settings.seeds[position]
+            console.print(f"{name}, {each.part.name}, seed {seed}", highlight=False)
+            with watching(console, each.settings.maximize) as watcher:
+                outcome = compare(each.task, dataclasses.replace(each.settings, seeds=[seed]), watcher)
+            each.outcome.runs += outcome.runs
+            each.outcome.failures += outcome.failures
+            _write(results, name, each, arguments.quick)
+            if outcome.interrupted:
+                return 130
+    print(f"Results: {results}")
+    return 1 if any(each.outcome.failures for each in standing) else 0
+
+
+def _begin(name: str, part: Part, arguments: argparse.Namespace) -> _Progress:
+    n_seeds = arguments.seeds or (1 if arguments.quick else part.seeds)
+    settings = Settings(
+        methods=parse_methods(",".join(dict.fromkeys([FULL, SHORT, *part.methods]))),
+        seeds=range(n_seeds),
+        prune_ratio=0.5,
+        monitor=part.monitor,
+        maximize=part.maximize,
+        out=arguments.out / name / (f"{part.name}-quick" if arguments.quick else part.name),
+        test=part.metric is not None,
+    )
+    for spec in settings.methods:
+        if spec.cls is not None:
+            spec.build(settings.prune_ratio, seed=0)
+    return _Progress(part, Task(part.config, part.epochs), settings)
+
+
+def _write(path: Path, name: str, each: _Progress, quick: bool) -> None:
+    """Put the part into the study's JSON, beside the parts that are there."""
+    if not each.outcome.runs:
+        return
+    known = json.loads(path.read_text())["parts"] if path.exists() else {}
+    known[each.part.name] = {
+        "title": each.part.title,
+        "note": each.part.note,
+        "environment": environment(),
+        **summed_up(
+            each.outcome,
+            each.settings,
+            each.part.metric,
+            each.part.maximize if each.part.metric_maximize is None else each.part.metric_maximize,
+            "wall" if torch.cuda.is_available() else "cpu",
+        ),
+    }
+    write_json(path, {"study": name, "quick": quick, "parts": known})

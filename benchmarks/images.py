@@ -1,0 +1,82 @@
+"""Images: every method at 30, 50 and 70 % dropped, beside full data, fewer epochs of it, and random subsets.
+
+    python -m benchmarks.images --data-dir DIR [--only fashion_mnist] [--seeds N] [--out bench-out]
+
+- cifar10: ResNet-18 on CIFAR-10 (DIR/cifar10/cifar10_a.npz and cifar10_b.npz), 24 epochs; for a GPU, on which the
+  images lie from the start;
+- fashion_mnist: a small network on 12,000 images of Fashion-MNIST (DIR/fashion_mnist/fashion_mnist.npz), for a machine
+  without one.
+
+`--quick` takes scikit-learn's digits and needs no DIR.
+"""
+
+import argparse
+import sys
+from typing import Any
+
+from benchmarks.harness import Part, data_file, run_study, trainer_section
+from benchmarks.methods import baselines, every_method, main_methods, unique
+
+
+def image_config(model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """A LightningCLI config of `Classifier` on `ImageData`."""
+    return {
+        "model": {"class_path": "benchmarks.classifier.Classifier", "init_args": model},
+        "data": {"class_path": "benchmarks.image_data.ImageData", "init_args": data},
+        "trainer": trainer_section(),
+    }
+
+
+def cifar10_config(folder: str, **data: Any) -> dict[str, Any]:
+    """ResNet-18 as it reaches 94 % and more in 24 epochs."""
+    return image_config(
+        {"net": "resnet18", "n_inputs": 3, "n_classes": 10, "lr": 0.2, "label_smoothing": 0.1},
+        {
+            **{"name": "cifar10", "data_dir": folder, "batch_size": 256, "n_val": 2500},
+            **{"flip": True, "crop": 4, "cutout": 8},
+            **data,
+        },
+    )
+
+
+def fashion_mnist_config(folder: str, **data: Any) -> dict[str, Any]:
+    """A network of three convolutions, for two cores."""
+    return image_config(
+        {"net": "small_cnn", "n_inputs": 1, "n_classes": 10, "lr": 0.2, "width": 8},
+        {
+            **{"name": "fashion_mnist", "data_dir": folder, "batch_size": 128, "n_train": 12_000},
+            **{"flip": True, "crop": 2},
+            **data,
+        },
+    )
+
+
+def digits_config(**data: Any) -> dict[str, Any]:
+    """Two hidden layers on scikit-learn's digits, for `--quick`."""
+    return image_config(
+        {"net": "mlp", "n_inputs": 64, "n_classes": 10, "lr": 0.1, "width": 64},
+        {"name": "digits", "batch_size": 64, "n_val": 300, **data},
+    )
+
+
+def parts(arguments: argparse.Namespace) -> list[Part]:
+    if arguments.quick:
+        methods = [*baselines(0.5), "InfoBatch(prune_ratio=0.5)", "ESWP(batch_ratio=0.5)"]
+        return [Part("digits", "digits, two hidden layers", digits_config(), 4, methods)]
+    methods = unique(every_method(0.5), main_methods(0.3), main_methods(0.7))
+    made = []
+    if arguments.only is None or "cifar10" in arguments.only:
+        every = unique(every_method(0.5), every_method(0.3), every_method(0.7))
+        title = "CIFAR-10, ResNet-18, 24 epochs, SGD with OneCycle, flip, crop and cutout"
+        folder = data_file(arguments, "cifar10", "cifar10_b.npz")
+        made.append(Part("cifar10", title, cifar10_config(folder), 24, every))
+    if arguments.only is None or "fashion_mnist" in arguments.only:
+        title = "Fashion-MNIST, three convolutions, 12 epochs, SGD with OneCycle, flip and crop"
+        folder = data_file(arguments, "fashion_mnist", "fashion_mnist.npz")
+        note = "12,000 of the 60,000 training images, drawn once; 5,000 others for validation; all 10,000 for the test."
+        made.append(Part("fashion_mnist", title, fashion_mnist_config(folder), 12, methods, note=note))
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(run_study("images", parts, __doc__))

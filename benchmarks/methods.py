@@ -1,0 +1,58 @@
+"""Every method at one share of data dropped, as `compare --methods` reads it."""
+
+from collections.abc import Sequence
+
+
+def set_level(ratio: float) -> list[str]:
+    """Methods that choose the samples of an epoch, each dropping ``ratio`` of them.
+
+    Where a paper renews its choice every ten epochs of hundreds, every second epoch stands for it.
+    """
+    return [
+        f"InfoBatch(prune_ratio={ratio})",
+        f"SeTa(prune_ratio={ratio})",
+        f"KAKURENBO(prune_ratio={ratio})",
+        f"UCB(prune_ratio={ratio}, every_n_epochs=2)",
+        f"EpsilonGreedy(prune_ratio={ratio}, every_n_epochs=2)",
+        f"SwiftLearn(prune_ratio={ratio}, every_n_epochs=3)",
+    ]
+
+
+def static(ratio: float) -> list[str]:
+    """Methods that choose once, by what the first epochs have shown."""
+    return [f"{name}(prune_ratio={ratio})" for name in ("EL2N", "GraNd", "Forgetting")]
+
+
+def batch_level(ratio: float) -> list[str]:
+    """Methods that choose within a batch, each training on ``1 - ratio`` of it (AutoAssist: as its assistant says)."""
+    kept = round(1 - ratio, 6)
+    return [
+        f"EvolvedSampling(batch_ratio={kept})",
+        f"ESWP(batch_ratio={kept})",
+        f"SelectiveBackprop(beta={round(1 / kept - 1, 3)})",  # trains on 1 / (1 + beta)
+        f"RHOLoss(batch_ratio={kept})",
+    ]
+
+
+def baselines(ratio: float) -> list[str]:
+    """What costs the same and needs no method; `full` and `short` come with every study."""
+    return [f"random(prune_ratio={ratio})", f"random_rescaled(prune_ratio={ratio})"]
+
+
+def every_method(ratio: float) -> list[str]:
+    """All of them, the baselines first."""
+    return [*baselines(ratio), *set_level(ratio), *static(ratio), *batch_level(ratio), "AutoAssist"]
+
+
+def main_methods(ratio: float) -> list[str]:
+    """One or two of each family, the baselines first."""
+    chosen = ("InfoBatch", "SeTa", "UCB", "SwiftLearn", "EL2N", "ESWP")
+    return [
+        *baselines(ratio),
+        *(text for text in every_method(ratio) if text.split("(")[0] in chosen),
+    ]
+
+
+def unique(*lists: Sequence[str]) -> list[str]:
+    """The lists one after the other, each method once."""
+    return list(dict.fromkeys(text for each in lists for text in each))

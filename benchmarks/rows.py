@@ -1,0 +1,125 @@
+"""From the runs of one part of a study to the rows of its table: what was reached, and at what cost."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from statistics import fmean, median
+from typing import Any, Literal
+
+from lightning_dataselect.compare.comparison import Outcome, Settings
+from lightning_dataselect.compare.records import Point, RunRecord
+from lightning_dataselect.compare.spec import FULL, SHORT
+from lightning_dataselect.compare.summary import summarise
+
+Clock = Literal["wall", "cpu"]
+DIGITS = 6
+
+
+def summed_up(
+    outcome: Outcome, settings: Settings, metric: str | None, metric_maximize: bool, clock: Clock
+) -> dict[str, Any]:
+    """The table, what it means, and the runs behind it.
+
+    Args:
+        outcome: What has finished.
+        settings: Of the comparison.
+        metric: What is reported of the test set; None reports the monitored metric.
+        metric_maximize: Whether more of it is better.
+        clock: What time is measured by: the CPU time where the machine is shared, the wall on a GPU.
+
+    Returns:
+        ``rows``, one a method, with these beside what `compare` has: ``cost``, the compute in samples over that of
+        full data, which is what the method's arithmetic allows; ``time``, the measured time over that of full data;
+        ``saved_of_allowed``, the measured saving over the saving that ``cost`` allows; ``time_to_full``, the time
+        until the monitored metric was first what full data ended with, over the time of full data; ``reached``, in how
+        many seeds it ever was; ``waiting``, the share of the time that was spent waiting for the loader.
+    """
+    reported, judged = outcome, settings
+    if metric is not None:
+        reported = replace(outcome, runs=[replace(run, value=run.tested[metric]) for run in outcome.runs])
+        judged = replace(settings, monitor=metric, maximize=metric_maximize)
+    summary = summarise(reported, judged)
+    rows = []
+    for row in summary.rows:
+        runs = _runs_of(row.label, outcome)
+        rows.append(
+            {
+                **asdict(row),
+                **_costs(runs, outcome, settings.maximize, clock),
+                "verdict": summary.verdicts.get(row.label),
+            }
+        )
+    return {
+        "metric": metric or settings.monitor,
+        "monitor": settings.monitor,
+        "maximize": settings.maximize,
+        "percent": summary.percent,
+        "epochs": outcome.epochs,
+        "n_train": outcome.runs[0].n_total,
+        "seeds": len({run.seed for run in outcome.runs}),
+        "clock": clock,
+        "sentence": summary.sentence,
+        "rows": _rounded(rows),
+        "runs": _rounded([_as_kept(run) for run in reported.runs]),
+        "failures": [asdict(failure) | {"log": None} for failure in outcome.failures],
+    }
+
+
+def _runs_of(label: str, outcome: Outcome) -> list[RunRecord]:
+    """The runs behind a row; that of `short` is named after its epochs."""
+    if not label.startswith(f"{SHORT}, "):
+        return [run for run in outcome.runs if run.method == label]
+    return [run for run in outcome.runs if run.method == SHORT and label == f"{SHORT}, {run.epochs} epochs"]
+
+
+def _costs(runs: Sequence[RunRecord], outcome: Outcome, maximize: bool, clock: Clock) -> dict[str, Any]:
+    pairs = [(run, full) for run in runs if (full := outcome.find(FULL, run.seed)) is not None]
+    if not pairs:
+        return {}
+    cost = fmean(run.cost / full.cost for run, full in pairs)
+    time = median(_total(run, clock) / _total(full, clock) for run, full in pairs)
+    reached = [
+        at / _total(full, clock) for run, full in pairs if (at := _time_to(run, full, maximize, clock)) is not None
+    ]
+    return {
+        "cpu_seconds": median(run.cpu_seconds for run in runs),
+        "cost": cost,
+        "time": time,
+        "saved_of_allowed": (1 - time) / (1 - cost) if cost < 0.98 else None,
+        "time_to_full": median(reached) if len(reached) > len(pairs) / 2 else None,
+        "reached": len(reached),
+        "waiting": median(run.waiting_seconds / run.seconds for run in runs),
+        "gpu_busy": None if runs[0].gpu_busy is None else median(run.gpu_busy or 0.0 for run in runs),
+    }
+
+
+def _total(run: RunRecord, clock: Clock) -> float:
+    return run.cpu_seconds if clock == "cpu" else run.seconds
+
+
+def _time_to(run: RunRecord, full: RunRecord, maximize: bool, clock: Clock) -> float | None:
+    """When `run` first was where `full` ended, on the validation split, or None."""
+    enough: Callable[[Point], bool]
+    target = full.curve[-1].value if full.curve else math.nan
+    enough = (lambda point: point.value >= target) if maximize else (lambda point: point.value <= target)
+    first = next((point for point in run.curve if enough(point)), None)
+    if first is None:
+        return None
+    return first.cpu_seconds if clock == "cpu" else first.seconds
+
+
+def _as_kept(run: RunRecord) -> dict[str, Any]:
+    kept = asdict(run)
+    del kept["histogram"], kept["fingerprint"]
+    return kept
+
+
+def _rounded(value: Any) -> Any:
+    """Six significant digits, which no figure in a table has, and null for NaN, which is no JSON."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None

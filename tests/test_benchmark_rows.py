@@ -1,0 +1,98 @@
+"""The studies' figures against hand-made runs, and a study that goes on from where it stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+from test_compare_summary import EPOCHS, N, record
+
+from benchmarks.harness import Part, run_study
+from benchmarks.images import digits_config
+from benchmarks.rows import summed_up
+from lightning_dataselect.compare.comparison import Outcome, Settings
+from lightning_dataselect.compare.records import Point, RunRecord
+from lightning_dataselect.compare.spec import parse_methods
+
+
+def run(method, seed, value, curve, *, n_forward=None, **others):
+    """A run whose CPU time is half of its wall-clock, with (wall, metric) after each epoch."""
+    made = record(method, seed, value, seconds=curve[-1][0], n_forward=n_forward, **others)
+    points = [Point(wall, reached, wall / 2, 0) for wall, reached in curve]
+    return RunRecord(
+        **{**vars(made), "cpu_seconds": made.seconds / 2, "curve": points, "tested": {"test": value - 0.1}}
+    )
+
+
+def part(clock="wall", maximize=True):
+    full = [run("full", seed, 0.9, [(50.0, 0.8), (100.0, 0.9)]) for seed in (0, 1)]
+    # a quarter of each batch trained, all of it scored: (N + N/4 + 2 N/4) / 3 samples an epoch
+    cut = {"n_backward": N * EPOCHS // 4, "n_forward": N * EPOCHS * 5 // 4, "kept": [0.25]}
+    method = [
+        run("UCB", 0, 0.95, [(30.0, 0.7), (40.0, 0.9), (70.0, 0.95)], **cut),
+        run("UCB", 1, 0.85, [(30.0, 0.7), (80.0, 0.85)], **cut),
+    ]
+    short = [run("short", seed, 0.88, [(60.0, 0.88)], epochs=6) for seed in (0, 1)]
+    settings = Settings(parse_methods("full,short,UCB"), [0, 1], 0.5, "val_acc", maximize, Path("."), test=True)
+    summed = summed_up(Outcome(EPOCHS, [*full, *method, *short]), settings, "test", maximize, clock)
+    return summed, {row["label"]: row for row in summed["rows"]}
+
+
+def test_costs_follow_the_arithmetic_and_the_clock():
+    summed, rows = part()
+    row = rows["UCB"]
+    assert row["cost"] == pytest.approx((5 / 4 + 2 / 4) / 3, abs=1e-5)
+    assert row["time"] == pytest.approx(0.75)
+    assert row["saved_of_allowed"] == pytest.approx(0.25 / (1 - 1.75 / 3), rel=1e-4)
+    assert row["short"] == "6" and rows["short, 6 epochs"]["cost"] == pytest.approx(0.6)
+    assert rows["full"]["saved_of_allowed"] is None
+    assert summed["metric"] == "test" and row["value"]["mean"] == pytest.approx(80.0)
+    assert row["vs_short"]["mean"] == pytest.approx(2.0)
+    assert part("cpu")[1]["UCB"]["cpu_seconds"] == pytest.approx(37.5)
+
+
+def test_the_time_to_the_full_runs_value_is_of_the_seeds_that_reach_it():
+    assert part()[1]["full"]["time_to_full"] == pytest.approx(1.0)
+    row = part()[1]["UCB"]
+    assert row["reached"] == 1 and row["time_to_full"] is None  # one seed of two is no majority
+    less = part(maximize=False)[1]["UCB"]
+    assert less["reached"] == 2 and less["time_to_full"] == pytest.approx(0.3)
+
+
+@pytest.fixture
+def study(tmp_path, capsys):
+    def go(*more, methods=("random(prune_ratio=0.5)",)):
+        parts = [Part(name, "digits", digits_config(n_val=1000), 2, methods) for name in ("a", "b")]
+        code = run_study("tiny", lambda arguments: parts, argv=["--quick", "--out", str(tmp_path), *more])
+        return code, capsys.readouterr()
+
+    return go
+
+
+def test_a_study_goes_on_and_keeps_the_parts_it_was_not_asked_for(study, tmp_path):
+    assert study()[0] == 0
+    first = json.loads((tmp_path / "tiny.json").read_text())
+    assert sorted(first["parts"]) == ["a", "b"] and first["quick"] is True
+    labels = [row["label"] for row in first["parts"]["a"]["rows"]]
+    assert labels == ["full", "short, 1 epochs", "random(prune_ratio=0.5)"]
+    assert set(first["parts"]["a"]["runs"][0]["tested"]) == {"test_loss", "test_acc"}
+    code, said = study("--only", "b", "--seeds", "2")
+    assert code == 0 and said.out.count("found finished") == 3
+    second = json.loads((tmp_path / "tiny.json").read_text())
+    assert second["parts"]["a"] == first["parts"]["a"]
+    assert second["parts"]["b"]["seeds"] == 2
+
+
+def test_a_wrong_part_is_named(study):
+    code, said = study("--only", "c")
+    assert code == 2 and said.err == "benchmarks.tiny: --only c: the parts are a, b.\n"
+
+
+def test_every_method_of_the_studies_can_be_made():
+    from benchmarks.methods import every_method
+    from lightning_dataselect import list_methods
+
+    for ratio in (0.3, 0.5, 0.7):
+        specs = parse_methods(",".join(every_method(ratio)))
+        for spec in specs:
+            spec.build(0.5, seed=0)
+        assert {spec.cls for spec in specs} == {method.cls for method in list_methods()}
