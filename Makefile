@@ -1,5 +1,6 @@
 # `make demo` and `make test` need nothing but Python 3.10 or newer, its venv module, and PyPI.
 VENV := .venv
+LIBRARIES := .venv-libraries
 BIN := $(VENV)/bin
 OUT ?= demo-out
 SEEDS ?= 3
@@ -7,13 +8,22 @@ BENCH_OUT ?= bench-out
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+<<<<<<< HEAD
 .PHONY: demo test test-notebooks notebooks lint bench-quick clean
+=======
+.PHONY: demo test test-libraries test-notebooks notebooks lint clean
+>>>>>>> 9b95a5a (Logging inside a step finds torch's own means; Hugging Face modules unchanged (tests/libraries))
 
 demo: $(VENV)/.report
 	$(BIN)/lightning-dataselect compare --seeds $(SEEDS) --out $(OUT)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not libraries'
+
+# Other packages' modules, in an environment of their own: they bring some gigabytes along.
+test-libraries:
+	$(MAKE) VENV=$(LIBRARIES) $(LIBRARIES)/.libraries
+	$(LIBRARIES)/bin/python -m pytest tests/libraries
 
 # Runs every notebook from a clean kernel and leaves the files alone; `make notebooks` writes what came out into them.
 test-notebooks: $(VENV)/.notebooks
@@ -32,7 +42,7 @@ bench-quick: $(VENV)/.test
 	$(BIN)/python -m benchmarks.images --quick --out $(BENCH_OUT)
 
 # One stamp for each set of extras, written last, so that an interrupted set-up starts again.
-$(VENV)/.report $(VENV)/.test $(VENV)/.notebooks: $(VENV)/.%: pyproject.toml | $(VENV)/.created
+$(VENV)/.report $(VENV)/.test $(VENV)/.notebooks $(VENV)/.libraries: $(VENV)/.%: pyproject.toml | $(VENV)/.created
 	@echo "Installing the package and its '$*' extra into $(VENV); this is done once."
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@
@@ -47,4 +57,4 @@ $(VENV)/.created:
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(LIBRARIES) .pytest_cache .ruff_cache .mypy_cache

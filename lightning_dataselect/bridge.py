@@ -77,6 +77,11 @@ def time_fetches(trainer: pl.Trainer, add: Callable[[float], None]) -> Undo:
     return undo
 
 
+def logging_parts(module: pl.LightningModule) -> list[Any]:
+    """The LightningModules within ``module``, itself among them, of whichever package: those with a ``log``."""
+    return [part for part in module.modules() if callable(getattr(part, "log", None)) and hasattr(part, "log_dict")]
+
+
 def overfits(trainer: pl.Trainer) -> bool:
     """Whether ``overfit_batches`` fixes which batches are trained on."""
     return bool(trainer.overfit_batches)  # type: ignore[attr-defined]

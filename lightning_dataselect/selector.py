@@ -206,6 +206,8 @@ class DataSelector(Method, Results, pl.Callback):
         self._undo.append(bridge.intercept_train_loader(trainer, self._epochs.take))
         self._undo.append(self._epochs.give_back)
         self._undo.append(bridge.shadow(pl_module, "training_step", self._wrapped_step(step)))
+        for part in bridge.logging_parts(pl_module):
+            self._undo.append(bridge.shadow(part, "log", self._reader.capture.unwatched(part.log)))
         if not pl_module.automatic_optimization:
             backward = self._wrapped_backward(pl_module.manual_backward)
             self._undo.append(bridge.shadow(pl_module, "manual_backward", backward))

@@ -41,6 +41,28 @@ def test_a_checkpoint_may_monitor_what_is_logged(tmp_path):
     assert best.best_model_score == pytest.approx(0.2)
 
 
+class TorchMean(Net):
+    """Logs within a step whose loss ends in a function that is intercepted there."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        loss = torch.mean(torch.logsumexp(self.net(x), 1) - self.net(x)[torch.arange(len(x)), y])
+        self.log("mean", float(batch_idx), on_step=True, on_epoch=True)
+        self.log_dict({"named": float(batch_idx)}, on_step=False, on_epoch=True, reduce_fx=torch.mean)
+        self.log("sum", float(batch_idx), on_step=False, on_epoch=True, reduce_fx="sum")
+        return loss
+
+
+def test_means_and_sums_are_logged_as_without_a_selector():
+    # Lightning compares reduce_fx with torch.mean by identity, and from one step to the next
+    plain, _ = fit(None, TorchMean(), max_epochs=2)
+    selector, module = Shares(1.0), TorchMean()
+    made, _ = fit(selector, module, max_epochs=2)
+    names = ["mean_step", "mean_epoch", "named", "sum"]
+    assert [made.callback_metrics[n] for n in names] == [plain.callback_metrics[n] for n in names] == [9, 4.5, 4.5, 45]
+    assert selector.losses.isfinite().all() and "log" not in vars(module)
+
+
 def test_barebones_logs_nothing():
     selector, net = Shares(0.5), Net()
     made = trainer(selector, logger=None, enable_checkpointing=None, enable_progress_bar=None,

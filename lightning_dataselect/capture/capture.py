@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -165,6 +166,22 @@ class LossCapture:
             return self._judge(loss, self._tally)
         self._follow(loss, self._tally)
         return loss
+
+    def unwatched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that finds torch's own means and sums in their places, also when a step calls it.
+
+        For one that compares them with its arguments, as Lightning's ``log`` does with ``reduce_fx``.
+        """
+        interceptors = self._interceptors
+
+        @torch.compiler.disable
+        @functools.wraps(function)
+        def plain(*args: Any, **kwargs: Any) -> Any:
+            with interceptors.reductions.lifted():
+                given = {name: interceptors.original(value) for name, value in kwargs.items()}
+                return function(*args, **given)
+
+        return plain
 
     def probe_next(self) -> None:
         """Look at everything anew in the next step, as where the step may have changed."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -116,6 +117,26 @@ class Patches:
                 setattr(torch.Tensor, name, method)
         self._saved, self._saved_methods = [], {}
 
+    @contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Let the names stand for what they are inside a ``with`` block.
+
+        Example:
+            >>> names = {"pi": 3.14159}
+            >>> patches = Patches([(names, "pi", 3)])
+            >>> with patches, patches.lifted():
+            ...     names["pi"]
+            3.14159
+        """
+        hung = bool(self._saved or self._saved_methods)
+        if hung:
+            self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            if hung:
+                self.__enter__()
+
 
 class Interceptors:
     """What one recorder hangs up: every loss function, and what its probes have found besides.
@@ -124,11 +145,13 @@ class Interceptors:
         losses: the patches of loss functions.
         reductions: the patches of the means and sums that end hand-written losses.
         known: loss function, or interceptor of one -> how it reduces, and the function.
+        originals: interceptor of a mean or a sum -> what it stands for.
     """
 
     def __init__(self, recorder: Recorder) -> None:
         self.losses, self.reductions = Patches(), Patches()
         self.known: dict[Any, tuple[Loss, Any]] = {}
+        self.originals: dict[Any, Any] = {}
         self._recorder = recorder
         self._interceptor_of: dict[Any, Any] = {}
         self._sites: dict[Any, set[Hashable]] = {}
@@ -138,6 +161,10 @@ class Interceptors:
             self.known[function] = self.known[new] = loss, function
             self._interceptor_of[function] = new
             self.losses.add(vars(F), loss.name, new)
+
+    def original(self, value: Any) -> Any:
+        """What a mean or a sum was before it was intercepted; anything else as it is."""
+        return next((function for new, function in self.originals.items() if value is new), value)
 
     def add_name(self, space: dict[str, Any], name: str) -> None:
         """Intercept a loss function that also goes by this name in this namespace."""
@@ -149,6 +176,7 @@ class Interceptors:
             sites: set[Hashable] = set()
             self._sites[function] = sites
             new = intercept_reduction(self._recorder, sites, function)
+            self.originals[new] = function
             if function in (torch.mean, torch.sum):
                 self.reductions.add(vars(torch), function.__name__, new)
             else:
