@@ -8,11 +8,7 @@ BENCH_OUT ?= bench-out
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-<<<<<<< HEAD
-.PHONY: demo test test-notebooks notebooks lint bench-quick clean
-=======
-.PHONY: demo test test-libraries test-notebooks notebooks lint clean
->>>>>>> 9b95a5a (Logging inside a step finds torch's own means; Hugging Face modules unchanged (tests/libraries))
+.PHONY: demo test test-libraries test-notebooks notebooks lint bench-quick clean
 
 demo: $(VENV)/.report
 	$(BIN)/lightning-dataselect compare --seeds $(SEEDS) --out $(OUT)
