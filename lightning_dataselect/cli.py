@@ -134,7 +134,8 @@ def _run(argv: list[str], given: Sequence[str] | None) -> int:
     arguments = make_parser().parse_args(argv)
     from rich.console import Console
 
-    console = Console()
+    # A notebook gets lines of text: no box of HTML for each, and no bars, though its FORCE_COLOR asks for a terminal's.
+    console = Console(force_terminal=sys.stdout.isatty(), force_jupyter=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = FILE_WIDTH
     if arguments.command == "list":

@@ -38,6 +38,20 @@ def test_list_names_every_method(capsys, monkeypatch):
         assert method.name in said
 
 
+def test_what_is_no_terminal_gets_plain_text(capsys, monkeypatch):
+    # as in Jupyter and on many CI machines
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out
+    assert "InfoBatch" in said and "\x1b" not in said
+
+
+def test_it_runs_as_a_module():
+    command = [sys.executable, "-m", "lightning_dataselect", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.stdout.strip() == f"lightning-dataselect {version('lightning-dataselect')}"
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"), [(["--help"], "compare"), (["compare", "--help"], "--prune-ratio"), (["--version"], "")]
 )

@@ -11,7 +11,7 @@ MISSING = "-"
 
 def header(summary: Summary, monitor: str) -> list[str]:
     """The columns' titles, broken where a narrow column needs it."""
-    unit = f", {summary.unit}" if summary.unit else ""
+    unit = f",\n{summary.unit}" if summary.unit else "\n"
     return [
         f"method ({_seeds(_most(summary))})",
         f"{monitor}{', %' if summary.percent else ''}",
@@ -19,8 +19,8 @@ def header(summary: Summary, monitor: str) -> list[str]:
         "samples\nforwarded",
         "back-\npropagated",
         "speed-\nup",
-        f"against\nfull{unit}",
-        f"against\nshort{unit} (epochs)",
+        f"against full{unit}",
+        f"against short{unit} (epochs)",
     ]
 
 

@@ -1,0 +1,7 @@
+"""`python -m lightning_dataselect`, where the command itself is not on the path."""
+
+import sys
+
+from lightning_dataselect.cli import main
+
+sys.exit(main())
