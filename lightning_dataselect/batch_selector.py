@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lightning_dataselect.cut import Path, cut_batch
+from lightning_dataselect.cut import Path, cut_arguments
 from lightning_dataselect.quiet import Quiet
 from lightning_dataselect.seeding import epoch_generator
 from lightning_dataselect.selection import Observation, Selection
@@ -91,17 +91,13 @@ class BatchSelector(DataSelector):
         """Whether ``epoch`` trains on whole batches, which still renew the scores."""
         return self.batch_ratio == 1 or self.in_warmup(epoch) or self.in_annealing(epoch)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Also refuse what cannot be scored without a side effect."""
-        super().setup(trainer, pl_module, stage)
-        if stage != "fit" or not self._undo:
-            return
-        if not pl_module.automatic_optimization:
-            self._release()
-            raise TypeError(
-                f"{type(self).__name__} scores each batch before the step that trains, but with manual optimization the"
-                " step trains while it runs. Take a method that chooses before the epoch, such as InfoBatch."
-            )
+    @property
+    def measures_apart(self) -> bool:
+        """Batches are scored before the step that trains."""
+        return True
+
+    def take_hold(self, pl_module: pl.LightningModule) -> None:
+        """Get ready to score."""
         self._quiet = Quiet(pl_module)
 
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -119,7 +115,7 @@ class BatchSelector(DataSelector):
         size = indices.numel()
         k = max(1, round(self.batch_ratio * size))
         positions = self.choose(seen, k, self._batch_generator(indices.device))
-        args, kwargs = _with_batch(args, kwargs, lambda batch: cut_batch(batch, positions, size, self._axes))
+        args, kwargs = cut_arguments(args, kwargs, positions, size, self._axes)
         chosen_weights = None if weights is None else weights[positions]
         output, trained = self.measure(functools.partial(step, *args, **kwargs), indices[positions], chosen_weights)
         if not scored and trained is not None:
@@ -151,13 +147,3 @@ class BatchSelector(DataSelector):
         purpose = f"batch {self.state.batches_done} of rank {self._rank}"
         seed = epoch_generator(self.seed, self.state.plan.epoch, purpose).initial_seed()
         return torch.Generator(device).manual_seed(seed)
-
-
-def _with_batch(
-    args: tuple[Any, ...], kwargs: dict[str, Any], change: Callable[[Any], Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a training step with its batch changed: the first of them, by position or by name."""
-    if args:
-        return (change(args[0]), *args[1:]), kwargs
-    name = next(iter(kwargs))
-    return args, {**kwargs, name: change(kwargs[name])}

@@ -51,6 +51,36 @@ def cut_batch(batch: Any, positions: Tensor, batch_size: int, axes: dict[Path, b
     return smaller
 
 
+def cut_arguments(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    positions: Tensor,
+    batch_size: int,
+    axes: dict[Path, bool] | None = None,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a training step with its batch cut: the first of them, by position or by name.
+
+    Args:
+        args: of the step.
+        kwargs: of the step.
+        positions: see `cut_batch`, as for the others.
+        batch_size: number of samples in the batch.
+        axes: where earlier batches have had a sample axis.
+
+    Raises:
+        TypeError: if nothing in the batch has a sample axis.
+
+    Example:
+        >>> import torch
+        >>> cut_arguments((), {"batch": torch.tensor([5, 6, 7]), "batch_idx": 0}, torch.tensor([1]), 3)
+        ((), {'batch': tensor([6]), 'batch_idx': 0})
+    """
+    if args:
+        return (cut_batch(args[0], positions, batch_size, axes), *args[1:]), kwargs
+    name = next(iter(kwargs))
+    return args, {**kwargs, name: cut_batch(kwargs[name], positions, batch_size, axes)}
+
+
 class _Cutter:
     def __init__(self, positions: Tensor, batch_size: int, axes: dict[Path, bool]) -> None:
         self._positions = positions

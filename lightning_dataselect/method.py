@@ -36,6 +36,11 @@ class Method:
     rescores: bool = False
     """Whether :meth:`samples_to_rescore` ever asks for a pass."""
 
+    @property
+    def measures_apart(self) -> bool:
+        """Whether training steps are run without training, as one that optimizes manually cannot be."""
+        return self.rescores
+
     def columns(self) -> dict[str, float]:
         """Further N-sized float32 columns that the method keeps, by name, with their initial values."""
         return {}

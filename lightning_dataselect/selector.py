@@ -186,14 +186,14 @@ class DataSelector(Method, Results, pl.Callback):
         if bridge.overfits(trainer):
             rank_zero_info(f"{type(self).__name__} is off: overfit_batches fixes which batches are trained on.")
             return
-        if self.rescores and not pl_module.automatic_optimization:
+        if self.measures_apart and not pl_module.automatic_optimization:
             raise TypeError(
                 f"{type(self).__name__} measures samples by passes through training_step without training, but with"
                 " manual optimization the step trains while it runs. Use automatic optimization, or a method without"
                 " such passes, such as InfoBatch."
             )
         if trainer.current_epoch == 0:
-            self._store = self._state = None
+            self.forget()
         self._reader = StepReader(
             pl_module,
             self.sample_loss,
@@ -211,6 +211,14 @@ class DataSelector(Method, Results, pl.Callback):
         if not pl_module.automatic_optimization:
             backward = self._wrapped_backward(pl_module.manual_backward)
             self._undo.append(bridge.shadow(pl_module, "manual_backward", backward))
+        self.take_hold(pl_module)
+
+    def take_hold(self, pl_module: pl.LightningModule) -> None:
+        """Take hold of more of the module than its training step; ``self._undo`` gives it back after the fit."""
+
+    def forget(self) -> None:
+        """Let go of what an earlier fit has shown: a new one begins."""
+        self._store = self._state = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Settle which epoch it is and how long."""

@@ -69,7 +69,6 @@ class Setting:
 ALL = (N,) * EPOCHS
 AFTER_ONE, AFTER_TWO = (48, 24, 24, 24), (48, 48, 24, 24)
 NO_SUBSET = {"balance": Refusal(TypeError, "has no use for balance='class': it takes every sample.*or ESWP")}
-SCORES_FIRST = {"manual": Refusal(TypeError, "but with manual optimization the step trains.*such as InfoBatch")}
 PASSES = {"manual": Refusal(TypeError, "but with manual optimization the step trains.*Use automatic optimization")}
 ONE_DEVICE = {"ranks": Refusal(ValueError, "trains its holdout models on one device. With several, measure first")}
 SOME = range(1, N)  # fewer than all
@@ -97,18 +96,23 @@ SETTINGS = {
         {"batch_ratio": 1.0, "prune_ratio": 0.0},
         (48, 18, 18, 18),
         share=0.75,
-        refuses=SCORES_FIRST,
+        refuses=PASSES,
     ),
     "EvolvedSampling": Setting(
         "EvolvedSampling", {"batch_ratio": 0.5, "anneal": 0.0}, ALL, {"batch_ratio": 1.0}, AFTER_ONE,
-        refuses=NO_SUBSET | SCORES_FIRST,
+        refuses=NO_SUBSET | PASSES,
     ),
     "EvolvedSampling, every second batch scored": Setting(
         "EvolvedSampling", {"batch_ratio": 0.5, "anneal": 0.0, "score_every_n_batches": 2}, ALL, {"batch_ratio": 1.0},
-        AFTER_ONE, refuses=NO_SUBSET | SCORES_FIRST,
+        AFTER_ONE, refuses=NO_SUBSET | PASSES,
     ),
     "Forgetting": Setting("Forgetting", {"prune_ratio": 0.5, "warmup_epochs": 2}, AFTER_TWO, share=0.5),
     "GraNd": Setting("GraNd", {"prune_ratio": 0.5, "warmup_epochs": 1}, AFTER_ONE, share=0.5),
+    "GraNd, all layers": Setting(
+        # the gradients of the first epoch are a backward pass more
+        "GraNd", {"prune_ratio": 0.5, "warmup_epochs": 1, "layers": "all"}, AFTER_ONE, backward=(96, 24, 24, 24),
+        share=0.5, refuses=PASSES,
+    ),
     "InfoBatch": Setting("InfoBatch", {"prune_ratio": 0.5, "anneal": 0.0}, (48, *[range(24, 48)] * 3)),
     "KAKURENBO": Setting(
         "KAKURENBO", {"prune_ratio": 0.5, "tau": 0.0, "phases": []}, AFTER_ONE, share=0.5, refuses=PASSES
@@ -116,19 +120,19 @@ SETTINGS = {
     "RandomPruning": Setting("RandomPruning", {"prune_ratio": 0.5}, (24, 24, 24, 24), share=0.5),
     "RHOLoss": Setting(
         "RHOLoss", {"holdout_losses": HOLDOUT, "batch_ratio": 0.25}, ALL, {"batch_ratio": 1.0}, (12, 12, 12, 12),
-        refuses=NO_SUBSET | SCORES_FIRST,
+        refuses=NO_SUBSET | PASSES,
     ),
     "RHOLoss, cross-fitted": Setting(
         # the first epoch's count has the two copies' training in it
         "RHOLoss", {"holdout_epochs": 1, "batch_ratio": 0.25}, ALL, {"batch_ratio": 1.0}, (12 + N, 12, 12, 12),
-        refuses=NO_SUBSET | SCORES_FIRST | ONE_DEVICE,
+        refuses=NO_SUBSET | PASSES | ONE_DEVICE,
     ),
     "SelectiveBackprop": Setting(
-        "SelectiveBackprop", {"beta": 1.0}, ALL, {"beta": 0.0}, (48, SOME, SOME, SOME), refuses=NO_SUBSET | SCORES_FIRST
+        "SelectiveBackprop", {"beta": 1.0}, ALL, {"beta": 0.0}, (48, SOME, SOME, SOME), refuses=NO_SUBSET | PASSES
     ),
     "SelectiveBackprop, every second batch scored": Setting(
         "SelectiveBackprop", {"beta": 1.0, "score_every_n_batches": 2}, ALL, {"beta": 0.0}, (48, SOME, SOME, SOME),
-        refuses=NO_SUBSET | SCORES_FIRST,
+        refuses=NO_SUBSET | PASSES,
     ),
     "SeTa": Setting(
         "SeTa", {"prune_ratio": 0.25, "n_groups": 3, "window_scale": 0.6, "anneal": 0.0}, (36, *[range(1, 36)] * 3),

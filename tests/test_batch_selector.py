@@ -298,7 +298,7 @@ def test_manual_optimization_is_refused():
             self.automatic_optimization = False
 
     net = Manual()
-    with pytest.raises(TypeError, match="EvolvedSampling scores each batch before.*manual optimization.*InfoBatch"):
+    with pytest.raises(TypeError, match="EvolvedSampling measures samples by passes.*manual optimization.*InfoBatch"):
         fit(EvolvedSampling(), net)
     assert "training_step" not in vars(net)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from lightning_dataselect.methods import EL2N, Forgetting, GraNd, SeTa
-from lightning_dataselect.methods.grand import last_layer_gradient_norm
+from lightning_dataselect.methods.last_layer import LastLayerGradients, last_layer_gradient_norm
 from lightning_dataselect.methods.seta import loss_groups, seta
 from lightning_dataselect.methods.static import load_scores
 from lightning_dataselect.scores import ScoreStore
@@ -138,17 +138,21 @@ def test_grand_is_the_norm_of_the_last_layer_s_gradient(bias):
         assert math.isclose(ours[i], math.sqrt(squares), rel_tol=1e-4)
 
 
-def test_grand_lets_go_of_a_batch_s_features():
-    grand = GraNd(warmup_epochs=1)
-    layer = torch.nn.Linear(2, 3)
-    layer.register_forward_hook(grand._keep_input)
+def test_the_last_layer_s_features_are_those_of_the_batch_and_kept_no_longer():
+    layer, wanted = torch.nn.Linear(2, 3), [True]
+    last = LastLayerGradients(layer, lambda: wanted[0])
     logits = layer(torch.randn(4, 2, generator=gen()))
     seen = observation(logits.detach(), torch.tensor([0, 1, 2, 0]), epoch=0)
-    store = ScoreStore(4, grand.columns())
-    grand.observe(seen, store)
-    assert not store.column("score").isnan().any()
+    assert (last.norms(seen) > 0).all()
     with pytest.raises(ValueError, match="4 samples"):  # not those of the batch before
-        grand.observe(seen, store)
+        last.norms(seen)
+    with pytest.raises(ValueError, match="GraNd needs the logits"):
+        last.norms(Observation(torch.arange(2), torch.ones(2), None, None, 0))
+    wanted[0] = False
+    layer(torch.ones(4, 2))
+    assert not last._inputs
+    last.remove()
+    assert not layer._forward_hooks
 
 
 def test_forgetting_counts_from_right_to_wrong():
@@ -210,7 +214,7 @@ def test_a_static_score_needs_epochs_to_be_measured_in(cls, epochs):
         cls(warmup_epochs=epochs)
 
 
-@pytest.mark.parametrize("cls", [EL2N, GraNd, Forgetting])
+@pytest.mark.parametrize("cls", [EL2N, Forgetting])
 def test_a_static_score_without_logits_says_so(cls):
     selector = cls()
     seen = Observation(torch.arange(2), torch.rand(2, generator=gen()), None, None, 0)

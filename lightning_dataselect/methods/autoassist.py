@@ -178,13 +178,10 @@ class AutoAssist(DataSelector):
 
     # ---- hooks of the Trainer ------------------------------------------------------------------------------------
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin with a new Assistant, unless the fit goes on."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit":
-            self._restored_assistants = []
-            if self._store is None:
-                self._assistant = None
+    def forget(self) -> None:
+        """Also the Assistant."""
+        super().forget()
+        self._assistant, self._restored_assistants = None, []
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int

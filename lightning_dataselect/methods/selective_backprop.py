@@ -140,11 +140,10 @@ class SelectiveBackprop(BatchSelector):
         """Take each sample by its own chance, whatever ``k`` is."""
         return take_by_chance(self.store["score"][seen.indices], generator)
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Forget the losses of an earlier fit."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit" and trainer.current_epoch == 0:
-            self._recent = self._no_losses()
+    def forget(self) -> None:
+        """Also the recent losses."""
+        super().forget()
+        self._recent = self._no_losses()
 
     def state_dict(self) -> dict[str, Any]:
         """Also the recent losses, float32 (1, R)."""

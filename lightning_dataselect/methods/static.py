@@ -92,6 +92,10 @@ class StaticSelector(DataSelector):
         self._given = None if scores is None else load_scores(scores)
         self.needs_losses = scores is None  # type: ignore[misc]
 
+    def measures(self, epoch: int) -> bool:
+        """Whether scores are measured in ``epoch``."""
+        return self._given is None and epoch < self.warmup_epochs
+
     def rate(self, seen: Observation, store: ScoreStore) -> None:
         """Write ``store["score"]`` of the samples of a batch."""
         raise NotImplementedError(f"{type(self).__name__} must define rate(seen, store).")
@@ -103,7 +107,7 @@ class StaticSelector(DataSelector):
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Rate the batch while scores are measured."""
-        if self._given is None and seen.epoch < self.warmup_epochs:
+        if self.measures(seen.epoch):
             self.rate(seen, store)
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:

@@ -140,12 +140,10 @@ class SwiftLearn(DataSelector):
         super()._drop_live_parts()
         self._submodule: SubmoduleOutputs | None = None
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Also watch where the outputs come from, until the base gives everything back."""
-        super().setup(trainer, pl_module, stage)
-        if stage != "fit" or self._reader is None:
-            return
+    def take_hold(self, pl_module: pl.LightningModule) -> None:
+        """Watch where the outputs come from."""
         if self.outputs == "auto":
+            assert self._reader is not None
             self._reader.capture.summarize = self._summarize
         else:
             self._submodule = SubmoduleOutputs(pl_module, self.outputs)

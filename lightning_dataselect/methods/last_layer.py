@@ -1,0 +1,72 @@
+"""How long each sample's gradient is in the last linear layer alone, by what the training step shows anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from lightning_dataselect.methods.classification import logits_and_targets, output_error
+from lightning_dataselect.selection import Observation
+
+
+def last_layer_gradient_norm(error: Tensor, features: Tensor, bias: bool) -> Tensor:
+    """The norm of each sample's gradient with respect to the last linear layer.
+
+    Args:
+        error: float (B, C), softmax minus target.
+        features: float (B, H), the layer's input.
+        bias: Whether the layer has a bias.
+
+    Returns:
+        float32 (B,).
+
+    Example:
+        >>> import torch
+        >>> last_layer_gradient_norm(torch.tensor([[0.6, -0.8]]), torch.tensor([[3.0, 4.0]]), False)
+        tensor([5.])
+    """
+    squared = features.float().square().sum(1) + float(bias)
+    return error.norm(dim=1) * squared.sqrt()
+
+
+class LastLayerGradients:
+    """Watches what a module's linear layers are given in training, until :meth:`remove`.
+
+    Args:
+        module: the model.
+        wanted: whether the present batch is to be measured; of others nothing is kept.
+    """
+
+    def __init__(self, module: nn.Module, wanted: Callable[[], bool]) -> None:
+        self._wanted = wanted
+        self._inputs: dict[int, tuple[Tensor, bool]] = {}  # by number of outputs
+        linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
+        self._hooks = [layer.register_forward_hook(self._keep_input) for layer in linear]
+
+    def remove(self) -> None:
+        """Watch no longer."""
+        for hook in self._hooks:
+            hook.remove()
+
+    def _keep_input(self, layer: nn.Linear, args: tuple[Tensor, ...], output: Tensor) -> None:
+        if layer.training and output.dim() == 2 and self._wanted():
+            self._inputs[layer.out_features] = args[0].detach(), layer.bias is not None
+
+    def norms(self, seen: Observation) -> Tensor:
+        """The norms for the batch that the module has just seen, float32 (B,); its features are let go of.
+
+        Raises:
+            ValueError: if there was no classification loss, or no linear layer with as many outputs as classes.
+        """
+        error = output_error(*logits_and_targets(seen, "GraNd"))
+        n_samples, n_classes = error.shape
+        inputs, self._inputs = self._inputs, {}
+        features, bias = inputs.get(n_classes, (error[:0], False))
+        if len(features) != n_samples:
+            raise ValueError(
+                f"GraNd found no torch.nn.Linear with {n_classes} outputs for the {n_samples} samples of the batch"
+                f" (linear outputs seen: {sorted(inputs)}), so that it knows no last-layer gradient. End the model in"
+                " one, or use GraNd(layers='all') or EL2N."
+            )
+        return last_layer_gradient_norm(error, features, bias)
