@@ -179,6 +179,15 @@ def sample(inputs: tuple[Any, ...], i: int, case: Case) -> tuple[Any, ...]:
     return tuple(t[i * case.rows : (i + 1) * case.rows] for t in inputs)
 
 
+def laid_out(x: Tensor, case: Case) -> Tensor:
+    """The rows of a sample on an axis of their own, as models have them before they are flattened."""
+    return x.clone().view(B, case.rows, *x.shape[1:]) if case.rows > 1 else x.clone()
+
+
+def flat(x: Tensor, case: Case) -> Tensor:
+    return x.flatten(0, 1) if case.rows > 1 else x
+
+
 def ran(step: Callable[[], Tensor], x: Tensor, weights: Tensor | None = None, steps: int = 2) -> tuple[Any, Any, Any]:
     """The second of two steps under capture, which no longer is a probe."""
     capture = LossCapture()
@@ -196,14 +205,14 @@ def test_losses_are_those_of_batches_of_one_and_the_step_is_unchanged(name: str,
     torch.manual_seed(0)
     case = CASES[name]
     inputs = case.inputs()
-    x = inputs[0].clone().requires_grad_()
+    x = laid_out(inputs[0], case).requires_grad_()
     loss = case.make(reduction)
-    expected_value = loss(x, *inputs[1:])
+    expected_value = loss(flat(x, case), *inputs[1:])
     expected_value.backward()
     expected_grad = x.grad
     alone = torch.stack([loss(*sample(inputs, i, case)) for i in range(B)])
 
-    value, grad, captured = ran(lambda: loss(x, *inputs[1:]), x, steps=steps)
+    value, grad, captured = ran(lambda: loss(flat(x, case), *inputs[1:]), x, steps=steps)
 
     torch.testing.assert_close(value, expected_value.detach(), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(grad, expected_grad, rtol=1e-6, atol=1e-6)
@@ -238,12 +247,12 @@ def test_weights_multiply_each_samples_share(name: str, reduction: str, steps: i
     expected = sum(w * s for w, s in zip(weights.double(), shares, strict=True)) / divisor
     expected.backward()
 
-    x = inputs[0].clone().requires_grad_()
+    x = laid_out(inputs[0], case).requires_grad_()
     loss = case.make(reduction)
-    value, grad, _ = ran(lambda: loss(x, *inputs[1:]), x, weights, steps)
+    value, grad, _ = ran(lambda: loss(flat(x, case), *inputs[1:]), x, weights, steps)
 
     torch.testing.assert_close(value.double(), expected.detach(), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(grad.double(), x64.grad, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(flat(grad, case).double(), x64.grad, rtol=1e-5, atol=1e-5)
 
 
 def test_every_loss_function_of_the_table_has_a_case() -> None:
@@ -255,13 +264,13 @@ def test_every_loss_function_of_the_table_has_a_case() -> None:
 @pytest.mark.parametrize("ignored", [-100, 2])
 def test_linear_cross_entropy(ignored: int) -> None:
     torch.manual_seed(0)
-    x, w, y = torch.randn(B * 2, 7, requires_grad=True), torch.randn(C, 7), with_ignored(labels(B * 2), ignored)
+    x, w, y = torch.randn(B, 2, 7, requires_grad=True), torch.randn(C, 7), with_ignored(labels(B * 2), ignored)
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
-        return F.linear_cross_entropy(x, w, y, ignore_index=ignored)
+        return F.linear_cross_entropy(x.flatten(0, -2), w, y, ignore_index=ignored)
 
     value, _, captured = ran(lambda: loss(x, y), x)
-    alone = torch.stack([loss(x[2 * i : 2 * i + 2], y[2 * i : 2 * i + 2]) for i in range(B)]).detach()
+    alone = torch.stack([loss(x[i], y[2 * i : 2 * i + 2]) for i in range(B)]).detach()
     torch.testing.assert_close(value, loss(x, y).detach())
     torch.testing.assert_close(captured.losses, torch.nan_to_num(alone))
 
@@ -276,9 +285,9 @@ def test_legacy_arguments_mean_what_torch_says(legacy: dict[str, bool], reductio
 
 
 def test_a_sample_of_ignored_tokens_loses_nothing() -> None:
-    x, y = torch.randn(B * 2, C, requires_grad=True), labels(B * 2)
+    x, y = torch.randn(B, 2, C, requires_grad=True), labels(B * 2)
     y[:2] = -100
-    _, _, captured = ran(lambda: F.cross_entropy(x, y), x)
+    _, _, captured = ran(lambda: F.cross_entropy(x.flatten(0, 1), y), x)
     assert captured.losses[0] == 0 and (captured.losses[1:] > 0).all()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dataselect.capture.errors import CaptureError
-from lightning_dataselect.capture.judge import Parts, Scale, coefficients, judge
+from lightning_dataselect.capture.judge import judge
 from lightning_dataselect.capture.patch import Interceptors
 from lightning_dataselect.capture.probe import Probe, Watch
 from lightning_dataselect.capture.recorder import Key, Recorder
+from lightning_dataselect.capture.shares import Parts, Scale, coefficients
 from lightning_dataselect.capture.step import described, eagerly, loss_of, with_loss
 from lightning_dataselect.capture.tally import Captured, Mains, Summarize, Tally, scored
 from lightning_dataselect.capture.ways import Ways
@@ -90,7 +92,7 @@ class LossCapture:
                 if not tally.roots:
                     self._follow(loss_of(out), tally)
                 if tally.roots:
-                    self._ways.check(tally.way())
+                    tally.lost = not self._ways.check(tally.way())
             self._factors = tally.factors or self._factors
             return out, tally.captured()
         finally:
@@ -207,9 +209,9 @@ class LossCapture:
             self._interceptors.add_name(space, name)
         if any(key in tally.factors for key in probe.unreachable):
             self._watch = Watch(self._recorder, self._interceptors)
-        if not self._ways.settle(tally.way()):
-            if self._watch is not None:
-                raise CaptureError("The loss is computed where only a probed step shows it.")
+        if tally.lost:
+            self._ways.give_up()
+        elif not self._ways.settle(tally.way()):
             self._watch = Watch(self._recorder, self._interceptors)
         return out
 
@@ -219,20 +221,24 @@ class LossCapture:
         probe = recorder.observer
         assert isinstance(probe, Probe)
         recorder.busy = True
-        parts, verdicts = judge(loss, recorder.terms, probe.anchors(), recorder.batch_size)
-        for key, verdict in verdicts.items():
-            recorder.verdicts[key] = recorder.verdicts.get(key) or verdict
+        try:
+            parts = judge(loss, recorder.terms, probe, recorder.batch_size, recorder.facts)
+        except CaptureError as error:
+            if not self._ways.known:
+                raise
+            warnings.warn(f"The samples of some batches are not measured. {error}", stacklevel=2)
+            tally.lost, parts = True, []
         for term, _ in parts:
-            if term.by_hand:
-                self._interceptors.add_site(probe.sites[term.key[0]], term.key[0])
-            if term.strided:
-                recorder.strided.add(term.key)
+            keys = [term.key, recorder.facts.divisors.get(term.key)]
+            for where in (key[0] for key in keys if key is not None and not isinstance(key[0], str)):
+                self._interceptors.add_site(probe.sites[where], where)
         self._slopes.append({term.key: slope for term, slope in parts})
         self._mains.choose(parts, recorder)
         tally.add(parts, loss)
         if self._weights is not None:
-            for term, slope in parts:
-                loss = loss + slope * (term.weighted(self._weights) - term.value)
+            # with the graph of the coefficients, which may be learned
+            for term, slope in coefficients(loss, [term for term, _ in parts], again=True):
+                loss = loss + slope * (term.weighted(self._weights) - term.weighted(None))
         recorder.busy = False
         return loss
 
@@ -243,7 +249,7 @@ class LossCapture:
             return
         recorder.busy = True
         parts: Parts = []
-        alone = [term for term in recorder.terms if term.value is loss]
+        alone = [term for term in recorder.terms if term.edge is not None and term.edge.node is loss.grad_fn]
         if recorder.compiled:
             # A compiled graph cannot be asked for what happens inside it.
             n = len(tally.roots)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_dataselect.capture.judge import Parts, Scale, derivatives
+from lightning_dataselect.capture.graph import derivatives
 from lightning_dataselect.capture.losses import Classes
 from lightning_dataselect.capture.recorder import Source
+from lightning_dataselect.capture.shares import Parts, Scale
 
 Weighted = tuple[Classes, Scale]
 

@@ -1,130 +1,118 @@
-"""Which terms make a loss, and with what coefficient: autograd is asked."""
+"""Which terms make a loss, and how: autograd is asked."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
+from lightning_dataselect.capture.divisors import note_divisors
 from lightning_dataselect.capture.errors import CaptureError
 from lightning_dataselect.capture.fold import foldable
-from lightning_dataselect.capture.mixing import mixes
-from lightning_dataselect.capture.recorder import Key, Term
+from lightning_dataselect.capture.graph import derivatives, reached
+from lightning_dataselect.capture.mixing import Anchor, mixes
+from lightning_dataselect.capture.recorder import Facts, Term
+from lightning_dataselect.capture.shares import Parts, coefficients
 
-Scale = float | Tensor
-Parts = list[tuple[Term, Scale]]
+if TYPE_CHECKING:
+    from lightning_dataselect.capture.probe import Probe
 
-
-def derivatives(of: Tensor, by: Sequence[Tensor]) -> list[Tensor | None]:
-    """The derivative of a one-element tensor by others, None where it does not depend on them.
-
-    The walk ends at ``by``: it reaches no parameter, and sets off no gradient hook of one.
-    """
-    return list(torch.autograd.grad(of, by, grad_outputs=torch.ones_like(of), retain_graph=True, allow_unused=True))
+Anchors = Mapping[Node, Sequence[Anchor]]
 
 
-def coefficients(loss: Tensor, terms: Sequence[Term]) -> Parts:
-    """The terms that a loss depends on, each with d loss / d term."""
-    if not terms:
-        return []
-    slopes = derivatives(loss, [term.value for term in terms])
-    return [(term, s) for term, s in zip(terms, slopes, strict=True) if s is not None]
-
-
-def scales(parts: Parts, batch_size: int) -> list[Scale]:
-    """The factor of each term in a sample's loss.
-
-    A loss of nothing but sums, with a coefficient above 1 / batch_size, is a sum over samples:
-    each loses coefficient * term. Any other is a mean: the share of a sample in a sum is
-    multiplied by the number of samples.
-    """
-    slopes = [slope for _, slope in parts]
-    if not any(term.is_sum for term, _ in parts):
-        return slopes
-    limit = (1 + 1e-4) / batch_size
-    of_mean: Scale = float(batch_size)
-    if all(term.is_sum for term, _ in parts):
-        numbers = [slope for slope in slopes if isinstance(slope, float)]
-        if len(numbers) == len(slopes):
-            of_mean = 1.0 if max(map(abs, numbers)) > limit else of_mean
-        else:
-            largest = torch.stack([torch.as_tensor(s).abs().float() for s in slopes]).amax()
-            of_mean = torch.where(largest > limit, 1.0, float(batch_size))
-    return [scale * of_mean if term.is_sum else scale for term, scale in parts]
-
-
-def weigh(parts: Parts, batch_size: int) -> Tensor:
-    """Add up what each sample loses by each term: (batch_size,) float32."""
-    total: Tensor | None = None
-    for term, scale in parts:
-        losses = term.losses(batch_size)
-        if not (isinstance(scale, float) and scale == 1.0):
-            losses = losses * scale
-        total = losses if total is None else total + losses
-    assert total is not None
-    return total.float()
-
-
-def judge(
-    loss: Tensor, terms: Sequence[Term], anchors: Sequence[Tensor], batch_size: int
-) -> tuple[Parts, dict[Key, bool | None]]:
+def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, facts: Facts) -> Parts:
     """Find the terms that a loss is soundly made of.
 
     Args:
         loss: the step's loss.
-        terms: all that a probe has seen, with their graphs.
-        anchors: activations to tell samples apart by (see `mixing.mixes`).
+        terms: all that the probe has seen, with their graphs.
+        probe: has watched the step.
         batch_size: the number of samples.
+        facts: written on: what each term is.
 
     Returns:
-        The terms that count with their coefficients, and the verdict on every term.
+        The terms that count, with their coefficients.
 
     Raises:
         CaptureError: none counts, or one that does cannot be given back to the samples.
     """
     if not loss.requires_grad:
         raise CaptureError("The step's loss has no gradient (requires_grad is False).")
-    verdicts: dict[Key, bool | None] = {t.key: False if t.by_hand else None for t in terms}
-    parts = coefficients(loss, [term for term in terms if not term.from_parameters])
+    anchors = probe.anchors
     for term in terms:
-        if term.from_parameters:
-            verdicts[term.key] = False
+        facts.verdicts.setdefault(term.key, False if term.by_hand or term.from_parameters else None)
+    parts = coefficients(loss, [term for term in terms if not term.from_parameters])
     for term, _ in parts:
         if not foldable(term.elements.shape, batch_size):
             raise CaptureError(
-                f"{term.key[0]} gave losses of the shape {tuple(term.elements.shape)}, whose "
-                f"first axis is not a multiple of the batch's {batch_size} samples."
+                f"{term.name} gave losses of the shape {tuple(term.elements.shape)}, whose first axis is not a multiple"
+                f" of the batch's {batch_size} samples."
             )
     kept = [(term, slope) for term, slope in parts if not _aggregates(term, parts)]
-    normalisers = [term.value for term, _ in kept if _normalises(term, kept)]
-    kept = [(term, slope) for term, slope in kept if not _among(term.value, normalisers)]
-    sound = [(term, slope) for term, slope in kept if not mixes(term, anchors, batch_size, normalisers)]
+    inner = [term for term, _ in kept if _normalises(term, kept)]
+    kept = [(term, slope) for term, slope in kept if term not in inner]
+    normalisers = [term.value for term in inner]
+    sound = [(term, slope) for term, slope in kept if _belongs_to_samples(term, probe, batch_size, normalisers)]
     if kept and not sound:
         raise CaptureError(
             "What a sample loses in this step depends on the other samples of its batch, as in a contrastive loss."
         )
     if len(sound) < len(kept):
-        warnings.warn(
-            f"{len(kept) - len(sound)} of {len(kept)} loss terms depend on several samples at once; the per-sample "
-            "loss is made of the others.",
-            stacklevel=2,
-        )
+        _warn(f"{len(kept) - len(sound)} of {len(kept)} loss terms depend on several samples at once")
     if not sound:
         raise CaptureError(
             f"Nothing in the step gives a loss for each of the batch's {batch_size} samples "
             f"({len(terms)} reductions seen, {len(parts)} of them part of the loss)."
         )
-    verdicts.update((term.key, False) for term, _ in parts)
-    verdicts.update((term.key, True) for term, _ in sound)
-    return sound, verdicts
+    sound = _linear(loss, sound, anchors, facts)
+    if reached(loss.grad_fn, {*anchors, *_nodes(term for term, _ in kept)}) & anchors.keys():
+        _warn(
+            "A part of the loss depends on the batch by other ways than a mean or a sum over its samples, such as a"
+            " standard deviation or a fused kernel"
+        )
+    facts.verdicts.update((term.key, False) for term, _ in parts if not facts.verdicts[term.key])
+    for term, slope in sound:
+        divided = note_divisors(term, loss, probe.divisions.made, anchors, batch_size, facts)
+        if not divided and term.is_sum and len(sound) == 1 and abs(float(slope) * batch_size - 1) < 1e-4:
+            facts.counted.add(term.key)
+        facts.verdicts[term.key] = True
+        if term.strided:
+            facts.strided.add(term.key)
+    return sound
+
+
+def _warn(what: str) -> None:
+    warnings.warn(f"{what}; the per-sample loss is made of the others.", stacklevel=2)
+
+
+def _nodes(terms: Iterable[Term]) -> set[Node]:
+    return {term.node for term in terms}
+
+
+def _belongs_to_samples(term: Term, probe: Probe, batch_size: int, normalisers: Sequence[Tensor]) -> bool:
+    """Whether each row of a term's elements is one sample's own; settles how the rows lie."""
+    mixed = mixes(term, probe.anchors, batch_size, normalisers)
+    rows = term.elements.shape[0] if term.elements.dim() else 1
+    if rows == batch_size or batch_size == 1:
+        return not mixed
+    if mixed:
+        term.strided = not term.strided
+        return not mixes(term, probe.anchors, batch_size, normalisers)
+    if mixed is None and not term.strided and not probe.has_seen(batch_size, rows // batch_size):
+        raise CaptureError(
+            f"{term.name} gave losses of the shape {tuple(term.elements.shape)} for {batch_size} samples, and nothing"
+            " shows which rows are whose, as where boxes or tokens are picked out of each sample."
+        )
+    return True
 
 
 def _aggregates(term: Term, parts: Parts) -> bool:
     """Whether a mean or sum is taken over the results of loss functions, no losses of samples."""
-    others = [other.value for other, _ in parts if not other.by_hand]
-    return term.by_hand and bool(others) and _any(derivatives(term.value, others))
+    others = _nodes(other for other, _ in parts if not other.by_hand)
+    return term.by_hand and bool(reached(term.node, others))
 
 
 def _normalises(term: Term, parts: Parts) -> bool:
@@ -132,13 +120,29 @@ def _normalises(term: Term, parts: Parts) -> bool:
     if not term.by_hand:
         return False
     return any(
-        _any(derivatives(other.value, [term.value])) for other, _ in parts if other is not term and other.by_hand
+        reached(other.elements.grad_fn, {term.node}) for other, _ in parts if other is not term and other.by_hand
     )
 
 
-def _among(tensor: Tensor, others: Sequence[Tensor]) -> bool:
-    return any(tensor is other for other in others)
-
-
-def _any(slopes: Sequence[Tensor | None]) -> bool:
-    return any(slope is not None for slope in slopes)
+def _linear(loss: Tensor, parts: Parts, anchors: Anchors, facts: Facts) -> Parts:
+    """Leave out the terms that a loss is no multiple of, as of a root or a quotient; one alone may be kept as it is."""
+    slopes = derivatives(loss, [term.edge for term, _ in parts if term.edge is not None], again=True)
+    data = {*anchors, *_nodes(term for term, _ in parts)}
+    bent = [slope is not None and bool(reached(slope.grad_fn, data)) for slope in slopes]
+    if not any(bent):
+        return parts
+    if len(parts) == 1 and parts[0][1] > 0:
+        facts.bent.add(parts[0][0].key)
+        warnings.warn(
+            f"The loss is a root, a logarithm or the like of {parts[0][0].name}, taken over the whole batch; the"
+            " per-sample losses are those that go into it.",
+            stacklevel=2,
+        )
+        return parts
+    if all(bent):
+        raise CaptureError(
+            "The loss is no weighted sum of means or sums over the batch, but a quotient, a product or the like of"
+            " them, such as a Dice loss over the whole batch: no sample has a share of its own in it."
+        )
+    _warn(f"{sum(bent)} of {len(parts)} loss terms enter a quotient, a product or the like over the whole batch")
+    return [part for part, is_bent in zip(parts, bent, strict=True) if not is_bent]

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.functional import nll_loss  # as it is before any patch
 
+from lightning_dataselect.capture import hidden
+
 Function = Callable[..., Tensor]
 Bound = dict[str, Any]
 Split = tuple[Tensor | None, Tensor]
@@ -76,10 +78,10 @@ def _ctc_rows(bound: Bound, losses: Tensor) -> Tensor:
     return losses / lengths.clamp(min=1)
 
 
-def _twice(function: Function, bound: Bound, graph: bool) -> Split:
-    # Cheaper than to reduce the losses here, and not a bit of value or gradient changes.
+def twice(function: Function, bound: Bound, graph: bool) -> Split:
+    """Compute the loss as it is, and the losses besides: not a bit of value or gradient changes."""
     value = function(**bound)
-    with torch.set_grad_enabled(graph):
+    with torch.set_grad_enabled(graph), hidden.saving():
         return value, function(**{**bound, "reduction": "none"})
 
 
@@ -115,7 +117,7 @@ class Loss:
     """
 
     name: str
-    split: Callable[[Function, Bound, bool], Split] = _twice
+    split: Callable[[Function, Bound, bool], Split] = twice
     rows: Callable[[Bound, Tensor], Tensor] = _as_is
     units: Callable[[Bound], Tensor | None] = _evenly
     classes: Callable[[Bound], Classes | None] = _no_classes

@@ -12,21 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_dataselect.capture.endings import ENDINGS, Ending
 from lightning_dataselect.capture.losses import LOSSES, Loss
 from lightning_dataselect.capture.recorder import Recorder
 
-# The functions that end a hand-written loss -> whether they are sums.
-REDUCTIONS: dict[Any, bool] = {
-    torch.mean: False,
-    torch.sum: True,
-    torch._C.TensorBase.mean: False,
-    torch._C.TensorBase.sum: True,
-}
 
-
-def site(frame: FrameType) -> Hashable:
-    """The line of code that a frame is at; CPython 3.11 calls C and Python at other offsets."""
-    return frame.f_code, frame.f_lineno
+def site(frame: FrameType, function: Any) -> Hashable:
+    """The line of code that a frame is at, and what it calls; CPython 3.11 calls C and Python at other offsets."""
+    return frame.f_code, frame.f_lineno, function.__name__
 
 
 def intercept_loss(recorder: Recorder, loss: Loss, function: Callable[..., Tensor]) -> Any:
@@ -45,17 +38,17 @@ def intercept_loss(recorder: Recorder, loss: Loss, function: Callable[..., Tenso
 
 def intercept_reduction(recorder: Recorder, sites: set[Hashable], function: Callable[..., Tensor]) -> Any:
     """Wrap a mean or a sum; only calls from the sites count."""
-    is_sum = REDUCTIONS[function]
+    ending: Ending = ENDINGS[function]
 
     def intercepted(*args: Any, **kwargs: Any) -> Tensor:
         value = function(*args, **kwargs)
         if torch.compiler.is_dynamo_compiling():
             return value  # a compiled call has no frame to know it by
         if value.dim() == 0 and recorder.listens():
-            where = site(sys._getframe(1))
+            where = site(sys._getframe(1), function)
             if where in sites:
-                elements = args[0] if args else kwargs["input"]
-                return recorder.reduction(where, is_sum, elements, value)
+                given = args[0] if args else kwargs["input"]
+                return recorder.reduction(where, ending, given, value)
         return value
 
     return intercepted
@@ -177,8 +170,9 @@ class Interceptors:
             self._sites[function] = sites
             new = intercept_reduction(self._recorder, sites, function)
             self.originals[new] = function
-            if function in (torch.mean, torch.sum):
-                self.reductions.add(vars(torch), function.__name__, new)
+            name: str = function.__name__
+            if vars(torch).get(name) is function:
+                self.reductions.add(vars(torch), name, new)
             else:
-                self.reductions.add_method(function.__name__, new)
+                self.reductions.add_method(name, new)
         self._sites[function].add(where)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import Hashable, Iterable
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from lightning_dataselect.capture.fold import foldable
-from lightning_dataselect.capture.patch import REDUCTIONS, Interceptors, site
+from lightning_dataselect.capture.divisions import Divisions
+from lightning_dataselect.capture.endings import ENDINGS
+from lightning_dataselect.capture.mixing import Anchor
+from lightning_dataselect.capture.patch import Interceptors, site
 from lightning_dataselect.capture.recorder import Key, Observer, Recorder
 from lightning_dataselect.capture.step import compiler_in_use
 
-_ANCHORS = 16  # enough to reach back over a few heads; each is kept for one step
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
 
 
@@ -50,8 +51,8 @@ class Watch(TorchFunctionMode):
         if func in self._known:  # by its interceptor, where it names itself while that is hung
             return self.loss(self._known[func][1], args, kwargs)
         out = func(*args, **kwargs)
-        if func in REDUCTIONS and out.dim() == 0:
-            where = None if torch.compiler.is_dynamo_compiling() else site(sys._getframe(1))
+        if func in ENDINGS and out.dim() == 0:
+            where = None if torch.compiler.is_dynamo_compiling() else site(sys._getframe(1), func)
             out = self.reduction(func, where, args, kwargs, out)
         self.note(func, args, kwargs, out)
         return out
@@ -62,8 +63,8 @@ class Watch(TorchFunctionMode):
 
     def reduction(self, func: Any, where: Hashable, args: tuple[Any, ...], kwargs: Any, out: Tensor) -> Tensor:
         """Take a mean or a sum to one number."""
-        elements = args[0] if args else kwargs["input"]
-        return self.recorder.reduction(where, REDUCTIONS[func], elements, out)
+        given = args[0] if args else kwargs["input"]
+        return self.recorder.reduction(where, ENDINGS[func], given, out)
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Take any other result."""
@@ -75,6 +76,8 @@ class Probe(Watch, Observer):
     Attributes:
         names: the namespaces and names by which unseen loss functions were called.
         sites: place -> the mean or sum that was called there.
+        anchors: the results of calls that had parameters, or normalised the batch, by their places in the graph.
+        divisions: what the step divides its losses by.
         unreachable: the terms that only a mode sees: loss functions by no name that can be patched,
             means and sums in compiled code (where a mode costs nothing).
     """
@@ -84,9 +87,10 @@ class Probe(Watch, Observer):
         self.names: list[tuple[dict[str, Any], str]] = []
         self.sites: dict[Hashable, Any] = {}
         self.unreachable: list[Key] = []
+        self.anchors: dict[Node, list[Anchor]] = {}  # a node may have several results
+        self.divisions = Divisions()
         self._module = module
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id comes twice
-        self._anchors: deque[Tensor] = deque(maxlen=_ANCHORS)
         self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
         self._parts: set[int] = set()  # how many parts were laid one after the other, each a batch
 
@@ -101,13 +105,18 @@ class Probe(Watch, Observer):
         for tensor in _tensors([*data, out]):
             if tensor.dim() > 1:
                 self._leading.add((tensor.shape[0], tensor.shape[1]))
+        self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
         for tensor in _tensors([out]):
             anchor = any(made) or func.__name__ == "batch_norm"  # which mixes, with or without parameters
-            if anchor and tensor.requires_grad and foldable(tensor.shape, size):
-                self._anchors.append(tensor)
+            if anchor and tensor.dim() > 0 and tensor.grad_fn is not None:
+                self.anchors.setdefault(tensor.grad_fn, []).append(Anchor(get_gradient_edge(tensor), tensor.shape))
             if func.__name__ in _LAYING and any(t.shape[:1] == (size,) for t in data):
                 rows = tensor.shape[0] * (tensor.shape[1] if func is torch.stack else 1)
                 self._parts.add(rows // size)
+
+    def has_seen(self, *sizes: int) -> bool:
+        """Whether there was a tensor of data with these two leading sizes."""
+        return sizes in self._leading
 
     def from_parameters(self, values: Iterable[Any]) -> bool:
         """Whether every tensor among the values was made of parameters alone."""
@@ -126,9 +135,9 @@ class Probe(Watch, Observer):
         time_major = (k, batch_size) in self._leading and (batch_size, k) not in self._leading
         return time_major or k in self._parts
 
-    def anchors(self) -> list[Tensor]:
-        """Results of the last calls that had parameters or normalised the batch, latest first."""
-        return list(reversed(self._anchors))
+    def number(self, value: Tensor, key: Key) -> None:
+        """Take a number without gradient that was added up over the batch."""
+        self.divisions.start(value, key)
 
     def loss(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Take a loss function, and find the name it was called by."""

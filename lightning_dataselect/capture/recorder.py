@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._guards import TracingContext
+from torch.autograd.graph import GradientEdge, Node
 
+from lightning_dataselect.capture import hidden
+from lightning_dataselect.capture.endings import Ending
 from lightning_dataselect.capture.fold import fold, foldable, reduce
-from lightning_dataselect.capture.losses import Classes, Loss, once
+from lightning_dataselect.capture.graph import edge_of
+from lightning_dataselect.capture.losses import Classes, Loss, once, twice
 
 Key = tuple[Hashable, int]  # where a term is computed, and the how-manieth time in this step
 
@@ -38,6 +42,7 @@ class Term:
         strided: how the rows lie (see `fold.by_sample`).
         classes: logits and targets, of a classification loss; else None.
         from_parameters: it is made of parameters alone, so no sample has a share in it.
+        edge: where ``value`` was in the graph when it was made; None without gradient, and in compiled code.
     """
 
     key: Key
@@ -48,30 +53,64 @@ class Term:
     strided: bool = False
     classes: Classes | None = None
     from_parameters: bool = False
+    edge: GradientEdge | None = None
 
     @property
     def by_hand(self) -> bool:
         """Whether this is a mean or a sum, no loss function of torch's."""
         return not isinstance(self.key[0], str)
 
+    @property
+    def node(self) -> Node:
+        """The node of the graph that made it."""
+        assert self.edge is not None
+        return self.edge.node
+
+    @property
+    def name(self) -> str:
+        """What computes it."""
+        where: Any = self.key[0]
+        return f"{where[2]}() in line {where[1]} of {where[0].co_filename}" if self.by_hand else str(where)
+
     def losses(self, batch_size: int) -> Tensor:
         """What each sample loses by this term: (batch_size,) float32."""
         return fold(self.elements, self.units, batch_size, is_sum=self.is_sum, strided=self.strided)
 
-    def weighted(self, weights: Tensor) -> Tensor:
+    def weighted(self, weights: Tensor | None) -> Tensor:
         """The value with each sample's share multiplied by its weight, with its graph."""
         return reduce(self.elements, self.units, is_sum=self.is_sum, weights=weights, strided=self.strided)
+
+
+@dataclass
+class Facts:
+    """What probes have found out about the terms of a step's loss.
+
+    Attributes:
+        verdicts: term -> True, part of the loss; None, not so far; False, never to be looked at.
+        strided: the terms whose rows lie strided (see `fold.by_sample`).
+        counted: the sums that are divided by the number of samples.
+        divisors: term -> the sum or mean over the batch that it is divided by.
+        inside: the terms of which either is done to the elements, before they are added up.
+        bent: the terms that a loss is another function of than a multiple.
+        order: turn in the step -> the place of the mean or sum there, as last probed.
+    """
+
+    verdicts: dict[Key, bool | None] = field(default_factory=dict)
+    strided: set[Key] = field(default_factory=set)
+    counted: set[Key] = field(default_factory=set)
+    divisors: dict[Key, Key] = field(default_factory=dict)
+    inside: set[Key] = field(default_factory=set)
+    bent: set[Key] = field(default_factory=set)
+    order: dict[int, Hashable] = field(default_factory=dict)
 
 
 class Recorder:
     """The state of one step under capture.
 
     Attributes:
-        verdicts: term -> what a probe made of it: True, part of the loss; None, not so far;
-            False, never to be looked at.
-        strided: the terms whose rows lie strided.
-        order: turn in the step -> the place of the mean or sum there, as last probed.
+        facts: what is known of its terms.
         terms: the terms of this step so far, in order.
+        divisors: the sums and means without gradient of this step that terms may be divided by.
         sources: the unreduced classification losses of this step.
         keeps_calls: whether the arguments of this step's loss functions are kept.
         calls: the term (None where unreduced), the function and its arguments, of each of them.
@@ -79,9 +118,7 @@ class Recorder:
     """
 
     def __init__(self) -> None:
-        self.verdicts: dict[Key, bool | None] = {}
-        self.strided: set[Key] = set()
-        self.order: dict[int, Hashable] = {}
+        self.facts = Facts()
         self.batch_size = 0
         self.weights: Tensor | None = None
         self.scoring = False
@@ -92,6 +129,7 @@ class Recorder:
 
     def _clear(self) -> None:
         self.terms: list[Term] = []
+        self.divisors: dict[Key, Term] = {}
         self.sources: list[Source] = []
         self.calls: list[tuple[Key | None, str, dict[str, Any]]] = []
         self.compiled = False
@@ -136,43 +174,56 @@ class Recorder:
             # A compiler makes one pass of it, and must find no reducing call in its graph: it
             # would call us again by its name.
             one = weights is not None or torch.compiler.is_dynamo_compiling()
-            value, losses = (once if one else loss.split)(function, bound, graph)
+            split = twice if hidden.is_needed() else once if one else loss.split
+            value, losses = split(function, bound, graph)
             elements = loss.rows(bound, losses)
+            if self.observer is None and not foldable(elements.shape, self.batch_size):
+                return function(*args, **kwargs) if value is None else value  # unlike all batches before
             is_sum = bound.get("reduction", "mean") == "sum"
             units = None
             if not is_sum and self._needs_units(elements, value, bound):
                 units = loss.units(bound)
             strided = self._strided(key, elements)
-            if value is None or weights is not None:
+            if value is None:
                 value = reduce(elements, units, is_sum=is_sum, weights=weights, strided=strided)
+                weights = None
             made = self.observer is not None and self.observer.from_parameters(bound.values())
             self._note_call(key, loss, bound)
-            self._keep(Term(key, value, elements, units, is_sum, strided, loss.classes(bound), made))
-            return value
+            term = Term(key, value, elements, units, is_sum, strided, loss.classes(bound), made)
+            self._keep(term, weights)
+            return term.value
         finally:
             self.busy = False
 
-    def reduction(self, where: Hashable, is_sum: bool, elements: Tensor, value: Tensor) -> Tensor:
+    def reduction(self, where: Hashable, ending: Ending, given: Tensor, value: Tensor) -> Tensor:
         """Take note of a hand-written loss's last step: a mean or a sum to one number.
 
         Compiled code does not know its place (None): it is recognised by its turn in the step.
         """
-        if elements.dim() == 0 or not foldable(elements.shape, self.batch_size):
+        if given.dim() == 0 or not foldable(given.shape, self.batch_size):
             return value  # a regulariser, say
         order = self._reductions
         self._reductions += 1
         if self.observer is not None:
-            self.order[order] = where
+            self.facts.order[order] = where
         elif where is None:
-            where = self.order.get(order)
+            where = self.facts.order.get(order)
         key, counts, weights = self._meet(where, False)
-        if counts and (value.requires_grad or self.scoring):
-            made = self.observer is not None and self.observer.from_parameters([elements])
-            strided = self._strided(key, elements)
-            if weights is not None:
-                value = reduce(elements, is_sum=is_sum, weights=weights, strided=strided)
-            self._keep(Term(key, value, elements, None, is_sum, strided, None, made))
+        if self.observer is not None and not value.requires_grad:
+            self.observer.number(value, key)
+        if key in self.facts.divisors.values() or (self.observer is not None and not value.requires_grad):
+            divisor = self.divisors[key] = self._ended(key, ending, given, value)
+            divisor.elements = divisor.elements.float()
+        elif counts and (value.requires_grad or self.scoring):
+            term = self._ended(key, ending, given, value)
+            self._keep(term, weights)
+            return term.value
         return value
+
+    def _ended(self, key: Key, ending: Ending, given: Tensor, value: Tensor) -> Term:
+        made = self.observer is not None and self.observer.from_parameters([given])
+        elements, units = ending.elements(given), ending.units(given)
+        return Term(key, value, elements, units, ending.is_sum, self._strided(key, elements), from_parameters=made)
 
     def _meet(self, where: Hashable, by_default: bool) -> tuple[Key, bool, Tensor | None]:
         """The key of a new reduction, whether it counts, and the weights that apply to it."""
@@ -180,7 +231,7 @@ class Recorder:
         self._calls[where] = call + 1
         key = (where, call)
         # A new loss function counts at once, a new mean or sum only when a probe has judged it.
-        verdict = self.observer is not None or self.verdicts.get(key, by_default)
+        verdict = self.observer is not None or self.facts.verdicts.get(key, by_default)
         return key, verdict is not False, self.weights if verdict else None
 
     def _needs_units(self, elements: Tensor, value: Tensor | None, bound: Any) -> bool:
@@ -198,13 +249,22 @@ class Recorder:
 
     def _strided(self, key: Key, elements: Tensor) -> bool:
         if self.observer is None:
-            return key in self.strided
+            return key in self.facts.strided
         return self.observer.strided(elements.shape, self.batch_size)
 
-    def _keep(self, term: Term) -> None:
+    def _keep(self, term: Term, weights: Tensor | None) -> None:
+        if weights is not None and hidden.is_needed():
+            with hidden.saving():
+                change = term.weighted(weights) - term.weighted(None)
+            term.value = term.value + change
+        elif weights is not None:
+            term.value = term.weighted(weights)
         if self.observer is None:
             term.elements = term.elements.detach()
-        self.compiled = self.compiled or torch.compiler.is_dynamo_compiling()
+        if torch.compiler.is_dynamo_compiling():
+            self.compiled = True
+        else:
+            term.edge = edge_of(term.value)
         self.terms.append(term)
 
     def _note_call(self, key: Key | None, loss: Loss, bound: Any) -> None:
@@ -231,4 +291,8 @@ class Observer:
 
     def strided(self, shape: torch.Size, batch_size: int) -> bool:
         """Whether rows of this shape lie ``batch_size`` apart for one sample."""
+        raise NotImplementedError
+
+    def number(self, value: Tensor, key: Key) -> None:
+        """Take a number without gradient that was added up over the batch."""
         raise NotImplementedError

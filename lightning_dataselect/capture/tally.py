@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.capture import classes
-from lightning_dataselect.capture.judge import Parts, Scale, scales, weigh
 from lightning_dataselect.capture.losses import Classes
 from lightning_dataselect.capture.outputs import Outputs, find_outputs, shows_outputs
 from lightning_dataselect.capture.recorder import Key, Recorder
+from lightning_dataselect.capture.shares import Parts, Scale, scale, weigh
 
 Summarize = Callable[[Outputs], Tensor | None]
 
@@ -65,6 +65,7 @@ class Tally:
         summarize: makes of the outputs what is kept; None: they are not looked for.
         roots: the terms of each, with their coefficients.
         factors: term -> its factor in the loss of a sample.
+        lost: the step has gone an unknown way, so that terms may be missing.
     """
 
     recorder: Recorder
@@ -72,6 +73,7 @@ class Tally:
     summarize: Summarize | None
     roots: list[Parts] = field(default_factory=list)
     factors: dict[Key, Scale] = field(default_factory=dict)
+    lost: bool = False
     _losses: Tensor | None = None
     _classes: Classes | None = None
     _outputs: Tensor | None = None
@@ -79,16 +81,16 @@ class Tally:
 
     def add(self, parts: Parts, loss: Tensor) -> None:
         """Add what the samples lose by one root."""
-        recorder, size = self.recorder, self.recorder.batch_size
+        recorder = self.recorder
         self.roots.append(parts)
         self._device = loss.device
         if not parts:
             return
-        scaled = [(term, factor) for (term, _), factor in zip(parts, scales(parts, size), strict=True)]
+        scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
         for term, factor in scaled:
             known = self.factors.get(term.key)
             self.factors[term.key] = factor if known is None else known + factor
-        losses = weigh(scaled, size)
+        losses = weigh(scaled, recorder)
         self._losses = losses if self._losses is None else self._losses + losses
         if self._classes is None:
             asked = None if recorder.compiled else loss
@@ -102,7 +104,7 @@ class Tally:
 
     def captured(self) -> Captured:
         """All of it."""
-        if self._losses is None:
+        if self._losses is None or self.lost:
             return Captured(torch.full((self.recorder.batch_size,), torch.nan, device=self._device))
         logits, targets = self._classes or (None, None)
         return Captured(self._losses, logits, targets, self._outputs)
@@ -111,7 +113,7 @@ class Tally:
 def scored(recorder: Recorder, parts: Parts, mains: Mains, summarize: Summarize | None) -> Captured:
     """What the samples of a scoring pass lose, by terms with their factors."""
     logits, targets = find_classes(recorder, parts, mains, None) or (None, None)
-    losses = weigh(parts, recorder.batch_size)
+    losses = weigh(parts, recorder)
     return Captured(losses, logits, targets, summary(recorder, parts, mains, summarize))
 
 
@@ -126,5 +128,5 @@ def summary(recorder: Recorder, parts: Parts, mains: Mains, summarize: Summarize
     if summarize is None:
         return None
     keys = sorted((term.key for term, _ in parts), key=lambda key: key != mains.outputs)
-    outputs = find_outputs(recorder.calls, keys, recorder.batch_size, recorder.strided)
+    outputs = find_outputs(recorder.calls, keys, recorder.batch_size, recorder.facts.strided)
     return None if outputs is None else summarize(outputs)

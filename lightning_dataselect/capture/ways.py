@@ -19,9 +19,8 @@ class Ways:
         >>> ways = Ways()
         >>> ways.settle(frozenset("a")), ways.probes
         (True, 0)
-        >>> ways.check(frozenset("b"))
-        >>> ways.probes
-        2
+        >>> ways.check(frozenset("b")), ways.probes
+        (False, 2)
     """
 
     def __init__(self) -> None:
@@ -33,10 +32,16 @@ class Ways:
         """Call for a probe of the next step."""
         self.probes = max(self.probes, 1)
 
-    def check(self, way: frozenset[Hashable]) -> None:
-        """After a step without a probe: call for probes if it went an unknown way."""
-        if way not in self.known:
-            self.probes, self._lost = _PROBES, True
+    def give_up(self) -> None:
+        """After a probe that has found nothing sound: call for no more of them."""
+        self.probes, self._lost = 0, False
+
+    def check(self, way: frozenset[Hashable]) -> bool:
+        """After a step without a probe: whether its way is known; if not, call for probes."""
+        if way in self.known:
+            return True
+        self.probes, self._lost = _PROBES, True
+        return False
 
     def settle(self, way: frozenset[Hashable]) -> bool:
         """After a probe: whether steps of this kind can be followed without.

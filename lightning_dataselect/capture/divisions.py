@@ -1,0 +1,82 @@
+"""What a step divides its losses by: the number of its samples, or a number added up over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+
+from lightning_dataselect.capture.recorder import Key
+
+_DIVIDING = {"div", "div_", "divide", "divide_", "true_divide", "true_divide_"}
+_MULTIPLYING = {"mul", "mul_", "multiply", "multiply_"}
+_TO_PYTHON = {"item", "tolist", "__int__", "__float__", "__index__"}
+
+
+@dataclass(frozen=True)
+class Division:
+    """One division of something that has a gradient.
+
+    Attributes:
+        edge: where the quotient is in the graph.
+        by: the number, or the sum or mean over the batch that it was made from.
+    """
+
+    edge: GradientEdge
+    by: float | Key
+
+
+class Divisions:
+    """Follows numbers that are added up over a batch, such as how many tokens it has, to where they divide.
+
+    Example:
+        >>> import torch
+        >>> divisions, mask, losses = Divisions(), torch.tensor([1, 0, 1]), torch.ones(3, requires_grad=True)
+        >>> n = mask.sum()
+        >>> divisions.start(n, ("mask", 0))
+        >>> mean = (losses * mask).sum() / n
+        >>> divisions.note("div", [mean, n], mean)
+        >>> divisions.made[0].by
+        ('mask', 0)
+    """
+
+    def __init__(self) -> None:
+        self.made: list[Division] = []
+        # Both hold the tensors, so that no id comes twice.
+        self._of: dict[int, tuple[Tensor, Key]] = {}
+        self._inverse: dict[int, tuple[Tensor, Key]] = {}  # what was divided by such a number
+        self._numbers: dict[float, Key] = {}
+
+    def start(self, number: Tensor, key: Key) -> None:
+        """Follow a number that was added up over the batch."""
+        self._of[id(number)] = number, key
+
+    def note(self, name: str, inputs: Sequence[Any], out: Any) -> None:
+        """Take a call of torch's into account: its name, its arguments and its result."""
+        keys = {self._of[id(value)][1] for value in inputs if id(value) in self._of}
+        inverse = {self._inverse[id(value)][1] for value in inputs if id(value) in self._inverse}
+        if name in _TO_PYTHON and isinstance(out, int | float):
+            self._numbers.update((out, key) for key in keys)
+        elif isinstance(out, Tensor) and out.grad_fn is not None:
+            if name in _MULTIPLYING:  # by weights that were divided before
+                self.made += [Division(get_gradient_edge(out), key) for key in inverse]
+            elif name in _DIVIDING and len(inputs) > 1 and (by := self._divisor(inputs[1])) is not None:
+                self.made.append(Division(get_gradient_edge(out), by))
+        elif isinstance(out, Tensor):
+            divides = name in _DIVIDING and len(inputs) > 1 and id(inputs[1]) in self._of
+            if inverse or divides:
+                self._inverse.update((id(out), (out, key)) for key in inverse or keys)
+            elif len(keys) == 1 and out.numel() == 1:
+                self.start(out, keys.pop())
+
+    def _divisor(self, value: Any) -> float | Key | None:
+        if id(value) in self._of:
+            return self._of[id(value)][1]
+        if isinstance(value, Tensor):
+            if value.numel() != 1 or value.requires_grad:
+                return None
+            value = value.item()
+        return self._numbers.get(value, float(value)) if isinstance(value, int | float) else None

@@ -1,0 +1,77 @@
+"""What the terms of a loss are divided by, so that a sample alone would be divided by its own share of that."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from lightning_dataselect.capture.divisions import Division
+from lightning_dataselect.capture.graph import derivatives, reached
+from lightning_dataselect.capture.recorder import Facts, Term
+
+
+def note_divisors(
+    term: Term, loss: Tensor, divisions: Sequence[Division], anchors: Collection[Node], batch_size: int, facts: Facts
+) -> bool:
+    """Settle whether a term is divided by a number added up over the batch, or by the number of samples.
+
+    Args:
+        term: one that the loss is made of.
+        loss: the step's loss.
+        divisions: all of the step's.
+        anchors: activations; what is divided before them is the model's own affair.
+        batch_size: the number of samples.
+        facts: written on.
+
+    Returns:
+        Whether it is divided at all.
+    """
+    own, stops, divided = term.node, set(anchors), False
+    for division in divisions:
+        node = division.edge.node
+        after = own in reached(node, {own, *stops}) and node in reached(loss.grad_fn, {node, *stops})
+        if not after and not _divides_elements(division, term, stops):
+            continue
+        divided = True
+        if not isinstance(division.by, float):
+            facts.divisors[term.key] = division.by
+        elif term.is_sum and counts_samples(division.by, term.elements.shape, batch_size):
+            facts.counted.add(term.key)
+        else:
+            continue
+        if not after:
+            facts.inside.add(term.key)
+    return divided
+
+
+def _divides_elements(division: Division, term: Term, stops: set[Node]) -> bool:
+    """Whether the elements are a multiple of the quotient, unlike those of a cross entropy of divided logits."""
+    if division.edge.node not in reached(term.elements.grad_fn, {division.edge.node, *stops}):
+        return False
+    slope = derivatives(term.elements.sum(), [division.edge], again=True)[0]
+    return slope is not None and not reached(slope.grad_fn, stops)
+
+
+def counts_samples(number: float, elements: torch.Size, batch_size: int) -> bool:
+    """Whether a number that losses are divided by grows with the batch: its size, or a multiple of it.
+
+    Args:
+        number: the divisor.
+        elements: the shape of the losses, (batch_size * k, ...).
+        batch_size: the number of samples.
+
+    Example:
+        >>> shape = torch.Size([8, 32])
+        >>> [counts_samples(n, shape, 8) for n in (8, 8 * 32, 2 * 8, 32, 1000)]
+        [True, True, True, False, False]
+    """
+    rows = elements[0] if elements else 1
+    if number in (batch_size, rows):
+        return True
+    of_a_sample = {1}
+    for size in (rows // batch_size, *elements[1:]):
+        of_a_sample |= {size * product for product in of_a_sample}
+    return number not in of_a_sample and any(number in (n * batch_size, 2 * n * batch_size) for n in of_a_sample)

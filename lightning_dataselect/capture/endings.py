@@ -1,0 +1,57 @@
+"""The functions that end a hand-written loss: means and sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def _as_is(values: Tensor) -> Tensor:
+    return values
+
+
+def _none_left_out(values: Tensor) -> Tensor | None:
+    return None
+
+
+def _nan_as_zero(values: Tensor) -> Tensor:
+    return torch.where(values.isnan(), 0, values)
+
+
+def _numbers(values: Tensor) -> Tensor:
+    return ~values.isnan()
+
+
+def _nonzero(values: Tensor) -> Tensor:
+    return values != 0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How one function reduces.
+
+    Attributes:
+        is_sum: a sum, no mean.
+        elements: its argument -> what is added up.
+        units: its argument -> what a mean divides by the sum of, or None (see `fold.reduce`).
+    """
+
+    is_sum: bool
+    elements: Callable[[Tensor], Tensor] = _as_is
+    units: Callable[[Tensor], Tensor | None] = _none_left_out
+
+
+_BY_NAME = {
+    "mean": Ending(False),
+    "sum": Ending(True),
+    "nanmean": Ending(False, _nan_as_zero, _numbers),
+    "nansum": Ending(True, _nan_as_zero),
+    "count_nonzero": Ending(True, _nonzero),
+}
+ENDINGS: dict[Any, Ending] = {
+    getattr(space, name): ending for name, ending in _BY_NAME.items() for space in (torch, torch._C.TensorBase)
+}

@@ -1,0 +1,608 @@
+"""Losses that people write, each a function of a network and a batch, with the batch to try them on."""
+
+import functools
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torchmetrics
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import cross_entropy as ce_by_another_name
+from torch.utils.checkpoint import checkpoint
+
+B, D, C, T, V = 8, 7, 5, 6, 11  # samples, features, classes, tokens, vocabulary
+Batch = dict[str, Tensor]
+
+
+class Net(nn.Module):
+    """A body, and a head for everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(D, 16), nn.Tanh())
+        self.head, self.aux, self.value = nn.Linear(16, C), nn.Linear(16, C), nn.Linear(16, 1)
+        self.embed, self.words = nn.Embedding(V, 16), nn.Linear(16, V)
+        self.conv = nn.Conv2d(3, C, 3, padding=1)
+        self.log_variance = nn.Parameter(torch.tensor(0.3))
+        self.metric = torchmetrics.MeanSquaredError()
+        self.focal = Focal()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+    def tokens(self, batch: Batch) -> Tensor:
+        return self.words(self.embed(batch["tokens"]))
+
+
+class Focal(torchmetrics.Metric):
+    """A loss in the clothes of a metric."""
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("n", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, y: Tensor) -> None:
+        ce = F.cross_entropy(logits, y, reduction="none")
+        self.total = self.total + ((1 - torch.exp(-ce)) ** 2 * ce).sum()
+        self.n = self.n + len(y)
+
+    def compute(self) -> Tensor:
+        return self.total / self.n
+
+
+def make_batch(seed: int = 0) -> Batch:
+    g = torch.Generator().manual_seed(seed)
+    lengths = torch.tensor([6, 3, 2, 5, 2, 4, 6, 2])
+    mask = torch.arange(T) < lengths[:, None]
+
+    def ints(high: int, *shape: int) -> Tensor:
+        return torch.randint(high, shape, generator=g)
+
+    def floats(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=g)
+
+    return {
+        "x": floats(B, D),
+        "y": ints(C, B),
+        "other": ints(C, B),
+        "z": floats(B, C),
+        "r": floats(B),
+        "tokens": ints(V, B, T),
+        "labels": torch.where(mask, ints(V, B, T), -100),
+        "mask": mask,
+        "patches": (torch.rand(B, T, generator=g) < 0.5).float().index_fill(1, torch.tensor([0]), 1.0),
+        "image": floats(B, 3, 4, 4),
+        "segments": ints(C, B, 4, 4),
+        "weight": torch.rand(B, generator=g) + 0.1,
+        "share": torch.rand(B, generator=g),
+        "several": ints(2, B, C).float(),
+        "soft": floats(B, C).softmax(1),
+        "noise": floats(B, 8),
+        "n_boxes": torch.tensor([1, 2, 3, 2, 2, 1, 4, 1]),
+        "boxes": floats(B, 4, 16),
+        "targets": floats(B, 4, C),
+    }
+
+
+def cut(batch: Batch, which: Any) -> Batch:
+    return {name: part[which] for name, part in batch.items()}
+
+
+def ce(net: Net, b: Batch, **how: Any) -> Tensor:
+    return F.cross_entropy(net(b["x"]), b["y"], **how)
+
+
+def token_losses(net: Net, b: Batch) -> Tensor:
+    return (net.tokens(b) - 1).pow(2).mean(-1)
+
+
+# ---- classification and regression ----------------------------------------------------------------------------------
+
+
+def class_weights(net: Net, b: Batch) -> Tensor:
+    return ce(net, b, weight=torch.arange(1.0, C + 1))
+
+
+def label_smoothing(net: Net, b: Batch) -> Tensor:
+    return ce(net, b, label_smoothing=0.1)
+
+
+def smooth_and_weighted(net: Net, b: Batch) -> Tensor:
+    return ce(net, b, label_smoothing=0.1, weight=torch.arange(1.0, C + 1))
+
+
+def soft_targets(net: Net, b: Batch) -> Tensor:
+    return F.cross_entropy(net(b["x"]), b["soft"])
+
+
+def soft_targets_by_hand(net: Net, b: Batch) -> Tensor:
+    p = net(b["x"]).softmax(-1)
+    return -(p.log() * b["soft"]).sum(1).mean()
+
+
+def one_hot_by_hand(net: Net, b: Batch) -> Tensor:
+    return -(F.one_hot(b["y"], C) * net(b["x"]).log_softmax(1)).sum() / len(b["x"])
+
+
+def logsumexp(net: Net, b: Batch) -> Tensor:
+    out = net(b["x"])
+    return (out.logsumexp(1) - out.gather(1, b["y"][:, None]).squeeze(1)).mean()
+
+
+def mixup(net: Net, b: Batch) -> Tensor:
+    out = net(0.3 * b["x"] + 0.7 * b["noise"][:, :D])
+    return 0.3 * F.cross_entropy(out, b["y"]) + 0.7 * F.cross_entropy(out, b["other"])
+
+
+def cutmix_with_a_share_each(net: Net, b: Batch) -> Tensor:
+    out, share = net(b["x"]), b["share"]
+    first, second = (F.cross_entropy(out, y, reduction="none") for y in (b["y"], b["other"]))
+    return (share * first + (1 - share) * second).mean()
+
+
+def several_labels(net: Net, b: Batch) -> Tensor:
+    return F.binary_cross_entropy_with_logits(net(b["x"]), b["several"], pos_weight=torch.arange(1.0, C + 1))
+
+
+def auxiliary_head(net: Net, b: Batch) -> Tensor:
+    h = net.body(b["x"])
+    return F.cross_entropy(net.head(h), b["y"]) + 0.4 * F.cross_entropy(net.aux(h), b["y"])
+
+
+def added_in_place(net: Net, b: Batch) -> Tensor:
+    h = net.body(b["x"])
+    loss = F.cross_entropy(net.head(h), b["y"])
+    loss += 0.4 * F.mse_loss(net.aux(h), b["z"])
+    return loss
+
+
+def scaled_in_place(net: Net, b: Batch) -> Tensor:
+    loss = F.mse_loss(net(b["x"]), b["z"])
+    loss *= 0.3
+    loss /= 2
+    return loss
+
+
+def stacked_terms(net: Net, b: Batch) -> Tensor:
+    return torch.stack([ce(net, b), F.mse_loss(net(b["x"]), b["z"])]).mean()
+
+
+def several_on_one_line(net: Net, b: Batch) -> Tensor:
+    h = net.body(b["x"])
+    with torch.no_grad():
+        _ = h.mean() + h.sum()
+    return F.cross_entropy(net.head(h), b["y"]) + 0.3 * h.abs().mean() + 0.2 * h.abs().sum() / len(h) + h.pow(2).mean()
+
+
+def quantiles(net: Net, b: Batch) -> Tensor:
+    q = torch.tensor([0.1, 0.5, 0.9, 0.95, 0.99])
+    error = b["r"][:, None] - net(b["x"])
+    return torch.max(q * error, (q - 1) * error).mean()
+
+
+def quantiles_in_a_loop(net: Net, b: Batch) -> Tensor:
+    out, parts = net(b["x"]), []
+    for i, q in enumerate((0.1, 0.5, 0.9)):
+        error = b["r"] - out[:, i]
+        parts.append(torch.max(q * error, (q - 1) * error).unsqueeze(1))
+    return torch.mean(torch.sum(torch.cat(parts, 1), 1))
+
+
+def huber(net: Net, b: Batch) -> Tensor:
+    return F.huber_loss(net.value(net.body(b["x"])).squeeze(1), b["r"], delta=0.3)
+
+
+def gaussian(net: Net, b: Batch) -> Tensor:
+    out = net(b["x"])
+    return (0.5 * (out[:, 0] - b["r"]) ** 2 / out[:, 1].exp() + 0.5 * out[:, 1]).mean()
+
+
+def euclidean(net: Net, b: Batch) -> Tensor:
+    return torch.linalg.norm(net(b["x"]) - b["z"], dim=1).mean()
+
+
+def pairs(net: Net, b: Batch) -> Tensor:
+    return F.cosine_embedding_loss(net.body(b["x"]), net.body(b["x"] + 1), b["y"].sign() * 2 - 1)
+
+
+CLASSIFICATION_AND_REGRESSION = [
+    ce,
+    class_weights,
+    label_smoothing,
+    smooth_and_weighted,
+    soft_targets,
+    soft_targets_by_hand,
+    one_hot_by_hand,
+    logsumexp,
+    mixup,
+    cutmix_with_a_share_each,
+    several_labels,
+    auxiliary_head,
+    added_in_place,
+    scaled_in_place,
+    stacked_terms,
+    several_on_one_line,
+    quantiles,
+    quantiles_in_a_loop,
+    huber,
+    gaussian,
+    euclidean,
+    pairs,
+]
+
+
+# ---- where the loss function comes from, and what it is called within -----------------------------------------------
+
+
+def by_another_name(net: Net, b: Batch) -> Tensor:
+    return ce_by_another_name(net(b["x"]), b["y"])
+
+
+def partial_function(net: Net, b: Batch) -> Tensor:
+    return functools.partial(F.cross_entropy, label_smoothing=0.1)(net(b["x"]), b["y"])
+
+
+def metric(net: Net, b: Batch) -> Tensor:
+    return net.metric(net(b["x"]), b["z"])
+
+
+def metric_of_ones_own(net: Net, b: Batch) -> Tensor:
+    return net.focal(net(b["x"]), b["y"])
+
+
+def checkpointed_model(net: Net, b: Batch) -> Tensor:
+    return F.cross_entropy(net.head(checkpoint(net.body, b["x"], use_reentrant=False)), b["y"])
+
+
+def checkpointed_loss(net: Net, b: Batch) -> Tensor:
+    return checkpoint(lambda x, y: F.cross_entropy(net(x), y), b["x"], b["y"], use_reentrant=False)
+
+
+def checkpointed_soft_loss(net: Net, b: Batch) -> Tensor:
+    return checkpoint(lambda x, y: F.cross_entropy(net(x), y), b["x"], b["soft"], use_reentrant=False)
+
+
+def checkpointed_mean(net: Net, b: Batch) -> Tensor:
+    return checkpoint(lambda x, z: ((net(x) - z) ** 2).mean(), b["x"], b["z"], use_reentrant=False)
+
+
+def reentrant_checkpoint(net: Net, b: Batch) -> Tensor:
+    h = checkpoint(net.body[1], net.body[0](b["x"]), use_reentrant=True)
+    return F.cross_entropy(net.head(h), b["y"])
+
+
+CALLED_FROM_ANYWHERE = [
+    by_another_name,
+    partial_function,
+    metric,
+    metric_of_ones_own,
+    checkpointed_model,
+    checkpointed_loss,
+    checkpointed_soft_loss,
+    checkpointed_mean,
+    reentrant_checkpoint,
+]
+
+
+# ---- sums, means, and what they are divided by ----------------------------------------------------------------------
+
+
+def unreduced_then_mean(net: Net, b: Batch) -> Tensor:
+    return torch.mean(ce(net, b, reduction="none"), dim=0)
+
+
+def mean_of_means(net: Net, b: Batch) -> Tensor:
+    return ((net(b["x"]) - b["z"]) ** 2).mean(-1).mean()
+
+
+def mean_over_all_axes(net: Net, b: Batch) -> Tensor:
+    return (net.conv(b["image"]) ** 2).mean(dim=(0, 1, 2, 3))
+
+
+def sum_over_samples(net: Net, b: Batch) -> Tensor:
+    return 0.3 * F.mse_loss(net(b["x"]), b["z"], reduction="sum")
+
+
+def sum_by_samples(net: Net, b: Batch) -> Tensor:
+    return 10 * ((net(b["x"]) - b["z"]) ** 2).sum() / len(b["x"])
+
+
+def sum_by_twice_the_samples(net: Net, b: Batch) -> Tensor:
+    return ((net.value(net.body(b["x"])).squeeze(1) - b["r"]) ** 2).sum() / (2 * b["x"].size(0))
+
+
+def sum_by_elements(net: Net, b: Batch) -> Tensor:
+    losses = (net(b["x"]) - b["z"]) ** 2
+    return 3 * losses.sum() / losses.numel()
+
+
+def sum_by_features(net: Net, b: Batch) -> Tensor:
+    return ((net(b["x"]) - b["z"]) ** 2).sum() / C
+
+
+def sum_by_a_constant(net: Net, b: Batch) -> Tensor:
+    return F.mse_loss(net(b["x"]), b["z"], reduction="sum") / 1000
+
+
+def divided_before_the_sum(net: Net, b: Batch) -> Tensor:
+    return (((net(b["x"]) - b["z"]) ** 2) / len(b["x"])).sum()
+
+
+def sum_by_len(net: Net, b: Batch) -> Tensor:
+    return torch.sum(ce(net, b, reduction="none")) / len(b["y"])
+
+
+def boxes_of_a_grid(net: Net, b: Batch) -> Tensor:
+    out, n = net(b["x"]), b["x"].shape[0]
+    where = F.mse_loss(out[:, :2], b["z"][:, :2], reduction="sum")
+    what = F.mse_loss(out[:, 2:], b["z"][:, 2:], reduction="sum")
+    return 5 * where / n + what / n
+
+
+def sample_weights(net: Net, b: Batch) -> Tensor:
+    return (ce(net, b, reduction="none") * b["weight"]).mean()
+
+
+def sample_weights_by_their_sum(net: Net, b: Batch) -> Tensor:
+    return (ce(net, b, reduction="none") * b["weight"]).sum() / b["weight"].sum()
+
+
+def sample_weights_summing_to_one(net: Net, b: Batch) -> Tensor:
+    weight = b["weight"] / b["weight"].sum()
+    return (weight * ce(net, b, reduction="none")).sum()
+
+
+def nan_targets(net: Net, b: Batch) -> Tensor:
+    z = b["z"].masked_fill(~b["mask"][:, :C], torch.nan)
+    missing = z.isnan()
+    return torch.where(missing, torch.nan, (net(b["x"]) - z.nan_to_num()) ** 2).nanmean()
+
+
+def learned_weights(net: Net, b: Batch) -> Tensor:
+    return ce(net, b) * torch.exp(-net.log_variance) + 0.5 * F.mse_loss(net(b["x"]), b["z"])
+
+
+SUMS_AND_MEANS = [
+    unreduced_then_mean,
+    mean_of_means,
+    mean_over_all_axes,
+    sum_over_samples,
+    sum_by_samples,
+    sum_by_twice_the_samples,
+    sum_by_elements,
+    sum_by_features,
+    sum_by_a_constant,
+    divided_before_the_sum,
+    sum_by_len,
+    boxes_of_a_grid,
+    sample_weights,
+    sample_weights_by_their_sum,
+    sample_weights_summing_to_one,
+    nan_targets,
+    learned_weights,
+]
+
+
+# ---- tokens and patches ---------------------------------------------------------------------------------------------
+
+
+def padded_tokens(net: Net, b: Batch) -> Tensor:
+    return F.cross_entropy(net.tokens(b).view(-1, V), b["labels"].view(-1))
+
+
+def classes_on_the_second_axis(net: Net, b: Batch) -> Tensor:
+    return F.cross_entropy(net.tokens(b).transpose(1, 2), b["labels"])
+
+
+def shifted_labels(net: Net, b: Batch) -> Tensor:
+    labels = F.pad(b["labels"], (0, 1), value=-100)[..., 1:].contiguous()
+    return F.cross_entropy(net.tokens(b).view(-1, V).float(), labels.view(-1), ignore_index=-100)
+
+
+def shifted_logits(net: Net, b: Batch) -> Tensor:
+    logits, labels = net.tokens(b)[:, :-1], b["labels"][:, 1:]
+    return F.cross_entropy(logits.reshape(-1, V), labels.reshape(-1))
+
+
+def sum_by_tokens(net: Net, b: Batch) -> Tensor:
+    n = (b["labels"] != -100).sum()
+    return F.cross_entropy(net.tokens(b).view(-1, V), b["labels"].view(-1), reduction="sum") / n
+
+
+def time_major(net: Net, b: Batch) -> Tensor:
+    return F.cross_entropy(net.tokens(b).permute(1, 0, 2).reshape(-1, V), b["labels"].T.reshape(-1))
+
+
+def one_token_at_a_time(net: Net, b: Batch) -> Tensor:
+    h = net.embed(b["tokens"])
+    return sum(F.cross_entropy(net.words(h[:, t]), b["tokens"][:, t]) for t in range(T)) / T
+
+
+def one_masked_token_at_a_time(net: Net, b: Batch) -> Tensor:
+    h, loss = net.embed(b["tokens"]), 0
+    for t in range(T):
+        losses = F.cross_entropy(net.words(h[:, t]), b["tokens"][:, t], reduction="none")
+        loss = loss + (losses * b["mask"][:, t]).sum()
+    return loss / b["mask"].sum()
+
+
+def masked_mean(net: Net, b: Batch) -> Tensor:
+    return (token_losses(net, b) * b["mask"]).sum() / b["mask"].sum()
+
+
+def masked_mean_with_a_floor(net: Net, b: Batch) -> Tensor:
+    mask = b["mask"].float()
+    return 0.3 * (token_losses(net, b) * mask).sum() / mask.sum().clamp(min=1e-6)
+
+
+def masked_mean_by_a_python_number(net: Net, b: Batch) -> Tensor:
+    return (token_losses(net, b) * b["mask"]).sum() / max(int(b["mask"].sum()), 1)
+
+
+def masked_mean_of_flat_tokens(net: Net, b: Batch) -> Tensor:
+    losses, mask = token_losses(net, b).view(-1), b["mask"].view(-1).float()
+    return (losses * mask).sum() / (mask.sum() + 1e-8)
+
+
+def masked_mean_divided_first(net: Net, b: Batch) -> Tensor:
+    mask = b["mask"].float()
+    return (token_losses(net, b) * mask / mask.sum()).sum()
+
+
+def masked_mean_of_means(net: Net, b: Batch) -> Tensor:
+    mask = b["mask"].float()
+    return (token_losses(net, b) * mask).mean() / mask.mean()
+
+
+def masked_mean_by_a_count(net: Net, b: Batch) -> Tensor:
+    return (token_losses(net, b) * b["mask"]).sum() / torch.count_nonzero(b["mask"])
+
+
+def mean_of_each_samples_tokens(net: Net, b: Batch) -> Tensor:
+    losses = F.cross_entropy(net.tokens(b).transpose(1, 2), b["labels"], reduction="none")
+    return (losses.sum(1) / b["mask"].sum(1)).mean()
+
+
+def masked_autoencoder(net: Net, b: Batch) -> Tensor:
+    out, mask = net.tokens(b), b["patches"]
+    losses = ((out - torch.ones_like(out)) ** 2).mean(dim=-1)
+    return (losses * mask).sum() / mask.sum()
+
+
+def ctc(net: Net, b: Batch) -> Tensor:
+    logs, n = net.tokens(b).log_softmax(-1).transpose(0, 1), len(b["x"])
+    lengths = torch.full((n,), T), torch.full((n,), 2)
+    return F.ctc_loss(logs, b["tokens"][:, :2].clamp(min=1), *lengths, zero_infinity=True)
+
+
+TOKENS = [
+    padded_tokens,
+    classes_on_the_second_axis,
+    shifted_labels,
+    shifted_logits,
+    sum_by_tokens,
+    time_major,
+    one_token_at_a_time,
+    one_masked_token_at_a_time,
+    masked_mean,
+    masked_mean_with_a_floor,
+    masked_mean_by_a_python_number,
+    masked_mean_of_flat_tokens,
+    masked_mean_divided_first,
+    masked_mean_of_means,
+    masked_mean_by_a_count,
+    mean_of_each_samples_tokens,
+    masked_autoencoder,
+    ctc,
+]
+
+
+# ---- images ---------------------------------------------------------------------------------------------------------
+
+
+def segmentation(net: Net, b: Batch) -> Tensor:
+    return F.cross_entropy(net.conv(b["image"]), b["segments"], ignore_index=0)
+
+
+def segmentation_of_flat_pixels(net: Net, b: Batch) -> Tensor:
+    logits = net.conv(b["image"]).permute(0, 2, 3, 1).reshape(-1, C)
+    return F.cross_entropy(logits, b["segments"].reshape(-1), ignore_index=0)
+
+
+def deep_supervision(net: Net, b: Batch) -> Tensor:
+    out, y = net.conv(b["image"]), b["segments"]
+    half = F.cross_entropy(F.avg_pool2d(out, 2), y[:, ::2, ::2])
+    return F.cross_entropy(out, y) + 0.5 * half + 0.25 * F.cross_entropy(F.avg_pool2d(out, 4), y[:, ::4, ::4])
+
+
+def dice_of_each_sample(net: Net, b: Batch) -> Tensor:
+    p, t = net.conv(b["image"]).softmax(1)[:, 1].flatten(1), (b["segments"] == 1).float().flatten(1)
+    return (1 - (2 * (p * t).sum(1) + 1) / (p.sum(1) + t.sum(1) + 1)).mean()
+
+
+def focal(net: Net, b: Batch) -> Tensor:
+    losses = F.cross_entropy(net.conv(b["image"]), b["segments"], reduction="none")
+    return (0.25 * (1 - torch.exp(-losses)) ** 2 * losses).mean()
+
+
+IMAGES = [segmentation, segmentation_of_flat_pixels, deep_supervision, dice_of_each_sample, focal]
+
+
+# ---- generative models ----------------------------------------------------------------------------------------------
+
+
+def _encoded(net: Net, b: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    h = net.body(b["x"])
+    mean, log_var = h[:, :8], h[:, 8:]
+    z = mean + (0.5 * log_var).exp() * b["noise"]
+    return net.head(torch.cat([z, z], 1)), mean, log_var
+
+
+def vae_of_sums(net: Net, b: Batch) -> Tensor:
+    out, mean, log_var = _encoded(net, b)
+    kl = -0.5 * torch.sum(1 + log_var - mean.pow(2) - log_var.exp())
+    return F.mse_loss(out, b["z"], reduction="sum") + kl
+
+
+def vae_of_sums_by_samples(net: Net, b: Batch) -> Tensor:
+    return vae_of_sums(net, b) / b["x"].size(0)
+
+
+def beta_vae(net: Net, b: Batch) -> Tensor:
+    out, mean, log_var = _encoded(net, b)
+    n = len(b["x"])
+    kl = -0.5 * torch.sum(1 + log_var - mean.pow(2) - log_var.exp()) / n
+    return 10 * F.mse_loss(out, b["z"], reduction="sum") / n + 4 * kl
+
+
+def vae_of_means(net: Net, b: Batch) -> Tensor:
+    out, mean, log_var = _encoded(net, b)
+    kl = torch.mean(-0.5 * torch.sum(1 + log_var - mean**2 - log_var.exp(), dim=1), dim=0)
+    return F.mse_loss(out, b["z"]) + 0.00025 * kl
+
+
+def vae_of_a_mean_and_a_sum(net: Net, b: Batch) -> Tensor:
+    out, mean, log_var = _encoded(net, b)
+    return F.mse_loss(out, b["z"]) - 0.01 * 0.5 * torch.sum(1 + log_var - mean.pow(2) - log_var.exp())
+
+
+def vae_of_distributions(net: Net, b: Batch) -> Tensor:
+    out, mean, log_var = _encoded(net, b)
+    kl = kl_divergence(Normal(mean, (0.5 * log_var).exp()), Normal(0.0, 1.0)).sum(1).mean()
+    return kl - Normal(out, 1.0).log_prob(b["z"]).sum(1).mean()
+
+
+def critic(net: Net, b: Batch) -> Tensor:
+    x = b["x"].clone().requires_grad_()
+    real, fake = net.value(net.body(x)), net.value(net.body(b["x"] + 1))
+    (slope,) = torch.autograd.grad(real.sum(), x, create_graph=True)
+    return fake.mean() - real.mean() + 10 * ((slope.norm(2, 1) - 1) ** 2).mean()
+
+
+def hinge_gan(net: Net, b: Batch) -> Tensor:
+    real, fake = net.value(net.body(b["x"])), net.value(net.body(b["x"] + 1))
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def diffusion(net: Net, b: Batch) -> Tensor:
+    t = b["share"][:, None]
+    noisy = t.sqrt() * b["x"] + (1 - t).sqrt() * b["noise"][:, :D]
+    return (F.mse_loss(net(noisy), b["z"], reduction="none").mean(1) * math.pi * b["weight"]).mean()
+
+
+GENERATIVE = [
+    vae_of_sums,
+    vae_of_sums_by_samples,
+    beta_vae,
+    vae_of_means,
+    vae_of_a_mean_and_a_sum,
+    vae_of_distributions,
+    critic,
+    hinge_gan,
+    diffusion,
+]

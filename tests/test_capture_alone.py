@@ -1,0 +1,90 @@
+"""Steps of every field: what a sample loses is what a batch of it alone loses, and the step is as without capture."""
+
+import warnings
+from collections.abc import Callable
+
+import capture_steps as steps
+import pytest
+import torch
+from capture_steps import B, Batch, Net, cut, make_batch
+from torch import Tensor
+
+from lightning_dataselect.capture import LossCapture
+
+STEPS = {
+    step.__name__: step
+    for step in (
+        *steps.CLASSIFICATION_AND_REGRESSION,
+        *steps.CALLED_FROM_ANYWHERE,
+        *steps.SUMS_AND_MEANS,
+        *steps.TOKENS,
+        *steps.IMAGES,
+        *steps.GENERATIVE,
+    )
+}
+# Whole batches at first, then smaller ones, as at the end of an epoch, of one sample too, and in another order.
+POSITIONS = [range(B), range(B), range(B), range(5), range(B), range(3, 4), range(1, 8), range(7, -1, -1), range(2)]
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net()
+
+
+def gradients(net: Net, loss: Tensor) -> list[Tensor]:
+    net.zero_grad()
+    loss.backward()
+    return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in net.parameters()]
+
+
+def alone(net: Net, step: Callable[[Net, Batch], Tensor], batch: Batch) -> Tensor:
+    return torch.stack([step(net, cut(batch, slice(i, i + 1))).detach() for i in range(B)])
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_losses_are_those_of_batches_of_one(net: Net, name: str) -> None:
+    step, batch, capture = STEPS[name], make_batch(), LossCapture(net)
+    expected = alone(net, step, batch)
+    for positions in map(list, POSITIONS):
+        part = cut(batch, positions)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            plain = step(net, part)
+            plain_gradients = gradients(net, plain)
+            loss, captured = capture.run(lambda part=part: step(net, part), len(positions))
+        torch.testing.assert_close(captured.losses, expected[positions], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(loss, plain, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(gradients(net, loss), plain_gradients, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_scoring_a_batch_of_another_size_says_the_same(net: Net, name: str) -> None:
+    step, batch, capture = STEPS[name], make_batch(), LossCapture(net)
+    if step is steps.critic:
+        pytest.skip("needs the graph that scoring does without")
+    for _ in range(2):
+        capture.run(lambda: step(net, cut(batch, slice(6))), 6)
+    scored = capture.score(lambda: step(net, batch), B)
+    torch.testing.assert_close(scored.losses, alone(net, step, batch), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_weights_multiply_what_each_sample_adds_to_the_loss(net: Net, name: str) -> None:
+    """A weight of 1 + e on a sample changes the gradient by e times what the sample adds to it."""
+    step, batch = STEPS[name], make_batch()
+    plain = gradients(net, step(net, batch))
+    shares = []
+    for i in range(B):
+        capture, weights = LossCapture(net), torch.ones(B)
+        weights[i] = 0
+        changes = []
+        for _ in range(3):
+            loss, _ = capture.run(lambda: step(net, batch), B, weights)
+            without = gradients(net, loss)
+            changes.append([a - b for a, b in zip(plain, without, strict=True)])
+        torch.testing.assert_close(changes[0], changes[1], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(changes[1], changes[2], rtol=1e-4, atol=1e-5)
+        shares.append(changes[0])
+    whole = [torch.stack(parts).sum(0) for parts in zip(*shares, strict=True)]
+    torch.testing.assert_close(whole, plain, rtol=1e-4, atol=1e-5)
