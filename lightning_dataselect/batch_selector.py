@@ -75,7 +75,8 @@ class BatchSelector(DataSelector):
         Args:
             seen: what scoring the batch has shown, and the store's columns are already renewed; or, of a batch that is
                 not scored, the last losses known, NaN for none, without logits and targets.
-            k: ``batch_ratio`` of the batch, rounded, at least 1.
+            k: ``batch_ratio`` of the batch, rounded, at least 1; of a smaller last batch at least 2 if whole
+                batches give as many.
             generator: on the device of ``seen``, seeded for this batch.
 
         Returns:
@@ -113,7 +114,7 @@ class BatchSelector(DataSelector):
         else:
             seen = Observation(indices, self.store["loss"][indices], None, None, self.state.plan.epoch)
         size = indices.numel()
-        k = max(1, round(self.batch_ratio * size))
+        k = self._share(size)
         positions = self.choose(seen, k, self._batch_generator(indices.device))
         args, kwargs = cut_arguments(args, kwargs, positions, size, self._axes)
         chosen_weights = None if weights is None else weights[positions]
@@ -124,6 +125,12 @@ class BatchSelector(DataSelector):
             self.sees_all_of_batch = True
         self.count_samples(forward=scored * size + positions.numel(), backward=positions.numel())
         return output
+
+    def _share(self, size: int) -> int:
+        """How many samples of a batch to train on: one only where whole batches give no more, for BatchNorm's sake."""
+        assert self._loader is not None
+        whole = max(1, round(self.batch_ratio * (self._loader.batches.batch_size or size)))
+        return max(min(2, size, whole), round(self.batch_ratio * size))
 
     def _score(self, step: Callable[[], Any], indices: Tensor) -> Observation:
         assert self._quiet is not None and self._reader is not None

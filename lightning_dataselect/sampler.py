@@ -74,7 +74,12 @@ class SelectionSampler(DistributedSampler[int]):
 
     def __len__(self) -> int:
         """How many samples this rank yields."""
-        return self._shard_size(self.full_size if self.announce_full else self._plan_size())
+        return self.full_len if self.announce_full else self._shard_size(self._plan_size())
+
+    @property
+    def full_len(self) -> int:
+        """How many samples this rank yields with nothing pruned."""
+        return self._shard_size(self.full_size)
 
     @property
     def n_unpadded(self) -> int:
@@ -131,7 +136,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
     Args:
         batches: the batch sampler, drawing from ``sampler``.
         sampler: where its indices come from.
-        consecutive: whether the batches cut the sampler's order into consecutive pieces.
+        consecutive: whether the batches cut the sampler's order into pieces of ``batches.batch_size``.
     """
 
     def __init__(self, batches: Iterable[list[int]], sampler: SelectionSampler, *, consecutive: bool) -> None:
@@ -154,7 +159,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
         self._record = record
         start, own, position = self.start_batch, self.sampler.n_unpadded, 0
         selected = self.sampler.plan.indices
-        for batch_idx, batch in enumerate(self.batches):
+        for batch_idx, batch in enumerate(self._none_of_one() if self._consecutive else self.batches):
             if batch_idx == start and not self._consecutive:
                 self._check_drawn_from(batch, selected)
             if batch_idx >= start:
@@ -162,6 +167,25 @@ class RecordingBatchSampler(Sampler[list[int]]):
                 record.append(BatchIndices(batch_idx, batch, n_unpadded))
                 yield batch
             position += len(batch)
+
+    def _none_of_one(self) -> Iterator[list[int]]:
+        """The batches, the last of them lent a sample by the one before if pruning has left it with one.
+
+        BatchNorm, for one, refuses a batch of one sample, which the whole set may never have made.
+        """
+        size = self.batch_size or 1
+        if size < 3 or self.sampler.full_len % size == 1:
+            yield from self.batches
+            return
+        before: list[int] = []
+        for batch in self.batches:
+            if len(batch) == 1 and before:
+                batch = [before.pop(), *batch]
+            if before:
+                yield before
+            before = batch
+        if before:
+            yield before
 
     def size_of(self, batch_idx: int) -> int:
         """Number of samples of a batch that was drawn and not yet taken."""

@@ -78,6 +78,13 @@ def test_a_batch_of_one_and_an_odd_last_batch(size):
     assert sizes(net, 0) == [max(1, round(0.3 * s)) for s in [size] * full + [rest] * (rest > 0)]
 
 
+def test_of_a_small_last_batch_two_are_trained_on_for_batchnorms_sake():
+    selector, module = EvolvedSampling(batch_ratio=0.25, anneal=0.0), Net()
+    module.net.insert(1, torch.nn.BatchNorm1d(16))
+    fit(selector, module, loader(34, 8), max_epochs=2)
+    assert sizes(module, 1) == [2, 2, 2, 2, 2]
+
+
 @each
 def test_every_sample_of_a_batch_is_measured_before_the_step(make):
     selector = make()

@@ -87,6 +87,23 @@ def test_goes_on_in_the_middle_without_changing_its_length():
     assert batches.take(2).indices == whole[2]
 
 
+@settings(max_examples=100, deadline=None)
+@given(n=st.integers(5, 40), kept=st.integers(2, 40), batch_size=st.integers(3, 7), ranks=st.integers(1, 3))
+def test_pruning_makes_no_batch_of_one(n, kept, batch_size, ranks):
+    _, samplers = shards(n, min(kept, n), ranks, shuffle=False)
+    for sampler in samplers:
+        plain = list(BatchSampler(sampler, batch_size, drop_last=False))
+        batches = RecordingBatchSampler(BatchSampler(sampler, batch_size, drop_last=False), sampler, consecutive=True)
+        made = list(batches)
+        assert sum(made, []) == sum(plain, []) and len(made) == len(plain) == len(batches)
+        assert sum(batches.take(i).n_unpadded for i in range(len(made))) == sampler.n_unpadded
+        full = -(-n // ranks)
+        if full % batch_size == 1 or kept == n:
+            assert made == plain
+        elif len(made) > 1:
+            assert min(map(len, made)) > 1
+
+
 def test_iterating_anew_forgets_what_was_read_ahead():
     batches = recorder()
     list(batches)

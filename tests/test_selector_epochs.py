@@ -126,3 +126,23 @@ def test_unmeasured_samples_are_nan_and_measured_ones_are_not():
     known = ~selector.losses.isnan()
     assert known.nonzero().squeeze(1).tolist() == selector.selected.tolist()
     assert torch.equal(selector.scores[known], selector.losses[known])
+
+
+class Normalised(Net):
+    """BatchNorm refuses to train on a batch of one sample, which the whole set never makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.net.insert(1, torch.nn.BatchNorm1d(16))
+
+
+def test_no_batch_of_one_is_left_over():
+    module = Normalised()
+    selector = Shares(1.0, 0.41, 0.31, 0.01 + 0.1)
+    fit(selector, module)
+    assert [[s.size for s in module.steps if s.epoch == e] for e in (1, 2, 3)] == [
+        [10, 10, 10, 9, 2],
+        [10, 10, 9, 2],
+        [9, 2],
+    ]
+    assert [r["n_backward"] for r in selector.history] == [100, 41, 31, 11]
