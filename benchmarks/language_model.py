@@ -1,0 +1,81 @@
+"""Language model: a small GPT over the characters of tinyshakespeare; validation loss against time.
+
+    python -m benchmarks.language_model --data-dir DIR [--only shakespeare] [--seeds N] [--out bench-out]
+
+- shakespeare: 10.7 M parameters, sequences of 256 characters, for a GPU, where it runs without `--only`;
+- shakespeare_small: 0.6 M parameters, sequences of 64, a part of the text, for two cores; runs where there is no GPU.
+
+A sample is a sequence, and no two overlap. DIR holds `tinyshakespeare/input.txt.gz`. `--quick` needs no DIR: a tiny
+GPT learns a Markov chain.
+"""
+
+import argparse
+import sys
+from functools import partial
+from typing import Any
+
+from benchmarks.harness import Part, data_file, parts_by_name, run_study, trainer_section
+from benchmarks.methods import baselines
+
+METHODS = [
+    *baselines(0.5),
+    "InfoBatch(prune_ratio=0.5)",
+    "EvolvedSampling(batch_ratio=0.5)",
+    "ESWP",
+    "SelectiveBackprop(beta=1)",
+    "UCB(prune_ratio=0.5, every_n_epochs=2)",
+    "SwiftLearn(prune_ratio=0.5)",
+    "AutoAssist",
+]
+FEW = [METHODS[i] for i in (0, 2, 3, 5, 8)]
+
+
+def part(name: str, title: str, model: dict[str, Any], data: dict[str, Any], epochs: int, **more: Any) -> Part:
+    """A GPT on sequences."""
+    config = {
+        "model": {"class_path": "benchmarks.shakespeare.CharacterGPT", "init_args": model},
+        "data": {"class_path": "benchmarks.shakespeare.CharacterData", "init_args": data},
+        "trainer": trainer_section(gradient_clip_val=1.0),
+    }
+    return Part(name, title, config, epochs, monitor="val_loss", maximize=False, metric=None, **more)
+
+
+def shakespeare(arguments: argparse.Namespace) -> Part:
+    """The whole text."""
+    folder = data_file(arguments, "tinyshakespeare", "input.txt.gz")
+    title = "tinyshakespeare, a GPT of 6 layers 384 wide, sequences of 256 characters, 50 epochs"
+    model, data = {"lr": 1e-3}, {"data_dir": folder, "block": 256, "batch_size": 64}
+    return part("shakespeare", title, model, data, 50, methods=METHODS)
+
+
+def shakespeare_small(arguments: argparse.Namespace) -> Part:
+    """What two cores can train."""
+    folder = data_file(arguments, "tinyshakespeare", "input.txt.gz")
+    title = "tinyshakespeare, a GPT of 3 layers 128 wide, sequences of 64 characters, 8 epochs"
+    model = {"n_layers": 3, "n_heads": 4, "width": 128, "block": 64, "dropout": 0.0, "lr": 3e-3}
+    data = {"data_dir": folder, "block": 64, "batch_size": 32, "n_train": 6000, "n_val": 600}
+    note = "6,000 of the 15,685 training sequences, drawn once; 600 for validation."
+    return part("shakespeare_small", title, model, data, 8, methods=FEW, seeds=2, note=note)
+
+
+def markov() -> Part:
+    """Needs no data."""
+    model = {"n_layers": 1, "n_heads": 2, "width": 32, "block": 32, "dropout": 0.0, "lr": 1e-2, "n_classes": 12}
+    data = {"data_dir": None, "block": 32, "batch_size": 16}
+    methods = [METHODS[0], "InfoBatch(prune_ratio=0.5)", "ESWP", "AutoAssist"]
+    return part("markov", "a Markov chain, a tiny GPT", model, data, 4, methods=methods)
+
+
+def parts(arguments: argparse.Namespace) -> list[Part]:
+    if arguments.quick:
+        print("--quick leaves tinyshakespeare out: a tiny GPT learns a Markov chain.")
+        return [markov()]
+    return parts_by_name(
+        arguments,
+        {"shakespeare": partial(shakespeare, arguments)},
+        {"shakespeare_small": partial(shakespeare_small, arguments)},
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_study("language_model", parts, __doc__))
