@@ -36,6 +36,9 @@ lint: $(VENV)/.test
 # Every study in its shortest form, which needs no data: that they run, not what they show.
 bench-quick: $(VENV)/.test
 	$(BIN)/python -m benchmarks.images --quick --out $(BENCH_OUT)
+	$(BIN)/python -m benchmarks.text --quick --out $(BENCH_OUT)
+	$(BIN)/python -m benchmarks.translation --quick --out $(BENCH_OUT)
+	$(BIN)/python -m benchmarks.language_model --quick --out $(BENCH_OUT)
 
 # One stamp for each set of extras, written last, so that an interrupted set-up starts again.
 $(VENV)/.report $(VENV)/.test $(VENV)/.notebooks $(VENV)/.libraries: $(VENV)/.%: pyproject.toml | $(VENV)/.created

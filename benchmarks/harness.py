@@ -8,7 +8,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,24 @@ def data_file(arguments: argparse.Namespace, *path: str) -> str:
     if not file.is_file():
         raise UserError(f"{file} does not exist: give --data-dir a folder with {'/'.join(path)}.")
     return str(file.parent)
+
+
+def parts_by_name(
+    arguments: argparse.Namespace,
+    for_gpu: Mapping[str, Callable[[], Part]],
+    for_cpu: Mapping[str, Callable[[], Part]],
+) -> list[Part]:
+    """Those of ``--only``, or else those for what this machine is; only these are made, and ask for their data.
+
+    Raises:
+        UserError: If ``--only`` names one that there is not.
+    """
+    makers = {**for_gpu, **for_cpu}
+    unknown = [name for name in arguments.only or () if name not in makers]
+    if unknown:
+        raise UserError(f"--only {' '.join(unknown)}: the parts are {', '.join(makers)}.")
+    names = arguments.only or (for_gpu if torch.cuda.is_available() else for_cpu)
+    return [make() for name, make in makers.items() if name in names]
 
 
 def trainer_section(**more: Any) -> dict[str, Any]:
