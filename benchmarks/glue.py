@@ -139,6 +139,7 @@ class GlueModel(pl.LightningModule):
         predicted = logits.argmax(1) if logits.shape[1] > 1 else logits.squeeze(1)
         self.log("val_loss", output.loss, batch_size=len(logits))
         for name, metric in self.metrics.items():
+            assert isinstance(metric, Metric)
             metric(predicted, batch["labels"])
             self.log(name, metric)
 
@@ -151,7 +152,7 @@ class GlueModel(pl.LightningModule):
         return linear_with_warmup(optimizer, int(self.trainer.estimated_stepping_batches), self.warmup)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def tokenised(data_dir: str, task: str, split: str, max_length: int) -> list[Sample]:
     """The samples of a split, as the model takes them; those of `dev` by falling length."""
     known = TASKS[task]
@@ -177,7 +178,7 @@ def padded(samples: list[Sample]) -> dict[str, Tensor]:
     return dict(DataCollatorWithPadding(tokenizer())(samples))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def tokenizer() -> Any:
     """The tokenizer that comes with the weights."""
     from transformers import AutoTokenizer

@@ -53,8 +53,8 @@ def shakespeare_small(arguments: argparse.Namespace) -> Part:
     folder = data_file(arguments, "tinyshakespeare", "input.txt.gz")
     title = "tinyshakespeare, a GPT of 3 layers 128 wide, sequences of 64 characters, 8 epochs"
     model = {"n_layers": 3, "n_heads": 4, "width": 128, "block": 64, "dropout": 0.0, "lr": 3e-3}
-    data = {"data_dir": folder, "block": 64, "batch_size": 32, "n_train": 6000, "n_val": 600}
-    note = "6,000 of the 15,685 training sequences, drawn once; 600 for validation."
+    data = {"data_dir": folder, "block": 64, "batch_size": 32, "n_train": 3000, "n_val": 600}
+    note = "3,000 of the 15,685 training sequences, drawn once; 600 for validation."
     return part("shakespeare_small", title, model, data, 8, methods=FEW, seeds=2, note=note)
 
 

@@ -134,6 +134,8 @@ class Translator(pl.LightningModule):
         bleu: log `val_bleu`, which needs sacrebleu.
     """
 
+    places: Tensor
+
     def __init__(
         self,
         n_pieces: int,
@@ -256,7 +258,7 @@ def sentences(folder: str, split: str, language: str) -> list[str]:
         return [line.strip() for line in lines]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def pieces(folder: str, n_pieces: int) -> Any:
     """Byte-pair pieces of both languages, learnt from the training set."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -270,7 +272,7 @@ def pieces(folder: str, n_pieces: int) -> Any:
     return made
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def encoded(folder: str, split: str, n_pieces: int) -> list[Pair]:
     """English and German ids of every pair of a split."""
     known = pieces(folder, n_pieces)

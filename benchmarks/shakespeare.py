@@ -154,7 +154,7 @@ def sequences(ids: Tensor, block: int) -> Sequences:
     return ids[: n * block].view(n, block), ids[1 : n * block + 1].view(n, block)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def read_text(data_dir: str) -> Tensor:
     """The text as int64 ids, in the order of the characters' code points."""
     with gzip.open(Path(data_dir) / "input.txt.gz", "rt", encoding="utf-8") as lines:

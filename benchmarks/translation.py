@@ -54,9 +54,9 @@ def multi30k(arguments: argparse.Namespace) -> Part:
 def multi30k_small(arguments: argparse.Namespace) -> Part:
     """What two cores can train."""
     title = "Multi30k en-de, short pairs, a Transformer of 2 + 2 layers 128 wide, 8 epochs, label smoothing 0.1"
-    data = _data(arguments, n_pieces=3000, batch_size=64, max_length=20, n_train=10_000, n_val=300)
+    data = _data(arguments, n_pieces=3000, batch_size=64, max_length=20, n_train=5000, n_val=300)
     model = {"n_pieces": 3000, "n_layers": 2, "width": 128, "lr": 2e-3, "max_length": 30}
-    note = "10,000 pairs of at most 20 pieces, drawn once; BLEU of the first 300 sentences of the validation split."
+    note = "5,000 pairs of at most 20 pieces, drawn once; BLEU of the first 300 sentences of the validation split."
     return part("multi30k_small", title, model, data, 8, FEW, monitor="val_bleu", seeds=2, note=note)
 
 
