@@ -155,16 +155,19 @@ class GlueModel(pl.LightningModule):
 @functools.cache
 def tokenised(data_dir: str, task: str, split: str, max_length: int) -> list[Sample]:
     """The samples of a split, as the model takes them; those of `dev` by falling length."""
-    known = TASKS[task]
-    with gzip.open(Path(data_dir) / f"{task}_{split}.tsv.gz", "rt", encoding="utf-8", newline="") as lines:
-        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
-    texts = [[row[column] for row in rows] for column in known.texts]
+    texts, labels = read(Path(data_dir) / f"{task}_{split}.tsv.gz", TASKS[task])
     encoded = tokenizer()(*texts, truncation=True, max_length=max_length)
     samples = [
-        {**{key: values[i] for key, values in encoded.items()}, "labels": _label(row[known.target], known)}
-        for i, row in enumerate(rows)
+        {**{key: values[i] for key, values in encoded.items()}, "labels": label} for i, label in enumerate(labels)
     ]
     return samples if split == "train" else sorted(samples, key=lambda sample: -len(sample["input_ids"]))
+
+
+def read(path: Path, task: GlueTask) -> tuple[list[list[str]], list[int | float]]:
+    """The texts of a file, a list for each column, and its labels. Quotes in it are part of the texts."""
+    with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return [[row[column] for row in rows] for column in task.texts], [_label(row[task.target], task) for row in rows]
 
 
 def _label(text: str, task: GlueTask) -> int | float:
