@@ -81,6 +81,19 @@ def cut_arguments(
     return args, {**kwargs, name: cut_batch(kwargs[name], positions, batch_size, axes)}
 
 
+def _moves(part: Any) -> bool:
+    """Whether an object is taken to the device with the batch, so that samples are in it."""
+    return callable(getattr(part, "to", None)) and not isinstance(part, Tensor | type)
+
+
+def _uncuttable(part: Any) -> TypeError:
+    return TypeError(
+        f"The batch holds a {type(part).__name__}, which cannot be cut to some of its samples, as a batch of graphs"
+        " cannot. Take a method that chooses before the epoch, such as InfoBatch; or let the loader yield tensors with"
+        " the samples along the first axis, and build the object inside training_step."
+    )
+
+
 class _Cutter:
     def __init__(self, positions: Tensor, batch_size: int, axes: dict[Path, bool]) -> None:
         self._positions = positions
@@ -102,11 +115,21 @@ class _Cutter:
         if isinstance(part, Mapping):
             return _mapping_like(part, {key: self.cut(value, (*path, key)) for key, value in part.items()})
         if dataclasses.is_dataclass(part) and not isinstance(part, type):
-            names = [field.name for field in dataclasses.fields(part)]
-            return _replaced(part, {name: self.cut(getattr(part, name), (*path, name)) for name in names})
+            return self._dataclass(part, path)
         if isinstance(part, Sequence):
             return self._sequence(part, path)
+        if _moves(part):
+            raise _uncuttable(part)
         return part
+
+    def _dataclass(self, part: Any, path: Path) -> Any:
+        before, self.has_cut = self.has_cut, False
+        names = [field.name for field in dataclasses.fields(part)]
+        values = {name: self.cut(getattr(part, name), (*path, name)) for name in names}
+        if _moves(part) and not self.has_cut:
+            raise _uncuttable(part)
+        self.has_cut |= before
+        return _replaced(part, values)
 
     def _array(self, part: Any, path: Path) -> Any:
         if not self._settle(path, _length_of_array(part) == self._batch_size):

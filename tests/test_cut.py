@@ -184,3 +184,28 @@ def test_refuses_a_batch_without_samples(batch):
 def test_refuses_packed_sequences():
     with pytest.raises(TypeError, match=r"PackedSequence.*padded tensor and the lengths"):
         cut((pack_sequence([torch.ones(3), torch.ones(2)]), rows(B)))
+
+
+class Graphs:
+    """As graph libraries have them: the nodes of all samples, one after the other."""
+
+    def __init__(self):
+        self.nodes = torch.ones(11, 2)
+
+    def to(self, device):
+        return self
+
+
+@dataclasses.dataclass
+class DataclassOfGraphs(Graphs):
+    nodes: torch.Tensor
+
+    def __len__(self):
+        return B
+
+
+@pytest.mark.parametrize("graphs", [Graphs(), DataclassOfGraphs(torch.ones(11, 2))], ids=lambda g: type(g).__name__)
+@pytest.mark.parametrize("place", [lambda g: g, lambda g: (g, rows(B)), lambda g: {"y": rows(B), "x": g}])
+def test_refuses_objects_that_hold_samples_out_of_sight(graphs, place):
+    with pytest.raises(TypeError, match=rf"holds a {type(graphs).__name__}, which cannot be cut.*such as InfoBatch"):
+        cut(place(graphs))
