@@ -2,13 +2,14 @@
 VENV := .venv
 LIBRARIES := .venv-libraries
 BIN := $(VENV)/bin
+OLDEST := .venv-oldest
 OUT ?= demo-out
 SEEDS ?= 3
 BENCH_OUT ?= bench-out
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-libraries test-notebooks notebooks lint bench-quick clean
+.PHONY: demo test test-oldest test-libraries test-notebooks notebooks lint bench-quick clean
 
 demo: $(VENV)/.report
 	$(BIN)/lightning-dataselect compare --seeds $(SEEDS) --out $(OUT)
@@ -20,6 +21,14 @@ test: lint
 test-libraries:
 	$(MAKE) VENV=$(LIBRARIES) $(LIBRARIES)/.libraries
 	$(LIBRARIES)/bin/python -m pytest tests/libraries
+
+# What touches Lightning and torch most closely, with the oldest releases of both.
+test-oldest: $(OLDEST)/.oldest
+	$(OLDEST)/bin/python -c 'import lightning, sys, torch; print("Python", sys.version.split()[0], "torch", \
+	  torch.__version__, "lightning", lightning.__version__)'
+	$(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(addprefix tests/test_,$(addsuffix .py,\
+	  bridge capture capture_steps loader pytorch_lightning resume selector_epochs selector_lr selector_neutral \
+	  trainer_flags))
 
 # Runs every notebook from a clean kernel and leaves the files alone; `make notebooks` writes what came out into them.
 test-notebooks: $(VENV)/.notebooks
@@ -46,14 +55,22 @@ $(VENV)/.report $(VENV)/.test $(VENV)/.notebooks $(VENV)/.libraries: $(VENV)/.%:
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	@touch $@
 
-$(VENV)/.created:
-	@python=; for c in $${PYTHON:-} python3.12 python3.11 python3.13 python3.10 python3 python; do \
-	  if "$$c" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; \
+$(OLDEST)/.oldest: pyproject.toml .ci/oldest.txt | $(OLDEST)/.created
+	@echo "Installing the oldest releases that are supported into $(OLDEST); this is done once."
+	$(OLDEST)/bin/python -m pip install --quiet --constraint .ci/oldest.txt --editable '.[test]'
+	@touch $@
+
+$(VENV)/.created: PYTHONS = python3.12 python3.11 python3.13 python3.10 python3 python
+$(OLDEST)/.created: PYTHONS = python3.10 python3.11 python3.12 python3.13 python3 python
+# A candidate must run: pyenv leaves a python3.10 that only says where it would be found.
+%/.created:
+	@python=; for c in $${PYTHON:-} $(PYTHONS); do \
+	  if "$$c" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; \
 	  then python=$$c; break; fi; done; \
 	if [ -z "$$python" ]; then echo "No Python 3.10 or newer with its venv module was found" \
 	  "(Debian: apt install python3-venv); name one: make PYTHON=/path/to/python" >&2; exit 1; fi; \
-	"$$python" -m venv $(VENV)
+	"$$python" -m venv $(@D)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(LIBRARIES) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(OLDEST) $(LIBRARIES) .pytest_cache .ruff_cache .mypy_cache

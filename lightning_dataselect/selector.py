@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_dataselect import bridge
+from lightning_dataselect.callback import Callback
 from lightning_dataselect.epoch_log import log_epoch
 from lightning_dataselect.epochs import Epochs
 from lightning_dataselect.fit_state import FitState, check_same_samples
@@ -29,7 +30,7 @@ from lightning_dataselect.validation import check_choice, check_count, check_sha
 _STATE_PREFIX = "lightning_dataselect."
 
 
-class DataSelector(Method, Results, pl.Callback):
+class DataSelector(Method, Results, Callback):
     """Trains on the samples that are worth it; derive from it to write a method of one's own.
 
     A method is one decision, :meth:`select`, and what it needs to be scored by, :meth:`observe`. Capture of per-sample

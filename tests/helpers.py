@@ -1,5 +1,6 @@
 """A small module, data, selectors whose choice is known beforehand, and a Trainer without side effects."""
 
+import inspect
 from dataclasses import dataclass
 
 import lightning as L
@@ -12,6 +13,8 @@ from lightning_dataselect.selection import Selection
 from lightning_dataselect.selector import DataSelector
 
 N = 100
+# a checkpoint must be readable without trusting its sender, where this lightning can be told so
+SAFELY = {"weights_only": True} if "weights_only" in inspect.signature(L.Trainer.fit).parameters else {}
 
 
 def dataset(n=N, seed=0):
@@ -132,8 +135,7 @@ def fit(selector=None, module=None, train=None, val=None, *, callbacks=(), ckpt_
     module = Net() if module is None else module
     chosen = [] if selector is None else [selector]
     made = trainer(*chosen, *callbacks, **flags)
-    # weights_only: a checkpoint must be readable without trusting its sender
-    options = {"ckpt_path": ckpt_path, "weights_only": True} if ckpt_path else {}
+    options = {"ckpt_path": ckpt_path, **SAFELY} if ckpt_path else {}
     made.fit(module, loader() if train is None else train, loader(50, 25, False) if val is None else val, **options)
     return made, module
 

@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 import torch.nn.functional as F
-from helpers import trainer
+from helpers import SAFELY, trainer
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -254,6 +254,6 @@ def fit(selector, module=None, train=None, *, callbacks=(), ckpt_path=None, max_
     """Fit, and return the Trainer and the module."""
     module = Tiny() if module is None else module
     made = trainer(*([] if selector is None else [selector]), *callbacks, max_epochs=max_epochs, **flags)
-    options = {"ckpt_path": ckpt_path, "weights_only": True} if ckpt_path else {}
+    options = {"ckpt_path": ckpt_path, **SAFELY} if ckpt_path else {}
     made.fit(module, loader() if train is None else train, **options)
     return made, module

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import Hardest, WeightedShares, loader, trainer
+from helpers import SAFELY, Hardest, WeightedShares, loader, trainer
 
 pl = pytest.importorskip("pytorch_lightning")
 
@@ -34,7 +34,7 @@ def test_fits_and_resumes(tmp_path, make):
         selector, net = make(), Theirs()
         keep = pl.callbacks.ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
         made = trainer(selector, keep, cls=pl.Trainer, enable_checkpointing=True, max_epochs=3)
-        made.fit(net, loader(), loader(20, 10, False), ckpt_path=path, weights_only=True)
+        made.fit(net, loader(), loader(20, 10, False), ckpt_path=path, **SAFELY)
         return selector, net, made
 
     selector, net, made = run()
