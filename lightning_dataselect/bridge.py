@@ -1,7 +1,13 @@
 """The only module that touches the Trainer's private parts.
 
 Lightning has no public way to swap a sampler before the first loader is made, nor to change the length of an epoch
-while it runs. What is used here of the loops was read in lightning 2.5 and 2.6; each function says which names.
+while it runs. What is used here of the loops was read in lightning 2.5 and 2.6, and these are all the private names:
+
+- ``fit_loop._data_source.dataloader``, to take the train loader; where it is missing, a fit is refused;
+- those in ``_LENGTH``, to change the length of epochs; where one is missing, each epoch gets a new loader;
+- ``_accelerator_connector.use_distributed_sampler``; where it is missing, it counts as True, its default;
+- ``LightningModule._on_before_batch_transfer``, for passes that score; where it is missing, they are refused;
+- ``_val_check_time_interval``, which lightning 2.5 does not have.
 """
 
 from __future__ import annotations
@@ -11,12 +17,30 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
 Undo = Callable[[], None]
+
+_LENGTH = ("fit_loop._combined_loader.limits", "fit_loop._data_fetcher.length")
+
+
+def _missing(target: object, path: str) -> bool:
+    for name in path.split("."):
+        if not hasattr(target, name):
+            return True
+        target = getattr(target, name)
+    return False
+
+
+def _refusal(what: str, path: str) -> RuntimeError:
+    return RuntimeError(
+        f"This lightning ({pl.__version__}) has no {path}, without which {what}. Use a release of lightning that this"
+        " lightning-dataselect was tested with, 2.5 or 2.6, or a newer lightning-dataselect."
+    )
 
 
 def intercept_train_loader(trainer: pl.Trainer, transform: Callable[[Any], Any]) -> Undo:
@@ -24,6 +48,8 @@ def intercept_train_loader(trainer: pl.Trainer, transform: Callable[[Any], Any])
 
     Uses ``fit_loop._data_source.dataloader``: one place for loaders given to ``fit``, by a datamodule or by the module.
     """
+    if _missing(trainer, path := "fit_loop._data_source.dataloader"):
+        raise _refusal("no selector can take hold of the train loader", path)
     source = trainer.fit_loop._data_source
     original = source.dataloader
     source.dataloader = lambda: transform(original())  # type: ignore[method-assign]
@@ -89,7 +115,7 @@ def overfits(trainer: pl.Trainer) -> bool:
 
 def sampler_ranks(trainer: pl.Trainer) -> tuple[int, int]:
     """World size and rank that samples are sharded over: (1, 0) where the user turned sharding off."""
-    if not trainer._accelerator_connector.use_distributed_sampler:
+    if not getattr(getattr(trainer, "_accelerator_connector", None), "use_distributed_sampler", True):
         return 1, 0
     kwargs = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
     return int(kwargs["num_replicas"]), int(kwargs["rank"])
@@ -103,23 +129,99 @@ def limited_batches(trainer: pl.Trainer, n_batches: int) -> int:
     return max(1, int(n_batches * limit)) if limit > 0 else 0
 
 
-def set_epoch_length(trainer: pl.Trainer, n_batches: int) -> None:
-    """Make the epoch to come, or the one under way, ``n_batches`` long, without a new loader.
+class EpochLengths(Protocol):
+    """Gives the epochs of a fit the lengths of their plans."""
+
+    def begin(self, n_batches: int, replanned: bool) -> None:
+        """Make the epoch that the loop is about to begin, or to go on with, ``n_batches`` long.
+
+        Args:
+            n_batches: its length.
+            replanned: whether its plan has changed after Lightning made its iterator.
+        """
+
+    def follow(self, n_batches: int) -> None:
+        """Make the epoch that follows the one that ends now ``n_batches`` long."""
+
+    def give_back(self) -> None:
+        """Leave the Trainer as the user has set it."""
+
+
+def epoch_lengths(trainer: pl.Trainer) -> EpochLengths:
+    """How to change the length of epochs with this lightning; to be asked once the train loader has an iterator."""
+    missing = [path for path in _LENGTH if _missing(trainer, path)]
+    if not missing:
+        return InPlace(trainer)
+    rank_zero_warn(
+        f"This lightning ({pl.__version__}) has no {', '.join(missing)}, by which a selector changes the length of"
+        " epochs. It sets reload_dataloaders_every_n_epochs=1 for this fit instead: right, but slower, since workers"
+        " and validation loaders start anew in each epoch. lightning 2.5 and 2.6 are known to work without."
+    )
+    return ByReload(trainer)
+
+
+class InPlace:
+    """Changes lengths without a new loader, so that workers persist.
 
     Every place that remembers the length is set: ``fit_loop.max_batches`` (progress bar, end of epoch, gradient
-    accumulation), the combined loader's limits and those of its live iterator, the fetcher's ``length``
-    (``is_last_batch``), and ``val_check_batch``. With one left out, validation silently ends or an epoch is cut short.
+    accumulation), the combined loader's limits (the iterators to come), the fetcher's ``length`` (``is_last_batch`` of
+    the present one), and ``val_check_batch``. With one left out, validation silently ends or an epoch is cut short.
     """
-    loop = trainer.fit_loop
-    loop.max_batches = n_batches
-    combined = loop._combined_loader
-    if combined is not None:
-        combined.limits = [n_batches]
-        if combined._iterator is not None:
-            combined._iterator.limits = [n_batches]
-    if loop._data_fetcher is not None and loop._data_fetcher.length is not None:
+
+    def __init__(self, trainer: pl.Trainer) -> None:
+        self._trainer = trainer
+
+    def begin(self, n_batches: int, replanned: bool) -> None:
+        """Start the iterator anew if the plan has changed, and set every length."""
+        if replanned:
+            iter(self._trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+        self.follow(n_batches)
+
+    def follow(self, n_batches: int) -> None:
+        """Set every length."""
+        trainer, loop = self._trainer, self._trainer.fit_loop
+        assert loop._combined_loader is not None and loop._data_fetcher is not None
+        loop.max_batches = n_batches
+        loop._combined_loader.limits = [n_batches]
         loop._data_fetcher.length = n_batches
-    _set_validation_batch(trainer, n_batches)
+        _set_validation_batch(trainer, n_batches)
+
+    def give_back(self) -> None:
+        """Nothing: the next fit sets every length."""
+
+
+class ByReload:
+    """Lets Lightning make a new loader for each epoch and read the length from it."""
+
+    def __init__(self, trainer: pl.Trainer) -> None:
+        self._trainer = trainer
+        self._users = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+        self._reload_after(1)
+
+    def begin(self, n_batches: int, replanned: bool) -> None:
+        """Have the loader of this epoch made again: schedules have been built on the length of a whole one."""
+        if replanned or self._trainer.fit_loop.max_batches != n_batches:
+            self._reload_after(-1)  # it is due whatever the epoch of the last one
+            self._trainer.fit_loop.setup_data()
+            self._reload_after(1)
+
+    def follow(self, n_batches: int) -> None:
+        """Nothing: Lightning asks for the loader once the epoch begins."""
+
+    def give_back(self) -> None:
+        """Reload as often as the user has said."""
+        self._reload_after(self._users)
+
+    def _reload_after(self, n_epochs: int) -> None:
+        self._trainer.reload_dataloaders_every_n_epochs = n_epochs  # type: ignore[attr-defined]
+
+
+def shorten_val_check_interval(trainer: pl.Trainer, n_batches: int) -> Undo:
+    """Let ``val_check_interval`` fit an epoch of ``n_batches`` while Lightning takes a new loader and checks it."""
+    interval = trainer.val_check_interval
+    if not isinstance(interval, int) or trainer.check_val_every_n_epoch is None:
+        return lambda: None
+    return shadow(trainer, "val_check_interval", min(interval, n_batches))
 
 
 def _set_validation_batch(trainer: pl.Trainer, n_batches: int) -> None:
@@ -133,21 +235,17 @@ def _set_validation_batch(trainer: pl.Trainer, n_batches: int) -> None:
         trainer.val_check_batch = min(interval, n_batches)
 
 
-def renew_iterator(trainer: pl.Trainer) -> None:
-    """Start the train loader anew: the plan has changed after Lightning made the iterator of the first epoch."""
-    fetcher = trainer.fit_loop._data_fetcher
-    if fetcher is not None:
-        iter(fetcher)
-
-
-def takes_dataloader_iter(trainer: pl.Trainer) -> bool:
+def takes_dataloader_iter(module: pl.LightningModule) -> bool:
     """Whether ``training_step(dataloader_iter)`` fetches the batches itself."""
-    return type(trainer.fit_loop._data_fetcher).__name__ == "_DataLoaderIterDataFetcher"
+    return "dataloader_iter" in inspect.signature(module.training_step).parameters
 
 
 def optimizer_steps_now(trainer: pl.Trainer) -> bool:
     """Whether the batch under way ends in an optimizer step rather than in further accumulation."""
-    return not trainer.fit_loop._should_accumulate()
+    batches = trainer.fit_loop.epoch_loop.batch_progress
+    last = batches.is_last_batch or batches.current.ready >= trainer.fit_loop.max_batches
+    accumulated = batches.current.ready % trainer.accumulate_grad_batches == 0
+    return accumulated or (last and not trainer.strategy.handles_gradient_accumulation)
 
 
 def take_over_step_schedulers(trainer: pl.Trainer) -> tuple[list[int | None], Undo]:
@@ -198,7 +296,7 @@ def epochs_processed(trainer: pl.Trainer) -> int:
 
 
 def set_counted_length(trainer: pl.Trainer, n_batches: int) -> None:
-    """Set only the length that the loop's counters are compared with.
+    """Set only the length that the loop's counters are compared with, ``fit_loop.max_batches``.
 
     Lightning resets the counters of an epoch that had ended when the checkpoint was written once they reach
     ``max_batches``; with the length of a longer epoch to come it would begin that one in the middle.
@@ -233,6 +331,8 @@ def scale_learning_rate(optimizer: Optimizer, factor: Callable[[], float]) -> Un
 
 def batch_to_device(trainer: pl.Trainer, batch: Any) -> Any:
     """Take a batch the way that the training loop takes it, through the user's transfer hooks."""
+    if _missing(trainer.lightning_module, path := "_on_before_batch_transfer"):
+        raise _refusal("no samples can be scored by a pass of their own", f"LightningModule.{path}")
     batch = trainer.precision_plugin.convert_input(batch)
     batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
     return trainer.strategy.batch_to_device(batch, dataloader_idx=0)

@@ -44,7 +44,9 @@ class Epochs:
         self._step = step
         self._reader = reader
         self._schedulers: StretchedSchedulers | None = None  # None: schedules are left alone
+        self._lengths: bridge.EpochLengths | None = None
         self._length_is_due = self._warned_of_losses = False
+        self._restore_interval: bridge.Undo = _nothing
         self.loader: SelectedLoader | None = None
         """The train loader under a plan, None until the Trainer has asked for one."""
         self.n_batches = 0
@@ -69,6 +71,10 @@ class Epochs:
         state.plan = selected.follow(state.plan, state.batches_done)
         # configure_optimizers may ask for the loader to build schedules on: they count full epochs
         selected.sampler.announce_full = first
+        if not first:
+            self.start_epoch()
+            n_batches = bridge.limited_batches(trainer, len(selected.batches))
+            self._restore_interval = bridge.shorten_val_check_interval(trainer, n_batches)
         return selector.feed(selected.loader)
 
     def start(self) -> None:
@@ -81,16 +87,23 @@ class Epochs:
         if resumed_after_last_batch:
             # Lightning takes that epoch for done and will not announce its end any more
             self._close()
-        if ended != epoch and epoch != selector.max_epochs:
+        replans = ended != epoch and epoch != selector.max_epochs
+        if replans:
             if selector.history:
                 self._rescore(epoch)
             self._begin(epoch)
-            bridge.renew_iterator(trainer)
-        bridge.set_epoch_length(trainer, self.n_batches)
+        self._lengths = bridge.epoch_lengths(trainer)
+        self._lengths.begin(self.n_batches, replans)
+        self.start_epoch()
         if resumed_after_last_batch:
             # the loop's counters still are those of the ended epoch, and are reset by its length
             bridge.set_counted_length(trainer, batches_done)
             self._length_is_due = True
+
+    def start_epoch(self) -> None:
+        """Let go of what held while Lightning took a loader."""
+        self._restore_interval()
+        self._restore_interval = _nothing
 
     def take_batch(self, batch_idx: int) -> tuple[Tensor, Tensor | None]:
         """Begin a batch.
@@ -100,7 +113,7 @@ class Epochs:
             loss, float32 (B,), or None.
         """
         if self._length_is_due:  # it had to wait for the loop's counters
-            bridge.set_epoch_length(self._trainer, self.n_batches)
+            bridge.set_counted_length(self._trainer, self.n_batches)
             self._length_is_due = False
         taken, plan = self._selected.batches.take(batch_idx), self._selector.state.plan
         indices = torch.frombuffer(array("q", taken.indices), dtype=torch.int64)
@@ -122,10 +135,14 @@ class Epochs:
         if not trainer.should_stop and following != selector.max_epochs:
             self._rescore(following)
             self._begin(following)
-            bridge.set_epoch_length(trainer, self.n_batches)
+            assert self._lengths is not None
+            self._lengths.follow(self.n_batches)
 
     def give_back(self) -> None:
-        """Let the Trainer step its schedulers itself."""
+        """Let the Trainer step its schedulers itself, and count by itself."""
+        self.start_epoch()
+        if self._lengths is not None:
+            self._lengths.give_back()
         if self._schedulers is not None:
             self._schedulers.give_back()
 
@@ -203,6 +220,10 @@ class Epochs:
                 f" anneal={selector.anneal} leave none of the {selector.max_epochs} epochs to prune. Lower them, or"
                 " train for more epochs."
             )
+
+
+def _nothing() -> None:
+    pass
 
 
 def next_plan(selector: DataSelector, epoch: int, before: EpochPlan | None = None) -> EpochPlan:

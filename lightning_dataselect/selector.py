@@ -187,6 +187,12 @@ class DataSelector(Method, Results, Callback):
         if bridge.overfits(trainer):
             rank_zero_info(f"{type(self).__name__} is off: overfit_batches fixes which batches are trained on.")
             return
+        if bridge.takes_dataloader_iter(pl_module):
+            raise TypeError(
+                "training_step(dataloader_iter) fetches its own batches, so"
+                f" {type(self).__name__} cannot tell which samples they hold. Let training_step"
+                " take `batch`, or remove the callback."
+            )
         if self.measures_apart and not pl_module.automatic_optimization:
             raise TypeError(
                 f"{type(self).__name__} measures samples by passes through training_step without training, but with"
@@ -226,12 +232,6 @@ class DataSelector(Method, Results, Callback):
         if self._epochs is None:
             return
         self._started = time.perf_counter()
-        if bridge.takes_dataloader_iter(trainer):
-            raise TypeError(
-                "training_step(dataloader_iter) fetches its own batches, so"
-                f" {type(self).__name__} cannot tell which samples they hold. Let training_step"
-                " take `batch`, or remove the callback."
-            )
         if bridge.resumes_within_epoch(trainer) and not (self.state.batches_done or self.history):
             raise ValueError(
                 "The checkpoint was written in the middle of an epoch by a fit without a selector, so"
@@ -246,6 +246,8 @@ class DataSelector(Method, Results, Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._started = time.perf_counter()
+        if self._epochs is not None:
+            self._epochs.start_epoch()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock: validation is no part of the training time."""
