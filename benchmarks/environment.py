@@ -10,15 +10,19 @@ from typing import Any
 import torch
 
 
-def environment() -> dict[str, Any]:
-    """Hardware and versions, for the JSON of a study."""
+def environment(*packages: str) -> dict[str, Any]:
+    """Hardware and versions, for the JSON of a study.
+
+    Args:
+        packages: Named beside torch, lightning and this one.
+    """
     return {
         "cpu": _cpu_name(),
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("torch", "lightning", "lightning-dataselect")},
+        "versions": {name: version(name) for name in ("torch", "lightning", "lightning-dataselect", *packages)},
     }
 
 

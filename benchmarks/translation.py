@@ -28,6 +28,7 @@ METHODS = [
     "UCB(prune_ratio=0.5, every_n_epochs=2)",
     "SelectiveBackprop(beta=1)",
 ]
+PACKAGES = ("tokenizers", "sacrebleu")
 FEW = [METHODS[i] for i in (0, 2)]
 
 
@@ -48,7 +49,7 @@ def multi30k(arguments: argparse.Namespace) -> Part:
     title = "Multi30k en-de, a Transformer of 3 + 3 layers 256 wide, 20 epochs, label smoothing 0.1"
     data = _data(arguments, n_pieces=8000, batch_size=128)
     model = {"n_pieces": 8000, "dropout": 0.2}
-    return part("multi30k", title, model, data, 20, METHODS, monitor="val_bleu")
+    return part("multi30k", title, model, data, 20, METHODS, monitor="val_bleu", packages=PACKAGES)
 
 
 def multi30k_small(arguments: argparse.Namespace) -> Part:
@@ -57,7 +58,8 @@ def multi30k_small(arguments: argparse.Namespace) -> Part:
     data = _data(arguments, n_pieces=3000, batch_size=64, max_length=20, n_train=5000, n_val=300)
     model = {"n_pieces": 3000, "n_layers": 2, "width": 128, "lr": 2e-3, "max_length": 30}
     note = "5,000 pairs of at most 20 pieces, drawn once; BLEU of the first 300 sentences of the validation split."
-    return part("multi30k_small", title, model, data, 8, FEW, monitor="val_bleu", seeds=2, note=note)
+    more: dict[str, Any] = {"seeds": 2, "note": note, "packages": PACKAGES}
+    return part("multi30k_small", title, model, data, 8, FEW, monitor="val_bleu", **more)
 
 
 def reversal() -> Part:
