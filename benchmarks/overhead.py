@@ -1,14 +1,16 @@
 """What a training step and an epoch cost with a callback, as ratios; the sides alternate in one run.
 
-    python -m benchmarks.overhead [--quick] [--only step epoch batch] [--out results/overhead.json]
+    python -m benchmarks.overhead [--quick] [--only step epoch batch memory] [--clock cpu] [--out results/overhead.json]
 
 - step: a training step with a callback at prune_ratio=0 against none, for ResNet-18 on 32x32 images (batch 128; in bf16
-  on a GPU) and for a two-layer MLP on digits;
+  on a GPU), for a two-layer MLP on digits, and for the models of `benchmarks.models` whose losses are of other kinds;
+- memory: the peak of a step's memory, the first one's too, for the same models;
 - epoch: an epoch at prune_ratio=r, choosing the next one included, against a full one;
 - batch: an epoch that trains on a quarter of each batch, scoring included, against a full one.
 """
 
 import argparse
+import functools
 import json
 import logging
 import statistics
@@ -20,78 +22,42 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from sklearn.datasets import load_digits
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-from torchvision.models import resnet18
 
+from benchmarks import models
 from benchmarks.environment import environment, write_json
+from benchmarks.memory import PeakMemory
+from benchmarks.models import Task
 from lightning_dataselect import EvolvedSampling, InfoBatch, RandomPruning
 
-PARTS = ["step", "epoch", "batch"]
-
-
-class Classifier(pl.LightningModule):
-    """Any network under cross entropy, with a log call, as users write it."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.loss = nn.CrossEntropyLoss()
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        x, y = batch
-        loss = self.loss(self.net(x), y)
-        self.log("train_loss", loss)
-        return loss
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.01, momentum=0.9)
-
-
-def small_resnet18() -> nn.Module:
-    """ResNet-18 with the stem that 32x32 images take."""
-    net = resnet18(num_classes=10)
-    net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-    net.maxpool = nn.Identity()
-    return net
-
-
-def resnet_task(n_batches: int) -> tuple[Classifier, DataLoader[Any]]:
-    """ResNet-18, batches of 128 random images."""
-    torch.manual_seed(0)
-    n = 128 * n_batches
-    data = TensorDataset(torch.randn(n, 3, 32, 32), torch.randint(10, (n,)))
-    return Classifier(small_resnet18()), DataLoader(data, batch_size=128, shuffle=True)
-
-
-def mlp_task() -> tuple[Classifier, DataLoader[Any]]:
-    """A two-layer perceptron on scikit-learn's digits, batches of 64."""
-    torch.manual_seed(0)
-    x, y = load_digits(return_X_y=True)
-    data = TensorDataset(torch.tensor(x / 16, dtype=torch.float32), torch.tensor(y))
-    net = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
-    return Classifier(net), DataLoader(data, batch_size=64, shuffle=True)
+PARTS = ["step", "epoch", "batch", "memory"]
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+LOSSES: dict[str, Callable[[int], Task]] = {
+    "Hugging Face classifier, 128 tokens, batch 16": models.classifier,
+    "causal LM, vocabulary 32,000, batch 4": models.language_model,
+    "segmentation, 128x128 pixels, batch 4": models.segmenter,
+    "focal loss by hand, ResNet-18, batch 16": models.focal_resnet,
+}
 
 
 class StepTimer(pl.Callback):
-    """Seconds from the start of one batch to the start of the next."""
+    """Seconds from the start of one batch to the start of the next, by a clock of the wall or of the process."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds: list[float] = []
+        self._clock = clock
         self._last: float | None = None
 
     def on_train_epoch_start(self, *_: Any) -> None:
         self._last = None
 
     def on_train_batch_start(self, *_: Any) -> None:
-        now = time.perf_counter()
+        now = self._clock()
         if self._last is not None:
             self.seconds.append(now - self._last)
         self._last = now
 
 
-def fit(task: tuple[Classifier, DataLoader[Any]], callbacks: list[pl.Callback], epochs: int) -> None:
+def fit(task: Task, callbacks: list[pl.Callback], epochs: int) -> None:
     """A plain fit, quiet, in bf16 on a GPU."""
     on_gpu = torch.cuda.is_available()
     trainer = pl.Trainer(
@@ -108,13 +74,13 @@ def fit(task: tuple[Classifier, DataLoader[Any]], callbacks: list[pl.Callback], 
     trainer.fit(*task)
 
 
-def step_ratio(make_task: Callable[[], tuple[Classifier, DataLoader[Any]]], epochs: int, rounds: int) -> dict[str, Any]:
+def step_ratio(make_task: Callable[[], Task], epochs: int, rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
     """A step with InfoBatch(prune_ratio=0) against one with no callback: median of paired rounds."""
     ratios, plain, selected = [], [], []
     for round_ in range(rounds + 1):
         seconds = {}
         for side in ("plain", "selected") if round_ % 2 else ("selected", "plain"):
-            timer = StepTimer()
+            timer = StepTimer(clock)
             added = [InfoBatch(prune_ratio=0)] if side == "selected" else []
             fit(make_task(), [timer, *added], epochs)
             seconds[side] = statistics.median(timer.seconds[1:])
@@ -138,9 +104,9 @@ class EveryOtherStep(InfoBatch):
             super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
 
-def alternating_step_ratio(task: tuple[Classifier, DataLoader[Any]]) -> dict[str, Any]:
+def alternating_step_ratio(task: Task, clock: Callable[[], float]) -> dict[str, Any]:
     """A recorded step against the plain one after it: median of pairs, for steps that take long."""
-    timer = StepTimer()
+    timer = StepTimer(clock)
     fit(task, [timer, EveryOtherStep(prune_ratio=0)], epochs=1)
     seconds = timer.seconds[2:]
     pairs = list(zip(seconds[0::2], seconds[1::2], strict=False))
@@ -151,6 +117,17 @@ def alternating_step_ratio(task: tuple[Classifier, DataLoader[Any]]) -> dict[str
         "plain_seconds": statistics.median(plain for _, plain in pairs),
         "selected_seconds": statistics.median(recorded for recorded, _ in pairs),
     }
+
+
+def memory_ratio(make_task: Callable[[], Task]) -> dict[str, Any]:
+    """The most that each step held, the first one too, in a fit with InfoBatch(prune_ratio=0) against one without."""
+    peaks = []
+    for added in ([], [InfoBatch(prune_ratio=0)]):
+        memory = PeakMemory()
+        fit(make_task(), [memory, *added], epochs=1)
+        peaks.append(memory.peaks)
+    ratios = [selected / plain for plain, selected in zip(*peaks, strict=True)]
+    return {"ratio": max(ratios), "ratios": ratios, "plain_bytes": max(peaks[0]), "selected_bytes": max(peaks[1])}
 
 
 class AlternatingRandom(RandomPruning):
@@ -167,7 +144,7 @@ class AlternatingES(EvolvedSampling):
         return epoch % 2 == 0
 
 
-def epoch_ratio(selector: Any, task: tuple[Classifier, DataLoader[Any]], pairs: int) -> dict[str, Any]:
+def epoch_ratio(selector: Any, task: Task, pairs: int) -> dict[str, Any]:
     """Odd epochs, their selection included, against even ones: median of pairs."""
     fit(task, [selector], epochs=2 * pairs + 2)
     seconds = [record["seconds"] + record["select_seconds"] for record in selector.history][2:]
@@ -180,6 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="under a minute, with less certain figures")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure anew")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: of use on a machine that others use")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/overhead.json"))
     args = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -191,18 +169,26 @@ def main() -> None:
     def measured(name: str, limit: float, result: dict[str, Any]) -> None:
         results[name] = result | {"limit": limit}
         print(f"{name:<55} {result['ratio']:6.3f}   limit {limit:.3f}", flush=True)
-        write_json(args.out, {"environment": environment(), "quick": args.quick, "results": results})
+        write_json(
+            args.out, {"environment": environment(), "quick": args.quick, "clock": args.clock, "results": results}
+        )
 
     if "step" in args.only:
         limit = 1.01 if torch.cuda.is_available() else 1.02
-        measured("step, two-layer MLP on digits", 1.10, step_ratio(mlp_task, 4 if args.quick else 10, rounds))
-        measured("step, ResNet-18, batch 128", limit, alternating_step_ratio(resnet_task(steps)))
+        mlp_epochs, clock = 4 if args.quick else 10, CLOCKS[args.clock]
+        measured("step, two-layer MLP on digits", 1.10, step_ratio(models.mlp, mlp_epochs, rounds, clock))
+        measured("step, ResNet-18, batch 128", limit, alternating_step_ratio(models.resnet(steps), clock))
+        for name, make_task in LOSSES.items():
+            measured(f"step, {name}", limit, alternating_step_ratio(make_task(2 * steps), clock))
+    if "memory" in args.only:
+        for name, make_task in LOSSES.items():
+            measured(f"peak memory of a step, {name}", 1.01, memory_ratio(functools.partial(make_task, 4)))
     if "epoch" in args.only:
         for ratio in (0.3, 0.5, 0.7):
-            result = epoch_ratio(AlternatingRandom(prune_ratio=ratio), resnet_task(batches), pairs)
+            result = epoch_ratio(AlternatingRandom(prune_ratio=ratio), models.resnet(batches), pairs)
             measured(f"epoch, ResNet-18, prune_ratio={ratio}", 1 - ratio + 0.02, result)
     if "batch" in args.only:
-        result = epoch_ratio(AlternatingES(batch_ratio=0.25), resnet_task(batches), pairs)
+        result = epoch_ratio(AlternatingES(batch_ratio=0.25), models.resnet(batches), pairs)
         measured("epoch, ResNet-18, batch_ratio=0.25", 0.62, result)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -91,6 +92,10 @@ def make_batch(seed: int = 0) -> Batch:
 
 def cut(batch: Batch, which: Any) -> Batch:
     return {name: part[which] for name, part in batch.items()}
+
+
+def alone(net: Net, step: Callable[[Net, Batch], Tensor], batch: Batch) -> Tensor:
+    return torch.stack([step(net, cut(batch, slice(i, i + 1))).detach() for i in range(B)])
 
 
 def ce(net: Net, b: Batch, **how: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """Every loss function of the table: what a sample loses is what a batch of it alone would."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -255,9 +256,39 @@ def test_weights_multiply_each_samples_share(name: str, reduction: str, steps: i
     torch.testing.assert_close(flat(grad, case).double(), x64.grad, rtol=1e-5, atol=1e-5)
 
 
-def test_every_loss_function_of_the_table_has_a_case() -> None:
+def test_every_loss_function_of_torch_is_in_the_table_and_has_a_case() -> None:
     tested = {name.split("-")[0] for name in CASES} | {"linear_cross_entropy"}
-    assert {loss.name for loss in LOSSES} <= tested
+    known = {loss.name for loss in LOSSES}
+    reducing = {
+        name
+        for name, function in vars(F).items()
+        if callable(function) and not name.startswith("_") and "reduction" in _parameters(function)
+    }
+    assert reducing <= known <= tested
+
+
+def _parameters(function: Any) -> Any:
+    try:
+        return inspect.signature(function).parameters
+    except ValueError:  # some that are written in C; none of them reduces
+        return ()
+
+
+def test_every_loss_class_of_torch_has_a_case() -> None:
+    classes = {name for name, value in vars(nn).items() if inspect.isclass(value) and "Loss" in name}
+    made = {type(case.make("mean")).__name__ for case in CASES.values()}
+    # the first is tested below, the second is a name that torch itself calls deprecated, for NLLLoss
+    assert classes - made - {"AdaptiveLogSoftmaxWithLoss", "NLLLoss2d"} <= {"LinearCrossEntropyLoss"}
+
+
+def test_adaptive_softmax() -> None:
+    torch.manual_seed(0)
+    model = nn.AdaptiveLogSoftmaxWithLoss(7, 30, [5, 15])
+    x, y = torch.randn(B, 7, requires_grad=True), torch.tensor([0, 29, 7, 4, 16, 3])
+    value, _, captured = ran(lambda: model(x, y).loss, x)
+    alone = torch.stack([model(x[i : i + 1], y[i : i + 1]).loss for i in range(B)]).detach()
+    torch.testing.assert_close(captured.losses, alone)
+    torch.testing.assert_close(value, model(x, y).loss.detach())
 
 
 @pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="newer than this torch")

@@ -1,12 +1,11 @@
 """Steps of every field: what a sample loses is what a batch of it alone loses, and the step is as without capture."""
 
 import warnings
-from collections.abc import Callable
 
 import capture_steps as steps
 import pytest
 import torch
-from capture_steps import B, Batch, Net, cut, make_batch
+from capture_steps import B, Net, alone, cut, make_batch
 from torch import Tensor
 
 from lightning_dataselect.capture import LossCapture
@@ -36,10 +35,6 @@ def gradients(net: Net, loss: Tensor) -> list[Tensor]:
     net.zero_grad()
     loss.backward()
     return [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in net.parameters()]
-
-
-def alone(net: Net, step: Callable[[Net, Batch], Tensor], batch: Batch) -> Tensor:
-    return torch.stack([step(net, cut(batch, slice(i, i + 1))).detach() for i in range(B)])
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lightning_dataselect.capture.probe import Probe
 
 Anchors = Mapping[Node, Sequence[Anchor]]
+_PICKED = (
+    "The step picks rows out of the batch by a mask or an index, so which sample a row of losses belongs to is another"
+    " in each batch. Use ignore_index or multiply the losses by the mask."
+)
 
 
 def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, facts: Facts) -> Parts:
@@ -46,6 +50,9 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
         facts.verdicts.setdefault(term.key, False if term.by_hand or term.from_parameters else None)
     parts = coefficients(loss, [term for term in terms if not term.from_parameters])
     for term, _ in parts:
+        rows = term.elements.shape[:1]
+        if any((probe.picked[node],) == rows for node in reached(term.elements.grad_fn, probe.picked)):
+            raise CaptureError(_PICKED)
         if not foldable(term.elements.shape, batch_size):
             raise CaptureError(
                 f"{term.name} gave losses of the shape {tuple(term.elements.shape)}, whose first axis is not a multiple"
@@ -62,6 +69,8 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
         )
     if len(sound) < len(kept):
         _warn(f"{len(kept) - len(sound)} of {len(kept)} loss terms depend on several samples at once")
+    if not sound and reached(loss.grad_fn, probe.picked):
+        raise CaptureError(_PICKED)
     if not sound:
         raise CaptureError(
             f"Nothing in the step gives a loss for each of the batch's {batch_size} samples "

@@ -54,10 +54,9 @@ def mixes(
             continue
         strided = term.strided and anchor.shape[0] != batch_size
         for i in asked:
-            slope = _slope(rows[i].sum(), anchor.edge, constants)
-            if slope is None:
+            each = _steepest(rows[i].sum(), anchor.edge, constants, batch_size, strided)
+            if each is None:
                 continue
-            each = by_sample(slope, batch_size, strided).abs().amax(1)
             others = torch.cat([each[:i], each[i + 1 :]])
             if (others > 1e-4 * each[i]).any():
                 return True
@@ -65,7 +64,10 @@ def mixes(
     return found
 
 
-def _slope(loss: Tensor, anchor: Input, constants: Sequence[Tensor]) -> Tensor | None:
+def _steepest(
+    loss: Tensor, anchor: Input, constants: Sequence[Tensor], batch_size: int, strided: bool
+) -> Tensor | None:
+    """The greatest slope of a loss by any number of each sample: (batch_size,)."""
     try:
         slope = derivatives(loss, [anchor])[0]
         for constant in constants:
@@ -73,6 +75,7 @@ def _slope(loss: Tensor, anchor: Input, constants: Sequence[Tensor]) -> Tensor |
             if slope is not None and by_it is not None:
                 through = derivatives(constant, [anchor])[0]
                 slope = slope if through is None else slope - by_it * through
-        return slope
     except RuntimeError:  # a reentrant checkpoint, say, that only backward() can pass
         return None
+    # a norm, since abs() would hold a second tensor of that size
+    return None if slope is None else torch.linalg.vector_norm(by_sample(slope, batch_size, strided), torch.inf, 1)

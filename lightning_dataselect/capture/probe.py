@@ -32,6 +32,14 @@ def _tensors(values: Iterable[Any]) -> list[Tensor]:
     return found
 
 
+def _picks(name: str, args: tuple[Any, ...], out: Tensor, batch_size: int) -> bool:
+    """Whether a call picks rows out of a tensor, as many as there happen to be."""
+    if name == "masked_select":
+        return True
+    index = _tensors([args[1]]) if name == "__getitem__" and out.dim() > 0 else []
+    return any(part.dtype == torch.bool or (part.dim() == 1 and len(out) != batch_size) for part in index)
+
+
 class Watch(TorchFunctionMode):
     """Hands every loss function and every mean or sum of a step to the recorder.
 
@@ -78,6 +86,7 @@ class Probe(Watch, Observer):
         sites: place -> the mean or sum that was called there.
         anchors: the results of calls that had parameters, or normalised the batch, by their places in the graph.
         divisions: what the step divides its losses by.
+        picked: how many rows were picked out of a tensor by a mask or an index, by the places of the results.
         unreachable: the terms that only a mode sees: loss functions by no name that can be patched,
             means and sums in compiled code (where a mode costs nothing).
     """
@@ -89,6 +98,7 @@ class Probe(Watch, Observer):
         self.unreachable: list[Key] = []
         self.anchors: dict[Node, list[Anchor]] = {}  # a node may have several results
         self.divisions = Divisions()
+        self.picked: dict[Node, int] = {}
         self._module = module
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id comes twice
         self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
@@ -106,6 +116,8 @@ class Probe(Watch, Observer):
             if tensor.dim() > 1:
                 self._leading.add((tensor.shape[0], tensor.shape[1]))
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
+        if isinstance(out, Tensor) and out.grad_fn is not None and _picks(func.__name__, args, out, size):
+            self.picked[out.grad_fn] = out.shape[0]
         for tensor in _tensors([out]):
             anchor = any(made) or func.__name__ == "batch_norm"  # which mixes, with or without parameters
             if anchor and tensor.dim() > 0 and tensor.grad_fn is not None:

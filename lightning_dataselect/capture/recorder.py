@@ -163,7 +163,7 @@ class Recorder:
                 losses = function(*args, **kwargs)
                 if (losses.requires_grad or self.scoring) and not _traced_by_backend():
                     self._note_call(None, loss, bound)
-                    classes = loss.classes(bound)
+                    classes = self._classes(loss, bound)
                     if classes is not None:
                         self.sources.append(Source(classes, losses))
                 return losses
@@ -189,7 +189,7 @@ class Recorder:
                 weights = None
             made = self.observer is not None and self.observer.from_parameters(bound.values())
             self._note_call(key, loss, bound)
-            term = Term(key, value, elements, units, is_sum, strided, loss.classes(bound), made)
+            term = Term(key, value, elements, units, is_sum, strided, self._classes(loss, bound), made)
             self._keep(term, weights)
             return term.value
         finally:
@@ -233,6 +233,11 @@ class Recorder:
         # A new loss function counts at once, a new mean or sum only when a probe has judged it.
         verdict = self.observer is not None or self.facts.verdicts.get(key, by_default)
         return key, verdict is not False, self.weights if verdict else None
+
+    def _classes(self, loss: Loss, bound: Any) -> Classes | None:
+        """Logits and targets of the samples; those of tokens are many, and nobody asks for them."""
+        classes = loss.classes(bound)
+        return classes if classes is not None and classes[0].shape[0] == self.batch_size else None
 
     def _needs_units(self, elements: Tensor, value: Tensor | None, bound: Any) -> bool:
         """Whether anything is divided: not where each sample has one loss, and the mean is there.

@@ -1,0 +1,48 @@
+"""The most memory that a training step holds at a time."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+class PeakMemory(pl.Callback):
+    """Bytes that each step had allocated at its peak, beyond those at its start.
+
+    On the CPU the profiler tells of every allocation; list it first among the callbacks.
+    """
+
+    def __init__(self) -> None:
+        self.peaks: list[int] = []
+        self._profiler: profile | None = None
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self._stop()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+        else:
+            self._profiler = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+            self._profiler.start()
+
+    def on_train_end(self, *_: Any) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._profiler is not None:
+            self._profiler.stop()
+            self.peaks.append(_peak(self._profiler))
+            self._profiler = None
+        elif torch.cuda.is_available() and hasattr(self, "_before"):
+            self.peaks.append(torch.cuda.max_memory_allocated() - self._before)
+
+
+def _peak(profiler: profile) -> int:
+    events = profiler.profiler.kineto_results.events()
+    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
+    held = peak = 0
+    for _, change in sorted(changes, key=lambda pair: pair[0]):
+        held += change
+        peak = max(peak, held)
+    return peak

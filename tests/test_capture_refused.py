@@ -1,0 +1,293 @@
+"""Losses in which no sample has a share of its own, or not only: said on the first batch, in words."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from capture_steps import B, Batch, C, Net, T, alone, ce, cut, make_batch, token_losses
+from torch import Tensor, nn
+
+from lightning_dataselect.capture import CaptureError, LossCapture
+
+Step = Callable[[Net, Batch], Tensor]
+
+
+class Fused(torch.autograd.Function):
+    """A linear layer and its cross entropy in one kernel, which keeps the gradient and not the logits."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, weight: Tensor, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            inputs = h.detach().requires_grad_(), weight.detach().requires_grad_()
+            loss = F.cross_entropy(inputs[0] @ inputs[1].T, y)
+            ctx.save_for_backward(*torch.autograd.grad(loss, inputs))
+        return loss.detach()
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
+        return *(slope * saved for saved in ctx.saved_tensors), None
+
+
+def views(net: Net, b: Batch) -> tuple[Tensor, Tensor]:
+    return F.normalize(net.body(b["x"])), F.normalize(net.body(b["x"] + 1))
+
+
+def contrastive(net: Net, b: Batch) -> Tensor:
+    first, second = views(net, b)
+    return F.cross_entropy(first @ second.T / 0.1, torch.arange(B))
+
+
+def contrastive_both_ways(net: Net, b: Batch) -> Tensor:
+    first, second = views(net, b)
+    similar, own = first @ second.T, torch.arange(B)
+    return (F.cross_entropy(similar, own) + F.cross_entropy(similar.T, own)) / 2
+
+
+def contrastive_among_all_views(net: Net, b: Batch) -> Tensor:
+    h = torch.cat(views(net, b))
+    similar = (h @ h.T).masked_fill(torch.eye(2 * B, dtype=torch.bool), -1e9)
+    return F.cross_entropy(similar, (torch.arange(2 * B) + B) % (2 * B))
+
+
+def mined_triplets(net: Net, b: Batch) -> Tensor:
+    h = net.body(b["x"])
+    far, same = torch.cdist(h, h), b["y"][:, None] == b["y"]
+    return F.relu((far * same).amax(1) - far.masked_fill(same, 1e9).amin(1) + 0.2).mean()
+
+
+def partial_likelihood(net: Net, b: Batch) -> Tensor:
+    risk = net.value(net.body(b["x"])).squeeze(1)
+    return -(risk - torch.logcumsumexp(risk, 0)).mean()
+
+
+def sorted_losses(net: Net, b: Batch) -> Tensor:
+    return ce(net, b, reduction="none").sort().values.mean()
+
+
+def barlow_twins(net: Net, b: Batch) -> Tensor:
+    first, second = ((out - out.mean(0)) / out.std(0) for out in (net(b["x"]), net(b["x"] + 1)))
+    return (first.T @ second / B - torch.eye(C)).pow(2).sum()
+
+
+def hardest_half(net: Net, b: Batch) -> Tensor:
+    return ce(net, b, reduction="none").topk(B // 2).values.mean()
+
+
+def median(net: Net, b: Batch) -> Tensor:
+    return ce(net, b, reduction="none").median()
+
+
+def one_norm_of_all(net: Net, b: Batch) -> Tensor:
+    return torch.linalg.norm(net(b["x"]) - b["z"])
+
+
+def einsum(net: Net, b: Batch) -> Tensor:
+    error = net(b["x"]) - b["z"]
+    return torch.einsum("bc,bc->", error, error) / B
+
+
+def means_by_class(net: Net, b: Batch) -> Tensor:
+    return ((net(b["x"]) - b["z"]) ** 2).mean(0).mean()
+
+
+def fused_kernel(net: Net, b: Batch) -> Tensor:
+    return Fused.apply(net.body(b["x"]), net.head.weight, b["y"])
+
+
+def dice_of_the_batch(net: Net, b: Batch) -> Tensor:
+    p, t = net.conv(b["image"]).softmax(1)[:, 1], (b["segments"] == 1).float()
+    return 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
+
+
+def product(net: Net, b: Batch) -> Tensor:
+    return ce(net, b) * F.mse_loss(net(b["x"]), b["z"])
+
+
+def correlation(net: Net, b: Batch) -> Tensor:
+    out, r = net.value(net.body(b["x"])).squeeze(1), b["r"]
+    out, r = out - out.mean(), r - r.mean()
+    return 1 - (out * r).sum() / (out.norm() * r.norm())
+
+
+def masked_logits(net: Net, b: Batch) -> Tensor:
+    return F.cross_entropy(net.tokens(b)[b["mask"]], b["tokens"][b["mask"]])
+
+
+def masked_losses(net: Net, b: Batch) -> Tensor:
+    return token_losses(net, b)[b["mask"]].mean()
+
+
+def packed_tokens(net: Net, b: Batch) -> Tensor:
+    def packed(values: Tensor) -> Tensor:
+        lengths = b["mask"].sum(1)
+        return nn.utils.rnn.pack_padded_sequence(values, lengths, batch_first=True, enforce_sorted=False).data
+
+    return F.cross_entropy(net.words(packed(net.embed(b["tokens"]))), packed(b["tokens"]))
+
+
+def boxes_in_one_row(net: Net, b: Batch) -> Tensor:
+    """Of 16 boxes, two for each sample by chance, but they are not."""
+    which = [(i, slice(int(n))) for i, n in enumerate(b["n_boxes"])]
+    out = torch.cat([net.head(b["boxes"][place]) for place in which])
+    return F.smooth_l1_loss(out, torch.cat([b["targets"][place] for place in which]))
+
+
+def matched_boxes(net: Net, b: Batch) -> Tensor:
+    image = torch.arange(B).repeat_interleave(b["n_boxes"])
+    box = torch.cat([torch.arange(int(n)) for n in b["n_boxes"]])
+    losses = F.l1_loss(net.head(b["boxes"])[image, box], b["targets"][image, box], reduction="none")
+    return losses.sum() / len(image)
+
+
+OTHER_SAMPLES = "depends on the other samples"
+NOTHING = "Nothing in the step gives a loss for each of the batch's 8 samples"
+QUOTIENT = "a quotient, a product or the like"
+PICKED = "picks rows out of the batch by a mask or an index.*ignore_index or multiply the losses by the mask"
+RAGGED = "nothing shows which rows are whose"
+REFUSED: dict[Step, str] = {
+    contrastive: OTHER_SAMPLES,
+    contrastive_both_ways: OTHER_SAMPLES,
+    contrastive_among_all_views: OTHER_SAMPLES,
+    mined_triplets: OTHER_SAMPLES,
+    partial_likelihood: OTHER_SAMPLES,
+    sorted_losses: OTHER_SAMPLES,
+    barlow_twins: NOTHING,
+    hardest_half: NOTHING,
+    median: NOTHING,
+    one_norm_of_all: NOTHING,
+    einsum: NOTHING,
+    means_by_class: NOTHING,
+    fused_kernel: NOTHING,
+    dice_of_the_batch: QUOTIENT,
+    product: QUOTIENT,
+    correlation: QUOTIENT,
+    masked_logits: PICKED,
+    masked_losses: PICKED,
+    packed_tokens: "not a multiple of the batch's 8",
+    boxes_in_one_row: RAGGED,
+    matched_boxes: PICKED,
+}
+
+
+@pytest.fixture
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net()
+
+
+@pytest.mark.parametrize("step", REFUSED, ids=lambda step: step.__name__)
+def test_what_no_sample_has_a_share_in_is_refused_on_the_first_batch(net: Net, step: Step) -> None:
+    with pytest.raises(CaptureError, match=REFUSED[step]) as error:
+        LossCapture(net).run(lambda: step(net, make_batch()), B)
+    assert "sample_loss=" in str(error.value) and "RandomPruning" in str(error.value)
+
+
+# ---- losses with a part that is not the samples' --------------------------------------------------------------------
+
+
+def and_dice_of_the_batch(net: Net, b: Batch) -> Tensor:
+    return F.cross_entropy(net.conv(b["image"]), b["segments"]) + dice_of_the_batch(net, b)
+
+
+def and_a_deviation(net: Net, b: Batch) -> Tensor:
+    return ce(net, b) + F.relu(1 - net(b["x"]).std(0)).mean()
+
+
+def and_balanced_experts(net: Net, b: Batch) -> Tensor:
+    gates = net(b["x"]).softmax(1)
+    load = F.one_hot(gates.argmax(1), C).float().mean(0)
+    return ce(net, b) + 0.01 * C * (load * gates.mean(0)).sum()
+
+
+def and_a_contrastive_one(net: Net, b: Batch) -> Tensor:
+    return ce(net, b) + contrastive(net, b)
+
+
+def segmentation(net: Net, b: Batch) -> Tensor:
+    return F.cross_entropy(net.conv(b["image"]), b["segments"])
+
+
+PARTLY: dict[Step, tuple[Step, str]] = {
+    and_dice_of_the_batch: (segmentation, "2 of 3 loss terms enter a quotient"),
+    and_a_deviation: (ce, "A part of the loss depends on the batch by other ways"),
+    and_balanced_experts: (ce, "A part of the loss depends on the batch by other ways"),
+    and_a_contrastive_one: (ce, "1 of 2 loss terms depend on several samples"),
+}
+
+
+@pytest.mark.parametrize("step", PARTLY, ids=lambda step: step.__name__)
+def test_a_part_of_the_whole_batch_is_left_out_with_a_warning(net: Net, step: Step) -> None:
+    rest, words = PARTLY[step]
+    batch, capture = make_batch(), LossCapture(net)
+    with pytest.warns(UserWarning, match=words):
+        loss, captured = capture.run(lambda: step(net, batch), B)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        later, again = capture.run(lambda: step(net, batch), B)
+    torch.testing.assert_close(captured.losses, alone(net, rest, batch))
+    torch.testing.assert_close(again.losses, captured.losses)
+    torch.testing.assert_close([loss, later], [step(net, batch)] * 2)
+
+
+@pytest.mark.parametrize("name", ["sqrt", "log1p"])
+def test_a_root_of_the_mean_warns_and_says_what_goes_into_it(net: Net, name: str) -> None:
+    batch, capture = make_batch(), LossCapture(net)
+
+    def step(batch: Batch) -> Tensor:
+        return getattr(F.mse_loss(net(batch["x"]), batch["z"]), name)()
+
+    with pytest.warns(UserWarning, match="a root, a logarithm or the like of mse_loss"):
+        capture.run(lambda: step(batch), B)
+    for size in (B, 3):
+        part = cut(batch, slice(size))
+        loss, captured = capture.run(lambda part=part: step(part), size)
+        torch.testing.assert_close(loss, step(part))
+        torch.testing.assert_close(captured.losses, (net(part["x"]) - part["z"]).pow(2).mean(1).detach())
+
+
+# ---- steps that change later on -------------------------------------------------------------------------------------
+
+
+def test_tokens_that_are_picked_are_refused_though_the_first_batch_has_them_all(net: Net) -> None:
+    batch = {**make_batch(), "mask": torch.ones(B, T, dtype=torch.bool)}
+    for step in (masked_logits, masked_losses):
+        with pytest.raises(CaptureError, match=PICKED):
+            LossCapture(net).run(lambda step=step: step(net, batch), B)
+
+
+def test_a_later_batch_that_cannot_be_read_is_left_out_with_a_warning(net: Net) -> None:
+    batch, capture = make_batch(), LossCapture(net)
+    expected = ce(net, batch, reduction="none").detach()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for rows in (B, B, 5, 5, B, 5, B):
+            part = cut(batch, slice(rows))
+            loss, captured = capture.run(lambda part=part: ce(net, part), B)
+            torch.testing.assert_close(loss, ce(net, part))
+            if rows == B:
+                torch.testing.assert_close(captured.losses, expected)
+            else:
+                assert captured.losses.isnan().all()
+    assert all("not measured" in str(warning.message) for warning in caught) and caught
+
+
+def test_a_term_more_or_less_is_no_silent_loss(net: Net) -> None:
+    batch, capture = make_batch(), LossCapture(net)
+
+    def step(aux: bool) -> Tensor:
+        h = net.body(batch["x"])
+        loss = F.cross_entropy(net.head(h), batch["y"])
+        return loss + 0.3 * F.mse_loss(net.aux(h), batch["z"]) if aux else loss
+
+    own = ce(net, batch, reduction="none").detach()
+    more = own + 0.3 * (net.aux(net.body(batch["x"])) - batch["z"]).pow(2).mean(1).detach()
+    measured = []
+    for aux in (False, False, True, True, True, False, True):
+        _, captured = capture.run(lambda aux=aux: step(aux), B)
+        measured.append(bool(captured.losses.isfinite().all()))
+        if measured[-1]:
+            torch.testing.assert_close(captured.losses, more if aux else own)
+    assert measured == [True, True, False, True, True, True, True]
