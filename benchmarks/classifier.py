@@ -15,13 +15,14 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Classifier(pl.LightningModule):
-    """Cross-entropy with label smoothing under SGD with Nesterov momentum and OneCycle; logs val_acc and test_acc.
+    """Cross-entropy, with label smoothing or without, under OneCycle; logs val_acc and test_acc.
 
     Args:
         net: ``resnet18`` (the variant for 32x32 images), ``small_cnn`` or ``mlp``.
         n_inputs: Channels of an image, or columns of a table.
         n_classes: Of the outputs.
         lr: The peak learning rate.
+        optimizer: ``sgd``, with Nesterov momentum, or ``adamw``.
         weight_decay: On all weights that have two dimensions or more.
         label_smoothing: Share of the target that is spread over all classes.
         width: Channels of the first block, or units of a hidden layer.
@@ -33,6 +34,7 @@ class Classifier(pl.LightningModule):
         n_inputs: int,
         n_classes: int,
         lr: float,
+        optimizer: Literal["sgd", "adamw"] = "sgd",
         weight_decay: float = 5e-4,
         label_smoothing: float = 0.0,
         width: int = 16,
@@ -60,7 +62,11 @@ class Classifier(pl.LightningModule):
         weights = [p for p in self.parameters() if p.dim() > 1]
         others = [p for p in self.parameters() if p.dim() <= 1]
         groups = [{"params": weights, "weight_decay": options["weight_decay"]}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.SGD(groups, lr=options["lr"], momentum=0.9, nesterov=True)
+        optimizer: torch.optim.Optimizer
+        if options["optimizer"] == "sgd":
+            optimizer = torch.optim.SGD(groups, lr=options["lr"], momentum=0.9, nesterov=True)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=options["lr"])
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = OneCycleLR(optimizer, options["lr"], total_steps=steps, pct_start=0.25)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -43,7 +43,11 @@ class Part:
         metric: What the module logs in ``test_step``, read once after the last epoch; None reports ``monitor``.
         metric_maximize: Whether more of that is better; None: as ``maximize``.
         note: What a reader must know besides, such as that a part of the data was taken.
+<<<<<<< HEAD
         packages: On whose versions the figures depend, too.
+=======
+        headline: Which of the methods the README shows, the others being in RESULTS.md alone; empty for all.
+>>>>>>> e621be0 (Studies: tabular, noisy labels; tables, plots, RESULTS.md from their JSON)
     """
 
     name: str
@@ -58,6 +62,7 @@ class Part:
     metric_maximize: bool | None = None
     note: str = ""
     packages: Sequence[str] = ()
+    headline: Sequence[str] = ()
 
 
 @dataclass
@@ -81,6 +86,8 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--quick", action="store_true", help="a minute on two cores; its figures mean nothing")
     made.add_argument("--seeds", type=int, help="how many seeds")
     made.add_argument("--only", nargs="+", metavar="PART", help="parts to run")
+    made.add_argument("--methods", nargs="+", metavar="TEXT", help="only methods that contain one of these texts")
+    made.add_argument("--collect", action="store_true", help="run nothing: write the JSON of what has finished")
     made.add_argument("--results", type=Path, help="the JSON (benchmarks/results/STUDY.json; with --quick: in --out)")
     return made
 
@@ -170,7 +177,8 @@ def _run(name: str, parts: Sequence[Part], arguments: argparse.Namespace) -> int
             seed = each.settings.seeds[position]
             console.print(f"{name}, {each.part.name}, seed {seed}", highlight=False)
             with watching(console, each.settings.maximize) as watcher:
-                outcome = compare(each.task, dataclasses.replace(each.settings, seeds=[seed]), watcher)
+                settings = dataclasses.replace(each.settings, seeds=[seed])
+                outcome = compare(each.task, settings, watcher, run_nothing=arguments.collect)
             each.outcome.runs += outcome.runs
             each.outcome.failures += outcome.failures
             _write(results, name, each, arguments.quick)
@@ -182,8 +190,9 @@ def _run(name: str, parts: Sequence[Part], arguments: argparse.Namespace) -> int
 
 def _begin(name: str, part: Part, arguments: argparse.Namespace) -> _Progress:
     n_seeds = arguments.seeds or (1 if arguments.quick else part.seeds)
+    wanted = [text for text in part.methods if _contains_one(text, arguments.methods)]
     settings = Settings(
-        methods=parse_methods(",".join(dict.fromkeys([FULL, SHORT, *part.methods]))),
+        methods=parse_methods(",".join(dict.fromkeys([FULL, SHORT, *wanted]))),
         seeds=range(n_seeds),
         prune_ratio=0.5,
         monitor=part.monitor,
@@ -197,6 +206,10 @@ def _begin(name: str, part: Part, arguments: argparse.Namespace) -> _Progress:
     return _Progress(part, Task(part.config, part.epochs), settings)
 
 
+def _contains_one(text: str, pieces: Sequence[str] | None) -> bool:
+    return pieces is None or any(piece in text for piece in pieces)
+
+
 def _write(path: Path, name: str, each: _Progress, quick: bool) -> None:
     """Put the part into the study's JSON, beside the parts that are there."""
     if not each.outcome.runs:
@@ -205,6 +218,7 @@ def _write(path: Path, name: str, each: _Progress, quick: bool) -> None:
     known[each.part.name] = {
         "title": each.part.title,
         "note": each.part.note,
+        "headline": list(each.part.headline or each.part.methods),
         "environment": environment(*each.part.packages),
         **summed_up(
             each.outcome,

@@ -1,4 +1,4 @@
-"""Images that lie on the device from the start, read a whole batch at a time, and augmented there."""
+"""Images that lie on the device from the start, and are augmented there."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -8,39 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
+
+from benchmarks.resident import Resident
 
 Name = Literal["cifar10", "fashion_mnist", "digits"]
 Arrays = dict[str, np.ndarray]
-
-
-class ResidentImages(Dataset[tuple[Tensor, Tensor]]):
-    """Images and classes as tensors on one device; a batch is one indexing of each.
-
-    Args:
-        images: uint8 (N, C, H, W).
-        classes: int64 (N,), on the same device.
-    """
-
-    def __init__(self, images: Tensor, classes: Tensor) -> None:
-        self.images, self.classes = images, classes
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.images[index], self.classes[index]
-
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        positions = torch.tensor(indices)
-        if self.images.is_cuda:  # from pinned memory, so that nothing waits for the device
-            positions = positions.pin_memory().to(self.images.device, non_blocking=True)
-        return self.images[positions], self.classes[positions]
-
-
-def as_fetched(batch: Any) -> Any:
-    """The collate function of `ResidentImages`: its batches are whole."""
-    return batch
 
 
 class ImageData(pl.LightningDataModule):
@@ -102,13 +75,13 @@ class ImageData(pl.LightningDataModule):
         self.test = _resident(_channels_first(arrays["x_test"]), test_classes, device)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.train, self.batch_size, shuffle=True, collate_fn=as_fetched)
+        return self.train.loader(self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.val, 1000, collate_fn=as_fetched)
+        return self.val.loader(1000)
 
     def test_dataloader(self) -> DataLoader[Any]:
-        return DataLoader(self.test, 1000, collate_fn=as_fetched)
+        return self.test.loader(1000)
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         images, classes = batch
@@ -212,5 +185,5 @@ def _channels_first(images: np.ndarray) -> Tensor:
     return tensor[:, None] if tensor.dim() == 3 else tensor.permute(0, 3, 1, 2).contiguous()
 
 
-def _resident(images: Tensor, classes: Tensor, device: torch.device) -> ResidentImages:
-    return ResidentImages(images.to(device), classes.to(device))
+def _resident(images: Tensor, classes: Tensor, device: torch.device) -> Resident:
+    return Resident(images.to(device), classes.to(device))

@@ -17,6 +17,8 @@ from typing import Any
 from benchmarks.harness import Part, data_file, run_study, trainer_section
 from benchmarks.methods import baselines, every_method, main_methods, unique
 
+FASHION_MNIST_EPOCHS = 8
+
 
 def image_config(model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     """A LightningCLI config of `Classifier` on `ImageData`."""
@@ -28,7 +30,7 @@ def image_config(model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
 
 
 def cifar10_config(folder: str, **data: Any) -> dict[str, Any]:
-    """ResNet-18 as it reaches 94 % and more in 24 epochs."""
+    """ResNet-18 under a recipe that is meant to reach 94 % in 24 epochs."""
     return image_config(
         {"net": "resnet18", "n_inputs": 3, "n_classes": 10, "lr": 0.2, "label_smoothing": 0.1},
         {
@@ -42,10 +44,9 @@ def cifar10_config(folder: str, **data: Any) -> dict[str, Any]:
 def fashion_mnist_config(folder: str, **data: Any) -> dict[str, Any]:
     """A network of three convolutions, for two cores."""
     return image_config(
-        {"net": "small_cnn", "n_inputs": 1, "n_classes": 10, "lr": 0.2, "width": 8},
+        {"net": "small_cnn", "n_inputs": 1, "n_classes": 10, "lr": 0.02, "optimizer": "adamw", "width": 8},
         {
             **{"name": "fashion_mnist", "data_dir": folder, "batch_size": 128, "n_train": 12_000},
-            **{"flip": True, "crop": 2},
             **data,
         },
     )
@@ -69,12 +70,15 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
         every = unique(every_method(0.5), every_method(0.3), every_method(0.7))
         title = "CIFAR-10, ResNet-18, 24 epochs, SGD with OneCycle, flip, crop and cutout"
         folder = data_file(arguments, "cifar10", "cifar10_b.npz")
-        made.append(Part("cifar10", title, cifar10_config(folder), 24, every))
+        made.append(Part("cifar10", title, cifar10_config(folder), 24, every, headline=every_method(0.5)))
     if arguments.only is None or "fashion_mnist" in arguments.only:
-        title = "Fashion-MNIST, three convolutions, 12 epochs, SGD with OneCycle, flip and crop"
+        title = "Fashion-MNIST, three convolutions, 8 epochs, AdamW with OneCycle"
         folder = data_file(arguments, "fashion_mnist", "fashion_mnist.npz")
         note = "12,000 of the 60,000 training images, drawn once; 5,000 others for validation; all 10,000 for the test."
-        made.append(Part("fashion_mnist", title, fashion_mnist_config(folder), 12, methods, note=note))
+        config = fashion_mnist_config(folder)
+        made.append(
+            Part("fashion_mnist", title, config, FASHION_MNIST_EPOCHS, methods, note=note, headline=every_method(0.5))
+        )
     return made
 
 

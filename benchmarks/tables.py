@@ -1,14 +1,17 @@
-"""Write the README's tables from the results of the studies and from the methods' own facts.
+"""Write tables and plots from the results of the studies and from the methods' own facts.
 
     python -m benchmarks.tables [--check]
 
-Each table stands between `<!-- NAME -->` and `<!-- end NAME -->`. With --check nothing is written, and the exit code is
-1 if the README is not what the results say.
+The README takes the tables that it has a place for, between `<!-- NAME -->` and `<!-- end NAME -->`; every row of every
+study is in benchmarks/RESULTS.md, and the plots are benchmarks/results/*.png. With --check nothing is written, and the
+exit code is 1 if a text is not what the results say.
 """
 
 import argparse
 import json
+import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +19,24 @@ from lightning_dataselect import list_methods
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+COSTS = ("overhead", "selection_scale")
+Row = Mapping[str, Any]
 
 
 def overhead_table() -> str:
     """Ratios of `benchmarks.overhead`, with where they were measured."""
-    study = _read("overhead.json")
+    study = _read("overhead")
     rows = ["| | ratio | the pairs | goal, at most |", "|---|---|---|---|"]
     rows += [
         f"| {name} | {row['ratio']:.3f} | {min(row['ratios']):.2f} to {max(row['ratios']):.2f} | {row['limit']:.2f} |"
         for name, row in study["results"].items()
     ]
-    return "\n".join([*rows, "", _measured_on(study, "benchmarks.overhead")])
+    return "\n".join([*rows, "", _measured_on(study["environment"], "overhead")])
 
 
 def scale_table() -> str:
     """Seconds and bytes a sample of `benchmarks.selection_scale`."""
-    study = _read("selection_scale.json")
+    study = _read("selection_scale")
     rows = ["| method | samples | seconds | bytes a sample | and for its state |", "|---|---|---|---|---|"]
     rows += [
         f"| {row['method']} | {row['n']:,} | {row['seconds']:.2f} | {row['bytes_per_sample']:.1f}"
@@ -39,7 +44,7 @@ def scale_table() -> str:
         for row in study["results"]
         if row["n"] >= 10**6
     ]
-    return "\n".join([*rows, "", _measured_on(study, "benchmarks.selection_scale")])
+    return "\n".join([*rows, "", _measured_on(study["environment"], "selection_scale")])
 
 
 def method_table() -> str:
@@ -53,33 +58,195 @@ def method_table() -> str:
     return "\n".join(rows)
 
 
-TABLES = {"overhead": overhead_table, "scale": scale_table, "methods": method_table}
+def study_table(name: str, part: str, every_row: bool = False) -> str:
+    """One part of a study: what each method reached, against what costs the same, and what it cost.
+
+    Args:
+        name: Of the study.
+        part: Of it.
+        every_row: Whether to show what is not in the part's headline, too.
+    """
+    table = _read(name)["parts"][part]
+    digits = 2 if table["percent"] else 3
+    unit = ", %" if table["percent"] else ""
+    clock = "CPU time" if table["clock"] == "cpu" else "time"
+    titles = [
+        "",
+        f"{table['metric']}{unit}",
+        "against equal compute (epochs)",
+        "against full",
+        "forward / backward, of full",
+        f"{clock}, of full",
+        "saved of what the counts allow",
+        "at full's value after",
+    ]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for row in table["rows"]:
+        if every_row or row["label"] in ("full", *table["headline"]) or _is_partner(row, table):
+            lines.append(f"| {' | '.join(_cells(row, table, digits))} |")
+    seeds = f"{table['seeds']} seed{'s' * (table['seeds'] != 1)}"
+    measured = _measured_on(table["environment"], name, part)
+    title = f"**{table['title']}** ({seeds}). {table['note']}".strip()
+    return "\n".join([title, "", *lines, "", table["sentence"], "", measured])
+
+
+def _cells(row: Row, table: Mapping[str, Any], digits: int) -> list[str]:
+    full = next((other for other in table["rows"] if other["label"] == "full"), row)
+    counts = f"{row['n_forward'] / full['n_forward']:.2f} / {row['n_backward'] / full['n_backward']:.2f}"
+    against = _signed(row["vs_short"], digits)
+    verdict = f", **{row['verdict']}**" if row["verdict"] else ""
+    saved = row.get("saved_of_allowed")
+    reached = row.get("time_to_full")
+    return [
+        f"`{row['label']}`" if row["short"] else row["label"],
+        _plain(row["value"], digits),
+        f"{against} ({row['short']}){verdict}" if row["short"] else "",
+        _signed(row["vs_full"], digits),
+        counts,
+        f"{row['time']:.2f}" if "time" in row else "",
+        "" if saved is None else f"{saved:.0%}",
+        f"{reached:.2f} of its time" if reached is not None else "never",
+    ]
+
+
+def _is_partner(row: Row, table: Mapping[str, Any]) -> bool:
+    """Whether it is the fewer epochs of full data that a method of the headline is held against."""
+    shown = (other for other in table["rows"] if other["label"] in table["headline"] and other["short"])
+    return row["label"] in {f"short, {epochs} epochs" for other in shown for epochs in other["short"].split("/")}
+
+
+def noise_table() -> str:
+    """What each method reaches as labels get worse, and how far that is from equal compute."""
+    parts = _read("noisy_labels")["parts"]
+    shown = [name for name in ("flipped_0", "flipped_20", "flipped_40") if name in parts]
+    rows_of = {name: {row["label"]: row for row in parts[name]["rows"]} for name in shown}
+    labels = ["full", *parts[shown[0]]["headline"]]
+    titles = [f"{name.split('_')[1]} % flipped" for name in shown]
+    lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    for label in labels:
+        cells = []
+        for name in shown:
+            row = rows_of[name].get(label)
+            if row is None:
+                cells.append("failed")
+                continue
+            against = f" ({_signed(row['vs_short'], 2)}{_mark(row)})" if row["short"] else ""
+            cells.append(f"{_plain(row['value'], 2)}{against}")
+        lines.append(f"| {label if label == 'full' else f'`{label}`'} | {' | '.join(cells)} |")
+    first = parts[shown[0]]
+    seeds = min(parts[name]["seeds"] for name in shown)
+    said = (
+        f"Test accuracy in %, and in brackets the points against full data at equal compute, over {seeds} seeds;"
+        " training labels are flipped, those of the test are true."
+    )
+    return "\n".join([*lines, "", said, "", _measured_on(first["environment"], "noisy_labels", *shown)])
+
+
+def _mark(row: Row) -> str:
+    return f", **{row['verdict']}**" if row["verdict"] else ""
+
+
+def results_page() -> str:
+    """Everything, study by study."""
+    said = [
+        "# Results",
+        "Written by `python -m benchmarks.tables` from `benchmarks/results/*.json`; do not edit.",
+        "± is the standard deviation over seeds. *Against equal compute* is the difference, seed by seed, from full "
+        "data for the number of epochs that costs the same, its schedule fitted to them, to the nearest whole epoch "
+        "(a sample forwarded costs one third, one back-propagated two thirds). **better** and **worse** stand where "
+        "a t-test at 5 %, corrected for the number of methods, calls the difference real. *Saved of what the counts "
+        "allow* is the measured saving over the saving that these counts of samples would give. *At full's value "
+        "after* is the time until the metric on the validation split first was what full data ended with, in most "
+        "of the seeds. CPU time is of one process with one thread: the machine was shared, which moves the wall- "
+        "clock much and CPU time less. What is reported of the test set was measured once, after the last epoch.",
+    ]
+    for name in studies():
+        said.append(f"## {name}")
+        for part in _read(name)["parts"]:
+            said += [f"### {name}: {part}", study_table(name, part, every_row=True)]
+    return "\n\n".join(said) + "\n"
+
+
+def studies() -> list[str]:
+    """The studies of methods that have results."""
+    return sorted(path.stem for path in RESULTS.glob("*.json") if path.stem not in COSTS)
+
+
+def tables() -> dict[str, Callable[[], str]]:
+    """What the README may show, by name; a part of a study is called ``STUDY_PART``."""
+    made: dict[str, Callable[[], str]] = {"overhead": overhead_table, "scale": scale_table, "methods": method_table}
+    for name in studies():
+        for part in _read(name)["parts"]:
+            made[f"{name}_{part}"] = lambda name=name, part=part: study_table(name, part)  # type: ignore[misc]
+    if "noisy_labels" in studies():
+        made["noisy_labels"] = noise_table
+    return made
+
+
+def filled_in(text: str) -> str:
+    """The README with each table in its place.
+
+    Raises:
+        ValueError: If a place is for a table that there is not, or has no end.
+    """
+    known = tables()
+    for name in re.findall(r"<!-- (?!end )(\w+) -->", text):
+        if name not in known:
+            raise ValueError(f"<!-- {name} --> in the README: there is no such table; there are {', '.join(known)}.")
+        start, end = f"<!-- {name} -->", f"<!-- end {name} -->"
+        head, rest = text.split(start)
+        if end not in rest:
+            raise ValueError(f"<!-- {name} --> in the README has no {end}.")
+        text = f"{head}{start}\n{known[name]()}\n{end}{rest.split(end)[1]}"
+    return text
 
 
 def _read(name: str) -> dict[str, Any]:
-    return json.loads((RESULTS / name).read_text())  # type: ignore[no-any-return]
+    content: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
+    return content
 
 
-def _measured_on(study: dict[str, Any], module: str) -> str:
-    where = study["environment"]
+def _plain(spread: Mapping[str, Any], digits: int) -> str:
+    text = f"{spread['mean']:.{digits}f}"
+    return text if spread["std"] is None else f"{text} ± {spread['std']:.{digits}f}"
+
+
+def _signed(spread: Mapping[str, Any] | None, digits: int) -> str:
+    if spread is None:
+        return ""
+    text = f"{spread['mean']:+.{digits}f}"
+    return text if spread["std"] is None else f"{text} ± {spread['std']:.{digits}f}"
+
+
+def _measured_on(where: Mapping[str, Any], module: str, *parts: str) -> str:
     device = where["gpu"] or f"{where['cpu']}, {where['cpu_count']} cores"
     versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
-    return f"`python -m {module}` on {device}; {versions}."
+    command = f"python -m benchmarks.{module}"
+    if parts:
+        command += f" --data-dir DIR --only {' '.join(parts)}"
+    return f"`{command}` on {device}; {versions}."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the README is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a text is stale")
     args = parser.parse_args()
-    readme = ROOT / "README.md"
-    before = text = readme.read_text()
-    for name, table in TABLES.items():
-        start, end = f"<!-- {name} -->", f"<!-- end {name} -->"
-        head, rest = text.split(start)
-        text = f"{head}{start}\n{table()}\n{end}{rest.split(end)[1]}"
+    pages = {ROOT / "README.md": filled_in, ROOT / "benchmarks" / "RESULTS.md": lambda _: results_page()}
+    stale = []
+    for page, write in pages.items():
+        before = page.read_text() if page.exists() else ""
+        text = write(before)
+        if text != before:
+            stale.append(page.name)
+            if not args.check:
+                page.write_text(text)
     if args.check:
-        sys.exit(text != before)
-    readme.write_text(text)
+        print(f"Stale: {', '.join(stale)}" if stale else "Tables are what the results say.")
+        sys.exit(bool(stale))
+    from benchmarks.plots import draw_all
+
+    for path in draw_all():
+        print(path.relative_to(ROOT))
 
 
 if __name__ == "__main__":

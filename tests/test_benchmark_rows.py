@@ -82,6 +82,17 @@ def test_a_study_goes_on_and_keeps_the_parts_it_was_not_asked_for(study, tmp_pat
     assert second["parts"]["b"]["seeds"] == 2
 
 
+def test_what_has_finished_can_be_collected(study, tmp_path):
+    assert study("--collect")[0] == 0 and not (tmp_path / "tiny.json").exists()
+    both = ("random(prune_ratio=0.5)", "UCB(prune_ratio=0.5)")
+    assert study("--only", "a", "--methods", "random", methods=both)[0] == 0
+    code, said = study("--collect", methods=both)
+    assert code == 0 and said.out.count("found finished") == 3
+    parts = json.loads((tmp_path / "tiny.json").read_text())["parts"]
+    assert [row["label"] for row in parts["a"]["rows"]] == ["full", "short, 1 epochs", "random(prune_ratio=0.5)"]
+    assert list(parts) == ["a"]
+
+
 def test_a_wrong_part_is_named(study):
     code, said = study("--only", "c")
     assert code == 2 and said.err == "benchmarks.tiny: --only c: the parts are a, b.\n"

@@ -95,7 +95,7 @@ class Outcome:
         return same_as_full or self.find(SHORT, pruned.seed, epochs)
 
 
-def compare(task: Task, settings: Settings, watcher: Watcher) -> Outcome:
+def compare(task: Task, settings: Settings, watcher: Watcher, *, run_nothing: bool = False) -> Outcome:
     """Runs everything that is not already finished in `settings.out`.
 
     Seeds are the outer loop, so that whatever drifts on the machine hits all methods alike.
@@ -104,6 +104,7 @@ def compare(task: Task, settings: Settings, watcher: Watcher) -> Outcome:
         task: What is compared on.
         settings: What is compared.
         watcher: Told of every run and epoch.
+        run_nothing: Whether to gather what has finished, and leave it at that.
 
     Returns:
         The outcome, also after Ctrl-C; a run that fails does not stop the others.
@@ -111,7 +112,7 @@ def compare(task: Task, settings: Settings, watcher: Watcher) -> Outcome:
     Raises:
         UserError: If the rehearsal finds that the task cannot be run or monitored.
     """
-    comparison = _Comparison(task, settings, watcher)
+    comparison = _Comparison(task, settings, watcher, run_nothing)
     try:
         for n_seeds_done, seed in enumerate(settings.seeds):
             watcher.expect(comparison.expected_runs(n_seeds_done))
@@ -127,10 +128,11 @@ def compare(task: Task, settings: Settings, watcher: Watcher) -> Outcome:
 
 
 class _Comparison:
-    def __init__(self, task: Task, settings: Settings, watcher: Watcher) -> None:
+    def __init__(self, task: Task, settings: Settings, watcher: Watcher, run_nothing: bool) -> None:
         self.task = task
         self.settings = settings
         self.watcher = watcher
+        self.run_nothing = run_nothing
         self.folder = RunFolder(settings.out)
         self.outcome = Outcome(task.epochs)
         self.rehearsed = False
@@ -139,6 +141,8 @@ class _Comparison:
         name = f"{SHORT}-{epochs}" if spec.label == SHORT else spec.label
         mark = self.fingerprint(spec, seed, epochs)
         finished = self.folder.load(name, seed, mark)
+        if finished is None and self.run_nothing:
+            return
         self.watcher.begin(name, seed, epochs)
         if finished is not None:
             self.outcome.runs.append(finished)

@@ -19,8 +19,9 @@ def metric_over_time(
     metric: str,
     percent: bool,
     maximize: bool,
+    over: str = "wall-clock of training, seconds",
 ) -> Figure:
-    """The metric over the wall-clock of training, over all seeds, with the spread at the end.
+    """The metric over the cost of training, over all seeds, with the spread at the end.
 
     What full data reaches in each of several numbers of epochs makes a line: a method pays where it
     ends above it (or below, for a loss).
@@ -31,6 +32,7 @@ def metric_over_time(
         metric: Its name.
         percent: Whether it is a share, to be shown in percent.
         maximize: Whether more of it is better.
+        over: What the first number of each pair is, if not seconds.
     """
     figure, axes = new_figure()
     scale = 100.0 if percent else 1.0
@@ -54,8 +56,8 @@ def metric_over_time(
         room = (high - low) or abs(high) or 1.0
         below, above = (1.2, 0.25) if maximize else (0.25, 1.2)
         axes.set_ylim(low - below * room, high + above * room)
-    axes.set(xlabel="wall-clock of training, seconds", ylabel=f"{metric}, %" if percent else metric)
-    axes.set_title(f"{metric} over training time (bars: spread over seeds)", loc="left")
+    axes.set(xlabel=over, ylabel=f"{metric}, %" if percent else metric)
+    axes.set_title(f"{metric} over {over.split(',')[0]} (bars: spread over seeds)", loc="left")
     axes.set_xlim(left=0)
     legend_outside(figure, axes)
     return figure

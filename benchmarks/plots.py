@@ -1,0 +1,99 @@
+"""The plots of the studies, from their JSON; `python -m benchmarks.tables` draws them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from lightning_dataselect.report.figures import legend_outside, new_figure, style
+from lightning_dataselect.report.over_time import Curve, metric_over_time
+
+RESULTS = Path(__file__).parent / "results"
+# One or two of each family; the curves of all methods would hide one another.
+SHOWN = ("random", "random_rescaled", "InfoBatch", "SeTa", "UCB", "SwiftLearn", "EL2N", "ESWP", "SelectiveBackprop")
+OVER = {
+    "time": "CPU time of training, seconds",
+    "samples": "samples back-propagated, thousands",
+}
+Part = Mapping[str, Any]
+
+
+def draw_all() -> list[Path]:
+    """Draws every part of every study that has curves."""
+    paths = []
+    for path in sorted(RESULTS.glob("*.json")):
+        for name, part in json.loads(path.read_text()).get("parts", {}).items():
+            figures = {f"over_{over}": metric_over(part, over) for over in OVER}
+            figures["against_cost"] = value_against_cost(part)
+            for kind, figure in figures.items():
+                target = RESULTS / f"{path.stem}_{name}_{kind}.png"
+                figure.savefig(target, format="png", metadata={"Software": None})
+                paths.append(target)
+    return paths
+
+
+def metric_over(part: Part, over: str) -> Figure:
+    """The metric of the validation split after each epoch, over the time or over the samples that it took.
+
+    Args:
+        part: Of a study.
+        over: ``time`` or ``samples``.
+    """
+    label = OVER[over] if part["clock"] == "cpu" else OVER[over].replace("CPU time", "time")
+    column = 3 if over == "samples" else 2 if part["clock"] == "cpu" else 0
+    scale = 1e-3 if over == "samples" else 1.0
+    full: dict[int, list[Curve]] = {}
+    curves: dict[str, list[Curve]] = {}
+    for run in part["runs"]:
+        curve = [(scale * point[column], point[1]) for point in run["curve"]]
+        if not run["kept"]:
+            full.setdefault(run["epochs"], []).append(curve)
+        elif run["method"] in part["headline"] and run["method"].split("(")[0] in SHOWN:
+            curves.setdefault(run["method"], []).append(curve)
+    return metric_over_time(
+        curves,
+        full,
+        metric=part["monitor"],
+        percent=part["percent"] and part["monitor"].endswith("acc"),
+        maximize=part["monitor"].endswith("acc"),
+        over=label,
+    )
+
+
+def value_against_cost(part: Part) -> Figure:
+    """What each method ends with over what it cost, beside full data for any number of epochs: the line to be above."""
+    figure, axes = new_figure()
+    lines: dict[str, list[tuple[float, float]]] = {}
+    baseline = []
+    for row in part["rows"]:
+        if "time" not in row:
+            continue
+        at = (row["time"], row["value"]["mean"])
+        if row["short"]:
+            lines.setdefault(row["label"].split("(")[0], []).append(at)
+        else:
+            baseline.append((row["cost"], at, row["value"]["std"] or 0.0))
+    _, points, spreads = zip(*sorted(baseline), strict=True)
+    x, y = zip(*points, strict=True)
+    axes.errorbar(x, y, yerr=spreads, color="black", marker="x", ls="--", capsize=3, label="full data, by epochs")
+    for i, (label, places) in enumerate(lines.items()):
+        look = style(i)
+        axes.plot(*zip(*sorted(places), strict=True), label=label, ms=7, lw=0.8, alpha=0.9, **look)
+    clock = "CPU time" if part["clock"] == "cpu" else "time"
+    axes.set(
+        xlabel=f"{clock} of training, of full data's", ylabel=f"{part['metric']}{', %' if part['percent'] else ''}"
+    )
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    n_seeds = f"mean over {part['seeds']} seeds" if part["seeds"] > 1 else "one seed"
+    axes.set_title(f"What each method ends with, over what it cost ({n_seeds})", loc="left")
+    worst = fmean(y[:1])
+    values = [value for places in lines.values() for _, value in places]
+    if part["maximize"]:
+        # one method that fails would flatten the differences between the others
+        axes.set_ylim(bottom=max(min([*values, *y]), worst - 3 * (max(y) - min(y) or 1.0)))
+    legend_outside(figure, axes)
+    return figure
