@@ -45,6 +45,8 @@ lint: $(VENV)/.test
 # Every study in its shortest form, which needs no data: that they run, not what they show.
 bench-quick: $(VENV)/.test
 	$(BIN)/python -m benchmarks.images --quick --out $(BENCH_OUT)
+	$(BIN)/python -m benchmarks.tabular --quick --out $(BENCH_OUT)
+	$(BIN)/python -m benchmarks.noisy_labels --quick --out $(BENCH_OUT)
 	$(BIN)/python -m benchmarks.text --quick --out $(BENCH_OUT)
 	$(BIN)/python -m benchmarks.translation --quick --out $(BENCH_OUT)
 	$(BIN)/python -m benchmarks.language_model --quick --out $(BENCH_OUT)

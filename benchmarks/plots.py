@@ -58,8 +58,8 @@ def metric_over(part: Part, over: str) -> Figure:
         curves,
         full,
         metric=part["monitor"],
-        percent=part["percent"] and part["monitor"].endswith("acc"),
-        maximize=part["monitor"].endswith("acc"),
+        percent=part["maximize"] and all(0 <= point[1] <= 1 for run in part["runs"] for point in run["curve"]),
+        maximize=part["maximize"],
         over=label,
     )
 
@@ -92,7 +92,7 @@ def value_against_cost(part: Part) -> Figure:
     axes.set_title(f"What each method ends with, over what it cost ({n_seeds})", loc="left")
     worst = fmean(y[:1])
     values = [value for places in lines.values() for _, value in places]
-    if part["maximize"]:
+    if part["metric_maximize"]:
         # one method that fails would flatten the differences between the others
         axes.set_ylim(bottom=max(min([*values, *y]), worst - 3 * (max(y) - min(y) or 1.0)))
     legend_outside(figure, axes)

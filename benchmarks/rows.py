@@ -53,6 +53,7 @@ def summed_up(
         "metric": metric or settings.monitor,
         "monitor": settings.monitor,
         "maximize": settings.maximize,
+        "metric_maximize": judged.maximize,
         "percent": summary.percent,
         "epochs": outcome.epochs,
         "n_train": outcome.runs[0].n_total,
