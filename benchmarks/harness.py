@@ -43,11 +43,8 @@ class Part:
         metric: What the module logs in ``test_step``, read once after the last epoch; None reports ``monitor``.
         metric_maximize: Whether more of that is better; None: as ``maximize``.
         note: What a reader must know besides, such as that a part of the data was taken.
-<<<<<<< HEAD
         packages: On whose versions the figures depend, too.
-=======
         headline: Which of the methods the README shows, the others being in RESULTS.md alone; empty for all.
->>>>>>> e621be0 (Studies: tabular, noisy labels; tables, plots, RESULTS.md from their JSON)
     """
 
     name: str
