@@ -39,6 +39,11 @@ def baselines(ratio: float) -> list[str]:
     return [f"random(prune_ratio={ratio})", f"random_rescaled(prune_ratio={ratio})"]
 
 
+def within(ratio: float) -> str:
+    """What a method that chooses within batches has to beat; see `RandomWithinBatches`."""
+    return f"benchmarks.controls.RandomWithinBatches(batch_ratio={round(1 - ratio, 6)})"
+
+
 def every_method(ratio: float) -> list[str]:
     """All of them, the baselines first."""
     return [*baselines(ratio), *set_level(ratio), *static(ratio), *batch_level(ratio), "AutoAssist"]

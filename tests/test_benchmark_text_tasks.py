@@ -3,11 +3,14 @@
 import argparse
 import gzip
 
+import lightning.pytorch as pl
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import language_model, text, translation
+from benchmarks.controls import RandomWithinBatches
 from benchmarks.glue import TASKS, read
 from benchmarks.harness import parts_by_name
 from benchmarks.multi30k import BEGIN, END, PAD, ReversedData, Translator, padded, until_end
@@ -122,3 +125,34 @@ def test_quick_parts_need_no_data(study, capsys):
     (part,) = study.parts(arguments(quick=True))
     assert "--quick leaves" in capsys.readouterr().out
     assert "data_dir" not in str(part.config) or part.config["data"]["init_args"]["data_dir"] is None
+
+
+def test_the_control_takes_the_same_steps_of_random_parts():
+    seen = []
+
+    class Model(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 2)
+
+        def training_step(self, batch, batch_idx):
+            x, y, i = batch
+            if self.training:
+                seen.append(i.tolist())
+            return F.cross_entropy(self.layer(x), y)
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    data = TensorDataset(torch.randn(80, 3), torch.randint(2, (80,)), torch.arange(80))
+    control = RandomWithinBatches(batch_ratio=0.5, warmup_epochs=1)
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    trainer = pl.Trainer(max_epochs=11, callbacks=[control], **options)
+    trainer.fit(Model(), DataLoader(data, 20, shuffle=True))
+    assert [len(batch) for batch in seen] == [20] * 4 + [10] * 40
+    assert [record["n_backward"] for record in control.history] == [80] + [40] * 10
+    # one batch an epoch is scored
+    assert [record["n_forward"] for record in control.history] == [80] + [60] * 10
+    # ten draws at a half each: a sample is taken Binomial(10, 1/2) times, whose standard deviation is 1.58
+    taken = torch.bincount(torch.tensor(sum(seen[4:], [])), minlength=80)
+    assert taken.float().std() == pytest.approx(1.58, abs=0.4)
