@@ -26,14 +26,14 @@ def measure(method: str, n: int) -> dict[str, Any]:
     """Choose one epoch of ``n`` samples in this process."""
     import lightning_dataselect
     from lightning_dataselect.sampler import EpochPlan, SelectionSampler
-    from lightning_dataselect.scores import ScoreStore
     from lightning_dataselect.seeding import epoch_generator
+    from lightning_dataselect.tracking import TrackedStore
 
     selector = getattr(lightning_dataselect, method)(prune_ratio=0.5)
     sampler = SelectionSampler(1, shuffle=True)
     selector.select(1, torch.rand(1000), epoch_generator(0, 1, "select"))  # imports and thread pools
     empty = _peak_bytes()
-    store = ScoreStore(n, selector.columns(), score_is_loss=selector.ranks_by_loss)
+    store = TrackedStore(n, selector.columns(), score_is_loss=selector.ranks_by_loss)
     for column in ("loss", "score"):
         store[column].uniform_(generator=torch.Generator().manual_seed(0))
     before = _peak_bytes()

@@ -118,11 +118,14 @@ class BatchSelector(DataSelector):
         positions = self.choose(seen, k, self._batch_generator(indices.device))
         args, kwargs = cut_arguments(args, kwargs, positions, size, self._axes)
         chosen_weights = None if weights is None else weights[positions]
-        output, trained = self.measure(functools.partial(step, *args, **kwargs), indices[positions], chosen_weights)
+        taken = indices[positions]
+        output, trained = self.measure(functools.partial(step, *args, **kwargs), taken, chosen_weights)
         if not scored and trained is not None:
             self.sees_all_of_batch = False
             self.write(trained)
             self.sees_all_of_batch = True
+        self.store.count_trained(taken)
+        self.store.count_dropped(indices, taken)
         self.count_samples(forward=scored * size + positions.numel(), backward=positions.numel())
         return output
 

@@ -154,7 +154,7 @@ class Epochs:
 
     def _close(self) -> None:
         store, state = self._selector.store, self._selector.state
-        store.merge()
+        store.end_epoch(state.plan.indices)
         state.sum_over_ranks(store)
         if not self._warned_of_losses and (bad := self._count_non_finite()):
             self._warned_of_losses = True

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from lightning_dataselect.fit_state import EpochRecord, FitState
-from lightning_dataselect.scores import ScoreStore
+from lightning_dataselect.tracking import TrackedStore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 class Results:
     """Per-sample results of a fit, its history, and ways to look at them."""
 
-    _store: ScoreStore | None
+    _store: TrackedStore | None
     _state: FitState | None
     _members: Tensor | None  # the samples that select() is choosing among; None: all
 
     @property
-    def store(self) -> ScoreStore:
+    def store(self) -> TrackedStore:
         """The per-sample columns of the fit."""
         if self._store is None:
             raise RuntimeError(f"{type(self).__name__} has no per-sample state before a fit has begun.")
@@ -81,7 +81,14 @@ class Results:
         return self.state.plan.weights
 
     def export(self, path: str | Path) -> Path:
-        """Write one row a sample (index, score, last loss, selected, weight, further columns) as .csv or .parquet."""
+        """Write one row a sample as .csv or .parquet.
+
+        Columns: ``index``; ``loss``, the last one seen; ``score``; ``selected`` and ``weight`` in the last epoch;
+        ``times_trained``; ``times_dropped``, of an epoch or of a batch. Where the steps have shown the logits of
+        classes also ``margin`` (the target's logit minus the best other one), ``predicted``, ``first_learnt`` (an
+        epoch, missing if never) and ``times_forgotten``; :func:`~lightning_dataselect.report.export.to_frame` tells
+        more.
+        """
         from lightning_dataselect.report.export import write_samples
 
         return write_samples(self, path)

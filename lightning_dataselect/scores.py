@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 _BASE_COLUMNS = {"loss": float("nan"), "score": float("nan")}
+
+OverRanks = Literal["last", "sum", "min"]
+"""What a column holds of several ranks' writes to a sample: the last value, the sum of their increments, the least."""
 
 
 class ScoreStore:
@@ -48,6 +52,8 @@ class ScoreStore:
         if score_is_loss:
             self._columns["score"] = self._columns["loss"]
         self._touched = torch.zeros(n + 1 if world_size > 1 else 0, dtype=torch.bool)
+        self._over_ranks: dict[str, OverRanks] = {}
+        self._merged: dict[str, Tensor] = {}  # the sums as they were after the last merge, with several ranks
 
     def __getitem__(self, name: str) -> Tensor:
         """The column ``name``, float32 (N + 1,), on the store's device."""
@@ -56,6 +62,24 @@ class ScoreStore:
     def __contains__(self, name: str) -> bool:
         """Whether there is a column ``name``."""
         return name in self._columns
+
+    def add_column(self, name: str, initial: float, dtype: torch.dtype, over_ranks: OverRanks = "last") -> Tensor:
+        """Add a column of one number a sample.
+
+        Args:
+            name: of a column that is not there yet.
+            initial: the number that every sample begins with.
+            dtype: of the numbers.
+            over_ranks: what becomes of several ranks' writes to a sample.
+
+        Returns:
+            The column, (N + 1,), on the store's device.
+        """
+        column = torch.full((self.n + 1,), initial, dtype=dtype, device=self["loss"].device)
+        self._columns[name], self._over_ranks[name] = column, over_ranks
+        if over_ranks == "sum" and self.world_size > 1:
+            self._merged[name] = column.clone()
+        return column
 
     def add_vectors(self, name: str, width: int, dtype: torch.dtype) -> Tensor:
         """Add a column of one vector a sample, NaN to begin with: its width is known only once outputs were seen.
@@ -87,6 +111,7 @@ class ScoreStore:
         if self._score_is_loss:
             self._columns["score"] = self._columns["loss"]
         self._touched = self._touched.to(device)
+        self._merged = {name: column.to(device) for name, column in self._merged.items()}
 
     def touch(self, indices: Tensor) -> None:
         """Mark ``indices``, int64 (B,), as written by this rank since the last merge."""
@@ -97,7 +122,7 @@ class ScoreStore:
         """Give every rank what each rank has written since the last merge; all ranks must call it together.
 
         Indices travel as int64, so the merge is exact for any number of samples. Where two ranks wrote the same
-        sample, the higher rank's values stand, on all ranks alike.
+        sample, the higher rank's values stand, on all ranks alike, but for columns of a sum or a minimum.
         """
         if self.world_size == 1:
             return
@@ -108,11 +133,24 @@ class ScoreStore:
         dist.all_gather(counts, count)
         sizes = [int(c) for c in counts]
         everyone = [index[:size] for index, size in zip(_gather(mine, max(sizes), self.world_size), sizes, strict=True)]
-        for column in self._columns.values():
+        for name, column in self._columns.items():
+            if self._over_ranks.get(name, "last") != "last":
+                self._reduce(name, column)
+                continue
             values = _gather(column[mine], max(sizes), self.world_size)
             for index, value, size in zip(everyone, values, sizes, strict=True):
                 column[index] = value[:size]
         self._touched.zero_()
+
+    def _reduce(self, name: str, column: Tensor) -> None:
+        if self._over_ranks[name] == "min":
+            dist.all_reduce(column, dist.ReduceOp.MIN)
+            return
+        merged = self._merged[name]
+        column -= merged
+        dist.all_reduce(column)
+        column += merged
+        merged.copy_(column)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every column, (N,) or (N, width), on the CPU."""
@@ -125,6 +163,8 @@ class ScoreStore:
                 shape = self.n + 1, values.shape[1]
                 self._columns[name] = self["loss"].new_full(shape, torch.nan, dtype=values.dtype)
             self._columns[name][: self.n] = values.to(self._columns[name].device)
+            if name in self._merged:
+                self._merged[name].copy_(self._columns[name])
 
 
 def _gather(values: Tensor, size: int, world_size: int) -> list[Tensor]:

@@ -22,9 +22,9 @@ from lightning_dataselect.method import Method
 from lightning_dataselect.results import Results
 from lightning_dataselect.sample_loss import SampleLoss
 from lightning_dataselect.sampler import EpochPlan
-from lightning_dataselect.scores import ScoreStore
 from lightning_dataselect.selection import Observation, class_targets
 from lightning_dataselect.step_reader import Reading, StepReader
+from lightning_dataselect.tracking import TrackedStore
 from lightning_dataselect.validation import check_choice, check_count, check_share
 
 _STATE_PREFIX = "lightning_dataselect."
@@ -91,7 +91,7 @@ class DataSelector(Method, Results, Callback):
         self.balance = None if balance is None else check_choice("balance", balance, ("class",))
         self.max_epochs: int | None = None
         """Epochs of the fit under way, or None if only steps or time end it."""
-        self._store: ScoreStore | None = None
+        self._store: TrackedStore | None = None
         self._state: FitState | None = None
         self._restored: Mapping[str, Any] | None = None
         self._drop_live_parts()
@@ -126,6 +126,7 @@ class DataSelector(Method, Results, Callback):
         assert self._batch is not None
         indices, weights = self._batch
         output, self._seen = self.measure(lambda: step(*args, **kwargs), indices, weights)
+        self.store.count_trained(indices)
         self.count_samples(forward=indices.numel(), backward=indices.numel())
         return output
 
@@ -162,6 +163,7 @@ class DataSelector(Method, Results, Callback):
             self.store["class"][seen.indices] = class_targets(seen).float()
         if not self.ranks_by_loss:
             self.observe(seen, self.store)
+        self.store.see(seen)
         self.store.touch(seen.indices)
         self.state.n_measured += seen.indices.numel()
 
@@ -332,7 +334,7 @@ class DataSelector(Method, Results, Callback):
             )
         if self._store is None:
             columns = self.columns() | ({"class": math.nan} if self.balance else {})
-            self._store = ScoreStore(n, columns, world_size, score_is_loss=self.ranks_by_loss)
+            self._store = TrackedStore(n, columns, world_size, score_is_loss=self.ranks_by_loss)
         if self._restored is not None:
             self._store.load_state_dict(self._restored["columns"])
             self._state = FitState.from_state_dict(self._restored["fit"], n)

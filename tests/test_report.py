@@ -11,6 +11,8 @@ from matplotlib.image import imread
 from lightning_dataselect.report import export, figures
 from lightning_dataselect.report.gallery import gallery
 from lightning_dataselect.report.over_time import metric_over_time
+from lightning_dataselect.selection import Observation
+from lightning_dataselect.tracking import TrackedStore
 
 
 class Fitted:
@@ -18,6 +20,10 @@ class Fitted:
 
     scores = torch.tensor([1.0, float("nan"), 3.0, 2.0])
     losses = torch.tensor([0.5, float("nan"), 0.25, 0.125])
+    store = TrackedStore(4)
+    store["score"][:4], store["loss"][:4] = scores, losses
+    store.see(Observation(torch.tensor([0, 3]), losses[:2], torch.tensor([[0.0, 2.0]] * 2), torch.tensor([1, 0]), 5))
+    store.count_trained(torch.tensor([0, 3]))
     selected = torch.tensor([0, 2])
     weights = torch.tensor([2.0, 1.0])
     history = [{"n_backward": 4, "n_total": 4}, {"n_backward": 2, "n_total": 4}]
@@ -33,6 +39,11 @@ def test_export_holds_every_sample_and_the_kept_ones_reload(tmp_path, suffix):
     np.testing.assert_array_equal(frame["score"], Fitted.scores.numpy())
     np.testing.assert_array_equal(frame["loss"], Fitted.losses.numpy())
     assert frame["weight"].tolist() == [2.0, 0.0, 1.0, 0.0]
+    assert frame["times_trained"].tolist() == [1, 0, 0, 1] and frame["times_dropped"].tolist() == [0, 0, 0, 0]
+    np.testing.assert_array_equal(frame["margin"], [2.0, np.nan, np.nan, -2.0])
+    assert frame["predicted"].isna().tolist() == [False, True, True, False] and frame["predicted"][3] == 1
+    assert frame["first_learnt"].isna().tolist() == [False, True, True, True] and frame["first_learnt"][0] == 5
+    assert frame["times_forgotten"].tolist() == [0, 0, 0, 0]
 
 
 def test_other_files_are_refused(tmp_path):

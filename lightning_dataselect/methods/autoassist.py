@@ -197,7 +197,9 @@ class AutoAssist(DataSelector):
         indices, positions = self._batch[0], left.verdict.positions
         self.store["score"][indices] = left.verdict.q.to(indices.device, non_blocking=True)
         self.store.touch(indices)
-        self._batch = indices[positions.to(indices.device, non_blocking=True)], None
+        taken = indices[positions.to(indices.device, non_blocking=True)]
+        self.store.count_dropped(indices, taken)
+        self._batch = taken, None
         self._record = functools.partial(Record, left.inputs, positions, epoch=epoch)
 
     def on_train_batch_end(

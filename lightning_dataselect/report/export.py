@@ -10,46 +10,66 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lightning_dataselect.tracking import NEVER, UNKNOWN, TrackedStore
+
 if TYPE_CHECKING:
     from lightning_dataselect.results import Results
 
 _SUFFIXES = (".csv", ".parquet")
 
 
-def to_frame(scores: Tensor, losses: Tensor, selected: Tensor, weights: Tensor | None = None) -> pd.DataFrame:
+def to_frame(store: TrackedStore, selected: Tensor, weights: Tensor | None = None) -> pd.DataFrame:
     """One row a sample, in the order of the data set.
 
     Args:
-        scores: float32 (N,), NaN = never measured.
-        losses: float32 (N,), NaN = never seen.
+        store: the columns of a fit.
         selected: int64 (n,), indices of the kept samples.
         weights: float32 (n,), their loss weights; None stands for 1.
 
     Returns:
-        Columns `index` (int64), `score`, `loss` (float32), `selected` (bool) and `weight`
-        (float32, 0 where a sample is not selected).
+        `index` (int64); `loss`, the last one seen, and `score` (float32, NaN = never measured); `selected` (bool) and
+        `weight` (float32, 0 where a sample is not selected), of the last epoch; `times_trained` and `times_dropped`
+        (int32), how often the sample was back-propagated, and left out of an epoch or of a batch. If the steps have
+        shown the logits of classes, also, as last seen: `margin` (float32), the logit of the target class minus the
+        best other one, above 0 where it is classified right, and `predicted` (Int32), the class; `first_learnt`
+        (Int32), the epoch in which it was first classified right, missing if never; `times_forgotten` (int32), how
+        often it was classified wrong when the time before it was right.
 
     Example:
-        >>> frame = to_frame(torch.tensor([1.0, 2.0]), torch.tensor([0.5, 3.0]), torch.tensor([1]))
-        >>> frame["selected"].tolist(), frame["weight"].tolist()
-        ([False, True], [0.0, 1.0])
+        >>> store = TrackedStore(2)
+        >>> store["loss"][:2] = torch.tensor([0.5, 3.0])
+        >>> frame = to_frame(store, torch.tensor([1]))
+        >>> frame["selected"].tolist(), frame["weight"].tolist(), frame["times_trained"].tolist()
+        ([False, True], [0.0, 1.0], [0, 0])
     """
-    weight = torch.zeros(len(scores))
+    weight, kept = torch.zeros(store.n), torch.zeros(store.n, dtype=torch.bool)
     weight[selected] = 1.0 if weights is None else weights
-    kept = torch.zeros(len(scores), dtype=torch.bool)
     kept[selected] = True
-    columns = {
-        "index": torch.arange(len(scores)),
-        "score": scores,
-        "loss": losses,
-        "selected": kept,
-        "weight": weight,
-    }
-    return pd.DataFrame({name: column.numpy() for name, column in columns.items()})
+    frame = pd.DataFrame(
+        {
+            "index": torch.arange(store.n).numpy(),
+            "loss": store.column("loss").numpy(),
+            "score": store.column("score").numpy(),
+            "selected": kept.numpy(),
+            "weight": weight.numpy(),
+            "times_trained": store.column("times_trained").numpy(),
+            "times_dropped": store.column("times_dropped").numpy(),
+        }
+    )
+    if store.knows_classes:
+        frame["margin"] = store.column("margin").numpy()
+        frame["predicted"] = _with_missing(store.column("predicted"), UNKNOWN)
+        frame["first_learnt"] = _with_missing(store.column("first_learnt"), NEVER)
+        frame["times_forgotten"] = store.column("times_forgotten").numpy()
+    return frame
+
+
+def _with_missing(values: Tensor, missing: int) -> pd.Series:
+    return pd.Series(values.numpy(), dtype="Int32").mask(values.eq(missing).numpy())
 
 
 def write_samples(selector: Results, path: str | Path) -> Path:
-    """Writes scores, losses, selection and weights of every sample.
+    """Writes what is known of every sample, as :func:`to_frame` tells.
 
     Args:
         selector: During or after a fit.
@@ -63,7 +83,7 @@ def write_samples(selector: Results, path: str | Path) -> Path:
     """
     path = Path(path)
     _check_suffix(path)
-    frame = to_frame(selector.scores, selector.losses, selector.selected, selector.weights)
+    frame = to_frame(selector.store, selector.selected, selector.weights)
     write: Callable[..., None] = frame.to_csv if path.suffix == ".csv" else frame.to_parquet
     write(path, index=False)
     return path
