@@ -64,7 +64,6 @@ class BatchSelector(DataSelector):
     def _drop_live_parts(self) -> None:
         super()._drop_live_parts()
         self._quiet: Quiet | None = None
-        self._probed = False
         self.sees_all_of_batch = True
         """Whether what `observe` is shown is a whole batch, or the part of one that was trained on."""
         self._axes: dict[Path, bool] = {}
@@ -138,14 +137,8 @@ class BatchSelector(DataSelector):
     def _score(self, step: Callable[[], Any], indices: Tensor) -> Observation:
         assert self._quiet is not None and self._reader is not None
         known = self.store["loss"]
-        # the first look at a loss needs its graph; after that the terms are known
-        with self._quiet(grad=not self._probed), self._score_precision(indices.device):
-            if self._probed:
-                reading = self._reader.score(step, indices, known)
-            else:
-                _, first = self._reader.read(step, indices, known, None)
-                assert first is not None
-                reading, self._probed = first, True
+        with self._quiet(), self._score_precision(indices.device):
+            reading = self._reader.score(step, indices, known)
         return self.observation(indices, reading)
 
     def _score_precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:

@@ -56,7 +56,8 @@ class StepReader:
 
         Returns:
             What the step returned, with the weights in its loss, and what was read; None where
-            nothing can be read and nothing is required.
+            nothing can be read and nothing is required, and for a step like none before, which
+            calls for a second look.
         """
         if self._source != "auto":
             output = step()
@@ -79,16 +80,19 @@ class StepReader:
                 raise
             self._go_blind(error)
             return returned[0], None
-        return output, None if self.blind else _reading(captured)
+        return output, _reading(captured) if captured.known and not self.blind else None
 
     def score(self, step: Callable[[], Any], indices: Tensor, known: Tensor) -> Reading:
         """What the samples lose in ``step``, without a graph, but for the first look at a step."""
         if self._source != "auto":
             return Reading(read_sample_loss(self._source, step(), known[indices]).float())
-        if not self.capture.knows_the_step:
-            with torch.enable_grad():
-                return _reading(self.capture.run(step, indices.numel())[1])
-        return _reading(self.capture.score(step, indices.numel()))
+        if self.capture.knows_the_step:
+            try:
+                return _reading(self.capture.score(step, indices.numel()))
+            except CaptureError:
+                self.capture.probe_next()  # the module has come to another loss, after a burn-in say
+        with torch.enable_grad():
+            return _reading(self.capture.run(step, indices.numel())[1])
 
     def root(self, loss: Tensor) -> Tensor:
         """Take a loss that a step back-propagates itself; give back what to back-propagate."""

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from helpers import Hardest, Net, WeightedShares, dataset, fit, loader
 
+from lightning_dataselect import EvolvedSampling
 from lightning_dataselect.sample_loss import read_sample_loss, reweighted
 
 NOTHING = torch.full((3,), torch.nan)
@@ -129,3 +130,40 @@ def test_batch_loss_stands_in_for_samples():
 
 
 N_ALL = 100
+
+
+class BurnIn(Net):
+    """Comes to another loss after the first epoch."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        logits = self.net(x)
+        if self.current_epoch == 0:
+            return (logits - F.one_hot(y, 3)).square().mean()
+        return (logits.logsumexp(1) - logits[torch.arange(len(x)), y]).mean()
+
+
+def still(module):
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), 0.0)
+    return module
+
+
+def test_a_loss_that_changes_during_the_fit(recwarn):
+    module, selector = still(BurnIn()), Hardest(prune_ratio=0.2)
+    x, y = dataset().tensors
+    fit(selector, module, max_epochs=2)
+    logits = module.net(x).detach()
+    first, second = (logits - F.one_hot(y, 3)).square().mean(1), F.cross_entropy(logits, y, reduction="none")
+    kept = torch.zeros(100, dtype=torch.bool).index_fill(0, selector.selected, True)
+    torch.testing.assert_close(selector.losses[~kept], first[~kept])
+    is_new = (selector.losses - second).abs() < 1e-5
+    assert (~is_new & kept).sum() == 10  # the batch that surprised keeps what it was known to lose
+    torch.testing.assert_close(selector.losses[~is_new], first[~is_new])
+    assert not [w for w in recwarn if "NaN" in str(w.message)]
+
+
+def test_a_loss_that_changes_is_scored_anew_by_batches():
+    module, selector = still(BurnIn()), EvolvedSampling(batch_ratio=0.5, anneal=0.0)
+    x, y = dataset().tensors
+    fit(selector, module, max_epochs=3)
+    torch.testing.assert_close(selector.losses, F.cross_entropy(module.net(x).detach(), y, reduction="none"))

@@ -22,17 +22,18 @@ class Captured:
     """What one batch's samples lost.
 
     Attributes:
-        losses: (B,) float32, without a graph, on the loss's device; NaN where a step took a way
-            that no probe had seen, or returned no loss.
+        losses: (B,) float32, without a graph, on the loss's device; NaN where nothing is known.
         logits: (B, C), without a graph, of a classification loss; else None.
         targets: (B,) int64 class indices, or (B, C) soft ones, that belong to the logits.
         outputs: what `LossCapture.summarize` made of the model's outputs; None where it saw none.
+        known: False where the step took a way that no probe had seen, or returned no loss.
     """
 
     losses: Tensor
     logits: Tensor | None = None
     targets: Tensor | None = None
     outputs: Tensor | None = None
+    known: bool = True
 
 
 @dataclass
@@ -105,7 +106,8 @@ class Tally:
     def captured(self) -> Captured:
         """All of it."""
         if self._losses is None or self.lost:
-            return Captured(torch.full((self.recorder.batch_size,), torch.nan, device=self._device))
+            nothing = torch.full((self.recorder.batch_size,), torch.nan, device=self._device)
+            return Captured(nothing, known=False)
         logits, targets = self._classes or (None, None)
         return Captured(self._losses, logits, targets, self._outputs)
 

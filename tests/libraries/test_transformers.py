@@ -3,7 +3,7 @@
 import lightning as L
 import pytest
 import torch
-from harness import Case, check_batch_method, check_losses, check_trains, tensors_loader
+from harness import Case, check_batch_method, check_losses, check_trains, rows_loader
 
 hf = pytest.importorskip("transformers")
 
@@ -44,7 +44,7 @@ def case(model, columns, units=None):
         torch.manual_seed(0)
         return HuggingFace(model())
 
-    return Case(module, tensors_loader(rows), units)
+    return Case(module, rows_loader(rows), units)
 
 
 def bert(**options):
