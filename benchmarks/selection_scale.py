@@ -1,9 +1,13 @@
-"""How long choosing the next epoch takes, and how much memory, as the data set grows.
+"""How long choosing the next epoch takes, and how much memory, as the data set and the number of ranks grow.
 
-    python -m benchmarks.selection_scale [--quick] [--out results/selection_scale.json]
+    python -m benchmarks.selection_scale [--quick] [--only select merge] [--out results/selection_scale.json]
 
-Each measurement is a process of its own: the per-sample state is filled, then the next epoch is selected, ordered and
-its first batch drawn. Seconds are of that, and bytes a sample are its peak above the state, which is given beside it.
+- select: each measurement is a process of its own: the per-sample state is filled, then the next epoch is selected,
+  ordered and its first batch drawn. Seconds are of that, and bytes a sample are its peak above the state, which is
+  given beside it.
+- merge: what several ranks, processes under gloo on this machine, take at the end of an epoch to give each other what
+  each has measured. Every rank has measured its share of the samples; seconds are the slowest rank's, the least of
+  three merges.
 """
 
 import argparse
@@ -11,14 +15,19 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
+from torch import multiprocessing
 
 from benchmarks.environment import environment, write_json
 
+PARTS = ["select", "merge"]
+MERGES = 3
 METHODS = ("RandomPruning", "InfoBatch", "UCB", "EpsilonGreedy")
 
 
@@ -55,6 +64,43 @@ def measure(method: str, n: int) -> dict[str, Any]:
     }
 
 
+def measure_merge(ranks: int, n: int) -> dict[str, Any]:
+    """Merge the columns of ``n`` samples between ``ranks`` processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        multiprocessing.spawn(_merge_on, (ranks, n, folder), nprocs=ranks)
+        found = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(ranks)]
+    seconds = [max(each["seconds"][i] for each in found) for i in range(MERGES)]
+    return {
+        "seconds": min(seconds),
+        "every_merge": seconds,
+        "bytes_per_sample": max(each["bytes"] for each in found) / n,
+    }
+
+
+def _merge_on(rank: int, ranks: int, n: int, folder: str) -> None:
+    from lightning_dataselect.scores import ScoreStore
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    store = ScoreStore(n, world_size=ranks)
+    mine = torch.arange(rank, n, ranks)
+    seconds = []
+    before = _peak_bytes()
+    for i in range(MERGES):
+        for column in ("loss", "score"):
+            store[column][mine] = float(rank + i)
+        store.touch(mine)
+        dist.barrier()
+        begun = time.perf_counter()
+        store.merge()
+        seconds.append(time.perf_counter() - begun)
+    expected = torch.arange(n) % ranks + MERGES - 1
+    assert torch.equal(store.column("loss"), expected.float()), "the merge is wrong"
+    peak = _peak_bytes() - before
+    Path(folder, f"{rank}.json").write_text(json.dumps({"seconds": seconds, "bytes": peak}))
+    dist.destroy_process_group()
+
+
 def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -62,13 +108,24 @@ def _peak_bytes() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="up to a million samples")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure anew")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selection_scale.json"))
     parser.add_argument("--single", nargs=2, metavar=("METHOD", "N"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.single:
         print(json.dumps(measure(args.single[0], int(args.single[1]))))
         return
+    known = json.loads(args.out.read_text()) if args.out.exists() and args.only != PARTS else {}
     sizes = (10**4, 10**5, 10**6) if args.quick else (10**4, 10**5, 10**6, 10**7, 10**8)
+    if "select" in args.only:
+        known |= {"environment": environment(), "results": _selections(sizes)}
+    if "merge" in args.only:
+        # more would not fit beside each other on a small machine
+        known |= {"merge_environment": environment(), "merges": _merges([n for n in sizes if n <= 10**7])}
+    write_json(args.out, known | {"quick": args.quick})
+
+
+def _selections(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
     rows = []
     for n in sizes:
         for method in METHODS:
@@ -79,7 +136,20 @@ def main() -> None:
             print(
                 f"{method:<15} N={n:>11,}  {row['seconds']:7.2f} s  {row['bytes_per_sample']:6.1f} B/sample", flush=True
             )
-    write_json(args.out, {"environment": environment(), "quick": args.quick, "results": rows})
+    return rows
+
+
+def _merges(sizes: list[int]) -> list[dict[str, Any]]:
+    rows = []
+    for n in sizes:
+        for ranks in (1, 2, 4):
+            row = {"ranks": ranks, "n": n, **measure_merge(ranks, n)}
+            rows.append(row)
+            print(
+                f"{ranks} ranks         N={n:>11,}  {row['seconds']:7.3f} s  {row['bytes_per_sample']:6.1f} B/sample",
+                flush=True,
+            )
+    return rows
 
 
 if __name__ == "__main__":

@@ -47,6 +47,23 @@ def scale_table() -> str:
     return "\n".join([*rows, "", _measured_on(study["environment"], "selection_scale")])
 
 
+def merge_table() -> str:
+    """Seconds that ranks take to give each other what they measured, of `benchmarks.selection_scale`."""
+    study = _read("selection_scale")
+    by_size: dict[int, dict[int, Row]] = {}
+    for row in study["merges"]:
+        by_size.setdefault(row["n"], {})[row["ranks"]] = row
+    ranks = sorted(next(iter(by_size.values())))
+    lines = [
+        f"| samples | {' | '.join(f'{n} ranks' if n > 1 else '1 rank' for n in ranks)} |",
+        "|---" * len(ranks) + "|---|",
+    ]
+    for n, row_of in by_size.items():
+        cells = [f"{row_of[r]['seconds']:.3f} s, {row_of[r]['bytes_per_sample']:.0f} bytes a sample" for r in ranks]
+        lines.append(f"| {n:,} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _measured_on(study["merge_environment"], "selection_scale")])
+
+
 def method_table() -> str:
     """Every method with its paper and what its authors report."""
     rows = ["| method | paper | kind | needs | published by its authors |", "|---|---|---|---|---|"]
@@ -178,6 +195,8 @@ def tables() -> dict[str, Callable[[], str]]:
     for name in studies():
         for part in _read(name)["parts"]:
             made[f"{name}_{part}"] = lambda name=name, part=part: study_table(name, part)  # type: ignore[misc]
+    if "merges" in _read("selection_scale"):
+        made["merge"] = merge_table
     if "noisy_labels" in studies():
         made["noisy_labels"] = noise_table
     return made
