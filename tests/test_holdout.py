@@ -1,5 +1,7 @@
 """Irreducible losses for RHOLoss: from tensors, files, and held-out models."""
 
+import threading
+
 import lightning as L
 import numpy as np
 import pandas as pd
@@ -188,7 +190,9 @@ def test_by_itself_it_takes_the_transfer_hooks_of_the_data_module():
             assert batch[0].min() > 50
             return super().training_step((batch[0] - 100, batch[1]), batch_idx)
 
-    made = L.Trainer(max_epochs=1, callbacks=[RHOLoss()], logger=False, enable_checkpointing=False, **QUIET)
+    bystander = L.Callback()
+    bystander.lock = threading.RLock()  # the Trainer cannot be copied, and need not be
+    made = L.Trainer(max_epochs=1, callbacks=[RHOLoss(), bystander], logger=False, enable_checkpointing=False, **QUIET)
     made.fit(Checks(), datamodule=Doubled())
     assert made.global_step == 10
 

@@ -13,6 +13,7 @@ warm-up. Without a held-out set the paper trains two models, each on one half of
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -30,6 +31,10 @@ from lightning_dataselect.selection import Observation
 from lightning_dataselect.validation import SET_LEVEL, check_count, refuse_unused
 
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+
+
+def _function(hook: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **kwargs: hook(*args, **kwargs)
 
 
 def highest(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
@@ -170,7 +175,8 @@ class RHOLoss(BatchSelector):
         assert self._untrained is not None and self._loader is not None
         for name in _TRANSFER_HOOKS:
             if trainer.datamodule is not None and is_overridden(name, trainer.datamodule):  # type: ignore[attr-defined]
-                setattr(self._untrained, name, getattr(trainer.datamodule, name))  # type: ignore[attr-defined]
+                # a function, because a copy of a bound method copies the datamodule and the Trainer with it
+                setattr(self._untrained, name, _function(getattr(trainer.datamodule, name)))  # type: ignore[attr-defined]
         device = module.device
         runs = train_holdout(
             self._untrained,
