@@ -84,7 +84,7 @@ def prepare(loader: object, *, seed: int, world_size: int = 1, rank: int = 0) ->
     _refuse_unindexed(single)
     drawn, batch_sampler = _index_source(single, world_size)
     own: Sampler[int] | None = None
-    shuffle = isinstance(drawn, RandomSampler)
+    shuffle = isinstance(drawn, RandomSampler) or _is_torchs(drawn, RandomSampler)
     if type(drawn) is DistributedSampler:
         shuffle, world_size, rank = drawn.shuffle, drawn.num_replicas, drawn.rank
     elif isinstance(drawn, SubsetRandomSampler):
@@ -104,7 +104,7 @@ def prepare(loader: object, *, seed: int, world_size: int = 1, rank: int = 0) ->
     )
     batches = copy.copy(batch_sampler)
     batches.sampler = sampler
-    recorder = RecordingBatchSampler(batches, sampler, consecutive=type(batch_sampler) is BatchSampler)
+    recorder = RecordingBatchSampler(batches, sampler, consecutive=_is_torchs(batch_sampler, BatchSampler))
     return SelectedLoader(_with_samplers(single, sampler, recorder), sampler, recorder, own, single)
 
 
@@ -140,7 +140,13 @@ def _with_samplers(
     else:
         copied.__dict__.update(sampler=sampler, batch_sampler=recorder)
     copied.__dict__["_iterator"] = None
+    if hasattr(loader, "load_state_dict"):
+        copied.__dict__["load_state_dict"] = _leave_to_plan
     return copied
+
+
+def _leave_to_plan(state: Any) -> None:
+    """Nothing: a stateful loader would leave out what the plan leaves out already."""
 
 
 def _single_loader(loader: object) -> DataLoader[Any]:
@@ -207,9 +213,15 @@ def _index_source(loader: DataLoader[Any], world_size: int) -> tuple[Sampler[int
 
 
 def _is_plain(sampler: Sampler[int]) -> bool:
-    if type(sampler) is RandomSampler:
-        return not sampler.replacement and sampler._num_samples is None
+    if _is_torchs(sampler, RandomSampler):
+        return not sampler.replacement and sampler._num_samples is None  # type: ignore[attr-defined]
     return type(sampler) is SequentialSampler
+
+
+def _is_torchs(sampler: object, kind: type) -> bool:
+    """Whether it is one of just that class, or of torchdata's of that name, which a stateful loader makes."""
+    mine = type(sampler)
+    return mine is kind or (mine.__module__.startswith("torchdata.") and mine.__name__ == kind.__name__)
 
 
 def _own_order(sampler: Sampler[int], plan: EpochPlan, n: int) -> Tensor:

@@ -78,6 +78,9 @@ def _ctc_rows(bound: Bound, losses: Tensor) -> Tensor:
     return losses / lengths.clamp(min=1)
 
 
+_HALVES = (torch.float16, torch.bfloat16)
+
+
 def twice(function: Function, bound: Bound, graph: bool) -> Split:
     """Compute the loss as it is, and the losses besides: not a bit of value or gradient changes."""
     value = function(**bound)
@@ -95,6 +98,8 @@ def _cross_entropy(function: Function, bound: Bound, graph: bool) -> Split:
     foreign = function.__module__ != "torch.nn.functional"  # a fused kernel in its place, say
     if foreign or bound.get("label_smoothing") or target.is_floating_point():
         return once(function, bound, graph)
+    if logits.dtype in _HALVES and torch.is_autocast_enabled(logits.device.type):
+        logits = logits.float()  # as autocast does for the loss, but on a CPU not for log_softmax
     logs = torch.log_softmax(logits, 0 if logits.dim() == 1 else 1)
     given = {"target": target, "weight": bound.get("weight")}
     given["ignore_index"] = bound.get("ignore_index", -100)
@@ -129,7 +134,7 @@ class Loss:
 
     def bind(self, args: tuple[Any, ...], kwargs: Bound) -> Bound:
         """Name the arguments, with the two legacy ones turned into ``reduction``."""
-        bound = dict(zip(self.arguments, args, strict=False))
+        bound = dict(zip(self.arguments[: len(args)], args, strict=True))
         bound.update(kwargs)
         average, several = bound.pop("size_average", None), bound.pop("reduce", None)
         if average is not None or several is not None:

@@ -211,7 +211,7 @@ class Recorder:
         key, counts, weights = self._meet(where, False)
         if self.observer is not None and not value.requires_grad:
             self.observer.number(value, key)
-        if key in self.facts.divisors.values() or (self.observer is not None and not value.requires_grad):
+        if key in tuple(self.facts.divisors.values()) or (self.observer is not None and not value.requires_grad):
             divisor = self.divisors[key] = self._ended(key, ending, given, value)
             divisor.elements = divisor.elements.float()
         elif counts and (value.requires_grad or self.scoring):
