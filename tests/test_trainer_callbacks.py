@@ -1,0 +1,165 @@
+"""Other callbacks in any order, and the Tuner: results as without them, and no state spoilt."""
+
+import lightning as L
+import lightning.pytorch.callbacks as cb
+import pytest
+import torch
+from helpers import Net, Seen, dataset, loader, same_weights, trainer
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.tuner import Tuner
+from torch.utils.data import DataLoader
+
+from lightning_dataselect import EvolvedSampling, InfoBatch
+
+KINDS = {
+    "set": lambda: InfoBatch(prune_ratio=0.5, anneal=0.0, warmup_epochs=1),
+    "batch": lambda: EvolvedSampling(batch_ratio=0.5, anneal=0.0, warmup_epochs=1),
+}
+EPOCHS = 4
+both_kinds = pytest.mark.parametrize("kind", KINDS)
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Data(L.LightningDataModule):
+    """Loaders of the batch size that the Tuner may change."""
+
+    def __init__(self, batch_size=10):
+        super().__init__()
+        self.batch_size = batch_size
+
+    def train_dataloader(self):
+        return DataLoader(dataset(), self.batch_size, shuffle=True)
+
+    def val_dataloader(self):
+        return loader(50, 25, False)
+
+
+def run(kind, *others, before=False, tmp_path=None, **flags):
+    selector, net = KINDS[kind](), Net(lr=0.05)
+    seen = Seen(selector)
+    order = [*others, selector, seen] if before else [selector, seen, *others]
+    made = trainer(*order, max_epochs=EPOCHS, default_root_dir=tmp_path, **flags)
+    made.fit(net, datamodule=Data())
+    return selector, net, seen, made
+
+
+def facts(selector, net, seen):
+    records = [{k: v for k, v in r.items() if "seconds" not in k} for r in selector.history]
+    return records, seen.batches, selector.losses.tolist(), [p.tolist() for p in net.parameters()]
+
+
+def averaging():
+    made = [pytest.param(lambda folder: cb.StochasticWeightAveraging(0.01, swa_epoch_start=2), id="SWA")]
+    for name in ("WeightAveraging", "EMAWeightAveraging"):  # newer than lightning 2.5
+        if hasattr(cb, name):
+            made.append(pytest.param(lambda folder, name=name: getattr(cb, name)(), id=name))
+    return made
+
+
+CHANGE_NOTHING = [
+    pytest.param(lambda folder: cb.ModelCheckpoint(folder, monitor="val_loss", save_top_k=-1), id="ModelCheckpoint"),
+    pytest.param(lambda folder: cb.EarlyStopping("val_loss", patience=9), id="EarlyStopping"),
+    pytest.param(lambda folder: cb.LearningRateMonitor("step"), id="LearningRateMonitor"),
+    pytest.param(lambda folder: cb.Timer(duration="00:01:00:00"), id="Timer"),
+    pytest.param(lambda folder: cb.RichProgressBar(), id="RichProgressBar"),
+    pytest.param(lambda folder: cb.TQDMProgressBar(), id="TQDMProgressBar"),
+    pytest.param(lambda folder: cb.ModelSummary(), id="ModelSummary"),
+    pytest.param(lambda folder: cb.RichModelSummary(), id="RichModelSummary"),
+    pytest.param(lambda folder: cb.DeviceStatsMonitor(), id="DeviceStatsMonitor"),
+    pytest.param(lambda folder: cb.GradientAccumulationScheduler({0: 1}), id="GradientAccumulationScheduler"),
+]
+
+
+@both_kinds
+@pytest.mark.parametrize("make", CHANGE_NOTHING)
+def test_callbacks_that_only_look_on(make, kind, tmp_path):
+    expected = facts(*run(kind)[:3])
+    for before in (True, False):
+        other = make(tmp_path / str(before))
+        flags = {
+            "enable_checkpointing": isinstance(other, cb.ModelCheckpoint),
+            "enable_progress_bar": isinstance(other, cb.ProgressBar),
+            "enable_model_summary": isinstance(other, cb.ModelSummary),
+            "logger": CSVLogger(tmp_path),
+        }
+        found = facts(*run(kind, other, before=before, tmp_path=tmp_path, **flags)[:3])
+        assert found == expected, before
+
+
+@both_kinds
+@pytest.mark.parametrize("make", averaging())
+def test_weights_are_averaged_over_the_steps_that_there_are(make, kind, tmp_path):
+    runs = [run(kind, make(tmp_path), before=before) for before in (True, False)]
+    for selector, net, seen, made in runs:
+        assert made.global_step == len(net.steps) == len(seen.batches)
+        assert sum(r["n_backward"] for r in selector.history) == sum(s.size for s in net.steps)
+        assert not selector.losses.isnan().any()
+    assert same_weights(runs[0][1], runs[1][1])
+    assert not same_weights(runs[0][1], run(kind)[1])
+
+
+@both_kinds
+@pytest.mark.parametrize("before", [True, False])
+def test_accumulation_that_changes_by_epoch(kind, before):
+    selector, net, _, made = run(kind, cb.GradientAccumulationScheduler({0: 1, 2: 3}), before=before)
+    batches = [net.count(e) for e in range(EPOCHS)]
+    assert made.global_step == sum(-(-n // (1 if e < 2 else 3)) for e, n in enumerate(batches))
+    assert sum(r["n_backward"] for r in selector.history) == sum(s.size for s in net.steps)
+
+
+@both_kinds
+@pytest.mark.parametrize("before", [True, False])
+def test_stopped_early(kind, before):
+    selector, net, _, made = run(kind, cb.EarlyStopping("val_loss", patience=1, mode="max", min_delta=9), before=before)
+    assert made.current_epoch == len(selector.history) == 2
+    assert len(net.steps) == made.global_step
+
+
+TUNERS = {
+    "lr_find": lambda tuner, net, data: tuner.lr_find(net, datamodule=data, num_training=8, update_attr=False),
+    "scale_batch_size": lambda tuner, net, data: tuner.scale_batch_size(
+        net, datamodule=data, steps_per_trial=2, max_trials=2, init_val=4
+    ),
+}
+
+
+@both_kinds
+@pytest.mark.parametrize("how", TUNERS)
+def test_the_tuner_finds_what_it_finds_without_and_the_fit_is_as_without_it(kind, how, tmp_path):
+    found = []
+    for selector in (None, KINDS[kind]()):
+        net, data = Net(lr=0.05), Data()
+        seen = [Seen(selector)] if selector else []
+        made = trainer(*([selector] if selector else []), max_epochs=EPOCHS, default_root_dir=tmp_path)
+        torch.manual_seed(0)
+        answer = TUNERS[how](Tuner(made), net, data)
+        found.append((answer.suggestion(), answer.results["lr"]) if how == "lr_find" else (answer, data.batch_size))
+        assert "training_step" not in vars(net) and len(seen) == bool(selector)
+    assert found[0] == found[1]
+    assert selector.history == []
+    data.batch_size = 10
+    net.steps.clear()
+    made.callbacks.append(Seen(selector))
+    made.fit(net, datamodule=data)
+    assert facts(selector, net, made.callbacks[-1]) == facts(*run(kind)[:3])
+
+
+@both_kinds
+@pytest.mark.parametrize("before", [True, False])
+def test_a_learning_rate_finder_within_the_fit(kind, before, tmp_path):
+    finder = cb.LearningRateFinder(num_training_steps=8, update_attr=False)
+    selector, net, seen, made = run(kind, finder, before=before, tmp_path=tmp_path)
+    net.steps = net.steps[8:]
+    assert facts(selector, net, seen) == facts(*run(kind)[:3])
+
+
+@both_kinds
+@pytest.mark.parametrize("before", [True, False])
+def test_a_batch_size_finder_within_the_fit(kind, before, tmp_path):
+    finder = cb.BatchSizeFinder(steps_per_trial=2, max_trials=2, init_val=4)
+    selector, net, seen, made = run(kind, finder, before=before, tmp_path=tmp_path)
+    size = made.datamodule.batch_size
+    assert size == 16
+    assert [len(set(seen.of_epoch(e))) for e in range(EPOCHS)] == [r["n_selected"] for r in selector.history]
+    assert max(len(batch) for _, batch in seen.batches) == size
+    assert len(seen.of_epoch(0)) == 100 and len(selector.history) == EPOCHS
