@@ -1,5 +1,6 @@
 """Images that lie on the device from the start, and are augmented there."""
 
+import functools
 from pathlib import Path
 from typing import Any, Literal
 
@@ -59,7 +60,7 @@ class ImageData(pl.LightningDataModule):
         if hasattr(self, "train"):
             return
         options = self.hparams
-        arrays = READERS[options["name"]](Path(options["data_dir"] or "."))
+        arrays = _read(options["name"], options["data_dir"])
         classes = torch.from_numpy(arrays["y_train"]).long()
         noisy = self._training_labels(classes)
         order = torch.randperm(len(classes), generator=self._generator())
@@ -163,6 +164,11 @@ def _read_digits(folder: Path) -> Arrays:
 
 
 READERS = {"cifar10": _read_cifar10, "fashion_mnist": _read_fashion_mnist, "digits": _read_digits}
+
+
+@functools.cache  # reading is no training: only the first run of a study would pay for it
+def _read(name: Name, data_dir: str | None) -> Arrays:
+    return READERS[name](Path(data_dir or "."))
 
 
 def _read_npz(path: Path) -> Arrays:

@@ -19,8 +19,8 @@ def set_level(ratio: float) -> list[str]:
 
 
 def static(ratio: float) -> list[str]:
-    """Methods that choose once, by what the first epochs have shown."""
-    return [f"{name}(prune_ratio={ratio})" for name in ("EL2N", "GraNd", "Forgetting")]
+    """Methods that choose once, by what the first two epochs have shown: papers take ten and more of hundreds."""
+    return [f"{name}(prune_ratio={ratio}, warmup_epochs=2)" for name in ("EL2N", "GraNd", "Forgetting")]
 
 
 def batch_level(ratio: float) -> list[str]:
@@ -46,7 +46,7 @@ def within(ratio: float) -> str:
 
 def every_method(ratio: float) -> list[str]:
     """All of them, the baselines first."""
-    return [*baselines(ratio), *set_level(ratio), *static(ratio), *batch_level(ratio), "AutoAssist"]
+    return [*baselines(ratio), within(ratio), *set_level(ratio), *static(ratio), *batch_level(ratio), "AutoAssist"]
 
 
 def main_methods(ratio: float) -> list[str]:

@@ -15,15 +15,16 @@ import sys
 
 from benchmarks.harness import Part, data_file, run_study
 from benchmarks.images import FASHION_MNIST_EPOCHS, cifar10_config, digits_config, fashion_mnist_config
-from benchmarks.methods import baselines
+from benchmarks.methods import baselines, within
 
 RATIO = 0.5
 METHODS = [
     *baselines(RATIO),
+    within(RATIO),
     f"InfoBatch(prune_ratio={RATIO})",
     f"SeTa(prune_ratio={RATIO})",
     f"UCB(prune_ratio={RATIO}, every_n_epochs=2)",
-    f"EL2N(prune_ratio={RATIO})",
+    f"EL2N(prune_ratio={RATIO}, warmup_epochs=2)",
     f"ESWP(batch_ratio={RATIO})",
     f"SelectiveBackprop(beta={1 / RATIO - 1})",
     f"RHOLoss(batch_ratio={RATIO})",

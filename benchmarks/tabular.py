@@ -7,6 +7,7 @@ takes scikit-learn's breast cancer table and needs no DIR.
 """
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -45,12 +46,11 @@ class TableData(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         if hasattr(self, "train"):
             return
-        train, test = _read_adult(Path(self.data_dir or ".")) if self.name == "adult" else _read_breast_cancer()
-        inputs, classes = _encoded(pd.concat([train, test]))
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+        inputs, classes, n_train = _encoded(self.name, self.data_dir)
+        order = torch.randperm(n_train, generator=torch.Generator().manual_seed(0))
         held_out, rest = order[: self.n_val], order[self.n_val :]
         inputs = (inputs - inputs[rest].mean(0)) / inputs[rest].std(0).clamp(min=1e-3)
-        rows = {"train": rest, "val": held_out, "test": torch.arange(len(train), len(inputs))}
+        rows = {"train": rest, "val": held_out, "test": torch.arange(n_train, len(inputs))}
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         self.train, self.val, self.test = (
             Resident(inputs[rows[part]].to(device), classes[rows[part]].to(device)) for part in ("train", "val", "test")
@@ -78,11 +78,14 @@ def _read_breast_cancer() -> tuple[pd.DataFrame, pd.DataFrame]:
     return shuffled[:420], shuffled[420:]
 
 
-def _encoded(table: pd.DataFrame) -> tuple[Tensor, Tensor]:
-    """float32 (N, columns) and int64 (N,)."""
+@functools.cache  # reading is no training: only the first run of a study would pay for it
+def _encoded(name: str, data_dir: str | None) -> tuple[Tensor, Tensor, int]:
+    """float32 (N, columns) and int64 (N,) of all rows, and how many of them, the first, are for training."""
+    train, test = _read_adult(Path(data_dir or ".")) if name == "adult" else _read_breast_cancer()
+    table = pd.concat([train, test])
     classes = torch.tensor(table["target"].astype("category").cat.codes.to_numpy(), dtype=torch.int64)
     columns = pd.get_dummies(table.drop(columns="target"), dtype=float)
-    return torch.tensor(columns.to_numpy(), dtype=torch.float32), classes
+    return torch.tensor(columns.to_numpy(), dtype=torch.float32), classes, len(train)
 
 
 def parts(arguments: argparse.Namespace) -> list[Part]:

@@ -106,4 +106,4 @@ def test_every_method_of_the_studies_can_be_made():
         specs = parse_methods(",".join(every_method(ratio)))
         for spec in specs:
             spec.build(0.5, seed=0)
-        assert {spec.cls for spec in specs} == {method.cls for method in list_methods()}
+        assert {spec.cls for spec in specs} >= {method.cls for method in list_methods()}
