@@ -52,8 +52,8 @@ def metric_over(part: Part, over: str) -> Figure:
         curve = [(scale * point[column], point[1]) for point in run["curve"]]
         if not run["kept"]:
             full.setdefault(run["epochs"], []).append(curve)
-        elif run["method"] in part["headline"] and run["method"].split("(")[0] in SHOWN:
-            curves.setdefault(run["method"], []).append(curve)
+        elif run["method"] in part["headline"] and _short_name(run["method"]) in SHOWN:
+            curves.setdefault(_short_name(run["method"]), []).append(curve)
     return metric_over_time(
         curves,
         full,
@@ -62,6 +62,11 @@ def metric_over(part: Part, over: str) -> Figure:
         maximize=part["maximize"],
         over=label,
     )
+
+
+def _short_name(label: str) -> str:
+    """A method without its arguments and its package: a plot has no room for them."""
+    return label.split("(")[0].split(".")[-1]
 
 
 def value_against_cost(part: Part) -> Figure:
@@ -73,10 +78,10 @@ def value_against_cost(part: Part) -> Figure:
         if "time" not in row:
             continue
         at = (row["time"], row["value"]["mean"])
-        if row["short"]:
-            lines.setdefault(row["label"].split("(")[0], []).append(at)
-        else:
+        if row["label"] == "full" or row["label"].startswith("short, "):
             baseline.append((row["cost"], at, row["value"]["std"] or 0.0))
+        else:
+            lines.setdefault(_short_name(row["label"]), []).append(at)
     _, points, spreads = zip(*sorted(baseline), strict=True)
     x, y = zip(*points, strict=True)
     axes.errorbar(x, y, yerr=spreads, color="black", marker="x", ls="--", capsize=3, label="full data, by epochs")
