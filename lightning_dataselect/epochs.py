@@ -63,6 +63,7 @@ class Epochs:
         world_size, rank = bridge.sampler_ranks(trainer)
         selected = prepare(loader, seed=selector.seed, world_size=world_size, rank=rank)
         first, self.loader = self.loader is None, selected
+        selector.remember(selected.loader.dataset)
         selector.max_epochs = bridge.planned_epochs(trainer)
         first_plan = functools.partial(next_plan, selector, trainer.current_epoch)
         state = selector.open_state(selected.n, trainer.world_size, first_plan)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -21,6 +22,7 @@ class Results:
 
     _store: TrackedStore | None
     _state: FitState | None
+    _data: Callable[[], Any] | None = None  # the training set, while somebody else holds it
     _members: Tensor | None  # the samples that select() is choosing among; None: all
 
     @property
@@ -93,8 +95,36 @@ class Results:
 
         return write_samples(self, path)
 
-    def plot(self, kind: str = "kept_share") -> Figure:
-        """Draw ``"kept_share"`` (by epoch) or ``"score_histogram"`` as a matplotlib figure."""
-        from lightning_dataselect.report.figures import plot_selector
+    def plot(
+        self, kind: str = "kept_share", *, dataset: Any = None, decode: Callable[[Any], str] | None = None
+    ) -> Figure:
+        """Draw a matplotlib figure.
 
-        return plot_selector(self, kind)
+        Args:
+            kind: ``"kept_share"`` by epoch, ``"score_histogram"``, ``"data_map"`` (each sample by loss and score), or
+                ``"gallery"``: the hardest, the easiest and the most often forgotten samples themselves.
+            dataset: of the gallery, images or text in the order of the training set; None takes the training set
+                itself, while somebody holds it.
+            decode: makes a string of a sample's token ids, such as ``tokenizer.decode``.
+
+        Raises:
+            ValueError: if there is no such kind, no data set to show, or nothing in it that can be shown.
+        """
+        from lightning_dataselect.report.figures import plot_selector
+        from lightning_dataselect.report.gallery import gallery
+
+        if kind != "gallery":
+            return plot_selector(self, kind)
+        dataset = self._data() if dataset is None and self._data is not None else dataset
+        if dataset is None:
+            raise ValueError(
+                "plot('gallery'): the training set is gone; give it again, as plot('gallery', dataset=...)."
+            )
+        return gallery(self, dataset, decode)
+
+    def remember(self, dataset: object) -> None:
+        """Keep in mind what is trained on, without keeping it alive."""
+        try:
+            self._data = weakref.ref(dataset)
+        except TypeError:  # a list, say, has no weak references
+            self._data = None

@@ -385,6 +385,7 @@ class DataSelector(Method, Results, Callback):
         bare = object.__new__(type(self))
         bare.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("log", "log_dict")})
         bare._drop_live_parts()
+        bare._data = None
         return bare.__dict__
 
     # ---- inside --------------------------------------------------------------------------------------------------

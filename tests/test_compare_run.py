@@ -65,7 +65,8 @@ def test_everything_is_written_and_counted(compare, tmp_path, capsys):
     frame = pd.read_csv(tmp_path / "out" / "results.csv")
     assert sorted(frame["value"]) == sorted(run["value"] for run in found["runs"])
     page = (tmp_path / "out" / "report.html").read_text()
-    assert page.count('src="data:image/png;base64,') == 3 and "http" not in page.split("<pre>")[0]
+    # three figures, and the gallery of the one method
+    assert page.count('src="data:image/png;base64,') == 3 + 1 and "http" not in page.split("<pre>")[0]
     assert found["sentence"] in page
     for name in ("metric_over_time", "kept_share", "score_histogram"):
         assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -175,3 +176,13 @@ def test_a_config_that_cannot_be_compared_gets_one_plain_sentence(compare, tmp_p
     assert compare("full", config=config) == 2
     said = capsys.readouterr()
     assert message in said.err and "Traceback" not in said.err
+
+
+def test_the_report_shows_the_samples_themselves(tmp_path):
+    out = tmp_path / "out"
+    arguments = ["compare", "--epochs", "2", "--seeds", "1", "--methods", "full,random,InfoBatch", "--out", str(out)]
+    assert main(arguments) == 0
+    assert (out / "runs" / "InfoBatch-0.png").read_bytes().startswith(b"\x89PNG")
+    page = (out / "report.html").read_text()
+    assert "The samples themselves" in page and page.count("<details") == 2
+    assert "hardest, easiest and most often forgotten samples of InfoBatch" in page

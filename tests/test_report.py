@@ -1,15 +1,19 @@
 """Figures and files, against what was put into them."""
 
+import copy
 from io import BytesIO
 
 import numpy as np
 import pytest
 import torch
+from helpers import trainer
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from lightning_dataselect import InfoBatch
+from lightning_dataselect.demo import DigitsData, DigitsModel
 from lightning_dataselect.report import export, figures
-from lightning_dataselect.report.gallery import gallery
+from lightning_dataselect.report.gallery import gallery, rows_of
 from lightning_dataselect.report.over_time import metric_over_time
 from lightning_dataselect.selection import Observation
 from lightning_dataselect.tracking import TrackedStore
@@ -98,17 +102,74 @@ def test_the_data_map_tells_kept_from_dropped_and_leaves_out_the_unmeasured():
     np.testing.assert_allclose(dropped.get_offsets(), [[0.125, 2.0]])
 
 
+class Pictured(Fitted):
+    """A fit with counts of forgetting and without."""
+
+    def __init__(self, n=6, *, classes=True):
+        generator = torch.Generator().manual_seed(0)
+        self.losses = torch.tensor([0.5, 4.0, float("nan"), 0.1, 2.0, 1.0])
+        self.store = TrackedStore(n)
+        self.store["loss"][:n] = self.losses
+        i, seen = torch.tensor([4, 0]), torch.rand(2, generator=generator)
+        for epoch, ahead in enumerate((1.0, -1.0, 1.0, -1.0) if classes else ()):
+            logits = torch.tensor([[ahead, 0.0], [1.0, 0.0]])
+            self.store.see(Observation(i, seen, logits, torch.tensor([0, 0]), epoch))
+        self.store.count_dropped(torch.tensor([3, 3, 5]), torch.tensor([], dtype=torch.int64))
+
+
+def test_the_rows_of_the_gallery_are_the_extremes():
+    hardest, easiest, forgotten = rows_of(Pictured(), 2)
+    assert (hardest.indices, easiest.indices, forgotten.indices) == ([1, 4], [3, 0], [4])
+    assert hardest.notes == ["loss 4", "loss 2, taken for 1"]
+    assert (forgotten.name, forgotten.notes) == ("most often forgotten", ["forgotten 2x, taken for 1"])
+    *_, dropped = rows_of(Pictured(classes=False), 4)
+    assert (dropped.name, dropped.indices) == ("most often dropped", [3, 5])
+
+
 @pytest.mark.parametrize("shape", [(4, 5), (1, 4, 5), (3, 4, 5), (4, 5, 3)])
-def test_the_gallery_shows_the_extremes(shape):
-    images = [(torch.arange(float(np.prod(shape))).reshape(shape), i) for i in range(4)]
-    found = gallery(images, Fitted.scores, n=2)
-    titles = [axes.get_title().split("\n")[0] for axes in found.axes]
-    assert titles == ["#2", "#3", "#0", "#3"]
+@pytest.mark.parametrize("wrap", [lambda x, i: (x, i), lambda x, i: {"label": i, "pixels": x}, lambda x, i: x.numpy()])
+def test_the_gallery_shows_images(shape, wrap):
+    images = [wrap(torch.arange(float(np.prod(shape))).reshape(shape) + i, i) for i in range(6)]
+    found = gallery(Pictured(), images)
+    shown = [axes for axes in found.axes if axes.get_visible()]
+    assert [axes.get_title().split("\n")[0] for axes in shown[:2]] == ["#1", "#4"]
+    assert len(shown) == 5 + 5 + 1 and all(axes.images for axes in shown)
 
 
-def test_the_gallery_refuses_what_is_no_image():
-    with pytest.raises(ValueError, match=r"shape \(7,\) is no image"):
-        gallery([torch.zeros(7)], torch.zeros(1))
+@pytest.mark.parametrize(
+    ("samples", "decode", "said"),
+    [
+        ([(f"costs {i} $", i) for i in range(6)], None, "costs 1 $"),
+        ([{"label": i, "ids": torch.tensor([i, 7])} for i in range(6)], None, "1 7"),
+        ([{"label": i, "ids": [i, 7]} for i in range(6)], lambda ids: f"decoded {ids[0]}", "decoded 1"),
+        ([{"ids": torch.tensor([i, 7]), "text": f"read {i}"} for i in range(6)], None, "read 1"),
+    ],
+)
+def test_the_gallery_shows_text(samples, decode, said):
+    texts = [text.get_text() for text in gallery(Pictured(), samples, decode).axes[0].texts]
+    assert texts[:3] == ["hardest", "#1  loss 4", said]
+    assert gallery(Pictured(), samples, decode)._repr_png_()
+
+
+def test_the_gallery_says_what_it_cannot_show():
+    with pytest.raises(ValueError, match=r"Tensor \(7,\), int\) is neither an image.*Give dataset= one"):
+        gallery(Pictured(), [(torch.zeros(7), 1)] * 6)
+    unseen = Pictured()
+    unseen.losses = torch.full((6,), torch.nan)
+    with pytest.raises(ValueError, match="has seen no loss of any sample"):
+        gallery(unseen, [torch.zeros(4, 4)] * 6)
+
+
+def test_the_gallery_takes_the_training_set_while_it_is_there():
+    data, selector = DigitsData(n_val=1700), InfoBatch()
+    trainer(selector, max_epochs=2).fit(DigitsModel(), data)
+    assert selector.plot("gallery").axes
+    copied = copy.deepcopy(selector)  # the data set is not copied with it
+    with pytest.raises(ValueError, match=r"the training set is gone; give it again, as plot\('gallery', dataset="):
+        copied.plot("gallery")
+    assert copied.plot("gallery", dataset=data.train).axes
+    with pytest.raises(ValueError, match=r"plot\('pie'\): the kinds are .* and 'gallery'"):
+        selector.plot("pie")
 
 
 def test_no_two_of_many_series_look_alike():

@@ -163,6 +163,7 @@ class _Comparison:
                 fingerprint=mark,
                 on_epoch=self.watcher.epoch,
                 test=self.settings.test,
+                gallery=self.folder.gallery(name, seed),
             )
         except Exception as error:
             log = self.folder.save_error(name, seed, traceback.format_exc())

@@ -140,6 +140,10 @@ class RunFolder:
         path.write_text(traceback)
         return path
 
+    def gallery(self, name: str, seed: int) -> Path:
+        """Where the picture of a run's hardest and easiest samples lies, if there is one."""
+        return self._file(name, seed, ".png")
+
     def _file(self, name: str, seed: int, suffix: str) -> Path:
         safe = re.sub(r"[^A-Za-z0-9.]+", "_", name).strip("_")
         return self.path / f"{safe}-{seed}{suffix}"

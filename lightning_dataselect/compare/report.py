@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from lightning_dataselect.compare import environment, table
 from lightning_dataselect.compare.comparison import Outcome, Settings
-from lightning_dataselect.compare.records import RunRecord
+from lightning_dataselect.compare.records import RunFolder, RunRecord
 from lightning_dataselect.compare.summary import Summary
 from lightning_dataselect.compare.task import Task
 from lightning_dataselect.report import figures
@@ -60,6 +60,7 @@ def write_report(task: Task, settings: Settings, outcome: Outcome, summary: Summ
         rows=[table.cells(row, summary) for row in summary.rows],
         outcome=outcome,
         images=images,
+        galleries=_galleries(outcome, RunFolder(out)),
         described=described,
     )
     (out / "report.html").write_text(page)
@@ -122,6 +123,16 @@ def _figures(settings: Settings, outcome: Outcome, summary: Summary) -> dict[str
             {label: run.histogram for label, run in first.items() if run.histogram}
         ),
     }
+
+
+def _galleries(outcome: Outcome, folder: RunFolder) -> dict[str, str]:
+    """By method, the picture of its first run's samples."""
+    galleries: dict[str, str] = {}
+    for run in outcome.runs:
+        path = folder.gallery(run.method, run.seed)
+        if run.kept and run.method not in galleries and path.is_file():
+            galleries[run.method] = base64.b64encode(path.read_bytes()).decode()
+    return galleries
 
 
 def _over_time(run: RunRecord) -> Curve:

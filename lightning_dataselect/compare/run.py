@@ -60,6 +60,7 @@ def run(
     fingerprint: str,
     on_epoch: Callable[[int, float | None], None],
     test: bool = False,
+    gallery: Path | None = None,
 ) -> RunRecord:
     """Trains once and measures.
 
@@ -75,6 +76,7 @@ def run(
         fingerprint: Kept with the record.
         on_epoch: Called after every epoch with the epochs done and the metric's value.
         test: Whether to measure the trained module on the test set, once, after the last epoch.
+        gallery: Where to draw the selector's hardest and easiest samples, if they are images or text.
 
     Raises:
         UserError: If the metric was never logged, or is not finite at the end.
@@ -89,6 +91,8 @@ def run(
         value = float(trainer.callback_metrics.get(monitor, math.nan))
         epochs_done = max(1, trainer.current_epoch)
         tested = _tested(trainer, model, data) if test else {}
+        if selector is not None and gallery is not None:
+            _draw_gallery(selector, gallery)
     if not math.isfinite(value):
         raise UserError(f"{monitor} is {value} after the last epoch.")
     values = [point.value for point in meter.curve] or [value]
@@ -126,6 +130,15 @@ def _samples(selector: DataSelector | None, counted: int, epochs_done: int) -> t
         sum(int(epoch["n_forward"]) for epoch in history),
         sum(int(epoch["n_backward"]) for epoch in history),
     )
+
+
+def _draw_gallery(selector: DataSelector, path: Path) -> None:
+    path.unlink(missing_ok=True)
+    try:
+        selector.plot("gallery").savefig(path)
+    except Exception:
+        # no images and no text, or the user's data set fails where it is not trained on: no loss to a comparison
+        path.unlink(missing_ok=True)
 
 
 def _tested(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule | None) -> dict[str, float]:

@@ -169,11 +169,11 @@ def _typical(values: Tensor) -> float:
 
 
 def plot_selector(selector: Results, kind: str) -> Figure:
-    """What one selector has done: the figure behind `DataSelector.plot`.
+    """What one selector has done, in numbers: the figure behind `DataSelector.plot`.
 
     Args:
         selector: During or after a fit.
-        kind: `kept_share`, `score_histogram` or `data_map`; `gallery` needs the data set as well.
+        kind: `kept_share`, `score_histogram` or `data_map`.
 
     Raises:
         ValueError: If there is no such kind.
@@ -185,7 +185,7 @@ def plot_selector(selector: Results, kind: str) -> Figure:
         return score_histogram({name: bin_scores(selector.scores)})
     if kind == "data_map":
         return data_map(selector.losses, selector.scores, selector.selected)
-    raise ValueError(f"plot({kind!r}): the kinds are 'kept_share', 'score_histogram' and 'data_map'.")
+    raise ValueError(f"plot({kind!r}): the kinds are 'kept_share', 'score_histogram', 'data_map' and 'gallery'.")
 
 
 def new_figure() -> tuple[Figure, Axes]:

@@ -1,7 +1,11 @@
-"""The hardest and the easiest samples, to look at."""
+"""The hardest, the easiest and the most often forgotten samples, to look at: pictures, or lines of text."""
 
-from collections.abc import Sized
-from typing import Any
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -9,42 +13,178 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_dataselect.report.figures import blank_figure
+from lightning_dataselect.tracking import UNKNOWN
+
+if TYPE_CHECKING:
+    from lightning_dataselect.results import Results
+
+Decode = Callable[[Any], str]
+_N_PICTURES, _N_TEXTS = 10, 6
+_LINE = 110
 
 
-def gallery(dataset: Sized, scores: Tensor, n: int = 8) -> Figure:
-    """The samples with the highest and with the lowest scores, as pictures.
+@dataclass(frozen=True)
+class Row:
+    """Some samples of one kind.
+
+    Attributes:
+        name: What they are, such as `hardest`.
+        indices: Of the samples.
+        notes: What is said of each.
+    """
+
+    name: str
+    indices: list[int]
+    notes: list[str]
+
+
+def rows_of(selector: Results, n: int) -> list[Row]:
+    """The extreme samples of a fit, by their last loss, and those most often forgotten.
+
+    Where forgetting is unknown, those most often dropped; a row that would be empty is left out.
 
     Args:
-        dataset: Its samples begin with an image: (H, W), (C, H, W) or (H, W, C), C = 1 or 3.
-        scores: float32 (N,), NaN = never measured; such samples are left out.
+        selector: During or after a fit.
         n: How many of each kind.
 
     Raises:
-        ValueError: If a sample does not begin with an image.
+        ValueError: If no sample was measured.
     """
-    known = torch.isfinite(scores).nonzero()[:, 0]
-    order = known[scores[known].argsort(descending=True)]
-    n = min(n, len(order))
-    figure = blank_figure(1.2 * max(n, 1) + 0.6, 3.6)
-    panels = figure.subplots(2, max(n, 1), squeeze=False)
-    for row, name, chosen in zip(panels, ("highest", "lowest"), (order[:n], order.flip(0)[:n]), strict=True):
-        for panel in row:
+    store, losses = selector.store, selector.losses
+    known = losses.isfinite().nonzero()[:, 0]
+    if not len(known):
+        raise ValueError(
+            f"plot('gallery'): {type(selector).__name__} has seen no loss of any sample, so none is hard or easy."
+        )
+    order = known[losses[known].argsort(descending=True, stable=True)]
+    predicted = store.column("predicted") if store.knows_classes else torch.full((store.n,), UNKNOWN)
+    rows = []
+    for name, chosen in (("hardest", order[:n]), ("easiest", order.flip(0)[:n])):
+        notes = [f"loss {float(losses[i]):.3g}" + _taken_for(predicted[i]) for i in chosen]
+        rows.append(Row(name, chosen.tolist(), notes))
+    for name, verb in (("times_forgotten", "forgotten"), ("times_dropped", "dropped")):
+        if name not in store:
+            continue
+        times = store.column(name)
+        often = order[times[order].argsort(descending=True, stable=True)][:n]
+        often = often[times[often] > 0]
+        if len(often):
+            notes = [f"{verb} {int(times[i])}x" + _taken_for(predicted[i]) for i in often]
+            rows.append(Row(f"most often {verb}", often.tolist(), notes))
+            break
+    return rows
+
+
+def _taken_for(predicted: Tensor) -> str:
+    return "" if predicted == UNKNOWN else f", taken for {int(predicted)}"
+
+
+def gallery(selector: Results, dataset: Any, decode: Decode | None = None) -> Figure:
+    """The hardest, the easiest and the most often forgotten samples, as pictures or as text.
+
+    Args:
+        selector: During or after a fit.
+        dataset: What was trained on. Of each sample, or of the first of its parts that fits, is shown: an image,
+            (H, W), (C, H, W) or (H, W, C) with C = 1 or 3, or a PIL image; a string; or token ids, integers (T,).
+        decode: Makes a string of token ids, such as `tokenizer.decode`.
+
+    Raises:
+        ValueError: If no sample was measured, or the samples are neither images nor text.
+    """
+    first = _shown(dataset[0], decode)
+    as_text = isinstance(first, str)
+    rows = rows_of(selector, _N_TEXTS if as_text else _N_PICTURES)
+    title = f"{type(selector).__name__}: samples by their last loss (a sample's number, and the class it was taken for)"
+    return _texts(rows, dataset, decode, title) if as_text else _pictures(rows, dataset, title)
+
+
+def _pictures(rows: Sequence[Row], dataset: Any, title: str) -> Figure:
+    columns = max(len(row.indices) for row in rows)
+    figure = blank_figure(max(1.15 * columns + 0.5, 7.5), 1.75 * len(rows) + 0.5)
+    panels = figure.subplots(len(rows), columns, squeeze=False)
+    for row, of_row in zip(rows, panels, strict=True):
+        for panel in of_row:
             panel.set(xticks=[], yticks=[])
-        row[0].set_ylabel(name, size=11)
-        for panel, i in zip(row, chosen.tolist(), strict=False):
-            sample = dataset[i]  # type: ignore[index]
-            image = sample[0] if isinstance(sample, tuple | list) else sample
-            panel.imshow(_pixels(image), cmap="gray")
-            panel.set_title(f"#{i}\n{float(scores[i]):.3g}", size=8)
-    figure.suptitle("Highest and lowest scores (index, score)", x=0.01, ha="left", size=12)
+            panel.set_visible(False)
+        of_row[0].set_ylabel(row.name.replace("often ", "often\n"), size=10)
+        for i, note, panel in zip(row.indices, row.notes, of_row, strict=False):
+            panel.set_visible(True)
+            panel.imshow(_shown(dataset[i], None), cmap="gray")
+            panel.set_title("\n".join([f"#{i}", *note.split(", ")]), size=7)
+    figure.suptitle(title, x=0.01, ha="left", size=11)
     return figure
 
 
-def _pixels(image: Any) -> np.ndarray:
-    array = np.asarray(image, dtype=np.float64)
+def _texts(rows: Sequence[Row], dataset: Any, decode: Decode | None, title: str) -> Figure:
+    n_lines = sum(len(row.indices) + 1.6 for row in rows)
+    figure = blank_figure(12.0, 0.24 * n_lines + 0.6)
+    axes = figure.subplots()
+    axes.set(xlim=(0, 1), ylim=(n_lines, -0.4))
+    axes.axis("off")
+    line = 0.0
+    for row in rows:
+        axes.text(0, line, row.name, weight="bold", size=10, va="top")
+        for i, note in zip(row.indices, row.notes, strict=True):
+            line += 1
+            # what a text holds is the user's: a dollar must not begin a formula
+            said = shorten(str(_shown(dataset[i], decode)), _LINE, placeholder=" …")
+            axes.text(0.01, line, f"#{i}  {note}", size=8, va="top", color="#555555")
+            axes.text(0.24, line, said, size=8, va="top", parse_math=False)
+        line += 1.6
+    figure.suptitle(title, x=0.01, ha="left", size=11)
+    return figure
+
+
+def _shown(sample: Any, decode: Decode | None) -> np.ndarray | str:
+    """The image or the text that a sample is, or the first of its parts that is one."""
+    for part in _parts(sample):
+        if isinstance(part, str):
+            return part
+        array = _as_array(part)
+        if array is None:
+            continue
+        if array.ndim == 1 and array.size > 1 and np.issubdtype(array.dtype, np.integer):
+            return decode(part) if decode is not None else " ".join(map(str, array))
+        if (pixels := _pixels(array)) is not None:
+            return pixels
+    raise ValueError(
+        f"plot('gallery'): a sample of the data set ({_described(sample)}) is neither an image, (H, W), (C, H, W) or"
+        " (H, W, C) with C = 1 or 3, nor a string, nor token ids. Give dataset= one whose samples are, in the same"
+        " order."
+    )
+
+
+def _parts(sample: Any) -> Iterator[Any]:
+    if isinstance(sample, Mapping):
+        parts = list(sample.values())
+    elif isinstance(sample, tuple | list) and not (sample and isinstance(sample[0], int)):
+        parts = list(sample)
+    else:
+        parts = [sample]
+    # what a person reads comes before what it was made into
+    yield from sorted(parts, key=lambda part: not isinstance(part, str))
+
+
+def _as_array(part: Any) -> np.ndarray | None:
+    try:
+        array = np.asarray(
+            part.detach().cpu().float() if isinstance(part, Tensor) and part.is_floating_point() else part
+        )
+    except (TypeError, ValueError):
+        return None
+    return array if np.issubdtype(array.dtype, np.number) or array.dtype == bool else None
+
+
+def _pixels(array: np.ndarray) -> np.ndarray | None:
     if array.ndim == 3 and array.shape[0] in (1, 3):
         array = np.moveaxis(array, 0, -1)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (1, 3)):
-        raise ValueError(f"gallery: a sample of shape {array.shape} is no image; (H, W), (C, H, W) and (H, W, C) are.")
+        return None
+    array = array.astype(np.float64)
     low, high = array.min(), array.max()
     return (array - low) / ((high - low) or 1.0)
+
+
+def _described(sample: Any) -> str:
+    parts = sample.values() if isinstance(sample, Mapping) else sample if isinstance(sample, tuple | list) else [sample]
+    return ", ".join(f"{type(part).__name__} {tuple(getattr(part, 'shape', ())) or ''}".strip() for part in parts)
