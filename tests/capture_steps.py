@@ -507,6 +507,77 @@ TOKENS = [
 ]
 
 
+# ---- one sample after another ----------------------------------------------------------------------------------------
+
+
+def one_at_a_time_stacked(net: Net, b: Batch) -> Tensor:
+    out = net(b["x"])
+    return torch.stack([F.cross_entropy(out[i], b["y"][i]) for i in range(len(out))]).mean()
+
+
+def one_at_a_time_added_up(net: Net, b: Batch) -> Tensor:
+    out = net(b["x"])
+    return 0.5 * sum(F.cross_entropy(out[i : i + 1], b["y"][i : i + 1]) for i in range(len(out))) / len(out)
+
+
+def model_called_for_each(net: Net, b: Batch) -> Tensor:
+    losses = [F.mse_loss(net(x), z) for x, z in zip(b["x"], b["z"], strict=True)]
+    return torch.stack(losses).mean()
+
+
+def boxes_of_each_image(net: Net, b: Batch) -> Tensor:
+    losses = []
+    for n, boxes, targets in zip(b["n_boxes"], b["boxes"], b["targets"], strict=True):
+        losses.append(F.smooth_l1_loss(net.head(boxes[: int(n)]), targets[: int(n)]))
+    return torch.stack(losses).mean()
+
+
+def boxes_of_each_image_by_hand(net: Net, b: Batch) -> Tensor:
+    loss = 0.0
+    for n, boxes, targets in zip(b["n_boxes"], b["boxes"], b["targets"], strict=True):
+        boxes, targets = boxes[: int(n)], targets[: int(n)]
+        loss = loss + F.smooth_l1_loss(net.head(boxes), targets)
+        loss = loss + 0.5 * (net.aux(boxes) - targets).abs().mean()
+    return loss / len(b["x"])
+
+
+def sums_of_boxes(net: Net, b: Batch) -> Tensor:
+    """Beside a loss of the whole batch."""
+    loss = ce(net, b)
+    for n, boxes, targets in zip(b["n_boxes"], b["boxes"], b["targets"], strict=True):
+        out = net.head(boxes[: int(n)])
+        loss = loss + 5 * F.l1_loss(out, targets[: int(n)], reduction="sum") / len(b["x"])
+    return loss
+
+
+def as_many_heads_as_samples(net: Net, b: Batch) -> Tensor:
+    """Looks like one sample after another in a batch of eight, but is not."""
+    h = net.body(b["x"])
+    return sum(F.cross_entropy(net.head(h) * i, b["y"]) for i in range(B))
+
+
+def as_many_views_as_samples(net: Net, b: Batch) -> Tensor:
+    return torch.stack([F.mse_loss(net(b["x"] + i), b["z"]) for i in range(B)]).mean()
+
+
+def as_many_terms_as_samples(net: Net, b: Batch) -> Tensor:
+    out = net(b["x"])
+    return sum((out * i - b["z"]).abs().mean() for i in range(B)) / B
+
+
+ONE_AFTER_ANOTHER = [
+    as_many_heads_as_samples,
+    as_many_views_as_samples,
+    as_many_terms_as_samples,
+    one_at_a_time_stacked,
+    one_at_a_time_added_up,
+    model_called_for_each,
+    boxes_of_each_image,
+    boxes_of_each_image_by_hand,
+    sums_of_boxes,
+]
+
+
 # ---- images ---------------------------------------------------------------------------------------------------------
 
 

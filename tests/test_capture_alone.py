@@ -17,6 +17,7 @@ STEPS = {
         *steps.CALLED_FROM_ANYWHERE,
         *steps.SUMS_AND_MEANS,
         *steps.TOKENS,
+        *steps.ONE_AFTER_ANOTHER,
         *steps.IMAGES,
         *steps.GENERATIVE,
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_dataselect.capture.errors import CaptureError
 from lightning_dataselect.capture.judge import judge
+from lightning_dataselect.capture.loops import gathered, turns_of
 from lightning_dataselect.capture.patch import Interceptors
 from lightning_dataselect.capture.probe import Probe, Watch
 from lightning_dataselect.capture.recorder import Key, Recorder
@@ -132,7 +133,8 @@ class LossCapture:
         try:
             with torch.no_grad(), interceptors.losses, self._watch or interceptors.reductions:
                 step()
-                terms = {term.key: term for term in self._recorder.terms}
+                found: Parts = [(term, 1.0) for term in self._recorder.terms]
+                terms = {term.key: term for term, _ in gathered(found, self._recorder.facts, batch_size)}
                 missing = len(self._factors.keys() - terms.keys())
                 if missing:
                     raise CaptureError(
@@ -237,8 +239,9 @@ class LossCapture:
         tally.add(parts, loss)
         if self._weights is not None:
             # with the graph of the coefficients, which may be learned
-            for term, slope in coefficients(loss, [term for term, _ in parts], again=True):
-                loss = loss + slope * (term.weighted(self._weights) - term.weighted(None))
+            own = {turn: w for term, _ in parts for turn, w in turns_of(term, self._weights)}
+            for term, slope in coefficients(loss, list(own), again=True):
+                loss = loss + slope * (term.weighted(own[term]) - term.weighted(None))
         recorder.busy = False
         return loss
 
@@ -259,5 +262,6 @@ class LossCapture:
             parts = [(alone[0], 1.0)]
         elif loss.requires_grad:
             parts = coefficients(loss, recorder.terms)
+        parts = gathered(parts, recorder.facts, recorder.batch_size)
         tally.add(parts, loss)
         recorder.busy = False

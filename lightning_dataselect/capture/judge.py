@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
@@ -13,9 +14,10 @@ from lightning_dataselect.capture.divisors import note_divisors
 from lightning_dataselect.capture.errors import CaptureError
 from lightning_dataselect.capture.fold import foldable
 from lightning_dataselect.capture.graph import derivatives, reached
+from lightning_dataselect.capture.loops import Loop, are_turns, loops_of
 from lightning_dataselect.capture.mixing import Anchor, mixes
 from lightning_dataselect.capture.recorder import Facts, Term
-from lightning_dataselect.capture.shares import Parts, coefficients
+from lightning_dataselect.capture.shares import Parts, Scale, coefficients
 
 if TYPE_CHECKING:
     from lightning_dataselect.capture.probe import Probe
@@ -49,6 +51,8 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
     for term in terms:
         facts.verdicts.setdefault(term.key, False if term.by_hand or term.from_parameters else None)
     parts = coefficients(loss, [term for term in terms if not term.from_parameters])
+    loops, parts = _split_loops(parts, probe, batch_size, facts)
+    parts = [(term, slope) for term, slope in parts if not term.by_hand or foldable(term.elements.shape, batch_size)]
     for term, _ in parts:
         rows = term.elements.shape[:1]
         if any((probe.picked[node],) == rows for node in reached(term.elements.grad_fn, probe.picked)):
@@ -58,17 +62,20 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
                 f"{term.name} gave losses of the shape {tuple(term.elements.shape)}, whose first axis is not a multiple"
                 f" of the batch's {batch_size} samples."
             )
-    kept = [(term, slope) for term, slope in parts if not _aggregates(term, parts)]
+    turns = [turn for loop, _ in loops for turn in loop.turns]
+    means_of_turns = [term for term, _ in parts if term.by_hand and reached(term.node, _nodes(turns))]
+    kept = [(term, slope) for term, slope in parts if term not in means_of_turns and not _aggregates(term, parts)]
     inner = [term for term, _ in kept if _normalises(term, kept)]
     kept = [(term, slope) for term, slope in kept if term not in inner]
     normalisers = [term.value for term in inner]
     sound = [(term, slope) for term, slope in kept if _belongs_to_samples(term, probe, batch_size, normalisers)]
-    if kept and not sound:
+    if kept and not sound and not loops:
         raise CaptureError(
             "What a sample loses in this step depends on the other samples of its batch, as in a contrastive loss."
         )
     if len(sound) < len(kept):
         _warn(f"{len(kept) - len(sound)} of {len(kept)} loss terms depend on several samples at once")
+    sound += loops
     if not sound and reached(loss.grad_fn, probe.picked):
         raise CaptureError(_PICKED)
     if not sound:
@@ -77,7 +84,7 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
             f"({len(terms)} reductions seen, {len(parts)} of them part of the loss)."
         )
     sound = _linear(loss, sound, anchors, facts)
-    if reached(loss.grad_fn, {*anchors, *_nodes(term for term, _ in kept)}) & anchors.keys():
+    if reached(loss.grad_fn, {*anchors, *_nodes([*turns, *(term for term, _ in kept)])}) & anchors.keys():
         _warn(
             "A part of the loss depends on the batch by other ways than a mean or a sum over its samples, such as a"
             " standard deviation or a fused kernel"
@@ -85,12 +92,24 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
     facts.verdicts.update((term.key, False) for term, _ in parts if not facts.verdicts[term.key])
     for term, slope in sound:
         divided = note_divisors(term, loss, probe.divisions.made, anchors, batch_size, facts)
-        if not divided and term.is_sum and len(sound) == 1 and abs(float(slope) * batch_size - 1) < 1e-4:
+        is_mean = not divided and len(sound) == 1 and bool((torch.as_tensor(slope) * batch_size - 1).abs().max() < 1e-4)
+        if term.is_sum and (is_mean or any(not mean.is_sum for mean in means_of_turns if isinstance(term, Loop))):
             facts.counted.add(term.key)
         facts.verdicts[term.key] = True
         if term.strided:
             facts.strided.add(term.key)
     return sound
+
+
+def _split_loops(parts: Parts, probe: Probe, batch_size: int, facts: Facts) -> tuple[list[tuple[Loop, Scale]], Parts]:
+    """The terms that are computed for one sample after another, put together, and all others."""
+    by_place: dict[Hashable, list[Term]] = {}
+    for term, _ in parts:
+        by_place.setdefault(term.key[0], []).append(term)
+    facts.looped |= {place for place, own in by_place.items() if are_turns(own, probe.anchors, batch_size)}
+    turns = [(term, slope) for term, slope in parts if term.key[0] in facts.looped]
+    others = [(term, slope) for term, slope in parts if term.key[0] not in facts.looped]
+    return loops_of(turns, facts, batch_size), others
 
 
 def _warn(what: str) -> None:
@@ -140,7 +159,7 @@ def _linear(loss: Tensor, parts: Parts, anchors: Anchors, facts: Facts) -> Parts
     bent = [slope is not None and bool(reached(slope.grad_fn, data)) for slope in slopes]
     if not any(bent):
         return parts
-    if len(parts) == 1 and parts[0][1] > 0:
+    if len(parts) == 1 and bool((torch.as_tensor(parts[0][1]) > 0).all()):
         facts.bent.add(parts[0][0].key)
         warnings.warn(
             f"The loss is a root, a logarithm or the like of {parts[0][0].name}, taken over the whole batch; the"

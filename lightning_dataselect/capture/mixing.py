@@ -54,20 +54,30 @@ def mixes(
             continue
         strided = term.strided and anchor.shape[0] != batch_size
         for i in asked:
-            each = _steepest(rows[i].sum(), anchor.edge, constants, batch_size, strided)
-            if each is None:
+            slope = _slope(rows[i].sum(), anchor.edge, constants)
+            if slope is None:
                 continue
-            others = torch.cat([each[:i], each[i + 1 :]])
-            if (others > 1e-4 * each[i]).any():
+            if not alone_in(slope, i, batch_size, strided):
                 return True
+            del slope  # before the next one is made: it may be large
             found = False if anchor.shape[0] == batch_size else found
     return found
 
 
-def _steepest(
-    loss: Tensor, anchor: Input, constants: Sequence[Tensor], batch_size: int, strided: bool
-) -> Tensor | None:
-    """The greatest slope of a loss by any number of each sample: (batch_size,)."""
+def alone_in(slope: Tensor, i: int, batch_size: int, strided: bool = False) -> bool:
+    """Whether a slope by an activation is that of sample i alone.
+
+    Example:
+        >>> alone_in(torch.tensor([[0.0, 0.0], [2.0, 1.0]]), 1, batch_size=2)
+        True
+    """
+    # a norm, since abs() would hold a second tensor of that size
+    each = torch.linalg.vector_norm(by_sample(slope, batch_size, strided), torch.inf, 1)
+    others = torch.cat([each[:i], each[i + 1 :]])
+    return not bool((others > 1e-4 * each[i]).any())
+
+
+def _slope(loss: Tensor, anchor: Input, constants: Sequence[Tensor]) -> Tensor | None:
     try:
         slope = derivatives(loss, [anchor])[0]
         for constant in constants:
@@ -75,7 +85,6 @@ def _steepest(
             if slope is not None and by_it is not None:
                 through = derivatives(constant, [anchor])[0]
                 slope = slope if through is None else slope - by_it * through
+        return slope
     except RuntimeError:  # a reentrant checkpoint, say, that only backward() can pass
         return None
-    # a norm, since abs() would hold a second tensor of that size
-    return None if slope is None else torch.linalg.vector_norm(by_sample(slope, batch_size, strided), torch.inf, 1)

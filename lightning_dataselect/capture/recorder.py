@@ -91,6 +91,7 @@ class Facts:
         counted: the sums that are divided by the number of samples.
         divisors: term -> the sum or mean over the batch that it is divided by.
         inside: the terms of which either is done to the elements, before they are added up.
+        looped: the places where each sample has a term of its own, in turn.
         bent: the terms that a loss is another function of than a multiple.
         order: turn in the step -> the place of the mean or sum there, as last probed.
     """
@@ -100,6 +101,7 @@ class Facts:
     counted: set[Key] = field(default_factory=set)
     divisors: dict[Key, Key] = field(default_factory=dict)
     inside: set[Key] = field(default_factory=set)
+    looped: set[Hashable] = field(default_factory=set)
     bent: set[Key] = field(default_factory=set)
     order: dict[int, Hashable] = field(default_factory=dict)
 
@@ -177,8 +179,8 @@ class Recorder:
             split = twice if hidden.is_needed() else once if one else loss.split
             value, losses = split(function, bound, graph)
             elements = loss.rows(bound, losses)
-            if self.observer is None and not foldable(elements.shape, self.batch_size):
-                return function(*args, **kwargs) if value is None else value  # unlike all batches before
+            if self._is_unlike_before(key, elements):
+                return function(*args, **kwargs) if value is None else value
             is_sum = bound.get("reduction", "mean") == "sum"
             units = None
             if not is_sum and self._needs_units(elements, value, bound):
@@ -200,25 +202,33 @@ class Recorder:
 
         Compiled code does not know its place (None): it is recognised by its turn in the step.
         """
-        if given.dim() == 0 or not foldable(given.shape, self.batch_size):
-            return value  # a regulariser, say
-        order = self._reductions
-        self._reductions += 1
-        if self.observer is not None:
-            self.facts.order[order] = where
-        elif where is None:
-            where = self.facts.order.get(order)
+        if given.dim() == 0:
+            return value
+        whole = foldable(given.shape, self.batch_size)
+        if whole:
+            order = self._reductions
+            self._reductions += 1
+            if self.observer is not None:
+                self.facts.order[order] = where
+            elif where is None:
+                where = self.facts.order.get(order)
         key, counts, weights = self._meet(where, False)
-        if self.observer is not None and not value.requires_grad:
+        if not value.requires_grad and self.observer is not None and whole:
             self.observer.number(value, key)
-        if key in tuple(self.facts.divisors.values()) or (self.observer is not None and not value.requires_grad):
-            divisor = self.divisors[key] = self._ended(key, ending, given, value)
-            divisor.elements = divisor.elements.float()
+            self.divisors[key] = self._divisor(key, ending, given, value)
+        elif key in tuple(self.facts.divisors.values()) and whole:
+            self.divisors[key] = self._divisor(key, ending, given, value)
         elif counts and (value.requires_grad or self.scoring):
-            term = self._ended(key, ending, given, value)
-            self._keep(term, weights)
-            return term.value
+            if whole or where in self.facts.looped or self.observer is not None:
+                term = self._ended(key, ending, given, value)
+                self._keep(term, weights)
+                return term.value
         return value
+
+    def _divisor(self, key: Key, ending: Ending, given: Tensor, value: Tensor) -> Term:
+        term = self._ended(key, ending, given, value)
+        term.elements = term.elements.float()
+        return term
 
     def _ended(self, key: Key, ending: Ending, given: Tensor, value: Tensor) -> Term:
         made = self.observer is not None and self.observer.from_parameters([given])
@@ -231,8 +241,15 @@ class Recorder:
         self._calls[where] = call + 1
         key = (where, call)
         # A new loss function counts at once, a new mean or sum only when a probe has judged it.
+        if where in self.facts.looped:
+            return key, True, None if self.weights is None else self.weights[call : call + 1]
         verdict = self.observer is not None or self.facts.verdicts.get(key, by_default)
         return key, verdict is not False, self.weights if verdict else None
+
+    def _is_unlike_before(self, key: Key, elements: Tensor) -> bool:
+        """Whether a term that could be given to the samples in a probe cannot be so now."""
+        looped = key[0] in self.facts.looped
+        return self.observer is None and not looped and not foldable(elements.shape, self.batch_size)
 
     def _classes(self, loss: Loss, bound: Any) -> Classes | None:
         """Logits and targets of the samples; those of tokens are many, and nobody asks for them."""

@@ -51,7 +51,7 @@ class Mains:
     def choose(self, parts: Parts, recorder: Recorder) -> None:
         """Settle what is not settled yet."""
         showing = {key for key, name, arguments in recorder.calls if shows_outputs(name, arguments)}
-        ranked = sorted(parts, key=lambda part: -abs(float(part[1])))
+        ranked = sorted(parts, key=lambda part: -float(torch.as_tensor(part[1]).abs().max()))
         self.classes = self.classes or next((t.key for t, _ in ranked if t.classes is not None), None)
         self.outputs = self.outputs or next((t.key for t, _ in ranked if t.key in showing), None)
 
@@ -89,6 +89,8 @@ class Tally:
             return
         scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
         for term, factor in scaled:
+            if isinstance(factor, Tensor) and factor.dim() > 0:
+                factor = factor.mean()  # of a loop, for as many samples as there may be when scoring
             known = self.factors.get(term.key)
             self.factors[term.key] = factor if known is None else known + factor
         losses = weigh(scaled, recorder)
