@@ -215,7 +215,16 @@ def pairs(net: Net, b: Batch) -> Tensor:
     return F.cosine_embedding_loss(net.body(b["x"]), net.body(b["x"] + 1), b["y"].sign() * 2 - 1)
 
 
+def a_loss_within_a_loss(net: Net, b: Batch) -> Tensor:
+    def far(first: Tensor, second: Tensor) -> Tensor:
+        return torch.stack([F.mse_loss(x, y) for x, y in zip(first, second, strict=True)])
+
+    views = [net.body(b["x"] + i) for i in range(3)]
+    return F.triplet_margin_with_distance_loss(*views, distance_function=far)
+
+
 CLASSIFICATION_AND_REGRESSION = [
+    a_loss_within_a_loss,
     ce,
     class_weights,
     label_smoothing,

@@ -135,3 +135,22 @@ def test_manual_optimization_under_compile(s: SimpleNamespace) -> None:
     for _ in range(3):
         _, captured = capture.run(step, B)
     torch.testing.assert_close(captured.losses, 3 * F.cross_entropy(s.model(s.x), s.y, reduction="none").detach())
+
+
+def test_hand_written_losses_of_several_roots_keep_their_turns(s: SimpleNamespace) -> None:
+    """What the capture itself adds up at the first root does not count as a turn of the step."""
+    capture, mask = LossCapture(s.model), (s.z > 0).float()
+
+    def masked(x: Tensor) -> Tensor:
+        return ((s.model(x) - s.z).abs() * mask).sum() / mask.sum()
+
+    forward = torch.compile(masked, backend="aot_eager")
+
+    def step() -> None:
+        for factor in (1, 2):
+            capture.root(factor * forward(s.x)).backward()
+
+    own = ((s.model(s.x) - s.z).abs() * mask).sum(1) / mask.sum(1)
+    for _ in range(3):
+        _, captured = capture.run(step, B)
+        torch.testing.assert_close(captured.losses, 3 * own.detach())

@@ -222,7 +222,6 @@ class LossCapture:
         recorder = self._recorder
         probe = recorder.observer
         assert isinstance(probe, Probe)
-        recorder.busy = True
         try:
             parts = judge(loss, recorder.terms, probe, recorder.batch_size, recorder.facts)
         except CaptureError as error:
@@ -242,7 +241,6 @@ class LossCapture:
             own = {turn: w for term, _ in parts for turn, w in turns_of(term, self._weights)}
             for term, slope in coefficients(loss, list(own), again=True):
                 loss = loss + slope * (term.weighted(own[term]) - term.weighted(None))
-        recorder.busy = False
         return loss
 
     def _follow(self, loss: Any, tally: Tally) -> None:
@@ -250,7 +248,6 @@ class LossCapture:
         recorder = self._recorder
         if not isinstance(loss, Tensor):
             return
-        recorder.busy = True
         parts: Parts = []
         alone = [term for term in recorder.terms if term.edge is not None and term.edge.node is loss.grad_fn]
         if recorder.compiled:
@@ -264,4 +261,3 @@ class LossCapture:
             parts = coefficients(loss, recorder.terms)
         parts = gathered(parts, recorder.facts, recorder.batch_size)
         tally.add(parts, loss)
-        recorder.busy = False
