@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -95,10 +94,10 @@ def value_against_cost(part: Part) -> Figure:
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     n_seeds = f"mean over {part['seeds']} seeds" if part["seeds"] > 1 else "one seed"
     axes.set_title(f"What each method ends with, over what it cost ({n_seeds})", loc="left")
-    worst = fmean(y[:1])
-    values = [value for places in lines.values() for _, value in places]
     if part["metric_maximize"]:
         # one method that fails would flatten the differences between the others
-        axes.set_ylim(bottom=max(min([*values, *y]), worst - 3 * (max(y) - min(y) or 1.0)))
+        values = [*y, *(value for places in lines.values() for _, value in places)]
+        height = (max(y) - min(y)) or 1.0
+        axes.set_ylim(bottom=max(min(values), min(y) - 2 * height) - 0.1 * height)
     legend_outside(figure, axes)
     return figure
