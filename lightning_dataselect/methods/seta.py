@@ -17,70 +17,15 @@ one dimension is solved by dynamic programming instead of from random centres.
 
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_dataselect.kmeans import group_limits
 from lightning_dataselect.methods.facts import MethodFacts
 from lightning_dataselect.sampling import keep_count, top_k
 from lightning_dataselect.selection import Selection
 from lightning_dataselect.selector import DataSelector
 from lightning_dataselect.validation import check_count, check_share
-
-_CUTS = 512
-
-
-def loss_groups(losses: Tensor, n_groups: int) -> Tensor:
-    """The limits between the groups of a one-dimensional k-means, the best there are.
-
-    Groups of least squared distance are stretches of the sorted losses, so the best cuts follow by
-    dynamic programming. Up to 512 losses, or so many different ones, every cut is tried; of more, 512
-    at even ranks and 512 at even distances.
-
-    Args:
-        losses: float32 (n,), finite.
-        n_groups: Number of groups wanted; fewer come out where fewer losses differ.
-
-    Returns:
-        float32 (G - 1,), ascending, for ``G <= n_groups`` groups: the highest loss of each group but
-        the last.
-
-    Example:
-        >>> loss_groups(torch.tensor([0.0, 0.2, 5.0, 5.2]), 2)
-        tensor([0.2000])
-    """
-    ordered = torch.from_numpy(np.sort(losses.numpy()))
-    n = len(ordered)
-    ranks = torch.linspace(0, n - 1, _CUTS, dtype=torch.float64).round().long()
-    steps = torch.linspace(float(ordered[0]), float(ordered[-1]), _CUTS)
-    starts = torch.searchsorted(ordered, torch.cat([ordered[ranks], steps])).unique()
-    starts = starts[starts < n]
-    sums = torch.from_numpy(np.add.reduceat(ordered.numpy(), starts.numpy(), dtype=np.float64))
-    sizes = torch.cat([starts, starts.new_tensor([n])]).diff()
-    cuts = _best_cuts(sums, sizes, min(n_groups, len(starts)))
-    return ordered[starts[cuts] - 1]
-
-
-def _best_cuts(sums: Tensor, sizes: Tensor, n_groups: int) -> Tensor:
-    """Where to cut a row of pieces into groups so that their means explain the most squares.
-
-    Pieces have the total ``sums`` (M,) and ``sizes`` (M,); the cuts, int64 (n_groups - 1,), say with
-    which piece each group but the first begins.
-    """
-    zero = sums.new_zeros(1)
-    total, size = (torch.cat([zero, x.double().cumsum(0)]) for x in (sums, sizes))
-    # explained[i, j] is that of the pieces i to j - 1 as one group
-    explained = (total - total[:, None]) ** 2 / (size - size[:, None])
-    explained[torch.ones_like(explained).tril().bool()] = -torch.inf
-    best, origins = explained[0], []
-    for _ in range(n_groups - 1):
-        best, origin = (best[:, None] + explained).max(0)
-        origins.append(origin)
-    cuts, end = [], len(sums)
-    for origin in reversed(origins):
-        end = int(origin[end])
-        cuts.append(end)
-    return torch.tensor(cuts[::-1], dtype=torch.int64)
 
 
 def seta(
@@ -109,18 +54,19 @@ def seta(
         >>> seta(losses, 0.0, 5, 0.8, 1, torch.Generator().manual_seed(0)).tolist()
         [1, 2, 3, 4]
     """
-    drawn = _draw(losses, prune_ratio, generator)
-    loss = losses[drawn]
-    known = loss.isfinite()
-    if not bool(known.any()):
-        return drawn
-    limits = loss_groups(loss[known], n_groups)
-    found = len(limits) + 1
-    width = max(round(found * window_scale), 1)
-    start = step % (found - width + 1)
-    # A comparison with the window's two ends needs no N-sized group numbers.
-    ends = torch.cat([limits.new_tensor([-torch.inf]), limits, limits.new_tensor([torch.inf])])
-    return drawn[~known | ((loss > ends[start]) & (loss <= ends[start + width]))]
+    kept = torch.zeros(len(losses), dtype=torch.bool)
+    kept[_draw(losses, prune_ratio, generator)] = True
+    known = losses.isfinite()
+    # a boolean index of NumPy needs no index of 8 bytes a sample
+    ordered = losses.numpy()[(kept & known).numpy()]
+    ordered.sort()
+    if len(ordered):
+        limits = group_limits(torch.from_numpy(ordered), n_groups)
+        width = max(round((len(limits) + 1) * window_scale), 1)
+        start = step % (len(limits) + 2 - width)
+        ends = torch.cat([limits.new_tensor([-torch.inf]), limits, limits.new_tensor([torch.inf])])
+        kept &= ~known | ((losses > ends[start]) & (losses <= ends[start + width]))
+    return kept.nonzero().squeeze(1)
 
 
 def _draw(losses: Tensor, prune_ratio: float, generator: torch.Generator) -> Tensor:
@@ -176,16 +122,12 @@ class SeTa(DataSelector):
 
     def trains_on_everything(self, epoch: int) -> bool:
         """Only the warm-up does: annealing takes a uniform subset."""
-        return epoch < self.warmup_epochs
+        return self.in_warmup(epoch)
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Place the window by how many selections there were."""
-        if self._anneals(epoch):
+        if self.in_annealing(epoch):
             return Selection(_draw(scores, self.prune_ratio, generator))
         step = (epoch - self.warmup_epochs) // self.every_n_epochs
         chosen = seta(scores, self.prune_ratio, self.n_groups, self.window_scale, step, generator)
         return Selection(chosen)
-
-    def _anneals(self, epoch: int) -> bool:
-        # rounded, because (1 - 0.3) * 10 is not 7 in floating point
-        return self.max_epochs is not None and epoch >= round((1 - self.anneal) * self.max_epochs, 9)
