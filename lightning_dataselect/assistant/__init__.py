@@ -2,8 +2,8 @@
 
 from lightning_dataselect.assistant.assistant import Assistant, Record, Verdict
 from lightning_dataselect.assistant.desk import Desk, InlineDesk, ThreadDesk, Waiting
-from lightning_dataselect.assistant.inputs import InputFinder, InputReader, SampleInputs
-from lightning_dataselect.assistant.networks import CONVENTIONS, Conventions, default_network
+from lightning_dataselect.assistant.inputs import InputFinder, InputReader, Kind, SampleInputs
+from lightning_dataselect.assistant.networks import CONVENTIONS, Conventions, default_network, make_network
 
 __all__ = [
     "CONVENTIONS",
@@ -13,10 +13,12 @@ __all__ = [
     "InlineDesk",
     "InputFinder",
     "InputReader",
+    "Kind",
     "Record",
     "SampleInputs",
     "ThreadDesk",
     "Verdict",
     "Waiting",
     "default_network",
+    "make_network",
 ]

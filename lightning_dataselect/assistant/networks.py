@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,6 +48,24 @@ CONVENTIONS: dict[Kind, Conventions] = {
     "tabular": _VECTORS,
     "tokens": Conventions(0.5, True, 50, 10, 0.5, 0.1, True, LastEpochMean),
 }
+
+
+def make_network(
+    given: nn.Module | Callable[[Tensor, Tensor | None], nn.Module] | None, inputs: SampleInputs, kind: Kind
+) -> nn.Module:
+    """The Assistant that a user has asked for: a copy of a module, what a function makes, or the default.
+
+    Raises:
+        TypeError: if the function makes no module.
+    """
+    if given is None:
+        return default_network(inputs, kind)
+    if isinstance(given, nn.Module):
+        return copy.deepcopy(given)
+    made = given(inputs.x, inputs.labels)
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"assistant= made a {type(made).__name__} from (x, labels): return a torch.nn.Module.")
+    return made
 
 
 def default_network(inputs: SampleInputs, kind: Kind) -> nn.Module:

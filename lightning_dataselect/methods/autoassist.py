@@ -29,14 +29,12 @@ with it; as in the paper it is the mean of what was trained.
 
 from __future__ import annotations
 
-import copy
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -45,20 +43,16 @@ from lightning_dataselect.assistant import (
     CONVENTIONS,
     Assistant,
     Conventions,
-    Desk,
-    InlineDesk,
     InputFinder,
-    InputReader,
-    Record,
+    Kind,
     SampleInputs,
-    ThreadDesk,
     Waiting,
-    default_network,
+    make_network,
 )
-from lightning_dataselect.assistant.ahead import look_ahead, passed_on, released
+from lightning_dataselect.assistant.ahead import passed_on
+from lightning_dataselect.assistant.screening import Screening
 from lightning_dataselect.methods.facts import MethodFacts
 from lightning_dataselect.scores import ScoreStore
-from lightning_dataselect.seeding import epoch_generator
 from lightning_dataselect.selection import Observation
 from lightning_dataselect.selector import DataSelector
 from lightning_dataselect.validation import SET_LEVEL, check_count, check_positive, check_share, refuse_unused
@@ -158,11 +152,8 @@ class AutoAssist(DataSelector):
 
     def _drop_live_parts(self) -> None:
         super()._drop_live_parts()
-        self._inputs: InputReader | None = None
-        self._conventions: Conventions | None = None
-        self._desk: Desk | None = None
-        self._left: dict[int, Waiting] = {}
-        self._record: Callable[..., Record] | None = None
+        self._screening: Screening | None = None
+        self._left: Waiting | None = None
 
     @property
     def assistant_accuracy(self) -> float:
@@ -174,33 +165,49 @@ class AutoAssist(DataSelector):
 
     def feed(self, loader: DataLoader[Any]) -> DataLoader[Any]:
         """The loader, with its batches pulled ahead and cut."""
-        return passed_on(loader, functools.partial(self._pass_on, pinned=loader.pin_memory))
+        if self._screening is None:
+            assert self._epochs is not None
+            self._screening = Screening(self, self._epochs, self._rank)
+            self._undo.append(self._screening.stop)
+        return passed_on(loader, functools.partial(self._screening.pass_on, pinned=loader.pin_memory))
+
+    def base_prob_of(self, epoch: int, known: Conventions) -> float:
+        """The probability, in ``epoch``, of a sample that the Assistant takes for easy."""
+        whole = epoch == 0 and known.first_epoch_whole
+        if whole or self.in_warmup(epoch) or self.in_annealing(epoch):
+            return 1.0
+        return known.base_prob if self.base_prob is None else self.base_prob
+
+    def hire(self, inputs: SampleInputs, kind: Kind) -> Assistant:
+        """The Assistant of the fit; if there is none yet, one for such ``inputs``."""
+        if self._assistant is None:
+            rule = CONVENTIONS[kind]
+            if self.learning_rate is not None:
+                rule = replace(rule, learning_rate=self.learning_rate)
+            self._assistant = Assistant(make_network(self.assistant, inputs, kind), rule, self.memory)
+            if self._restored_assistants:
+                # a fit that goes on with other ranks than before has some take up another one's
+                self._assistant.load_state_dict(self._restored_assistants[self._rank % len(self._restored_assistants)])
+            self._restored_assistants = []
+        return self._assistant
 
     # ---- hooks of the Trainer ------------------------------------------------------------------------------------
-
-    def forget(self) -> None:
-        """Also the Assistant."""
-        super().forget()
-        self._assistant, self._restored_assistants = None, []
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Look up which samples are left of the batch, and keep what is learnt from."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._batch is None:
+        if self._batch is None or self._screening is None:
             return
-        left, epoch = self._left.pop(batch_idx), self.state.plan.epoch
-        if left.verdict is None:
-            self._record = functools.partial(Record, left.inputs, None, epoch=epoch)
-            return
-        indices, positions = self._batch[0], left.verdict.positions
-        self.store["score"][indices] = left.verdict.q.to(indices.device, non_blocking=True)
-        self.store.touch(indices)
-        taken = indices[positions.to(indices.device, non_blocking=True)]
-        self.store.count_dropped(indices, taken)
-        self._batch = taken, None
-        self._record = functools.partial(Record, left.inputs, positions, epoch=epoch)
+        self._left = self._screening.take(batch_idx)
+        if (verdict := self._left.verdict) is not None:
+            indices, _ = self._batch
+            self.store["score"][indices] = verdict.q.to(indices.device, non_blocking=True)
+            self.store.touch(indices)
+            taken = indices[verdict.positions.to(indices.device, non_blocking=True)]
+            self.store.count_dropped(indices, taken)
+            self._batch = taken, None
 
     def on_train_batch_end(
         self,
@@ -211,13 +218,18 @@ class AutoAssist(DataSelector):
         batch_idx: int,
     ) -> None:
         """Hand the losses to the Assistant."""
-        seen, record = self._seen, self._record
+        seen, left = self._seen, self._left
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if seen is not None and record is not None and self._desk is not None:
-            self._desk.report(record(**_on_the_way(seen.losses)))
-        self._record = None
+        if seen is not None and left is not None and self._screening is not None:
+            self._screening.report(left, seen.losses)
+        self._left = None
 
     # ---- state ---------------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Also the Assistant."""
+        super().forget()
+        self._assistant, self._restored_assistants = None, []
 
     def state_dict(self) -> dict[str, Any]:
         """Also the Assistant's."""
@@ -238,78 +250,3 @@ class AutoAssist(DataSelector):
             everyone: list[Any] = [None] * trainer.world_size
             dist.all_gather_object(everyone, self._assistant.state_dict())
             checkpoint["callbacks"][self.state_key]["assistants"] = everyone
-
-    # ---- inside --------------------------------------------------------------------------------------------------
-
-    def _pass_on(self, batches: Iterator[Any], pinned: bool) -> Iterator[Any]:
-        assert self._loader is not None and self._epochs is not None
-        self._left.clear()
-        first = self._loader.batches.start_batch
-        for left in look_ahead(batches, first, self._epochs.n_batches, self._admit, self._desk_of_fit):
-            batch = released(left, pinned)
-            if batch is left.batch:
-                # a step may write into the batch that it is given, while the Assistant still reads it
-                left.inputs = left.inputs.clone()
-            left.batch = None
-            self._left[left.batch_idx] = left
-            yield batch
-
-    def _admit(self, batch_idx: int, batch: Any) -> Waiting:
-        assert self._loader is not None
-        size, epoch = self._loader.batches.size_of(batch_idx), self.state.plan.epoch
-        if self._inputs is None:
-            self._inputs = InputReader(batch, size, self.inputs)
-            self._conventions = CONVENTIONS[self._inputs.kind]
-        generator = epoch_generator(self.seed, epoch, f"accept batch {batch_idx} of rank {self._rank}")
-        draws = torch.rand(size, generator=generator, dtype=torch.float32)
-        inputs = self._inputs.read(batch)
-        if self._desk is None:
-            self._open_desk(inputs, draws)
-        return Waiting(batch_idx, batch, size, inputs, draws, self._base_prob(epoch))
-
-    def _base_prob(self, epoch: int) -> float:
-        assert self._conventions is not None
-        whole = epoch == 0 and self._conventions.first_epoch_whole
-        if whole or self.in_warmup(epoch) or self.in_annealing(epoch):
-            return 1.0
-        return self._conventions.base_prob if self.base_prob is None else self.base_prob
-
-    def _desk_of_fit(self) -> Desk:
-        assert self._desk is not None
-        return self._desk
-
-    def _open_desk(self, inputs: SampleInputs, draws: Tensor) -> None:
-        assert self._inputs is not None and self._conventions is not None
-        known = self._conventions
-        if self._assistant is None:
-            rule = known if self.learning_rate is None else replace(known, learning_rate=self.learning_rate)
-            self._assistant = Assistant(self._network(inputs, self._inputs), rule, self.memory)
-            if self._restored_assistants:
-                # a fit that goes on with other ranks than before has some take up another one's
-                self._assistant.load_state_dict(self._restored_assistants[self._rank % len(self._restored_assistants)])
-            self._restored_assistants = []
-        self._assistant.judge(inputs, draws, 1.0)  # what does not fit fails here, in the user's own thread
-        if self.synchronous:
-            self._desk = InlineDesk(self._assistant)
-        else:
-            self._desk = ThreadDesk(self._assistant, self.queue_size or known.queue_size, known.learn_at)
-        self._undo.append(self._desk.stop)
-
-    def _network(self, inputs: SampleInputs, reader: InputReader) -> nn.Module:
-        if self.assistant is None:
-            return default_network(inputs, reader.kind)
-        if isinstance(self.assistant, nn.Module):
-            return copy.deepcopy(self.assistant)
-        made = self.assistant(inputs.x, inputs.labels)
-        if not isinstance(made, nn.Module):
-            raise TypeError(f"assistant= made a {type(made).__name__} from (x, labels): return a torch.nn.Module.")
-        return made
-
-
-def _on_the_way(losses: Tensor) -> dict[str, Any]:
-    """The losses on the CPU, and the event after which they are there: nobody waits for the GPU here."""
-    if not losses.is_cuda:
-        return {"losses": losses.cpu(), "ready": None}
-    copied, ready = losses.to("cpu", non_blocking=True), torch.cuda.Event()
-    ready.record()
-    return {"losses": copied, "ready": ready}
