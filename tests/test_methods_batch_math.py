@@ -128,6 +128,30 @@ def test_draw_follows_its_weights(p, k):
     close(shares(lambda g: draw(torch.tensor(p), k, g), len(p)), without_replacement(p, k), atol=0.045)
 
 
+PEER = {  # by rank of the loss among 8, in 100,000 draws
+    0.5: [0.0866, 0.2459, 0.387, 0.5023, 0.5944, 0.6723, 0.7318, 0.7796],
+    0.25: [0.0003, 0.0081, 0.0375, 0.0998, 0.2084, 0.3669, 0.5601, 0.7189],
+}
+
+
+@pytest.mark.parametrize("keep", PEER)
+def test_draw_agrees_with_a_peer(keep):
+    """Composer (mosaicml 0.32.1) draws ``keep`` of a batch by weights, ``((rank - 1/2) / B) ** (1 / keep - 1)``.
+
+    That is what its `select_using_loss` calls selective backprop: it ranks within the batch and takes a fixed number.
+    """
+    weights = ((torch.arange(8) + 0.5) / 8) ** (1 / keep - 1)
+    close(shares(lambda g: draw(weights, int(keep * 8), g), 8), PEER[keep], atol=0.045)
+
+
+def test_selective_backprop_is_not_the_peer_s():
+    """By the paper the highest of R losses is always taken, and the numbers differ from batch to batch."""
+    chances = percentile(torch.arange(8.0), torch.arange(8.0)) ** 3
+    ours = shares(lambda g: take_by_chance(chances, g), 8)
+    close(ours, chances, atol=0.045)
+    assert ours[-1] == 1 and abs(ours[-1] - PEER[0.25][-1]) > 0.2
+
+
 def test_draw_leaves_weights_of_zero_to_the_last_and_takes_unknown_ones_first():
     assert set(draw(torch.tensor([0.0, 1e-38, 0.0, NAN, torch.inf]), 3, gen()).tolist()) == {
         1,

@@ -12,7 +12,9 @@ the probability 1 and stays out of R.
 
 What was chosen of a batch is trained on at once, with the mean of its losses, so that steps differ in size; the authors
 collect chosen samples until a batch is full. The share expected is ``1 / (beta + 1)`` while the losses do not drift. If
-chance takes none, the sample that came nearest is trained on.
+chance takes none, the sample that came nearest is trained on. The algorithm of the same name in MosaicML's composer is
+another one: it ranks within the batch, without R, draws a fixed number of samples, and does so in every second batch
+between 50 and 90 % of the training.
 
 How many samples are chosen is known on the device alone, and the batch cannot be cut without that number: a step waits
 for it, once. The other methods within a batch take a fixed number and wait for nothing.
