@@ -91,6 +91,21 @@ def test_seta_draws_the_unknown_first_and_keeps_them():
     assert kept[~losses[kept].isnan()].max() < 65
 
 
+@pytest.mark.parametrize(
+    ("groups", "scale", "kept"), [(5, 0.9, 4), (5, 0.75, 4), (5, 0.7, 4), (4, 0.7, 3), (5, 0.0, 1)]
+)
+def test_the_window_is_as_wide_as_the_authors_round_it(groups, scale, kept):
+    """``round(3.75)`` is 4, ``round(4.5)`` is 4 as well, and no window is empty."""
+    losses = torch.arange(float(groups))
+    assert len(seta(losses, 0.0, groups, scale, 0, gen())) == kept
+
+
+def test_seta_places_the_window_by_selections_not_by_epochs():
+    selector = SeTa(prune_ratio=0.0, window_scale=0.6, warmup_epochs=3, every_n_epochs=2)
+    easiest = [int(selector.select(epoch, torch.arange(5.0), gen()).indices[0]) for epoch in (3, 5, 7, 9)]
+    assert easiest == [0, 1, 2, 0]
+
+
 def test_seta_anneals_on_a_uniform_subset():
     selector = SeTa(prune_ratio=0.3, anneal=0.25)
     selector.max_epochs = 8
