@@ -29,7 +29,11 @@ class Results:
     def store(self) -> TrackedStore:
         """The per-sample columns of the fit."""
         if self._store is None:
-            raise RuntimeError(f"{type(self).__name__} has no per-sample state before a fit has begun.")
+            raise RuntimeError(
+                f"{type(self).__name__} has no per-sample state before a fit has begun. That of a fit whose processes"
+                " the Trainer started (ddp_spawn, ddp_fork, ddp_notebook) ended with the processes: read it in a callback's"
+                " on_train_end, or from a checkpoint."
+            )
         return self._store
 
     @property

@@ -158,3 +158,33 @@ def test_a_script_that_lightning_starts_itself(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (torch.load(tmp_path / f"rank{r}.pt") for r in range(2))
     assert equal(first, second) and first[1].numel() == 60
+
+
+class Report(L.Callback):
+    """Writes down what a rank's selector has come to, from the rank's own process."""
+
+    def __init__(self, selector, folder):
+        self.selector, self.folder = selector, folder
+
+    def on_train_end(self, trainer, pl_module):
+        facts = [self.selector.scores, self.selector.selected, trainer.global_step]
+        torch.save(facts, self.folder / f"rank{trainer.global_rank}.pt")
+
+
+STARTED = {"ddp_spawn": 2, "ddp_notebook": 2, "ddp_fork": 2}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STARTED)
+def test_processes_that_the_trainer_starts(tmp_path, strategy, monkeypatch):
+    monkeypatch.setenv("MASTER_PORT", free_port())
+    selector = Hardest(prune_ratio=0.4)
+    made, net = fit(
+        selector, train=loader(batch_size=10), strategy=strategy, devices=2, max_epochs=2,
+        callbacks=[Report(selector, tmp_path)],
+    )  # fmt: skip
+    first, second = (torch.load(tmp_path / f"rank{r}.pt") for r in range(2))
+    assert equal(first[:2], second[:2]) and first[1].numel() == 60 and first[2] == second[2] == 5 + 3
+    assert not torch.equal(net.net[0].weight, Net().net[0].weight), "the trained weights came back"
+    with pytest.raises(RuntimeError, match="ended with the processes"):
+        _ = selector.scores
