@@ -31,7 +31,7 @@ class Results:
         if self._store is None:
             raise RuntimeError(
                 f"{type(self).__name__} has no per-sample state before a fit has begun. That of a fit whose processes"
-                " the Trainer started (ddp_spawn, ddp_fork, ddp_notebook) ended with the processes: read it in a callback's"
+                " the Trainer started (ddp_spawn, ddp_fork, ddp_notebook) ended with them: read it in a callback's"
                 " on_train_end, or from a checkpoint."
             )
         return self._store

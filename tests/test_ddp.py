@@ -186,5 +186,5 @@ def test_processes_that_the_trainer_starts(tmp_path, strategy, monkeypatch):
     first, second = (torch.load(tmp_path / f"rank{r}.pt") for r in range(2))
     assert equal(first[:2], second[:2]) and first[1].numel() == 60 and first[2] == second[2] == 5 + 3
     assert not torch.equal(net.net[0].weight, Net().net[0].weight), "the trained weights came back"
-    with pytest.raises(RuntimeError, match="ended with the processes"):
+    with pytest.raises(RuntimeError, match="ended with them"):
         _ = selector.scores
