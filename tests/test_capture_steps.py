@@ -481,3 +481,29 @@ def test_a_missed_step_leaves_the_factors_for_scoring(s: SimpleNamespace) -> Non
     assert missed.losses.isnan().all()
     own = (s.model(s.x) - s.z).pow(2).mean(1).detach()
     torch.testing.assert_close(capture.score(lambda: by_method(s), B).losses, own)
+
+
+def test_a_code_that_one_loss_takes_directly_and_another_through_a_normalised_decoder() -> None:
+    torch.manual_seed(0)
+    encoder, norm, decoder = nn.Linear(6, 3), nn.BatchNorm1d(3), nn.Linear(3, 6)
+    x = torch.randn(8, 6)
+
+    def losses() -> torch.Tensor:
+        code = encoder(x)
+        return (decoder(norm(code)) - x).square().sum(1) + 0.1 * code.square().sum(1)
+
+    _, captured = LossCapture().run(lambda: losses().mean(), batch_size=8)
+    torch.testing.assert_close(captured.losses, losses().detach())
+
+
+def test_a_code_that_mixes_by_the_direct_way_is_refused_all_the_same() -> None:
+    torch.manual_seed(0)
+    encoder, decoder = nn.Linear(6, 3), nn.Linear(3, 6)
+    x = torch.randn(8, 6)
+
+    def step() -> torch.Tensor:
+        code = encoder(x)
+        return ((decoder(code) - x).square().sum(1) + (code @ code.T).square().sum(1)).mean()
+
+    with pytest.raises(CaptureError, match="depends on the other samples"):
+        LossCapture().run(step, batch_size=8)

@@ -49,17 +49,15 @@ def mixes(
     rows = by_sample(term.elements, batch_size, term.strided)
     asked = sorted({0, batch_size // 2, batch_size - 1})  # one alone may happen to have no slope
     found: bool | None = None
-    for anchor in chain(*(anchors[node] for node in reached(term.elements.grad_fn, anchors))):
-        if anchor.shape[:1] not in ((batch_size,), term.elements.shape[:1]):
-            continue
-        strided = term.strided and anchor.shape[0] != batch_size
-        for i in asked:
-            slope = _slope(rows[i].sum(), anchor.edge, constants)
-            if slope is None:
+    latest = sorted(reached(term.elements.grad_fn, anchors), key=lambda node: -node._sequence_nr())
+    met = list(chain(*(anchors[node] for node in latest)))
+    for i in asked:
+        for anchor, slope in zip(met, _slopes(rows[i].sum(), met, constants), strict=True):
+            if slope is None or anchor.shape[:1] not in ((batch_size,), term.elements.shape[:1]):
                 continue
+            strided = term.strided and anchor.shape[0] != batch_size
             if not alone_in(slope, i, batch_size, strided):
                 return True
-            del slope  # before the next one is made: it may be large
             found = False if anchor.shape[0] == batch_size else found
     return found
 
@@ -75,6 +73,28 @@ def alone_in(slope: Tensor, i: int, batch_size: int, strided: bool = False) -> b
     each = torch.linalg.vector_norm(by_sample(slope, batch_size, strided), torch.inf, 1)
     others = torch.cat([each[:i], each[i + 1 :]])
     return not bool((others > 1e-4 * each[i]).any())
+
+
+def _slopes(loss: Tensor, anchors: Sequence[Anchor], constants: Sequence[Tensor]) -> list[Tensor | None]:
+    """The slopes of a loss by activations, latest first, each without what goes by a later one of them.
+
+    A variational autoencoder, say, uses its code in one loss directly and, through a decoder that may normalise the
+    batch, in another: only the direct way tells of the code's own row.
+    """
+    slopes: list[Tensor | None] = []
+    for n, anchor in enumerate(anchors):
+        slope = _slope(loss, anchor.edge, constants)
+        for later, direct in zip(anchors[:n], slopes, strict=True):
+            if slope is None or direct is None or later.edge.node is anchor.edge.node:
+                continue
+            (through,) = torch.autograd.grad(
+                [later.edge], [anchor.edge], [direct], retain_graph=True, allow_unused=True
+            )
+            if through is not None:
+                rest, noise = slope - through, 1e-5 * torch.maximum(slope.abs(), through.abs()).amax()
+                slope = torch.where(rest.abs() > noise, rest, 0)
+        slopes.append(slope)
+    return slopes
 
 
 def _slope(loss: Tensor, anchor: Input, constants: Sequence[Tensor]) -> Tensor | None:
