@@ -20,7 +20,7 @@ test: lint
 # Other packages' modules, in an environment of their own: they bring some gigabytes along.
 test-libraries:
 	$(MAKE) VENV=$(LIBRARIES) $(LIBRARIES)/.libraries
-	$(LIBRARIES)/bin/python -m pytest tests/libraries
+	$(LIBRARIES)/bin/python -m pytest -n 2 --dist worksteal tests/libraries
 
 # What touches Lightning and torch most closely, with the oldest releases of both.
 test-oldest: $(OLDEST)/.oldest

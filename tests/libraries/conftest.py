@@ -12,3 +12,9 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.libraries)
+
+
+@pytest.fixture(autouse=True)
+def files_of_libraries(tmp_path, monkeypatch):
+    """Let what the libraries write fall into pytest's own folder."""
+    monkeypatch.chdir(tmp_path)
