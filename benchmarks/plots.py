@@ -89,7 +89,8 @@ def value_against_cost(part: Part) -> Figure:
         axes.plot(*zip(*sorted(places), strict=True), label=label, ms=7, lw=0.8, alpha=0.9, **look)
     clock = "CPU time" if part["clock"] == "cpu" else "time"
     axes.set(
-        xlabel=f"{clock} of training, of full data's", ylabel=f"{part['metric']}{', %' if part['percent'] else ''}"
+        xlabel=f"{clock} of training, share of full data's",
+        ylabel=f"{part['metric']}{', %' if part['percent'] else ''}",
     )
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     n_seeds = f"mean over {part['seeds']} seeds" if part["seeds"] > 1 else "one seed"
