@@ -50,6 +50,16 @@ def test_costs_follow_the_arithmetic_and_the_clock():
     assert part("cpu")[1]["UCB"]["cpu_seconds"] == pytest.approx(37.5)
 
 
+def test_fewer_epochs_may_be_another_number_for_each_seed():
+    full = [run("full", seed, 0.9, [(100.0, 0.9)]) for seed in (0, 1)]
+    halves = [run("UCB", seed, 0.9, [(50.0, 0.9)], n_backward=n, kept=[0.5]) for seed, n in enumerate((440, 460))]
+    short = [run("short", seed, 0.88, [(10.0 * n, 0.88)], epochs=n) for seed, n in enumerate((4, 5))]
+    settings = Settings(parse_methods("full,short,UCB"), [0, 1], 0.5, "val_acc", True, Path("."), test=True)
+    rows = summed_up(Outcome(EPOCHS, [*full, *halves, *short]), settings, "test", True, "wall")["rows"]
+    row = next(row for row in rows if row["label"] == "short, 4/5 epochs")
+    assert (row["cost"], row["time"]) == (pytest.approx(0.45), pytest.approx(0.45))
+
+
 def test_the_time_to_the_full_runs_value_is_of_the_seeds_that_reach_it():
     assert part()[1]["full"]["time_to_full"] == pytest.approx(1.0)
     row = part()[1]["UCB"]
