@@ -119,10 +119,7 @@ def test_torchvision_detection_is_answered_in_words():
     class Detection(L.LightningModule):
         def __init__(self):
             super().__init__()
-            sizes = {"min_size": 32, "max_size": 32}
-            self.network = detection.ssdlite320_mobilenet_v3_large(
-                weights=None, weights_backbone=None, num_classes=3, **sizes
-            )
+            self.network = detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3)
 
         def training_step(self, batch, batch_idx):
             return sum(self.network(*batch).values())
@@ -137,8 +134,9 @@ def test_torchvision_detection_is_answered_in_words():
         collate = lambda items: tuple(map(list, zip(*items, strict=True)))  # noqa: E731
         return torch.utils.data.DataLoader(data, batch_size, collate_fn=collate)
 
-    with pytest.raises(CaptureError, match="sample_loss"):
-        fit(Case(Detection, rows), InfoBatch(), batch_size=8, max_epochs=1)
+    # its classification loss mines negatives across the batch; what is left are the boxes
+    _, warned = fit(Case(Detection, rows), InfoBatch(), batch_size=8, max_epochs=1)
+    assert any("A part of the loss depends on the batch" in message for message in warned)
 
 
 def unet(classes):
