@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -99,6 +100,11 @@ def value_against_cost(part: Part) -> Figure:
         # one method that fails would flatten the differences between the others
         values = [*y, *(value for places in lines.values() for _, value in places)]
         height = (max(y) - min(y)) or 1.0
-        axes.set_ylim(bottom=max(min(values), min(y) - 2 * height) - 0.1 * height)
+        bottom = max(min(values), min(y) - 2 * height) - 0.1 * height
+        axes.set_ylim(bottom=bottom)
+        below = [f"{label} {value:.1f}" for label, places in lines.items() for _, value in places if value < bottom]
+        if below:
+            text = fill(f"Below the picture: {', '.join(below)}", 80)
+            axes.text(0.02, 0.02, text, transform=axes.transAxes, fontsize=9)
     legend_outside(figure, axes)
     return figure
