@@ -25,6 +25,8 @@ from lightning_dataselect.step_reader import StepReader
 if TYPE_CHECKING:
     from lightning_dataselect.selector import DataSelector
 
+_FEW_CHOICES = 4
+
 
 class Epochs:
     """Leads a fit from epoch to epoch; made in ``setup`` and dropped with the fit.
@@ -213,13 +215,22 @@ class Epochs:
         return max(int((~self._selector.store.column("loss")[drawn].isfinite()).sum()) - left_out, 0)
 
     def _warn_if_idle(self) -> None:
-        selector = self._selector
-        epochs = range(selector.max_epochs or 0)
-        if selector.prune_ratio > 0 and epochs and all(selector.trains_on_everything(epoch) for epoch in epochs):
+        """Say so where the arguments leave a fit of this length nothing to prune, or hardly a choice."""
+        selector, name, n_epochs = self._selector, type(self._selector).__name__, self._selector.max_epochs
+        if selector.prune_ratio == 0 or not n_epochs:
+            return
+        pruned = [epoch for epoch in range(n_epochs) if not selector.trains_on_everything(epoch)]
+        n_choices = sum(map(selector.selects_anew, pruned))
+        if not pruned:
             rank_zero_warn(
-                f"{type(selector).__name__} will drop nothing: warmup_epochs={selector.warmup_epochs} and"
-                f" anneal={selector.anneal} leave none of the {selector.max_epochs} epochs to prune. Lower them, or"
-                " train for more epochs."
+                f"{name} will drop nothing: warmup_epochs={selector.warmup_epochs} and anneal={selector.anneal} leave"
+                f" none of the {n_epochs} epochs to prune. Lower them, or train for more epochs."
+            )
+        elif selector.every_n_epochs > 1 and n_choices < min(_FEW_CHOICES, len(pruned)):
+            rank_zero_warn(
+                f"{name} will choose {n_choices} times in {n_epochs} epochs, as every_n_epochs={selector.every_n_epochs}:"
+                " what it drops is dropped for long, which costs accuracy. Lower every_n_epochs, or train for more"
+                " epochs."
             )
 
 

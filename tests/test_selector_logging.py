@@ -2,7 +2,7 @@ import csv
 
 import pytest
 import torch
-from helpers import Net, Shares, fit, loader, trainer
+from helpers import Hardest, Net, Shares, fit, loader, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
@@ -91,3 +91,21 @@ def test_validation_is_no_part_of_the_training_seconds():
     selector = Shares(0.5)
     fit(selector, Slow(), val=loader(20, 20), max_epochs=1)
     assert 0 < selector.history[0]["seconds"] < 0.4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"warmup_epochs": 4}, r"drop nothing: warmup_epochs=4 and anneal=0.0 leave none of the 4 epochs to prune"),
+        ({"every_n_epochs": 3}, r"choose 1 times in 4 epochs, as every_n_epochs=3: .* Lower every_n_epochs"),
+    ],
+)
+def test_a_fit_too_short_for_its_arguments_is_named(arguments, words):
+    with pytest.warns(UserWarning, match=words):
+        fit(Hardest(**arguments))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"prune_ratio": 0.0, "warmup_epochs": 4}, {"warmup_epochs": 3}])
+def test_a_fit_that_is_long_enough_is_not(arguments, recwarn):
+    fit(Hardest(**arguments))
+    assert not [w for w in recwarn if "Hardest will" in str(w.message)]
