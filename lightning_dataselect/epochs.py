@@ -228,9 +228,9 @@ class Epochs:
             )
         elif selector.every_n_epochs > 1 and n_choices < min(_FEW_CHOICES, len(pruned)):
             rank_zero_warn(
-                f"{name} will choose {n_choices} times in {n_epochs} epochs, as every_n_epochs={selector.every_n_epochs}:"
-                " what it drops is dropped for long, which costs accuracy. Lower every_n_epochs, or train for more"
-                " epochs."
+                f"{name} will choose {n_choices} times in {n_epochs} epochs, as every_n_epochs="
+                f"{selector.every_n_epochs}: what it drops is dropped for long, which costs accuracy. Lower"
+                " every_n_epochs, or train for more epochs."
             )
 
 

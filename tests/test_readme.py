@@ -1,5 +1,7 @@
 """The README says what the results and the methods say."""
 
+import re
+
 import pytest
 
 from benchmarks.tables import ROOT, filled_in, results_page, tables
@@ -22,9 +24,17 @@ def test_a_place_for_no_table_is_named():
 
 def test_every_python_example_compiles_and_imports():
     blocks = [block.split("```")[0] for block in README.split("```python\n")[1:]]
+    after = README.split("```diff\n")[1].split("```")[0].splitlines()
+    blocks.append("\n".join(line[1:] for line in after if not line.startswith("-")))
     assert len(blocks) >= 3
     for block in blocks:
         compile(block, "README.md", "exec")
         for line in block.splitlines():
             if line.startswith(("import ", "from ")):
                 exec(line, {})
+
+
+def test_every_link_leads_somewhere():
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert len(links) > 5
+    assert [link for link in links if not (ROOT / link).exists()] == []
