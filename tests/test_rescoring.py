@@ -246,7 +246,8 @@ RANKS = """
         assert torch.equal(kept[0], kept[1])
         if made.global_rank == 0:
             costs = [(r["n_selected"], r["n_forward"], r["n_backward"]) for r in selector.history]
-            print("RESULT", type(selector).__name__, names, costs, int(selector.scores.isnan().sum()), flush=True)
+            own = [name for name in names if name in ("loss", "score", "outputs", "certainty")]
+            print("RESULT", type(selector).__name__, own, costs, int(selector.scores.isnan().sum()), flush=True)
 
     check(SwiftLearn(prune_ratio=0.8, every_n_epochs=1), Net(), DataLoader(dataset(51), 10, shuffle=True), 5)
     check(SwiftLearn(prune_ratio=0.5, every_n_epochs=1, max_width=64), Tokens(), token_loader(24, 4), 4)
