@@ -174,8 +174,10 @@ def results_page() -> str:
         "a t-test at 5 %, corrected for the number of methods, calls the difference real. *Saved of what the counts "
         "allow* is the measured saving over the saving that these counts of samples would give. *At full's value "
         "after* is the time until the metric on the validation split first was what full data ended with, in most "
-        "of the seeds. CPU time is of one process with one thread: the machine was shared, which moves the wall- "
-        "clock much and CPU time less. What is reported of the test set was measured once, after the last epoch.",
+        "of the seeds. CPU time is of one process with one thread: the machine was shared, which moves the "
+        "wall-clock much and CPU time less. In each seed `full` runs first and `short` last: where the machine grew "
+        "quieter meanwhile, `short` seems to save more than its counts allow, and by as much the methods' savings "
+        "are uncertain. What is reported of the test set was measured once, after the last epoch.",
     ]
     for name in studies():
         said.append(f"## {name}")
