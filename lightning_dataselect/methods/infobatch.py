@@ -74,7 +74,6 @@ class InfoBatch(DataSelector):
         tensor([2., 2., 1.])
     """
 
-    reweights: ClassVar[bool] = True
     info: ClassVar[MethodFacts] = MethodFacts(
         year=2024,
         paper="Qin et al., InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning, ICLR 2024",
