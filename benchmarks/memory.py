@@ -32,13 +32,14 @@ class PeakMemory(pl.Callback):
     def _stop(self) -> None:
         if self._profiler is not None:
             self._profiler.stop()
-            self.peaks.append(_peak(self._profiler))
+            self.peaks.append(peak_bytes(self._profiler))
             self._profiler = None
         elif torch.cuda.is_available() and hasattr(self, "_before"):
             self.peaks.append(torch.cuda.max_memory_allocated() - self._before)
 
 
-def _peak(profiler: profile) -> int:
+def peak_bytes(profiler: profile) -> int:
+    """The most that was held at a time, of what was allocated under a profiler with ``profile_memory``."""
     events = profiler.profiler.kineto_results.events()
     changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
     held = peak = 0

@@ -48,17 +48,29 @@ def mixes(
     """
     rows = by_sample(term.elements, batch_size, term.strided)
     asked = sorted({0, batch_size // 2, batch_size - 1})  # one alone may happen to have no slope
-    found: bool | None = None
     latest = sorted(reached(term.elements.grad_fn, anchors), key=lambda node: -node._sequence_nr())
     met = list(chain(*(anchors[node] for node in latest)))
+    found: bool | None = None
     for i in asked:
-        for anchor, slope in zip(met, _slopes(rows[i].sum(), met, constants), strict=True):
-            if slope is None or anchor.shape[:1] not in ((batch_size,), term.elements.shape[:1]):
-                continue
-            strided = term.strided and anchor.shape[0] != batch_size
-            if not alone_in(slope, i, batch_size, strided):
-                return True
-            found = False if anchor.shape[0] == batch_size else found
+        verdict = _row_mixes(term, rows[i].sum(), i, met, batch_size, constants)
+        if verdict:
+            return True
+        found = found if verdict is None else verdict
+    return found
+
+
+def _row_mixes(
+    term: Term, loss: Tensor, i: int, anchors: Sequence[Anchor], batch_size: int, constants: Sequence[Tensor]
+) -> bool | None:
+    """Whether what sample i loses depends on other samples' rows of the activations; None if none of these can tell."""
+    found: bool | None = None
+    for anchor, slope in zip(anchors, _slopes(loss, anchors, constants), strict=True):
+        if slope is None or anchor.shape[:1] not in ((batch_size,), term.elements.shape[:1]):
+            continue
+        strided = term.strided and anchor.shape[0] != batch_size
+        if not alone_in(slope, i, batch_size, strided):
+            return True
+        found = False if anchor.shape[0] == batch_size else found
     return found
 
 
