@@ -24,7 +24,7 @@ def hide(owner, *names):
     """Take names from an object, for the bridge alone: Lightning goes on to know them, by another name as it were."""
 
     def get(self, name):
-        if name in names and sys._getframe(1).f_globals["__name__"] == bridge.__name__:
+        if name in names and sys._getframe(1).f_globals["__name__"].startswith(bridge.__name__):
             raise AttributeError(name)
         return super(hidden, self).__getattribute__(name)
 

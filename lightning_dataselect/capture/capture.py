@@ -181,6 +181,8 @@ class LossCapture:
         @torch.compiler.disable
         @functools.wraps(function)
         def plain(*args: Any, **kwargs: Any) -> Any:
+            if not interceptors.originals:
+                return function(*args, **kwargs)
             with interceptors.reductions.lifted():
                 given = {name: interceptors.original(value) for name, value in kwargs.items()}
                 return function(*args, **given)

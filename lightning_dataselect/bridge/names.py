@@ -1,0 +1,42 @@
+"""Whether Lightning still has a name, what to say where it has not, and setting one for the time of a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import lightning.pytorch as pl
+
+Undo = Callable[[], None]
+
+
+def missing(target: object, path: str) -> bool:
+    """Whether there is no attribute at the end of a dotted path."""
+    for name in path.split("."):
+        if not hasattr(target, name):
+            return True
+        target = getattr(target, name)
+    return False
+
+
+def refusal(what: str, path: str) -> RuntimeError:
+    """The error for a fit that cannot do without the name at ``path``; ``what`` says what it is needed for."""
+    return RuntimeError(
+        f"This lightning ({pl.__version__}) has no {path}, without which {what}. Use a release of lightning that this"
+        " lightning-dataselect was tested with, 2.5 or 2.6, or a newer lightning-dataselect."
+    )
+
+
+def shadow(target: object, name: str, value: object) -> Undo:
+    """Set the attribute ``name`` on an instance, so that it can be taken back exactly."""
+    attributes = target.__dict__
+    nothing = object()
+    before = attributes.get(name, nothing)
+    attributes[name] = value
+
+    def undo() -> None:
+        if before is nothing:
+            attributes.pop(name, None)
+        else:
+            attributes[name] = before
+
+    return undo
