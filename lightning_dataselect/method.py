@@ -41,6 +41,11 @@ class Method:
         """Whether training steps are run without training, as one that optimizes manually cannot be."""
         return self.rescores
 
+    @property
+    def ranks_by_loss(self) -> bool:
+        """Whether the score is the last loss, as it is by default: one column then does for both."""
+        return type(self).observe is Method.observe
+
     def columns(self) -> dict[str, float]:
         """Further N-sized float32 columns that the method keeps, by name, with their initial values."""
         return {}
