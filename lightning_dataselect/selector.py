@@ -232,6 +232,8 @@ class DataSelector(Resumable, Callback):
                 " end of an epoch, or load the weights alone into a new fit."
             )
         self.store.to(pl_module.device)
+        if self._reader is not None and (self.history or self.state.batches_done):
+            self._reader.capture.resume()
         self._epochs.start()
         for optimizer in trainer.optimizers if type(self).lr_factor is not Method.lr_factor else ():
             self._undo.append(bridge.scale_learning_rate(optimizer, lambda: self.lr_factor(self.state.plan.epoch)))

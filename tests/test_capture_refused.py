@@ -142,6 +142,26 @@ def matched_boxes(net: Net, b: Batch) -> Tensor:
     return losses.sum() / len(image)
 
 
+def mined_negatives(net: Net, b: Batch) -> Tensor:
+    """As in a detector: the boxes are read image by image, the class losses are picked across the batch."""
+    boxes = torch.stack([F.smooth_l1_loss(net(x[None]), z[None]) for x, z in zip(b["x"], b["z"], strict=True)])
+    losses = token_losses(net, b)
+    return boxes.mean() + losses[losses > losses.median()].sum() / B
+
+
+def decay(net: Net) -> Tensor:
+    return 10 * torch.stack([p.square().sum() for p in net.body.parameters()]).sum()
+
+
+def and_a_term_of_no_weight(net: Net, b: Batch) -> Tensor:
+    return contrastive(net, b) + 0.01 * F.mse_loss(net(b["x"]), b["z"])
+
+
+def and_a_negative_term_of_no_weight(net: Net, b: Batch) -> Tensor:
+    """Weight decay counts on neither side, however large."""
+    return contrastive(net, b) - 0.01 * F.mse_loss(net(b["x"]), b["z"]) + decay(net)
+
+
 OTHER_SAMPLES = "depends on the other samples"
 NOTHING = "Nothing in the step gives a loss for each of the batch's 8 samples"
 QUOTIENT = "a quotient, a product or the like"
@@ -169,6 +189,9 @@ REFUSED: dict[Step, str] = {
     packed_tokens: "not a multiple of the batch's 8",
     boxes_in_one_row: RAGGED,
     matched_boxes: PICKED,
+    mined_negatives: PICKED,
+    and_a_term_of_no_weight: "1 of 2 loss terms.*mse_loss, makes [12]% of it, too little",
+    and_a_negative_term_of_no_weight: "1 of 2 loss terms.*mse_loss, makes [12]% of it, too little",
 }
 
 
@@ -206,6 +229,20 @@ def and_a_contrastive_one(net: Net, b: Batch) -> Tensor:
     return ce(net, b) + contrastive(net, b)
 
 
+def and_decay_and_a_contrastive_one(net: Net, b: Batch) -> Tensor:
+    return ce(net, b) + 0.1 * contrastive(net, b) + decay(net)
+
+
+def less_another_and_a_deviation(net: Net, b: Batch) -> Tensor:
+    """Two terms that cancel each other, and a small one that no sample has a share in."""
+    loss = ce(net, b)
+    return loss - 0.999 * F.cross_entropy(net(b["x"]), b["y"]) + 0.1 * net(b["x"]).std(0).mean()
+
+
+def thousandth(net: Net, b: Batch) -> Tensor:
+    return 0.001 * ce(net, b)
+
+
 def segmentation(net: Net, b: Batch) -> Tensor:
     return F.cross_entropy(net.conv(b["image"]), b["segments"])
 
@@ -215,6 +252,8 @@ PARTLY: dict[Step, tuple[Step, str]] = {
     and_a_deviation: (ce, "A part of the loss depends on the batch by other ways"),
     and_balanced_experts: (ce, "A part of the loss depends on the batch by other ways"),
     and_a_contrastive_one: (ce, "1 of 2 loss terms depend on several samples"),
+    and_decay_and_a_contrastive_one: (ce, "1 of 2 loss terms.*cross_entropy, makes 96% of it"),
+    less_another_and_a_deviation: (thousandth, "A part of the loss depends on the batch by other ways"),
 }
 
 
@@ -230,6 +269,31 @@ def test_a_part_of_the_whole_batch_is_left_out_with_a_warning(net: Net, step: St
     torch.testing.assert_close(captured.losses, alone(net, rest, batch))
     torch.testing.assert_close(again.losses, captured.losses)
     torch.testing.assert_close([loss, later], [step(net, batch)] * 2)
+
+
+def test_a_share_that_has_become_small_is_no_reason_to_stop(net: Net) -> None:
+    """Not within a fit, and not after one is resumed."""
+    batch, share = make_batch(), 1.0
+
+    def step() -> Tensor:
+        return share * ce(net, batch) + contrastive(net, batch)
+
+    capture = LossCapture(net)
+    with pytest.warns(UserWarning, match="1 of 2 loss terms depend on several samples"):
+        capture.run(step, B)
+    share = 0.001
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        capture.probe_next()
+        _, captured = capture.run(step, B)
+    torch.testing.assert_close(captured.losses, share * alone(net, ce, batch))
+    with pytest.raises(CaptureError, match="makes 0% of it"):
+        LossCapture(net).run(step, B)
+    resumed = LossCapture(net)
+    resumed.resume()
+    with pytest.warns(UserWarning, match="makes 0% of it"):
+        _, captured = resumed.run(step, B)
+    torch.testing.assert_close(captured.losses, share * alone(net, ce, batch))
 
 
 @pytest.mark.parametrize("name", ["sqrt", "log1p"])

@@ -193,6 +193,10 @@ class LossCapture:
         """Look at everything anew in the next step, as where the step may have changed."""
         self._ways.probe_next()
 
+    def resume(self) -> None:
+        """Go on where an earlier run has judged the step: it is not refused for a share that has become small."""
+        self._recorder.facts.resumed = True
+
     def _probe(self, step: Callable[[], Any], tally: Tally) -> Any:
         """Run a step under watch, and learn how to do without."""
         probe = Probe(self._recorder, self._interceptors, self._module)

@@ -14,6 +14,7 @@ from lightning_dataselect.capture.divisors import note_divisors
 from lightning_dataselect.capture.errors import CaptureError
 from lightning_dataselect.capture.fold import foldable
 from lightning_dataselect.capture.graph import derivatives, reached
+from lightning_dataselect.capture.left_out import leave_out
 from lightning_dataselect.capture.loops import Loop, are_turns, loops_of
 from lightning_dataselect.capture.mixing import Anchor, mixes
 from lightning_dataselect.capture.recorder import Facts, Term
@@ -43,7 +44,8 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
         The terms that count, with their coefficients.
 
     Raises:
-        CaptureError: none counts, or one that does cannot be given back to the samples.
+        CaptureError: none counts, those that do are next to nothing of the loss, or one of them cannot be given back to
+            the samples.
     """
     if not loss.requires_grad:
         raise CaptureError("The step's loss has no gradient (requires_grad is False).")
@@ -52,11 +54,9 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
         facts.verdicts.setdefault(term.key, False if term.by_hand or term.from_parameters else None)
     parts = coefficients(loss, [term for term in terms if not term.from_parameters])
     loops, parts = _split_loops(parts, probe, batch_size, facts)
+    _refuse_picked(loss, parts, probe, batch_size)
     parts = [(term, slope) for term, slope in parts if not term.by_hand or foldable(term.elements.shape, batch_size)]
     for term, _ in parts:
-        rows = term.elements.shape[:1]
-        if any((probe.picked[node],) == rows for node in reached(term.elements.grad_fn, probe.picked)):
-            raise CaptureError(_PICKED)
         if not foldable(term.elements.shape, batch_size):
             raise CaptureError(
                 f"{term.name} gave losses of the shape {tuple(term.elements.shape)}, whose first axis is not a multiple"
@@ -73,8 +73,9 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
         raise CaptureError(
             "What a sample loses in this step depends on the other samples of its batch, as in a contrastive loss."
         )
+    reasons = []
     if len(sound) < len(kept):
-        _warn(f"{len(kept) - len(sound)} of {len(kept)} loss terms depend on several samples at once")
+        reasons.append(f"{len(kept) - len(sound)} of {len(kept)} loss terms depend on several samples at once")
     sound += loops
     if not sound and reached(loss.grad_fn, probe.picked):
         raise CaptureError(_PICKED)
@@ -83,12 +84,17 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
             f"Nothing in the step gives a loss for each of the batch's {batch_size} samples "
             f"({len(terms)} reductions seen, {len(parts)} of them part of the loss)."
         )
-    sound = _linear(loss, sound, anchors, facts)
+    n_sound, sound = len(sound), _linear(loss, sound, anchors, facts)
+    if len(sound) < n_sound:
+        n_bent = n_sound - len(sound)
+        reasons.append(f"{n_bent} of {n_sound} loss terms enter a quotient, a product or the like over the whole batch")
     if reached(loss.grad_fn, {*anchors, *_nodes([*turns, *(term for term, _ in kept)])}) & anchors.keys():
-        _warn(
+        reasons.append(
             "A part of the loss depends on the batch by other ways than a mean or a sum over its samples, such as a"
             " standard deviation or a fused kernel"
         )
+    if reasons and not all(facts.verdicts.get(term.key) for term, _ in sound):
+        leave_out(reasons, loss, sound, terms, resumed=facts.resumed)
     facts.verdicts.update((term.key, False) for term, _ in parts if not facts.verdicts[term.key])
     for term, slope in sound:
         divided = note_divisors(term, loss, probe.divisions.made, anchors, batch_size, facts)
@@ -112,8 +118,15 @@ def _split_loops(parts: Parts, probe: Probe, batch_size: int, facts: Facts) -> t
     return loops_of(turns, facts, batch_size), others
 
 
-def _warn(what: str) -> None:
-    warnings.warn(f"{what}; the per-sample loss is made of the others.", stacklevel=2)
+def _refuse_picked(loss: Tensor, parts: Parts, probe: Probe, batch_size: int) -> None:
+    """Refuse losses whose rows are picked, as many as there happen to be; not what a model or another mean picks."""
+    outer = reached(loss.grad_fn, {*probe.anchors, *_nodes(term for term, _ in parts)})
+    for term, _ in parts:
+        shape = term.elements.shape
+        if term.by_hand and not foldable(shape, batch_size) and term.node not in outer:
+            continue
+        if any((probe.picked[node],) == shape[:1] for node in reached(term.elements.grad_fn, probe.picked)):
+            raise CaptureError(_PICKED)
 
 
 def _nodes(terms: Iterable[Term]) -> set[Node]:
@@ -172,5 +185,4 @@ def _linear(loss: Tensor, parts: Parts, anchors: Anchors, facts: Facts) -> Parts
             "The loss is no weighted sum of means or sums over the batch, but a quotient, a product or the like of"
             " them, such as a Dice loss over the whole batch: no sample has a share of its own in it."
         )
-    _warn(f"{sum(bent)} of {len(parts)} loss terms enter a quotient, a product or the like over the whole batch")
     return [part for part, is_bent in zip(parts, bent, strict=True) if not is_bent]

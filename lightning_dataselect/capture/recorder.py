@@ -94,6 +94,7 @@ class Facts:
         looped: the places where each sample has a term of its own, in turn.
         bent: the terms that a loss is another function of than a multiple.
         order: turn in the step -> the place of the mean or sum there, as last probed.
+        resumed: whether an earlier run has judged the step already.
     """
 
     verdicts: dict[Key, bool | None] = field(default_factory=dict)
@@ -104,6 +105,7 @@ class Facts:
     looped: set[Hashable] = field(default_factory=set)
     bent: set[Key] = field(default_factory=set)
     order: dict[int, Hashable] = field(default_factory=dict)
+    resumed: bool = False
 
 
 class Recorder:
