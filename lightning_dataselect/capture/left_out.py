@@ -40,7 +40,7 @@ def leave_out(reasons: Sequence[str], loss: Tensor, parts: Parts, terms: Sequenc
     warnings.warn(f"{said}; the per-sample loss is made of that.", stacklevel=2)
 
 
-def explained(loss: Tensor, parts: Parts, constant: Parts = ()) -> float:
+def explained(loss: Tensor, parts: Parts, constant: Parts) -> float:
     """The share of a loss's value that terms make up: what they give, against what the loss is without them.
 
     Sizes count, so that a negative term, or two that cancel each other, are not taken for nothing.
@@ -57,7 +57,7 @@ def explained(loss: Tensor, parts: Parts, constant: Parts = ()) -> float:
         >>> from lightning_dataselect.capture.graph import edge_of
         >>> x = torch.tensor([1.0, 3.0], requires_grad=True)
         >>> term = Term(("", 0), x.mean(), x, None, False)
-        >>> explained(0.5 * x.mean() + 3, [(term, 0.5)])
+        >>> explained(0.5 * x.mean() + 3, [(term, 0.5)], [])
         0.25
     """
     given = [_given(term, slope) for term, slope in parts]
