@@ -15,7 +15,7 @@ import sys
 from typing import Any
 
 from benchmarks.harness import Part, data_file, run_study, trainer_section
-from benchmarks.methods import baselines, every_method, main_methods, unique
+from benchmarks.methods import baselines, every_method, unique
 
 FASHION_MNIST_EPOCHS = 8
 
@@ -64,10 +64,9 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
     if arguments.quick:
         methods = [*baselines(0.5), "InfoBatch(prune_ratio=0.5)", "ESWP(batch_ratio=0.5)"]
         return [Part("digits", "digits, two hidden layers", digits_config(), 4, methods)]
-    methods = unique(every_method(0.5), main_methods(0.3), main_methods(0.7))
+    every = unique(every_method(0.5), every_method(0.3), every_method(0.7))
     made = []
     if arguments.only is None or "cifar10" in arguments.only:
-        every = unique(every_method(0.5), every_method(0.3), every_method(0.7))
         title = "CIFAR-10, ResNet-18, 24 epochs, SGD with OneCycle, flip, crop and cutout"
         folder = data_file(arguments, "cifar10", "cifar10_b.npz")
         made.append(Part("cifar10", title, cifar10_config(folder), 24, every, headline=every_method(0.5)))
@@ -76,9 +75,8 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
         folder = data_file(arguments, "fashion_mnist", "fashion_mnist.npz")
         note = "12,000 of the 60,000 training images, drawn once; 5,000 others for validation; all 10,000 for the test."
         config = fashion_mnist_config(folder)
-        made.append(
-            Part("fashion_mnist", title, config, FASHION_MNIST_EPOCHS, methods, note=note, headline=every_method(0.5))
-        )
+        head, epochs = every_method(0.5), FASHION_MNIST_EPOCHS
+        made.append(Part("fashion_mnist", title, config, epochs, every, seeds=5, note=note, headline=head))
     return made
 
 

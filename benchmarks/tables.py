@@ -11,10 +11,11 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.methods import every_method
 from lightning_dataselect import list_methods
 
 ROOT = Path(__file__).parents[1]
@@ -136,27 +137,47 @@ def noise_table() -> str:
     """What each method reaches as labels get worse, and how far that is from equal compute."""
     parts = _read("noisy_labels")["parts"]
     shown = [name for name in ("flipped_0", "flipped_20", "flipped_40") if name in parts]
-    rows_of = {name: {row["label"]: row for row in parts[name]["rows"]} for name in shown}
-    labels = ["full", *parts[shown[0]]["headline"]]
-    titles = [f"{name.split('_')[1]} % flipped" for name in shown]
-    lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
-    for label in labels:
-        cells = []
-        for name in shown:
-            row = rows_of[name].get(label)
-            if row is None:
-                cells.append("failed")
-                continue
-            against = f" ({_signed(row['vs_short'], 2)}{_mark(row)})" if row["short"] else ""
-            cells.append(f"{_plain(row['value'], 2)}{against}")
-        lines.append(f"| {label if label == 'full' else f'`{label}`'} | {' | '.join(cells)} |")
     first = parts[shown[0]]
-    seeds = min(parts[name]["seeds"] for name in shown)
-    said = (
-        f"Test accuracy in %, and in brackets the points against full data at equal compute, over {seeds} seeds;"
-        " training labels are flipped, those of the test are true."
+    lines = _side_by_side(
+        {f"{name.split('_')[1]} % flipped": parts[name] for name in shown},
+        [(label, [label] * len(shown)) for label in ["full", *first["headline"]]],
     )
+    seeds = min(parts[name]["seeds"] for name in shown)
+    said = f"{_AGAINST}, over {seeds} seeds; training labels are flipped, those of the test are true."
     return "\n".join([*lines, "", said, "", _measured_on(first["environment"], "noisy_labels", *shown)])
+
+
+def ratio_table() -> str:
+    """What each method reaches as more is dropped, and how far that is from equal compute."""
+    part = _read("images")["parts"]["fashion_mnist"]
+    ratios = (0.3, 0.5, 0.7)
+    rows = [(labels[0].split("(")[0].split(".")[-1], labels) for labels in zip(*map(every_method, ratios), strict=True)]
+    lines = _side_by_side({f"{ratio:.0%} dropped": part for ratio in ratios}, [("full", ["full"] * 3), *rows])
+    said = (
+        f"{_AGAINST}, over {part['seeds']} seeds. What a method is told to drop is not what it saves: the samples"
+        " forwarded and back-propagated of every row are in RESULTS.md."
+    )
+    return "\n".join([*lines, "", said, "", _measured_on(part["environment"], "images", "fashion_mnist")])
+
+
+_AGAINST = "Test accuracy in %, and in brackets the points against full data at equal compute"
+
+
+def _side_by_side(columns: Mapping[str, Row], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """Parts of studies beside each other; each row is a name and the label of its method in every column."""
+    lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    found = [{row["label"]: row for row in part["rows"]} for part in columns.values()]
+    for name, labels in rows:
+        cells = [_reached(by_label.get(label)) for by_label, label in zip(found, labels, strict=True)]
+        lines.append(f"| {name if name == 'full' else f'`{name}`'} | {' | '.join(cells)} |")
+    return lines
+
+
+def _reached(row: Row | None) -> str:
+    if row is None:
+        return "failed"
+    against = f" ({_signed(row['vs_short'], 2)}{_mark(row)})" if row["short"] else ""
+    return f"{_plain(row['value'], 2)}{against}"
 
 
 def _mark(row: Row) -> str:
@@ -199,6 +220,8 @@ def tables() -> dict[str, Callable[[], str]]:
             made[f"{name}_{part}"] = lambda name=name, part=part: study_table(name, part)  # type: ignore[misc]
     if "merges" in _read("selection_scale"):
         made["merge"] = merge_table
+    if "fashion_mnist" in _read("images")["parts"]:
+        made["images_ratios"] = ratio_table
     if "noisy_labels" in studies():
         made["noisy_labels"] = noise_table
     return made

@@ -151,6 +151,13 @@ def test_fitting_leaves_random_state_and_is_repeatable():
     assert torch.equal(torch.get_rng_state(), state) and torch.equal(*runs)
 
 
+def test_by_default_the_copies_train_for_as_many_epochs_as_the_fit():
+    selector = RHOLoss(batch_ratio=0.3)
+    fit(selector, max_epochs=3)
+    expected = RHOLoss.fit_holdout(Net(), loader(), max_epochs=3, **QUIET)
+    torch.testing.assert_close(selector.store.column("holdout"), expected)
+
+
 def test_a_model_that_diverges_is_an_error():
     class Diverging(Net):
         def training_step(self, batch, batch_idx):
