@@ -68,22 +68,32 @@ class Quiet:
             grad: whether a graph is built, as the first look at a loss needs it.
         """
         module = self._module
-        modes = [(part, part.training) for part in module.modules()]
-        notes = _Notes(module, self._still)
+        parts = list(module.named_modules())  # once: with many small parts the walk takes longer than all the rest
+        modes = [(part, part.training) for _, part in parts]
+        notes = _Notes(parts, self._still)
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(grad))
             stack.enter_context(_random_state(module.device))
             for name in _LOG_METHODS:
                 stack.callback(shadow(module, name, _log_nothing))
-            module.eval()
             try:
+                for part, _ in modes:
+                    _set_mode(part, False)
                 yield
             finally:
                 for part, training in modes:
-                    part.training = training
+                    _set_mode(part, training)
                 notes.restore()
                 # what autocast has cached without a graph would leave the real step without gradients
                 torch.clear_autocast_cache()
+
+
+def _set_mode(part: nn.Module, training: bool) -> None:
+    """Set the mode as `nn.Module.train` does, but of this part alone, and without Module's slow ``__setattr__``."""
+    if "training" in part.__dict__:
+        part.__dict__["training"] = training
+    else:  # a property, as of compiled and scripted modules
+        part.training = training
 
 
 def _log_nothing(*args: Any, **kwargs: Any) -> None:
@@ -105,15 +115,17 @@ def _random_state(device: torch.device) -> Iterator[None]:
 class _Notes:
     """What a module holds that a step may write to; torch's own layers keep still in eval mode."""
 
-    def __init__(self, module: nn.Module, still: dict[int, weakref.ref[Tensor]]) -> None:
+    def __init__(self, parts: Iterable[tuple[str, nn.Module]], still: dict[int, weakref.ref[Tensor]]) -> None:
         self._still = still
         self._known: set[int] = set()
         self._undo: list[Callable[[], object]] = []
         self._tensors: list[tuple[str, Tensor, int, Tensor | None]] = []
-        for name, parameter in module.named_parameters():
-            self._known.add(id(parameter))
-            self._tensors.append((name, parameter, parameter._version, None))
-        for name, part in module.named_modules():
+        for name, part in parts:
+            for own, parameter in part._parameters.items():
+                if parameter is not None and id(parameter) not in self._known:
+                    self._known.add(id(parameter))
+                    self._tensors.append((f"{name}.{own}".removeprefix("."), parameter, parameter._version, None))
+        for name, part in parts:
             if not type(part).__module__.startswith("torch.nn."):
                 self._note_space(part.__dict__, name, 0)
 
