@@ -241,7 +241,8 @@ class DataSelector(Resumable, Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._started = time.perf_counter()
-        if self._epochs is not None:
+        if self._epochs is not None and self._reader is not None:
+            self._reader.capture.start_epoch()
             self._epochs.start_epoch()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -154,3 +154,21 @@ def test_hand_written_losses_of_several_roots_keep_their_turns(s: SimpleNamespac
     for _ in range(3):
         _, captured = capture.run(step, B)
         torch.testing.assert_close(captured.losses, 3 * own.detach())
+
+
+def test_a_term_that_compiled_code_adds_is_seen_in_the_next_epoch(s: SimpleNamespace) -> None:
+    counter = Counter("aot_eager")
+
+    def step(x: Tensor, late: bool) -> Tensor:
+        loss = F.cross_entropy(s.model(x), s.y)
+        return loss + s.model(x).abs().mean() if late else loss
+
+    compiled, capture = torch.compile(step, backend=counter), LossCapture(s.model)
+    own = F.cross_entropy(s.model(s.x), s.y, reduction="none").detach()
+    for epoch, late in enumerate((False, False, True)):
+        capture.start_epoch()
+        for _ in range(3):
+            loss, captured = capture.run(lambda late=late: compiled(s.x, late), B)
+            torch.testing.assert_close(loss, step(s.x, late))
+            torch.testing.assert_close(captured.losses, own + late * s.model(s.x).abs().mean(1).detach())
+        assert counter.graphs == (1, 1, 2)[epoch], "to look anew compiles nothing anew"

@@ -355,3 +355,53 @@ def test_a_term_more_or_less_is_no_silent_loss(net: Net) -> None:
         if measured[-1]:
             torch.testing.assert_close(captured.losses, more if aux else own)
     assert measured == [True, True, False, True, True, True, True]
+
+
+HALF: dict[str, Callable[[Net, Batch], Tensor]] = {
+    "alone": ce,
+    "half": lambda net, b: 0.5 * ce(net, b),
+    "by hand": lambda net, b: (net(b["x"]) - b["z"]).square().mean(),
+    "with a deviation": lambda net, b: ce(net, b) + 0.01 * net(b["x"]).std(0).mean(),
+    "with decay": lambda net, b: ce(net, b) + decay(net),
+}
+
+
+def late(net: Net, b: Batch) -> Tensor:
+    return 0.1 * net.aux(net.body(b["x"])).abs().mean()
+
+
+@pytest.mark.filterwarnings("ignore:A part of the loss")
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("name", HALF)
+def test_a_mean_that_is_added_later_on_is_no_silent_loss(net: Net, name: str, every: int) -> None:
+    """In all later steps, or in every second."""
+    batch, capture, first = make_batch(), LossCapture(net), HALF[name]
+    rest = ce if name.startswith("with") else first
+    expected = {False: alone(net, rest, batch), True: alone(net, lambda n, b: rest(n, b) + late(n, b), batch)}
+    missed = 0
+    for i in range(12):
+        on = i >= 3 and i % every == 0
+        loss, captured = capture.run(lambda on=on: first(net, batch) + late(net, batch) if on else first(net, batch), B)
+        torch.testing.assert_close(loss, first(net, batch) + on * late(net, batch))
+        missed += not captured.known
+        if captured.known:
+            torch.testing.assert_close(captured.losses, expected[on])
+    assert missed == 1
+
+
+def test_one_more_part_that_no_sample_has_a_share_in_is_named_once(net: Net) -> None:
+    batch, capture = make_batch(), LossCapture(net)
+
+    def run(step: Step) -> None:
+        _, captured = capture.run(lambda: step(net, batch), B)
+        assert not captured.known or torch.allclose(captured.losses, alone(net, ce, batch))
+
+    run(ce)
+    run(and_a_deviation)
+    with pytest.warns(UserWarning, match="A part of the loss depends on the batch by other ways"):
+        run(and_a_deviation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(4):
+            run(and_a_deviation)
+            capture.probe_next()

@@ -50,6 +50,7 @@ class LossCapture:
         self._slopes: list[dict[Key, Scale]] = []  # of the last probe, root by root
         self._mains = Mains()
         self._factors: dict[Key, Scale] = {}  # of the last run
+        self._is_compiled = False
         self._tally: Tally | None = None  # while a step runs
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
         self.summarize: Summarize | None = None
@@ -93,7 +94,7 @@ class LossCapture:
                 if not tally.roots:
                     self._follow(loss_of(out), tally)
                 if tally.roots:
-                    tally.lost = not self._ways.check(tally.way())
+                    tally.lost = not self._ways.check(tally.way(), tally.beside)
             self._factors = tally.factors or self._factors
             return out, tally.captured()
         finally:
@@ -193,6 +194,11 @@ class LossCapture:
         """Look at everything anew in the next step, as where the step may have changed."""
         self._ways.probe_next()
 
+    def start_epoch(self) -> None:
+        """Look at compiled code anew, which does not show when it adds something to the loss; other steps do."""
+        if self._is_compiled:
+            self.probe_next()
+
     def resume(self) -> None:
         """Go on where an earlier run has judged the step: it is not refused for a share that has become small."""
         self._recorder.facts.resumed = True
@@ -219,7 +225,7 @@ class LossCapture:
             self._watch = Watch(self._recorder, self._interceptors)
         if tally.lost:
             self._ways.give_up()
-        elif not self._ways.settle(tally.way()):
+        elif not self._ways.settle(tally.way(), tally.beside):
             self._watch = Watch(self._recorder, self._interceptors)
         return out
 
@@ -258,6 +264,7 @@ class LossCapture:
         alone = [term for term in recorder.terms if term.edge is not None and term.edge.node is loss.grad_fn]
         if recorder.compiled:
             # A compiled graph cannot be asked for what happens inside it.
+            self._is_compiled = True
             n = len(tally.roots)
             known = self._slopes[n] if n < len(self._slopes) else {}
             parts = [(term, known[term.key]) for term in recorder.terms if term.key in known]

@@ -93,8 +93,10 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
             "A part of the loss depends on the batch by other ways than a mean or a sum over its samples, such as a"
             " standard deviation or a fused kernel"
         )
-    if reasons and not all(facts.verdicts.get(term.key) for term, _ in sound):
-        leave_out(reasons, loss, sound, terms, resumed=facts.resumed)
+    if reasons and tuple(reasons) not in facts.left_out:
+        known = facts.resumed or all(facts.verdicts.get(term.key) for term, _ in sound)
+        leave_out(reasons, loss, sound, terms, known=known)
+        facts.left_out.add(tuple(reasons))
     facts.verdicts.update((term.key, False) for term, _ in parts if not facts.verdicts[term.key])
     for term, slope in sound:
         divided = note_divisors(term, loss, probe.divisions.made, anchors, batch_size, facts)

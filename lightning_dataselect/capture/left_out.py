@@ -19,7 +19,7 @@ from lightning_dataselect.capture.shares import Parts, Scale, coefficients
 _LEAST_SHARE = 0.1
 
 
-def leave_out(reasons: Sequence[str], loss: Tensor, parts: Parts, terms: Sequence[Term], *, resumed: bool) -> None:
+def leave_out(reasons: Sequence[str], loss: Tensor, parts: Parts, terms: Sequence[Term], *, known: bool) -> None:
     """Warn of what is left out, or refuse to go on without it.
 
     Args:
@@ -27,7 +27,7 @@ def leave_out(reasons: Sequence[str], loss: Tensor, parts: Parts, terms: Sequenc
         loss: the step's loss.
         parts: the terms that are kept, with their coefficients.
         terms: all that the step has computed.
-        resumed: whether the step was taken on with these terms before, which may be small by now.
+        known: whether a step was taken on with these terms before, which may be small by now.
 
     Raises:
         CaptureError: those kept explain next to nothing of the loss.
@@ -35,7 +35,7 @@ def leave_out(reasons: Sequence[str], loss: Tensor, parts: Parts, terms: Sequenc
     share = explained(loss, parts, _of_parameters(loss, terms))
     kept = ", ".join(dict.fromkeys(term.name for term, _ in parts))
     said = f"{'. '.join(reasons)}. What is left of the loss, {kept}, makes {share:.0%} of it"
-    if share < _LEAST_SHARE and not resumed:
+    if share < _LEAST_SHARE and not known:
         raise CaptureError(f"{said}, too little to tell its samples apart by.")
     warnings.warn(f"{said}; the per-sample loss is made of that.", stacklevel=2)
 

@@ -32,6 +32,11 @@ class Loop(Term):
     turns: Sequence[Term] = ()
 
 
+def turns_in(term: Term) -> Sequence[Term]:
+    """The terms that a term was put together from: itself, if it is none of a loop."""
+    return term.turns if isinstance(term, Loop) else (term,)
+
+
 def turns_of(term: Term, weights: Tensor) -> list[tuple[Term, Tensor]]:
     """The terms that a term was put together from, each with the weights of its samples."""
     if not isinstance(term, Loop):

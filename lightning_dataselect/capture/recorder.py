@@ -94,6 +94,7 @@ class Facts:
         looped: the places where each sample has a term of its own, in turn.
         bent: the terms that a loss is another function of than a multiple.
         order: turn in the step -> the place of the mean or sum there, as last probed.
+        left_out: what was said of parts of the loss that no sample has a share in.
         resumed: whether an earlier run has judged the step already.
     """
 
@@ -105,6 +106,7 @@ class Facts:
     looped: set[Hashable] = field(default_factory=set)
     bent: set[Key] = field(default_factory=set)
     order: dict[int, Hashable] = field(default_factory=dict)
+    left_out: set[tuple[str, ...]] = field(default_factory=set)
     resumed: bool = False
 
 

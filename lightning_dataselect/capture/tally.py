@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.capture import classes
+from lightning_dataselect.capture.beside import beside
+from lightning_dataselect.capture.loops import turns_in
 from lightning_dataselect.capture.losses import Classes
 from lightning_dataselect.capture.outputs import Outputs, find_outputs, shows_outputs
 from lightning_dataselect.capture.recorder import Key, Recorder
 from lightning_dataselect.capture.shares import Parts, Scale, scale, weigh
+from lightning_dataselect.capture.ways import Beside
 
 Summarize = Callable[[Outputs], Tensor | None]
 
@@ -66,6 +69,7 @@ class Tally:
         summarize: makes of the outputs what is kept; None: they are not looked for.
         roots: the terms of each, with their coefficients.
         factors: term -> its factor in the loss of a sample.
+        beside: what else each root was put together from (see `beside.beside`); None where nobody can tell.
         lost: the step has gone an unknown way, so that terms may be missing.
     """
 
@@ -74,6 +78,7 @@ class Tally:
     summarize: Summarize | None
     roots: list[Parts] = field(default_factory=list)
     factors: dict[Key, Scale] = field(default_factory=dict)
+    beside: Beside | None = ()
     lost: bool = False
     _losses: Tensor | None = None
     _classes: Classes | None = None
@@ -84,6 +89,11 @@ class Tally:
         """Add what the samples lose by one root."""
         recorder = self.recorder
         self.roots.append(parts)
+        if recorder.compiled:
+            self.beside = None  # compiled code shows one node for all that is in it
+        elif self.beside is not None:
+            nodes = {turn.node for term, _ in parts for turn in turns_in(term)}
+            self.beside = (*self.beside, beside(loss.grad_fn, nodes))
         self._device = loss.device
         if not parts:
             return

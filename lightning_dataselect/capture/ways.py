@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
+from typing import TypeAlias
+
+Way: TypeAlias = frozenset[Hashable]
+Beside: TypeAlias = tuple[tuple[str, ...], ...]
 
 # Steps of two kinds may take turns: the one that was missed is at most this many steps away.
 _PROBES = 2
+# A loss with the same terms that is put together from something else may have got a new term, or a compiler may have
+# changed the names: this often probes go and see.
+_TRIES = 2
 
 
 class Ways:
@@ -21,12 +29,15 @@ class Ways:
         (True, 0)
         >>> ways.check(frozenset("b")), ways.probes
         (False, 2)
+        >>> ways.settle(frozenset("b")), ways.check(frozenset("b"), beside=(("MeanBackward0",),))
+        (True, False)
     """
 
     def __init__(self) -> None:
-        self.known: set[frozenset[Hashable]] = set()
+        self.known: set[Way] = set()
         self.probes = 1
         self._lost = False
+        self._tries: Counter[tuple[Way, Beside]] = Counter()
 
     def probe_next(self) -> None:
         """Call for a probe of the next step."""
@@ -36,19 +47,31 @@ class Ways:
         """After a probe that has found nothing sound: call for no more of them."""
         self.probes, self._lost = 0, False
 
-    def check(self, way: frozenset[Hashable]) -> bool:
-        """After a step without a probe: whether its way is known; if not, call for probes."""
-        if way in self.known:
+    def check(self, way: Way, beside: Beside | None = None) -> bool:
+        """After a step without a probe: whether its way is known; if not, call for probes.
+
+        Args:
+            way: the terms of its loss.
+            beside: what else each of its roots was put together from; None where nobody can tell.
+        """
+        if way not in self.known:
+            self.probes, self._lost = _PROBES, True
+            return False
+        if beside is None or self._tries[way, beside] >= _TRIES:
             return True
-        self.probes, self._lost = _PROBES, True
+        self._tries[way, beside] += 1
+        self.probes = _PROBES
         return False
 
-    def settle(self, way: frozenset[Hashable]) -> bool:
+    def settle(self, way: Way, beside: Beside | None = None) -> bool:
         """After a probe: whether steps of this kind can be followed without.
 
         They cannot if a step has been lost, and probes show nothing that was not known.
         """
-        if way and way not in self.known:
+        seen = beside is None or self._tries[way, beside] >= _TRIES
+        if beside is not None:
+            self._tries[way, beside] = _TRIES
+        if way and (way not in self.known or not (seen or self._lost)):
             self.known.add(way)
             self.probes, self._lost = 0, False
             return True
