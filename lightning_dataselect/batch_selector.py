@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_dataselect.cut import Path, cut_arguments
 from lightning_dataselect.quiet import Quiet
@@ -64,6 +64,7 @@ class BatchSelector(DataSelector):
     def _drop_live_parts(self) -> None:
         super()._drop_live_parts()
         self._quiet: Quiet | None = None
+        self._fewest = 1
         self.sees_all_of_batch = True
         """Whether what `observe` is shown is a whole batch, or the part of one that was trained on."""
         self._axes: dict[Path, bool] = {}
@@ -74,8 +75,8 @@ class BatchSelector(DataSelector):
         Args:
             seen: what scoring the batch has shown, and the store's columns are already renewed; or, of a batch that is
                 not scored, the last losses known, NaN for none, without logits and targets.
-            k: ``batch_ratio`` of the batch, rounded, at least 1; of a smaller last batch at least 2 if whole
-                batches give as many.
+            k: ``batch_ratio`` of the batch, rounded, at least 1; at least 2 if the module has a BatchNorm layer, which
+                cannot train on one sample, and of a smaller last batch if whole batches give as many.
             generator: on the device of ``seen``, seeded for this batch.
 
         Returns:
@@ -99,6 +100,8 @@ class BatchSelector(DataSelector):
     def take_hold(self, pl_module: pl.LightningModule) -> None:
         """Get ready to score."""
         self._quiet = Quiet(pl_module)
+        if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in pl_module.modules()):
+            self._fewest = 2
 
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Score the batch, cut it, and train on what was chosen."""
@@ -129,9 +132,9 @@ class BatchSelector(DataSelector):
         return output
 
     def _share(self, size: int) -> int:
-        """How many samples of a batch to train on: one only where whole batches give no more, for BatchNorm's sake."""
+        """How many samples of a batch to train on: one only where whole batches give no more, and never for BatchNorm."""
         assert self._loader is not None
-        whole = max(1, round(self.batch_ratio * (self._loader.batches.batch_size or size)))
+        whole = max(self._fewest, round(self.batch_ratio * (self._loader.batches.batch_size or size)))
         return max(min(2, size, whole), round(self.batch_ratio * size))
 
     def _score(self, step: Callable[[], Any], indices: Tensor) -> Observation:

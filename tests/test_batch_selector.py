@@ -65,7 +65,7 @@ def test_selective_backprop_counts_what_chance_has_taken():
     assert sizes(net, 0) == [10] * 10
     for epoch in (1, 2):
         taken = sizes(net, epoch)
-        assert len(taken) == 10 and 1 <= min(taken) < max(taken) <= 10
+        assert len(taken) == 10 and 2 <= min(taken) < max(taken) <= 10
         assert counts(selector)[epoch] == (100, 100 + sum(taken), sum(taken))
         assert 25 < sum(taken) < 75
 
@@ -296,6 +296,21 @@ def test_a_second_fit_begins_anew(make):
     _, first = fit(selector)
     _, second = fit(selector)
     assert same_weights(first, second)
+
+
+@pytest.mark.parametrize("size", [4, 10])
+@pytest.mark.parametrize("make", [SelectiveBackprop, EvolvedSampling])
+def test_batch_norm_never_trains_on_one_sample(make, size):
+    class Normalised(Net):
+        def __init__(self):
+            super().__init__()
+            self.net.insert(1, torch.nn.BatchNorm1d(16))
+
+    smallest = []
+    for net in (Normalised(), Net()):
+        fit(make(), net, loader(batch_size=size), max_epochs=4)
+        smallest.append(min(step.size for step in net.steps))
+    assert smallest == [2, 2 if size == 10 else 1]
 
 
 def test_manual_optimization_is_refused():

@@ -257,6 +257,14 @@ def test_at_least_one_is_taken_the_one_that_came_nearest():
     assert len(set(nearest)) == 3
 
 
+def test_more_are_taken_where_chance_takes_fewer_than_are_asked_for():
+    p = torch.tensor([0.0, 0.3, 0.6])
+    for seed in range(50):
+        excess = p - torch.rand(3, generator=gen(seed))
+        n = max(2, int((excess > 0).sum()))
+        assert take_by_chance(p, gen(seed), fewest=2).tolist() == excess.argsort(descending=True)[:n].tolist()
+
+
 def test_the_share_expected_of_steady_losses():
     values = torch.rand(1024, generator=gen())
     for beta in (0, 1, 3):

@@ -11,8 +11,10 @@ enter R at once, in place of one by one; each rank keeps an R of the samples it 
 the probability 1 and stays out of R.
 
 What was chosen of a batch is trained on at once, with the mean of its losses, so that steps differ in size; the authors
-collect chosen samples until a batch is full. The share expected is ``1 / (beta + 1)`` while the losses do not drift. If
-chance takes none, the sample that came nearest is trained on. The algorithm of the same name in MosaicML's composer is
+collect chosen samples until a batch is full, and so never train on one sample. The share expected is ``1 / (beta + 1)``
+while the losses do not drift. Where chance takes fewer than two, the samples that came nearest are trained on too: two,
+since BatchNorm cannot train on one, but one if the share expected of a batch is no more and the module has no
+BatchNorm. With the defaults chance does so in 37 % of batches of 8, in 6 % of 16 and in 0.1 % of 32. The algorithm of the same name in MosaicML's composer is
 another one: it ranks within the batch, without R, draws a fixed number of samples, and does so in every second batch
 between 50 and 90 % of the training.
 
@@ -57,15 +59,16 @@ def percentile(losses: Tensor, recent: Tensor) -> Tensor:
     return torch.where(losses.isnan(), torch.nan, ranks / known)
 
 
-def take_by_chance(probabilities: Tensor, generator: torch.Generator) -> Tensor:
-    """Positions taken independently of each other, at least one; waits for the device once.
+def take_by_chance(probabilities: Tensor, generator: torch.Generator, fewest: int = 1) -> Tensor:
+    """Positions taken independently of each other, filled up by those that came nearest; waits for the device once.
 
     Args:
         probabilities: float32 (B,), NaN counts as 1.
         generator: on the device of ``probabilities``.
+        fewest: how many are taken at least, at most B.
 
     Returns:
-        int64 (b,), ``1 <= b <= B``.
+        int64 (b,), ``fewest <= b <= B``.
 
     Example:
         >>> take_by_chance(torch.tensor([0.0, 1.0, 0.0]), torch.Generator().manual_seed(0))
@@ -73,7 +76,7 @@ def take_by_chance(probabilities: Tensor, generator: torch.Generator) -> Tensor:
     """
     chances = torch.rand(probabilities.shape, generator=generator, device=probabilities.device)
     excess = probabilities.nan_to_num(1.0) - chances
-    taken = int((excess > 0).sum().clamp(min=1))
+    taken = int((excess > 0).sum().clamp(min=fewest))
     return excess.topk(taken).indices
 
 
@@ -139,8 +142,8 @@ class SelectiveBackprop(BatchSelector):
         store["score"][seen.indices] = percentile(seen.losses, self._recent) ** self.beta
 
     def choose(self, seen: Observation, k: int, generator: torch.Generator) -> Tensor:
-        """Take each sample by its own chance, whatever ``k`` is."""
-        return take_by_chance(self.store["score"][seen.indices], generator)
+        """Take each sample by its own chance, two at least where ``k`` is more than one."""
+        return take_by_chance(self.store["score"][seen.indices], generator, fewest=min(2, k))
 
     def forget(self) -> None:
         """Also the recent losses."""
