@@ -132,7 +132,7 @@ class BatchSelector(DataSelector):
         return output
 
     def _share(self, size: int) -> int:
-        """How many samples of a batch to train on: one only where whole batches give no more, and never for BatchNorm."""
+        """How many samples of a batch to train on: one only where whole batches give no more, with BatchNorm never."""
         assert self._loader is not None
         whole = max(self._fewest, round(self.batch_ratio * (self._loader.batches.batch_size or size)))
         return max(min(2, size, whole), round(self.batch_ratio * size))

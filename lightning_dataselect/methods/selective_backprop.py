@@ -14,9 +14,9 @@ What was chosen of a batch is trained on at once, with the mean of its losses, s
 collect chosen samples until a batch is full, and so never train on one sample. The share expected is ``1 / (beta + 1)``
 while the losses do not drift. Where chance takes fewer than two, the samples that came nearest are trained on too: two,
 since BatchNorm cannot train on one, but one if the share expected of a batch is no more and the module has no
-BatchNorm. With the defaults chance does so in 37 % of batches of 8, in 6 % of 16 and in 0.1 % of 32. The algorithm of the same name in MosaicML's composer is
-another one: it ranks within the batch, without R, draws a fixed number of samples, and does so in every second batch
-between 50 and 90 % of the training.
+BatchNorm. With the defaults chance does so in 37 % of batches of 8, in 6 % of 16 and in 0.1 % of 32. The algorithm of
+the same name in MosaicML's composer is another one: it ranks within the batch, without R, draws a fixed number of
+samples, and does so in every second batch between 50 and 90 % of the training.
 
 How many samples are chosen is known on the device alone, and the batch cannot be cut without that number: a step waits
 for it, once. The other methods within a batch take a fixed number and wait for nothing.
