@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightning_dataselect import AutoAssist
 from lightning_dataselect.assistant import CONVENTIONS, Assistant, Record, SampleInputs, default_network
 from lightning_dataselect.assistant.rules import LastEpochMean, RecentMean, acceptance, accepted
 
@@ -88,11 +89,16 @@ def test_a_vector_assistant_learns_by_the_formula(seed, size, memory):
         flat = np.asarray(inputs.x.double()).reshape(size, -1)
         losses = torch.tensor(losses, dtype=torch.float32)
         logits = flat @ w + u[y]
-        judged = assistant.judge(inputs, torch.zeros(size), 0.3)
+        draws = torch.rand(size, generator=torch.Generator().manual_seed(seed))
+        judged = assistant.judge(inputs, draws, 0.3)
         np.testing.assert_allclose(judged.q, sigmoid(logits), atol=1e-5)
+        b = max(0.3, 1 - accuracy)
+        margin = b + (1 - b) * sigmoid(logits) - draws.double().numpy()
+        if (margin > 0).sum() >= 2 and abs(margin).min() > 1e-5:
+            assert judged.positions.tolist() == np.flatnonzero(margin > 0).tolist()
         n = memory * n + (1 - memory) * size
         s = memory * s + (1 - memory) * losses.double().sum().item()
-        high = (losses.double().numpy() > s / n).astype(float)
+        high = (losses.numpy() > np.float32(s / n)).astype(float)  # the mean of one loss is that loss
         accuracy = memory * accuracy + (1 - memory) * np.mean((logits > 0) == (high > 0))
         error = (sigmoid(logits) - high) / size
         w = w - 0.01 * (flat.T @ error + 1e-3 * w)
@@ -101,6 +107,51 @@ def test_a_vector_assistant_learns_by_the_formula(seed, size, memory):
     np.testing.assert_allclose(assistant.network.weight.detach(), w, atol=1e-5)
     np.testing.assert_allclose(assistant.network.classes.detach()[:5, 0], u, atol=1e-5)
     assert assistant.accuracy == pytest.approx(accuracy)
+
+
+def averaged_down(images):
+    """(B, C, H, W) float64: the mean of what falls on each of at most 32 x 32 places."""
+    for axis in (2, 3):
+        side, places = images.shape[axis], min(images.shape[axis], 32)
+        means = [
+            images.take(range(i * side // places, -(-(i + 1) * side // places)), axis).mean(axis) for i in range(places)
+        ]
+        images = np.stack(means, axis)
+    return images
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "seen"),
+    [
+        ("images", (3, 4, 5), lambda x: x),
+        ("images", (2, 64, 48), averaged_down),
+        ("images", (1, 33, 7), averaged_down),
+        ("images", (40, 50), lambda x: x),
+        ("tabular", (6,), np.arcsinh),
+        ("tabular", (), np.arcsinh),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
+def test_what_a_vector_assistant_sees_of_a_sample(kind, shape, seen, dtype):
+    rng = np.random.default_rng(0)
+    x = torch.tensor(rng.normal(size=(4, *shape)) * 50 + 120).clamp(0, 255).to(dtype)
+    y = torch.tensor([0, 1023, 1025, -1])
+    network = default_network(SampleInputs(x, y), kind)
+    with torch.no_grad():
+        network.weight.normal_(generator=torch.Generator().manual_seed(0))
+        network.classes.normal_(generator=torch.Generator().manual_seed(1))
+    values = x.double().numpy() / (255 if dtype == torch.uint8 else 1)
+    w, u = (part.detach().double().numpy() for part in (network.weight, network.classes[:, 0]))
+    expected = seen(values).reshape(4, -1) @ w
+    np.testing.assert_allclose(network(x, y).detach(), expected + u[[0, 1023, 1, 1023]], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(network(x, None).detach(), expected + u[0], rtol=1e-4, atol=1e-3)
+
+
+def test_what_is_missing_of_a_sample_counts_as_zero():
+    x = torch.tensor([[float("nan"), 1.0], [0.0, 1.0]])
+    network = default_network(SampleInputs(x, None), "tabular")
+    torch.nn.init.ones_(network.weight)
+    assert network(x, None).tolist() == pytest.approx([np.arcsinh(1)] * 2)
 
 
 def tf_idf(texts, counted):
@@ -158,3 +209,57 @@ def test_only_the_trained_and_finite_losses_count():
         assert torch.equal(one, other) and one.abs().sum() > 0
     a.learn(Record(SampleInputs(x, y), None, torch.full((4,), torch.nan), None, 0))
     assert a.steps == 1
+
+
+# ---- the authors' values
+
+
+VECTORS = {
+    "base_prob": 0.3, "first_epoch_whole": False, "queue_size": 20, "learn_at": 5, "learning_rate": 0.01, "l2": 1e-3,
+    "summed": False, "threshold": RecentMean,
+}  # fmt: skip
+TOKENS = {
+    "base_prob": 0.5, "first_epoch_whole": True, "queue_size": 50, "learn_at": 10, "learning_rate": 0.5, "l2": 0.1,
+    "summed": True, "threshold": LastEpochMean,
+}  # fmt: skip
+
+
+def test_conventions_are_the_authors():
+    assert {kind: vars(known) for kind, known in CONVENTIONS.items()} == {
+        "images": VECTORS, "tabular": VECTORS, "tokens": TOKENS
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "expected"),
+    [
+        (None, "tabular", [0.3, 0.3, 0.3, 0.3]),
+        (None, "tokens", [1.0, 0.5, 0.5, 0.5]),
+        (0.7, "images", [0.7, 0.7, 0.7, 0.7]),
+        (0.2, "tokens", [1.0, 0.2, 0.2, 0.2]),
+    ],
+)
+def test_the_probability_of_what_is_taken_for_easy(asked, kind, expected):
+    assert [AutoAssist(base_prob=asked).base_prob_of(epoch, CONVENTIONS[kind]) for epoch in range(4)] == expected
+
+
+@pytest.mark.parametrize(("kind", "rate"), [("tabular", 0.01), ("tokens", 0.5)])
+@pytest.mark.parametrize("arguments", [{}, {"learning_rate": 0.2, "memory": 0.4}])
+def test_an_assistant_has_the_learning_rate_and_the_memory_asked_for(kind, rate, arguments):
+    x = {"tabular": torch.zeros(4, 2), "tokens": torch.full((4, 2), -1)}[kind]
+    inputs = SampleInputs(x, None)
+    assistant = AutoAssist(**arguments).hire(inputs, kind)
+    assistant.learn(Record(inputs, None, torch.tensor([0.0, 0.0, 0.0, 1.0]), None, epoch=0))
+    # of four samples taken for easy one is not; q is 1/2, the error 1/2 for the easy and -1/2 for the other
+    assert assistant.accuracy == pytest.approx((1 - arguments.get("memory", 0.75)) * 0.75)
+    bias = assistant.network.classes[0].item()
+    assert bias == pytest.approx(-arguments.get("learning_rate", rate) * (3 * 0.5 - 0.5) / 4)
+
+
+def test_a_state_that_was_handed_out_does_not_change():
+    inputs = SampleInputs(torch.tensor([[1.0], [2.0]]), None)
+    assistant = Assistant(default_network(inputs, "tabular"), CONVENTIONS["tabular"], 0.75)
+    early = assistant.state_dict()
+    assistant.learn(Record(inputs, None, torch.tensor([0.0, 1.0]), None, epoch=0))
+    assert early["steps"] == 0 and not any(value.any() for value in early["network"].values())
+    assert assistant.state_dict()["network"]["weight"].abs().sum() > 0

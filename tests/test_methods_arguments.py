@@ -3,6 +3,7 @@
 import inspect
 
 import pytest
+import torch
 
 from lightning_dataselect import DataSelector, list_methods
 from lightning_dataselect.compare.spec import parse_methods
@@ -75,3 +76,35 @@ def test_eswp_takes_the_arguments_of_both_kinds():
     (spec,) = parse_methods("ESWP(balance='class', score_every_n_batches=2)")
     selector = spec.build(prune_ratio=0.4, seed=3)
     assert (selector.prune_ratio, selector.balance, selector.score_every_n_batches) == (0.4, "class", 2)
+
+
+OF_RAJU = {"alpha": 0.8, "uncertainty": "cross_entropy", "every_n_epochs": 10, "rescore": False}
+OF_STATIC_SCORES = {"prune_ratio": 0.5, "warmup_epochs": None, "scores": None}
+DEFAULTS = {
+    "RandomPruning": {"prune_ratio": 0.5, "mode": "fresh", "warmup_epochs": 0, "rescale": False},
+    "EpsilonGreedy": {"epsilon": 0.1} | OF_RAJU,
+    "UCB": {"c": 1.0} | OF_RAJU,
+    "EL2N": OF_STATIC_SCORES,
+    "Forgetting": OF_STATIC_SCORES,
+    "GraNd": OF_STATIC_SCORES | {"layers": "last"},
+    "SwiftLearn": {
+        "prune_ratio": 0.9, "warmup_epochs": 2, "every_n_epochs": 5, "measure": "mse", "on": "logits", "mode": "topk",
+        "max_width": 256, "outputs": "auto",
+    },
+    "AutoAssist": {
+        "base_prob": None, "assistant": None, "synchronous": False, "inputs": None, "queue_size": None,
+        "learning_rate": None, "memory": 0.75, "warmup_epochs": 0,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults_are_those_of_the_papers_and_of_the_docstrings(name):
+    own = {p.name: p.default for p in inspect.signature(get(name).cls).parameters.values() if p.name != "common"}
+    assert own == DEFAULTS[name]
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("EL2N", 10), ("GraNd", 10), ("Forgetting", 20)])
+def test_static_scores_are_measured_for_as_long_as_is_written_or_not_at_all(name, epochs):
+    assert get(name).cls().warmup_epochs == epochs
+    assert get(name).cls(scores=torch.zeros(3)).warmup_epochs == 0

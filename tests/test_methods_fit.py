@@ -40,7 +40,15 @@ class Regressor(Classifier):
         return nn.functional.mse_loss(self.model(x)[:, 0], y.float())
 
 
-def fit(selector, module=Classifier, epochs=4):
+class Contrastive(Classifier):
+    """Shows no losses of single samples, and no logits."""
+
+    def training_step(self, batch, _):
+        z = self.model(batch[0])
+        return (z @ z.T).logsumexp(1)[0]
+
+
+def fit(selector, module=Classifier, epochs=4, callbacks=()):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(N, 4, generator=generator)
     y = (x[:, 0] > 0).long() + (x[:, 1] > 0.5).long()
@@ -49,7 +57,7 @@ def fit(selector, module=Classifier, epochs=4):
         model = module()
     trainer = pl.Trainer(
         max_epochs=epochs,
-        callbacks=[selector],
+        callbacks=[selector, *callbacks],
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -84,11 +92,6 @@ def test_random_pruning_rescales_the_loss():
 
 
 def test_random_pruning_goes_on_without_losses_unless_it_rescales():
-    class Contrastive(Classifier):
-        def training_step(self, batch, _):
-            z = self.model(batch[0])
-            return (z @ z.T).logsumexp(1)[0]
-
     selector = RandomPruning(prune_ratio=0.75)
     fit(selector, module=Contrastive, epochs=2)
     assert kept(selector) == [15, 15] and selector.losses.isnan().all()
@@ -142,6 +145,73 @@ def test_static_scores_settle_on_one_subset(method, tmp_path):
     fit(again, epochs=2)
     assert kept(again) == [30, 30]
     assert torch.equal(again.selected, settled)
+
+
+@pytest.mark.parametrize("method", [EL2N, GraNd, Forgetting, lambda **kw: GraNd(layers="all", **kw)])
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_given_scores_need_no_losses_and_measure_nothing(method, warmup):
+    given = torch.arange(N).float().flip(0)
+    selector = method(prune_ratio=0.5, scores=given, warmup_epochs=warmup)
+    fit(selector, module=Contrastive, epochs=3)
+    assert kept(selector) == [N] * warmup + [N // 2] * (3 - warmup)
+    assert [record["n_backward"] for record in selector.history] == kept(selector)
+    assert torch.equal(selector.scores, given) and selector.selected.tolist() == list(range(N // 2))
+
+
+def test_given_scores_are_compared_within_each_class():
+    given = torch.randperm(N, generator=torch.Generator().manual_seed(1)).float()
+    selector = EL2N(prune_ratio=0.5, scores=given, warmup_epochs=1, balance="class")
+    _, _, y = fit(selector, epochs=2)
+    best = [given.masked_fill(y != label, -1).topk(int((y == label).sum() + 1) // 2).indices for label in range(3)]
+    assert selector.selected.tolist() == torch.cat(best).sort().values.tolist()
+
+
+class ByHand(Classifier):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, _):
+        self.manual_backward(super().training_step(batch, _))
+        self.optimizers().step()
+
+
+class Mixing(Classifier):
+    """Its BatchNorm knows a batch alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.model.insert(1, nn.BatchNorm1d(8, track_running_stats=False))
+
+
+@pytest.mark.parametrize(("module", "error"), [(ByHand, TypeError), (Mixing, ValueError)])
+def test_grand_of_all_layers_refuses_what_it_cannot_measure_unless_scores_are_given(module, error):
+    with pytest.raises(error, match=r"manual optimization|keeps no running statistics"):
+        fit(GraNd(layers="all"), module=module)
+    selector = GraNd(layers="all", scores=torch.arange(float(N)))
+    fit(selector, module=module, epochs=1)
+    assert selector.selected.tolist() == list(range(N // 2, N))
+
+
+@pytest.mark.parametrize("layers", ["last", "all"])
+def test_grand_measures_a_module_in_float64(layers):
+    class Doubled(Classifier):
+        def training_step(self, batch, _):
+            return super().training_step((batch[0].double(), batch[1]), _)
+
+    selector = GraNd(layers=layers, warmup_epochs=1)
+    fit(selector, module=lambda: Doubled().double(), epochs=2)
+    assert not selector.scores.isnan().any() and kept(selector) == [N, N // 2]
+
+
+def test_grand_keeps_no_features_once_it_has_measured():
+    class Look(pl.Callback):
+        def on_after_backward(self, trainer, pl_module):
+            held.append((trainer.current_epoch, len(selector._last_layer._inputs)))
+
+    selector, held = GraNd(warmup_epochs=2), []
+    fit(selector, epochs=3, callbacks=[Look()])
+    assert {count for epoch, count in held if epoch == 2} == {0}
 
 
 def test_grand_reads_the_features_and_lets_go_of_the_module():

@@ -61,6 +61,27 @@ def test_a_walk_over_an_awkward_number_goes_on_without_a_gap(n, k):
     assert overlap == max(2 * k - n, 0)
 
 
+def test_a_walk_whose_pass_is_long_and_not_whole_goes_through_nearly_all_before_it_begins_again():
+    n, k = 3001, 7
+    counts = np.zeros(n, dtype=int)
+    for step in range(429):  # 428.7 steps are a pass
+        counts[walk(n, k, step, 0)] += 1
+    assert counts.min() == 1 and (counts == 2).sum() == 429 * k - n
+
+
+def test_random_pruning_walks_by_its_own_seed():
+    first, again, other = (
+        RandomPruning(mode="walk", seed=seed).select(0, torch.zeros(100), gen()).indices for seed in (3, 3, 4)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("mode", ["fresh", "walk"])
+@pytest.mark.parametrize(("n", "ratio", "kept"), [(100, 0.9, 10), (5, 0.5, 3), (3, 0.9, 1), (10, 0.0, 10)])
+def test_random_pruning_keeps_the_share_rounded_half_up(mode, n, ratio, kept):
+    assert len(RandomPruning(prune_ratio=ratio, mode=mode).select(0, torch.zeros(n), gen()).indices) == kept
+
+
 def test_random_pruning_walks_by_selections_not_by_epochs():
     selector = RandomPruning(prune_ratio=0.5, mode="walk", warmup_epochs=3, every_n_epochs=2)
     halves = [selector.select(epoch, torch.zeros(10), gen()).indices for epoch in (3, 5)]
@@ -272,9 +293,6 @@ def test_published_defaults():
         0.125,
         0,
     )
-    eps, ucb = EpsilonGreedy(), UCB()
-    assert (eps.epsilon, eps.alpha, eps.every_n_epochs) == (0.1, 0.8, 10)
-    assert (ucb.c, ucb.alpha, ucb.every_n_epochs) == (1.0, 0.8, 10)
 
 
 def test_the_registry_lists_each_method_with_its_facts():

@@ -14,7 +14,7 @@ from lightning_dataselect.kmeans import group_limits
 from lightning_dataselect.methods import EL2N, Forgetting, GraNd, SeTa
 from lightning_dataselect.methods.last_layer import LastLayerGradients, last_layer_gradient_norm
 from lightning_dataselect.methods.seta import seta
-from lightning_dataselect.methods.static import load_scores
+from lightning_dataselect.methods.static import add_to_mean, load_scores, mean_columns
 from lightning_dataselect.scores import ScoreStore
 from lightning_dataselect.selection import Observation
 
@@ -138,6 +138,15 @@ def test_el2n_averages_over_the_measuring_epochs_alone():
     assert np.allclose(store.column("score"), np.mean(norms[:2], 0), rtol=1e-5)
 
 
+def test_a_mean_over_presentations_begins_anew_after_one_that_broke():
+    store = ScoreStore(3, mean_columns())
+    presentations = np.array([[1, 5, 2, 9], [NAN, 4, 8, 3], [1, 2, NAN, 7]])
+    for values in presentations.T:
+        add_to_mean(store, torch.tensor([0, 1, 2, 3]), torch.tensor([*values, 99.0], dtype=torch.float32))
+    assert store.column("score").tolist() == [17 / 4, 5.0, 7.0]
+    assert store.column("presentations").tolist() == [4.0, 3.0, 1.0]
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_grand_is_the_norm_of_the_last_layer_s_gradient(bias):
     torch_state = torch.get_rng_state()
@@ -169,6 +178,57 @@ def test_the_last_layer_s_features_are_those_of_the_batch_and_kept_no_longer():
     assert not last._inputs
     last.remove()
     assert not layer._forward_hooks
+
+
+class Distilled(torch.nn.Module):
+    """What comes last of its own classes is ``head``; a teacher and a head over tokens have as many outputs."""
+
+    def __init__(self, bias):
+        super().__init__()
+        self.first, self.head = torch.nn.Linear(4, 3), torch.nn.Linear(3, 3, bias=bias)
+        self.teacher, self.tokens = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+        self.teacher.eval()
+
+    def forward(self, x):
+        logits = self.head(self.first(x))
+        self.teacher(x), self.tokens(x.unsqueeze(1))
+        return logits
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_last_layer_is_the_last_of_the_model_s_own_with_an_output_a_class(bias, dtype):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = Distilled(bias).to(dtype)
+    x, targets = torch.randn(4, 4, generator=gen()).to(dtype), torch.tensor([0, 1, 2, 0])
+    last = LastLayerGradients(model, lambda: True)
+    logits = model(x)
+    ours = last.norms(observation(logits.detach(), targets, epoch=0))
+    assert ours.dtype == torch.float32 and not ours.requires_grad
+    features, z = (part.detach().double().numpy() for part in (model.first(x), logits))
+    p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+    error = p - np.eye(3)[targets]
+    inputs = np.c_[features, np.full(4, float(bias))]  # a bias is a weight on 1
+    expected = [np.linalg.norm(np.outer(e, h)) for e, h in zip(error, inputs, strict=True)]
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=2, max_size=9))
+def test_forgetting_is_the_count_of_steps_from_right_to_wrong(right):
+    forgetting = Forgetting(warmup_epochs=len(right))
+    store = ScoreStore(3, forgetting.columns())
+    for epoch, row in enumerate(right):
+        is_right = torch.tensor(row).float()
+        logits = torch.stack([is_right, 1 - is_right], 1)
+        forgetting.observe(observation(logits, torch.zeros(3, dtype=torch.int64), epoch), store)
+    history = np.array(right)
+    events = (history[:-1] & ~history[1:]).sum(0)
+    score = store.column("score").numpy()
+    learnt = history.any(0)
+    np.testing.assert_array_equal(score[learnt], events[learnt])
+    assert (score[~learnt] > len(right) / 2).all(), "no sample can be forgotten as often"
 
 
 def test_forgetting_counts_from_right_to_wrong():
@@ -222,6 +282,8 @@ def test_scores_that_do_not_fit_are_refused(tmp_path):
             EL2N(scores=source)
     with pytest.raises(ValueError, match="4 scores, but the data set has 5"):
         EL2N(scores=torch.zeros(4)).select(0, torch.zeros(5), gen())
+    with pytest.raises(ValueError, match="6 scores, but the data set has 5"):
+        EL2N(scores=torch.zeros(6)).select(0, torch.zeros(5), gen())
 
 
 @pytest.mark.parametrize(("cls", "epochs"), [(EL2N, 0), (GraNd, 0), (Forgetting, 1)])

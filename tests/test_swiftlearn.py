@@ -56,6 +56,13 @@ def test_what_was_never_measured_or_broke_has_no_importance(measure):
     assert got[1] == pytest.approx(0, abs=1e-6) and got[3] > 0.5
 
 
+@pytest.mark.parametrize("measure", MEASURES)
+def test_no_rounding_makes_an_importance_negative(measure):
+    z = torch.randn(4000, 7, generator=torch.Generator().manual_seed(0))
+    got = importance(z, z.clone(), measure)
+    assert (got >= 0).all() and got.max() < 1e-6
+
+
 # ---- the projection
 
 
@@ -252,6 +259,17 @@ def test_warm_up_period_and_cost(period, passes):
     assert sum(len(x) for x in evaluated) == 100 * len(passes)
     changes = [e for e in range(3, 7) if chosen[e] != chosen[e - 1]]
     assert set(changes) <= set(passes) and (len(changes) > 0) == (period > 0)
+
+
+def test_without_passes_the_first_draw_stands():
+    selector, drawn = SwiftLearn(prune_ratio=0.5, every_n_epochs=0, mode="sample"), []
+
+    class Watch(Seen):
+        def on_train_epoch_start(self, trainer, pl_module):
+            drawn.append(selector.selected.tolist())
+
+    fit(selector, callbacks=[Watch(selector)], max_epochs=6)
+    assert len(drawn[2]) == 50 and drawn[2:] == [drawn[2]] * 4
 
 
 def test_a_pass_compares_with_the_last_measurement_and_training_in_between_does_not():

@@ -44,6 +44,8 @@ def load_scores(source: ValueSource | Sequence[ValueSource]) -> Tensor:
 def add_to_mean(store: ScoreStore, indices: Tensor, values: Tensor) -> None:
     """Average ``values`` (B,) into the score over presentations; needs `mean_columns`.
 
+    A presentation that is not a number breaks the mean, and the next one begins it anew.
+
     Example:
         >>> store = ScoreStore(1, mean_columns())
         >>> for value in (1.0, 2.0):
@@ -51,14 +53,14 @@ def add_to_mean(store: ScoreStore, indices: Tensor, values: Tensor) -> None:
         >>> store.column("score")
         tensor([1.5000])
     """
-    count, old = store["presentations"][indices], store["score"][indices]
-    mean = old + (values - old) / (count + 1)
-    store["score"][indices] = torch.where(old.isnan(), values, mean)
-    store["presentations"][indices] = count + 1
+    old = store["score"][indices]
+    count = store["presentations"][indices].masked_fill(old.isnan(), 0) + 1
+    store["score"][indices] = torch.where(old.isnan(), values, old + (values - old) / count)
+    store["presentations"][indices] = count
 
 
 def mean_columns() -> dict[str, float]:
-    """The column that `add_to_mean` counts in."""
+    """The column that `add_to_mean` counts in: presentations since the mean began."""
     return {"presentations": 0.0}
 
 

@@ -63,8 +63,6 @@ class Alone(pl.Callback):
 class RandomWeights(DataSelector):
     """Keeps everything, with random weights."""
 
-    reweights = True
-
     def select(self, epoch, scores, generator):
         n = scores.numel()
         return Selection(torch.arange(n), 0.2 + 2 * torch.rand(n, generator=generator))
