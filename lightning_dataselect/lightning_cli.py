@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
-from jsonargparse import ArgumentError, DefaultHelpFormatter
+from jsonargparse import ActionConfigFile, ArgumentError, DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import lightning_dataselect.methods  # noqa: F401  (so that --select finds them by name)
@@ -29,6 +29,12 @@ class SelectCLI(LightningCLI):
     Raises:
         UserError: If the method, one of its arguments, or anything else on the command line is wrong.
     """
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Makes a parser as Lightning does, whose ``parser_class`` is newer than its 2.5.0."""
+        parser = _Parser(**{"dump_header": [f"lightning.pytorch=={pl.__version__}"], **kwargs})
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help="Configuration file, in JSON or YAML.")
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds `--select`: a method's name, or the path of a class of one's own."""
@@ -103,10 +109,6 @@ def run_lightning(argv: Sequence[str] | None) -> None:
     """
     args = None if argv is None else list(argv)
     try:
-        SelectCLI(
-            args=args,
-            parser_class=_Parser,
-            parser_kwargs={"prog": "lightning-dataselect", "exit_on_error": False},
-        )
+        SelectCLI(args=args, parser_kwargs={"prog": "lightning-dataselect", "exit_on_error": False})
     except ArgumentError as error:
         raise UserError(in_plain_words(error)) from error

@@ -62,7 +62,7 @@ def test_everything_is_written_and_counted(compare, tmp_path, capsys):
             assert run["tested"] == {}
     assert found["arguments"]["seeds"] == [0, 1]
     assert found["environment"]["versions"]["torch"] == torch.__version__
-    frame = pd.read_csv(tmp_path / "out" / "results.csv")
+    frame = pd.read_csv(tmp_path / "out" / "results.csv", float_precision="round_trip")
     assert sorted(frame["value"]) == sorted(run["value"] for run in found["runs"])
     page = (tmp_path / "out" / "report.html").read_text()
     # three figures, and the gallery of the one method

@@ -9,6 +9,7 @@ import torch
 from helpers import Net, Seen, dataset, loader, same_weights, trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
+from packaging.version import Version
 from torch.utils.data import DataLoader
 
 from lightning_dataselect import EvolvedSampling, InfoBatch
@@ -146,6 +147,11 @@ def test_the_tuner_finds_what_it_finds_without_and_the_fit_is_as_without_it(kind
     assert facts(selector, net, made.callbacks[-1]) == facts(*run(kind)[:3])
 
 
+@pytest.mark.xfail(
+    Version(L.__version__) < Version("2.5.3"),
+    reason="before 2.5.3 Lightning counts the batches of its search as the first epoch's, with or without a selector",
+    strict=True,
+)
 @both_kinds
 @pytest.mark.parametrize("before", [True, False])
 def test_a_learning_rate_finder_within_the_fit(kind, before, tmp_path):

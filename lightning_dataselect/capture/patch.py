@@ -18,8 +18,12 @@ from lightning_dataselect.capture.recorder import Recorder
 
 
 def site(frame: FrameType, function: Any) -> Hashable:
-    """The line of code that a frame is at, and what it calls; CPython 3.11 calls C and Python at other offsets."""
-    return frame.f_code, frame.f_lineno, function.__name__
+    """The line of code that a frame is at, and what it calls; CPython 3.11 calls C and Python at other offsets.
+
+    Strings and numbers alone: torch 2.6 compiles the keys of a dict into its guards by what they print.
+    """
+    code = frame.f_code
+    return code.co_filename, code.co_name, frame.f_lineno, function.__name__
 
 
 def intercept_loss(recorder: Recorder, loss: Loss, function: Callable[..., Tensor]) -> Any:

@@ -70,7 +70,7 @@ class Term:
     def name(self) -> str:
         """What computes it."""
         where: Any = self.key[0]
-        return f"{where[2]}() in line {where[1]} of {where[0].co_filename}" if self.by_hand else str(where)
+        return f"{where[3]}() in line {where[2]} of {where[0]}" if self.by_hand else str(where)
 
     def losses(self, batch_size: int) -> Tensor:
         """What each sample loses by this term: (batch_size,) float32."""
