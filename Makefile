@@ -27,8 +27,8 @@ test-oldest: $(OLDEST)/.oldest
 	$(OLDEST)/bin/python -c 'import lightning, sys, torch; print("Python", sys.version.split()[0], "torch", \
 	  torch.__version__, "lightning", lightning.__version__)'
 	$(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(addprefix tests/test_,$(addsuffix .py,\
-	  bridge capture capture_steps loader pytorch_lightning resume selector_epochs selector_lr \
-	  selector_neutral trainer_flags trainer_kinds))
+	  bridge capture capture_alone capture_compile capture_steps cli loader pytorch_lightning resume \
+	  selector_epochs selector_lr selector_neutral trainer_callbacks trainer_flags trainer_kinds))
 
 # Runs every notebook from a clean kernel and leaves the files alone; `make notebooks` writes what came out into them.
 test-notebooks: $(VENV)/.notebooks
