@@ -14,9 +14,10 @@ from lightning_dataselect.assistant import (
     Record,
     SampleInputs,
     ThreadDesk,
+    Verdict,
     Waiting,
 )
-from lightning_dataselect.assistant.ahead import look_ahead
+from lightning_dataselect.assistant.ahead import look_ahead, released
 
 INPUTS = SampleInputs(torch.ones(2, 3), None)
 
@@ -103,6 +104,25 @@ def test_it_judges_in_order_and_learns_only_when_enough_is_judged(desk, gate):
     assert desk.take().verdict.positions.tolist() == [0, 1]
 
 
+def test_it_learns_from_the_oldest_record_first(desk, monkeypatch):
+    learnt = []
+    monkeypatch.setattr(desk._assistant, "learn", lambda record: learnt.append(float(record.losses[0])))
+    for loss in range(3):
+        desk.report(record(float(loss)))
+    desk.close_epoch()
+    until(lambda: len(learnt) == 3)
+    assert learnt == [0, 1, 2]
+
+
+def test_an_epoch_that_was_left_is_forgotten(desk):
+    inline = InlineDesk(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
+    for kind in (desk, inline):
+        kind.offer(waiting(0))
+        kind.open_epoch()
+        kind.offer(waiting(1))
+        assert kind.take().batch_idx == 1 and len(kind) == 0
+
+
 def test_it_learns_when_the_epoch_has_no_more_to_judge(desk, gate):
     gate.open.set()
     desk.report(record())
@@ -143,6 +163,39 @@ def test_looking_ahead_keeps_order_and_bounds(capacity, length):
     assert most == min(capacity, length // 2)
 
 
+def test_the_desk_is_told_where_an_epoch_begins_and_ends():
+    told = []
+
+    class Told(InlineDesk):
+        def open_epoch(self):
+            told.append("open")
+
+        def close_epoch(self):
+            told.append("close")
+
+        def take(self):
+            told.append("take")
+            return super().take()
+
+    desk = Told(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
+    desk.capacity = 2
+    for _ in range(2):
+        list(look_ahead(iter(range(4)), 0, 4, lambda i, b: waiting(i), lambda: desk))
+    # the third and fourth are pulled for the second that leaves; the end is seen at the third
+    assert [x for x in told if x != "close"] == ["open", *["take"] * 4] * 2
+    assert told.index("close") == 3 and told[-1] == "take"
+
+
+def test_a_batch_that_is_wanted_whole_is_passed_on_as_it_is():
+    judged = waiting(0)
+    judged.batch = torch.arange(2)
+    assert released(judged, pinned=False) is judged.batch
+    judged.verdict = Verdict(torch.ones(2), torch.arange(2))
+    assert released(judged, pinned=False) is judged.batch
+    judged.verdict = Verdict(torch.ones(2), torch.tensor([1]))
+    assert released(judged, pinned=False).tolist() == [1]
+
+
 def test_a_loader_that_ends_early():
     desk = InlineDesk(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
     assert len(list(look_ahead(iter(range(3)), 0, 8, lambda i, b: waiting(i), lambda: desk))) == 3
@@ -152,6 +205,7 @@ def test_a_loader_that_ends_early():
     ("network", "message"),
     [
         (nn.Sequential(nn.Linear(3, 1), nn.Dropout(0.1)), "Dropout"),
+        (nn.Sequential(nn.Linear(3, 1), nn.RReLU()), "RReLU"),
         (nn.Flatten(), "no parameters"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_dataselect.assistant import InputReader
+from lightning_dataselect.assistant import InputReader, SampleInputs
 
 B = 4
 IMAGES, BYTES, TABLE = torch.rand(B, 3, 8, 8), torch.zeros(B, 8, 8, dtype=torch.uint8), torch.rand(B, 5)
@@ -40,6 +40,12 @@ class Example:
         (UserDict(attention_mask=MASK, input_ids=IDS, labels=LABELS), "tokens", IDS.where(MASK == 1, -1), LABELS),
         ({"labels": IDS, "position_ids": IDS, "input_ids": IDS}, "tokens", IDS, IDS),
         ((TABLE, (IMAGES, LABELS)), "tabular", TABLE, LABELS),
+        ((TABLE, LABELS + 7, LABELS), "tabular", TABLE, LABELS),
+        ({"x": TABLE, "y": LABELS, "group": LABELS + 7}, "tabular", TABLE, LABELS),
+        ({"x": TABLE, "index": torch.arange(B)}, "tabular", TABLE, None),
+        ({"candidates": IDS + 9, "input_ids": IDS}, "tokens", IDS, IDS + 9),
+        ({"position_ids": IDS + 9, "text": IDS}, "tokens", IDS, None),
+        ((IDS.byte(), LABELS), "tokens", IDS, LABELS),
     ],
 )
 def test_what_is_found(batch, kind, x, labels):
@@ -47,12 +53,23 @@ def test_what_is_found(batch, kind, x, labels):
     found = reader.read(batch)
     assert reader.kind == kind and torch.equal(found.x, x)
     assert (found.labels is None) if labels is None else torch.equal(found.labels, labels)
+    assert found.labels is None or found.labels.dtype == torch.int64
 
 
 def test_a_function_of_ones_own():
     batch = {"signal": torch.rand(2, B), "id": LABELS}
-    reader = InputReader(batch, B, lambda batch: (batch["signal"].T, batch["id"]))
+    reader = InputReader(batch, B, lambda batch: (batch["signal"].T, batch["id"].int()))
+    assert reader.read(batch).labels.dtype == torch.int64
     assert reader.kind == "tabular" and torch.equal(reader.read(batch).x, batch["signal"].T)
+
+
+def test_a_copy_of_inputs_is_nobody_else_s():
+    inputs = SampleInputs(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64))
+    copy, part = inputs.clone(), inputs[torch.tensor([2, 0])]
+    inputs.x[0] = inputs.labels[0] = 1
+    assert not copy.x.any() and not copy.labels.any() and not part.x.any()
+    assert inputs[torch.tensor([2, 0])].labels.tolist() == [0, 1]
+    assert SampleInputs(torch.zeros(3, 2), None).clone().labels is None
 
 
 @pytest.mark.parametrize(

@@ -164,9 +164,9 @@ def tf_idf(texts, counted):
     return bags * idf / np.maximum(lengths, 1)[:, None], lengths / max(mean_length, 1)
 
 
-def padded(texts):
+def padded(texts, start):
     width = max(map(len, texts), default=0)
-    return torch.tensor([[*text, *[-100] * (width - len(text))] for text in texts]).reshape(len(texts), width)
+    return torch.tensor([[*(start + t for t in text), *[-100] * (width - len(text))] for text in texts])
 
 
 @settings(max_examples=10, deadline=None)
@@ -178,10 +178,14 @@ def test_a_token_assistant_learns_by_the_formula(seed):
     assistant, mean = None, LastEpochMean()
     for step in range(6):
         texts = [[rng.integers(0, 9, rng.integers(1, 6)).tolist() for _ in range(size)] for _ in sides]
-        inputs = SampleInputs(*map(padded, texts))
+        # the first side's ids begin anew after 2**17 slots
+        inputs = SampleInputs(*(padded(own, start) for own, start in zip(texts, (2**17 * (step % 2), 0), strict=True)))
         losses = torch.tensor(rng.exponential(size=size), dtype=torch.float32)
         if assistant is None:
             assistant = Assistant(default_network(inputs, "tokens"), CONVENTIONS["tokens"], 0.75)
+        seen = [tf_idf(own, side["counted"]) for side, own in zip(sides, texts, strict=True)]
+        judged = bias + sum(x @ side["w"] + side["v"] * n for side, (x, n) in zip(sides, seen, strict=True))
+        np.testing.assert_allclose(assistant.judge(inputs, torch.zeros(size), 0.5).q, sigmoid(judged), atol=1e-5)
         for side, own in zip(sides, texts, strict=True):
             side["counted"] += own
             side["x"], side["lengths"] = tf_idf(own, side["counted"])
@@ -197,6 +201,17 @@ def test_a_token_assistant_learns_by_the_formula(seed):
         np.testing.assert_allclose(bag.weight.detach()[:9, 0], side["w"], atol=1e-5)
         np.testing.assert_allclose(bag.length.detach(), side["v"], atol=1e-5)
     np.testing.assert_allclose(assistant.network.classes.detach()[0, 0], bias, atol=1e-5)
+
+
+def test_losses_are_read_when_the_device_has_brought_them():
+    class Event:
+        def synchronize(self):
+            losses.copy_(torch.tensor([0.0, 1.0]))
+
+    losses, inputs = torch.full((2,), torch.nan), SampleInputs(torch.eye(2), None)
+    assistant = Assistant(default_network(inputs, "tabular"), CONVENTIONS["tabular"], 0.75)
+    assistant.learn(Record(inputs, None, losses, Event(), 0))
+    assert assistant.steps == 1 and assistant.network.weight.sign().tolist() == [-1, 1]
 
 
 def test_only_the_trained_and_finite_losses_count():

@@ -67,6 +67,18 @@ def test_groups_of_few_losses(values, k):
     assert ours <= best_objective(np.sort(x), k) * (1 + 1e-9) + 1e-6
 
 
+@pytest.mark.parametrize(
+    ("values", "times", "limits"),
+    [
+        ([0.0, 0.4, 1.0, 1e6], 1, [0.4, 1.0]),  # least squares 0.08, not 0.18
+        ([-3e38, -2.9e38, 3e38], 1, [-2.9e38]),  # whose distance is no float32
+        ([1000 + k / 256 for k in (0, 1, 2, 30, 31)], 10_007, [1000 + 2 / 256]),
+    ],
+)
+def test_groups_of_numbers_that_are_hard_to_tell_apart(values, times, limits):
+    assert group_limits(torch.tensor(values).repeat_interleave(times), len(limits) + 1).equal(torch.tensor(limits))
+
+
 def test_the_window_slides_from_easy_to_hard_and_begins_again():
     losses = torch.arange(5.0).repeat_interleave(4)
     kept = [seta(losses, 0.0, 5, 0.6, step, gen()) for step in range(4)]

@@ -88,7 +88,10 @@ def test_a_chunk_after_another(chunks):
     module, batch = make()
     gradients = SampleGradients(module)
     assert gradients._chunk == 4 and not gradients._one_by_one
-    norms = gradients.norms(module.training_step, (), {"batch": batch, "batch_idx": 0}, 11)
+    steps = []
+    step = lambda *args, **kwargs: steps.append(1) or module.training_step(*args, **kwargs)  # noqa: E731
+    norms = gradients.norms(step, (), {"batch": batch, "batch_idx": 0}, 11)
+    assert len(steps) == 3 + 1, "three chunks, and the first sample alone"
     torch.testing.assert_close(norms, of_batches_of_one(module, batch), rtol=1e-12, atol=0)
 
 
@@ -114,6 +117,7 @@ def adds_up(module, x, y):
 
 
 @pytest.mark.parametrize("step", [looks_inside, adds_up])
+@pytest.mark.filterwarnings("always")
 def test_what_torch_func_cannot_follow_goes_one_by_one_and_says_so_once(step, recwarn):
     module, batch = make(step)
     module.accuracy = torchmetrics.Accuracy("multiclass", num_classes=5)
@@ -143,6 +147,57 @@ def test_a_layer_that_keeps_its_weights_in_two_places_is_found_out():
     with pytest.warns(UserWarning, match="cannot follow this training_step.*sample by sample"):
         norms = SampleGradients(module).norms(module.training_step, (batch,), {}, 7)
     torch.testing.assert_close(norms, of_batches_of_one(module, batch), rtol=1e-10, atol=0)
+
+
+class Twice(nn.Linear):
+    """Reads its weight from where no one finds it."""
+
+    def __init__(self):
+        super().__init__(6, 5)
+        self.kept = [self.weight]
+
+    def forward(self, x):
+        return F.linear(x, self.kept[0], self.bias)
+
+
+def test_a_part_of_the_gradient_that_torch_func_misses_is_found_out():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = Module(Twice()).double()
+        batch = {"x": torch.randn(7, 6, dtype=torch.float64), "y": torch.randint(5, (7,))}
+    with pytest.warns(UserWarning, match="it finds .* for a gradient of the length"):
+        norms = SampleGradients(module).norms(module.training_step, (batch,), {}, 7)
+    torch.testing.assert_close(norms, of_batches_of_one(module, batch), rtol=1e-10, atol=0)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("fewest", [1, 10**9], ids=["at once", "one by one"])
+def test_a_layer_that_is_not_used_has_no_gradient(monkeypatch, fewest):
+    monkeypatch.setattr(sample_gradients, "_FEWEST_AT_ONCE", fewest)
+    module, batch = make()
+    module.idle = nn.Linear(3, 3)
+    norms = SampleGradients(module).norms(module.training_step, (batch,), {}, 11)
+    torch.testing.assert_close(norms, of_batches_of_one(module, batch), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("fewest", [1, 10**9], ids=["at once", "one by one"])
+def test_lengths_of_bfloat16_gradients_are_added_up_in_float32(monkeypatch, fewest):
+    monkeypatch.setattr(sample_gradients, "_FEWEST_AT_ONCE", fewest)
+    module = Module(nn.Linear(4, 2, bias=False), lambda module, x, y: module.net(x).sum()).bfloat16()
+    x = torch.tensor([[1.0, 3.0, 5.0, 7.0], [9.0, 11.0, 13.0, 15.0]])
+    batch = {"x": x.bfloat16(), "y": torch.tensor([0, 1])}
+    norms = SampleGradients(module).norms(module.training_step, (batch,), {}, 2)
+    assert norms.dtype == torch.float32
+    torch.testing.assert_close(norms, (2 * x.square().sum(1)).sqrt(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(("n_parameters", "chunk"), [(1 << 20, 128), (1 << 23, 16), ((1 << 23) + 1, None)])
+def test_half_a_gib_of_gradients_is_held_or_one_sample_s(n_parameters, chunk):
+    module = L.LightningModule()
+    module.weight = nn.Parameter(torch.zeros(1).expand(n_parameters))
+    gradients = SampleGradients(module)
+    assert gradients._one_by_one == (chunk is None)
+    assert chunk is None or gradients._chunk == chunk
 
 
 def test_a_loss_that_mixes_the_batch_is_refused():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import Net, Seen, dataset, fit, loader, same_weights
+from helpers import N, Net, Seen, dataset, fit, loader, same_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -201,6 +201,57 @@ def test_a_regressors_scores_are_the_formula(options):
     given = measured(selector, Regressor(**options), loader())
     before, now = (np.stack([given[i][t] for i in range(100)]) for t in range(2))
     np.testing.assert_allclose(selector.scores, oracle(now, before, "mse"), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("on", ["logits", "probabilities"])
+def test_a_named_submodules_scores_are_the_formula(on):
+    class ByHand(Net):
+        def training_step(self, batch, batch_idx):
+            z = self.net(batch[0])
+            return (z.exp().sum(1).log() - z[range(len(z)), batch[1]]).mean()
+
+    selector = SwiftLearn(outputs="net", on=on)
+    given = measured(selector, ByHand(), loader())
+    before, now = (np.stack([given[i][t] for i in range(100)]) for t in range(2))
+    if on == "probabilities":
+        before, now = (np.exp(z) / np.exp(z).sum(1, keepdims=True) for z in (before, now))
+    np.testing.assert_allclose(selector.scores, oracle(now, before, "mse"), rtol=0.02, atol=2e-4)
+
+
+def test_large_predictions_count_as_they_are():
+    class Large(Regressor):
+        def training_step(self, batch, batch_idx):
+            return F.mse_loss(1e5 * self.head(batch[0]), 1e5 * batch[0][:, :3]) * 1e-10
+
+    selector = SwiftLearn()
+    given = measured(selector, Large(), loader())
+    before, now = (1e5 * np.stack([given[i][t] for i in range(100)]) for t in range(2))
+    np.testing.assert_allclose(selector.scores, oracle(now, before, "mse"), rtol=1e-3)
+
+
+@pytest.mark.parametrize("mask", [-1e5, -1e30])
+def test_a_class_that_is_masked_by_a_large_number_hides_no_change(mask):
+    class Masking(Net):
+        def training_step(self, batch, batch_idx):
+            z = self.net(batch[0])
+            return F.cross_entropy(torch.cat([z, torch.full((len(z), 1), mask)], 1), batch[1])
+
+    selector = SwiftLearn()
+    given = measured(selector, Masking(), loader())
+    before, now = (np.stack([np.append(given[i][t], 0.0) for i in range(100)]) for t in range(2))
+    np.testing.assert_allclose(selector.scores, oracle(now, before, "mse"), rtol=0.02, atol=2e-4)
+
+
+def test_a_batch_that_shows_no_outputs_keeps_its_scores():
+    class Odd(Net):
+        def training_step(self, batch, batch_idx):
+            z = self.net(batch[0])
+            losses = z.exp().sum(1).log() - z[range(len(z)), batch[1]]
+            return losses.mean() if batch_idx % 2 else F.cross_entropy(z, batch[1])
+
+    selector = SwiftLearn(prune_ratio=0.5, every_n_epochs=0)
+    fit(selector, Odd(), loader(shuffle=False), max_epochs=3)
+    assert 0 < int(selector.scores.isnan().sum()) < N and selector.history[2]["n_selected"] == N // 2
 
 
 def test_a_token_models_scores_are_near_the_formula_in_bounded_memory():
