@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import dis
 import re
 from collections.abc import Iterator
 
@@ -63,6 +64,20 @@ def selector_error(error: Exception) -> Exception | None:
                 return list(_causes(link))[-1]
             traceback = traceback.tb_next
     return None
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether this package has raised the error on purpose, as for a loss it cannot read; a slip is none."""
+    innermost = error.__traceback__
+    if innermost is None or not isinstance(error, ValueError | TypeError | LookupError | RuntimeError):
+        return False
+    while innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    frame = innermost.tb_frame
+    package, _, module = frame.f_globals.get("__name__", "").partition(".")
+    if package != __package__ or module.startswith("demo"):
+        return False
+    return dis.opname[frame.f_code.co_code[innermost.tb_lasti]] == "RAISE_VARARGS"
 
 
 def _causes(error: BaseException | None) -> Iterator[Exception]:

@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import lightning_dataselect.methods  # noqa: F401  (so that --select finds them by name)
 from lightning_dataselect.batch_selector import BatchSelector
-from lightning_dataselect.cli_errors import in_plain_words, selector_error
+from lightning_dataselect.cli_errors import in_plain_words, is_refusal, selector_error
 from lightning_dataselect.compare.errors import UserError
 from lightning_dataselect.selector import DataSelector
 
@@ -105,10 +105,14 @@ def run_lightning(argv: Sequence[str] | None) -> None:
         argv: The subcommand and its arguments, as LightningCLI takes them; None for the process's own.
 
     Raises:
-        UserError: If they are wrong.
+        UserError: If they are wrong, or a selector refuses what it finds in the fit.
     """
     args = None if argv is None else list(argv)
     try:
         SelectCLI(args=args, parser_kwargs={"prog": "lightning-dataselect", "exit_on_error": False})
     except ArgumentError as error:
         raise UserError(in_plain_words(error)) from error
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        raise UserError(" ".join(str(error.args[0]).split())) from error

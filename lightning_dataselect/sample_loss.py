@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
@@ -11,11 +12,44 @@ from torch import Tensor
 SampleLoss = Literal["auto", "batch"] | str | Callable[[Any], Tensor]
 """Where per-sample losses come from.
 
-``"auto"`` captures them from the loss functions that the step calls. Another string is a key of the dict that the step
-returns. A callable gets what the step returned. ``"batch"`` gives every sample a running mean of its batches' loss.
+``"auto"`` captures them from the loss functions that the step calls. A callable gets what the step returned; it may be
+given as its import path, such as ``"my_package.losses_of"``. Another word is a key of the dict that the step returns.
+``"batch"`` gives every sample a running mean of its batches' loss.
 """
 
 _BATCH_MEMORY = 0.5
+
+
+def check_sample_loss(given: object) -> SampleLoss:
+    """What a user gave as ``sample_loss``, with an import path replaced by what it names.
+
+    Raises:
+        TypeError: if it is neither a string nor callable.
+        ValueError: if an import path names nothing that can be called.
+
+    Example:
+        >>> check_sample_loss("per_sample"), check_sample_loss("operator.neg")(1)
+        ('per_sample', -1)
+    """
+    if callable(given):
+        return given
+    if not isinstance(given, str):
+        raise TypeError(
+            f"sample_loss={given!r} must be 'auto', 'batch', a key of the step's output, a callable or its import path"
+        )
+    parts = given.split(".")
+    if len(parts) == 1 or not all(map(str.isidentifier, parts)):
+        return given
+    try:
+        found = pkgutil.resolve_name(given)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"sample_loss={given!r} cannot be imported: {error}. Give the import path of a callable, or a key of the"
+            " step's output, which has no dot."
+        ) from None
+    if not callable(found):
+        raise ValueError(f"sample_loss={given!r} is {found!r}, which cannot be called: give the path of a callable.")
+    return found
 
 
 def step_loss(output: Any) -> Tensor | None:

@@ -19,7 +19,7 @@ from lightning_dataselect.fit_state import FitState
 from lightning_dataselect.loader import SelectedLoader
 from lightning_dataselect.method import Method
 from lightning_dataselect.resumable import Resumable
-from lightning_dataselect.sample_loss import SampleLoss
+from lightning_dataselect.sample_loss import SampleLoss, check_sample_loss
 from lightning_dataselect.selection import Observation, class_targets
 from lightning_dataselect.step_reader import Reading, StepReader
 from lightning_dataselect.tracking import TrackedStore
@@ -42,7 +42,7 @@ class DataSelector(Resumable, Callback):
         lr_schedule: ``"stretch"`` keeps step-wise schedules in time with the share of the training that is done, so
             that they end where they would have ended; ``"steps"`` leaves them alone.
         sample_loss: where per-sample losses come from: ``"auto"``, a key of the step's output dict, a callable on that
-            output, or ``"batch"``; see :data:`~lightning_dataselect.sample_loss.SampleLoss`.
+            output or its import path, or ``"batch"``; see :data:`~lightning_dataselect.sample_loss.SampleLoss`.
         balance: ``"class"`` selects within each class, so that every class keeps its share; it needs a classification
             loss with class targets, so that they can be seen.
 
@@ -79,11 +79,7 @@ class DataSelector(Resumable, Callback):
         self.every_n_epochs = check_count("every_n_epochs", every_n_epochs, minimum=1)
         self.seed = check_count("seed", seed)
         self.lr_schedule = check_choice("lr_schedule", lr_schedule, ("stretch", "steps"))
-        if not (isinstance(sample_loss, str) or callable(sample_loss)):
-            raise TypeError(
-                f"sample_loss={sample_loss!r} must be 'auto', 'batch', a key of the step's output, or a callable."
-            )
-        self.sample_loss = sample_loss
+        self.sample_loss = check_sample_loss(sample_loss)
         self.balance = None if balance is None else check_choice("balance", balance, ("class",))
         self.max_epochs: int | None = None
         """Epochs of the fit under way, or None if only steps or time end it."""

@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from helpers import Net
 from helpers import loader as make_loader
@@ -172,6 +173,9 @@ WRONG = {
     "--select UCB --select.prune_ratio abc": "--select.prune_ratio: expected float, got abc.",
     "--select UCB --select.prune_ratio 2": "prune_ratio=2.0 is outside [0, 1): give the share of samples",
     "--select UCB --select.lr_schedule x": "--select.lr_schedule: expected one of 'stretch', 'steps', got x.",
+    "--select UCB --select.sample_loss my.f": "sample_loss='my.f' cannot be imported: No module named 'my'. Give the",
+    "--select UCB --select.sample_loss math.sin_": "sample_loss='math.sin_' cannot be imported: module 'math' has no",
+    "--select UCB --select.sample_loss math.pi": "sample_loss='math.pi' is 3.14",
     "--select EL2N --select.scores none.csv": "scores='none.csv': there is no such file.",
     "--trainer.callbacks+=UCB --trainer.callbacks.prune_ratio=1": "prune_ratio=1.0 is outside [0, 1)",
     "--trainer.callbacks+=UBC": "There is no method 'UBC'. Did you mean UCB?",
@@ -201,6 +205,79 @@ def test_an_error_of_the_users_own_code_keeps_its_traceback(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="n_val=3000: hold out between 1 and 1796"):
         main([*FIT, "--data.n_val", "3000"])
+
+
+class Named(Model):
+    """Says what each sample lost, under a name."""
+
+    def training_step(self, batch, batch_idx):
+        losses = F.cross_entropy(self.net(batch[0]), batch[1], reduction="none")
+        return {"loss": losses.mean(), "own": 2 * losses}
+
+
+def own(output):
+    return output["own"] / 2
+
+
+def mean(output):
+    return output["own"].mean()
+
+
+class Contrastive(Model):
+    def training_step(self, batch, batch_idx):
+        views = self.net(batch[0])
+        return F.cross_entropy(views @ views.T, torch.arange(len(views)))
+
+
+class Slip(Model):
+    def training_step(self, batch, batch_idx):
+        raise TypeError("a slip of the user's")
+
+
+NAMED = ["--data", "test_cli.Data", *FIT[7:], "--select", "InfoBatch"]
+
+
+@pytest.mark.parametrize(("given", "factor"), [("test_cli.own", 1), ("own", 2), ("auto", 1)])
+def test_a_sample_loss_is_an_import_path_or_a_key(given, factor, fitted, tmp_path):
+    task = ["fit", "--model", "test_cli.Named", *NAMED, "--seed_everything", "3", "--select.prune_ratio", "0"]
+    config = tmp_path / "config.yaml"
+    assert main([*task, "--select.sample_loss", given]) == 0
+    assert yaml.safe_load(config.read_text())["select"]["init_args"]["sample_loss"] == given
+    config.rename(tmp_path / "again.yaml")
+    assert main(["fit", "--config", "again.yaml"]) == 0
+    config.unlink()
+    assert main(task) == 0
+    named, again, captured = fitted
+    torch.testing.assert_close(named.losses, factor * captured.losses)
+    torch.testing.assert_close(again.losses, named.losses)
+
+
+REFUSALS = {
+    "--model test_cli.Contrastive": "What a sample loses in this step depends on the other samples of its batch",
+    "--model test_cli.Model --select.sample_loss gone": "sample_loss='gone': training_step returned Tensor",
+    "--model test_cli.Named --select.sample_loss test_cli.mean": "The callable given as sample_loss",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSALS)
+def test_what_a_selector_refuses_in_a_fit_ends_in_one_plain_sentence(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *NAMED, *arguments.split()]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning-dataselect")]
+    assert len(said) == 1 and REFUSALS[arguments] in said[0]
+
+
+def test_a_slip_in_a_training_step_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError, match="a slip of the user's"):
+        main(["fit", "--model", "test_cli.Slip", *NAMED])
+
+
+def test_a_slip_of_our_own_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lightning_dataselect.selector.StepReader.read", lambda self: None)
+    with pytest.raises(TypeError, match="positional argument"):
+        main(["fit", "--model", "test_cli.Model", *NAMED])
 
 
 @pytest.mark.slow
