@@ -105,8 +105,9 @@ class Results:
         """Draw a matplotlib figure.
 
         Args:
-            kind: ``"kept_share"`` by epoch, ``"score_histogram"``, ``"data_map"`` (each sample by loss and score), or
-                ``"gallery"``: the hardest, the easiest and the most often forgotten samples themselves.
+            kind: ``"kept_share"`` by epoch, ``"score_histogram"``, ``"data_map"`` (each sample by its last loss and
+                its score, or, where that is the loss, by how often it was forgotten or trained on), or ``"gallery"``:
+                the hardest, the easiest and the most often forgotten samples themselves, with label and prediction.
             dataset: of the gallery, images or text in the order of the training set; None takes the training set
                 itself, while somebody holds it.
             decode: makes a string of a sample's token ids, such as ``tokenizer.decode``.

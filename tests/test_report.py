@@ -102,6 +102,30 @@ def test_the_data_map_tells_kept_from_dropped_and_leaves_out_the_unmeasured():
     np.testing.assert_allclose(dropped.get_offsets(), [[0.125, 2.0]])
 
 
+class RanksByLoss(Fitted):
+    """A fit whose scores are its losses."""
+
+    scores = Fitted.losses
+
+    def __init__(self, *, classes=True):
+        self.store = copy.deepcopy(Fitted.store) if classes else TrackedStore(4)
+        if classes:
+            again = torch.tensor([0]), Fitted.losses[:1], torch.tensor([[2.0, 0.0]]), torch.tensor([1]), 6
+            self.store.see(Observation(*again))
+        self.store.count_trained(torch.tensor([3]))
+
+
+@pytest.mark.parametrize(
+    ("classes", "name", "counts"), [(True, "times forgotten", [1, 0, 0]), (False, "times trained", [0, 0, 1])]
+)
+def test_the_data_map_is_no_diagonal_where_the_score_is_the_loss(classes, name, counts):
+    axes = figures.plot_selector(RanksByLoss(classes=classes), "data_map").axes[0]
+    assert axes.get_ylabel() == name
+    shown = np.concatenate([group.get_offsets() for group in axes.collections])
+    np.testing.assert_allclose(shown[:, 0], [0.5, 0.25, 0.125])
+    assert np.round(shown[:, 1]).tolist() == counts
+
+
 class Pictured(Fitted):
     """A fit with counts of forgetting and without."""
 
@@ -126,6 +150,19 @@ def test_the_rows_of_the_gallery_are_the_extremes():
     assert (dropped.name, dropped.indices) == ("most often dropped", [3, 5])
 
 
+def test_a_label_is_told_where_the_samples_hold_it_and_the_fit_agrees():
+    def notes(dataset, **options):
+        return rows_of(Pictured(**options), 2, dataset)[0].notes
+
+    image, labels = torch.zeros(2, 2), [0, 2, 0, 0, 0, 0]  # sample 0 was classified right, as 0; sample 4 was not
+    assert notes([(image, label) for label in labels]) == ["loss 4, label 2", "loss 2, label 0, taken for 1"]
+    assert notes([{"idx": 7, "label": torch.tensor(label)} for label in labels])[1] == "loss 2, label 0, taken for 1"
+    for unknown in ([(image, 3, label) for label in labels], [(image, 1.5)] * 6, [image] * 6):
+        assert notes(unknown) == ["loss 4", "loss 2, taken for 1"]
+    assert rows_of(Pictured(), 6, [(image, i + 1) for i in range(6)])[0].notes[1] == "loss 2, taken for 1"
+    assert notes([(image, 0)] * 6, classes=False) == ["loss 4", "loss 2"]
+
+
 @pytest.mark.parametrize("shape", [(4, 5), (1, 4, 5), (3, 4, 5), (4, 5, 3)])
 @pytest.mark.parametrize("wrap", [lambda x, i: (x, i), lambda x, i: {"label": i, "pixels": x}, lambda x, i: x.numpy()])
 def test_the_gallery_shows_images(shape, wrap):
@@ -147,7 +184,8 @@ def test_the_gallery_shows_images(shape, wrap):
 )
 def test_the_gallery_shows_text(samples, decode, said):
     texts = [text.get_text() for text in gallery(Pictured(), samples, decode).axes[0].texts]
-    assert texts[:3] == ["hardest", "#1  loss 4", said]
+    own = "" if isinstance(samples[0], dict) and "label" not in samples[0] else ", label 1"
+    assert texts[:3] == ["hardest", f"#1  loss 4{own}", said]
     assert gallery(Pictured(), samples, decode)._repr_png_()
 
 

@@ -137,31 +137,48 @@ def score_histogram(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def data_map(losses: Tensor, scores: Tensor, selected: Tensor) -> Figure:
-    """Every sample by its last loss and its score, and whether it was kept.
+def data_map(losses: Tensor, values: Tensor, selected: Tensor, name: str = "score") -> Figure:
+    """Every sample by its last loss and by something else, and whether it was kept.
 
     Args:
         losses: float32 (N,), NaN = never seen.
-        scores: float32 (N,), NaN = never measured; such samples are left out.
+        values: float32 (N,), NaN = never measured; such samples are left out. Or integers, how often something was:
+            samples of the same number are spread, or they would hide one another.
         selected: int64 (n,), indices of the kept samples.
+        name: What the values are.
     """
     figure, axes = new_figure()
-    kept = torch.zeros(len(scores), dtype=torch.bool)
+    counts = not values.is_floating_point()
+    kept = torch.zeros(len(values), dtype=torch.bool)
     kept[selected] = True
-    known = torch.isfinite(losses) & torch.isfinite(scores)
+    known = torch.isfinite(losses) & torch.isfinite(values)
+    if counts:
+        values = values + 0.7 * (torch.rand(len(values), generator=torch.Generator().manual_seed(0)) - 0.5)
     for label, group, i in (("kept", kept & known, 1), ("dropped", ~kept & known, 0)):
         shown = group.nonzero()[:, 0]
         # more points than this are one blot, and take minutes to draw
         shown = shown[:: max(1, len(shown) // MAX_POINTS)]
         look: dict[str, Any] = {"color": COLOURS[i], "marker": MARKERS[i], "alpha": 0.5, "s": 12, "linewidths": 0}
-        axes.scatter(losses[shown], scores[shown], label=f"{label} ({int(group.sum()):,})", **look)
+        axes.scatter(losses[shown], values[shown], label=f"{label} ({int(group.sum()):,})", **look)
     # most samples are easy: linear below the median and logarithmic above shows these and the few far out
     axes.set_xscale("symlog", linthresh=_typical(losses[known]))
-    axes.set_yscale("symlog", linthresh=_typical(scores[known]))
-    axes.set(xlabel="last loss", ylabel="score")
+    if counts:
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        axes.set_yscale("symlog", linthresh=_typical(values[known]))
+    axes.set(xlabel="last loss", ylabel=name)
     axes.set_title("Data map", loc="left")
     legend_outside(figure, axes)
     return figure
+
+
+def _second_axis(selector: Results) -> tuple[Tensor, str]:
+    """What tells more of a sample than its last loss: its score; where that is the loss, what became of the sample."""
+    known = torch.isfinite(selector.losses)
+    if not known.any() or not torch.equal(selector.scores[known], selector.losses[known]):
+        return selector.scores, "score"
+    name = "times_forgotten" if selector.store.knows_classes else "times_trained"
+    return selector.store.column(name), name.replace("_", " ")
 
 
 def _typical(values: Tensor) -> float:
@@ -184,7 +201,8 @@ def plot_selector(selector: Results, kind: str) -> Figure:
     if kind == "score_histogram":
         return score_histogram({name: bin_scores(selector.scores)})
     if kind == "data_map":
-        return data_map(selector.losses, selector.scores, selector.selected)
+        values, what = _second_axis(selector)
+        return data_map(selector.losses, values, selector.selected, what)
     raise ValueError(f"plot({kind!r}): the kinds are 'kept_share', 'score_histogram', 'data_map' and 'gallery'.")
 
 

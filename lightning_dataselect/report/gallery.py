@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Decode = Callable[[Any], str]
 _N_PICTURES, _N_TEXTS = 10, 6
 _LINE = 110
+_LABELS = ("label", "labels", "target", "y")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Row:
     notes: list[str]
 
 
-def rows_of(selector: Results, n: int) -> list[Row]:
+def rows_of(selector: Results, n: int, dataset: Any = None) -> list[Row]:
     """The extreme samples of a fit, by their last loss, and those most often forgotten.
 
     Where forgetting is unknown, those most often dropped; a row that would be empty is left out.
@@ -46,6 +47,7 @@ def rows_of(selector: Results, n: int) -> list[Row]:
     Args:
         selector: During or after a fit.
         n: How many of each kind.
+        dataset: Whose samples' labels are told, where they hold one that agrees with the fit.
 
     Raises:
         ValueError: If no sample was measured.
@@ -57,11 +59,8 @@ def rows_of(selector: Results, n: int) -> list[Row]:
             f"plot('gallery'): {type(selector).__name__} has seen no loss of any sample, so none is hard or easy."
         )
     order = known[losses[known].argsort(descending=True, stable=True)]
-    predicted = store.column("predicted") if store.knows_classes else torch.full((store.n,), UNKNOWN)
-    rows = []
-    for name, chosen in (("hardest", order[:n]), ("easiest", order.flip(0)[:n])):
-        notes = [f"loss {float(losses[i]):.3g}" + _taken_for(predicted[i]) for i in chosen]
-        rows.append(Row(name, chosen.tolist(), notes))
+    chosen: list[tuple[str, Tensor, list[str] | None]]
+    chosen = [("hardest", order[:n], None), ("easiest", order.flip(0)[:n], None)]
     for name, verb in (("times_forgotten", "forgotten"), ("times_dropped", "dropped")):
         if name not in store:
             continue
@@ -69,14 +68,48 @@ def rows_of(selector: Results, n: int) -> list[Row]:
         often = order[times[order].argsort(descending=True, stable=True)][:n]
         often = often[times[often] > 0]
         if len(often):
-            notes = [f"{verb} {int(times[i])}x" + _taken_for(predicted[i]) for i in often]
-            rows.append(Row(f"most often {verb}", often.tolist(), notes))
+            chosen.append((f"most often {verb}", often, [f"{verb} {int(times[i])}x" for i in often]))
             break
+    classes = _classes(selector, torch.cat([indices for _, indices, _ in chosen]).tolist(), dataset)
+    rows = []
+    for name, indices, said in chosen:
+        said = said or [f"loss {float(losses[i]):.3g}" for i in indices]
+        numbers = indices.tolist()
+        rows.append(Row(name, numbers, [note + classes.get(i, "") for i, note in zip(numbers, said, strict=True)]))
     return rows
 
 
-def _taken_for(predicted: Tensor) -> str:
-    return "" if predicted == UNKNOWN else f", taken for {int(predicted)}"
+def _classes(selector: Results, indices: Sequence[int], dataset: Any) -> dict[int, str]:
+    """By sample, its label and the class that it was taken for, as far as they are known."""
+    store = selector.store
+    if not store.knows_classes:
+        return {}
+    predicted, right = store.column("predicted"), store.column("margin") > 0
+    labels = {} if dataset is None else {i: label_of(dataset[i]) for i in indices}
+    if any(right[i] and label != predicted[i] for i, label in labels.items()):
+        labels = {}  # the number that a sample holds is something else
+    said = {}
+    for i in indices:
+        label, taken = labels.get(i), int(predicted[i])
+        said[i] = ("" if label is None else f", label {label}") + ("" if taken == UNKNOWN else f", taken for {taken}")
+    return said
+
+
+def label_of(sample: Any) -> int | None:
+    """The class that a sample of a data set says it is of; None if it holds no whole number, or several.
+
+    Example:
+        >>> label_of((torch.zeros(3, 3), torch.tensor(7))), label_of({"idx": 4, "label": 1}), label_of((1, 2))
+        (7, 1, None)
+    """
+    if isinstance(sample, Mapping):
+        named = [sample[name] for name in _LABELS if name in sample]
+        parts = named[:1] or list(sample.values())
+    else:
+        parts = list(sample) if isinstance(sample, tuple | list) else []
+    arrays = [array for array in map(_as_array, parts) if array is not None and array.ndim == 0]
+    numbers = [int(array) for array in arrays if np.issubdtype(array.dtype, np.integer) or array.dtype == bool]
+    return numbers[0] if len(numbers) == 1 else None
 
 
 def gallery(selector: Results, dataset: Any, decode: Decode | None = None) -> Figure:
@@ -93,14 +126,14 @@ def gallery(selector: Results, dataset: Any, decode: Decode | None = None) -> Fi
     """
     first = _shown(dataset[0], decode)
     as_text = isinstance(first, str)
-    rows = rows_of(selector, _N_TEXTS if as_text else _N_PICTURES)
-    title = f"{type(selector).__name__}: samples by their last loss (a sample's number, and the class it was taken for)"
+    rows = rows_of(selector, _N_TEXTS if as_text else _N_PICTURES, dataset)
+    title = f"{type(selector).__name__}: samples by their last loss"
     return _texts(rows, dataset, decode, title) if as_text else _pictures(rows, dataset, title)
 
 
 def _pictures(rows: Sequence[Row], dataset: Any, title: str) -> Figure:
     columns = max(len(row.indices) for row in rows)
-    figure = blank_figure(max(1.15 * columns + 0.5, 7.5), 1.75 * len(rows) + 0.5)
+    figure = blank_figure(max(1.15 * columns + 0.5, 7.5), 1.85 * len(rows) + 0.5)
     panels = figure.subplots(len(rows), columns, squeeze=False)
     for row, of_row in zip(rows, panels, strict=True):
         for panel in of_row:
