@@ -1,12 +1,15 @@
 """The queues between the training and the Assistant's thread: bounded, never in the way, gone at the end."""
 
+import itertools
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from lightning_dataselect import AutoAssist
 from lightning_dataselect.assistant import (
     CONVENTIONS,
     Assistant,
@@ -18,6 +21,7 @@ from lightning_dataselect.assistant import (
     Waiting,
 )
 from lightning_dataselect.assistant.ahead import look_ahead, released
+from lightning_dataselect.assistant.screening import Screening
 
 INPUTS = SampleInputs(torch.ones(2, 3), None)
 
@@ -104,6 +108,25 @@ def test_it_judges_in_order_and_learns_only_when_enough_is_judged(desk, gate):
     assert desk.take().verdict.positions.tolist() == [0, 1]
 
 
+def test_what_leaves_first_is_judged_first(desk, gate):
+    for index in range(3):
+        desk.offer(waiting(index))
+    assert gate.busy.wait(20)
+    assert desk._next().batch_idx == 0
+    desk.take()
+    assert desk._next().batch_idx == 1
+
+
+def test_a_record_wakes_it(desk, gate):
+    gate.open.set()
+    for index in range(2):
+        desk.offer(waiting(index))
+    until(lambda: all(left.verdict is not None for left in desk._waiting))
+    time.sleep(0.05)  # it has gone to sleep
+    desk.report(record())
+    until(lambda: desk._assistant.steps == 1)
+
+
 def test_it_learns_from_the_oldest_record_first(desk, monkeypatch):
     learnt = []
     monkeypatch.setattr(desk._assistant, "learn", lambda record: learnt.append(float(record.losses[0])))
@@ -126,6 +149,8 @@ def test_an_epoch_that_was_left_is_forgotten(desk):
 def test_it_learns_when_the_epoch_has_no_more_to_judge(desk, gate):
     gate.open.set()
     desk.report(record())
+    time.sleep(0.05)
+    assert desk._assistant.steps == 0, "more may have to be judged"
     desk.close_epoch()
     until(lambda: desk._assistant.steps == 1)
     desk.open_epoch()
@@ -199,6 +224,59 @@ def test_a_batch_that_is_wanted_whole_is_passed_on_as_it_is():
 def test_a_loader_that_ends_early():
     desk = InlineDesk(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
     assert len(list(look_ahead(iter(range(3)), 0, 8, lambda i, b: waiting(i), lambda: desk))) == 3
+
+
+def screening(batch, epoch=0, rank=0, **options):
+    """That of a rank in an epoch, with its first batch admitted."""
+    selector = AutoAssist(**options)
+    selector._state = SimpleNamespace(plan=SimpleNamespace(epoch=epoch))
+    epochs = SimpleNamespace(loader=SimpleNamespace(batches=SimpleNamespace(size_of=lambda index: 4)))
+    made = Screening(selector, epochs, rank)
+    return made, made._admit(0, batch)
+
+
+def test_each_seed_epoch_batch_and_rank_has_random_numbers_of_its_own():
+    drawn = {}
+    for seed, epoch, rank in itertools.product(range(2), repeat=3):
+        made, first = screening(torch.zeros(4, 3), epoch, rank, seed=seed, synchronous=True)
+        _, same = screening(torch.zeros(4, 3), epoch, rank, seed=seed, synchronous=True)
+        assert torch.equal(first.draws, same.draws)
+        for index, left in enumerate((first, made._admit(1, torch.zeros(4, 3)))):
+            drawn[seed, epoch, rank, index] = tuple(left.draws.tolist())
+    assert len(set(drawn.values())) == len(drawn) == 16
+    assert all(0 <= u < 1 for draws in drawn.values() for u in draws)
+
+
+@pytest.mark.parametrize(
+    ("batch", "asked", "capacity", "learn_at", "base_probs"),
+    [
+        (torch.zeros(4, 3), None, 20, 5, [0.3, 0.3]),
+        (torch.zeros(4, 3), 7, 7, 5, [0.3, 0.3]),
+        (torch.zeros(4, 3, dtype=torch.int64), None, 50, 10, [1.0, 0.5]),
+        (torch.zeros(4, 3, dtype=torch.int64), 7, 7, 10, [1.0, 0.5]),
+    ],
+)
+def test_a_fits_queues_are_as_long_as_asked_for(batch, asked, capacity, learn_at, base_probs):
+    for epoch, base_prob in enumerate(base_probs):
+        made, first = screening(batch, epoch, queue_size=asked)
+        desk = made._desk_of_fit()
+        try:
+            assert (desk.capacity, desk._learn_at, desk._records.maxlen) == (capacity, learn_at, capacity)
+            assert first.base_prob == base_prob
+        finally:
+            made.stop()
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_a_record_says_what_was_trained_and_when(epoch, monkeypatch):
+    made, left = screening(torch.arange(12.0).view(4, 3), epoch, synchronous=True)
+    records = []
+    monkeypatch.setattr(made._desk_of_fit(), "report", records.append)
+    made.report(left, torch.ones(4))
+    left.verdict = Verdict(torch.ones(4), torch.tensor([0, 2]))
+    made.report(left, torch.ones(2))
+    assert [record.epoch for record in records] == [epoch, epoch]
+    assert records[0].positions is None and records[1].positions.tolist() == [0, 2]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ class Example:
         ({"idx": torch.arange(B), "image": IMAGES, "meta": {"label": LABELS}}, "images", IMAGES, LABELS),
         ({"y": LABELS, "x": TABLE}, "tabular", TABLE, LABELS),
         ((IDS, LABELS), "tokens", IDS, LABELS),
+        (IDS, "tokens", IDS, None),
         ((IDS, IDS + 1), "tokens", IDS, IDS + 1),
         (UserDict(attention_mask=MASK, input_ids=IDS, labels=LABELS), "tokens", IDS.where(MASK == 1, -1), LABELS),
         ({"labels": IDS, "position_ids": IDS, "input_ids": IDS}, "tokens", IDS, IDS),

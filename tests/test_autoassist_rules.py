@@ -210,8 +210,20 @@ def test_losses_are_read_when_the_device_has_brought_them():
 
     losses, inputs = torch.full((2,), torch.nan), SampleInputs(torch.eye(2), None)
     assistant = Assistant(default_network(inputs, "tabular"), CONVENTIONS["tabular"], 0.75)
-    assistant.learn(Record(inputs, None, losses, Event(), 0))
+    with torch.no_grad():  # whatever the training is about
+        assistant.learn(Record(inputs, None, losses, Event(), 0))
     assert assistant.steps == 1 and assistant.network.weight.sign().tolist() == [-1, 1]
+
+
+def test_what_is_frozen_of_an_assistant_stays():
+    inputs = SampleInputs(torch.eye(2), None)
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
+    network[0].requires_grad_(False)
+    before = [p.clone() for p in network.parameters()]
+    Assistant(network, CONVENTIONS["tabular"], 0.75).learn(Record(inputs, None, torch.tensor([0.0, 1.0]), None, 0))
+    assert [torch.equal(p, old) for p, old in zip(network.parameters(), before, strict=True)] == [True] * 2 + [
+        False
+    ] * 2
 
 
 def test_only_the_trained_and_finite_losses_count():

@@ -149,10 +149,11 @@ def test_static_scores_settle_on_one_subset(method, tmp_path):
 
 @pytest.mark.parametrize("method", [EL2N, GraNd, Forgetting, lambda **kw: GraNd(layers="all", **kw)])
 @pytest.mark.parametrize("warmup", [0, 2])
-def test_given_scores_need_no_losses_and_measure_nothing(method, warmup):
+@pytest.mark.parametrize("module", [Contrastive, Regressor])
+def test_given_scores_need_no_losses_and_measure_nothing(method, warmup, module):
     given = torch.arange(N).float().flip(0)
     selector = method(prune_ratio=0.5, scores=given, warmup_epochs=warmup)
-    fit(selector, module=Contrastive, epochs=3)
+    fit(selector, module=module, epochs=3)
     assert kept(selector) == [N] * warmup + [N // 2] * (3 - warmup)
     assert [record["n_backward"] for record in selector.history] == kept(selector)
     assert torch.equal(selector.scores, given) and selector.selected.tolist() == list(range(N // 2))

@@ -71,7 +71,7 @@ class InputReader:
             self._x = _input_path(tensors, batch, size)
             tokens = _kind(tensors[self._x]) == "tokens"
             self._labels = _label_path(tensors, self._x, tokens)
-            self._mask = next((path for path in tensors if tokens and path[-1] == _MASK), None)
+            self._mask = next((path for path in tensors if tokens and _name(path) == _MASK), None)
         self.kind = _checked_kind(self.read(batch).x, size)
 
     def read(self, batch: Any) -> SampleInputs:
