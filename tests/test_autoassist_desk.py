@@ -108,6 +108,32 @@ def test_it_judges_in_order_and_learns_only_when_enough_is_judged(desk, gate):
     assert desk.take().verdict.positions.tolist() == [0, 1]
 
 
+def test_nobody_waits_while_it_learns(desk, gate):
+    gate.open.set()
+    for index in range(2):
+        desk.offer(waiting(index))
+    until(lambda: all(left.verdict is not None for left in desk._waiting))
+    gate.open.clear()
+    gate.busy.clear()
+    desk.report(record())
+    assert gate.busy.wait(20) and gate.calls[-1] == "learn"
+    desk.offer(waiting(2))
+    desk.report(record())
+    desk.take()
+    assert desk._assistant.steps == 0, "it had to come to an end first"
+
+
+def test_a_batch_is_judged_by_its_own_base_prob(desk, gate):
+    gate.open.set()
+    inputs = SampleInputs(torch.ones(3, 3), None)
+    for kind in (desk, InlineDesk(desk._assistant)):
+        desk._assistant.accuracy = 1.0
+        for base_prob in (0.3, 0.9):  # with q = 1/2 P is 0.65 and 0.95
+            kind.offer(Waiting(0, object(), 3, inputs, torch.tensor([0.1, 0.2, 0.9]), base_prob))
+        until(lambda kind=kind: all(left.verdict is not None for left in kind._waiting))
+        assert [kind.take().verdict.positions.tolist() for _ in range(2)] == [[0, 1], [0, 1, 2]]
+
+
 def test_what_leaves_first_is_judged_first(desk, gate):
     for index in range(3):
         desk.offer(waiting(index))

@@ -72,7 +72,7 @@ def test_groups_of_few_losses(values, k):
     [
         ([0.0, 0.4, 1.0, 1e6], 1, [0.4, 1.0]),  # least squares 0.08, not 0.18
         ([-3e38, -2.9e38, 3e38], 1, [-2.9e38]),  # whose distance is no float32
-        ([1000 + k / 256 for k in (0, 1, 2, 30, 31)], 10_007, [1000 + 2 / 256]),
+        ([60_000 + k / 256 for k in (0, 1, 9, 10, 22, 23, 40, 41)], 10_007, [60_000 + k / 256 for k in (1, 10, 23)]),
     ],
 )
 def test_groups_of_numbers_that_are_hard_to_tell_apart(values, times, limits):
