@@ -82,6 +82,22 @@ def test_losses_and_rows_belong_to_the_recorded_indices(workers):
         torch.testing.assert_close(rows, x[indices])
 
 
+@pytest.mark.parametrize("synchronous", [True, False])
+def test_no_batch_is_pulled_that_is_not_trained_on(synchronous):
+    read = []
+
+    class Counted(torch.utils.data.Dataset):
+        def __len__(self):
+            return N
+
+        def __getitem__(self, index):
+            read.append(index)
+            return dataset()[index]
+
+    fit(AutoAssist(synchronous=synchronous), train=DataLoader(Counted(), 10), max_epochs=2, limit_train_batches=3)
+    assert len(read) == 60
+
+
 class Busy(nn.Module):
     """Keeps what it learns from, and calls what capture listens to."""
 
