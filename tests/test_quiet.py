@@ -10,10 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchmetrics
-from helpers import fit, loader, trainer
+from helpers import Net, fit, loader, trainer
 from torch import nn
 
-from lightning_dataselect import EvolvedSampling
+from lightning_dataselect import KAKURENBO, EvolvedSampling, GraNd, InfoBatch, SwiftLearn
 from lightning_dataselect.quiet import Quiet
 
 
@@ -297,3 +297,34 @@ def test_dropout_draws_the_same_with_and_without_scoring():
         assert drawn(EvolvedSampling(warmup_epochs=0)) == drawn(EvolvedSampling(warmup_epochs=1)) != []
     finally:
         torch.set_rng_state(torch.tensor(states[0], dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        InfoBatch,
+        EvolvedSampling,
+        KAKURENBO,
+        lambda: SwiftLearn(warmup_epochs=2, every_n_epochs=1),
+        lambda: GraNd(warmup_epochs=1),
+    ],
+)
+def test_a_part_in_eval_mode_stays_so_in_every_training_step(make):
+    """As what `from_pretrained` gives, which Lightning leaves in eval mode."""
+    modes = []
+
+    class Pretrained(Net):
+        def __init__(self):
+            super().__init__()
+            self.net.insert(2, nn.Dropout(0.5))
+            self.net[0].eval()
+            self.net[2].eval()
+
+        def training_step(self, batch, batch_idx):
+            modes.append((torch.is_grad_enabled() and self.training, *(part.training for part in self.net)))
+            return super().training_step(batch, batch_idx)
+
+    _, net = fit(make(), Pretrained(), max_epochs=4)
+    trains = (True, False, True, False, True)
+    assert trains in modes and set(modes) <= {trains, (False,) * 5}
+    assert [part.training for part in net.net] == list(trains[1:])
