@@ -413,12 +413,19 @@ def test_arguments_out_of_range(options, error, words):
         SwiftLearn(**options)
 
 
+class OneOutput(Regressor):
+    def training_step(self, batch, batch_idx):
+        self.steps.append(batch_idx)
+        return F.mse_loss(self.head(batch[0])[:, :1], batch[0][:, :1])
+
+
 @pytest.mark.parametrize(
     ("selector", "module", "words"),
     [
         (SwiftLearn(), Regressor(by_hand=True), r"saw no outputs.*SwiftLearn\(outputs='net.head'\)"),
         (SwiftLearn(sample_loss="batch"), Net(), "saw no outputs"),
         (SwiftLearn(on="probabilities"), Regressor(), "on='probabilities'.*Use on='logits'"),
+        (SwiftLearn(measure="cosine"), OneOutput(), "measure='cosine'.*one output a sample.*Use measure='mse'"),
         (SwiftLearn(outputs="nett"), Net(), "outputs='nett' is no submodule of Net, whose submodules are net, net.0"),
     ],
 )

@@ -198,6 +198,11 @@ class SwiftLearn(DataSelector):
             values = outputs.probabilities(values.float())
         _, n_vectors, width = values.shape
         if "outputs" not in self.store:
+            if self.change == "cosine" and n_vectors * width == 1:
+                raise ValueError(
+                    "SwiftLearn(measure='cosine') found one output a sample, of which it would see nothing but the"
+                    " sign. Use measure='mse' or 'l1'."
+                )
             width = width if n_vectors == 1 and width <= self.max_width else self.max_width
             self.store.add_vectors("outputs", width, torch.float16 if of_classes else torch.float32)
         largest = _LARGEST_LOGIT if of_classes else math.inf
