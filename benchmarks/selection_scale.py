@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +97,11 @@ def measure_merge(ranks: int, n: int) -> dict[str, Any]:
 
 
 def _merge_on(rank: int, ranks: int, n: int, folder: str) -> None:
-    from lightning_dataselect.scores import ScoreStore
+    from lightning_dataselect.tracking import TrackedStore
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
-    store = ScoreStore(n, world_size=ranks)
+    store = TrackedStore(n, world_size=ranks)
     mine = torch.arange(rank, n, ranks)
     seconds = []
     before = _peak_bytes()
@@ -135,39 +136,40 @@ def main() -> None:
         return
     known = json.loads(args.out.read_text()) if args.out.exists() and args.only != PARTS else {}
     sizes = (10**4, 10**5, 10**6) if args.quick else (10**4, 10**5, 10**6, 10**7, 10**8)
+    known["quick"] = args.quick
     if "select" in args.only:
-        known |= {"environment": environment(), "results": _selections(sizes)}
+        known["environment"], known["results"] = environment(), []
+        for row in _selections(sizes):
+            known["results"].append(row)
+            write_json(args.out, known)
     if "merge" in args.only:
-        # more would not fit beside each other on a small machine
-        known |= {"merge_environment": environment(), "merges": _merges([n for n in sizes if n <= 10**7])}
-    write_json(args.out, known | {"quick": args.quick})
+        known["merge_environment"], known["merges"] = environment(), []
+        for row in _merges([n for n in sizes if n <= 10**7]):  # more would not fit beside each other on a small machine
+            known["merges"].append(row)
+            write_json(args.out, known)
 
 
-def _selections(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
-    rows = []
+def _selections(sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
     for n in sizes:
         for method in METHODS:
             command = [sys.executable, "-m", "benchmarks.selection_scale", "--single", method, str(n)]
             out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             row = {"method": method, "n": n, **json.loads(out)}
-            rows.append(row)
             print(
                 f"{method:<15} N={n:>11,}  {row['seconds']:7.2f} s  {row['bytes_per_sample']:6.1f} B/sample", flush=True
             )
-    return rows
+            yield row
 
 
-def _merges(sizes: list[int]) -> list[dict[str, Any]]:
-    rows = []
+def _merges(sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
     for n in sizes:
         for ranks in (1, 2, 4):
             row = {"ranks": ranks, "n": n, **measure_merge(ranks, n)}
-            rows.append(row)
             print(
                 f"{ranks} ranks         N={n:>11,}  {row['seconds']:7.3f} s  {row['bytes_per_sample']:6.1f} B/sample",
                 flush=True,
             )
-    return rows
+            yield row
 
 
 if __name__ == "__main__":

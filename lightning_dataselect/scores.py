@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_CHUNK = 1 << 22  # samples that are merged at a time, so that what travels takes no memory of the order of all
 _BASE_COLUMNS = {"loss": float("nan"), "score": float("nan")}
 
 OverRanks = Literal["last", "sum", "min"]
@@ -126,21 +127,28 @@ class ScoreStore:
         """
         if self.world_size == 1:
             return
-        self._touched[self.n] = False
-        mine = self._touched.nonzero().squeeze(1)
+        for name in self._columns:
+            if self._over_ranks.get(name, "last") != "last":
+                self._reduce(name, self._columns[name])
+        for start in range(0, self.n, _CHUNK):
+            self._merge_from(start, min(start + _CHUNK, self.n))
+        self._touched.zero_()
+
+    def _merge_from(self, start: int, end: int) -> None:
+        """Merge the columns' last values of the samples from ``start`` to ``end``."""
+        mine = start + self._touched[start:end].nonzero().squeeze(1)
         count = torch.tensor([mine.numel()], device=mine.device)
         counts = [torch.zeros_like(count) for _ in range(self.world_size)]
         dist.all_gather(counts, count)
         sizes = [int(c) for c in counts]
+        if not any(sizes):
+            return
         everyone = [index[:size] for index, size in zip(_gather(mine, max(sizes), self.world_size), sizes, strict=True)]
         for name, column in self._columns.items():
-            if self._over_ranks.get(name, "last") != "last":
-                self._reduce(name, column)
-                continue
-            values = _gather(column[mine], max(sizes), self.world_size)
-            for index, value, size in zip(everyone, values, sizes, strict=True):
-                column[index] = value[:size]
-        self._touched.zero_()
+            if self._over_ranks.get(name, "last") == "last":
+                values = _gather(column[mine], max(sizes), self.world_size)
+                for index, value, size in zip(everyone, values, sizes, strict=True):
+                    column[index] = value[:size]
 
     def _reduce(self, name: str, column: Tensor) -> None:
         if self._over_ranks[name] == "min":
