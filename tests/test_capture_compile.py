@@ -172,3 +172,45 @@ def test_a_term_that_compiled_code_adds_is_seen_in_the_next_epoch(s: SimpleNames
             torch.testing.assert_close(loss, step(s.x, late))
             torch.testing.assert_close(captured.losses, own + late * s.model(s.x).abs().mean(1).detach())
         assert counter.graphs == (1, 1, 2)[epoch], "to look anew compiles nothing anew"
+
+
+Step = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def mean_of_classes(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(model(x), y)
+
+
+def sum_by_count(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(model(x), y, reduction="sum") / len(x)
+
+
+def penalty_first(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    penalty = model.weight.pow(2).sum()  # over C rows, as many as one of the batches has
+    return 1e-4 * penalty + (model(x) - F.one_hot(y, C)).pow(2).mean()
+
+
+def mean_of_a_mask(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    mask = (x[:, :C] > -0.5).float()
+    return (model(x).abs() * mask).sum() / mask.sum()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("step", [mean_of_classes, sum_by_count, penalty_first, mean_of_a_mask])
+def test_a_compiled_step_of_batches_of_many_sizes(s: SimpleNamespace, step: Step, weighted: bool) -> None:
+    """As the last batch of an epoch has, where the selected samples are another number each time."""
+    sizes = (20, 20, 18, C, 12, 3, 17, 9, 14, 2, 7)
+    plain, captured = Counter("aot_eager"), Counter("aot_eager")
+    compiled = torch.compile(step, backend=plain)
+    batches = [(torch.randn(size, D), torch.randint(C, (size,))) for size in sizes]
+    for x, y in batches:
+        compiled(s.model, x, y)
+    torch._dynamo.reset()
+    compiled, capture = torch.compile(step, backend=captured), LossCapture(s.model)
+    penalty = 1e-4 * s.model.weight.pow(2).sum().detach() if step is penalty_first else 0
+    for x, y in batches:
+        weights = torch.rand(len(x)) if weighted else None
+        _, found = capture.run(lambda x=x, y=y: compiled(s.model, x, y), len(x), weights)
+        alone = [step(s.model, x[i : i + 1], y[i : i + 1]).detach() - penalty for i in range(len(x))]
+        torch.testing.assert_close(found.losses, torch.stack(alone), rtol=1e-4, atol=1e-5)
+    assert plain.graphs == 2 and captured.graphs <= plain.graphs

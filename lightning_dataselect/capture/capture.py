@@ -16,7 +16,7 @@ from lightning_dataselect.capture.loops import gathered, turns_of
 from lightning_dataselect.capture.patch import Interceptors
 from lightning_dataselect.capture.probe import Probe, Watch
 from lightning_dataselect.capture.recorder import Key, Recorder
-from lightning_dataselect.capture.shares import Parts, Scale, coefficients
+from lightning_dataselect.capture.shares import Parts, Scale, coefficients, scale
 from lightning_dataselect.capture.step import described, eagerly, loss_of, with_loss
 from lightning_dataselect.capture.tally import Captured, Mains, Summarize, Tally, scored
 from lightning_dataselect.capture.ways import Ways
@@ -47,7 +47,7 @@ class LossCapture:
         self._interceptors = Interceptors(self._recorder)
         self._watch: Watch | None = None
         self._ways = Ways()
-        self._slopes: list[dict[Key, Scale]] = []  # of the last probe, root by root
+        self._scales: list[dict[Key, Scale]] = []  # of the last probe, root by root
         self._mains = Mains()
         self._factors: dict[Key, Scale] = {}  # of the last run
         self._is_compiled = False
@@ -167,9 +167,10 @@ class LossCapture:
         """
         if self._tally is None:
             return loss
-        if self._recorder.observer is not None:
-            return self._judge(loss, self._tally)
-        self._follow(loss, self._tally)
+        with self._recorder.unheard():
+            if self._recorder.observer is not None:
+                return self._judge(loss, self._tally)
+            self._follow(loss, self._tally)
         return loss
 
     def unwatched(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -207,7 +208,7 @@ class LossCapture:
         """Run a step under watch, and learn how to do without."""
         probe = Probe(self._recorder, self._interceptors, self._module)
         self._recorder.observer = probe
-        self._slopes = []
+        self._scales = []
         try:
             with eagerly(), self._interceptors.losses, probe:
                 out = step()
@@ -245,9 +246,10 @@ class LossCapture:
             keys = [term.key, recorder.facts.divisors.get(term.key)]
             for where in (key[0] for key in keys if key is not None and not isinstance(key[0], str)):
                 self._interceptors.add_site(probe.sites[where], where)
-        self._slopes.append({term.key: slope for term, slope in parts})
         self._mains.choose(parts, recorder)
-        tally.add(parts, loss)
+        scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
+        self._scales.append({term.key: factor for term, factor in scaled})
+        tally.add(scaled, loss)
         if self._weights is not None:
             # with the graph of the coefficients, which may be learned
             own = {turn: w for term, _ in parts for turn, w in turns_of(term, self._weights)}
@@ -260,17 +262,18 @@ class LossCapture:
         recorder = self._recorder
         if not isinstance(loss, Tensor):
             return
-        parts: Parts = []
-        alone = [term for term in recorder.terms if term.edge is not None and term.edge.node is loss.grad_fn]
         if recorder.compiled:
             # A compiled graph cannot be asked for what happens inside it.
             self._is_compiled = True
             n = len(tally.roots)
-            known = self._slopes[n] if n < len(self._slopes) else {}
-            parts = [(term, known[term.key]) for term in recorder.terms if term.key in known]
-        elif alone:
+            known = self._scales[n] if n < len(self._scales) else {}
+            tally.add([(term, known[term.key]) for term in recorder.terms if term.key in known], loss)
+            return
+        parts: Parts = []
+        alone = [term for term in recorder.terms if term.edge is not None and term.edge.node is loss.grad_fn]
+        if alone:
             parts = [(alone[0], 1.0)]
         elif loss.requires_grad:
             parts = coefficients(loss, recorder.terms)
         parts = gathered(parts, recorder.facts, recorder.batch_size)
-        tally.add(parts, loss)
+        tally.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,7 +126,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.facts = Facts()
-        self.batch_size = 0
+        self._samples = torch.empty(0)
         self.weights: Tensor | None = None
         self.scoring = False
         self.keeps_calls = False
@@ -146,7 +147,8 @@ class Recorder:
     def start(self, batch_size: int, weights: Tensor | None = None, scoring: bool = False) -> None:
         """Begin a step, in this thread."""
         self._clear()
-        self.batch_size, self.weights, self.scoring = batch_size, weights, scoring
+        self._samples = torch.empty(batch_size, device="cpu")
+        self.weights, self.scoring = weights, scoring
         self._thread = threading.get_ident()
 
     def stop(self) -> None:
@@ -154,11 +156,25 @@ class Recorder:
         self._clear()
         self.weights = self._thread = None
 
+    @property
+    def batch_size(self) -> int:
+        """The number of samples, which a compiler takes for a size that may change; an attribute it makes a constant."""
+        return self._samples.shape[0]
+
     def listens(self) -> bool:
         """Whether a call is the step's own: made while it runs, in its thread."""
         if torch.compiler.is_dynamo_compiling():
             return not self.busy
         return self._thread == threading.get_ident() and not self.busy
+
+    @contextlib.contextmanager
+    def unheard(self) -> Iterator[None]:
+        """Compute something within the step that is none of its own."""
+        self.busy = True
+        try:
+            yield
+        finally:
+            self.busy = False
 
     def loss(self, loss: Loss, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Any) -> Tensor:
         """Call a loss function unreduced, keep what it says, and reduce as the caller asked."""
@@ -209,13 +225,12 @@ class Recorder:
         if given.dim() == 0:
             return value
         whole = foldable(given.shape, self.batch_size)
-        if whole:
-            order = self._reductions
-            self._reductions += 1
-            if self.observer is not None:
-                self.facts.order[order] = where
-            elif where is None:
-                where = self.facts.order.get(order)
+        order = self._reductions  # a turn whatever the shape: in a smaller batch more shapes are whole
+        self._reductions += 1
+        if self.observer is not None:
+            self.facts.order[order] = where
+        elif where is None:
+            where = self.facts.order.get(order)
         key, counts, weights = self._meet(where, False)
         if not value.requires_grad and self.observer is not None and whole:
             self.observer.number(value, key)

@@ -14,7 +14,7 @@ from lightning_dataselect.capture.loops import turns_in
 from lightning_dataselect.capture.losses import Classes
 from lightning_dataselect.capture.outputs import Outputs, find_outputs, shows_outputs
 from lightning_dataselect.capture.recorder import Key, Recorder
-from lightning_dataselect.capture.shares import Parts, Scale, scale, weigh
+from lightning_dataselect.capture.shares import Parts, Scale, weigh
 from lightning_dataselect.capture.ways import Beside
 
 Summarize = Callable[[Outputs], Tensor | None]
@@ -67,7 +67,7 @@ class Tally:
         recorder: holds the step's terms.
         mains: which of several terms' logits and outputs count.
         summarize: makes of the outputs what is kept; None: they are not looked for.
-        roots: the terms of each, with their coefficients.
+        roots: the terms of each, with their factors.
         factors: term -> its factor in the loss of a sample.
         beside: what else each root was put together from (see `beside.beside`); None where nobody can tell.
         lost: the step has gone an unknown way, so that terms may be missing.
@@ -86,7 +86,7 @@ class Tally:
     _device: torch.device | None = None
 
     def add(self, parts: Parts, loss: Tensor) -> None:
-        """Add what the samples lose by one root."""
+        """Add what the samples lose by one root: by its terms, each with its factor (see `shares.scale`)."""
         recorder = self.recorder
         self.roots.append(parts)
         if recorder.compiled:
@@ -97,13 +97,12 @@ class Tally:
         self._device = loss.device
         if not parts:
             return
-        scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
-        for term, factor in scaled:
+        for term, factor in parts:
             if isinstance(factor, Tensor) and factor.dim() > 0:
                 factor = factor.mean()  # of a loop, for as many samples as there may be when scoring
             known = self.factors.get(term.key)
             self.factors[term.key] = factor if known is None else known + factor
-        losses = weigh(scaled, recorder)
+        losses = weigh(parts, recorder)
         self._losses = losses if self._losses is None else self._losses + losses
         if self._classes is None:
             asked = None if recorder.compiled else loss
