@@ -158,7 +158,7 @@ class Recorder:
 
     @property
     def batch_size(self) -> int:
-        """The number of samples, which a compiler takes for a size that may change; an attribute it makes a constant."""
+        """The number of samples; a compiler takes it for a size that may change, and an attribute for a constant."""
         return self._samples.shape[0]
 
     def listens(self) -> bool:
