@@ -79,6 +79,8 @@ def value_against_cost(part: Part) -> Figure:
             continue
         at = (row["time"], row["value"]["mean"])
         if row["label"] == "full" or row["label"].startswith("short, "):
+            if row["value"]["n"] < part["seeds"]:
+                continue
             baseline.append((row["cost"], at, row["value"]["std"] or 0.0))
         else:
             lines.setdefault(_short_name(row["label"]), []).append(at)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from lightning_dataselect.compare.comparison import Outcome, Settings
 from lightning_dataselect.compare.records import Point, RunRecord
 from lightning_dataselect.compare.spec import FULL, SHORT
-from lightning_dataselect.compare.summary import Row, summarise
+from lightning_dataselect.compare.summary import short_label, summarise
 
 Clock = Literal["wall", "cpu"]
 DIGITS = 6
@@ -41,7 +41,7 @@ def summed_up(
     summary = summarise(reported, judged)
     rows = []
     for row in summary.rows:
-        runs = _runs_of(row, summary.rows, outcome)
+        runs = [run for run in outcome.runs if _label(run) == row.label]
         rows.append(
             {
                 **asdict(row),
@@ -66,14 +66,8 @@ def summed_up(
     }
 
 
-def _runs_of(row: Row, rows: Sequence[Row], outcome: Outcome) -> list[RunRecord]:
-    """The runs behind a row; that of `short` is named after its epochs, which may differ between seeds."""
-    runs = [run for run in outcome.runs if run.method == row.label]
-    if runs:
-        return runs
-    held = next(other for other in rows if row.label == f"{SHORT}, {other.short} epochs")
-    partners = (outcome.short_for(run) for run in outcome.runs if run.method == held.label)
-    return [partner for partner in partners if partner is not None]
+def _label(run: RunRecord) -> str:
+    return short_label(run.epochs) if run.method == SHORT else run.method
 
 
 def _costs(runs: Sequence[RunRecord], outcome: Outcome, maximize: bool, clock: Clock) -> dict[str, Any]:

@@ -9,6 +9,7 @@ exit code is 1 if a text is not what the results say.
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 from benchmarks.methods import every_method
 from lightning_dataselect import list_methods
+from lightning_dataselect.compare.summary import short_label
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -118,7 +120,7 @@ def _cells(row: Row, table: Mapping[str, Any], digits: int) -> list[str]:
     return [
         f"`{row['label']}`" if row["short"] else row["label"],
         _plain(row["value"], digits),
-        f"{against} ({row['short']}){verdict}" if row["short"] else "",
+        f"{against} ({row['short']:.1f}){verdict}" if row["short"] else "",
         _signed(row["vs_full"], digits),
         counts,
         f"{row['time']:.2f}" if "time" in row else "",
@@ -128,9 +130,10 @@ def _cells(row: Row, table: Mapping[str, Any], digits: int) -> list[str]:
 
 
 def _is_partner(row: Row, table: Mapping[str, Any]) -> bool:
-    """Whether it is the fewer epochs of full data that a method of the headline is held against."""
-    shown = (other for other in table["rows"] if other["label"] in table["headline"] and other["short"])
-    return row["label"] in {f"short, {other['short']} epochs" for other in shown}
+    """Whether it is a run of full data, in all seeds, next to which a method of the headline lies in cost."""
+    held = [other["short"] for other in table["rows"] if other["label"] in table["headline"] and other["short"]]
+    near = {short_label(epochs) for short in held for epochs in (math.floor(short), math.ceil(short))}
+    return row["label"] in near and row["value"]["n"] == table["seeds"]
 
 
 def noise_table() -> str:

@@ -31,7 +31,10 @@ def part(clock="wall", maximize=True):
         run("UCB", 0, 0.95, [(30.0, 0.7), (40.0, 0.9), (70.0, 0.95)], **cut),
         run("UCB", 1, 0.85, [(30.0, 0.7), (80.0, 0.85)], **cut),
     ]
-    short = [run("short", seed, 0.88, [(60.0, 0.88)], epochs=6) for seed in (0, 1)]
+    # the method costs 5 5/6 epochs of full data, where a line between 5 and 6 has 0.88
+    short = [
+        run("short", seed, value, [(60.0, 0.88)], epochs=n) for seed in (0, 1) for n, value in ((5, 0.83), (6, 0.89))
+    ]
     settings = Settings(parse_methods("full,short,UCB"), [0, 1], 0.5, "val_acc", maximize, Path("."), test=True)
     summed = summed_up(Outcome(EPOCHS, [*full, *method, *short]), settings, "test", maximize, clock)
     return summed, {row["label"]: row for row in summed["rows"]}
@@ -43,7 +46,7 @@ def test_costs_follow_the_arithmetic_and_the_clock():
     assert row["cost"] == pytest.approx((5 / 4 + 2 / 4) / 3, abs=1e-5)
     assert row["time"] == pytest.approx(0.75)
     assert row["saved_of_allowed"] == pytest.approx(0.25 / (1 - 1.75 / 3), rel=1e-4)
-    assert row["short"] == "6" and rows["short, 6 epochs"]["cost"] == pytest.approx(0.6)
+    assert row["short"] == pytest.approx(5 + 5 / 6, rel=1e-5) and rows["short, 6 epochs"]["cost"] == pytest.approx(0.6)
     assert rows["full"]["saved_of_allowed"] is None
     assert summed["metric"] == "test" and row["value"]["mean"] == pytest.approx(80.0)
     assert row["vs_short"]["mean"] == pytest.approx(2.0)
@@ -52,12 +55,15 @@ def test_costs_follow_the_arithmetic_and_the_clock():
 
 def test_fewer_epochs_may_be_another_number_for_each_seed():
     full = [run("full", seed, 0.9, [(100.0, 0.9)]) for seed in (0, 1)]
-    halves = [run("UCB", seed, 0.9, [(50.0, 0.9)], n_backward=n, kept=[0.5]) for seed, n in enumerate((440, 460))]
-    short = [run("short", seed, 0.88, [(10.0 * n, 0.88)], epochs=n) for seed, n in enumerate((4, 5))]
+    some = [run("UCB", seed, 0.9, [(50.0, 0.9)], n_backward=n, kept=[0.5]) for seed, n in enumerate((400, 500))]
+    short = [run("short", seed, 0.88, [(11.0 * n, 0.88)], epochs=n) for seed, n in enumerate((4, 5))]
     settings = Settings(parse_methods("full,short,UCB"), [0, 1], 0.5, "val_acc", True, Path("."), test=True)
-    rows = summed_up(Outcome(EPOCHS, [*full, *halves, *short]), settings, "test", True, "wall")["rows"]
-    row = next(row for row in rows if row["label"] == "short, 4/5 epochs")
-    assert (row["cost"], row["time"]) == (pytest.approx(0.45), pytest.approx(0.45))
+    found = summed_up(Outcome(EPOCHS, [*full, *some, *short]), settings, "test", True, "wall")["rows"]
+    rows = {row["label"]: row for row in found}
+    for n in (4, 5):
+        row = rows[f"short, {n} epochs"]
+        assert (row["value"]["n"], row["cost"], row["time"]) == (1, pytest.approx(n / 10), pytest.approx(0.11 * n))
+    assert rows["UCB"]["short"] == pytest.approx(4.5) and rows["UCB"]["vs_short"]["n"] == 2
 
 
 def test_the_time_to_the_full_runs_value_is_of_the_seeds_that_reach_it():
@@ -83,7 +89,7 @@ def test_a_study_goes_on_and_keeps_the_parts_it_was_not_asked_for(study, tmp_pat
     first = json.loads((tmp_path / "tiny.json").read_text())
     assert sorted(first["parts"]) == ["a", "b"] and first["quick"] is True
     labels = [row["label"] for row in first["parts"]["a"]["rows"]]
-    assert labels == ["full", "short, 1 epochs", "random(prune_ratio=0.5)"]
+    assert labels == ["full", "short, 1 epoch", "random(prune_ratio=0.5)"]
     assert set(first["parts"]["a"]["runs"][0]["tested"]) == {"test_loss", "test_acc"}
     code, said = study("--only", "b", "--seeds", "2")
     assert code == 0 and said.out.count("found finished") == 3
@@ -99,7 +105,7 @@ def test_what_has_finished_can_be_collected(study, tmp_path):
     code, said = study("--collect", methods=both)
     assert code == 0 and said.out.count("found finished") == 3
     parts = json.loads((tmp_path / "tiny.json").read_text())["parts"]
-    assert [row["label"] for row in parts["a"]["rows"]] == ["full", "short, 1 epochs", "random(prune_ratio=0.5)"]
+    assert [row["label"] for row in parts["a"]["rows"]] == ["full", "short, 1 epoch", "random(prune_ratio=0.5)"]
     assert list(parts) == ["a"]
 
 

@@ -70,32 +70,57 @@ def test_differences_are_paired_by_seed():
         assert found.n == 3
     assert row.value.mean == pytest.approx(91.0)
     assert row.speedup == pytest.approx(2.0)
-    assert row.short == "5"
+    assert row.short == pytest.approx(5.0)
     assert [r.label for r in summary.rows] == ["full", "short, 5 epochs", "UCB"]
 
 
-@pytest.mark.parametrize(("n_backward", "epochs"), [(449, 4), (450, 5), (451, 5), (10, 1), (1000, 10)])
-def test_short_has_the_epochs_that_the_measured_samples_come_to(n_backward, epochs):
+@pytest.mark.parametrize(
+    ("n_backward", "shares"),
+    [
+        (430, {4: 0.7, 5: 0.3}),
+        (485, {4: 0.15, 5: 0.85}),
+        (491, {5: 1.0}),  # 1.8 % from 5 epochs
+        (509, {5: 1.0}),
+        (10, {1: 1.0}),
+        (1000, {10: 1.0}),
+        (1250, {12: 0.5, 13: 0.5}),
+    ],
+)
+def test_short_has_the_epochs_that_the_measured_samples_come_to(n_backward, shares):
     outcome = Outcome(EPOCHS, [record("full", 0, 0.9), pruned("UCB", 0, 0.9, n_backward)])
-    assert outcome.short_epochs(outcome.runs[1]) == epochs
+    assert outcome.short_shares(outcome.runs[1]) == pytest.approx(shares)
+
+
+def test_between_two_numbers_of_epochs_the_line_counts():
+    runs = [record("full", 0, 0.95), pruned("UCB", 0, 0.9, 430), record("short", 0, 0.80, epochs=4)]
+    assert Outcome(EPOCHS, runs).at_equal_compute(runs[1]) is None
+    runs.append(record("short", 0, 0.90, epochs=5))
+    assert Outcome(EPOCHS, runs).at_equal_compute(runs[1]) == pytest.approx(0.83)
+    row = row_of(summarise(Outcome(EPOCHS, runs), settings()), "UCB")
+    assert (row.vs_short.mean, row.short) == (pytest.approx(7.0), pytest.approx(4.3))
+
+
+def test_full_itself_may_be_the_end_of_the_line():
+    runs = [record("full", 0, 0.95), pruned("UCB", 0, 0.9, 950), record("short", 0, 0.91, epochs=9)]
+    assert Outcome(EPOCHS, runs).at_equal_compute(runs[1]) == pytest.approx(0.93)
 
 
 def test_scoring_passes_count_as_a_third_of_training():
     # all samples are scored and a quarter of them is trained on: 1/3 + 1/4 of ten epochs
     scored = pruned("EvolvedSampling", 0, 0.9, N * EPOCHS // 4, n_forward=N * EPOCHS + N * EPOCHS // 4)
-    assert Outcome(EPOCHS, [record("full", 0, 0.9), scored]).short_epochs(scored) == 6
+    assert Outcome(EPOCHS, [record("full", 0, 0.9), scored]).short_epochs(scored) == pytest.approx(10 * (1 / 3 + 1 / 4))
 
 
 def test_a_method_that_saved_nothing_is_held_against_full_itself():
     outcome = Outcome(EPOCHS, [record("full", 0, 0.9), pruned("UCB", 0, 0.8, N * EPOCHS)])
-    assert outcome.short_for(outcome.runs[1]) is outcome.runs[0]
+    assert outcome.at_equal_compute(outcome.runs[1]) == 0.9
 
 
 def test_short_is_counted_in_epochs_as_full_had_them_where_a_loader_drops_samples():
     full = record("full", 0, 0.9, n_backward=500)
     half = RunRecord(**{**vars(full), "n_total": N // 2})
     outcome = Outcome(EPOCHS, [half, pruned("UCB", 0, 0.9, 250)])
-    assert outcome.short_epochs(outcome.runs[1]) == 5
+    assert outcome.short_epochs(outcome.runs[1]) == pytest.approx(5.0)
 
 
 def test_chance_is_not_called_a_win():

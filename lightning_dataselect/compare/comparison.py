@@ -17,6 +17,9 @@ from lightning_dataselect.compare.run import rehearse, run
 from lightning_dataselect.compare.spec import FULL, SHORT, MethodSpec
 from lightning_dataselect.compare.task import Task
 
+# Compute of two runs that differs by no more than this share counts as equal.
+NEAR = 0.02
+
 
 class Watcher(Protocol):
     """Who is told how the comparison goes on."""
@@ -80,19 +83,35 @@ class Outcome:
                 return record
         return None
 
-    def short_epochs(self, pruned: RunRecord) -> int:
-        """Full epochs that cost as much as `pruned` did (see `RunRecord.cost`), rounded, at least 1.
-
-        A half goes up: where neither is nearer, a method is held against the stronger run.
-        """
+    def short_epochs(self, pruned: RunRecord) -> float:
+        """Full epochs that cost as much as `pruned` did (see `RunRecord.cost`), at least 1."""
         full = self.find(FULL, pruned.seed)
-        return max(1, math.floor(pruned.cost / (full or pruned).n_total + 0.5))
+        return max(1.0, pruned.cost / (full or pruned).n_total)
 
-    def short_for(self, pruned: RunRecord) -> RunRecord | None:
-        """The run on full data that `pruned` is held against, if it has finished."""
+    def short_shares(self, pruned: RunRecord) -> dict[int, float]:
+        """The runs on full data that `pruned` is held against: epochs -> share, which add up to 1.
+
+        One run, if a whole number of epochs is near enough; or else the two on either side, each the more the nearer.
+        """
         epochs = self.short_epochs(pruned)
-        same_as_full = self.find(FULL, pruned.seed, epochs)
-        return same_as_full or self.find(SHORT, pruned.seed, epochs)
+        if abs(epochs - round(epochs)) <= NEAR * epochs:
+            return {round(epochs): 1.0}
+        below = math.floor(epochs)
+        return {below: below + 1 - epochs, below + 1: epochs - below}
+
+    def on_full_data(self, seed: int, epochs: int) -> RunRecord | None:
+        """The run of `full` or `short` with that many epochs, if it has finished."""
+        return self.find(FULL, seed, epochs) or self.find(SHORT, seed, epochs)
+
+    def at_equal_compute(self, pruned: RunRecord) -> float | None:
+        """The metric of full data at the cost of `pruned`, on the line between two runs if need be."""
+        value = 0.0
+        for epochs, share in self.short_shares(pruned).items():
+            run = self.on_full_data(pruned.seed, epochs)
+            if run is None:
+                return None
+            value += share * run.value
+        return value
 
 
 def compare(task: Task, settings: Settings, watcher: Watcher, *, run_nothing: bool = False) -> Outcome:
@@ -200,11 +219,11 @@ class _Comparison:
         self.rehearsed = True
 
     def go_short(self, short: MethodSpec, seed: int) -> None:
-        """A run on full data for every number of epochs that a pruned run came to."""
+        """A run on full data for every number of epochs that a pruned run is held against."""
         pruned = [r for r in self.outcome.runs if r.seed == seed and r.kept]
-        for record in pruned:
-            if self.outcome.short_for(record) is None:
-                self.go(short, seed, self.outcome.short_epochs(record))
+        for epochs in sorted({epochs for record in pruned for epochs in self.outcome.short_shares(record)}):
+            if self.outcome.on_full_data(seed, epochs) is None:
+                self.go(short, seed, epochs)
 
     def fingerprint(self, spec: MethodSpec, seed: int, epochs: int) -> str:
         return records.fingerprint(

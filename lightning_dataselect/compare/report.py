@@ -95,7 +95,7 @@ def _runs_frame(outcome: Outcome) -> pd.DataFrame:
     ]
     rows += [{"method": f.method, "seed": f.seed, "status": f"failed: {f.message}"} for f in outcome.failures]
     frame = pd.DataFrame(rows, columns=[*columns, "short_epochs", "status"])
-    whole = ["epochs", "n_total", "n_forward", "n_backward", "short_epochs"]
+    whole = ["epochs", "n_total", "n_forward", "n_backward"]
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
 

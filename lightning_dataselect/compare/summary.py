@@ -1,7 +1,7 @@
 """From runs to rows: means, spreads, paired differences, and one sentence that says what is so."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
@@ -45,7 +45,7 @@ class Row:
             a run that something else on the machine held up does not move it.
         vs_full: Metric minus that of `full` with the same seed, or None.
         vs_short: Metric minus that of full data at equal compute, or None.
-        short: The epochs of those runs, or None.
+        short: The epochs of full data that cost as much, the mean over seeds, or None.
     """
 
     label: str
@@ -56,7 +56,7 @@ class Row:
     speedup: float | None
     vs_full: Spread | None
     vs_short: Spread | None
-    short: str | None
+    short: float | None
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,10 @@ def summarise(outcome: Outcome, settings: Settings) -> Summary:
     rows: list[Row] = []
     for spec in settings.methods:
         if spec.label == SHORT:
-            for epochs, group in _short_groups(outcome, settings).items():
-                rows.append(_row(f"{SHORT}, {epochs} epochs", group, outcome, scale))
+            short = [run for run in outcome.runs if run.method == SHORT]
+            for epochs in sorted({run.epochs for run in short}):
+                group = [run for run in short if run.epochs == epochs]
+                rows.append(_row(short_label(epochs), group, outcome, scale))
         elif runs := [run for run in outcome.runs if run.method == spec.label]:
             rows.append(_row(spec.label, runs, outcome, scale))
     verdicts = _verdicts(rows, settings)
@@ -122,8 +124,8 @@ def _verdicts(rows: Sequence[Row], settings: Settings) -> dict[str, str]:
 
 
 def _row(label: str, runs: Sequence[RunRecord], outcome: Outcome, scale: float) -> Row:
-    full = _paired(runs, lambda run: outcome.find(FULL, run.seed))
-    short = _paired([run for run in runs if run.kept], outcome.short_for)
+    full = [(run, other) for run in runs if (other := outcome.find(FULL, run.seed)) is not None]
+    short = [(run, value) for run in runs if run.kept and (value := outcome.at_equal_compute(run)) is not None]
     is_full = runs[0].method == FULL
     return Row(
         label=label,
@@ -132,36 +134,20 @@ def _row(label: str, runs: Sequence[RunRecord], outcome: Outcome, scale: float) 
         n_forward=fmean(run.n_forward for run in runs),
         n_backward=fmean(run.n_backward for run in runs),
         speedup=median(b.seconds / a.seconds for a, b in full) if full else None,
-        vs_full=_difference(full, scale) if not is_full else None,
-        vs_short=_difference(short, scale),
-        short=_epochs(b.epochs for _, b in short) if short else None,
+        vs_full=spread(scale * (a.value - b.value) for a, b in full) if full and not is_full else None,
+        vs_short=spread(scale * (run.value - value) for run, value in short) if short else None,
+        short=fmean(outcome.short_epochs(run) for run, _ in short) if short else None,
     )
 
 
-def _paired(
-    runs: Sequence[RunRecord], partner: Callable[[RunRecord], RunRecord | None]
-) -> list[tuple[RunRecord, RunRecord]]:
-    return [(run, other) for run in runs if (other := partner(run)) is not None]
+def short_label(epochs: int) -> str:
+    """The row of `short` with that many epochs.
 
-
-def _difference(pairs: Sequence[tuple[RunRecord, RunRecord]], scale: float) -> Spread | None:
-    return spread(scale * (a.value - b.value) for a, b in pairs) if pairs else None
-
-
-def _short_groups(outcome: Outcome, settings: Settings) -> dict[str, list[RunRecord]]:
-    """The runs that each method is held against; methods with the same ones share a row."""
-    groups: dict[str, list[RunRecord]] = {}
-    for spec in settings.methods:
-        pruned = [run for run in outcome.runs if run.method == spec.label and run.kept]
-        partners = [other for _, other in _paired(pruned, outcome.short_for)]
-        if partners and all(other.method == SHORT for other in partners):
-            groups.setdefault(_epochs(other.epochs for other in partners), partners)
-    return dict(sorted(groups.items(), key=lambda group: group[1][0].epochs))
-
-
-def _epochs(numbers: Iterable[int]) -> str:
-    distinct = sorted(set(numbers))
-    return "/".join(str(number) for number in distinct)
+    Example:
+        >>> short_label(1), short_label(2)
+        ('short, 1 epoch', 'short, 2 epochs')
+    """
+    return f"{SHORT}, {epochs} epoch{'s' * (epochs != 1)}"
 
 
 def _sentence(rows: Sequence[Row], verdicts: Mapping[str, str], settings: Settings, percent: bool) -> str:

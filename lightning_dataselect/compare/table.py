@@ -37,7 +37,7 @@ def cells(row: Row, summary: Summary) -> list[str]:
         f"{row.n_backward:,.0f}",
         f"{row.speedup:.2f}x" if row.speedup else MISSING,
         _signed(row.vs_full, digits),
-        f"{against} ({row.short})" if row.short else against,
+        f"{against} ({row.short:.1f})" if row.short else against,
     ]
 
 
