@@ -6,10 +6,12 @@ from dataclasses import asdict, replace
 from statistics import fmean, median
 from typing import Any, Literal
 
+import numpy as np
+
 from lightning_dataselect.compare.comparison import Outcome, Settings
 from lightning_dataselect.compare.records import Point, RunRecord
 from lightning_dataselect.compare.spec import FULL, SHORT
-from lightning_dataselect.compare.summary import short_label, summarise
+from lightning_dataselect.compare.summary import short_label, spread, summarise
 
 Clock = Literal["wall", "cpu"]
 DIGITS = 6
@@ -32,13 +34,15 @@ def summed_up(
         full data, which is what the method's arithmetic allows; ``time``, the measured time over that of full data;
         ``saved_of_allowed``, the measured saving over the saving that ``cost`` allows; ``time_to_full``, the time
         until the monitored metric was first what full data ended with, over the time of full data; ``reached``, in how
-        many seeds it ever was; ``waiting``, the share of the time that was spent waiting for the loader.
+        many seeds it ever was; ``vs_time``, the metric less that of full data after the same measured time;
+        ``waiting``, the share of the time that was spent waiting for the loader.
     """
     reported, judged = outcome, settings
     if metric is not None:
         reported = replace(outcome, runs=[replace(run, value=run.tested[metric]) for run in outcome.runs])
         judged = replace(settings, monitor=metric, maximize=metric_maximize)
     summary = summarise(reported, judged)
+    scale = 100.0 if summary.percent else 1.0
     rows = []
     for row in summary.rows:
         runs = [run for run in outcome.runs if _label(run) == row.label]
@@ -46,6 +50,9 @@ def summed_up(
             {
                 **asdict(row),
                 **_costs(runs, outcome, settings.maximize, clock),
+                "vs_time": _against_time(
+                    [run for run in reported.runs if _label(run) == row.label], reported, clock, scale
+                ),
                 "verdict": summary.verdicts.get(row.label),
             }
         )
@@ -89,6 +96,23 @@ def _costs(runs: Sequence[RunRecord], outcome: Outcome, maximize: bool, clock: C
         "waiting": median(run.waiting_seconds / run.seconds for run in runs),
         "gpu_busy": None if runs[0].gpu_busy is None else median(run.gpu_busy or 0.0 for run in runs),
     }
+
+
+def _against_time(runs: Sequence[RunRecord], outcome: Outcome, clock: Clock, scale: float) -> dict[str, Any] | None:
+    """What `runs` end with, less what full data does in as many epochs as take the same time, by the line between runs.
+
+    None where they took less time than any of these runs, or more than all.
+    """
+    differences = []
+    for run in runs:
+        full = [other for other in outcome.runs if other.seed == run.seed and other.method in (FULL, SHORT)]
+        if not run.kept or not full:
+            continue
+        full.sort(key=lambda other: _total(other, clock))
+        times, values = [_total(other, clock) for other in full], [other.value for other in full]
+        if times[0] <= _total(run, clock) <= times[-1]:
+            differences.append(scale * (run.value - float(np.interp(_total(run, clock), times, values))))
+    return asdict(spread(differences)) if differences else None
 
 
 def _total(run: RunRecord, clock: Clock) -> float:

@@ -94,6 +94,7 @@ def study_table(name: str, part: str, every_row: bool = False) -> str:
         "",
         f"{table['metric']}{unit}",
         "against equal compute (epochs)",
+        f"against equal {clock}",
         "against full",
         "forward / backward, of full",
         f"{clock}, of full",
@@ -121,6 +122,7 @@ def _cells(row: Row, table: Mapping[str, Any], digits: int) -> list[str]:
         f"`{row['label']}`" if row["short"] else row["label"],
         _plain(row["value"], digits),
         f"{against} ({row['short']:.1f}){verdict}" if row["short"] else "",
+        _signed(row.get("vs_time"), digits),
         _signed(row["vs_full"], digits),
         counts,
         f"{row['time']:.2f}" if "time" in row else "",
@@ -193,9 +195,11 @@ def results_page() -> str:
         "# Results",
         "Written by `python -m benchmarks.tables` from `benchmarks/results/*.json`; do not edit.",
         "± is the standard deviation over seeds. *Against equal compute* is the difference, seed by seed, from full "
-        "data for the number of epochs that costs the same, its schedule fitted to them, to the nearest whole epoch "
-        "(a sample forwarded costs one third, one back-propagated two thirds). **better** and **worse** stand where "
-        "a t-test at 5 %, corrected for the number of methods, calls the difference real. *Saved of what the counts "
+        "data for the number of epochs that costs the same, its schedule fitted to them (a sample forwarded costs one "
+        "third, one back-propagated two thirds); between two whole numbers, from the line between both. **better** and "
+        "**worse** stand where a t-test at 5 %, corrected for the number of methods, calls the difference real. "
+        "*Against equal CPU time* is the same for what was measured in place of counted, with all that the method "
+        "itself costs; empty where the table has no run of full data that is as cheap. *Saved of what the counts "
         "allow* is the measured saving over the saving that these counts of samples would give. *At full's value "
         "after* is the time until the metric on the validation split first was what full data ended with, in most "
         "of the seeds. CPU time is of one process with one thread: the machine was shared, which moves the "

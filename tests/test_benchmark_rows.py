@@ -33,7 +33,9 @@ def part(clock="wall", maximize=True):
     ]
     # the method costs 5 5/6 epochs of full data, where a line between 5 and 6 has 0.88
     short = [
-        run("short", seed, value, [(60.0, 0.88)], epochs=n) for seed in (0, 1) for n, value in ((5, 0.83), (6, 0.89))
+        run("short", seed, value, [(at, 0.88)], epochs=n)
+        for seed in (0, 1)
+        for n, at, value in ((5, 55.0, 0.83), (6, 60.0, 0.89))
     ]
     settings = Settings(parse_methods("full,short,UCB"), [0, 1], 0.5, "val_acc", maximize, Path("."), test=True)
     summed = summed_up(Outcome(EPOCHS, [*full, *method, *short]), settings, "test", maximize, clock)
@@ -50,6 +52,9 @@ def test_costs_follow_the_arithmetic_and_the_clock():
     assert rows["full"]["saved_of_allowed"] is None
     assert summed["metric"] == "test" and row["value"]["mean"] == pytest.approx(80.0)
     assert row["vs_short"]["mean"] == pytest.approx(2.0)
+    # full data has 0.8925 after 70 seconds and 0.895 after 80
+    assert row["vs_time"] == pytest.approx({"mean": (5.75 - 4.5) / 2, "std": 10.25 / 2**0.5, "n": 2}, rel=1e-4)
+    assert part("cpu")[1]["UCB"]["vs_time"] == row["vs_time"] and rows["short, 6 epochs"]["vs_time"] is None
     assert part("cpu")[1]["UCB"]["cpu_seconds"] == pytest.approx(37.5)
 
 
@@ -64,6 +69,14 @@ def test_fewer_epochs_may_be_another_number_for_each_seed():
         row = rows[f"short, {n} epochs"]
         assert (row["value"]["n"], row["cost"], row["time"]) == (1, pytest.approx(n / 10), pytest.approx(0.11 * n))
     assert rows["UCB"]["short"] == pytest.approx(4.5) and rows["UCB"]["vs_short"]["n"] == 2
+
+
+def test_nothing_is_said_of_times_that_no_run_of_full_data_was_as_short_as():
+    full = [run("full", 0, 0.9, [(100.0, 0.9)]), run("short", 0, 0.8, [(50.0, 0.8)], epochs=5)]
+    quick = run("UCB", 0, 0.9, [(49.0, 0.9)], n_backward=500, kept=[0.5])
+    settings = Settings(parse_methods("full,short,UCB"), [0], 0.5, "val_acc", True, Path("."), test=True)
+    rows = summed_up(Outcome(EPOCHS, [*full, quick]), settings, "test", True, "wall")["rows"]
+    assert rows[-1]["vs_short"]["mean"] == pytest.approx(10.0) and rows[-1]["vs_time"] is None
 
 
 def test_the_time_to_the_full_runs_value_is_of_the_seeds_that_reach_it():
