@@ -51,7 +51,8 @@ def metric_over(part: Part, over: str) -> Figure:
     for run in part["runs"]:
         curve = [(scale * point[column], point[1]) for point in run["curve"]]
         if not run["kept"]:
-            full.setdefault(run["epochs"], []).append(curve)
+            if run["epochs"] <= part["epochs"]:  # the methods that cost more than full data are not shown
+                full.setdefault(run["epochs"], []).append(curve)
         elif run["method"] in part["headline"] and _short_name(run["method"]) in SHOWN:
             curves.setdefault(_short_name(run["method"]), []).append(curve)
     return metric_over_time(

@@ -11,6 +11,8 @@ from lightning_dataselect.report.figures import legend_outside, new_figure, styl
 
 Curve = Sequence[tuple[float, float]]
 
+_ROOM = 0.05  # of the picture's width, what a number of epochs takes
+
 
 def metric_over_time(
     curves: Mapping[str, Sequence[Curve]],
@@ -45,11 +47,11 @@ def metric_over_time(
     for epochs, runs in sorted(full.items()):
         named = {"label": "full data, by epochs"} if epochs == max(full) else {}
         ends += _end(axes, runs, scale, color="black", marker="x", linestyle="--", **named)
-        at = _mean_curve(runs)[-1] * (1.0, scale)
-        axes.annotate(str(epochs), at, xytext=(7, 5), textcoords="offset points")
     if full:
-        line = [_mean_curve(runs)[-1] * (1.0, scale) for _, runs in sorted(full.items())]
-        axes.plot(*np.transpose(line), color="black", ls="--", lw=1.2)
+        line = {epochs: _mean_curve(runs)[-1] * (1.0, scale) for epochs, runs in sorted(full.items())}
+        axes.plot(*np.transpose(list(line.values())), color="black", ls="--", lw=1.2)
+        last = max(run[-1][0] for runs in [*curves.values(), *full.values()] for run in runs)
+        _number(axes, line, _ROOM * last)
     if ends:
         # The climb of the first epochs would flatten the differences that matter.
         low, high = min(ends), max(ends)
@@ -61,6 +63,15 @@ def metric_over_time(
     axes.set_xlim(left=0)
     legend_outside(figure, axes)
     return figure
+
+
+def _number(axes: Axes, line: Mapping[int, np.ndarray], room: float) -> None:
+    """Write the epochs beside the points, as far as there is room."""
+    end = -np.inf
+    for epochs, at in line.items():
+        if at[0] >= end:
+            axes.annotate(str(epochs), tuple(at), xytext=(7, 5), textcoords="offset points")
+            end = at[0] + room
 
 
 def _mean_curve(runs: Sequence[Curve]) -> np.ndarray:
