@@ -28,7 +28,7 @@ METHODS = [
     "AutoAssist",
     within(0.4),  # costs what AutoAssist does
 ]
-FEW = [METHODS[i] for i in (0, 2, 4, 8, 9)]
+FEW = [METHODS[i] for i in (0, 1, 2, 4, 8, 9)]
 
 
 def part(name: str, title: str, model: dict[str, Any], data: dict[str, Any], epochs: int, **more: Any) -> Part:
@@ -56,7 +56,7 @@ def shakespeare_small(arguments: argparse.Namespace) -> Part:
     model = {"n_layers": 3, "n_heads": 4, "width": 128, "block": 64, "dropout": 0.0, "lr": 3e-3}
     data = {"data_dir": folder, "block": 64, "batch_size": 32, "n_train": 3000, "n_val": 600}
     note = "3,000 of the 15,685 training sequences, drawn once; 600 for validation."
-    return part("shakespeare_small", title, model, data, 8, methods=FEW, seeds=2, note=note)
+    return part("shakespeare_small", title, model, data, 8, methods=FEW, seeds=3, note=note)
 
 
 def markov() -> Part:

@@ -152,6 +152,18 @@ def noise_table() -> str:
     return "\n".join([*lines, "", said, "", _measured_on(first["environment"], "noisy_labels", *shown)])
 
 
+def text_table() -> str:
+    """What each method reaches on the GLUE tasks, and how far that is from equal compute."""
+    parts = _read("text")["parts"]
+    first = next(iter(parts.values()))
+    lines = _side_by_side(
+        {name.removesuffix("_small").upper(): part for name, part in parts.items()},
+        [(label, [label] * len(parts)) for label in ["full", *first["headline"]]],
+    )
+    said = f"{_AGAINST}, over {min(part['seeds'] for part in parts.values())} seeds."
+    return "\n".join([*lines, "", said, "", _measured_on(first["environment"], "text", *parts)])
+
+
 def ratio_table() -> str:
     """What each method reaches as more is dropped, and how far that is from equal compute."""
     part = _read("images")["parts"]["fashion_mnist"]
@@ -165,7 +177,7 @@ def ratio_table() -> str:
     return "\n".join([*lines, "", said, "", _measured_on(part["environment"], "images", "fashion_mnist")])
 
 
-_AGAINST = "Test accuracy in %, and in brackets the points against full data at equal compute"
+_AGAINST = "Accuracy on the test set in %, and in brackets the points against full data at equal compute"
 
 
 def _side_by_side(columns: Mapping[str, Row], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
@@ -229,6 +241,8 @@ def tables() -> dict[str, Callable[[], str]]:
         made["merge"] = merge_table
     if "fashion_mnist" in _read("images")["parts"]:
         made["images_ratios"] = ratio_table
+    if "text" in studies():
+        made["text"] = text_table
     if "noisy_labels" in studies():
         made["noisy_labels"] = noise_table
     return made

@@ -36,7 +36,7 @@ METHODS = [
     "AutoAssist",
     within(0.5),
 ]
-FEW = [METHODS[i] for i in (0, 2, 3, 5, 6)]
+FEW = [METHODS[i] for i in (0, 1, 2, 3, 5, 6)]
 NOTE = "Measured on the official dev set after the last epoch."
 
 
