@@ -162,7 +162,8 @@ def text_table() -> str:
         {name.removesuffix("_small").upper(): part for name, part in parts.items()},
         [(label, [label] * len(parts)) for label in ["full", *first["headline"]]],
     )
-    said = f"Accuracy on the official dev set in %, {_AGAINST}, over {min(part['seeds'] for part in parts.values())} seeds."
+    seeds = min(part["seeds"] for part in parts.values())
+    said = f"Accuracy on the official dev set in %, {_AGAINST}, over {seeds} seeds."
     return "\n".join([*lines, "", said, "", _measured_on(first["environment"], "text", *parts)])
 
 
@@ -173,8 +174,8 @@ def ratio_table() -> str:
     rows = [(labels[0].split("(")[0].split(".")[-1], labels) for labels in zip(*map(every_method, ratios), strict=True)]
     lines = _side_by_side({f"{ratio:.0%} dropped": part for ratio in ratios}, [("full", ["full"] * 3), *rows])
     said = (
-        f"Test accuracy in %, {_AGAINST}, over {part['seeds']} seeds. What a method is told to drop is not what it saves: the samples"
-        " forwarded and back-propagated of every row are in RESULTS.md."
+        f"Test accuracy in %, {_AGAINST}, over {part['seeds']} seeds. What a method is told to drop is not what it"
+        " saves: the samples forwarded and back-propagated of every row are in RESULTS.md."
     )
     return "\n".join([*lines, "", said, "", _measured_on(part["environment"], "images", "fashion_mnist")])
 
