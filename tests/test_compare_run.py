@@ -103,6 +103,15 @@ def test_a_failing_method_keeps_the_others_and_a_rerun_goes_on(compare, tmp_path
     assert "found finished" not in capsys.readouterr().out
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """A process that a shell has put in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_keeps_and_reports_the_finished_runs(compare, tmp_path, capsys):
     flag = tmp_path / "interrupt"
     flag.touch()
