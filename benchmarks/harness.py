@@ -208,13 +208,17 @@ def _contains_one(text: str, pieces: Sequence[str] | None) -> bool:
 
 
 def _write(path: Path, name: str, each: _Progress, quick: bool) -> None:
-    """Put the part into the study's JSON, beside the parts that are there."""
+    """Put the part into the study's JSON, beside the parts that are there.
+
+    A ``remark`` in it stays: what whoever ran the study has to say of this run of it.
+    """
     if not each.outcome.runs:
         return
     known = json.loads(path.read_text())["parts"] if path.exists() else {}
     known[each.part.name] = {
         "title": each.part.title,
         "note": each.part.note,
+        "remark": known.get(each.part.name, {}).get("remark", ""),
         "headline": list(each.part.headline or each.part.methods),
         "environment": environment(*each.part.packages),
         **summed_up(

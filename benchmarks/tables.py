@@ -108,7 +108,8 @@ def study_table(name: str, part: str, every_row: bool = False) -> str:
     seeds = f"{table['seeds']} seed{'s' * (table['seeds'] != 1)}"
     measured = _measured_on(table["environment"], name, part)
     title = f"**{table['title']}** ({seeds}). {table['note']}".strip()
-    return "\n".join([title, "", *lines, "", table["sentence"], "", measured])
+    said = f"{table['sentence']} {table.get('remark', '')}".strip()
+    return "\n".join([title, "", *lines, "", said, "", measured])
 
 
 def _cells(row: Row, table: Mapping[str, Any], digits: int) -> list[str]:

@@ -104,11 +104,13 @@ def test_a_study_goes_on_and_keeps_the_parts_it_was_not_asked_for(study, tmp_pat
     labels = [row["label"] for row in first["parts"]["a"]["rows"]]
     assert labels == ["full", "short, 1 epoch", "random(prune_ratio=0.5)"]
     assert set(first["parts"]["a"]["runs"][0]["tested"]) == {"test_loss", "test_acc"}
+    first["parts"]["b"]["remark"] = "On a slow day."
+    (tmp_path / "tiny.json").write_text(json.dumps(first))
     code, said = study("--only", "b", "--seeds", "2")
     assert code == 0 and said.out.count("found finished") == 3
     second = json.loads((tmp_path / "tiny.json").read_text())
     assert second["parts"]["a"] == first["parts"]["a"]
-    assert second["parts"]["b"]["seeds"] == 2
+    assert second["parts"]["b"]["seeds"] == 2 and second["parts"]["b"]["remark"] == "On a slow day."
 
 
 def test_what_has_finished_can_be_collected(study, tmp_path):
