@@ -2,9 +2,11 @@
 
 import logging
 import os
+import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import pytest
 import torch
 
 QUIET = (
@@ -26,3 +28,20 @@ def pytest_configure(config):
 
     for name in ("lightning.pytorch", "pytorch_lightning", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class StoppedClock:
+    """A clock that goes on only when a test says so: no machine is too slow for it."""
+
+    now = 0.0
+
+    def advance(self, seconds):
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Stands in for the wall's clock of everything that asks `time.perf_counter`."""
+    made = StoppedClock()
+    monkeypatch.setattr(time, "perf_counter", lambda: made.now)
+    return made

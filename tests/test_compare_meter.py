@@ -4,45 +4,44 @@ import time
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
-import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_dataselect.compare.meter import Meter
 
-TICK = 0.05
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 
-def test_validation_is_no_training_time():
+def test_validation_is_no_training_time(clock):
     seen = []
     meter = Meter("acc", lambda done, value: seen.append((done, value)))
     trainer = SimpleNamespace(sanity_checking=False, current_epoch=0, callback_metrics={})
     meter.start()
-    time.sleep(TICK)
+    clock.advance(1)
     meter.on_validation_start(trainer, None)
-    time.sleep(4 * TICK)
+    clock.advance(4)
     meter.on_validation_end(trainer, None)
-    assert TICK <= meter.elapsed().wall < 2.5 * TICK
-    assert 4 * TICK <= meter.validation.wall < 5.5 * TICK
+    clock.advance(2)
+    assert (meter.elapsed().wall, meter.validation.wall) == (3, 4)
     meter.on_train_epoch_end(trainer, None)
     trainer.callback_metrics["acc"] = torch.tensor(0.5)
     meter.on_train_epoch_end(trainer, None)
     assert seen == [(1, None), (1, 0.5)]
-    assert [point.value for point in meter.curve] == [0.5]
+    assert [(point.seconds, point.value) for point in meter.curve] == [(3, 0.5)]
 
 
-def test_the_sanity_check_is_counted_once():
+def test_the_sanity_check_is_counted_once(clock):
     meter = Meter("acc", lambda done, value: None)
     trainer = SimpleNamespace(sanity_checking=True)
     meter.start()
     meter.on_sanity_check_start(trainer, None)
+    clock.advance(1)
     meter.on_validation_start(trainer, None)
-    time.sleep(TICK)
+    clock.advance(2)
     meter.on_validation_end(trainer, None)
+    clock.advance(4)
     meter.on_sanity_check_end(trainer, None)
-    assert meter.validation.wall == pytest.approx(TICK, rel=0.4)
-    assert meter.elapsed().wall < TICK
+    assert (meter.elapsed().wall, meter.validation.wall) == (0, 7)
 
 
 def test_samples_are_those_of_the_batches():
@@ -53,40 +52,41 @@ def test_samples_are_those_of_the_batches():
 
 
 class Slow(Dataset):
-    """Takes its time over each sample."""
+    """Takes a second over each sample."""
+
+    def __init__(self, clock):
+        self.clock = clock
 
     def __len__(self):
         return 8
 
     def __getitem__(self, index):
-        time.sleep(TICK / 10)
+        self.clock.advance(1)
         return torch.zeros(2), torch.zeros(2)
 
 
 class Regression(pl.LightningModule):
-    def __init__(self, pause):
+    def __init__(self, clock):
         super().__init__()
-        self.layer, self.pause = torch.nn.Linear(2, 2), pause
+        self.layer, self.clock = torch.nn.Linear(2, 2), clock
 
     def training_step(self, batch, batch_idx):
-        time.sleep(self.pause)
+        self.clock.advance(10)
         return torch.nn.functional.mse_loss(self.layer(batch[0]), batch[1])
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_waiting_is_the_time_that_the_loader_takes(tmp_path):
+def test_waiting_is_the_time_that_the_loader_takes(clock, monkeypatch, tmp_path):
     meter = Meter("acc", lambda done, value: None)
     trainer = pl.Trainer(max_epochs=2, accelerator="cpu", callbacks=[meter], default_root_dir=tmp_path, **QUIET)
     before = dict(vars(trainer.fit_loop.epoch_loop))
+    monkeypatch.setattr(time, "process_time", lambda: clock.now / 2)
     meter.start()
-    trainer.fit(Regression(pause=TICK), DataLoader(Slow(), batch_size=4))
-    wall, cpu = meter.elapsed()
-    loading, training = 16 * TICK / 10, 4 * TICK
-    assert loading <= meter.waiting_seconds < 1.5 * loading
-    assert wall >= loading + training
-    assert cpu < wall  # sleeping takes none
+    trainer.fit(Regression(clock), DataLoader(Slow(clock), batch_size=4))
+    assert meter.waiting_seconds == 2 * 8
+    assert meter.elapsed() == (2 * (8 + 2 * 10), 8 + 2 * 10)
     assert set(vars(trainer.fit_loop.epoch_loop)) == set(before)
     assert meter.gpu_busy is None
 

@@ -55,7 +55,7 @@ def test_everything_is_written_and_counted(compare, tmp_path, capsys):
         for label, epochs in (("full", 4), ("random", 4), ("short", 2)):
             run = runs[label, seed]
             seconds, value, cpu_seconds, n_backward = run["curve"][-1]
-            assert seconds == pytest.approx(run["seconds"], rel=0.5) and seconds <= run["seconds"]
+            assert run["curve"][0][0] < seconds <= run["seconds"]
             assert 0 < cpu_seconds <= run["cpu_seconds"]
             assert (len(run["curve"]), value, n_backward) == (epochs, run["value"], run["n_backward"])
             assert 0 < run["waiting_seconds"] < run["seconds"]

@@ -78,19 +78,21 @@ def test_history_counts_what_an_epoch_cost():
     first, second = selector.history
     assert (first["n_total"], first["n_selected"], first["n_forward"], first["n_backward"]) == (100, 100, 100, 100)
     assert (second["n_selected"], second["n_forward"], second["n_backward"]) == (35, 30, 30)
-    assert all(r["seconds"] > 0 and 0 < r["select_seconds"] < 5 for r in selector.history)
+    assert all(r["seconds"] > 0 and r["select_seconds"] > 0 for r in selector.history)
 
 
-def test_validation_is_no_part_of_the_training_seconds():
-    import time
-
+def test_validation_is_no_part_of_the_training_seconds(clock):
     class Slow(Net):
-        def validation_step(self, batch, batch_idx):
-            time.sleep(0.5)
+        def training_step(self, batch, batch_idx):
+            clock.advance(1)
+            return super().training_step(batch, batch_idx)
 
-    selector = Shares(0.5)
-    fit(selector, Slow(), val=loader(20, 20), max_epochs=1)
-    assert 0 < selector.history[0]["seconds"] < 0.4
+        def validation_step(self, batch, batch_idx):
+            clock.advance(100)
+
+    selector, module = Shares(0.5), Slow()
+    fit(selector, module, val=loader(20, 20), max_epochs=1)
+    assert selector.history[0]["seconds"] == len(module.steps) > 0
 
 
 @pytest.mark.parametrize(

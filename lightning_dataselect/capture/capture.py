@@ -15,10 +15,11 @@ from lightning_dataselect.capture.judge import judge
 from lightning_dataselect.capture.loops import gathered, turns_of
 from lightning_dataselect.capture.patch import Interceptors
 from lightning_dataselect.capture.probe import Probe, Watch
-from lightning_dataselect.capture.recorder import Key, Recorder
+from lightning_dataselect.capture.recorder import Recorder
 from lightning_dataselect.capture.shares import Parts, Scale, coefficients, scale
 from lightning_dataselect.capture.step import described, eagerly, loss_of, with_loss
 from lightning_dataselect.capture.tally import Captured, Mains, Summarize, Tally, scored
+from lightning_dataselect.capture.terms import Key
 from lightning_dataselect.capture.ways import Ways
 
 

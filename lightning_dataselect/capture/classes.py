@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lightning_dataselect.capture.graph import derivatives
 from lightning_dataselect.capture.losses import Classes
-from lightning_dataselect.capture.recorder import Source
 from lightning_dataselect.capture.shares import Parts, Scale
+from lightning_dataselect.capture.terms import Source
 
 Weighted = tuple[Classes, Scale]
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from lightning_dataselect.capture.recorder import Key
+from lightning_dataselect.capture.terms import Key
 
 _DIVIDING = {"div", "div_", "divide", "divide_", "true_divide", "true_divide_"}
 _MULTIPLYING = {"mul", "mul_", "multiply", "multiply_"}

@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.divisions import Division
 from lightning_dataselect.capture.graph import derivatives, reached
-from lightning_dataselect.capture.recorder import Facts, Term
+from lightning_dataselect.capture.terms import Facts, Term
 
 
 def note_divisors(

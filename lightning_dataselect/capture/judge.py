@@ -17,8 +17,8 @@ from lightning_dataselect.capture.graph import derivatives, reached
 from lightning_dataselect.capture.left_out import leave_out
 from lightning_dataselect.capture.loops import Loop, are_turns, loops_of
 from lightning_dataselect.capture.mixing import Anchor, mixes
-from lightning_dataselect.capture.recorder import Facts, Term
 from lightning_dataselect.capture.shares import Parts, Scale, coefficients
+from lightning_dataselect.capture.terms import Facts, Term
 
 if TYPE_CHECKING:
     from lightning_dataselect.capture.probe import Probe

@@ -11,8 +11,8 @@ from torch import Tensor
 from lightning_dataselect.capture.errors import CaptureError
 from lightning_dataselect.capture.graph import reached
 from lightning_dataselect.capture.loops import turns_of
-from lightning_dataselect.capture.recorder import Term
 from lightning_dataselect.capture.shares import Parts, Scale, coefficients
+from lightning_dataselect.capture.terms import Term
 
 # A cross entropy is about a half of a loss to which a Dice loss is added, and a quarter once that is learnt: still
 # worth telling samples apart by. What is less than this is an aside of the loss, and its main part is not understood.

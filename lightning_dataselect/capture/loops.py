@@ -13,7 +13,7 @@ from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.graph import derivatives, reached
 from lightning_dataselect.capture.mixing import Anchor, alone_in
-from lightning_dataselect.capture.recorder import Facts, Term
+from lightning_dataselect.capture.terms import Facts, Term
 
 if TYPE_CHECKING:
     from lightning_dataselect.capture.shares import Parts, Scale

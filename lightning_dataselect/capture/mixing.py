@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from lightning_dataselect.capture.fold import by_sample
 from lightning_dataselect.capture.graph import Input, derivatives, reached
-from lightning_dataselect.capture.recorder import Term
+from lightning_dataselect.capture.terms import Term
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.capture.fold import by_sample, foldable
-from lightning_dataselect.capture.recorder import Key
+from lightning_dataselect.capture.terms import Key
 
 Call = tuple[Key | None, str, dict[str, Any]]  # its term (None where unreduced), the function, its arguments
 

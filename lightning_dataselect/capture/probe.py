@@ -16,8 +16,9 @@ from lightning_dataselect.capture.divisions import Divisions
 from lightning_dataselect.capture.endings import ENDINGS
 from lightning_dataselect.capture.mixing import Anchor
 from lightning_dataselect.capture.patch import Interceptors, site
-from lightning_dataselect.capture.recorder import Key, Observer, Recorder
+from lightning_dataselect.capture.recorder import Observer, Recorder
 from lightning_dataselect.capture.step import compiler_in_use
+from lightning_dataselect.capture.terms import Key
 
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.capture.graph import derivatives
-from lightning_dataselect.capture.recorder import Recorder, Term
+from lightning_dataselect.capture.recorder import Recorder
+from lightning_dataselect.capture.terms import Term
 
 Scale = float | Tensor
 Parts = list[tuple[Term, Scale]]

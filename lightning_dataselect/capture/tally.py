@@ -13,8 +13,9 @@ from lightning_dataselect.capture.beside import beside
 from lightning_dataselect.capture.loops import turns_in
 from lightning_dataselect.capture.losses import Classes
 from lightning_dataselect.capture.outputs import Outputs, find_outputs, shows_outputs
-from lightning_dataselect.capture.recorder import Key, Recorder
+from lightning_dataselect.capture.recorder import Recorder
 from lightning_dataselect.capture.shares import Parts, Scale, weigh
+from lightning_dataselect.capture.terms import Key
 from lightning_dataselect.capture.ways import Beside
 
 Summarize = Callable[[Outputs], Tensor | None]
