@@ -66,20 +66,19 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
     if arguments.quick:
         methods = [*baselines(0.5), "InfoBatch(prune_ratio=0.5)", "ESWP(batch_ratio=0.5)"]
         return [Part("digits", "digits, two hidden layers", digits_config(), 4, methods)]
-    every = unique(every_method(0.5), every_method(0.3), every_method(0.7))
+    every = [*unique(every_method(0.5), every_method(0.3), every_method(0.7)), *SELDOM_SCORED]
+    headline = [*every_method(0.5), *SELDOM_SCORED]
     made = []
     if arguments.only is None or "cifar10" in arguments.only:
         title = "CIFAR-10, ResNet-18, 24 epochs, SGD with OneCycle, flip, crop and cutout"
         folder = data_file(arguments, "cifar10", "cifar10_b.npz")
-        made.append(Part("cifar10", title, cifar10_config(folder), 24, every, headline=every_method(0.5)))
+        made.append(Part("cifar10", title, cifar10_config(folder), 24, every, headline=headline))
     if arguments.only is None or "fashion_mnist" in arguments.only:
         title = "Fashion-MNIST, three convolutions, 8 epochs, AdamW with OneCycle"
         folder = data_file(arguments, "fashion_mnist", "fashion_mnist.npz")
         note = "12,000 of the 60,000 training images, drawn once; 5,000 others for validation; all 10,000 for the test."
-        config = fashion_mnist_config(folder)
-        methods, head = [*every, *SELDOM_SCORED], [*every_method(0.5), *SELDOM_SCORED]
-        epochs = FASHION_MNIST_EPOCHS
-        made.append(Part("fashion_mnist", title, config, epochs, methods, seeds=5, note=note, headline=head))
+        config, epochs = fashion_mnist_config(folder), FASHION_MNIST_EPOCHS
+        made.append(Part("fashion_mnist", title, config, epochs, every, seeds=5, note=note, headline=headline))
     return made
 
 

@@ -45,14 +45,12 @@ def summed_up(
     scale = 100.0 if summary.percent else 1.0
     rows = []
     for row in summary.rows:
-        runs = [run for run in outcome.runs if _label(run) == row.label]
+        runs = [run for run in reported.runs if _label(run) == row.label]
         rows.append(
             {
                 **asdict(row),
-                **_costs(runs, outcome, settings.maximize, clock),
-                "vs_time": _against_time(
-                    [run for run in reported.runs if _label(run) == row.label], reported, clock, scale
-                ),
+                **_costs(runs, reported, settings.maximize, clock),
+                "vs_time": _against_time(runs, reported, clock, scale),
                 "verdict": summary.verdicts.get(row.label),
             }
         )

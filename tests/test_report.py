@@ -85,6 +85,13 @@ def test_a_figure_shows_itself_in_a_notebook():
     assert size == {"width": 864, "height": 461}
 
 
+def test_metric_over_time_numbers_the_epochs_where_there_is_room():
+    ends = {1: 10.0, 2: 20.0, 3: 21.0, 4: 24.0, 5: 26.0, 8: 100.0}
+    full = {epochs: [[(end, 0.5)]] for epochs, end in ends.items()}
+    axes = metric_over_time({}, full, metric="acc", percent=True, maximize=True).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["1", "2", "5", "8"], "within 5 of the last one there is none"
+
+
 def test_metric_over_time_ends_at_the_mean_and_draws_without_data():
     curves = {"UCB": [[(1.0, 0.5), (2.0, 0.8)], [(3.0, 0.6), (4.0, 0.9)]]}
     axes = metric_over_time(curves, {}, metric="acc", percent=True, maximize=True).axes[0]
