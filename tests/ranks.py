@@ -34,7 +34,7 @@ def on_ranks(function, world, folder, **options):
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(100)
+        process.join(280)
         process.kill()
     errors = "\n".join(path.read_text() for path in folder.glob("rank*.txt"))
     assert [process.exitcode for process in ranks] == [0] * world, errors

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_dataselect import AutoAssist
+from lightning_dataselect.assistant import ThreadDesk
 from lightning_dataselect.loader import prepare
 
 
@@ -33,11 +34,22 @@ def two_halves(n=1200):
 
 
 class Paced(Net):
-    """A step of at least 4 ms."""
+    """Lets the Assistant finish what it can do before each step, as a step that takes long would."""
+
+    def __init__(self, selector, **options):
+        super().__init__(**options)
+        self.selector = [selector]
 
     def training_step(self, batch, batch_idx):
-        time.sleep(0.004)
+        desk, late = self.selector[0]._screening._desk, time.monotonic() + 20
+        while isinstance(desk, ThreadDesk) and desk._thread.is_alive() and has_work(desk) and time.monotonic() < late:
+            time.sleep(0.001)
         return super().training_step(batch, batch_idx)
+
+
+def has_work(desk):
+    unjudged = any(waiting.verdict is None for waiting in desk._waiting)
+    return unjudged or (len(desk._records) > 0 and len(desk._waiting) >= desk._learn_at)
 
 
 @pytest.mark.parametrize("synchronous", [True, False])
@@ -45,7 +57,7 @@ def test_easy_samples_are_dropped(synchronous):
     train = DataLoader(two_halves(), batch_size=20, shuffle=True)
     selector = AutoAssist(base_prob=0.2, synchronous=synchronous, learning_rate=0.1)
     seen = Seen(selector)
-    module = Paced(lr=0.01)
+    module = Paced(selector, lr=0.01)
     fit(selector, module, train, callbacks=[seen], max_epochs=4)
     trained = torch.tensor(seen.of_epoch(3))
     easy, hard = int((trained % 2 == 0).sum()), int((trained % 2 == 1).sum())
@@ -227,8 +239,9 @@ class Broken(nn.Module):
 
 
 def test_an_assistant_that_fails_ends_the_fit():
+    selector = AutoAssist(assistant=Broken())
     with pytest.raises(RuntimeError, match="The Assistant has failed: ZeroDivisionError"):
-        fit(AutoAssist(assistant=Broken()), Paced(), max_epochs=20)
+        fit(selector, Paced(selector), max_epochs=20)
     assert not alive()
 
 
@@ -276,7 +289,7 @@ def test_a_synchronous_fit_goes_on_from_any_batch(tmp_path):
 
 def test_the_assistant_is_in_the_checkpoint(tmp_path):
     selector = AutoAssist()
-    made, _ = fit(selector, Paced(), max_epochs=3, enable_checkpointing=True, default_root_dir=tmp_path)
+    made, _ = fit(selector, Paced(selector), max_epochs=3, enable_checkpointing=True, default_root_dir=tmp_path)
     made.save_checkpoint(tmp_path / "end.ckpt")
     saved = selector._assistant.state_dict()
     assert saved["steps"] > 0

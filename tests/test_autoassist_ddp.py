@@ -19,7 +19,7 @@ def launch(folder, synchronous, checkpoint="none"):
     clean = {k: v for k, v in os.environ.items() if k not in ranks and not k.startswith("PYTEST")}
     env = {**clean, "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, SCRIPT, folder, "yes" if synchronous else "no", checkpoint]
-    done = subprocess.run(arguments, env=env, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(arguments, env=env, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in range(2)]
 

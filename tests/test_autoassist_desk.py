@@ -38,7 +38,7 @@ class Gate(nn.Module):
         if threading.current_thread() is not threading.main_thread():
             self.calls.append("learn" if self.training else "judge")
             self.busy.set()
-            self.open.wait(20)
+            self.open.wait(100)
             if self.open.is_set() and x[0, 0] < 0:
                 raise ZeroDivisionError("of its own")
         return x @ self.weight
@@ -53,7 +53,7 @@ def record(loss=1.0):
 
 
 def until(condition):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 100
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.002)
@@ -75,7 +75,7 @@ def desk(gate):
 
 def test_nobody_waits_for_a_busy_assistant(desk, gate):
     desk.offer(waiting(0))
-    assert gate.busy.wait(20)
+    assert gate.busy.wait(100)
     taken = desk.take()
     for index in range(1, 200):
         desk.offer(waiting(index))
@@ -114,7 +114,7 @@ def test_nobody_waits_while_it_learns(desk, gate):
     gate.open.clear()
     gate.busy.clear()
     desk.report(record())
-    assert gate.busy.wait(20) and gate.calls[-1] == "learn"
+    assert gate.busy.wait(100) and gate.calls[-1] == "learn"
     desk.offer(waiting(2))
     desk.report(record())
     desk.take()
@@ -135,7 +135,7 @@ def test_a_batch_is_judged_by_its_own_base_prob(desk, gate):
 def test_what_leaves_first_is_judged_first(desk, gate):
     for index in range(3):
         desk.offer(waiting(index))
-    assert gate.busy.wait(20)
+    assert gate.busy.wait(100)
     assert desk._next().batch_idx == 0
     desk.take()
     assert desk._next().batch_idx == 1

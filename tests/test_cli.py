@@ -49,7 +49,7 @@ def test_what_is_no_terminal_gets_plain_text(capsys, monkeypatch):
 
 def test_it_runs_as_a_module():
     command = [sys.executable, "-m", "lightning_dataselect", "--version"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.stdout.strip() == f"lightning-dataselect {version('lightning-dataselect')}"
 
 

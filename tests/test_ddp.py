@@ -154,7 +154,7 @@ def test_a_script_that_lightning_starts_itself(tmp_path):
     env = {k: v for k, v in os.environ.items() if k not in launched and not k.startswith("PYTEST")}
     env |= {"MASTER_PORT": free_port(), "PYTHONPATH": paths}
     command = [sys.executable, tmp_path / "train.py", tmp_path]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (torch.load(tmp_path / f"rank{r}.pt") for r in range(2))
     assert equal(first, second) and first[1].numel() == 60

@@ -48,7 +48,7 @@ def train(folder, workers, fatal, late):
 def run(folder, workers, fatal=-1, late=False):
     process = multiprocessing.get_context("fork").Process(target=train, args=(folder, workers, fatal, late))
     process.start()
-    process.join(60)
+    process.join(280)
     return process.exitcode
 
 

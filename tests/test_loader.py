@@ -77,7 +77,7 @@ def test_everything_but_the_sampler_is_kept():
         worker_init_fn=note_worker,
         generator=torch.Generator(),
         prefetch_factor=3,
-        timeout=50,
+        timeout=280,
         multiprocessing_context="fork",
     )
     before = dict(vars(given))

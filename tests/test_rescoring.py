@@ -255,7 +255,6 @@ RANKS = """
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_two_ranks_share_the_pass_and_agree(tmp_path):
     script = tmp_path / "ranks.py"
     tests = __file__.rpartition("/")[0]

@@ -60,9 +60,9 @@ def test_merge_gives_every_rank_what_each_has_written(tmp_path):
     ranks = [context.Process(target=write_and_merge, args=(r, tmp_path / "meet", answers)) for r in range(2)]
     for process in ranks:
         process.start()
-    got = sorted(answers.get(timeout=60) for _ in ranks)
+    got = sorted(answers.get(timeout=280) for _ in ranks)
     for process in ranks:
-        process.join(60)
+        process.join(280)
     expected = {0: 2.0, 5: 12.0, 7: 12.0, 2**24: 2.0, 2**24 + 1: 12.0}
     for _, known, values in got:
         assert dict(zip(known, values, strict=True)) == expected

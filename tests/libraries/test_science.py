@@ -133,7 +133,6 @@ def test_torch_geometric():
         fit(made, EvolvedSampling(anneal=0.0), batch_size=8, max_epochs=2)
 
 
-@pytest.mark.timeout(400)
 def test_torchgeo():
     trainers = pytest.importorskip("torchgeo.trainers")
     images = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
