@@ -211,6 +211,16 @@ def euclidean(net: Net, b: Batch) -> Tensor:
     return torch.linalg.norm(net(b["x"]) - b["z"], dim=1).mean()
 
 
+def one_less_similarity(net: Net, b: Batch) -> Tensor:
+    return 1 - F.cosine_similarity(net(b["x"]), b["z"]).mean() + 0.5 * ce(net, b)
+
+
+def preferences(net: Net, b: Batch) -> Tensor:
+    """The chosen and the rejected go through the model at once."""
+    chosen, rejected = net.value(net.body(torch.cat([b["x"], b["x"] + 1]))).squeeze(1).chunk(2)
+    return -F.logsigmoid(chosen - rejected).mean()
+
+
 def pairs(net: Net, b: Batch) -> Tensor:
     return F.cosine_embedding_loss(net.body(b["x"]), net.body(b["x"] + 1), b["y"].sign() * 2 - 1)
 
@@ -246,6 +256,8 @@ CLASSIFICATION_AND_REGRESSION = [
     huber,
     gaussian,
     euclidean,
+    one_less_similarity,
+    preferences,
     pairs,
 ]
 
@@ -381,6 +393,17 @@ def learned_weights(net: Net, b: Batch) -> Tensor:
     return ce(net, b) * torch.exp(-net.log_variance) + 0.5 * F.mse_loss(net(b["x"]), b["z"])
 
 
+def learned_weights_of_a_vector(net: Net, b: Batch) -> Tensor:
+    terms = torch.stack([ce(net, b), F.mse_loss(net(b["x"]), b["z"])])
+    return (terms * torch.exp(-torch.stack([net.log_variance, 2 * net.log_variance]))).sum()
+
+
+def halved_where_two_were_counted(net: Net, b: Batch) -> Tensor:
+    """A number that is counted in the batch may happen to be one that divides the loss."""
+    out, _ = net(b["x"]), (b["n_boxes"] > 2).sum().item()
+    return (F.cross_entropy(out, b["y"]) + F.mse_loss(out, b["z"])) / 2
+
+
 SUMS_AND_MEANS = [
     unreduced_then_mean,
     mean_of_means,
@@ -399,6 +422,8 @@ SUMS_AND_MEANS = [
     sample_weights_summing_to_one,
     nan_targets,
     learned_weights,
+    learned_weights_of_a_vector,
+    halved_where_two_were_counted,
 ]
 
 
@@ -473,6 +498,10 @@ def masked_mean_of_means(net: Net, b: Batch) -> Tensor:
     return (token_losses(net, b) * mask).mean() / mask.mean()
 
 
+def masked_mean_by_an_inverse(net: Net, b: Batch) -> Tensor:
+    return (token_losses(net, b) * b["mask"]).sum() * (1.0 / b["mask"].sum())
+
+
 def masked_mean_by_a_count(net: Net, b: Batch) -> Tensor:
     return (token_losses(net, b) * b["mask"]).sum() / torch.count_nonzero(b["mask"])
 
@@ -509,6 +538,7 @@ TOKENS = [
     masked_mean_of_flat_tokens,
     masked_mean_divided_first,
     masked_mean_of_means,
+    masked_mean_by_an_inverse,
     masked_mean_by_a_count,
     mean_of_each_samples_tokens,
     masked_autoencoder,
@@ -550,6 +580,17 @@ def boxes_of_each_image_by_hand(net: Net, b: Batch) -> Tensor:
     return loss / len(b["x"])
 
 
+def sums_by_boxes_of_each_image(net: Net, b: Batch) -> Tensor:
+    """Some images have none."""
+    losses = []
+    for n, boxes, targets in zip(b["n_boxes"] - 1, b["boxes"], b["targets"], strict=True):
+        found = torch.arange(len(boxes)) < n
+        loss = F.binary_cross_entropy_with_logits(net.head(boxes), targets.sigmoid(), reduction="sum")
+        loss = loss + F.l1_loss(net.aux(boxes)[found], targets[found], reduction="sum")
+        losses.append(loss / max(1, int(found.sum())))
+    return sum(losses) / len(losses)
+
+
 def sums_of_boxes(net: Net, b: Batch) -> Tensor:
     """Beside a loss of the whole batch."""
     loss = ce(net, b)
@@ -583,6 +624,7 @@ ONE_AFTER_ANOTHER = [
     model_called_for_each,
     boxes_of_each_image,
     boxes_of_each_image_by_hand,
+    sums_by_boxes_of_each_image,
     sums_of_boxes,
 ]
 
@@ -669,6 +711,13 @@ def critic(net: Net, b: Batch) -> Tensor:
     return fake.mean() - real.mean() + 10 * ((slope.norm(2, 1) - 1) ** 2).mean()
 
 
+def physics(net: Net, b: Batch) -> Tensor:
+    x = b["x"].clone().requires_grad_()
+    energy = net.value(net.body(x)).squeeze(1)
+    (force,) = torch.autograd.grad(energy.sum(), x, create_graph=True)
+    return F.mse_loss(force, b["noise"][:, :D]) + 0.1 * F.mse_loss(energy, b["r"])
+
+
 def hinge_gan(net: Net, b: Batch) -> Tensor:
     real, fake = net.value(net.body(b["x"])), net.value(net.body(b["x"] + 1))
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
@@ -688,6 +737,7 @@ GENERATIVE = [
     vae_of_a_mean_and_a_sum,
     vae_of_distributions,
     critic,
+    physics,
     hinge_gan,
     diffusion,
 ]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_dataselect.capture.constants import has_constant, rest
 from lightning_dataselect.capture.errors import CaptureError
 from lightning_dataselect.capture.judge import judge
 from lightning_dataselect.capture.loops import gathered, turns_of
@@ -49,8 +50,10 @@ class LossCapture:
         self._watch: Watch | None = None
         self._ways = Ways()
         self._scales: list[dict[Key, Scale]] = []  # of the last probe, root by root
+        self._constants: list[Tensor | None] = []  # likewise
         self._mains = Mains()
         self._factors: dict[Key, Scale] = {}  # of the last run
+        self._constant: Scale = 0.0  # likewise
         self._is_compiled = False
         self._tally: Tally | None = None  # while a step runs
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
@@ -96,7 +99,8 @@ class LossCapture:
                     self._follow(loss_of(out), tally)
                 if tally.roots:
                     tally.lost = not self._ways.check(tally.way(), tally.beside)
-            self._factors = tally.factors or self._factors
+            if tally.factors:
+                self._factors, self._constant = tally.factors, tally.constant
             return out, tally.captured()
         finally:
             self._tally = self._weights = None
@@ -105,7 +109,8 @@ class LossCapture:
     def score(self, step: Callable[[], Any], batch_size: int) -> Captured:
         """Run a step without a graph, for its samples' losses alone.
 
-        The terms of the loss enter with the coefficients that they had in the last `run`.
+        The terms of the loss enter with the coefficients that they had in the last `run`. A step that needs a graph is
+        given one: it takes derivatives itself, or has a term for each sample, whose coefficients are not all the same.
 
         Args:
             step: calls the training step on its batch.
@@ -129,6 +134,9 @@ class LossCapture:
         """
         if not self.knows_the_step:
             raise CaptureError("score() was called before any step was run under capture.")
+        if self._recorder.facts.differentiates or self._recorder.facts.looped:
+            with torch.enable_grad():
+                return self.run(step, batch_size)[1]
         interceptors = self._interceptors
         self._recorder.start(batch_size, scoring=True)
         self._recorder.keeps_calls = self.summarize is not None
@@ -144,7 +152,7 @@ class LossCapture:
                         "were not computed in the scoring pass."
                     )
                 parts = [(terms[key], factor) for key, factor in self._factors.items()]
-                return scored(self._recorder, parts, self._mains, self.summarize)
+                return scored(self._recorder, parts, self._constant, self._mains, self.summarize)
         finally:
             self._recorder.stop()
 
@@ -209,7 +217,7 @@ class LossCapture:
         """Run a step under watch, and learn how to do without."""
         probe = Probe(self._recorder, self._interceptors, self._module)
         self._recorder.observer = probe
-        self._scales = []
+        self._scales, self._constants = [], []
         try:
             with eagerly(), self._interceptors.losses, probe:
                 out = step()
@@ -250,7 +258,7 @@ class LossCapture:
         self._mains.choose(parts, recorder)
         scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
         self._scales.append({term.key: factor for term, factor in scaled})
-        tally.add(scaled, loss)
+        tally.add(scaled, loss, self._constant_of(loss, parts, len(tally.roots)))
         if self._weights is not None:
             # with the graph of the coefficients, which may be learned
             own = {turn: w for term, _ in parts for turn, w in turns_of(term, self._weights)}
@@ -258,17 +266,29 @@ class LossCapture:
                 loss = loss + slope * (term.weighted(own[term]) - term.weighted(None))
         return loss
 
+    def _constant_of(self, loss: Tensor, parts: Parts, n: int) -> Tensor | None:
+        """The constant in the n-th root of a probed step, if it has one that is a sample's too, as in a mean."""
+        facts = self._recorder.facts
+        means = all(not term.is_sum or term.key in facts.counted or term.key in facts.divisors for term, _ in parts)
+        bent = any(term.key in facts.bent for term, _ in parts)
+        constant = rest(loss, parts) if parts and means and not bent and has_constant(loss, parts) else None
+        facts.shifted.discard(n)
+        if constant is not None:
+            facts.shifted.add(n)
+        self._constants.append(constant)
+        return constant
+
     def _follow(self, loss: Any, tally: Tally) -> None:
         """Resolve a root by what the probes have found."""
         recorder = self._recorder
         if not isinstance(loss, Tensor):
             return
+        n = len(tally.roots)
         if recorder.compiled:
             # A compiled graph cannot be asked for what happens inside it.
             self._is_compiled = True
-            n = len(tally.roots)
-            known = self._scales[n] if n < len(self._scales) else {}
-            tally.add([(term, known[term.key]) for term in recorder.terms if term.key in known], loss)
+            known, constant = (self._scales[n], self._constants[n]) if n < len(self._scales) else ({}, None)
+            tally.add([(term, known[term.key]) for term in recorder.terms if term.key in known], loss, constant)
             return
         parts: Parts = []
         alone = [term for term in recorder.terms if term.edge is not None and term.edge.node is loss.grad_fn]
@@ -277,4 +297,5 @@ class LossCapture:
         elif loss.requires_grad:
             parts = coefficients(loss, recorder.terms)
         parts = gathered(parts, recorder.facts, recorder.batch_size)
-        tally.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss)
+        constant = rest(loss, parts, recorder.weights) if n in recorder.facts.shifted and parts else None
+        tally.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant)

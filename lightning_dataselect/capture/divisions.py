@@ -12,6 +12,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from lightning_dataselect.capture.terms import Key
 
 _DIVIDING = {"div", "div_", "divide", "divide_", "true_divide", "true_divide_"}
+_INVERTING = {"reciprocal", "reciprocal_", "__rdiv__"}
 _MULTIPLYING = {"mul", "mul_", "multiply", "multiply_"}
 _TO_PYTHON = {"item", "tolist", "__int__", "__float__", "__index__"}
 
@@ -23,10 +24,12 @@ class Division:
     Attributes:
         edge: where the quotient is in the graph.
         by: the number, or the sum or mean over the batch that it was made from.
+        maybe: sums and means over the batch that a Python number may have been made from, since they have its value.
     """
 
     edge: GradientEdge
     by: float | Key
+    maybe: tuple[Key, ...] = ()
 
 
 class Divisions:
@@ -48,7 +51,7 @@ class Divisions:
         # Both hold the tensors, so that no id comes twice.
         self._of: dict[int, tuple[Tensor, Key]] = {}
         self._inverse: dict[int, tuple[Tensor, Key]] = {}  # what was divided by such a number
-        self._numbers: dict[float, Key] = {}
+        self._numbers: dict[float, tuple[Key, ...]] = {}
 
     def start(self, number: Tensor, key: Key) -> None:
         """Follow a number that was added up over the batch."""
@@ -59,15 +62,16 @@ class Divisions:
         keys = {self._of[id(value)][1] for value in inputs if id(value) in self._of}
         inverse = {self._inverse[id(value)][1] for value in inputs if id(value) in self._inverse}
         if name in _TO_PYTHON and isinstance(out, int | float):
-            self._numbers.update((out, key) for key in keys)
+            self._numbers[out] = (*self._numbers.get(out, ()), *keys)
         elif isinstance(out, Tensor) and out.grad_fn is not None:
             if name in _MULTIPLYING:  # by weights that were divided before
                 self.made += [Division(get_gradient_edge(out), key) for key in inverse]
             elif name in _DIVIDING and len(inputs) > 1 and (by := self._divisor(inputs[1])) is not None:
-                self.made.append(Division(get_gradient_edge(out), by))
+                maybe = self._numbers.get(by, ()) if isinstance(by, float) else ()
+                self.made.append(Division(get_gradient_edge(out), by, maybe))
         elif isinstance(out, Tensor):
-            divides = name in _DIVIDING and len(inputs) > 1 and id(inputs[1]) in self._of
-            if inverse or divides:
+            divisor = inputs[1:2] if name in _DIVIDING else inputs[:1] if name in _INVERTING else ()
+            if inverse or any(id(value) in self._of for value in divisor):
                 self._inverse.update((id(out), (out, key)) for key in inverse or keys)
             elif len(keys) == 1 and out.numel() == 1:
                 self.start(out, keys.pop())
@@ -79,4 +83,4 @@ class Divisions:
             if value.numel() != 1 or value.requires_grad:
                 return None
             value = value.item()
-        return self._numbers.get(value, float(value)) if isinstance(value, int | float) else None
+        return float(value) if isinstance(value, int | float) else None

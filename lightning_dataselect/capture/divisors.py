@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,11 +10,17 @@ from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.divisions import Division
 from lightning_dataselect.capture.graph import derivatives, reached
-from lightning_dataselect.capture.terms import Facts, Term
+from lightning_dataselect.capture.terms import Facts, Key, Term
 
 
 def note_divisors(
-    term: Term, loss: Tensor, divisions: Sequence[Division], anchors: Collection[Node], batch_size: int, facts: Facts
+    term: Term,
+    loss: Tensor,
+    divisions: Sequence[Division],
+    counts: Mapping[Key, Term],
+    anchors: Collection[Node],
+    batch_size: int,
+    facts: Facts,
 ) -> bool:
     """Settle whether a term is divided by a number added up over the batch, or by the number of samples.
 
@@ -22,6 +28,7 @@ def note_divisors(
         term: one that the loss is made of.
         loss: the step's loss.
         divisions: all of the step's.
+        counts: the numbers added up over the batch.
         anchors: activations; what is divided before them is the model's own affair.
         batch_size: the number of samples.
         facts: written on.
@@ -36,15 +43,21 @@ def note_divisors(
         if not after and not _divides_elements(division, term, stops):
             continue
         divided = True
-        if not isinstance(division.by, float):
-            facts.divisors[term.key] = division.by
-        elif term.is_sum and counts_samples(division.by, term.elements.shape, batch_size):
+        by = next((key for key in division.maybe if _has_a_share(term, counts[key], batch_size)), division.by)
+        if not isinstance(by, float):
+            facts.divisors[term.key] = by
+        elif term.is_sum and counts_samples(by, term.elements.shape, batch_size):
             facts.counted.add(term.key)
         else:
             continue
         if not after:
             facts.inside.add(term.key)
     return divided
+
+
+def _has_a_share(term: Term, count: Term, batch_size: int) -> bool:
+    """Whether every sample that loses something is counted, as its tokens are; unlike where hits are counted."""
+    return not bool(((count.losses(batch_size) == 0) & (term.losses(batch_size) != 0)).any())
 
 
 def _divides_elements(division: Division, term: Term, stops: set[Node]) -> bool:

@@ -62,3 +62,25 @@ def reached(start: Node | None, ends: Container[Node]) -> set[Node]:
         else:
             todo += [before for before, _ in node.next_functions]
     return met
+
+
+def leads_only_to(start: Node | None, ends: Container[Node]) -> bool:
+    """Whether all ways back from a node lead to ``ends``, and none to a parameter or another leaf.
+
+    Example:
+        >>> a, b = (torch.ones(3, requires_grad=True) for _ in range(2))
+        >>> end = a.sum()
+        >>> leads_only_to((2 * end + 1).grad_fn, {end.grad_fn}), leads_only_to((end * b).grad_fn, {end.grad_fn})
+        (True, False)
+    """
+    seen: set[Node] = set()
+    todo = [start]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen or node in ends:
+            continue
+        seen.add(node)
+        if not node.next_functions:
+            return False
+        todo += [before for before, _ in node.next_functions]
+    return True

@@ -88,7 +88,7 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
     if len(sound) < n_sound:
         n_bent = n_sound - len(sound)
         reasons.append(f"{n_bent} of {n_sound} loss terms enter a quotient, a product or the like over the whole batch")
-    if reached(loss.grad_fn, {*anchors, *_nodes([*turns, *(term for term, _ in kept)])}) & anchors.keys():
+    if _reaches_besides(loss, anchors, _nodes([*turns, *(term for term, _ in kept)])):
         reasons.append(
             "A part of the loss depends on the batch by other ways than a mean or a sum over its samples, such as a"
             " standard deviation or a fused kernel"
@@ -99,7 +99,7 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
         facts.left_out.add(tuple(reasons))
     facts.verdicts.update((term.key, False) for term, _ in parts if not facts.verdicts[term.key])
     for term, slope in sound:
-        divided = note_divisors(term, loss, probe.divisions.made, anchors, batch_size, facts)
+        divided = note_divisors(term, loss, probe.divisions.made, probe.recorder.divisors, anchors, batch_size, facts)
         is_mean = not divided and len(sound) == 1 and bool((torch.as_tensor(slope) * batch_size - 1).abs().max() < 1e-4)
         if term.is_sum and (is_mean or any(not mean.is_sum for mean in means_of_turns if isinstance(term, Loop))):
             facts.counted.add(term.key)
@@ -135,15 +135,29 @@ def _nodes(terms: Iterable[Term]) -> set[Node]:
     return {term.node for term in terms}
 
 
+def _reaches_besides(loss: Tensor, anchors: Anchors, terms: set[Node]) -> bool:
+    """Whether a loss depends on activations by other ways than its terms.
+
+    What parameters are applied to after the terms, as learned weights are to a vector of them, is no activation.
+    """
+    ends = {*anchors, *terms}
+    while met := reached(loss.grad_fn, ends) - terms:
+        after = {node for node in met if reached(node, terms)}
+        if after != met:
+            return True
+        ends -= after
+    return False
+
+
 def _belongs_to_samples(term: Term, probe: Probe, batch_size: int, normalisers: Sequence[Tensor]) -> bool:
     """Whether each row of a term's elements is one sample's own; settles how the rows lie."""
-    mixed = mixes(term, probe.anchors, batch_size, normalisers)
+    mixed = mixes(term, probe.anchors, batch_size, normalisers, probe.views)
     rows = term.elements.shape[0] if term.elements.dim() else 1
     if rows == batch_size or batch_size == 1:
         return not mixed
     if mixed:
         term.strided = not term.strided
-        return not mixes(term, probe.anchors, batch_size, normalisers)
+        return not mixes(term, probe.anchors, batch_size, normalisers, probe.views)
     if mixed is None and not term.strided and not probe.has_seen(batch_size, rows // batch_size):
         raise CaptureError(
             f"{term.name} gave losses of the shape {tuple(term.elements.shape)} for {batch_size} samples, and nothing"

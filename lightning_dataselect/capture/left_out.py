@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_dataselect.capture.constants import given
 from lightning_dataselect.capture.errors import CaptureError
 from lightning_dataselect.capture.graph import reached
-from lightning_dataselect.capture.loops import turns_of
-from lightning_dataselect.capture.shares import Parts, Scale, coefficients
+from lightning_dataselect.capture.shares import Parts, coefficients
 from lightning_dataselect.capture.terms import Term
 
 # A cross entropy is about a half of a loss to which a Dice loss is added, and a quarter once that is learnt: still
@@ -60,18 +60,10 @@ def explained(loss: Tensor, parts: Parts, constant: Parts) -> float:
         >>> explained(0.5 * x.mean() + 3, [(term, 0.5)], [])
         0.25
     """
-    given = [_given(term, slope) for term, slope in parts]
-    rest = loss.detach().float() - sum(given) - sum(_given(term, slope) for term, slope in constant)
-    size = torch.stack(given).abs().sum()
+    own = [given(term, slope) for term, slope in parts]
+    rest = loss.detach().float() - sum(own) - sum(given(term, slope) for term, slope in constant)
+    size = torch.stack(own).abs().sum()
     return float(size / (size + rest.abs()))
-
-
-def _given(term: Term, slope: Scale) -> Tensor:
-    """What a term gives to the loss; its elements are asked, as its value may have been written to since."""
-    slopes = torch.as_tensor(slope, dtype=torch.float32, device=term.elements.device).detach().reshape(-1)
-    with torch.no_grad():
-        turns = turns_of(term, torch.ones_like(slopes))
-        return torch.stack([turn.weighted(None).float() for turn, _ in turns]).mul(slopes).sum()
 
 
 def _of_parameters(loss: Tensor, terms: Sequence[Term]) -> Parts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -24,16 +24,21 @@ class Anchor:
 
 
 def mixes(
-    term: Term, anchors: Mapping[Node, Sequence[Anchor]], batch_size: int, constants: Sequence[Tensor] = ()
+    term: Term,
+    anchors: Mapping[Node, Sequence[Anchor]],
+    batch_size: int,
+    constants: Sequence[Tensor] = (),
+    views: Container[int] = (),
 ) -> bool | None:
     """Whether the loss of a sample depends on other samples, as a contrastive loss does.
 
     Args:
         term: a term whose elements have their graph.
         anchors: activations, by their places in the graph. The latest ones that the term was made from are asked, if
-            they have as many rows as the batch or the term.
+            they have as many rows as the batch or the term, or as several views of the batch.
         batch_size: the number of samples.
         constants: numbers taken over the batch that only normalise; what goes by them is left out.
+        views: how many views of the batch, one after the other, went through the model at once.
 
     Returns:
         None if no activation with a row a sample can tell.
@@ -52,7 +57,7 @@ def mixes(
     met = list(chain(*(anchors[node] for node in latest)))
     found: bool | None = None
     for i in asked:
-        verdict = _row_mixes(term, rows[i].sum(), i, met, batch_size, constants)
+        verdict = _row_mixes(term, rows[i].sum(), i, met, batch_size, constants, views)
         if verdict:
             return True
         found = found if verdict is None else verdict
@@ -60,18 +65,34 @@ def mixes(
 
 
 def _row_mixes(
-    term: Term, loss: Tensor, i: int, anchors: Sequence[Anchor], batch_size: int, constants: Sequence[Tensor]
+    term: Term,
+    loss: Tensor,
+    i: int,
+    anchors: Sequence[Anchor],
+    batch_size: int,
+    constants: Sequence[Tensor],
+    views: Container[int],
 ) -> bool | None:
     """Whether what sample i loses depends on other samples' rows of the activations; None if none of these can tell."""
     found: bool | None = None
     for anchor, slope in zip(anchors, _slopes(loss, anchors, constants), strict=True):
-        if slope is None or anchor.shape[:1] not in ((batch_size,), term.elements.shape[:1]):
+        layouts = _layouts(anchor, term, batch_size, views)
+        if slope is None or not layouts:
             continue
-        strided = term.strided and anchor.shape[0] != batch_size
-        if not alone_in(slope, i, batch_size, strided):
+        if not any(alone_in(slope, i, batch_size, strided) for strided in layouts):
             return True
         found = False if anchor.shape[0] == batch_size else found
     return found
+
+
+def _layouts(anchor: Anchor, term: Term, batch_size: int, views: Container[int]) -> tuple[bool, ...]:
+    """How a sample's rows of an activation may lie, strided or not (see `fold.by_sample`); () if it may have none."""
+    rows = anchor.shape[0]
+    if rows == batch_size:
+        return (False,)
+    if anchor.shape[:1] == term.elements.shape[:1]:
+        return (term.strided,)
+    return (False, True) if rows % batch_size == 0 and rows // batch_size in views else ()
 
 
 def alone_in(slope: Tensor, i: int, batch_size: int, strided: bool = False) -> bool:

@@ -88,6 +88,7 @@ class Probe(Watch, Observer):
         anchors: the results of calls that had parameters, or normalised the batch, by their places in the graph.
         divisions: what the step divides its losses by.
         picked: how many rows were picked out of a tensor by a mask or an index, by the places of the results.
+        views: how many parts were laid one after the other, each a batch.
         unreachable: the terms that only a mode sees: loss functions by no name that can be patched,
             means and sums in compiled code (where a mode costs nothing).
     """
@@ -103,10 +104,11 @@ class Probe(Watch, Observer):
         self._module = module
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id comes twice
         self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
-        self._parts: set[int] = set()  # how many parts were laid one after the other, each a batch
+        self.views: set[int] = set()
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Follow what is made of parameters alone, and what the samples lie along."""
+        self.recorder.facts.differentiates |= func is torch.autograd.grad
         inputs, size = _tensors([*args, *kwargs.values()]), self.recorder.batch_size
         made = [isinstance(t, nn.Parameter) or id(t) in self._from_parameters for t in inputs]
         if made and all(made):
@@ -125,7 +127,7 @@ class Probe(Watch, Observer):
                 self.anchors.setdefault(tensor.grad_fn, []).append(Anchor(get_gradient_edge(tensor), tensor.shape))
             if func.__name__ in _LAYING and any(t.shape[:1] == (size,) for t in data):
                 rows = tensor.shape[0] * (tensor.shape[1] if func is torch.stack else 1)
-                self._parts.add(rows // size)
+                self.views.add(rows // size)
 
     def has_seen(self, *sizes: int) -> bool:
         """Whether there was a tensor of data with these two leading sizes."""
@@ -146,7 +148,7 @@ class Probe(Watch, Observer):
             return False
         k = shape[0] // batch_size
         time_major = (k, batch_size) in self._leading and (batch_size, k) not in self._leading
-        return time_major or k in self._parts
+        return time_major or k in self.views
 
     def number(self, value: Tensor, key: Key) -> None:
         """Take a number without gradient that was added up over the batch."""

@@ -70,6 +70,7 @@ class Tally:
         summarize: makes of the outputs what is kept; None: they are not looked for.
         roots: the terms of each, with their factors.
         factors: term -> its factor in the loss of a sample.
+        constant: what the roots hold besides their terms, and a sample alone would too.
         beside: what else each root was put together from (see `beside.beside`); None where nobody can tell.
         lost: the step has gone an unknown way, so that terms may be missing.
     """
@@ -79,6 +80,7 @@ class Tally:
     summarize: Summarize | None
     roots: list[Parts] = field(default_factory=list)
     factors: dict[Key, Scale] = field(default_factory=dict)
+    constant: Scale = 0.0
     beside: Beside | None = ()
     lost: bool = False
     _losses: Tensor | None = None
@@ -86,8 +88,14 @@ class Tally:
     _outputs: Tensor | None = None
     _device: torch.device | None = None
 
-    def add(self, parts: Parts, loss: Tensor) -> None:
-        """Add what the samples lose by one root: by its terms, each with its factor (see `shares.scale`)."""
+    def add(self, parts: Parts, loss: Tensor, constant: Tensor | None = None) -> None:
+        """Add what the samples lose by one root: by its terms, each with its factor (see `shares.scale`).
+
+        Args:
+            parts: its terms.
+            loss: the root.
+            constant: 0-dim, what it holds besides; None for nothing.
+        """
         recorder = self.recorder
         self.roots.append(parts)
         if recorder.compiled:
@@ -104,6 +112,9 @@ class Tally:
             known = self.factors.get(term.key)
             self.factors[term.key] = factor if known is None else known + factor
         losses = weigh(parts, recorder)
+        if constant is not None:
+            losses = losses + constant
+            self.constant = self.constant + constant
         self._losses = losses if self._losses is None else self._losses + losses
         if self._classes is None:
             asked = None if recorder.compiled else loss
@@ -124,10 +135,10 @@ class Tally:
         return Captured(self._losses, logits, targets, self._outputs)
 
 
-def scored(recorder: Recorder, parts: Parts, mains: Mains, summarize: Summarize | None) -> Captured:
-    """What the samples of a scoring pass lose, by terms with their factors."""
+def scored(recorder: Recorder, parts: Parts, constant: Scale, mains: Mains, summarize: Summarize | None) -> Captured:
+    """What the samples of a scoring pass lose, by terms with their factors and a constant."""
     logits, targets = find_classes(recorder, parts, mains, None) or (None, None)
-    losses = weigh(parts, recorder)
+    losses = weigh(parts, recorder) + constant
     return Captured(losses, logits, targets, summary(recorder, parts, mains, summarize))
 
 

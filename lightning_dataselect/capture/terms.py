@@ -87,6 +87,8 @@ class Facts:
         inside: the terms of which either is done to the elements, before they are added up.
         looped: the places where each sample has a term of its own, in turn.
         bent: the terms that a loss is another function of than a multiple.
+        differentiates: whether the step takes derivatives of its own, so that it cannot do without a graph.
+        shifted: the roots of a step that hold a constant, by their turn.
         order: turn in the step -> the place of the mean or sum there, as last probed.
         left_out: what was said of parts of the loss that no sample has a share in.
         resumed: whether an earlier run has judged the step already.
@@ -99,6 +101,8 @@ class Facts:
     inside: set[Key] = field(default_factory=set)
     looped: set[Hashable] = field(default_factory=set)
     bent: set[Key] = field(default_factory=set)
+    differentiates: bool = False
+    shifted: set[int] = field(default_factory=set)
     order: dict[int, Hashable] = field(default_factory=dict)
     left_out: set[tuple[str, ...]] = field(default_factory=set)
     resumed: bool = False
