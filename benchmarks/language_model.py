@@ -3,7 +3,8 @@
     python -m benchmarks.language_model --data-dir DIR [--only shakespeare] [--seeds N] [--out bench-out]
 
 - shakespeare: 10.7 M parameters, sequences of 256 characters, for a GPU, where it runs without `--only`;
-- shakespeare_small: 0.6 M parameters, sequences of 64, a part of the text, for two cores; runs where there is no GPU.
+- shakespeare_small: 0.6 M parameters, sequences of 64, a part of the text, for two cores; runs where there is no GPU;
+- shakespeare_small_batches: the same on smaller batches for fewer epochs, in which no sample is chosen.
 
 A sample is a sequence, and no two overlap. DIR holds `tinyshakespeare/input.txt.gz`. `--quick` needs no DIR: a tiny
 GPT learns a Markov chain.
@@ -29,7 +30,7 @@ METHODS = [
     within(0.4),  # costs what AutoAssist does
     "EvolvedSampling(batch_ratio=0.5, score_every_n_batches=4)",
 ]
-FEW = [METHODS[i] for i in (0, 1, 2, 4, 8, 9)]
+FEW = [METHODS[i] for i in (0, 1, 2, 4, 8, 9, 10)]
 
 
 def part(name: str, title: str, model: dict[str, Any], data: dict[str, Any], epochs: int, **more: Any) -> Part:
@@ -50,14 +51,27 @@ def shakespeare(arguments: argparse.Namespace) -> Part:
     return part("shakespeare", title, model, data, 50, methods=METHODS)
 
 
+SMALL_MODEL = {"n_layers": 3, "n_heads": 4, "width": 128, "block": 64, "dropout": 0.0, "lr": 3e-3}
+SMALL_NOTE = "3,000 of the 15,685 training sequences, drawn once; 600 for validation."
+
+
+def small_data(arguments: argparse.Namespace, batch_size: int) -> dict[str, Any]:
+    folder = data_file(arguments, "tinyshakespeare", "input.txt.gz")
+    return {"data_dir": folder, "block": 64, "batch_size": batch_size, "n_train": 3000, "n_val": 600}
+
+
 def shakespeare_small(arguments: argparse.Namespace) -> Part:
     """What two cores can train."""
-    folder = data_file(arguments, "tinyshakespeare", "input.txt.gz")
     title = "tinyshakespeare, a GPT of 3 layers 128 wide, sequences of 64 characters, 8 epochs"
-    model = {"n_layers": 3, "n_heads": 4, "width": 128, "block": 64, "dropout": 0.0, "lr": 3e-3}
-    data = {"data_dir": folder, "block": 64, "batch_size": 32, "n_train": 3000, "n_val": 600}
-    note = "3,000 of the 15,685 training sequences, drawn once; 600 for validation."
-    return part("shakespeare_small", title, model, data, 8, methods=FEW, seeds=3, note=note)
+    data = small_data(arguments, 32)
+    return part("shakespeare_small", title, SMALL_MODEL, data, 8, methods=FEW, seeds=3, note=SMALL_NOTE)
+
+
+def small_batches(arguments: argparse.Namespace) -> Part:
+    """Six tenths of a batch and as many steps, as methods within a batch train on, but nothing is chosen."""
+    title = "tinyshakespeare, the same GPT, full data in batches of 19 instead of 32, 5 epochs"
+    data = small_data(arguments, 19)
+    return part("shakespeare_small_batches", title, SMALL_MODEL, data, 5, methods=[], seeds=3, note=SMALL_NOTE)
 
 
 def markov() -> Part:
@@ -75,7 +89,10 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
     return parts_by_name(
         arguments,
         {"shakespeare": partial(shakespeare, arguments)},
-        {"shakespeare_small": partial(shakespeare_small, arguments)},
+        {
+            "shakespeare_small": partial(shakespeare_small, arguments),
+            "shakespeare_small_batches": partial(small_batches, arguments),
+        },
     )
 
 

@@ -23,10 +23,12 @@ Part = Mapping[str, Any]
 
 
 def draw_all() -> list[Path]:
-    """Draws every part of every study that has curves."""
+    """Draws every part of every study that has methods."""
     paths = []
     for path in sorted(RESULTS.glob("*.json")):
         for name, part in json.loads(path.read_text()).get("parts", {}).items():
+            if not part["headline"]:
+                continue  # full data alone is no picture
             figures = {f"over_{over}": metric_over(part, over) for over in OVER}
             figures["against_cost"] = value_against_cost(part)
             for kind, figure in figures.items():
