@@ -95,7 +95,7 @@ def cut(batch: Batch, which: Any) -> Batch:
 
 
 def alone(net: Net, step: Callable[[Net, Batch], Tensor], batch: Batch) -> Tensor:
-    return torch.stack([step(net, cut(batch, slice(i, i + 1))).detach() for i in range(B)])
+    return torch.stack([step(net, cut(batch, slice(i, i + 1))).detach().reshape(()) for i in range(B)])
 
 
 def ce(net: Net, b: Batch, **how: Any) -> Tensor:
@@ -693,6 +693,12 @@ def vae_of_means(net: Net, b: Batch) -> Tensor:
     return F.mse_loss(out, b["z"]) + 0.00025 * kl
 
 
+def vae_of_numbers_with_an_axis(net: Net, b: Batch) -> Tensor:
+    out, mean, log_var = _encoded(net, b)
+    kl = -0.5 * (1 + log_var - mean**2 - log_var.exp())
+    return F.mse_loss(out, b["z"], reduction="sum").div(len(out)) + 4 * kl.sum(1).mean(0, True)
+
+
 def vae_of_a_mean_and_a_sum(net: Net, b: Batch) -> Tensor:
     out, mean, log_var = _encoded(net, b)
     return F.mse_loss(out, b["z"]) - 0.01 * 0.5 * torch.sum(1 + log_var - mean.pow(2) - log_var.exp())
@@ -734,6 +740,7 @@ GENERATIVE = [
     vae_of_sums_by_samples,
     beta_vae,
     vae_of_means,
+    vae_of_numbers_with_an_axis,
     vae_of_a_mean_and_a_sum,
     vae_of_distributions,
     critic,

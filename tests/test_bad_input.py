@@ -145,6 +145,15 @@ class NoLoss(Net):
         super().training_step(batch, batch_idx)
 
 
+class PlainBackward(Net):
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        super().training_step(batch, batch_idx).backward()
+
+
 class Contrastive(Net):
     """A loss that belongs to no sample."""
 
@@ -169,6 +178,7 @@ class TakesIterator(Net):
     ("module", "options", "error", "words"),
     [
         (NoLoss, {}, CaptureError, "returned no loss.*set sample_loss='its key'"),
+        (PlainBackward, {}, CaptureError, r"call self.manual_backward\(loss\) in place of loss.backward\(\)"),
         (Contrastive, {}, CaptureError, "a loss for each of the batch's 10 samples.*RandomPruning needs no per-sample"),
         (WrongSize, {"sample_loss": "each"}, ValueError, r"shape \(3,\), but the batch has 10 samples"),
         (WrongSize, {"sample_loss": "other"}, KeyError, "sample_loss='other': training_step returned .*'each', 'loss'"),

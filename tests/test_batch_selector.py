@@ -336,6 +336,32 @@ def test_negative_losses_are_refused_where_samples_are_drawn_in_proportion():
     fit(SelectiveBackprop(), Negative(), max_epochs=2)
 
 
+def test_a_loss_is_not_taken_for_negative_for_the_constant_in_it():
+    class Similar(Net):
+        def training_step(self, batch, batch_idx):
+            return 2 - F.cosine_similarity(self.net(batch[0]), F.one_hot(batch[1], 3)).mean()
+
+    selector = EvolvedSampling(batch_ratio=0.5, warmup_epochs=0, anneal=0)
+    fit(selector, Similar(), max_epochs=2)
+    assert 1 <= selector.losses.min() and selector.losses.max() <= 3
+
+
+def test_a_step_that_takes_derivatives_is_scored_too():
+    class Forces(Net):
+        def training_step(self, batch, batch_idx):
+            return self.losses(*batch).mean()
+
+        def losses(self, x, y):
+            x = x.clone().requires_grad_()
+            (force,) = torch.autograd.grad(self.net(x)[:, 0].sum(), x, create_graph=True)
+            return (force[:, 0] - y).square()
+
+    selector, net = EvolvedSampling(batch_ratio=0.5, warmup_epochs=0, anneal=0), Forces(lr=0.0)
+    expected = net.losses(*dataset().tensors).detach()
+    fit(selector, net, max_epochs=2)
+    torch.testing.assert_close(selector.losses, expected)
+
+
 def test_a_loss_that_is_not_finite_is_trained_on():
     class Broken(Net):
         def training_step(self, batch, batch_idx):

@@ -51,6 +51,10 @@ def contrastive_after_one_pass(net: Net, b: Batch) -> Tensor:
     return F.cross_entropy(first @ second.T / 0.1, torch.arange(B))
 
 
+def contrastive_against_what_is_frozen(net: Net, b: Batch) -> Tensor:
+    return F.cross_entropy(net(b["x"]) @ b["z"].T, torch.arange(B))
+
+
 def contrastive_among_all_views(net: Net, b: Batch) -> Tensor:
     h = torch.cat(views(net, b))
     similar = (h @ h.T).masked_fill(torch.eye(2 * B, dtype=torch.bool), -1e9)
@@ -176,6 +180,7 @@ REFUSED: dict[Step, str] = {
     contrastive: OTHER_SAMPLES,
     contrastive_both_ways: OTHER_SAMPLES,
     contrastive_after_one_pass: OTHER_SAMPLES,
+    contrastive_against_what_is_frozen: OTHER_SAMPLES,
     contrastive_among_all_views: OTHER_SAMPLES,
     mined_triplets: OTHER_SAMPLES,
     partial_likelihood: OTHER_SAMPLES,
@@ -342,6 +347,39 @@ def test_a_later_batch_that_cannot_be_read_is_left_out_with_a_warning(net: Net) 
             else:
                 assert captured.losses.isnan().all()
     assert all("not measured" in str(warning.message) for warning in caught) and caught
+
+
+@pytest.mark.filterwarnings("ignore:The samples of some batches are not measured")
+def test_a_loop_that_passes_over_samples_is_no_silent_loss(net: Net) -> None:
+    """As over images without boxes; where it passes over all of them, nothing is missing."""
+
+    def step(batch: Batch) -> Tensor:
+        loss = F.mse_loss(net(batch["x"]), batch["z"])
+        for n, boxes, targets in zip(batch["n_boxes"], batch["boxes"], batch["targets"], strict=True):
+            if n > 0:
+                loss = loss + F.l1_loss(net.aux(boxes), targets) / len(batch["x"])
+        return loss
+
+    batch, capture, measured = make_batch(), LossCapture(net), []
+    some, none = {**batch, "n_boxes": batch["n_boxes"] - 1}, {**batch, "n_boxes": 0 * batch["n_boxes"]}
+    for part in (batch, some, some, batch, some, none, none, batch, some, none):
+        _, captured = capture.run(lambda part=part: step(part), B)
+        measured.append(captured.known)
+        if captured.known:
+            torch.testing.assert_close(captured.losses, alone(net, lambda _, one: step(one), part))
+    assert measured == [True, False, False, True, False, False, True, True, False, True]
+
+
+def test_a_loop_that_passes_over_samples_says_so(net: Net) -> None:
+    batch, capture = make_batch(), LossCapture(net)
+
+    def step(n: int) -> Tensor:
+        return sum(F.cross_entropy(net(batch["x"][i]), batch["y"][i]) for i in range(n)) / n
+
+    capture.run(lambda: step(B), B)
+    with pytest.warns(UserWarning, match="not measured. cross_entropy .* for 6 of 8"):
+        _, captured = capture.run(lambda: step(6), B)
+    assert captured.losses.isnan().all()
 
 
 def test_a_term_more_or_less_is_no_silent_loss(net: Net) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_dataselect.capture.constants import has_constant, rest
 from lightning_dataselect.capture.errors import CaptureError
 from lightning_dataselect.capture.judge import judge
-from lightning_dataselect.capture.loops import gathered, turns_of
+from lightning_dataselect.capture.loops import gathered, incomplete, turns_of
 from lightning_dataselect.capture.patch import Interceptors
 from lightning_dataselect.capture.probe import Probe, Watch
 from lightning_dataselect.capture.recorder import Recorder
@@ -22,6 +22,8 @@ from lightning_dataselect.capture.step import described, eagerly, loss_of, with_
 from lightning_dataselect.capture.tally import Captured, Mains, Summarize, Tally, scored
 from lightning_dataselect.capture.terms import Key
 from lightning_dataselect.capture.ways import Ways
+
+_NOT_MEASURED = "The samples of some batches are not measured."
 
 
 class LossCapture:
@@ -98,7 +100,7 @@ class LossCapture:
                 if not tally.roots:
                     self._follow(loss_of(out), tally)
                 if tally.roots:
-                    tally.lost = not self._ways.check(tally.way(), tally.beside)
+                    tally.lost = tally.partial or not self._ways.check(tally.way(), tally.beside)
             if tally.factors:
                 self._factors, self._constant = tally.factors, tally.constant
             return out, tally.captured()
@@ -226,7 +228,10 @@ class LossCapture:
                 if isinstance(loss, Tensor):
                     out = with_loss(out, self._judge(loss, tally))
                 elif not self._ways.known:
-                    raise CaptureError(f"The step returned no loss, but {described(out)}, and back-propagated none.")
+                    raise CaptureError(
+                        f"The step returned no loss, but {described(out)}, and back-propagated none. With manual"
+                        " optimization, call self.manual_backward(loss) in place of loss.backward()."
+                    )
         finally:
             self._recorder.observer = None
         for space, name in probe.names:
@@ -249,7 +254,7 @@ class LossCapture:
         except CaptureError as error:
             if not self._ways.known:
                 raise
-            warnings.warn(f"The samples of some batches are not measured. {error}", stacklevel=2)
+            warnings.warn(f"{_NOT_MEASURED} {error}", stacklevel=2)
             tally.lost, parts = True, []
         for term, _ in parts:
             keys = [term.key, recorder.facts.divisors.get(term.key)]
@@ -296,6 +301,9 @@ class LossCapture:
             parts = [(alone[0], 1.0)]
         elif loss.requires_grad:
             parts = coefficients(loss, recorder.terms)
+        if words := incomplete(parts, recorder.facts, recorder.batch_size):
+            warnings.warn(f"{_NOT_MEASURED} {words}", stacklevel=2)
+            tally.partial = True
         parts = gathered(parts, recorder.facts, recorder.batch_size)
         constant = rest(loss, parts, recorder.weights) if n in recorder.facts.shifted and parts else None
         tally.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant)

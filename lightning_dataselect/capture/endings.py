@@ -45,6 +45,17 @@ class Ending:
     units: Callable[[Tensor], Tensor | None] = _none_left_out
 
 
+def ends(given: Tensor, value: Tensor) -> bool:
+    """Whether a call has reduced all that it was given to one number, which may have kept its axis.
+
+    Example:
+        >>> losses = torch.ones(4)
+        >>> ends(losses, losses.mean()), ends(losses, losses.mean(0, True)), ends(losses[None], losses[None].mean(1))
+        (True, True, False)
+    """
+    return value.dim() == 0 or (value.dim() == given.dim() == 1 and value.numel() == 1)
+
+
 _BY_NAME = {
     "mean": Ending(False),
     "sum": Ending(True),

@@ -15,13 +15,16 @@ from lightning_dataselect.capture.errors import CaptureError
 from lightning_dataselect.capture.fold import foldable
 from lightning_dataselect.capture.graph import derivatives, reached
 from lightning_dataselect.capture.left_out import leave_out
-from lightning_dataselect.capture.loops import Loop, are_turns, loops_of
+from lightning_dataselect.capture.loops import Loop, are_turns, incomplete, loops_of
 from lightning_dataselect.capture.mixing import Anchor, mixes
 from lightning_dataselect.capture.shares import Parts, Scale, coefficients
 from lightning_dataselect.capture.terms import Facts, Term
 
 if TYPE_CHECKING:
     from lightning_dataselect.capture.probe import Probe
+
+# In a smaller batch, targets that count up may be those of a few classes by chance.
+_LEAST_PAIRS = 8
 
 Anchors = Mapping[Node, Sequence[Anchor]]
 _PICKED = (
@@ -117,6 +120,8 @@ def _split_loops(parts: Parts, probe: Probe, batch_size: int, facts: Facts) -> t
     facts.looped |= {place for place, own in by_place.items() if are_turns(own, probe.anchors, batch_size)}
     turns = [(term, slope) for term, slope in parts if term.key[0] in facts.looped]
     others = [(term, slope) for term, slope in parts if term.key[0] not in facts.looped]
+    if words := incomplete(parts, facts, batch_size):
+        raise CaptureError(words)
     return loops_of(turns, facts, batch_size), others
 
 
@@ -151,6 +156,8 @@ def _reaches_besides(loss: Tensor, anchors: Anchors, terms: set[Node]) -> bool:
 
 def _belongs_to_samples(term: Term, probe: Probe, batch_size: int, normalisers: Sequence[Tensor]) -> bool:
     """Whether each row of a term's elements is one sample's own; settles how the rows lie."""
+    if _compares_with_batch(term, batch_size):
+        return False
     mixed = mixes(term, probe.anchors, batch_size, normalisers, probe.views)
     rows = term.elements.shape[0] if term.elements.dim() else 1
     if rows == batch_size or batch_size == 1:
@@ -164,6 +171,15 @@ def _belongs_to_samples(term: Term, probe: Probe, batch_size: int, normalisers: 
             " shows which rows are whose, as where boxes or tokens are picked out of each sample."
         )
     return True
+
+
+def _compares_with_batch(term: Term, batch_size: int) -> bool:
+    """Whether the classes are the samples of the batch: no gradient shows it where one side of the pairs is frozen."""
+    if term.classes is None or batch_size < _LEAST_PAIRS:
+        return False
+    logits, targets = term.classes
+    own = torch.arange(batch_size, device=targets.device)
+    return logits.shape == (batch_size, batch_size) and bool(torch.equal(targets, own.to(targets.dtype)))
 
 
 def _aggregates(term: Term, parts: Parts) -> bool:

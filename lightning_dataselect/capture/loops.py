@@ -58,6 +58,21 @@ def loops_of(parts: Parts, facts: Facts, batch_size: int) -> list[tuple[Loop, Sc
     return loops
 
 
+def incomplete(parts: Parts, facts: Facts, batch_size: int) -> str | None:
+    """What is said of a loop that has passed over some of the samples, as over images without boxes; None if none has.
+
+    One that has passed over all of them is no part of the loss, and nothing is missing.
+    """
+    for place in facts.looped:
+        own = [term for term, _ in parts if term.key[0] == place]
+        if len(own) not in (0, batch_size):
+            return (
+                f"{own[0].name} is computed for one sample after another, but this time for {len(own)} of"
+                f" {batch_size}, and nothing shows for which of them."
+            )
+    return None
+
+
 def gathered(parts: Parts, facts: Facts, batch_size: int) -> Parts:
     """The terms with those of loops put together."""
     if not facts.looped:

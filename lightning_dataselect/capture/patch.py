@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_dataselect.capture.endings import ENDINGS, Ending
+from lightning_dataselect.capture.endings import ENDINGS, Ending, ends
 from lightning_dataselect.capture.losses import LOSSES, Loss
 from lightning_dataselect.capture.recorder import Recorder
 
@@ -48,10 +48,10 @@ def intercept_reduction(recorder: Recorder, sites: set[Hashable], function: Call
         value = function(*args, **kwargs)
         if torch.compiler.is_dynamo_compiling():
             return value  # a compiled call has no frame to know it by
-        if value.dim() == 0 and recorder.listens():
+        given = args[0] if args else kwargs["input"]
+        if ends(given, value) and recorder.listens():
             where = site(sys._getframe(1), function)
             if where in sites:
-                given = args[0] if args else kwargs["input"]
                 return recorder.reduction(where, ending, given, value)
         return value
 

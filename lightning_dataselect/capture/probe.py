@@ -13,7 +13,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from lightning_dataselect.capture.divisions import Divisions
-from lightning_dataselect.capture.endings import ENDINGS
+from lightning_dataselect.capture.endings import ENDINGS, ends
 from lightning_dataselect.capture.mixing import Anchor
 from lightning_dataselect.capture.patch import Interceptors, site
 from lightning_dataselect.capture.recorder import Observer, Recorder
@@ -60,7 +60,7 @@ class Watch(TorchFunctionMode):
         if func in self._known:  # by its interceptor, where it names itself while that is hung
             return self.loss(self._known[func][1], args, kwargs)
         out = func(*args, **kwargs)
-        if func in ENDINGS and out.dim() == 0:
+        if func in ENDINGS and ends(args[0] if args else kwargs["input"], out):
             where = None if torch.compiler.is_dynamo_compiling() else site(sys._getframe(1), func)
             out = self.reduction(func, where, args, kwargs, out)
         self.note(func, args, kwargs, out)

@@ -207,7 +207,7 @@ class Recorder:
                 change = term.weighted(weights) - term.weighted(None)
             term.value = term.value + change
         elif weights is not None:
-            term.value = term.weighted(weights)
+            term.value = term.weighted(weights).view_as(term.value)
         if self.observer is None:
             term.elements = term.elements.detach()
         if torch.compiler.is_dynamo_compiling():

@@ -73,6 +73,7 @@ class Tally:
         constant: what the roots hold besides their terms, and a sample alone would too.
         beside: what else each root was put together from (see `beside.beside`); None where nobody can tell.
         lost: the step has gone an unknown way, so that terms may be missing.
+        partial: some samples lack a term that others have, and nobody knows which.
     """
 
     recorder: Recorder
@@ -83,6 +84,7 @@ class Tally:
     constant: Scale = 0.0
     beside: Beside | None = ()
     lost: bool = False
+    partial: bool = False
     _losses: Tensor | None = None
     _classes: Classes | None = None
     _outputs: Tensor | None = None
