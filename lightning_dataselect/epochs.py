@@ -48,6 +48,7 @@ class Epochs:
         self._schedulers: StretchedSchedulers | None = None  # None: schedules are left alone
         self._lengths: bridge.EpochLengths | None = None
         self._length_is_due = self._warned_of_losses = False
+        self._trained_before = False  # whether the present epoch was trained by an earlier fit, without the selector
         self._restore_interval: bridge.Undo = _nothing
         self.loader: SelectedLoader | None = None
         """The train loader under a plan, None until the Trainer has asked for one."""
@@ -67,8 +68,8 @@ class Epochs:
         first, self.loader = self.loader is None, selected
         selector.remember(selected.loader.dataset)
         selector.max_epochs = bridge.planned_epochs(trainer)
-        first_plan = functools.partial(next_plan, selector, trainer.current_epoch)
-        state = selector.open_state(selected.n, trainer.world_size, first_plan)
+        plan = functools.partial(next_plan, selector)
+        state = selector.open_state(selected.n, trainer.world_size, trainer.current_epoch, plan)
         if first:
             self._warn_if_idle()
         state.plan = selected.follow(state.plan, state.batches_done)
@@ -83,20 +84,25 @@ class Epochs:
     def start(self) -> None:
         """Settle which epoch it is and how long, and take over schedules."""
         selector, trainer, state = self._selector, self._trainer, self._selector.state
-        self._measure_length()
-        self._take_over_schedulers()
         epoch, ended, batches_done = bridge.epochs_processed(trainer), state.plan.epoch, state.batches_done
+        begins = not selector.history and batches_done == 0
+        self._trained_before = begins and bridge.resumes_after_last_batch(trainer)
+        if begins and (self._trained_before or ended != epoch):
+            self._join(epoch)
+        self._measure_length()
+        if self._trained_before:
+            state.batches_done = self.n_batches
+        self._take_over_schedulers()
         resumed_after_last_batch = ended == epoch - 1 and batches_done > 0
         if resumed_after_last_batch:
             # Lightning takes that epoch for done and will not announce its end any more
             self._close()
-        replans = ended != epoch and epoch != selector.max_epochs
+        replans = ended != epoch and epoch != selector.max_epochs and not self._trained_before
         if replans:
-            if selector.history:
-                self._rescore(epoch)
+            self._rescore(epoch)
             self._begin(epoch)
         self._lengths = bridge.epoch_lengths(trainer)
-        self._lengths.begin(self.n_batches, replans)
+        self._lengths.begin(self.n_batches, replans or self._trained_before)
         self.start_epoch()
         if resumed_after_last_batch:
             # the loop's counters still are those of the ended epoch, and are reset by its length
@@ -134,7 +140,11 @@ class Epochs:
         """Close the epoch and, if another one follows, choose its samples and set its length."""
         selector, trainer = self._selector, self._trainer
         following = selector.state.plan.epoch + 1
-        self._close()
+        if self._trained_before:
+            self._trained_before = False
+            self._join(following)
+        else:
+            self._close()
         if not trainer.should_stop and following != selector.max_epochs:
             self._rescore(following)
             self._begin(following)
@@ -148,6 +158,11 @@ class Epochs:
             self._lengths.give_back()
         if self._schedulers is not None:
             self._schedulers.give_back()
+
+    def _join(self, epoch: int) -> None:
+        """Let ``epoch`` be the first one of the selector."""
+        everything = EpochPlan(epoch, torch.arange(self._selected.n))
+        self._selector.state.begin(self._selected.follow(everything))
 
     def _begin(self, epoch: int) -> None:
         selector = self._selector
@@ -170,7 +185,8 @@ class Epochs:
 
     def _rescore(self, epoch: int) -> None:
         selector, store, state = self._selector, self._selector.store, self._selector.state
-        stale = selector.samples_to_rescore(epoch) if selector.rescores and selector.selects_anew(epoch) else None
+        due = bool(selector.history) and selector.rescores and selector.selects_anew(epoch)
+        stale = selector.samples_to_rescore(epoch) if due else None
         if stale is None or stale.numel() == 0:
             return
         selector.rescoring = True
@@ -219,7 +235,7 @@ class Epochs:
         selector, name, n_epochs = self._selector, type(self._selector).__name__, self._selector.max_epochs
         if selector.prune_ratio == 0 or not n_epochs:
             return
-        pruned = [epoch for epoch in range(n_epochs) if not selector.trains_on_everything(epoch)]
+        pruned = [epoch for epoch in range(selector.first_epoch, n_epochs) if not selector.trains_on_everything(epoch)]
         n_choices = sum(map(selector.selects_anew, pruned))
         if not pruned:
             rank_zero_warn(

@@ -17,7 +17,7 @@ class Method:
 
     Attributes:
         prune_ratio: share of the samples that is dropped.
-        warmup_epochs: epochs at the start that train on everything.
+        warmup_epochs: epochs from the first one on that train on everything.
         anneal: share of the epochs at the end that train on everything.
         every_n_epochs: epochs between two selections.
         max_epochs: epochs of the fit under way, or None if only steps or time end it.
@@ -35,6 +35,11 @@ class Method:
     """Arguments of `DataSelector` that mean nothing for the method, and are refused."""
     rescores: bool = False
     """Whether :meth:`samples_to_rescore` ever asks for a pass."""
+
+    @property
+    def first_epoch(self) -> int:
+        """The 0-based epoch that the method began with: above 0 in a fit that goes on from a checkpoint without it."""
+        return 0
 
     @property
     def measures_apart(self) -> bool:
@@ -79,8 +84,8 @@ class Method:
         return self.prune_ratio == 0 or self.in_warmup(epoch) or self.in_annealing(epoch)
 
     def in_warmup(self, epoch: int) -> bool:
-        """Whether ``epoch`` is one of the ``warmup_epochs``."""
-        return epoch < self.warmup_epochs
+        """Whether ``epoch`` is one of the first ``warmup_epochs`` since :attr:`first_epoch`."""
+        return epoch < self.first_epoch + self.warmup_epochs
 
     def in_annealing(self, epoch: int) -> bool:
         """Whether ``epoch`` is in the last ``anneal`` share of the epochs, if their number is known."""
@@ -89,7 +94,8 @@ class Method:
 
     def selects_anew(self, epoch: int) -> bool:
         """Whether the samples of ``epoch`` are chosen anew, or are those of the epoch before."""
-        return not self.trains_on_everything(epoch) and (epoch - self.warmup_epochs) % self.every_n_epochs == 0
+        since_warmup = epoch - self.first_epoch - self.warmup_epochs
+        return not self.trains_on_everything(epoch) and since_warmup % self.every_n_epochs == 0
 
     def samples_to_rescore(self, epoch: int) -> Tensor | None:
         """Which samples to measure by a pass without gradients before those of ``epoch`` are chosen.

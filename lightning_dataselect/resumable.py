@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from lightning_dataselect.fit_state import FitState, check_same_samples
 from lightning_dataselect.method import Method
@@ -29,13 +30,21 @@ class Resumable(Method, Results):
         """Where the state lies in a checkpoint."""
         return _STATE_PREFIX + type(self).__qualname__
 
-    def open_state(self, n: int, world_size: int, first_plan: Callable[[], EpochPlan]) -> FitState:
+    @property
+    def first_epoch(self) -> int:
+        """The 0-based epoch that the selector began with; 0 before a fit."""
+        if self._state is None:
+            return 0
+        return self.history[0]["epoch"] if self.history else self.state.plan.epoch
+
+    def open_state(self, n: int, world_size: int, epoch: int, plan: Callable[[int], EpochPlan]) -> FitState:
         """Begin or go on with the per-sample columns of ``n`` samples.
 
         Args:
             n: number of samples of the training set.
             world_size: number of ranks that write.
-            first_plan: makes the plan of a fit's first epoch; it is asked once the columns are there.
+            epoch: 0-based epoch to come.
+            plan: makes the plan of an epoch; asked for that of a selector's first one once the columns are there.
 
         Returns:
             Where the fit stands.
@@ -62,7 +71,8 @@ class Resumable(Method, Results):
             self._state.leave_counts_to_first(self._rank)
             self._restored = None
         if self._state is None:
-            self._state = FitState(first_plan())
+            self._state = FitState(EpochPlan(epoch, torch.arange(n)))
+            self._state.plan = plan(epoch)
         return self._state
 
     def state_dict(self) -> dict[str, Any]:

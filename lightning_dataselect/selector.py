@@ -35,7 +35,8 @@ class DataSelector(Resumable, Callback):
 
     Args:
         prune_ratio: share of the samples that is dropped, in [0, 1).
-        warmup_epochs: epochs at the start that train on everything.
+        warmup_epochs: epochs at the start that train on everything. In a fit that goes on from a checkpoint without a
+            selector, they follow the checkpoint.
         anneal: share of the epochs at the end that train on everything, in [0, 1].
         every_n_epochs: epochs between two selections; in between the last one is kept.
         seed: seed of the order and of the selection; the global random state is never touched.
@@ -284,6 +285,8 @@ class DataSelector(Resumable, Callback):
         begun = time.perf_counter()
         self.state.seconds += begun - self._started
         self._epochs.advance()
+        if not self.history:
+            return
         self.history[-1]["select_seconds"] = time.perf_counter() - begun
         if not trainer.barebones:
             log_epoch(pl_module, self.history, self.scores)

@@ -115,7 +115,7 @@ SETTINGS = {
     ),
     "InfoBatch": Setting("InfoBatch", {"prune_ratio": 0.5, "anneal": 0.0}, (48, *[range(24, 48)] * 3)),
     "KAKURENBO": Setting(
-        "KAKURENBO", {"prune_ratio": 0.5, "tau": 0.0, "phases": []}, AFTER_ONE, share=0.5, refuses=PASSES
+        "KAKURENBO", {"prune_ratio": 0.5, "tau": 0.0, "phases": []}, (48, *[range(24, 48)] * 3), refuses=PASSES
     ),
     "RandomPruning": Setting("RandomPruning", {"prune_ratio": 0.5}, (24, 24, 24, 24), share=0.5),
     "RHOLoss": Setting(

@@ -253,7 +253,7 @@ def test_a_loader_that_ends_early():
 def screening(batch, epoch=0, rank=0, **options):
     """That of a rank in an epoch, with its first batch admitted."""
     selector = AutoAssist(**options)
-    selector._state = SimpleNamespace(plan=SimpleNamespace(epoch=epoch))
+    selector._state = SimpleNamespace(plan=SimpleNamespace(epoch=epoch), history=[{"epoch": 0}])
     epochs = SimpleNamespace(loader=SimpleNamespace(batches=SimpleNamespace(size_of=lambda index: 4)))
     made = Screening(selector, epochs, rank)
     return made, made._admit(0, batch)
@@ -277,7 +277,9 @@ def test_each_seed_epoch_batch_and_rank_has_random_numbers_of_its_own():
         (torch.zeros(4, 3), None, 20, 5, [0.3, 0.3]),
         (torch.zeros(4, 3), 7, 7, 5, [0.3, 0.3]),
         (torch.zeros(4, 3, dtype=torch.int64), None, 50, 10, [1.0, 0.5]),
-        (torch.zeros(4, 3, dtype=torch.int64), 7, 7, 10, [1.0, 0.5]),
+        # where fewer may wait than it waits for it would never learn
+        (torch.zeros(4, 3), 2, 2, 2, [0.3, 0.3]),
+        (torch.zeros(4, 3, dtype=torch.int64), 7, 7, 7, [1.0, 0.5]),
     ],
 )
 def test_a_fits_queues_are_as_long_as_asked_for(batch, asked, capacity, learn_at, base_probs):

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from rescoring_helpers import Regressor, watch_eval_steps
 from torch.optim.lr_scheduler import StepLR
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_dataselect import KAKURENBO
 from lightning_dataselect.methods.kakurenbo import certainty, hidden_samples
@@ -49,7 +50,7 @@ def oracle(losses, certainties, ratio, tau):
     limit = n - max(math.floor((1 - ratio) * n + 0.5), 1)
     order = sorted((i for i in range(n) if math.isfinite(losses[i])), key=lambda i: losses[i])
     unknown = n - len(order)
-    return [i for i in order[: min(limit, n - unknown)] if certainties[i] >= tau]
+    return [i for i in order[: min(limit, n - unknown)] if certainties[i] > 0 and certainties[i] >= tau]
 
 
 @settings(max_examples=100, deadline=None)
@@ -179,6 +180,23 @@ def test_nothing_is_hidden_that_is_not_sure_enough():
     assert [r["n_forward"] for r in selector.history] == [100] * 3
 
 
+def test_a_wrong_prediction_is_never_hidden():
+    x, y = dataset().tensors
+    wrong_label = torch.arange(100) % 4 == 0
+    mixed = DataLoader(TensorDataset(x, torch.where(wrong_label, (y + 1) % 3, y)), 10, shuffle=True)
+    selector, net, hidden = KAKURENBO(prune_ratio=0.9, tau=0.0, phases=()), Net(), []
+
+    class Watch(L.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            kept = torch.zeros(100, dtype=torch.bool)
+            kept[selector.selected] = True
+            hidden.append((int((~kept).sum()), int((~kept & (selector.store.column("certainty") == 0)).sum())))
+
+    fit(selector, net, mixed, callbacks=[Watch()], max_epochs=4)
+    assert [wrong for _, wrong in hidden] == [0] * 4
+    assert min(n for n, _ in hidden[1:]) > 30
+
+
 def test_each_class_hides_the_lowest_losses_of_its_share():
     selector = KAKURENBO(prune_ratio=0.5, tau=0.0, balance="class", phases=())
     classes, checked = dataset().tensors[1], []
@@ -187,9 +205,11 @@ def test_each_class_hides_the_lowest_losses_of_its_share():
         def on_train_epoch_start(self, trainer, pl_module):
             kept = torch.zeros(100, dtype=torch.bool)
             kept[selector.selected] = True
+            certain = selector.store.column("certainty")
             for c in range(3 if trainer.current_epoch else 0):
-                hidden, rest = (selector.losses[(classes == c) & part] for part in (~kept, kept))
-                checked.append(abs(len(hidden) - len(rest)) <= 1 and hidden.max() <= rest.min())
+                of = (classes == c).nonzero().squeeze(1)
+                expected = oracle(selector.losses[of].tolist(), certain[of].tolist(), 0.5, 0.0)
+                checked.append(len(expected) > 0 and (~kept[of]).nonzero().squeeze(1).tolist() == sorted(expected))
 
     fit(selector, Net(), callbacks=[Watch()], max_epochs=4)
     assert checked == [True] * 9

@@ -89,7 +89,9 @@ class Screening:
             if selector.synchronous:
                 self._desk = InlineDesk(assistant)
             else:
-                self._desk = ThreadDesk(assistant, selector.queue_size or known.queue_size, known.learn_at)
+                capacity = selector.queue_size or known.queue_size
+                # more than may wait would never be judged, and nothing learnt
+                self._desk = ThreadDesk(assistant, capacity, min(known.learn_at, capacity))
         return Waiting(batch_idx, batch, size, inputs, draws, selector.base_prob_of(epoch, known))
 
     def _desk_of_fit(self) -> Desk:

@@ -101,6 +101,14 @@ def resumes_within_epoch(trainer: pl.Trainer) -> bool:
     return loop.restarting and progress.current.completed > 0 and not progress.is_last_batch
 
 
+def resumes_after_last_batch(trainer: pl.Trainer) -> bool:
+    """Whether the fit goes on from a checkpoint written between an epoch's last batch and its end: after validation."""
+    loop = trainer.fit_loop
+    epochs, progress = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+    begun = loop.restarting and epochs.ready > epochs.processed  # type: ignore[attr-defined]
+    return begun and progress.current.completed > 0 and progress.is_last_batch
+
+
 def epochs_processed(trainer: pl.Trainer) -> int:
     """The 0-based epoch that the fit is about to train, after a resume in the middle of an epoch that epoch."""
     return int(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]

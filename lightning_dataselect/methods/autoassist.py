@@ -80,7 +80,7 @@ class AutoAssist(DataSelector):
         inputs: a function of a batch that returns the tensors ``(x, labels)``, labels None if there are none. Default
             None: they are looked for.
         queue_size: batches that may wait for the training, and records that may wait for the Assistant. Default None:
-            20, for token ids 50.
+            20, for token ids 50. Where fewer than 5 (token ids: 10) may wait, all of them judged let it learn.
         learning_rate: of the Assistant. Default None: 0.01, for token ids 0.5.
         memory: ``a``, the share of the old value that Lbar and the accuracy keep at each batch, in [0, 1). Default
             0.75, the authors'.
@@ -173,7 +173,7 @@ class AutoAssist(DataSelector):
 
     def base_prob_of(self, epoch: int, known: Conventions) -> float:
         """The probability, in ``epoch``, of a sample that the Assistant takes for easy."""
-        whole = epoch == 0 and known.first_epoch_whole
+        whole = epoch == self.first_epoch and known.first_epoch_whole
         if whole or self.in_warmup(epoch) or self.in_annealing(epoch):
             return 1.0
         return known.base_prob if self.base_prob is None else self.base_prob

@@ -1,7 +1,7 @@
 """Evolved sampling: draw a part of each batch by the losses and by how they have changed.
 
-Cheng, Li, Bian, "Evolved Sampling", 2025, arXiv 2509.23461. Each sample has a weight ``w`` and a memory ``s``; with its
-present loss ``l``, both from the *old* memory:
+Cheng, Li, Bian, "Data-Efficient Training by Evolved Sampling", 2025, arXiv 2509.23461. Each sample has a weight ``w``
+and a memory ``s``; with its present loss ``l``, both from the *old* memory:
 
     w <- b1 s + (1 - b1) l
     s <- b2 s + (1 - b2) l,      s = 1 / N at first
@@ -34,7 +34,7 @@ from lightning_dataselect.scores import ScoreStore
 from lightning_dataselect.selection import Observation, Selection
 from lightning_dataselect.validation import SET_LEVEL, check_share, refuse_unused
 
-_PAPER = "Cheng, Li, Bian, Evolved Sampling, 2025"
+_PAPER = "Cheng, Li, Bian, Data-Efficient Training by Evolved Sampling, 2025"
 _URL = "https://arxiv.org/abs/2509.23461"
 # beyond the logarithm of any float32, and of any exponential draw
 _FIRST, _LAST = 1e3, -1e3

@@ -11,8 +11,9 @@ usual shortcut: the gradient of the last linear layer ``W h + b`` alone, which f
     || grad_(W, b) l ||_2 = || softmax(f(x)) - y ||_2 * sqrt(||h||_2^2 + 1)      (no 1 without a bias)
 
 ``h`` is what the layer was given, seen by a forward hook on the last `torch.nn.Linear` called with as
-many outputs as there are classes. As with EL2N the score is averaged over the first epochs of the fit,
-where the paper averages ten networks; ``scores=`` takes exports of earlier runs.
+many outputs as there are classes; ``y`` is the plain target, whatever label smoothing the loss has. As with
+EL2N the score is averaged over the first epochs of the fit, where the paper averages ten networks;
+``scores=`` takes exports of earlier runs.
 """
 
 from collections.abc import Callable, Sequence

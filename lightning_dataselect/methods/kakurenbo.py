@@ -61,7 +61,7 @@ def hidden_samples(
         losses: float32 (N,), NaN = never measured.
         certainties: float32 (N,), of `certainty`.
         prune_ratio: largest share to hide, in [0, 1).
-        tau: least certainty of a hidden sample.
+        tau: least certainty of a hidden sample, which is above 0 in any case.
         generator: source of the random numbers for ties.
 
     Returns:
@@ -75,7 +75,8 @@ def hidden_samples(
     n = len(losses)
     hidden = torch.ones(n, dtype=torch.bool)
     hidden[top_k(losses, keep_count(n, prune_ratio), generator)] = False
-    return hidden & (certainties >= tau) & losses.isfinite()
+    # a wrong prediction's certainty, 0, reaches a tau of 0
+    return hidden & (certainties > 0) & (certainties >= tau) & losses.isfinite()
 
 
 class KAKURENBO(DataSelector):
@@ -85,7 +86,8 @@ class KAKURENBO(DataSelector):
 
     Args:
         prune_ratio: largest share hidden. Default 0.3, the paper's.
-        tau: least probability of the right class of a hidden sample, in [0, 1]. Default 0.7, the paper's.
+        tau: least probability of the right class of a hidden sample, in [0, 1]; with 0 it must only be predicted.
+            Default 0.7, the paper's.
         phases: shares of the epochs at which ``prune_ratio`` falls by a fifth of its first value, at most four.
             Default (0.3, 0.6, 0.8), as in the authors' code.
         scale_lr: whether the learning rate is multiplied by ``1 / (1 - F*)`` during each optimizer step, as the paper

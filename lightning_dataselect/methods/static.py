@@ -96,7 +96,7 @@ class StaticSelector(DataSelector):
 
     def measures(self, epoch: int) -> bool:
         """Whether scores are measured in ``epoch``."""
-        return self._given is None and epoch < self.warmup_epochs
+        return self._given is None and self.in_warmup(epoch)
 
     def rate(self, seen: Observation, store: ScoreStore) -> None:
         """Write ``store["score"]`` of the samples of a batch."""

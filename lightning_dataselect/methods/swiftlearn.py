@@ -151,11 +151,11 @@ class SwiftLearn(DataSelector):
 
     def selects_anew(self, epoch: int) -> bool:
         """Whether ``epoch`` follows a measurement; with U = 0 only the first after the warm-up does."""
-        return super().selects_anew(epoch) and (self.rescores or epoch == self.warmup_epochs)
+        return super().selects_anew(epoch) and (self.rescores or self.in_warmup(epoch - 1))
 
     def samples_to_rescore(self, epoch: int) -> Tensor | None:
         """Everything, but after the warm-up, which has just measured it."""
-        return None if epoch == self.warmup_epochs else torch.arange(self.store.n)
+        return None if self.in_warmup(epoch - 1) else torch.arange(self.store.n)
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Compare the outputs with those of the last measurement, and keep them in their place."""
