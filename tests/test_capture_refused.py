@@ -31,6 +31,20 @@ class Fused(torch.autograd.Function):
         return *(slope * saved for saved in ctx.saved_tensors), None
 
 
+class Linear(torch.autograd.Function):
+    """A layer that no mode looks into, like one of a scripted module."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return x @ weight.T
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return slope @ weight, slope.T @ x
+
+
 def views(net: Net, b: Batch) -> tuple[Tensor, Tensor]:
     return F.normalize(net.body(b["x"])), F.normalize(net.body(b["x"] + 1))
 
@@ -53,6 +67,12 @@ def contrastive_after_one_pass(net: Net, b: Batch) -> Tensor:
 
 def contrastive_against_what_is_frozen(net: Net, b: Batch) -> Tensor:
     return F.cross_entropy(net(b["x"]) @ b["z"].T, torch.arange(B))
+
+
+def contrastive_of_hidden_layers(net: Net, b: Batch) -> Tensor:
+    first, second = (F.normalize(Linear.apply(x, net.body[0].weight)) for x in (b["x"], b["x"] + 1))
+    similar = first @ second.T
+    return (similar.logsumexp(1) - similar.diagonal()).mean()
 
 
 def contrastive_among_all_views(net: Net, b: Batch) -> Tensor:
@@ -181,6 +201,7 @@ REFUSED: dict[Step, str] = {
     contrastive_both_ways: OTHER_SAMPLES,
     contrastive_after_one_pass: OTHER_SAMPLES,
     contrastive_against_what_is_frozen: OTHER_SAMPLES,
+    contrastive_of_hidden_layers: OTHER_SAMPLES,
     contrastive_among_all_views: OTHER_SAMPLES,
     mined_triplets: OTHER_SAMPLES,
     partial_likelihood: OTHER_SAMPLES,

@@ -14,6 +14,7 @@ from lightning_dataselect.capture.terms import Key
 _DIVIDING = {"div", "div_", "divide", "divide_", "true_divide", "true_divide_"}
 _INVERTING = {"reciprocal", "reciprocal_", "__rdiv__"}
 _MULTIPLYING = {"mul", "mul_", "multiply", "multiply_"}
+_SUBTRACTING = {"sub", "sub_", "subtract", "subtract_", "rsub", "__rsub__"}  # what is left is no multiple of the number
 _TO_PYTHON = {"item", "tolist", "__int__", "__float__", "__index__"}
 
 
@@ -73,7 +74,7 @@ class Divisions:
             divisor = inputs[1:2] if name in _DIVIDING else inputs[:1] if name in _INVERTING else ()
             if inverse or any(id(value) in self._of for value in divisor):
                 self._inverse.update((id(out), (out, key)) for key in inverse or keys)
-            elif len(keys) == 1 and out.numel() == 1:
+            elif len(keys) == 1 and out.numel() == 1 and name not in _SUBTRACTING:
                 self.start(out, keys.pop())
 
     def _divisor(self, value: Any) -> float | Key | None:

@@ -158,13 +158,14 @@ def _belongs_to_samples(term: Term, probe: Probe, batch_size: int, normalisers: 
     """Whether each row of a term's elements is one sample's own; settles how the rows lie."""
     if _compares_with_batch(term, batch_size):
         return False
-    mixed = mixes(term, probe.anchors, batch_size, normalisers, probe.views)
+    anchors = probe.anchors if reached(term.elements.grad_fn, probe.anchors) else probe.foreign
+    mixed = mixes(term, anchors, batch_size, normalisers, probe.views)
     rows = term.elements.shape[0] if term.elements.dim() else 1
     if rows == batch_size or batch_size == 1:
         return not mixed
     if mixed:
         term.strided = not term.strided
-        return not mixes(term, probe.anchors, batch_size, normalisers, probe.views)
+        return not mixes(term, anchors, batch_size, normalisers, probe.views)
     if mixed is None and not term.strided and not probe.has_seen(batch_size, rows // batch_size):
         raise CaptureError(
             f"{term.name} gave losses of the shape {tuple(term.elements.shape)} for {batch_size} samples, and nothing"

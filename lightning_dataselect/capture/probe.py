@@ -86,6 +86,7 @@ class Probe(Watch, Observer):
         names: the namespaces and names by which unseen loss functions were called.
         sites: place -> the mean or sum that was called there.
         anchors: the results of calls that had parameters, or normalised the batch, by their places in the graph.
+        foreign: likewise the results of code that no mode looks into, as of a scripted module.
         divisions: what the step divides its losses by.
         picked: how many rows were picked out of a tensor by a mask or an index, by the places of the results.
         views: how many parts were laid one after the other, each a batch.
@@ -99,6 +100,8 @@ class Probe(Watch, Observer):
         self.sites: dict[Hashable, Any] = {}
         self.unreachable: list[Key] = []
         self.anchors: dict[Node, list[Anchor]] = {}  # a node may have several results
+        self.foreign: dict[Node, list[Anchor]] = {}
+        self._made: set[Node] = set()  # the places of all results
         self.divisions = Divisions()
         self.picked: dict[Node, int] = {}
         self._module = module
@@ -115,6 +118,10 @@ class Probe(Watch, Observer):
             self._from_parameters.update((id(t), t) for t in _tensors([out]))
             return
         data = [t for t, from_parameters in zip(inputs, made, strict=True) if not from_parameters]
+        for tensor in data:
+            if tensor.grad_fn is not None and tensor.grad_fn not in self._made and tensor.dim() > 0:
+                self.foreign[tensor.grad_fn] = [Anchor(get_gradient_edge(tensor), tensor.shape)]
+        self._made.update(t.grad_fn for t in _tensors([out]) if t.grad_fn is not None)
         for tensor in _tensors([*data, out]):
             if tensor.dim() > 1:
                 self._leading.add((tensor.shape[0], tensor.shape[1]))
@@ -164,6 +171,8 @@ class Probe(Watch, Observer):
         named = caller is not None and self._find(func, caller)
         before = len(self.recorder.terms)
         out = super().loss(func, args, kwargs)
+        if out.grad_fn is not None:
+            self._made.add(out.grad_fn)
         if not named:
             self.unreachable += [term.key for term in self.recorder.terms[before:]]
         return out
