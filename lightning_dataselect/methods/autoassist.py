@@ -24,7 +24,9 @@ rank's batch the same, however many samples are left of it.
 A batch that the Assistant has not judged in time is trained whole. At least two samples of a batch are kept, for
 BatchNorm's sake. The accuracy's EMA, whose decay is not given, takes a as well and starts at 0, so that nothing is
 dropped before the Assistant has been right. Weights start at 0. Lbar counts a batch in before its losses are compared
-with it; as in the paper it is the mean of what was trained.
+with it; as in the paper it is the mean of what was trained. The Assistant sees images larger than 32 x 32 averaged
+down to that and features through ``asinh``; it was right about a sample where ``q > 1/2`` and the loss is high, or
+neither.
 """
 
 from __future__ import annotations
