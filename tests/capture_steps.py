@@ -591,6 +591,16 @@ def sums_by_boxes_of_each_image(net: Net, b: Batch) -> Tensor:
     return sum(losses) / len(losses)
 
 
+def sums_by_pixels_of_each_image(net: Net, b: Batch) -> Tensor:
+    """As many numbers are counted in an image as can be shared out among the samples."""
+    losses = []
+    for logits, segments in zip(net.conv(b["image"]), b["segments"], strict=True):
+        found = segments.flatten() == segments[0, 0]
+        loss = F.binary_cross_entropy_with_logits(logits[0].flatten(), found.float(), reduction="sum")
+        losses.append(loss / max(1, found.sum()))
+    return sum(losses) / len(losses)
+
+
 def sums_of_boxes(net: Net, b: Batch) -> Tensor:
     """Beside a loss of the whole batch."""
     loss = ce(net, b)
@@ -625,6 +635,7 @@ ONE_AFTER_ANOTHER = [
     boxes_of_each_image,
     boxes_of_each_image_by_hand,
     sums_by_boxes_of_each_image,
+    sums_by_pixels_of_each_image,
     sums_of_boxes,
 ]
 

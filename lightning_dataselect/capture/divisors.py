@@ -10,6 +10,7 @@ from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.divisions import Division
 from lightning_dataselect.capture.graph import derivatives, reached
+from lightning_dataselect.capture.loops import turns_in
 from lightning_dataselect.capture.terms import Facts, Key, Term
 
 
@@ -36,14 +37,20 @@ def note_divisors(
     Returns:
         Whether it is divided at all.
     """
-    own, stops, divided = term.node, set(anchors), False
+    own, stops, divided = {turn.node for turn in turns_in(term)}, set(anchors), False
+    covered: dict[float | Key, set[Node]] = {}
     for division in divisions:
         node = division.edge.node
-        after = own in reached(node, {own, *stops}) and node in reached(loss.grad_fn, {node, *stops})
+        met = own & reached(node, own | stops)
+        after = bool(met) and node in reached(loss.grad_fn, {node, *stops})
         if not after and not _divides_elements(division, term, stops):
             continue
         divided = True
         by = next((key for key in division.maybe if _has_a_share(term, counts[key], batch_size)), division.by)
+        if after:
+            covered.setdefault(by, set()).update(met)
+            if covered[by] != own:
+                continue  # what divides some turns of a loop is their own affair, until it has divided all of them
         if not isinstance(by, float):
             facts.divisors[term.key] = by
         elif term.is_sum and counts_samples(by, term.elements.shape, batch_size):
