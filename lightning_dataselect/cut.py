@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import UserDict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-Path = tuple[Hashable, ...]
+from lightning_dataselect.structure import Path
 
 
 def cut_batch(batch: Any, positions: Tensor, batch_size: int, axes: dict[Path, bool] | None = None) -> Any:

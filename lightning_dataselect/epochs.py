@@ -64,7 +64,9 @@ class Epochs:
         """Take what the Trainer would train on; give back what it is to train on."""
         selector, trainer = self._selector, self._trainer
         world_size, rank = bridge.sampler_ranks(trainer)
-        selected = prepare(loader, seed=selector.seed, world_size=world_size, rank=rank)
+        selected = prepare(
+            loader, seed=selector.seed, world_size=world_size, rank=rank, needs_losses=selector.needs_losses
+        )
         first, self.loader = self.loader is None, selected
         selector.remember(selected.loader.dataset)
         selector.max_epochs = bridge.planned_epochs(trainer)

@@ -20,6 +20,7 @@ from torch.utils.data import (
     SubsetRandomSampler,
 )
 
+from lightning_dataselect.collate_order import checked
 from lightning_dataselect.sampler import EpochPlan, RecordingBatchSampler, SelectionSampler
 
 _DEFAULT_BATCH_SIZE = 64
@@ -64,7 +65,9 @@ class SelectedLoader:
         return plan
 
 
-def prepare(loader: object, *, seed: int, world_size: int = 1, rank: int = 0) -> SelectedLoader:
+def prepare(
+    loader: object, *, seed: int, world_size: int = 1, rank: int = 0, needs_losses: bool = True
+) -> SelectedLoader:
     """Copy ``loader`` so that a plan decides which samples it yields.
 
     Everything else is kept, whatever the class: ``batch_size``, ``drop_last``, ``collate_fn``, workers, pinning,
@@ -76,6 +79,8 @@ def prepare(loader: object, *, seed: int, world_size: int = 1, rank: int = 0) ->
         seed: seed of the order.
         world_size: number of ranks.
         rank: this rank.
+        needs_losses: whether samples must be found again in a batch: a collate function that changes their order is
+            then an error, and else a warning.
 
     Raises:
         TypeError: if samples cannot be chosen by index from this loader; the message says what to change.
@@ -105,7 +110,10 @@ def prepare(loader: object, *, seed: int, world_size: int = 1, rank: int = 0) ->
     batches = copy.copy(batch_sampler)
     batches.sampler = sampler
     recorder = RecordingBatchSampler(batches, sampler, consecutive=_is_torchs(batch_sampler, BatchSampler))
-    return SelectedLoader(_with_samplers(single, sampler, recorder), sampler, recorder, own, single)
+    copied = _with_samplers(single, sampler, recorder)
+    if copied.batch_sampler is not None:
+        copied.collate_fn = checked(copied.collate_fn, required=needs_losses)
+    return SelectedLoader(copied, sampler, recorder, own, single)
 
 
 def scoring_loader(selected: SelectedLoader, indices: Tensor, epoch: int) -> SelectedLoader:

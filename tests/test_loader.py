@@ -83,7 +83,8 @@ def test_everything_but_the_sampler_is_kept():
     before = dict(vars(given))
     copied = prepare(given, seed=0).loader
     changed = {name for name in before if vars(copied)[name] is not before[name]}
-    assert changed == {"sampler", "batch_sampler"}
+    assert changed == {"sampler", "batch_sampler", "collate_fn"}
+    assert copied.collate_fn.collate_fn is collate
     assert type(copied) is DataLoader and len(copied) == N // 7
     assert vars(given) == before
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from lightning_dataselect.structure import Path, part_at, tensors_in
+
 Kind = Literal["images", "tabular", "tokens"]
 InputFinder = Callable[[Any], tuple[Tensor, Tensor | None]]
 """The user's own way to take ``(x, labels)`` out of a batch."""
-
-_Path = tuple[Hashable, ...]
 
 _LABELS = ("labels", "label", "y", "targets", "target", "decoder_input_ids", "decoder_ids")
 _TOKENS = ("input_ids", "tokens", "token_ids")
@@ -67,7 +66,7 @@ class InputReader:
     def __init__(self, batch: Any, size: int, finder: InputFinder | None = None) -> None:
         self._finder = finder
         if finder is None:
-            tensors = {path: part for path, part in _tensors(batch, ()) if part.dim() and part.shape[0] == size}
+            tensors = {path: part for path, part in tensors_in(batch) if part.dim() and part.shape[0] == size}
             self._x = _input_path(tensors, batch, size)
             tokens = _kind(tensors[self._x]) == "tokens"
             self._labels = _label_path(tensors, self._x, tokens)
@@ -78,40 +77,11 @@ class InputReader:
         """The inputs of ``batch``; they share its memory."""
         if self._finder is not None:
             return _checked(self._finder(batch))
-        x = _at(batch, self._x)
-        labels = None if self._labels is None else _at(batch, self._labels).long()
+        x = part_at(batch, self._x)
+        labels = None if self._labels is None else part_at(batch, self._labels).long()
         if self._mask is not None:
-            x = torch.where(_at(batch, self._mask).bool(), x, -1)
+            x = torch.where(part_at(batch, self._mask).bool(), x, -1)
         return SampleInputs(x.cpu(), labels if labels is None else labels.cpu())
-
-
-def _tensors(part: Any, path: _Path) -> Iterator[tuple[_Path, Tensor]]:
-    if isinstance(part, Tensor):
-        yield path, part
-        return
-    for key in _keys(part):
-        yield from _tensors(_child(part, key), (*path, key))
-
-
-def _keys(part: Any) -> list[Hashable]:
-    if isinstance(part, Mapping):
-        return list(part)
-    if dataclasses.is_dataclass(part) and not isinstance(part, type):
-        return [field.name for field in dataclasses.fields(part)]
-    if hasattr(part, "_fields"):
-        return list(part._fields)
-    return list(range(len(part))) if isinstance(part, Sequence) and not isinstance(part, str | bytes) else []
-
-
-def _child(part: Any, key: Any) -> Any:
-    return part[key] if isinstance(part, Mapping) or isinstance(key, int) else getattr(part, key)
-
-
-def _at(batch: Any, path: _Path) -> Tensor:
-    part = batch
-    for key in path:
-        part = _child(part, key)
-    return part
 
 
 def _kind(tensor: Tensor) -> Kind | None:
@@ -121,11 +91,11 @@ def _kind(tensor: Tensor) -> Kind | None:
     return "tokens" if whole and tensor.dim() == 2 else None
 
 
-def _name(path: _Path) -> str:
+def _name(path: Path) -> str:
     return str(path[-1]).lower() if path else ""
 
 
-def _input_path(tensors: Mapping[_Path, Tensor], batch: Any, size: int) -> _Path:
+def _input_path(tensors: Mapping[Path, Tensor], batch: Any, size: int) -> Path:
     possible = [p for p, t in tensors.items() if _kind(t) and _name(p) not in (*_LABELS, *_NO_INPUT)]
     if not possible:
         seen = ", ".join(f"{'.'.join(map(str, p)) or 'batch'}: {t.dtype} {tuple(t.shape)}" for p, t in tensors.items())
@@ -137,7 +107,7 @@ def _input_path(tensors: Mapping[_Path, Tensor], batch: Any, size: int) -> _Path
     return min(possible, key=lambda p: _name(p) not in _TOKENS)
 
 
-def _label_path(tensors: Mapping[_Path, Tensor], x: _Path, tokens: bool) -> _Path | None:
+def _label_path(tensors: Mapping[Path, Tensor], x: Path, tokens: bool) -> Path | None:
     def may_be(tensor: Tensor) -> bool:
         whole = not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool
         return whole and tensor.dim() <= (2 if tokens else 1)

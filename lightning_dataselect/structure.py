@@ -1,0 +1,50 @@
+"""The tensors of a batch, wherever they lie in it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+Path = tuple[Hashable, ...]
+
+
+def tensors_in(part: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
+    """Each tensor with its path, through mappings, dataclasses, named tuples and sequences.
+
+    Example:
+        >>> import torch
+        >>> batch = {"x": torch.ones(2), "more": ["a", torch.zeros(1)]}
+        >>> list(tensors_in(batch))
+        [(('x',), tensor([1., 1.])), (('more', 1), tensor([0.]))]
+        >>> part_at(batch, ("more", 1))
+        tensor([0.])
+    """
+    if isinstance(part, Tensor):
+        yield path, part
+        return
+    for key in _keys(part):
+        yield from tensors_in(_child(part, key), (*path, key))
+
+
+def part_at(batch: Any, path: Path) -> Any:
+    """What lies in ``batch`` at ``path``."""
+    for key in path:
+        batch = _child(batch, key)
+    return batch
+
+
+def _keys(part: Any) -> list[Hashable]:
+    if isinstance(part, Mapping):
+        return list(part)
+    if dataclasses.is_dataclass(part) and not isinstance(part, type):
+        return [field.name for field in dataclasses.fields(part)]
+    if hasattr(part, "_fields"):
+        return list(part._fields)
+    return list(range(len(part))) if isinstance(part, Sequence) and not isinstance(part, str | bytes) else []
+
+
+def _child(part: Any, key: Any) -> Any:
+    return part[key] if isinstance(part, Mapping) or isinstance(key, int) else getattr(part, key)
