@@ -80,7 +80,7 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
         common: dict[str, Any] = {"config": config, "epochs": FASHION_MNIST_EPOCHS, "seeds": 5, "note": note}
         made.append(Part("fashion_mnist", title, methods=every, headline=headline, **common))
         methods = ["EvolvedSampling(batch_ratio=0.5)", "ESWP(batch_ratio=0.5)", *SELDOM_SCORED, within(0.5)]
-        title = "Fashion-MNIST, the same: methods that score one batch in four, run by themselves later"
+        title = "Fashion-MNIST, the same recipe: scoring every batch, and one in four"
         made.append(Part("fashion_mnist_seldom", title, methods=methods, **common))
     return made
 
