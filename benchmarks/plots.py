@@ -1,7 +1,7 @@
 """The plots of the studies, from their JSON; `python -m benchmarks.tables` draws them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -50,13 +50,14 @@ def metric_over(part: Part, over: str) -> Figure:
     scale = 1e-3 if over == "samples" else 1.0
     full: dict[int, list[Curve]] = {}
     curves: dict[str, list[Curve]] = {}
+    names = curve_names(part["headline"])
     for run in part["runs"]:
         curve = [(scale * point[column], point[1]) for point in run["curve"]]
         if not run["kept"]:
             if run["epochs"] <= part["epochs"]:  # the methods that cost more than full data are not shown
                 full.setdefault(run["epochs"], []).append(curve)
-        elif run["method"] in part["headline"] and _short_name(run["method"]) in SHOWN:
-            curves.setdefault(_short_name(run["method"]), []).append(curve)
+        elif run["method"] in names:
+            curves.setdefault(names[run["method"]], []).append(curve)
     return metric_over_time(
         curves,
         full,
@@ -65,6 +66,21 @@ def metric_over(part: Part, over: str) -> Figure:
         maximize=part["maximize"],
         over=label,
     )
+
+
+def curve_names(labels: Sequence[str]) -> dict[str, str]:
+    """What to call the curve of each method that is shown: its name, and what arguments others of that name lack."""
+    shown = [label for label in labels if len(labels) <= len(SHOWN) or _short_name(label) in SHOWN]
+    names = {}
+    for label in shown:
+        others = [set(_arguments(other)) for other in shown if _short_name(other) == _short_name(label)]
+        own = [argument for argument in _arguments(label) if argument not in set.intersection(*others)]
+        names[label] = _short_name(label) + (f"({', '.join(own)})" if own else "")
+    return names
+
+
+def _arguments(label: str) -> list[str]:
+    return [argument for argument in label.partition("(")[2].removesuffix(")").split(", ") if argument]
 
 
 def _short_name(label: str) -> str:

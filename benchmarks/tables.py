@@ -108,8 +108,8 @@ def study_table(name: str, part: str, every_row: bool = False) -> str:
     seeds = f"{table['seeds']} seed{'s' * (table['seeds'] != 1)}"
     measured = _measured_on(table["environment"], name, part)
     title = f"**{table['title']}** ({seeds}). {table['note']}".strip()
-    said = f"{table['sentence']} {table.get('remark', '')}".strip()
-    return "\n".join([title, "", *lines, "", said, "", measured])
+    said = f"{table['sentence']} {table.get('remark', '')}".strip() if table["headline"] else ""
+    return "\n".join([title, "", *lines, "", *([said, ""] if said else []), measured])
 
 
 def _cells(row: Row, table: Mapping[str, Any], digits: int) -> list[str]:
@@ -126,10 +126,17 @@ def _cells(row: Row, table: Mapping[str, Any], digits: int) -> list[str]:
         _signed(row.get("vs_time"), digits),
         _signed(row["vs_full"], digits),
         counts,
-        f"{row['time']:.2f}" if "time" in row else "",
+        _time(row, table["clock"]),
         "" if saved is None else f"{saved:.0%}",
         f"{reached:.2f} of its time" if reached is not None else "never",
     ]
+
+
+def _time(row: Row, clock: str) -> str:
+    if "time" not in row:
+        return ""
+    seconds = row["cpu_seconds"] if clock == "cpu" else row["seconds"]["mean"]
+    return f"1 ({seconds:.0f} s)" if row["label"] == "full" else f"{row['time']:.2f}"
 
 
 def _is_partner(row: Row, table: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from test_compare_summary import EPOCHS, N, record
 
 from benchmarks.harness import Part, run_study
 from benchmarks.images import digits_config
+from benchmarks.plots import SHOWN, curve_names
 from benchmarks.rows import summed_up
 from lightning_dataselect.compare.comparison import Outcome, Settings
 from lightning_dataselect.compare.records import Point, RunRecord
@@ -138,3 +139,9 @@ def test_every_method_of_the_studies_can_be_made():
         for spec in specs:
             spec.build(0.5, seed=0)
         assert {spec.cls for spec in specs} >= {method.cls for method in list_methods()}
+
+
+def test_curves_of_one_method_are_told_apart_by_their_arguments():
+    labels = ["my.Own(beta=1, n=2)", "my.Own(beta=1)", "UCB(prune_ratio=0.5)"]
+    assert curve_names(labels) == dict(zip(labels, ["Own(n=2)", "Own", "UCB"], strict=True))
+    assert curve_names([*labels, *SHOWN]).keys() == {"UCB(prune_ratio=0.5)", *SHOWN}, "too many are too many"
