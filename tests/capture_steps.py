@@ -363,6 +363,17 @@ def sum_by_len(net: Net, b: Batch) -> Tensor:
     return torch.sum(ce(net, b, reduction="none")) / len(b["y"])
 
 
+def sum_by_one_over_samples(net: Net, b: Batch) -> Tensor:
+    return ce(net, b) + (-0.5 / len(b["x"])) * torch.sum(1 - net(b["x"]).exp())
+
+
+def sum_by_found_objects(net: Net, b: Batch) -> Tensor:
+    """Of which a sample may have none, and loses something all the same."""
+    found = b["several"] * (b["y"] > 1)[:, None]
+    losses = F.binary_cross_entropy_with_logits(net(b["x"]), found, reduction="none")
+    return losses.sum() / max(1, found.sum())
+
+
 def boxes_of_a_grid(net: Net, b: Batch) -> Tensor:
     out, n = net(b["x"]), b["x"].shape[0]
     where = F.mse_loss(out[:, :2], b["z"][:, :2], reduction="sum")
@@ -416,6 +427,8 @@ SUMS_AND_MEANS = [
     sum_by_a_constant,
     divided_before_the_sum,
     sum_by_len,
+    sum_by_one_over_samples,
+    sum_by_found_objects,
     boxes_of_a_grid,
     sample_weights,
     sample_weights_by_their_sum,
@@ -451,6 +464,11 @@ def shifted_logits(net: Net, b: Batch) -> Tensor:
 def sum_by_tokens(net: Net, b: Batch) -> Tensor:
     n = (b["labels"] != -100).sum()
     return F.cross_entropy(net.tokens(b).view(-1, V), b["labels"].view(-1), reduction="sum") / n
+
+
+def sum_by_time_major_tokens(net: Net, b: Batch) -> Tensor:
+    mask = b["mask"][:, 1:]
+    return (token_losses(net, b)[:, 1:] * mask).sum(1).sum() / mask.T.sum()
 
 
 def time_major(net: Net, b: Batch) -> Tensor:
@@ -529,6 +547,7 @@ TOKENS = [
     shifted_labels,
     shifted_logits,
     sum_by_tokens,
+    sum_by_time_major_tokens,
     time_major,
     one_token_at_a_time,
     one_masked_token_at_a_time,

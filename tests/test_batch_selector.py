@@ -362,6 +362,25 @@ def test_a_step_that_takes_derivatives_is_scored_too():
     torch.testing.assert_close(selector.losses, expected)
 
 
+def test_a_step_that_goes_backward_on_its_own_is_scored_too():
+    """As adversarial training does, for the slope by the inputs."""
+
+    class Adversarial(Net):
+        def training_step(self, batch, batch_idx):
+            return self.losses(*batch).mean()
+
+        def losses(self, x, y):
+            x = x.clone().requires_grad_()
+            F.cross_entropy(self.net(x), y, reduction="sum").backward()
+            self.zero_grad()
+            return F.cross_entropy(self.net(x.detach() + 0.1 * x.grad.sign()), y, reduction="none")
+
+    selector, net = EvolvedSampling(batch_ratio=0.5, warmup_epochs=0, anneal=0), Adversarial(lr=0.0)
+    expected = net.losses(*dataset().tensors).detach()
+    fit(selector, net, max_epochs=2)
+    torch.testing.assert_close(selector.losses, expected)
+
+
 def test_a_loss_that_is_not_finite_is_trained_on():
     class Broken(Net):
         def training_step(self, batch, batch_idx):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,8 +66,10 @@ class Divisions:
         if name in _TO_PYTHON and isinstance(out, int | float):
             self._numbers[out] = (*self._numbers.get(out, ()), *keys)
         elif isinstance(out, Tensor) and out.grad_fn is not None:
-            if name in _MULTIPLYING:  # by weights that were divided before
-                self.made += [Division(get_gradient_edge(out), key) for key in inverse]
+            if name in _MULTIPLYING:
+                edge, whole = get_gradient_edge(out), [n for n in map(_one_over, inputs) if n is not None]
+                self.made += [Division(edge, key) for key in inverse]  # by weights that were divided before
+                self.made += [Division(edge, n, self._numbers.get(n, ())) for n in whole]
             elif name in _DIVIDING and len(inputs) > 1 and (by := self._divisor(inputs[1])) is not None:
                 maybe = self._numbers.get(by, ()) if isinstance(by, float) else ()
                 self.made.append(Division(get_gradient_edge(out), by, maybe))
@@ -85,3 +88,18 @@ class Divisions:
                 return None
             value = value.item()
         return float(value) if isinstance(value, int | float) else None
+
+
+def _one_over(factor: Any) -> float | None:
+    """The whole number that a factor is one over, if it is one.
+
+    A factor of one or two digits is taken for a weight that somebody wrote, though it may be one over the batch's size.
+
+    Example:
+        >>> [_one_over(factor) for factor in (1 / 64, -1 / 49, 0.01, 0.3, 2.0)]
+        [64.0, 49.0, None, None, None]
+    """
+    if not isinstance(factor, float) or not 0 < abs(factor) < 1 or float(f"{factor:.2g}") == factor:
+        return None
+    over = abs(1 / factor)
+    return float(round(over)) if math.isclose(over, round(over), rel_tol=1e-9) else None

@@ -20,6 +20,7 @@ from lightning_dataselect.capture.recorder import Observer, Recorder
 from lightning_dataselect.capture.step import compiler_in_use
 from lightning_dataselect.capture.terms import Key
 
+_DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
 
 
@@ -111,7 +112,7 @@ class Probe(Watch, Observer):
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Follow what is made of parameters alone, and what the samples lie along."""
-        self.recorder.facts.differentiates |= func is torch.autograd.grad
+        self.recorder.facts.differentiates |= func in _DIFFERENTIATING
         inputs, size = _tensors([*args, *kwargs.values()]), self.recorder.batch_size
         made = [isinstance(t, nn.Parameter) or id(t) in self._from_parameters for t in inputs]
         if made and all(made):

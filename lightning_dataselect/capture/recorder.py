@@ -140,6 +140,9 @@ class Recorder:
         elif where is None:
             where = self.facts.order.get(order)
         key, counts, weights = self._meet(where, False)
+        if not value.requires_grad and self._lies_across(key, given.shape):
+            given = given.transpose(0, 1)
+            whole = foldable(given.shape, self.batch_size)
         if not value.requires_grad and self.observer is not None and whole:
             self.observer.number(value, key)
             self.divisors[key] = self._divisor(key, ending, given, value)
@@ -151,6 +154,13 @@ class Recorder:
                 self._keep(term, weights)
                 return term.value
         return value
+
+    def _lies_across(self, key: Key, shape: torch.Size) -> bool:
+        """Whether what is counted lies along the second axis for each sample, as time-major tokens do."""
+        size = self.batch_size
+        if self.observer is not None and shape[1:2] == (size,) and not foldable(shape, size):
+            self.facts.across.add(key)
+        return key in self.facts.across
 
     def _divisor(self, key: Key, ending: Ending, given: Tensor, value: Tensor) -> Term:
         term = self._ended(key, ending, given, value)

@@ -45,17 +45,19 @@ def losses(term: Term, recorder: Recorder) -> Tensor:
     if divisor is None:
         return own
     share = divisor.losses(size)
-    return torch.where(share == 0, share, own / share)
+    return torch.where(share == 0, own, own / share)
 
 
 def _divisor(term: Term, recorder: Recorder) -> Scale:
     """What a term is divided by that is another number for a sample alone.
 
     That is the number of samples, or a number added up over them, by which `losses` then divides each sample's share.
+    Where it is 0, as that of the objects in an image without any, the step has divided by 1, if at all: ``max(1, n)``.
     """
     divisor = _divisor_term(term, recorder)
     if divisor is not None:
-        return divisor.weighted(None)
+        number = divisor.weighted(None)
+        return torch.where(number == 0, 1, number)
     return float(recorder.batch_size) if term.key in recorder.facts.counted else 1.0
 
 

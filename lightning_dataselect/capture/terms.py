@@ -85,6 +85,7 @@ class Facts:
         counted: the sums that are divided by the number of samples.
         divisors: term -> the sum or mean over the batch that it is divided by.
         inside: the terms of which either is done to the elements, before they are added up.
+        across: the numbers that are counted along the second axis for each sample.
         looped: the places where each sample has a term of its own, in turn.
         bent: the terms that a loss is another function of than a multiple.
         differentiates: whether the step takes derivatives of its own, so that it cannot do without a graph.
@@ -99,6 +100,7 @@ class Facts:
     counted: set[Key] = field(default_factory=set)
     divisors: dict[Key, Key] = field(default_factory=dict)
     inside: set[Key] = field(default_factory=set)
+    across: set[Key] = field(default_factory=set)
     looped: set[Hashable] = field(default_factory=set)
     bent: set[Key] = field(default_factory=set)
     differentiates: bool = False
