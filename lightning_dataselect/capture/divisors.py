@@ -46,7 +46,7 @@ def note_divisors(
         if not after and not _divides_elements(division, term, stops):
             continue
         divided = True
-        by = next((key for key in division.maybe if _has_a_share(term, counts[key], batch_size)), division.by)
+        by = next((key for key in division.maybe if _is_counted(term, counts[key], batch_size)), division.by)
         if after:
             covered.setdefault(by, set()).update(met)
             if covered[by] != own:
@@ -62,9 +62,14 @@ def note_divisors(
     return divided
 
 
-def _has_a_share(term: Term, count: Term, batch_size: int) -> bool:
-    """Whether every sample that loses something is counted, as its tokens are; unlike where hits are counted."""
-    return not bool(((count.losses(batch_size) == 0) & (term.losses(batch_size) != 0)).any())
+def _is_counted(term: Term, count: Term, batch_size: int) -> bool:
+    """Whether a Python number that divides a term is one that was counted in the batch, and not the same by chance.
+
+    It is if every sample that loses something is counted, as its tokens are, unlike where hits are counted; but more
+    than one a sample are no hits: those may be objects, of which an image may have none.
+    """
+    is_more = term.is_sum and bool(count.weighted(None) > batch_size)
+    return is_more or not bool(((count.losses(batch_size) == 0) & (term.losses(batch_size) != 0)).any())
 
 
 def _divides_elements(division: Division, term: Term, stops: set[Node]) -> bool:
