@@ -482,6 +482,19 @@ def time_major(net: Net, b: Batch) -> Tensor:
     return F.cross_entropy(net.tokens(b).permute(1, 0, 2).reshape(-1, V), b["labels"].T.reshape(-1))
 
 
+def time_major_with_a_batch_major_mask(net: Net, b: Batch) -> Tensor:
+    """As a transformer has it: nothing but what the losses come from shows which axis is the batch."""
+    attended = net.embed(b["tokens"][:, 1:].T) * b["mask"][:, 1:].unsqueeze(-1).transpose(0, 1)
+    return F.cross_entropy(net.words(attended).view(-1, V), b["labels"][:, 1:].T.reshape(-1), label_smoothing=0.1)
+
+
+def sum_by_flat_time_major_tokens(net: Net, b: Batch) -> Tensor:
+    attended = net.embed(b["tokens"][:, 1:].T) * b["mask"][:, 1:].unsqueeze(-1).transpose(0, 1)
+    losses = F.cross_entropy(net.words(attended).view(-1, V), b["tokens"][:, 1:].T.reshape(-1), reduction="none")
+    mask = b["mask"][:, 1:].T.reshape(-1)
+    return (losses * mask).sum() / mask.sum()
+
+
 def one_token_at_a_time(net: Net, b: Batch) -> Tensor:
     h = net.embed(b["tokens"])
     return sum(F.cross_entropy(net.words(h[:, t]), b["tokens"][:, t]) for t in range(T)) / T
@@ -556,6 +569,8 @@ TOKENS = [
     sum_by_tokens,
     sum_by_time_major_tokens,
     time_major,
+    time_major_with_a_batch_major_mask,
+    sum_by_flat_time_major_tokens,
     one_token_at_a_time,
     one_masked_token_at_a_time,
     masked_mean,

@@ -46,6 +46,9 @@ def note_divisors(
         if not after and not _divides_elements(division, term, stops):
             continue
         divided = True
+        for key in (*division.maybe, division.by):
+            if not isinstance(key, float):
+                _lay_like(term, counts[key], facts)
         by = next((key for key in division.maybe if _is_counted(term, counts[key], batch_size)), division.by)
         if after:
             covered.setdefault(by, set()).update(met)
@@ -60,6 +63,13 @@ def note_divisors(
         if not after:
             facts.inside.add(term.key)
     return divided
+
+
+def _lay_like(term: Term, count: Term, facts: Facts) -> None:
+    """Let the rows that are counted lie as those of the term, which its gradients have shown, if there are as many."""
+    if count.elements.shape[:1] == term.elements.shape[:1] and count.key not in facts.across:
+        count.strided = term.strided
+        (facts.strided.add if term.strided else facts.strided.discard)(count.key)
 
 
 def _is_counted(term: Term, count: Term, batch_size: int) -> bool:

@@ -76,13 +76,21 @@ def _row_mixes(
     """Whether what sample i loses depends on other samples' rows of the activations; None if none of these can tell."""
     found: bool | None = None
     for anchor, slope in zip(anchors, _slopes(loss, anchors, constants), strict=True):
-        layouts = _layouts(anchor, term, batch_size, views)
+        across = _lies_across(anchor.shape, term.elements.shape, batch_size)
+        layouts = (True,) if across else _layouts(anchor, term, batch_size, views)
         if slope is None or not layouts:
             continue
+        slope = slope.flatten(0, 1) if across else slope
         if not any(alone_in(slope, i, batch_size, strided) for strided in layouts):
             return True
-        found = False if anchor.shape[0] == batch_size else found
+        found = False if across or anchor.shape[0] == batch_size else found
     return found
+
+
+def _lies_across(anchor: torch.Size, elements: torch.Size, batch_size: int) -> bool:
+    """Whether an activation is time-major, (k, batch_size, ...), and a term has a row for each token of it."""
+    k, rows = anchor[0], elements[:1].numel()
+    return len(anchor) > 2 and anchor[1] == batch_size != k and k * batch_size == rows
 
 
 def _layouts(anchor: Anchor, term: Term, batch_size: int, views: Container[int]) -> tuple[bool, ...]:
