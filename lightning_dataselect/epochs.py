@@ -147,7 +147,7 @@ class Epochs:
             self._join(following)
         else:
             self._close()
-        if not trainer.should_stop and following != selector.max_epochs:
+        if not bridge.stops_early(trainer, following) and following != selector.max_epochs:
             self._rescore(following)
             self._begin(following)
             assert self._lengths is not None
@@ -218,8 +218,8 @@ class Epochs:
         stretches = selector.lr_schedule == "stretch" and trainer.lightning_module.automatic_optimization
         if not stretches or selector.max_epochs is None or not trainer.lr_scheduler_configs:
             return
-        accumulate, max_steps = trainer.accumulate_grad_batches, trainer.max_steps
-        unpruned = UnprunedFit(self._full_length(), selector.max_epochs, accumulate, max_steps)
+        accumulate = bridge.planned_accumulation(trainer)
+        unpruned = UnprunedFit(self._full_length(), selector.max_epochs, accumulate, trainer.max_steps)
         self._schedulers = StretchedSchedulers(trainer, unpruned)
         self._schedulers.start(trainer, selector.state, self.n_batches)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -24,6 +25,7 @@ from lightning_dataselect.collate_order import checked
 from lightning_dataselect.sampler import EpochPlan, RecordingBatchSampler, SelectionSampler
 
 _DEFAULT_BATCH_SIZE = 64
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class SelectedLoader:
         batches: knows which samples a batch is made of.
         own_sampler: a sampler of the user's own, whose draws are kept among the selected samples, or None.
         given: the user's own loader.
+        ranks_draw: whether that sampler draws for its rank alone, and not for all of them alike.
     """
 
     loader: DataLoader[Any]
@@ -43,6 +46,7 @@ class SelectedLoader:
     batches: RecordingBatchSampler
     own_sampler: Sampler[int] | None
     given: DataLoader[Any]
+    ranks_draw: bool = False
 
     @property
     def n(self) -> int:
@@ -50,10 +54,22 @@ class SelectedLoader:
         return len(self.loader.dataset)  # type: ignore[arg-type]
 
     def follow(self, plan: EpochPlan, start_batch: int = 0) -> EpochPlan:
-        """Take up ``plan`` from batch ``start_batch`` on; the plan that comes back has the order filled in."""
+        """Take up ``plan`` from batch ``start_batch`` on; the plan that comes back has the order filled in.
+
+        A pass of the user's own sampler is no longer than the selected share of what it draws with nothing pruned.
+        """
         if self.own_sampler is not None and plan.order is None:
             order = _own_order(self.own_sampler, plan, self.n)
-            plan = replace(plan, order=_from_first_rank(order) if self.sampler.num_replicas > 1 else order)
+            if self.sampler.num_replicas > 1:
+                order = _in_turns(_from_all_ranks(order)) if self.ranks_draw else _from_first_rank(order)
+            if order.numel() == 0:
+                raise ValueError(
+                    f"The sampler {type(self.own_sampler).__name__} drew none of the {plan.indices.numel()} selected"
+                    f" samples in epoch {plan.epoch}. Lower `prune_ratio`, or let the sampler draw more samples an"
+                    " epoch."
+                )
+            share = round(self.sampler.full_size * plan.indices.numel() / self.n)
+            plan = replace(plan, order=order[: max(share, 1)])
         self.sampler.plan = plan
         self.batches.start_batch = start_batch
         if len(self.batches) == 0:
@@ -89,6 +105,7 @@ def prepare(
     _refuse_unindexed(single)
     drawn, batch_sampler = _index_source(single, world_size)
     own: Sampler[int] | None = None
+    full_size, ranks_draw = None, False
     shuffle = isinstance(drawn, RandomSampler) or _is_torchs(drawn, RandomSampler)
     if type(drawn) is DistributedSampler:
         shuffle, world_size, rank = drawn.shuffle, drawn.num_replicas, drawn.rank
@@ -98,22 +115,27 @@ def prepare(
             " Wrap the data set instead: DataLoader(torch.utils.data.Subset(dataset, indices), shuffle=True, ...)."
         )
     elif not _is_plain(drawn):
-        own = drawn
+        own, full_size = drawn, len(drawn)  # type: ignore[arg-type]
+        if ranks_draw := _draws_for_its_rank(drawn, world_size):
+            world_size, rank = dist.get_world_size(), dist.get_rank()
+            full_size = sum(_from_all_ranks(full_size))
     sampler = SelectionSampler(
         len(single.dataset),  # type: ignore[arg-type]
         shuffle=shuffle,
         seed=seed,
         num_replicas=world_size,
         rank=rank,
-        full_size=None if own is None else len(own),  # type: ignore[arg-type]
+        full_size=full_size,
     )
     batches = copy.copy(batch_sampler)
     batches.sampler = sampler
-    recorder = RecordingBatchSampler(batches, sampler, consecutive=_is_torchs(batch_sampler, BatchSampler))
+    if not (consecutive := _is_torchs(batch_sampler, BatchSampler)):
+        _refuse_fixed_length(batches, sampler)
+    recorder = RecordingBatchSampler(batches, sampler, consecutive=consecutive)
     copied = _with_samplers(single, sampler, recorder)
     if copied.batch_sampler is not None:
         copied.collate_fn = checked(copied.collate_fn, required=needs_losses)
-    return SelectedLoader(copied, sampler, recorder, own, single)
+    return SelectedLoader(copied, sampler, recorder, own, single, ranks_draw)
 
 
 def scoring_loader(selected: SelectedLoader, indices: Tensor, epoch: int) -> SelectedLoader:
@@ -220,6 +242,20 @@ def _index_source(loader: DataLoader[Any], world_size: int) -> tuple[Sampler[int
     return drawn, batch_sampler  # type: ignore[return-value]
 
 
+def _refuse_fixed_length(batches: BatchSampler, sampler: SelectionSampler) -> None:
+    """Lightning goes by the length: an epoch that ends before it is never validated."""
+    whole, before = len(batches), sampler.plan
+    sampler.plan = EpochPlan(before.epoch, before.indices[:1])
+    is_fixed = whole == len(batches) > 1
+    sampler.plan = before
+    if is_fixed:
+        raise TypeError(
+            f"The batch sampler {type(batches).__name__} answers len() with {whole} even where only one sample is"
+            " selected, so the end of an epoch, and validation with it, would be missed. Let its __len__ count from"
+            " len(self.sampler), or give the loader `batch_size=` and `shuffle=` in place of `batch_sampler=`."
+        )
+
+
 def _is_plain(sampler: Sampler[int]) -> bool:
     if _is_torchs(sampler, RandomSampler):
         return not sampler.replacement and sampler._num_samples is None  # type: ignore[attr-defined]
@@ -233,20 +269,32 @@ def _is_torchs(sampler: object, kind: type) -> bool:
 
 
 def _own_order(sampler: Sampler[int], plan: EpochPlan, n: int) -> Tensor:
-    """One pass of the user's sampler without what is not selected, no longer than the selected share of the pass."""
+    """One pass of the user's sampler, without what is not selected."""
     if callable(set_epoch := getattr(sampler, "set_epoch", None)):
         set_epoch(plan.epoch)
     drawn = torch.tensor(list(sampler), dtype=torch.int64)
     kept = torch.zeros(n, dtype=torch.bool)
     kept[plan.indices] = True
-    share = round(drawn.numel() * plan.indices.numel() / n)
-    order = drawn[kept[drawn]][: max(share, 1)]
-    if order.numel() == 0:
-        raise ValueError(
-            f"The sampler {type(sampler).__name__} drew none of the {plan.indices.numel()} selected samples in epoch"
-            f" {plan.epoch}. Lower `prune_ratio`, or let the sampler draw more samples an epoch."
-        )
-    return order
+    return drawn[kept[drawn]]
+
+
+def _draws_for_its_rank(sampler: Sampler[int], world_size: int) -> bool:
+    """Whether each of several ranks is to train on what its own sampler draws, as Lightning would have it."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return False
+    return isinstance(sampler, DistributedSampler) or world_size == 1  # 1: use_distributed_sampler=False
+
+
+def _from_all_ranks(mine: _T) -> list[_T]:
+    everyones = [mine] * dist.get_world_size()
+    dist.all_gather_object(everyones, mine)
+    return everyones
+
+
+def _in_turns(orders: list[Tensor]) -> Tensor:
+    """One sample of each rank's order after another: dealt out in turns, each rank has its own; the longer lend."""
+    dealt = pad_sequence(orders, padding_value=-1).flatten()
+    return dealt[dealt >= 0]
 
 
 def _from_first_rank(order: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ class StretchedSchedulers:
 
     def __init__(self, trainer: pl.Trainer, unpruned: UnprunedFit) -> None:
         self._unpruned = unpruned
+        self._taken = list(trainer.lr_scheduler_configs)
         self._frequencies, self.give_back = bridge.take_over_step_schedulers(trainer)
 
     def start(self, trainer: pl.Trainer, state: FitState, n_batches: int) -> None:
@@ -30,8 +31,9 @@ class StretchedSchedulers:
     def catch_up(self, trainer: pl.Trainer, state: FitState, n_batches: int) -> None:
         """Step each scheduler as often as it is short of, after a batch of an epoch of ``n_batches``."""
         calls = self._missing(trainer, state, n_batches)
-        for config, missing in zip(trainer.lr_scheduler_configs, calls, strict=True):
-            for _ in range(missing):
+        for taken, config, missing in zip(self._taken, trainer.lr_scheduler_configs, calls, strict=True):
+            # StochasticWeightAveraging puts a scheduler of its own in the place of the user's
+            for _ in range(missing if config is taken else 0):
                 bridge.step_lr_scheduler(trainer, config.scheduler)
 
     def _missing(self, trainer: pl.Trainer, state: FitState, n_batches: int) -> list[int]:

@@ -69,6 +69,8 @@ class SelectionSampler(DistributedSampler[int]):
         super().__init__(range(n), num_replicas, rank, shuffle, seed)  # type: ignore[arg-type]
         self.full_size = n if full_size is None else full_size
         self.plan = EpochPlan(0, torch.arange(n))
+        self.n_readings = 0
+        """How often it was iterated: a batch sampler that never does draws its indices from elsewhere."""
         self.announce_full = False
         """Whether ``len`` answers for the whole set: schedules that are built before training count whole epochs."""
 
@@ -91,6 +93,7 @@ class SelectionSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """The dataset indices of this rank, in order."""
+        self.n_readings += 1
         size = self._plan_size()
         order = self._order()
         mine = order[self.rank :: self.num_replicas]
@@ -158,10 +161,10 @@ class RecordingBatchSampler(Sampler[list[int]]):
         record: deque[BatchIndices] = deque()
         self._record = record
         start, own, position = self.start_batch, self.sampler.n_unpadded, 0
-        selected = self.sampler.plan.indices
+        selected, n_readings = self.sampler.plan.indices, self.sampler.n_readings
         for batch_idx, batch in enumerate(self._none_of_one() if self._consecutive else self.batches):
             if batch_idx == start and not self._consecutive:
-                self._check_drawn_from(batch, selected)
+                self._check_drawn_from(batch, selected, read=self.sampler.n_readings > n_readings)
             if batch_idx >= start:
                 n_unpadded = min(max(own - position, 0), len(batch)) if self._consecutive else len(batch)
                 record.append(BatchIndices(batch_idx, batch, n_unpadded))
@@ -203,10 +206,10 @@ class RecordingBatchSampler(Sampler[list[int]]):
             )
         return self._record.popleft()
 
-    def _check_drawn_from(self, batch: list[int], selected: Tensor) -> None:
-        if not bool(torch.isin(torch.tensor(batch), selected).all()):
+    def _check_drawn_from(self, batch: list[int], selected: Tensor, *, read: bool) -> None:
+        if not read or not bool(torch.isin(torch.tensor(batch), selected).all()):
             raise TypeError(
-                f"The batch sampler {type(self.batches).__name__} yields samples that were not selected: it has a"
-                " `sampler` attribute but does not draw its indices from it. Let its __iter__ read `self.sampler`, or"
-                " give the loader `batch_size=` and `shuffle=` in place of `batch_sampler=`."
+                f"The batch sampler {type(self.batches).__name__} yields samples whether they are selected or not: it"
+                " has a `sampler` attribute but does not draw its indices from it. Let its __iter__ read"
+                " `self.sampler`, or give the loader `batch_size=` and `shuffle=` in place of `batch_sampler=`."
             )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,7 @@ class UnprunedFit:
     Attributes:
         full_batches: batches of an epoch.
         max_epochs: number of epochs.
-        accumulate: ``accumulate_grad_batches``.
+        accumulate: ``accumulate_grad_batches`` by the epoch from which it holds; the first epoch is 0.
         max_steps: optimizer steps that end the fit, or -1.
 
     Example:
@@ -25,7 +27,7 @@ class UnprunedFit:
 
     full_batches: int
     max_epochs: int
-    accumulate: int = 1
+    accumulate: Mapping[int, int] = field(default=MappingProxyType({0: 1}))
     max_steps: int = -1
 
     def position(self, epoch: int, batches_done: int, n_batches: int, steps: int) -> int:
@@ -53,12 +55,26 @@ class UnprunedFit:
         It does so after an optimizer step, where the epoch's number of batches is a multiple of ``frequency``; the
         optimizer steps every ``accumulate`` batches and after an epoch's last one.
         """
-        full = self.full_batches
-        epochs, batches = divmod(position, full)
-        between = math.lcm(self.accumulate, frequency)
-        at_short_end = full % self.accumulate != 0 and full % frequency == 0
-        return epochs * (full // between + int(at_short_end)) + batches // between
+        full, called = self.full_batches, 0
+        for first, n_epochs, accumulate in self._spans():
+            epochs, batches = divmod(min(max(position - first * full, 0), n_epochs * full), full)
+            between = math.lcm(accumulate, frequency)
+            at_short_end = full % accumulate != 0 and full % frequency == 0
+            called += epochs * (full // between + int(at_short_end)) + batches // between
+        return called
 
     def _batches_of(self, steps: int) -> int:
-        epochs, within = divmod(steps, math.ceil(self.full_batches / self.accumulate))
-        return epochs * self.full_batches + within * self.accumulate
+        batches = 0
+        for _, n_epochs, accumulate in self._spans():
+            epochs, within = divmod(steps, math.ceil(self.full_batches / accumulate))
+            if epochs < n_epochs:
+                return batches + epochs * self.full_batches + within * accumulate
+            steps -= n_epochs * math.ceil(self.full_batches / accumulate)
+            batches += n_epochs * self.full_batches
+        return batches
+
+    def _spans(self) -> Iterator[tuple[int, int, int]]:
+        """The first epoch, the number of epochs and the accumulation of each span in which that is the same."""
+        firsts = sorted(first for first in self.accumulate if first < self.max_epochs)
+        for first, end in zip(firsts, [*firsts[1:], self.max_epochs], strict=True):
+            yield first, end - first, self.accumulate[first]

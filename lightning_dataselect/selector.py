@@ -191,6 +191,9 @@ class DataSelector(Resumable, Callback):
             )
         if trainer.current_epoch == 0:
             self.forget()
+        # others may save a checkpoint in any hook, in which the batch just done must be counted
+        bridge.come_first(trainer, self)
+        bridge.forget_train_loader(trainer)
         self._reader = StepReader(
             pl_module,
             self.sample_loss,

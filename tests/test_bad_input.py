@@ -77,7 +77,18 @@ class Deaf(CountingBatches):
         return iter(BatchSampler(range(100), 10, False))
 
     def __len__(self):
-        return 10
+        return len(self.sampler) // 10
+
+
+class Counted(CountingBatches):
+    """Has counted its batches once and for all."""
+
+    def __init__(self):
+        super().__init__()
+        self.n = len(self.sampler) // 10
+
+    def __len__(self):
+        return self.n
 
 
 class NoSampler(torch.utils.data.Sampler):
@@ -108,7 +119,9 @@ LOADERS = {
     "no sampler": (
         lambda: DataLoader(dataset(), batch_sampler=NoSampler()), TypeError, "NoSampler has no `sampler` attribute"),
     "deaf sampler": (
-        lambda: DataLoader(dataset(), batch_sampler=Deaf()), TypeError, "Deaf yields samples that were not selected"),
+        lambda: DataLoader(dataset(), batch_sampler=Deaf()), TypeError, "Deaf yields samples whether they are sel"),
+    "fixed length": (
+        lambda: DataLoader(dataset(), batch_sampler=Counted()), TypeError, "Counted answers len.. with 10 even where"),
     "no batches": (lambda: DataLoader(dataset(), batch_size=None), TypeError, "Give it a batch_size"),
     "all dropped": (lambda: loader(batch_size=60, drop_last=True), ValueError, "would have no batch: 50 of 100"),
 }  # fmt: skip

@@ -8,11 +8,13 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from helpers import Hardest, Net, Seen, Shares, dataset, fit, loader
+from helpers import Hardest, Net, Seen, Shares, dataset, fit, loader, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from ranks import free_port, on_ranks
 from test_selector_lr import one_cycle
-from torch.utils.data import DataLoader, WeightedRandomSampler
+from torch.utils.data import DataLoader, DistributedSampler, WeightedRandomSampler
+
+from lightning_dataselect.selection import Selection
 
 N, EPOCHS = 100, 4
 
@@ -30,7 +32,7 @@ class Chosen(L.Callback):
 def run(selector, batch_size, train=None, steps=None, **flags):
     net, seen, chosen = Net(one_cycle), Seen(selector), Chosen(selector)
     keep = [ModelCheckpoint(steps, every_n_train_steps=1, save_top_k=-1, filename="{step}")] if steps else []
-    trainer, _ = fit(
+    made, _ = fit(
         selector,
         net,
         train or loader(batch_size=batch_size),
@@ -47,7 +49,7 @@ def run(selector, batch_size, train=None, steps=None, **flags):
         "validated": net.validated,
         "backward": [r["n_backward"] for r in selector.history],
         "weights": list(net.state_dict().values()),
-        "ends": (trainer.global_step, trainer.lr_scheduler_configs[0].scheduler.last_epoch),
+        "ends": (made.global_step, made.lr_scheduler_configs[0].scheduler.last_epoch),
     }
 
 
@@ -62,6 +64,35 @@ def shares(**options):
 def weighted(**options):
     sampler = WeightedRandomSampler(torch.arange(100.0), 100)
     return run(Shares(1.0, 0.5), train=DataLoader(dataset(), 10, sampler=sampler), batch_size=10, **options)
+
+
+class Spread(DistributedSampler):
+    """A sharding sampler of the user's own, as those that balance or weigh: Lightning leaves it as it is."""
+
+    def __iter__(self):
+        # of unlike shards, so that a selection leaves the ranks unlike numbers of samples
+        return iter(torch.arange(len(self.dataset)).tensor_split(self.num_replicas)[self.rank].tolist())
+
+
+class SpreadNet(Net):
+    def train_dataloader(self):
+        shard = {"num_replicas": self.trainer.world_size, "rank": self.trainer.global_rank}
+        return DataLoader(dataset(), 10, sampler=Spread(dataset(), **shard))
+
+
+class FirstOnes(Shares):
+    """Keeps the first samples, nearly all of them of the first rank."""
+
+    def select(self, epoch, scores, generator):
+        return Selection(torch.arange(round(scores.numel() * self.shares[epoch % len(self.shares)])))
+
+
+def spread(**options):
+    selector, net = FirstOnes(1.0, 0.6, 0.52), SpreadNet()
+    seen = Seen(selector)
+    trainer(selector, seen, max_epochs=3, **options).fit(net)
+    backward = [r["n_backward"] for r in selector.history]
+    return {"batches": seen.batches, "backward": backward, "losses": selector.losses}
 
 
 def own(rank, epoch):
@@ -126,6 +157,17 @@ def test_a_random_sampler_of_ones_own_is_drawn_alike_on_every_rank(tmp_path):
         assert set(sum((own(rank, epoch) for rank in ranks), [])) <= set(ranks[0]["chosen"][epoch])
     # the ranks' global random states differ, so only one drawing that is shared gives the same positions
     assert ranks[0]["ends"] == ranks[1]["ends"] and equal(ranks[0]["weights"], ranks[1]["weights"])
+
+
+@pytest.mark.parametrize("flags", [{}, {"use_distributed_sampler": False}], ids=str)
+def test_ranks_that_draw_for_themselves_train_on_all_that_is_selected(tmp_path, flags):
+    ranks = on_ranks(spread, 2, tmp_path, **flags)
+    assert [sorted(own(rank, 0)) for rank in ranks] == [list(range(50)), list(range(50, 100))]
+    for epoch, n in enumerate((100, 60, 52)):
+        shares = [own(rank, epoch) for rank in ranks]
+        assert sorted(sum(shares, [])) == list(range(n)) and len(shares[0]) == len(shares[1])
+    assert ranks[0]["backward"] == [100, 60, 52]
+    assert not ranks[0]["losses"].isnan().any() and equal(ranks[0]["losses"], ranks[1]["losses"])
 
 
 def test_sharding_may_be_turned_off(tmp_path):

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import lightning as L
 import pytest
 import torch
-from helpers import Hardest, Net, Seen, Shares, WeightedShares, fit, loader, same_weights
+from helpers import SAFELY, Hardest, Net, Seen, Shares, WeightedShares, fit, loader, same_weights, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from test_selector_lr import by_epoch, one_cycle
 from torch.utils.data import DataLoader, WeightedRandomSampler
@@ -168,3 +169,28 @@ def test_an_interrupted_fit_may_be_resumed_more_than_once(tmp_path):
                 path = tmp_path / "mine.ckpt"
         expected = expected or facts(selector, trainer, net)
     assert facts(selector, trainer, net) == expected
+
+
+class Saving(L.Callback):
+    """Saves as many callbacks of users do: by itself, after every batch."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        trainer.save_checkpoint(self.folder / f"{trainer.global_step:02d}.ckpt")
+
+
+def test_from_what_a_callback_listed_before_the_selector_has_saved(tmp_path):
+    def run(path=None):
+        selector, net = WeightedShares(*SHARES), Net(one_cycle)
+        others = [] if path else [Saving(tmp_path)]
+        made = trainer(*others, selector, max_epochs=EPOCHS)
+        made.fit(net, batches(), loader(50, 25, False), **({"ckpt_path": path, **SAFELY} if path else {}))
+        return facts(selector, made, net)
+
+    expected = run()
+    paths = sorted(tmp_path.glob("*.ckpt"))
+    assert len(paths) == 5 + 3 + 1 + 5
+    for path in paths[::2]:
+        assert run(path) == expected, path

@@ -4,12 +4,16 @@ from hypothesis import strategies as st
 from lightning_dataselect.schedule import UnprunedFit
 
 
+def accumulation(fit, epoch):
+    return fit.accumulate[max(first for first in fit.accumulate if first <= epoch)]
+
+
 def simulated(fit, frequency):
     """Scheduler calls after each batch of the unpruned fit, by the rule that Lightning's loop follows."""
     made, steps, calls = 0, 0, [0]
-    for _ in range(fit.max_epochs):
+    for epoch in range(fit.max_epochs):
         for done in range(1, fit.full_batches + 1):
-            if done % fit.accumulate == 0 or done == fit.full_batches:
+            if done % accumulation(fit, epoch) == 0 or done == fit.full_batches:
                 steps += 1
                 made += done % frequency == 0
             calls.append(made)
@@ -22,7 +26,9 @@ fits = st.builds(
     UnprunedFit,
     full_batches=st.integers(1, 12),
     max_epochs=st.integers(1, 4),
-    accumulate=st.integers(1, 5),
+    accumulate=st.builds(
+        lambda n, later: {**later, 0: n}, st.integers(1, 5), st.dictionaries(st.integers(1, 5), st.integers(1, 5))
+    ),
     max_steps=st.one_of(st.just(-1), st.integers(1, 60)),
 )
 
@@ -41,7 +47,7 @@ def test_a_pruned_fit_goes_forward_and_ends_where_the_unpruned_one_does(fit, len
     for epoch in range(fit.max_epochs):
         n_batches = min(lengths[epoch], fit.full_batches)
         for done in range(1, n_batches + 1):
-            steps += done % fit.accumulate == 0 or done == n_batches
+            steps += done % accumulation(fit, epoch) == 0 or done == n_batches
             now = fit.position(epoch, done, n_batches, steps)
             assert before <= now <= last
             before = now
@@ -57,7 +63,7 @@ def test_an_unpruned_fit_makes_each_call_at_its_own_batch(fit, frequency):
     steps = 0
     for batch, expected in enumerate(simulated(fit, frequency)[1:]):
         epoch, within = divmod(batch, fit.full_batches)
-        stepped = (within + 1) % fit.accumulate == 0 or within + 1 == fit.full_batches
+        stepped = (within + 1) % accumulation(fit, epoch) == 0 or within + 1 == fit.full_batches
         steps += stepped
         position = fit.position(epoch, within + 1, fit.full_batches, steps)
         if stepped:

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from helpers import Net, Shares, fit
+from helpers import Net, Shares, fit, loader, same_weights
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
 PRUNED = [(0.5, 0.2, 0.7, 0.4), (1.0, 0.3), (0.8,), (0.1, 1.0)]
@@ -124,3 +125,33 @@ def test_two_optimizers_have_a_schedule_each():
     trainer, _ = fit(Shares(0.5), Two())
     # a step that calls its schedulers itself has them in its own hands
     assert [c.scheduler.last_epoch for c in trainer.lr_scheduler_configs] == [20, 20]
+
+
+def decay(optimizer, trainer):
+    return {"scheduler": LambdaLR(optimizer, lambda step: 0.97**step), "interval": "step"}
+
+
+CHANGE_RATES = {
+    "accumulation from the start": lambda: GradientAccumulationScheduler({0: 4}),
+    "accumulation later on": lambda: GradientAccumulationScheduler({2: 3, 3: 2}),
+    "a scheduler in place of the user's": lambda: StochasticWeightAveraging(
+        0.01, swa_epoch_start=2, annealing_epochs=2
+    ),
+}
+
+
+@pytest.mark.parametrize("make", CHANGE_RATES.values(), ids=CHANGE_RATES)
+def test_callbacks_that_change_steps_or_schedulers_find_them_as_without_a_selector(make):
+    (_, plain), (_, selected) = (
+        fit(selector, Net(decay), loader(shuffle=False), callbacks=[make()]) for selector in (None, Shares(1.0))
+    )
+    assert [step.lr for step in selected.steps] == [step.lr for step in plain.steps]
+    assert same_weights(selected, plain)
+
+
+def test_a_schedule_ends_where_it_would_although_accumulation_changes_on_the_way():
+    def run(*shares):
+        made, net = fit(Shares(*shares), Net(decay), callbacks=[GradientAccumulationScheduler({0: 4, 2: 2})])
+        return made.lr_scheduler_configs[0].scheduler.last_epoch, net.steps[-1].epoch
+
+    assert run(1.0, 0.4, 0.7, 0.5) == run(1.0) == (3 + 3 + 5 + 5, 3)

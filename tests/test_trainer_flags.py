@@ -1,3 +1,4 @@
+import lightning as L
 import pytest
 import torch
 from helpers import Hardest, Net, Seen, Shares, fit, loader, same_weights, trainer
@@ -124,3 +125,35 @@ def test_should_stop_ends_cleanly():
     selector = Shares(*SHARES)
     _, net = fit(selector, Stopping())
     assert len(net.steps) == 15 and len(selector.history) == 2
+
+
+@pytest.mark.parametrize(
+    ("minimum", "lengths"), [({"min_epochs": 4}, [10, 5, 2, 9]), ({"min_steps": 18}, [10, 5, 2, 1])]
+)
+def test_a_stop_that_has_to_wait_for_its_minimum(minimum, lengths):
+    class Stopping(Net):
+        def on_validation_end(self):
+            self.trainer.should_stop |= self.trainer.current_epoch >= 1
+
+    selector, net = Shares(*SHARES), Stopping()
+    seen = Seen(selector)
+    fit(selector, net, callbacks=[seen], max_epochs=6, **minimum)
+    assert [net.count(e) for e in range(4)] == lengths
+    assert [r["epoch"] for r in selector.history] == [0, 1, 2, 3]
+    assert [r["n_selected"] for r in selector.history] == [100, 50, 20, 90]
+    assert [len(set(seen.of_epoch(e))) for e in range(4)] == [10 * n for n in lengths]
+
+
+class Estimating(L.Callback):
+    """Asks for the number of steps before the selector is set up, so that a loader is made."""
+
+    def setup(self, trainer, pl_module, stage):
+        self.steps = trainer.estimated_stepping_batches
+
+
+def test_a_callback_that_counts_steps_in_its_setup():
+    estimating, selector, net = Estimating(), Shares(*SHARES), Net()
+    trainer(estimating, selector).fit(net, loader(), loader(50, 25, False))
+    assert estimating.steps == 40
+    assert [net.count(e) for e in range(4)] == [10, 5, 2, 9]
+    assert same_weights(net, fit(Shares(*SHARES))[1])

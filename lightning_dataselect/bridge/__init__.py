@@ -4,6 +4,7 @@ Lightning has no public way to swap a sampler before the first loader is made, n
 while it runs. What is used here of the loops was read in lightning 2.5 and 2.6, and these are all the private names:
 
 - ``fit_loop._data_source.dataloader``, to take the train loader; where it is missing, a fit is refused;
+- ``fit_loop._combined_loader``, to let go of a train loader made too early; where it is missing, that one stays;
 - those in ``lengths._LENGTH``, to change the length of epochs; where one is missing, each epoch gets a new loader;
 - ``_accelerator_connector.use_distributed_sampler``; where it is missing, it counts as True, its default;
 - ``LightningModule._on_before_batch_transfer``, for passes that score; where it is missing, they are refused;
@@ -19,16 +20,20 @@ from lightning_dataselect.bridge.lengths import (
     shorten_val_check_interval,
 )
 from lightning_dataselect.bridge.loops import (
+    come_first,
     epochs_processed,
+    forget_train_loader,
     intercept_train_loader,
     limited_batches,
     optimizer_steps_now,
     overfits,
+    planned_accumulation,
     planned_epochs,
     resumes_after_last_batch,
     resumes_within_epoch,
     sampler_ranks,
     shows_progress,
+    stops_early,
     time_fetches,
 )
 from lightning_dataselect.bridge.names import Undo, shadow
@@ -41,13 +46,16 @@ __all__ = [
     "InPlace",
     "Undo",
     "batch_to_device",
+    "come_first",
     "epoch_lengths",
     "epochs_processed",
+    "forget_train_loader",
     "intercept_train_loader",
     "limited_batches",
     "logging_parts",
     "optimizer_steps_now",
     "overfits",
+    "planned_accumulation",
     "planned_epochs",
     "resumes_after_last_batch",
     "resumes_within_epoch",
@@ -58,6 +66,7 @@ __all__ = [
     "shorten_val_check_interval",
     "shows_progress",
     "step_lr_scheduler",
+    "stops_early",
     "take_over_step_schedulers",
     "takes_batch_idx",
     "takes_dataloader_iter",

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning_utilities.core.inheritance import get_all_subclasses
+from torch.utils.data import BatchSampler, DataLoader
 
 from lightning_dataselect.bridge.names import Undo, missing, refusal, shadow
 
@@ -21,12 +23,43 @@ def intercept_train_loader(trainer: pl.Trainer, transform: Callable[[Any], Any])
         raise refusal("no selector can take hold of the train loader", path)
     source = trainer.fit_loop._data_source
     original = source.dataloader
-    source.dataloader = lambda: transform(original())  # type: ignore[method-assign]
+
+    def dataloader() -> Any:
+        try:
+            return transform(original())
+        except BaseException:
+            _unwrap_loader_classes()
+            raise
+
+    source.dataloader = dataloader  # type: ignore[method-assign]
 
     def undo() -> None:
         source.__dict__.pop("dataloader", None)
 
     return undo
+
+
+def _unwrap_loader_classes() -> None:
+    """Give loaders their own constructors back: Lightning wraps them while it asks for one, for good if that fails."""
+    for base in (DataLoader, BatchSampler):
+        for cls in {base, *get_all_subclasses(base)}:
+            for name in ("__init__", "__setattr__", "__delattr__"):
+                if (old := f"__old{name}") in vars(cls):
+                    setattr(cls, name, getattr(cls, old))
+                    delattr(cls, old)
+
+
+def forget_train_loader(trainer: pl.Trainer) -> None:
+    """Let the Trainer ask anew for a train loader that it has already been asked for, as by a callback's ``setup``."""
+    if trainer.train_dataloader is not None:
+        trainer.fit_loop._combined_loader = None
+
+
+def come_first(trainer: pl.Trainer, callback: pl.Callback) -> None:
+    """Put ``callback`` first in the Trainer's list, from where it stands: also while the list is gone through."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    if callback in callbacks:  # and not called by another one
+        callbacks.insert(0, callbacks.pop(callbacks.index(callback)))
 
 
 def time_fetches(trainer: pl.Trainer, add: Callable[[float], None]) -> Undo:
@@ -83,6 +116,20 @@ def optimizer_steps_now(trainer: pl.Trainer) -> bool:
     last = batches.is_last_batch or batches.current.ready >= trainer.fit_loop.max_batches
     accumulated = batches.current.ready % trainer.accumulate_grad_batches == 0
     return accumulated or (last and not trainer.strategy.handles_gradient_accumulation)
+
+
+def planned_accumulation(trainer: pl.Trainer) -> dict[int, int]:
+    """``accumulate_grad_batches`` by the epoch from which it holds, with a ``GradientAccumulationScheduler`` or not."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if hasattr(callback, "get_accumulate_grad_batches"):  # of whichever package
+            return {epoch: callback.get_accumulate_grad_batches(epoch) for epoch in callback.epochs}
+    return {0: trainer.accumulate_grad_batches}
+
+
+def stops_early(trainer: pl.Trainer, n_epochs: int) -> bool:
+    """Whether ``trainer.should_stop`` ends the fit after ``n_epochs``: not before ``min_epochs`` and ``min_steps``."""
+    met_epochs, met_steps = n_epochs >= (trainer.min_epochs or 0), trainer.global_step >= (trainer.min_steps or 0)
+    return trainer.should_stop and met_epochs and met_steps
 
 
 def planned_epochs(trainer: pl.Trainer) -> int | None:

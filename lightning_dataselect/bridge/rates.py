@@ -19,7 +19,7 @@ def take_over_step_schedulers(trainer: pl.Trainer) -> tuple[list[int | None], Un
         The ``frequency`` of each scheduler, None for one that goes by epochs or metrics and is left to Lightning; and
         what gives the others back.
     """
-    configs = trainer.lr_scheduler_configs
+    configs = list(trainer.lr_scheduler_configs)
     taken = [config.interval == "step" and not config.reduce_on_plateau for config in configs]
     frequencies = [config.frequency for config in configs]
     for config, ours in zip(configs, taken, strict=True):
