@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -24,7 +25,7 @@ def check_sample_loss(given: object) -> SampleLoss:
     """What a user gave as ``sample_loss``, with an import path replaced by what it names.
 
     Raises:
-        TypeError: if it is neither a string nor callable.
+        TypeError: if it is neither a string nor callable, or its arguments are others than the step's output.
         ValueError: if an import path names nothing that can be called.
 
     Example:
@@ -32,7 +33,7 @@ def check_sample_loss(given: object) -> SampleLoss:
         ('per_sample', -1)
     """
     if callable(given):
-        return given
+        return _takes_the_output(given)
     if not isinstance(given, str):
         raise TypeError(
             f"sample_loss={given!r} must be 'auto', 'batch', a key of the step's output, a callable or its import path"
@@ -49,7 +50,22 @@ def check_sample_loss(given: object) -> SampleLoss:
         ) from None
     if not callable(found):
         raise ValueError(f"sample_loss={given!r} is {found!r}, which cannot be called: give the path of a callable.")
-    return found
+    return _takes_the_output(found)
+
+
+def _takes_the_output(function: Callable[..., Any]) -> Callable[..., Any]:
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of some that are written in C nothing is known
+        return function
+    try:
+        signature.bind("what the step returned")
+    except TypeError:
+        raise TypeError(
+            f"sample_loss={function!r} takes {signature}, but is called with one argument: what training_step returned."
+            " Let the step return all that it needs, in a dict next to 'loss'."
+        ) from None
+    return function
 
 
 def step_loss(output: Any) -> Tensor | None:

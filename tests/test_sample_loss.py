@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from helpers import Hardest, Net, WeightedShares, dataset, fit, loader
 
 from lightning_dataselect import EvolvedSampling
-from lightning_dataselect.sample_loss import read_sample_loss, reweighted
+from lightning_dataselect.sample_loss import check_sample_loss, read_sample_loss, reweighted
 
 NOTHING = torch.full((3,), torch.nan)
 
@@ -39,6 +39,15 @@ def test_a_key_a_callable_and_the_batch():
 def test_says_what_is_wrong_and_what_to_return(source, output, error, words):
     with pytest.raises(error, match=words):
         read_sample_loss(source, output, NOTHING)
+
+
+def test_a_callable_that_wants_more_than_the_output_is_refused_at_construction():
+    with pytest.raises(TypeError, match=r"takes \(batch, out\), but is called with one argument: what training_step"):
+        Hardest(sample_loss=lambda batch, out: out["each"])
+    with pytest.raises(TypeError, match="called with one argument"):
+        Hardest(sample_loss="operator.mul")
+    for fine in (lambda out, scale=2: out, lambda *outs: outs[0], Net.forward.__get__(Net()), int, max):
+        assert check_sample_loss(fine) is fine
 
 
 def test_reweighted_loss_and_gradient_follow_the_formula():

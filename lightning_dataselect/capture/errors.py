@@ -2,7 +2,8 @@
 
 FIX = (
     "Return a dict with a per-sample loss from the step and set sample_loss='its key', or set "
-    "sample_loss to a callable that computes it; RandomPruning needs no per-sample loss at all."
+    "sample_loss to a callable that computes it from what the step returns; RandomPruning needs no per-sample loss at "
+    "all."
 )
 
 
