@@ -92,6 +92,7 @@ class Epochs:
         if begins and (self._trained_before or ended != epoch):
             self._join(epoch)
         self._measure_length()
+        self._note_batch_size(goes_on=batches_done > 0 and ended == epoch)
         if self._trained_before:
             state.batches_done = self.n_batches
         self._take_over_schedulers()
@@ -222,6 +223,20 @@ class Epochs:
         unpruned = UnprunedFit(self._full_length(), selector.max_epochs, accumulate, trainer.max_steps)
         self._schedulers = StretchedSchedulers(trainer, unpruned)
         self._schedulers.start(trainer, selector.state, self.n_batches)
+
+    def _note_batch_size(self, *, goes_on: bool) -> None:
+        """Say so where an epoch goes on in batches of another size: Lightning counts those that are done."""
+        state, selected = self._selector.state, self._selected
+        now, before = (selected.batches.batch_size or 0) * selected.sampler.num_replicas, state.batch_size
+        if goes_on and now != before and before:
+            rank_zero_warn(
+                f"The checkpoint was written after {state.batches_done} batches of epoch {state.plan.epoch}, of"
+                f" {before} samples on all ranks, and now a batch has {now}: Lightning goes on with batch"
+                f" {state.batches_done}, so that some samples of this epoch are trained on"
+                f" {'not at all' if now > before else 'twice'}. The epochs to come are whole. Resume with the batch"
+                " size of the checkpoint, or from the end of an epoch, if that matters."
+            )
+        state.batch_size = now
 
     def _count_non_finite(self) -> int:
         """How many samples of the epoch were measured and have no finite loss; fewer, if it was cut short."""

@@ -37,6 +37,7 @@ class FitState:
     Attributes:
         plan: what the present epoch trains on.
         batches_done: batches of it that are done.
+        batch_size: samples of a batch on all ranks together, 0 where that is not fixed.
         n_forward: samples forwarded in this epoch so far, by this rank until the ranks' counts are summed.
         n_backward: samples back-propagated in this epoch so far, likewise.
         n_measured: samples whose losses were written in this epoch so far, likewise.
@@ -47,6 +48,7 @@ class FitState:
 
     plan: EpochPlan
     batches_done: int = 0
+    batch_size: int = 0
     n_forward: int = 0
     n_backward: int = 0
     n_measured: int = 0
@@ -111,7 +113,7 @@ class FitState:
         )
 
 
-_PLAIN = ("batches_done", "n_forward", "n_backward", "n_measured", "seconds")
+_PLAIN = ("batches_done", "batch_size", "n_forward", "n_backward", "n_measured", "seconds")
 
 
 def check_same_samples(n: int, *, fit: int | None, checkpoint: int | None) -> None:

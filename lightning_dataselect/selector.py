@@ -191,6 +191,9 @@ class DataSelector(Resumable, Callback):
             )
         if trainer.current_epoch == 0:
             self.forget()
+        elif self._state is not None:
+            # after Ctrl-C, Lightning begins the epoch anew; a checkpoint, still to be loaded, may know better
+            self._state.batches_done = 0
         # others may save a checkpoint in any hook, in which the batch just done must be counted
         bridge.come_first(trainer, self)
         bridge.forget_train_loader(trainer)

@@ -194,3 +194,47 @@ def test_from_what_a_callback_listed_before_the_selector_has_saved(tmp_path):
     assert len(paths) == 5 + 3 + 1 + 5
     for path in paths[::2]:
         assert run(path) == expected, path
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "words"), [(25, "now a batch has 25.*not at all"), (10, "now a batch has 10.*twice")]
+)
+def test_another_batch_size_within_an_epoch_is_named(tmp_path, batch_size, words):
+    fit(Shares(*SHARES), train=batches(), callbacks=checkpoints(tmp_path, "step"), enable_checkpointing=True)
+    path = next(path for path in saved(tmp_path) if "step=6" in path.name)
+    selector = Shares(*SHARES)
+    seen = Seen(selector)
+    with pytest.warns(UserWarning, match=rf"after 1 batches of epoch 1, of 20 samples on all ranks, and {words}"):
+        fit(selector, train=loader(batch_size=batch_size), callbacks=[seen], ckpt_path=path)
+    assert [len(set(seen.of_epoch(e))) for e in (2, 3)] == [r["n_selected"] for r in selector.history[2:]] == [20, 90]
+
+
+def test_the_batch_size_of_a_checkpoint_at_an_epochs_end_is_no_matter(tmp_path, recwarn):
+    fit(Shares(*SHARES), train=batches(), callbacks=checkpoints(tmp_path, "epoch"), enable_checkpointing=True)
+    selector = Shares(*SHARES)
+    fit(selector, train=loader(batch_size=25), ckpt_path=saved(tmp_path)[1])
+    assert not [w for w in recwarn if "now a batch has" in str(w.message)]
+    assert [r["n_backward"] for r in selector.history] == [100, 50, 20, 90]
+
+
+def test_a_fit_begun_again_after_ctrl_c_repeats_the_epoch():
+    class Interrupted(Net):
+        at = 7
+
+        def training_step(self, batch, batch_idx):
+            if self.trainer.global_step == self.at:
+                self.at = -1
+                raise KeyboardInterrupt
+            return super().training_step(batch, batch_idx)
+
+    selector, net = Shares(*SHARES), Interrupted()
+    seen = Seen(selector)
+    made = trainer(selector, seen, max_epochs=EPOCHS)
+    with pytest.raises(SystemExit):
+        made.fit(net, batches(), loader(50, 25, False))
+    interrupted = len(seen.batches)
+    made.fit(net, batches(), loader(50, 25, False))
+    again = [i for e, indices in seen.batches[interrupted:] if e == 1 for i in indices]
+    assert len(again) == len(set(again)) == 50
+    assert [len(set(seen.of_epoch(e))) for e in (2, 3)] == [20, 90]
+    assert [r["n_backward"] for r in selector.history] == [100, 50 + 2 * 20, 20, 90], "what was repeated counts"
