@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import (
@@ -25,6 +26,7 @@ from lightning_dataselect.collate_order import checked
 from lightning_dataselect.sampler import EpochPlan, RecordingBatchSampler, SelectionSampler
 
 _DEFAULT_BATCH_SIZE = 64
+_FEWEST_DRAWN = 0.75
 _T = TypeVar("_T")
 
 
@@ -69,6 +71,12 @@ class SelectedLoader:
                     " epoch."
                 )
             share = round(self.sampler.full_size * plan.indices.numel() / self.n)
+            if order.numel() < _FEWEST_DRAWN * share:
+                rank_zero_warn(
+                    f"The sampler {type(self.own_sampler).__name__} draws far fewer of the selected samples than their"
+                    " share of the data set, so more is dropped than you asked for. If it draws from a part of the data"
+                    " set, wrap the data set in torch.utils.data.Subset and let it draw from all of that."
+                )
             plan = replace(plan, order=order[: max(share, 1)])
         self.sampler.plan = plan
         self.batches.start_batch = start_batch

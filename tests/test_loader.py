@@ -224,3 +224,24 @@ def test_loaders_made_after_a_refusal_are_as_before():
         fit(Shares(0.5), train=[loader(), loader()])
     assert (DataLoader.__init__, BatchSampler.__init__, DataLoader.__setattr__) == constructors
     assert not [name for name in vars(loader()) if name.startswith("__pl")]
+
+
+class OfAPart(Grouped):
+    """Draws every second sample and never another."""
+
+    def __init__(self):
+        self.order = torch.arange(0, N, 2)
+
+
+def test_a_sampler_of_a_part_that_leaves_less_than_was_asked_for_is_named():
+    prepared = prepare(DataLoader(dataset(), batch_size=10, sampler=OfAPart()), seed=0)
+    with pytest.warns(UserWarning, match="OfAPart draws far fewer of the selected samples.*in torch.utils.data.Subset"):
+        keep(prepared, [*range(0, 40, 2), *range(1, N, 2)])
+
+
+def test_a_sampler_whose_draws_are_a_fair_share_is_not(recwarn):
+    keep(prepare(DataLoader(dataset(), batch_size=10, sampler=OfAPart()), seed=0), range(N))
+    keep(prepare(DataLoader(dataset(), batch_size=10, sampler=OfAPart()), seed=0), range(50))
+    weighted = WeightedRandomSampler(torch.ones(N), N, generator=torch.Generator().manual_seed(0))
+    keep(prepare(DataLoader(dataset(), batch_size=10, sampler=weighted), seed=0), range(60))
+    assert not [w for w in recwarn if "far fewer" in str(w.message)]
