@@ -48,7 +48,7 @@ def note_divisors(
         divided = True
         for key in (*division.maybe, division.by):
             if not isinstance(key, float):
-                _lay_like(term, counts[key], facts)
+                _lay_like(term, counts[key], batch_size, facts)
         by = next((key for key in division.maybe if _is_counted(term, counts[key], batch_size)), division.by)
         if after:
             covered.setdefault(by, set()).update(met)
@@ -65,11 +65,17 @@ def note_divisors(
     return divided
 
 
-def _lay_like(term: Term, count: Term, facts: Facts) -> None:
+def _lay_like(term: Term, count: Term, batch_size: int, facts: Facts) -> None:
     """Let the rows that are counted lie as those of the term, which its gradients have shown, if there are as many."""
-    if count.elements.shape[:1] == term.elements.shape[:1] and count.key not in facts.across:
+    rows, shape = term.elements.shape[:1], count.elements.shape
+    if count.key in facts.across:
+        return
+    if shape[:1] == rows:
         count.strided = term.strided
         (facts.strided.add if term.strided else facts.strided.discard)(count.key)
+    elif term.strided and shape[1:2] == (batch_size,) != shape[:1] and shape[:2].numel() == rows.numel():
+        count.elements = count.elements.transpose(0, 1)
+        facts.across.add(count.key)
 
 
 def _is_counted(term: Term, count: Term, batch_size: int) -> bool:
