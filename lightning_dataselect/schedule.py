@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class UnprunedFit:
 
     full_batches: int
     max_epochs: int
-    accumulate: Mapping[int, int] = field(default=MappingProxyType({0: 1}))
+    accumulate: Mapping[int, int] = field(default_factory=lambda: {0: 1})
     max_steps: int = -1
 
     def position(self, epoch: int, batches_done: int, n_batches: int, steps: int) -> int:
