@@ -34,7 +34,7 @@ def overhead_table() -> str:
         f"| {name} | {row['ratio']:.3f} | {min(row['ratios']):.2f} to {max(row['ratios']):.2f} | {row['limit']:.2f} |"
         for name, row in study["results"].items()
     ]
-    return "\n".join([*rows, "", _measured_on(study["environment"], "overhead")])
+    return "\n".join([*rows, "", _measured_on(study["environment"], f"overhead --clock {study['clock']}")])
 
 
 def scale_table() -> str:
