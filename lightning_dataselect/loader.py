@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
 import torch.distributed as dist
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -23,11 +20,10 @@ from torch.utils.data import (
 )
 
 from lightning_dataselect.collate_order import checked
+from lightning_dataselect.own_sampler import draws_for_its_rank, from_all_ranks, own_order
 from lightning_dataselect.sampler import EpochPlan, RecordingBatchSampler, SelectionSampler
 
 _DEFAULT_BATCH_SIZE = 64
-_FEWEST_DRAWN = 0.75
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -61,23 +57,7 @@ class SelectedLoader:
         A pass of the user's own sampler is no longer than the selected share of what it draws with nothing pruned.
         """
         if self.own_sampler is not None and plan.order is None:
-            order = _own_order(self.own_sampler, plan, self.n)
-            if self.sampler.num_replicas > 1:
-                order = _in_turns(_from_all_ranks(order)) if self.ranks_draw else _from_first_rank(order)
-            if order.numel() == 0:
-                raise ValueError(
-                    f"The sampler {type(self.own_sampler).__name__} drew none of the {plan.indices.numel()} selected"
-                    f" samples in epoch {plan.epoch}. Lower `prune_ratio`, or let the sampler draw more samples an"
-                    " epoch."
-                )
-            share = round(self.sampler.full_size * plan.indices.numel() / self.n)
-            if order.numel() < _FEWEST_DRAWN * share:
-                rank_zero_warn(
-                    f"The sampler {type(self.own_sampler).__name__} draws far fewer of the selected samples than their"
-                    " share of the data set, so more is dropped than you asked for. If it draws from a part of the data"
-                    " set, wrap the data set in torch.utils.data.Subset and let it draw from all of that."
-                )
-            plan = replace(plan, order=order[: max(share, 1)])
+            plan = replace(plan, order=own_order(self.own_sampler, plan, self.sampler, self.n, self.ranks_draw))
         self.sampler.plan = plan
         self.batches.start_batch = start_batch
         if len(self.batches) == 0:
@@ -94,9 +74,9 @@ def prepare(
 ) -> SelectedLoader:
     """Copy ``loader`` so that a plan decides which samples it yields.
 
-    Everything else is kept, whatever the class: ``batch_size``, ``drop_last``, ``collate_fn``, workers, pinning,
-    ``worker_init_fn``, ``generator``. A shuffled loader is shuffled by ``seed``, a sequential one stays in order, and
-    a sampler of the user's own is drawn once an epoch and filtered.
+    Everything else is kept, whatever the class: ``batch_size``, ``drop_last``, ``collate_fn`` (see `collate_order`),
+    workers, pinning, ``worker_init_fn``, ``generator``. A shuffled loader is shuffled by ``seed``, a sequential one
+    stays in order, and a sampler of the user's own is drawn once an epoch and filtered.
 
     Args:
         loader: what the user gave to ``fit`` or returned from ``train_dataloader``.
@@ -108,6 +88,7 @@ def prepare(
 
     Raises:
         TypeError: if samples cannot be chosen by index from this loader; the message says what to change.
+        ValueError: if the data set is empty, or the loader yields batches in another order than it draws them.
     """
     single = _single_loader(loader)
     _refuse_unindexed(single)
@@ -124,9 +105,9 @@ def prepare(
         )
     elif not _is_plain(drawn):
         own, full_size = drawn, len(drawn)  # type: ignore[arg-type]
-        if ranks_draw := _draws_for_its_rank(drawn, world_size):
+        if ranks_draw := draws_for_its_rank(drawn, world_size):
             world_size, rank = dist.get_world_size(), dist.get_rank()
-            full_size = sum(_from_all_ranks(full_size))
+            full_size = sum(from_all_ranks(full_size))
     sampler = SelectionSampler(
         len(single.dataset),  # type: ignore[arg-type]
         shuffle=shuffle,
@@ -274,39 +255,3 @@ def _is_torchs(sampler: object, kind: type) -> bool:
     """Whether it is one of just that class, or of torchdata's of that name, which a stateful loader makes."""
     mine = type(sampler)
     return mine is kind or (mine.__module__.startswith("torchdata.") and mine.__name__ == kind.__name__)
-
-
-def _own_order(sampler: Sampler[int], plan: EpochPlan, n: int) -> Tensor:
-    """One pass of the user's sampler, without what is not selected."""
-    if callable(set_epoch := getattr(sampler, "set_epoch", None)):
-        set_epoch(plan.epoch)
-    drawn = torch.tensor(list(sampler), dtype=torch.int64)
-    kept = torch.zeros(n, dtype=torch.bool)
-    kept[plan.indices] = True
-    return drawn[kept[drawn]]
-
-
-def _draws_for_its_rank(sampler: Sampler[int], world_size: int) -> bool:
-    """Whether each of several ranks is to train on what its own sampler draws, as Lightning would have it."""
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return False
-    return isinstance(sampler, DistributedSampler) or world_size == 1  # 1: use_distributed_sampler=False
-
-
-def _from_all_ranks(mine: _T) -> list[_T]:
-    everyones = [mine] * dist.get_world_size()
-    dist.all_gather_object(everyones, mine)
-    return everyones
-
-
-def _in_turns(orders: list[Tensor]) -> Tensor:
-    """One sample of each rank's order after another: dealt out in turns, each rank has its own; the longer lend."""
-    dealt = pad_sequence(orders, padding_value=-1).flatten()
-    return dealt[dealt >= 0]
-
-
-def _from_first_rank(order: Tensor) -> Tensor:
-    # a sampler that draws from the global random state draws differently on each rank
-    shared = [order]
-    dist.broadcast_object_list(shared)
-    return shared[0]

@@ -89,7 +89,7 @@ class Facts:
         looped: the places where each sample has a term of its own, in turn.
         bent: the terms that a loss is another function of than a multiple.
         differentiates: whether the step takes derivatives of its own, so that it cannot do without a graph.
-        shifted: the roots of a step that hold a constant, by their turn.
+        shifted: the roots of a step that hold a constant, by their turn; kept where a later probe shows fewer roots.
         order: turn in the step -> the place of the mean or sum there, as last probed.
         left_out: what was said of parts of the loss that no sample has a share in.
         resumed: whether an earlier run has judged the step already.
