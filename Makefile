@@ -26,9 +26,9 @@ test-libraries:
 test-oldest: $(OLDEST)/.oldest
 	$(OLDEST)/bin/python -c 'import lightning, sys, torch; print("Python", sys.version.split()[0], "torch", \
 	  torch.__version__, "lightning", lightning.__version__)'
-	$(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(addprefix tests/test_,$(addsuffix .py,\
-	  bridge capture capture_alone capture_compile capture_steps cli loader pytorch_lightning resume \
-	  selector_epochs selector_lr selector_neutral trainer_callbacks trainer_flags trainer_kinds))
+	$(OLDEST)/bin/python -m pytest -n 2 --dist worksteal -m "not slow" tests/capture tests/trainer tests/data/test_loader.py \
+	  tests/cli/test_cli.py tests/callbacks/test_resume.py tests/callbacks/test_selector_neutral.py \
+	  tests/fit/test_epochs.py tests/fit/test_lr_schedulers.py
 
 # Runs every notebook from a clean kernel and leaves the files alone; `make notebooks` writes what came out into them.
 test-notebooks: $(VENV)/.notebooks

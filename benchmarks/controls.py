@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from lightning_dataselect.batch_selector import BatchSelector
-from lightning_dataselect.selection import Observation
+from lightning_dataselect.callbacks.batch_selector import BatchSelector
+from lightning_dataselect.state.selection import Observation
 
 _FIRST_OF_EPOCH = 2**62
 

@@ -49,9 +49,10 @@ METHODS: dict[str, dict[str, Any]] = {
 def measure(method: str, n: int) -> dict[str, Any]:
     """Choose one epoch of ``n`` samples in this process."""
     import lightning_dataselect
-    from lightning_dataselect.sampler import EpochPlan, SelectionSampler
-    from lightning_dataselect.seeding import epoch_generator
-    from lightning_dataselect.tracking import TrackedStore
+    from lightning_dataselect.data.sampler import SelectionSampler
+    from lightning_dataselect.numerics.seeding import epoch_generator
+    from lightning_dataselect.state.plan import EpochPlan
+    from lightning_dataselect.state.sample_history import TrackedStore
 
     selector = getattr(lightning_dataselect, method)(**METHODS[method])
     sampler = SelectionSampler(1, shuffle=True)
@@ -99,7 +100,7 @@ def measure_merge(ranks: int, n: int) -> dict[str, Any]:
 
 
 def _merge_on(rank: int, ranks: int, n: int, folder: str) -> None:
-    from lightning_dataselect.tracking import TrackedStore
+    from lightning_dataselect.state.sample_history import TrackedStore
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)

@@ -7,12 +7,12 @@ Add one callback to a Trainer; the LightningModule, the datamodule and the loade
 >>> trainer = pl.Trainer(max_epochs=30, callbacks=[InfoBatch(prune_ratio=0.5)], logger=False, accelerator="cpu")
 """
 
-from lightning_dataselect.batch_selector import BatchSelector
+from lightning_dataselect.callbacks.batch_selector import BatchSelector
+from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods import *  # noqa: F403
 from lightning_dataselect.methods import __all__ as _methods
-from lightning_dataselect.registry import list_methods
-from lightning_dataselect.selection import Observation, Selection
-from lightning_dataselect.selector import DataSelector
+from lightning_dataselect.methods.registry import list_methods
+from lightning_dataselect.state.selection import Observation, Selection
 
 __version__ = "0.1.0"
 __all__ = ["BatchSelector", "DataSelector", "Observation", "Selection", "list_methods", *_methods]

@@ -2,6 +2,6 @@
 
 import sys
 
-from lightning_dataselect.cli import main
+from lightning_dataselect.cli.main import main
 
 sys.exit(main())

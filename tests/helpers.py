@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_dataselect.selection import Selection
-from lightning_dataselect.selector import DataSelector
+from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.state.selection import Selection
 
 N = 100
 # a checkpoint must be readable without trusting its sender, where this lightning can be told so

@@ -17,7 +17,7 @@ from helpers import SAFELY, trainer
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from lightning_dataselect.registry import get
+from lightning_dataselect.methods.registry import get
 
 N, BATCH, EPOCHS, CLASSES = 48, 8, 4, 3
 N_BATCHES = N // BATCH

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lightning_dataselect.cli import main
+from lightning_dataselect.cli.main import main
 
 DIGITS = """
 model: {class_path: lightning_dataselect.demo.DigitsModel, init_args: {width: 8}}

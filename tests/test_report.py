@@ -15,8 +15,8 @@ from lightning_dataselect.demo import DigitsData, DigitsModel
 from lightning_dataselect.report import export, figures
 from lightning_dataselect.report.gallery import gallery, rows_of
 from lightning_dataselect.report.over_time import metric_over_time
-from lightning_dataselect.selection import Observation
-from lightning_dataselect.tracking import TrackedStore
+from lightning_dataselect.state.sample_history import TrackedStore
+from lightning_dataselect.state.selection import Observation
 
 
 class Fitted:

@@ -9,9 +9,9 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.data import extract_batch_size
 
-from lightning_dataselect import bridge
+from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.compare.records import Point
-from lightning_dataselect.selector import DataSelector
+from lightning_dataselect.trainer import Undo, time_fetches
 
 BUSY_EVERY = 0.5
 
@@ -62,7 +62,7 @@ class Meter(pl.Callback):
         self._busy: list[float] = []
         self._busy_next = float("inf")
         self._started = self._validation_started = Clock.now()
-        self._undo: bridge.Undo | None = None
+        self._undo: Undo | None = None
 
     def start(self) -> None:
         """Called right before `Trainer.fit`, so that a method's own set-up counts as its cost."""
@@ -97,7 +97,7 @@ class Meter(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begins to time how long the loop waits for batches, and to watch a GPU."""
-        self._undo = bridge.time_fetches(trainer, self._waited)
+        self._undo = time_fetches(trainer, self._waited)
         self._busy_next = time.perf_counter() if pl_module.device.type == "cuda" else float("inf")
 
     def on_train_batch_end(

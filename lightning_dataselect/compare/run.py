@@ -12,12 +12,12 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.compare.errors import UserError
 from lightning_dataselect.compare.meter import Meter
 from lightning_dataselect.compare.records import RunRecord
 from lightning_dataselect.compare.task import Task
 from lightning_dataselect.report.figures import bin_scores, trained_share
-from lightning_dataselect.selector import DataSelector
 
 
 def rehearse(task: Task, monitor: str, root: Path, test: bool = False) -> None:

@@ -6,9 +6,9 @@ import importlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.compare.errors import UserError
-from lightning_dataselect.registry import accepted_arguments, list_methods
-from lightning_dataselect.selector import DataSelector
+from lightning_dataselect.methods.registry import accepted_arguments, list_methods
 
 FULL, SHORT = "full", "short"
 BASELINES = (FULL, SHORT)

@@ -1,6 +1,6 @@
 """The selection methods, one file a paper."""
 
-from lightning_dataselect.methods.autoassist import AutoAssist
+from lightning_dataselect.methods.autoassist.callback import AutoAssist
 from lightning_dataselect.methods.dynamic_pruning import UCB, EpsilonGreedy
 from lightning_dataselect.methods.el2n import EL2N
 from lightning_dataselect.methods.evolved_sampling import ESWP, EvolvedSampling

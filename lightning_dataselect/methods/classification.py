@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lightning_dataselect.selection import Observation
+from lightning_dataselect.state.selection import Observation
 
 
 def logits_and_targets(seen: Observation, user: str) -> tuple[Tensor, Tensor]:

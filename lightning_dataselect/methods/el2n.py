@@ -15,15 +15,15 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from lightning_dataselect.methods.classification import logits_and_targets, output_error
-from lightning_dataselect.methods.facts import MethodFacts
+from lightning_dataselect.methods.info import MethodFacts
 from lightning_dataselect.methods.static import (
     StaticSelector,
     add_to_mean,
     mean_columns,
 )
-from lightning_dataselect.sample_values import ValueSource
-from lightning_dataselect.scores import ScoreStore
-from lightning_dataselect.selection import Observation
+from lightning_dataselect.state.load_values import ValueSource
+from lightning_dataselect.state.selection import Observation
+from lightning_dataselect.state.store import ScoreStore
 
 
 class EL2N(StaticSelector):

@@ -27,12 +27,12 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lightning_dataselect.batch_selector import BatchSelector
-from lightning_dataselect.methods.facts import MethodFacts
-from lightning_dataselect.sampling import keep_count, weighted_subset
-from lightning_dataselect.scores import ScoreStore
-from lightning_dataselect.selection import Observation, Selection
-from lightning_dataselect.validation import SET_LEVEL, check_share, refuse_unused
+from lightning_dataselect.callbacks.batch_selector import BatchSelector
+from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.numerics.sampling import keep_count, weighted_subset
+from lightning_dataselect.state.selection import Observation, Selection
+from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.utils.validation import SET_LEVEL, check_share, refuse_unused
 
 _PAPER = "Cheng, Li, Bian, Data-Efficient Training by Evolved Sampling, 2025"
 _URL = "https://arxiv.org/abs/2509.23461"

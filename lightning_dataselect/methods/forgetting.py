@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.methods.classification import correct, logits_and_targets
-from lightning_dataselect.methods.facts import MethodFacts
+from lightning_dataselect.methods.info import MethodFacts
 from lightning_dataselect.methods.static import StaticSelector
-from lightning_dataselect.sample_values import ValueSource
-from lightning_dataselect.scores import ScoreStore
-from lightning_dataselect.selection import Observation
+from lightning_dataselect.state.load_values import ValueSource
+from lightning_dataselect.state.selection import Observation
+from lightning_dataselect.state.store import ScoreStore
 
 
 def forgetting_score(events: Tensor, learnt: Tensor, epoch: int) -> Tensor:

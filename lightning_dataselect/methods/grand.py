@@ -22,14 +22,14 @@ from typing import Any, ClassVar, Literal
 import lightning.pytorch as pl
 from torch import Tensor
 
-from lightning_dataselect.methods.facts import MethodFacts
+from lightning_dataselect.methods.info import MethodFacts
 from lightning_dataselect.methods.last_layer import LastLayerGradients
 from lightning_dataselect.methods.static import StaticSelector, add_to_mean, mean_columns
-from lightning_dataselect.sample_gradients import SampleGradients
-from lightning_dataselect.sample_values import ValueSource
-from lightning_dataselect.scores import ScoreStore
-from lightning_dataselect.selection import Observation
-from lightning_dataselect.validation import check_choice
+from lightning_dataselect.state.load_values import ValueSource
+from lightning_dataselect.state.selection import Observation
+from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.step.sample_gradients import SampleGradients
+from lightning_dataselect.utils.validation import check_choice
 
 
 class GraNd(StaticSelector):

@@ -13,15 +13,15 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_dataselect import bridge
-from lightning_dataselect.loader import prepare
-from lightning_dataselect.rescoring import score_samples
-from lightning_dataselect.sample_loss import SampleLoss
-from lightning_dataselect.sampling import uniform_subset
-from lightning_dataselect.scores import ScoreStore
-from lightning_dataselect.seeding import epoch_generator
-from lightning_dataselect.selection import Selection
-from lightning_dataselect.selector import DataSelector
+from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.data.loader import prepare
+from lightning_dataselect.fit.rescoring import score_samples
+from lightning_dataselect.numerics.sampling import uniform_subset
+from lightning_dataselect.numerics.seeding import epoch_generator
+from lightning_dataselect.state.selection import Selection
+from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.step.sample_loss import SampleLoss
+from lightning_dataselect.trainer import sampler_ranks
 
 _TRAINER_DEFAULTS = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
 
@@ -156,7 +156,7 @@ class HoldoutRun(DataSelector):
         """Measure."""
         if self._loader is None or self._reader is None or self._step is None:
             raise ValueError("overfit_batches trains on a few batches alone, which makes no holdout model: remove it.")
-        world_size, rank = bridge.sampler_ranks(trainer)
+        world_size, rank = sampler_ranks(trainer)
         loader = self._loader
         if self.target is not None:
             loader = prepare(self.target, seed=self.seed, world_size=world_size, rank=rank)

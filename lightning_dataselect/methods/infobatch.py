@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_dataselect.methods.facts import MethodFacts
-from lightning_dataselect.sampling import keep_count, uniform_subset
-from lightning_dataselect.selection import Selection
-from lightning_dataselect.selector import DataSelector
+from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.numerics.sampling import keep_count, uniform_subset
+from lightning_dataselect.state.selection import Selection
 
 
 def infobatch(losses: Tensor, prune_ratio: float, generator: torch.Generator) -> Selection:

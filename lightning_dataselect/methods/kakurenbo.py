@@ -23,13 +23,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.classification import correct, logits_and_targets
-from lightning_dataselect.methods.facts import MethodFacts
-from lightning_dataselect.sampling import keep_count, top_k
-from lightning_dataselect.scores import ScoreStore
-from lightning_dataselect.selection import Observation, Selection
-from lightning_dataselect.selector import DataSelector
-from lightning_dataselect.validation import check_share
+from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.numerics.sampling import keep_count, top_k
+from lightning_dataselect.state.selection import Observation, Selection
+from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.utils.validation import check_share
 
 _FALL = 0.2  # of F, at each phase
 

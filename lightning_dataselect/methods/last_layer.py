@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from lightning_dataselect.methods.classification import logits_and_targets, output_error
-from lightning_dataselect.selection import Observation
+from lightning_dataselect.state.selection import Observation
 
 
 def last_layer_gradient_norm(error: Tensor, features: Tensor, bias: bool) -> Tensor:

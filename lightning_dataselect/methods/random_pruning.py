@@ -22,12 +22,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_dataselect.methods.facts import MethodFacts
-from lightning_dataselect.sampling import keep_count, random_order, uniform_subset
-from lightning_dataselect.seeding import epoch_generator
-from lightning_dataselect.selection import Selection
-from lightning_dataselect.selector import DataSelector
-from lightning_dataselect.validation import check_choice
+from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.numerics.sampling import keep_count, random_order, uniform_subset
+from lightning_dataselect.numerics.seeding import epoch_generator
+from lightning_dataselect.state.selection import Selection
+from lightning_dataselect.utils.validation import check_choice
 
 _LONGEST_PERIOD = 100
 

@@ -22,14 +22,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
-from lightning_dataselect import bridge
-from lightning_dataselect.batch_selector import BatchSelector
-from lightning_dataselect.methods.facts import MethodFacts
+from lightning_dataselect.callbacks.batch_selector import BatchSelector
 from lightning_dataselect.methods.holdout import copy_to_train, fit_holdout, joined_losses, train_holdout
-from lightning_dataselect.sample_values import ValueSource, load_values
-from lightning_dataselect.scores import ScoreStore
-from lightning_dataselect.selection import Observation
-from lightning_dataselect.validation import SET_LEVEL, check_count, refuse_unused
+from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.state.load_values import ValueSource, load_values
+from lightning_dataselect.state.selection import Observation
+from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.trainer import shows_progress
+from lightning_dataselect.utils.validation import SET_LEVEL, check_count, refuse_unused
 
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -194,7 +194,7 @@ class RHOLoss(BatchSelector):
             accelerator=device.type,
             devices=1 if device.index is None or device.type == "cpu" else [device.index],
             precision=trainer.precision,
-            enable_progress_bar=bridge.shows_progress(trainer),
+            enable_progress_bar=shows_progress(trainer),
         )
         losses = joined_losses(runs)
         records = [record for run in runs for record in run.history]

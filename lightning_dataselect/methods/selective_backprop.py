@@ -30,11 +30,11 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lightning_dataselect.batch_selector import BatchSelector
-from lightning_dataselect.methods.facts import MethodFacts
-from lightning_dataselect.scores import ScoreStore
-from lightning_dataselect.selection import Observation
-from lightning_dataselect.validation import SET_LEVEL, check_count, check_number, refuse_unused
+from lightning_dataselect.callbacks.batch_selector import BatchSelector
+from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.state.selection import Observation
+from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.utils.validation import SET_LEVEL, check_count, check_number, refuse_unused
 
 
 def percentile(losses: Tensor, recent: Tensor) -> Tensor:

@@ -20,12 +20,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_dataselect.kmeans import group_limits
-from lightning_dataselect.methods.facts import MethodFacts
-from lightning_dataselect.sampling import keep_count, top_k
-from lightning_dataselect.selection import Selection
-from lightning_dataselect.selector import DataSelector
-from lightning_dataselect.validation import check_count, check_share
+from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.numerics.kmeans import group_limits
+from lightning_dataselect.numerics.sampling import keep_count, top_k
+from lightning_dataselect.state.selection import Selection
+from lightning_dataselect.utils.validation import check_count, check_share
 
 
 def seta(

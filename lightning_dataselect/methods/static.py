@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_dataselect.sample_values import ValueSource, load_values
-from lightning_dataselect.sampling import keep_count, top_k
-from lightning_dataselect.scores import ScoreStore
-from lightning_dataselect.seeding import epoch_generator
-from lightning_dataselect.selection import Observation, Selection
-from lightning_dataselect.selector import DataSelector
+from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.numerics.sampling import keep_count, top_k
+from lightning_dataselect.numerics.seeding import epoch_generator
+from lightning_dataselect.state.load_values import ValueSource, load_values
+from lightning_dataselect.state.selection import Observation, Selection
+from lightning_dataselect.state.store import ScoreStore
 
 
 def load_scores(source: ValueSource | Sequence[ValueSource]) -> Tensor:

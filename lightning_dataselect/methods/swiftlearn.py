@@ -26,15 +26,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.capture import Outputs
-from lightning_dataselect.methods.facts import MethodFacts
-from lightning_dataselect.projection import project
-from lightning_dataselect.sampling import keep_count, top_k, weighted_subset
-from lightning_dataselect.scores import ScoreStore
-from lightning_dataselect.selection import Observation, Selection
-from lightning_dataselect.selector import DataSelector
-from lightning_dataselect.submodule_outputs import SubmoduleOutputs
-from lightning_dataselect.validation import check_choice, check_count
+from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.numerics.projection import project
+from lightning_dataselect.numerics.sampling import keep_count, top_k, weighted_subset
+from lightning_dataselect.state.selection import Observation, Selection
+from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.step.submodule_outputs import SubmoduleOutputs
+from lightning_dataselect.utils.validation import check_choice, check_count
 
 _LARGEST_LOGIT = 1e4  # what is beyond masks a class; its float16 would hide the other numbers of its place
 

@@ -10,10 +10,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lightning_dataselect.tracking import NEVER, UNKNOWN, TrackedStore
+from lightning_dataselect.state.sample_history import NEVER, UNKNOWN, TrackedStore
 
 if TYPE_CHECKING:
-    from lightning_dataselect.results import Results
+    from lightning_dataselect.state.results import Results
 
 _SUFFIXES = (".csv", ".parquet")
 

@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from lightning_dataselect.fit_state import EpochRecord
-    from lightning_dataselect.results import Results
+    from lightning_dataselect.state.fit_state import EpochRecord
+    from lightning_dataselect.state.results import Results
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; yellow is left out on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_dataselect.report.figures import blank_figure
-from lightning_dataselect.tracking import UNKNOWN
+from lightning_dataselect.state.sample_history import UNKNOWN
 
 if TYPE_CHECKING:
-    from lightning_dataselect.results import Results
+    from lightning_dataselect.state.results import Results
 
 Decode = Callable[[Any], str]
 _N_PICTURES, _N_TEXTS = 10, 6

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_dataselect import EvolvedSampling, InfoBatch
-from lightning_dataselect.selection import Selection
-from lightning_dataselect.selector import DataSelector
+from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.state.selection import Selection
 
 TOLERANCE = 1e-4
 _ENTRIES = 4096  # of each parameter's gradient that are compared

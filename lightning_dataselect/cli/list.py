@@ -1,0 +1,15 @@
+"""The methods, a line each."""
+
+from rich.table import Table
+
+from lightning_dataselect.methods.registry import list_methods
+
+
+def methods_table() -> Table:
+    """Name, year, kind, what it needs of each sample, and the published result."""
+    table = Table(header_style="bold", pad_edge=False)
+    for title in ("method", "year", "kind", "needs", "published result"):
+        table.add_column(title, no_wrap=title in ("method", "year"))
+    for method in list_methods():
+        table.add_row(method.name, str(method.year), method.kind, method.needs, method.published)
+    return table

@@ -1,0 +1,201 @@
+"""Cutting a batch to some of its samples, whatever it is made of."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections import UserDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from lightning_dataselect.data.batch_tree import Path
+
+
+def cut_batch(batch: Any, positions: Tensor, batch_size: int, axes: dict[Path, bool] | None = None) -> Any:
+    """A batch of the samples at ``positions``, in a structure like that of ``batch``.
+
+    Tensors and arrays whose first axis has ``batch_size`` entries are cut along it, and so are lists of one item a
+    sample; containers (tuples, named tuples, dicts, dataclasses, Hugging Face ``BatchEncoding``) are gone through, and
+    whatever has no sample axis is passed on. Lists and arrays outside torch are cut on the CPU, so they make a step
+    wait for the device.
+
+    Args:
+        batch: what the loader yielded; it is left as it is.
+        positions: int64 (b,), on the device of the batch.
+        batch_size: number of samples in ``batch``.
+        axes: where in the structure earlier batches have had a sample axis; written on. It keeps a small last batch
+            from being misread, say one of 3 samples that are RGB images in a list.
+
+    Raises:
+        TypeError: if nothing in the batch has a sample axis.
+
+    Example:
+        >>> import torch
+        >>> batch = {"x": torch.arange(6).view(3, 2), "name": ["a", "b", "c"], "scale": 2.0}
+        >>> cut_batch(batch, torch.tensor([0, 2]), batch_size=3)
+        {'x': tensor([[0, 1],
+                [4, 5]]), 'name': ['a', 'c'], 'scale': 2.0}
+    """
+    cutter = _Cutter(positions, batch_size, {} if axes is None else axes)
+    smaller = cutter.cut(batch, ())
+    if not cutter.has_cut:
+        raise TypeError(
+            f"No part of the batch ({type(batch).__name__}) has a first axis of {batch_size} samples, so it cannot be"
+            " cut to the chosen ones. Let the loader yield tensors, or containers of tensors, with the samples along"
+            " the first axis, or take a method that chooses before the epoch, such as InfoBatch."
+        )
+    return smaller
+
+
+def cut_arguments(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    positions: Tensor,
+    batch_size: int,
+    axes: dict[Path, bool] | None = None,
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a training step with its batch cut: the first of them, by position or by name.
+
+    Args:
+        args: of the step.
+        kwargs: of the step.
+        positions: see `cut_batch`, as for the others.
+        batch_size: number of samples in the batch.
+        axes: where earlier batches have had a sample axis.
+
+    Raises:
+        TypeError: if nothing in the batch has a sample axis.
+
+    Example:
+        >>> import torch
+        >>> cut_arguments((), {"batch": torch.tensor([5, 6, 7]), "batch_idx": 0}, torch.tensor([1]), 3)
+        ((), {'batch': tensor([6]), 'batch_idx': 0})
+    """
+    if args:
+        return (cut_batch(args[0], positions, batch_size, axes), *args[1:]), kwargs
+    name = next(iter(kwargs))
+    return args, {**kwargs, name: cut_batch(kwargs[name], positions, batch_size, axes)}
+
+
+def _moves(part: Any) -> bool:
+    """Whether an object is taken to the device with the batch, so that samples are in it."""
+    return callable(getattr(part, "to", None)) and not isinstance(part, Tensor | type)
+
+
+def _uncuttable(part: Any) -> TypeError:
+    return TypeError(
+        f"The batch holds a {type(part).__name__}, which cannot be cut to some of its samples, as a batch of graphs"
+        " cannot. Take a method that chooses before the epoch, such as InfoBatch; or let the loader yield tensors with"
+        " the samples along the first axis, and build the object inside training_step."
+    )
+
+
+class _Cutter:
+    def __init__(self, positions: Tensor, batch_size: int, axes: dict[Path, bool]) -> None:
+        self._positions = positions
+        self._batch_size = batch_size
+        self._axes = axes
+        self._listed: list[int] | None = None
+        self.has_cut = False
+
+    def cut(self, part: Any, path: Path) -> Any:
+        if isinstance(part, PackedSequence):
+            raise TypeError(
+                "A PackedSequence cannot be cut to some of its samples. Let the loader yield the padded tensor and the"
+                " lengths, and pack them inside training_step."
+            )
+        if isinstance(part, str | bytes):
+            return part
+        if _length_of_array(part) is not None:
+            return self._array(part, path)
+        if isinstance(part, Mapping):
+            return _mapping_like(part, {key: self.cut(value, (*path, key)) for key, value in part.items()})
+        if dataclasses.is_dataclass(part) and not isinstance(part, type):
+            return self._dataclass(part, path)
+        if isinstance(part, Sequence):
+            return self._sequence(part, path)
+        if _moves(part):
+            raise _uncuttable(part)
+        return part
+
+    def _dataclass(self, part: Any, path: Path) -> Any:
+        before, self.has_cut = self.has_cut, False
+        names = [field.name for field in dataclasses.fields(part)]
+        values = {name: self.cut(getattr(part, name), (*path, name)) for name in names}
+        if _moves(part) and not self.has_cut:
+            raise _uncuttable(part)
+        self.has_cut |= before
+        return _replaced(part, values)
+
+    def _array(self, part: Any, path: Path) -> Any:
+        if not self._settle(path, _length_of_array(part) == self._batch_size):
+            return part
+        self.has_cut = True
+        if isinstance(part, Tensor):
+            return part[self._positions.to(part.device)]
+        return part[self._as_list() if isinstance(part, np.ndarray) else self._positions]
+
+    def _sequence(self, part: Sequence[Any], path: Path) -> Any:
+        one_a_sample = len(part) == self._batch_size and (path in self._axes or not self._holds_fields(part))
+        if self._settle(path, one_a_sample):
+            self.has_cut = True
+            items = [part[i] for i in self._as_list()]
+        else:
+            items = [self.cut(item, (*path, i)) for i, item in enumerate(part)]
+        if hasattr(part, "_fields"):
+            return type(part)(*items)
+        return tuple(items) if isinstance(part, tuple) else items
+
+    def _settle(self, path: Path, fits: bool) -> bool:
+        """Whether there is a sample axis: only what has fitted every batch so far is one."""
+        self._axes[path] = fits and self._axes.get(path, True)
+        return self._axes[path]
+
+    def _holds_fields(self, part: Sequence[Any]) -> bool:
+        """Whether the items are fields of a batch, each with a sample axis, and not samples."""
+        if hasattr(part, "_fields"):
+            return True
+        lengths = [_length_of_array(item) for item in part]
+        if self._batch_size in lengths:
+            return True
+        return bool(part) and all(self._is_field(item) for item in part)
+
+    def _is_field(self, item: Any) -> bool:
+        if isinstance(item, Mapping):
+            return bool(item) and all(self._is_field(value) for value in item.values())
+        if isinstance(item, Sequence) and not isinstance(item, str | bytes):
+            return len(item) == self._batch_size
+        return _length_of_array(item) == self._batch_size
+
+    def _as_list(self) -> list[int]:
+        if self._listed is None:
+            self._listed = self._positions.tolist()
+        return self._listed
+
+
+def _length_of_array(part: Any) -> int | None:
+    shape = getattr(part, "shape", ())
+    return shape[0] if isinstance(shape, tuple) and shape else None
+
+
+def _mapping_like(part: Mapping[Any, Any], values: dict[Any, Any]) -> Any:
+    if type(part) is dict:
+        return values
+    if not isinstance(part, dict | UserDict):
+        return type(part)(values)  # type: ignore[call-arg]
+    smaller = copy.copy(part)
+    for key, value in values.items():
+        smaller[key] = value
+    return smaller
+
+
+def _replaced(part: Any, values: dict[str, Any]) -> Any:
+    # not dataclasses.replace: that would call __init__ and __post_init__ again
+    smaller = copy.copy(part)
+    for name, value in values.items():
+        object.__setattr__(smaller, name, value)
+    return smaller

@@ -1,0 +1,32 @@
+"""What is logged of an epoch, next to the user's own metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from lightning_dataselect.state.fit_state import EpochRecord
+
+_MAX_QUANTILE_SAMPLES = 1_000_000
+
+
+def log_epoch(module: pl.LightningModule, history: Sequence[EpochRecord], scores: Tensor) -> None:
+    """Log the share of samples that the last epoch kept, what was saved so far, and how the scores are spread.
+
+    Args:
+        module: the LightningModule, within a hook that may log.
+        history: one record an epoch, that of the epoch that has ended last.
+        scores: float32 (N,), NaN = never measured.
+    """
+    record = history[-1]
+    saved = sum(r["n_total"] - r["n_backward"] for r in history)
+    module.log("dataselect/kept_share", record["n_selected"] / record["n_total"], prog_bar=True)
+    values = {"samples_saved": float(saved), "select_seconds": record["select_seconds"]}
+    sampled = scores[:: max(1, scores.numel() // _MAX_QUANTILE_SAMPLES)]
+    if (known := sampled[~sampled.isnan()]).numel():
+        quantiles = known.quantile(torch.tensor([0.1, 0.5, 0.9]))
+        values |= {f"score_q{q}": float(v) for q, v in zip((10, 50, 90), quantiles, strict=True)}
+    module.log_dict({f"dataselect/{name}": value for name, value in values.items()})

@@ -1,0 +1,248 @@
+"""AutoAssist: a very small network, trained next to the model, drops the samples it takes for easy.
+
+Zhang, Yu, Dhillon, "AutoAssist: A Framework to Accelerate Training of Deep Neural Networks", NeurIPS 2019,
+arXiv 1905.03381. The Assistant sees the raw input x and the label y of a sample; the model is the Boss.
+
+    q_i = sigmoid(W . vec(x_i) + U[y_i])                            images, and here tabular features
+    q_i = sigmoid(TF-IDF of the tokens, and the lengths)            token ids
+    train on i with probability  P_i = b + (1 - b) q_i,  b = max(base_prob, 1 - EMA of the Assistant's accuracy)
+    learn the target  1[l_i > Lbar],  Lbar = s / n,  n <- a n + (1 - a) B,  s <- a s + (1 - a) sum_i l_i  each batch
+
+with a = 0.75, learning rate 0.01 and L2 0.001, base_prob = 0.3. For text Lbar is the mean loss of the epoch before,
+the step is ``0.5 / B`` times the gradient summed over the batch, L2 0.1, base_prob 1 in the first epoch and then 0.5.
+There is no reweighting. As in the authors' code, batches wait in a queue ahead of the Boss (20; text 50), losses go
+back on a second one, which drops its oldest record when it is full, and the Assistant, a thread on the CPU, learns only
+while enough judged batches wait (5; text 10), or while there are no more to judge.
+
+Choices of our own. The authors fill batches up with accepted samples of later ones and count an epoch in full batches:
+the same cost an epoch, and fewer epochs. Here each batch is *cut* to its accepted samples: the same epochs, each one
+cheaper. Batches that a collate function padded to different lengths cannot be joined; and as every batch of the loader
+is trained on in its turn, ``is_last_batch``, gradient accumulation, schedules, ``drop_last``, what a sample's loss is
+written to, equal batch counts on every rank and resuming stay exact. With several ranks the mean over ranks weighs each
+rank's batch the same, however many samples are left of it.
+
+A batch that the Assistant has not judged in time is trained whole. At least two samples of a batch are kept, for
+BatchNorm's sake. The accuracy's EMA, whose decay is not given, takes a as well and starts at 0, so that nothing is
+dropped before the Assistant has been right. Weights start at 0. Lbar counts a batch in before its losses are compared
+with it; as in the paper it is the mean of what was trained. The Assistant sees images larger than 32 x 32 averaged
+down to that and features through ``asinh``; it was right about a sample where ``q > 1/2`` and the loss is high, or
+neither.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import lightning.pytorch as pl
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.methods.autoassist.assistant import Assistant
+from lightning_dataselect.methods.autoassist.inputs import InputFinder, Kind, SampleInputs
+from lightning_dataselect.methods.autoassist.networks import CONVENTIONS, Conventions, make_network
+from lightning_dataselect.methods.autoassist.prefetch import passed_on
+from lightning_dataselect.methods.autoassist.prefetch_filter import Screening
+from lightning_dataselect.methods.autoassist.queue import Waiting
+from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.state.selection import Observation
+from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.utils.validation import SET_LEVEL, check_count, check_positive, check_share, refuse_unused
+
+
+class AutoAssist(DataSelector):
+    """Cuts each batch to the samples that a small network, learning alongside, expects a high loss of.
+
+    The Assistant works in a thread on the CPU, for which the training never waits, and is chosen by the first batch:
+    images, tabular features or token ids, in tensors, tuples, dicts or dataclasses. Its thread sees nothing but the
+    batches that the loader has made. Up to ``queue_size`` batches wait in memory ahead of the training. With several
+    ranks each has its own Assistant. ``scores`` is ``q``, as it was when a sample's batch came by last.
+
+    Which samples a run drops depends on how fast the Assistant is; ``synchronous=True`` repeats exactly.
+
+    Args:
+        base_prob: probability to train on a sample that is taken for easy, in (0, 1]. Default None: the authors' 0.3,
+            for token ids 0.5.
+        assistant: the Assistant: a small module, which is copied, or a function that makes one from the ``x`` and
+            ``labels`` of the first batch. It is called with ``(x, labels)``, or with ``x`` alone if its ``forward``
+            takes one argument, and returns a logit a sample, (B,) or (B, 1). ``x`` is what ``inputs`` finds; token ids
+            are negative where the attention mask is 0. Default None: the authors' logistic regressions.
+        synchronous: whether the Assistant judges and learns in the training loop, batch by batch: the same run again
+            with the same seed, also after a resume, but the training waits for it.
+        inputs: a function of a batch that returns the tensors ``(x, labels)``, labels None if there are none. Default
+            None: they are looked for.
+        queue_size: batches that may wait for the training, and records that may wait for the Assistant. Default None:
+            20, for token ids 50. Where fewer than 5 (token ids: 10) may wait, all of them judged let it learn.
+        learning_rate: of the Assistant. Default None: 0.01, for token ids 0.5.
+        memory: ``a``, the share of the old value that Lbar and the accuracy keep at each batch, in [0, 1). Default
+            0.75, the authors'.
+        warmup_epochs: epochs at the start that train on everything. Default 0; for token ids the first one does anyway.
+        **common: arguments of `DataSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
+            nothing here. ``lr_schedule`` changes nothing: the number of steps stays.
+
+    Raises:
+        TypeError: if an argument is of the wrong type or means nothing here, or no input is found in the first batch.
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> AutoAssist(base_prob=0.0)
+        Traceback (most recent call last):
+        ...
+        ValueError: base_prob=0.0 would never train on what is taken for easy: give a share above 0, say 0.3.
+    """
+
+    unused: ClassVar[frozenset[str]] = SET_LEVEL
+    info: ClassVar[MethodFacts] = MethodFacts(
+        year=2019,
+        paper="Zhang et al., AutoAssist: A Framework to Accelerate Training of Deep Neural Networks, NeurIPS 2019",
+        url="https://arxiv.org/abs/1905.03381",
+        kind="batch-level",
+        needs="losses, raw inputs",
+        published="ResNet: the same accuracy in 40 % fewer epochs; Transformer: the same BLEU in 30 % less time",
+    )
+
+    def __init__(
+        self,
+        *,
+        base_prob: float | None = None,
+        assistant: nn.Module | Callable[[Tensor, Tensor | None], nn.Module] | None = None,
+        synchronous: bool = False,
+        inputs: InputFinder | None = None,
+        queue_size: int | None = None,
+        learning_rate: float | None = None,
+        memory: float = 0.75,
+        warmup_epochs: int = 0,
+        **common: Any,
+    ) -> None:
+        refuse_unused(type(self).__name__, self.unused, common, "base_prob")
+        self._assistant: Assistant | None = None
+        self._restored_assistants: list[dict[str, Any]] = []
+        super().__init__(
+            warmup_epochs=warmup_epochs,
+            prune_ratio=0.0,
+            every_n_epochs=1,
+            balance=None,
+            **common,
+        )
+        self.base_prob = None if base_prob is None else check_share("base_prob", base_prob)
+        if self.base_prob == 0:
+            raise ValueError(
+                f"base_prob={base_prob!r} would never train on what is taken for easy: give a share above 0, say 0.3."
+            )
+        if not (assistant is None or callable(assistant)):
+            raise TypeError(
+                f"assistant={assistant!r} is neither a module nor a function that makes one from (x, labels)."
+            )
+        if not (inputs is None or callable(inputs)):
+            raise TypeError(f"inputs={inputs!r} must be a function of a batch that returns (x, labels).")
+        self.assistant = assistant
+        self.synchronous = bool(synchronous)
+        self.inputs = inputs
+        self.queue_size = None if queue_size is None else check_count("queue_size", queue_size, minimum=1)
+        self.learning_rate = None if learning_rate is None else check_positive("learning_rate", learning_rate)
+        self.memory = check_share("memory", memory, below_one=True)
+
+    def _drop_live_parts(self) -> None:
+        super()._drop_live_parts()
+        self._screening: Screening | None = None
+        self._left: Waiting | None = None
+
+    @property
+    def assistant_accuracy(self) -> float:
+        """How often the Assistant has told high losses from low ones of late, in [0, 1]."""
+        return 0.0 if self._assistant is None else self._assistant.accuracy
+
+    def observe(self, seen: Observation, store: ScoreStore) -> None:
+        """Nothing: the scores are the Assistant's, written as it judges."""
+
+    def feed(self, loader: DataLoader[Any]) -> DataLoader[Any]:
+        """The loader, with its batches pulled ahead and cut."""
+        if self._screening is None:
+            assert self._epochs is not None
+            self._screening = Screening(self, self._epochs, self._rank)
+            self._undo.append(self._screening.stop)
+        return passed_on(loader, functools.partial(self._screening.pass_on, pinned=loader.pin_memory))
+
+    def base_prob_of(self, epoch: int, known: Conventions) -> float:
+        """The probability, in ``epoch``, of a sample that the Assistant takes for easy."""
+        whole = epoch == self.first_epoch and known.first_epoch_whole
+        if whole or self.in_warmup(epoch) or self.in_annealing(epoch):
+            return 1.0
+        return known.base_prob if self.base_prob is None else self.base_prob
+
+    def hire(self, inputs: SampleInputs, kind: Kind) -> Assistant:
+        """The Assistant of the fit; if there is none yet, one for such ``inputs``."""
+        if self._assistant is None:
+            rule = CONVENTIONS[kind]
+            if self.learning_rate is not None:
+                rule = replace(rule, learning_rate=self.learning_rate)
+            self._assistant = Assistant(make_network(self.assistant, inputs, kind), rule, self.memory)
+            if self._restored_assistants:
+                # a fit that goes on with other ranks than before has some take up another one's
+                self._assistant.load_state_dict(self._restored_assistants[self._rank % len(self._restored_assistants)])
+            self._restored_assistants = []
+        return self._assistant
+
+    # ---- hooks of the Trainer ------------------------------------------------------------------------------------
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Look up which samples are left of the batch, and keep what is learnt from."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if self._batch is None or self._screening is None:
+            return
+        self._left = self._screening.take(batch_idx)
+        if (verdict := self._left.verdict) is not None:
+            indices, _ = self._batch
+            self.store["score"][indices] = verdict.q.to(indices.device, non_blocking=True)
+            self.store.touch(indices)
+            taken = indices[verdict.positions.to(indices.device, non_blocking=True)]
+            self.store.count_dropped(indices, taken)
+            self._batch = taken, None
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Hand the losses to the Assistant."""
+        seen, left = self._seen, self._left
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if seen is not None and left is not None and self._screening is not None:
+            self._screening.report(left, seen.losses)
+        self._left = None
+
+    # ---- state ---------------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Also the Assistant."""
+        super().forget()
+        self._assistant, self._restored_assistants = None, []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Also the Assistant's."""
+        mine = self._restored_assistants if self._assistant is None else [self._assistant.state_dict()]
+        return super().state_dict() | ({"assistants": mine} if mine else {})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the Assistants' state until the first batch shows what they look at."""
+        super().load_state_dict(state_dict)
+        self._assistant, self._restored_assistants = None, state_dict.get("assistants", [])
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Save every rank's Assistant."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self._assistant is not None and trainer.world_size > 1:
+            everyone: list[Any] = [None] * trainer.world_size
+            dist.all_gather_object(everyone, self._assistant.state_dict())
+            checkpoint["callbacks"][self.state_key]["assistants"] = everyone

@@ -1,0 +1,1 @@
+"""Pure functions on tensors: sampling, clustering, projection, seeds; imports no Lightning."""

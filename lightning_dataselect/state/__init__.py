@@ -1,0 +1,1 @@
+"""Per-sample state and where a fit stands; imports no Lightning."""

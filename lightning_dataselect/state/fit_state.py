@@ -1,0 +1,136 @@
+"""Where a fit stands: all that a resumed fit needs, next to the scores, to be the same fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+import torch
+import torch.distributed as dist
+
+from lightning_dataselect.state.plan import EpochPlan
+from lightning_dataselect.state.store import ScoreStore
+
+
+class EpochRecord(TypedDict):
+    """What one epoch cost.
+
+    ``n_total`` samples in the set, ``n_selected`` of them chosen; ``n_forward`` and ``n_backward`` samples
+    forwarded and back-propagated on all ranks, repeats included; ``seconds`` of training without
+    validation; ``select_seconds`` between this epoch and the next.
+    """
+
+    epoch: int
+    n_total: int
+    n_selected: int
+    n_forward: int
+    n_backward: int
+    seconds: float
+    select_seconds: float
+
+
+@dataclass
+class FitState:
+    """The plan of the present epoch, how far it has come, and what the epochs before it cost.
+
+    Attributes:
+        plan: what the present epoch trains on.
+        batches_done: batches of it that are done.
+        batch_size: samples of a batch on all ranks together, 0 where that is not fixed.
+        n_forward: samples forwarded in this epoch so far, by this rank until the ranks' counts are summed.
+        n_backward: samples back-propagated in this epoch so far, likewise.
+        n_measured: samples whose losses were written in this epoch so far, likewise.
+        seconds: training seconds of this epoch so far.
+        scheduler_calls: how often each learning-rate scheduler was stepped to keep it in time, in the Trainer's order.
+        history: one record for each epoch that has ended.
+    """
+
+    plan: EpochPlan
+    batches_done: int = 0
+    batch_size: int = 0
+    n_forward: int = 0
+    n_backward: int = 0
+    n_measured: int = 0
+    seconds: float = 0.0
+    scheduler_calls: list[int] = field(default_factory=list)
+    history: list[EpochRecord] = field(default_factory=list)
+
+    def begin(self, plan: EpochPlan) -> None:
+        """Take up the plan of an epoch."""
+        self.plan = plan
+        self.batches_done = 0
+
+    def close(self, n_total: int) -> None:
+        """Write the record of the epoch that has ended."""
+        self.history.append(
+            EpochRecord(
+                epoch=self.plan.epoch,
+                n_total=n_total,
+                n_selected=self.plan.indices.numel(),
+                n_forward=self.n_forward,
+                n_backward=self.n_backward,
+                seconds=self.seconds,
+                select_seconds=0.0,
+            )
+        )
+        self.batches_done = self.n_forward = self.n_backward = self.n_measured = 0
+        self.seconds = 0.0
+
+    def sum_over_ranks(self, store: ScoreStore) -> None:
+        """Give every rank the counts of all that write to ``store``; all ranks must call it together."""
+        if store.world_size > 1:
+            counts = [self.n_forward, self.n_backward, self.n_measured]
+            summed = torch.tensor(counts, device=store["loss"].device)
+            dist.all_reduce(summed)
+            self.n_forward, self.n_backward, self.n_measured = summed.tolist()
+
+    def leave_counts_to_first(self, rank: int) -> None:
+        """Go on counting from what all ranks have, without counting it once a rank."""
+        if rank > 0:
+            self.n_forward = self.n_backward = self.n_measured = 0
+
+    def state_dict(self, n_total: int) -> dict[str, Any]:
+        """Plain tensors, numbers, lists and dicts, so that ``torch.load(weights_only=True)`` reads them."""
+        state: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
+        full = self.plan.indices.numel() == n_total
+        state["plan"] = {**vars(self.plan), "indices": None if full else self.plan.indices}
+        state["scheduler_calls"] = list(self.scheduler_calls)
+        state["history"] = [dict(record) for record in self.history]
+        return state
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any], n_total: int) -> FitState:
+        """The state that :meth:`state_dict` wrote, for the same number of samples."""
+        plan = dict(state["plan"])
+        if plan["indices"] is None:
+            plan["indices"] = torch.arange(n_total)
+        return cls(
+            plan=EpochPlan(**plan),
+            scheduler_calls=list(state["scheduler_calls"]),
+            history=list(state["history"]),
+            **{name: state[name] for name in _PLAIN},
+        )
+
+
+_PLAIN = ("batches_done", "batch_size", "n_forward", "n_backward", "n_measured", "seconds")
+
+
+def check_same_samples(n: int, *, fit: int | None, checkpoint: int | None) -> None:
+    """Refuse to go on with the scores of other samples.
+
+    Args:
+        n: number of samples of the train loader's data set.
+        fit: number that the fit began with, if it has begun.
+        checkpoint: number that the checkpoint was written with, if there is one.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    for origin, before in {"checkpoint was written with": checkpoint, "fit began with": fit}.items():
+        if before is not None and before != n:
+            raise ValueError(
+                f"The {origin} a data set of {before} samples, but the train loader's has {n}:"
+                " the scores belong to other samples. Use the same data set, or load the"
+                " weights alone into a new fit."
+            )

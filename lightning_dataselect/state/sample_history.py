@@ -1,0 +1,257 @@
+"""What becomes of each sample in a fit: how often it was trained on and dropped, when it was learnt, how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightning_dataselect.state.selection import Observation
+from lightning_dataselect.state.store import OverRanks, ScoreStore
+
+NEVER = torch.iinfo(torch.int32).max
+"""What ``first_learnt`` holds of a sample that was never classified right."""
+UNKNOWN = -1
+"""What ``predicted`` holds of a sample that was never seen."""
+
+_MOST_BATCHES = 64
+_MOST_BYTES = 8 << 20
+_CHUNK = 1 << 20
+_OF_ALL: dict[str, OverRanks] = {"times_trained": "sum", "times_dropped": "sum"}
+_OF_CLASSES: dict[str, tuple[float, torch.dtype, OverRanks]] = {
+    "margin": (torch.nan, torch.float32, "last"),
+    "predicted": (UNKNOWN, torch.int32, "last"),
+    "first_learnt": (NEVER, torch.int32, "min"),
+    "times_forgotten": (0, torch.int32, "sum"),
+}
+
+
+def margins(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """How far the class of each sample's label is ahead, and the class that is.
+
+    A margin above 0 means that the sample is classified right; it is the log of the odds of the labelled class against
+    the best other one.
+
+    Args:
+        logits: (B, C), C of at least 2.
+        labels: int64 (B,); a negative label marks an ignored sample.
+
+    Returns:
+        float32 (B,), the logit of the label minus the best of the other classes, NaN for an ignored sample; int64 (B,),
+        the class of the highest logit.
+
+    Example:
+        >>> margins(torch.tensor([[1.0, 3.0, 2.5], [1.0, 3.0, 2.5]]), torch.tensor([1, 0]))
+        (tensor([ 0.5000, -2.0000]), tensor([1, 1]))
+    """
+    # ignored labels are clamped, then blanked: a boolean index would wait for the device
+    label = labels.clamp(min=0).unsqueeze(1)
+    own = logits.gather(1, label).squeeze(1).float()
+    other = logits.scatter(1, label, -torch.inf).amax(1).float()  # several times as fast as topk
+    return (own - other).masked_fill(labels < 0, torch.nan), logits.max(1).indices
+
+
+class _Shown(NamedTuple):
+    indices: Tensor  # int64 (B,)
+    logits: Tensor  # (B, C)
+    labels: Tensor  # int64 (B,)
+
+
+class TrackedStore(ScoreStore):
+    """A score store that also keeps the history of each sample.
+
+    Columns, int32 unless said otherwise: ``times_trained``, how often the sample was back-propagated, and
+    ``times_dropped``, how often the method left it out, of an epoch or of a batch. From the first batch on that shows
+    the logits of classes also ``margin`` (float32, see :func:`margins`) and ``predicted`` as last seen,
+    ``first_learnt`` (the epoch in which it was first classified right, or :data:`NEVER`) and ``times_forgotten`` (how
+    often it was classified wrong when the time before it was right).
+
+    What a step shows is put aside and written for many steps at once: before anything is read, merged or saved, and at
+    the latest after 64 batches or 8 MiB. The columns take 24 bytes a sample, 8 without classes; with several ranks 12
+    more, 8 without classes.
+
+    Args:
+        n: number of samples of the training set.
+        columns: further columns and their initial values.
+        world_size: number of ranks that write.
+        score_is_loss: whether the method ranks by the last loss, so that both are one column.
+
+    Example:
+        >>> store = TrackedStore(3)
+        >>> for epoch, logits in enumerate(([[2.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [3.0, 0.0]])):
+        ...     i, labels = torch.tensor([0, 2]), torch.tensor([0, 0])
+        ...     store.see(Observation(i, torch.zeros(2), torch.tensor(logits), labels, epoch))
+        ...     store.count_trained(i)
+        ...     store.end_epoch(kept=i)
+        >>> {name: store.column(name).tolist() for name in ("times_trained", "times_dropped", "predicted")}
+        {'times_trained': [2, 0, 2], 'times_dropped': [0, 2, 0], 'predicted': [1, -1, 0]}
+        >>> store.column("margin").tolist(), store.column("times_forgotten").tolist()
+        ([-1.0, nan, 3.0], [1, 0, 0])
+        >>> store.column("first_learnt").eq(NEVER).tolist()
+        [False, True, False]
+    """
+
+    _epoch: int = 0  # of what was shown and is not written yet
+
+    def __init__(
+        self,
+        n: int,
+        columns: Mapping[str, float] | None = None,
+        world_size: int = 1,
+        *,
+        score_is_loss: bool = False,
+    ) -> None:
+        super().__init__(n, columns, world_size, score_is_loss=score_is_loss)
+        for name, over_ranks in _OF_ALL.items():
+            self.add_column(name, 0, torch.int32, over_ranks)
+        self._forget_pending()
+
+    @property
+    def knows_classes(self) -> bool:
+        """Whether the logits of classes were seen, and with them the columns are there."""
+        return "margin" in self
+
+    # ---- in a step: nothing here waits for the device, or does more than put aside --------------------------------
+
+    def see(self, seen: Observation) -> None:
+        """Take note of the classes that a batch has shown, if any."""
+        if seen.logits is None or seen.targets is None or seen.logits.shape[1] < 2:
+            return
+        labels = seen.targets.argmax(1) if seen.targets.dim() == 2 else seen.targets
+        shown = _Shown(seen.indices, seen.logits, labels)
+        if self._shown and (seen.epoch != self._epoch or not _alike(shown, self._shown[0])):
+            self.flush()
+        if shown.logits.nbytes > _MOST_BYTES // 8:  # nothing is gained by waiting for more of these
+            self.flush()
+            self._write(shown, seen.epoch)
+            return
+        # compiled modules, and loaders of some, write the next batch into the same memory
+        self._epoch = seen.epoch
+        self._shown.append(_Shown(shown.indices, shown.logits.clone(), labels.clone()))
+        self._put_aside(shown.logits.nbytes + labels.nbytes)
+
+    def count_trained(self, indices: Tensor) -> None:
+        """Count samples that are back-propagated; int64 (B,), N for padding."""
+        self._trained.append(indices)
+        self._put_aside(indices.nbytes)
+
+    def count_dropped(self, offered: Tensor, taken: Tensor) -> None:
+        """Count samples that are left out of a batch: int64 (B,), those it had, and int64 (b,), those it trains on."""
+        self._offered.append(offered)
+        self._taken.append(taken)
+        self._put_aside(offered.nbytes + taken.nbytes)
+
+    # ---- at the boundary of an epoch ------------------------------------------------------------------------------
+
+    def end_epoch(self, kept: Tensor) -> None:
+        """Merge the ranks' writes, and count what the epoch's plan had left out; all ranks must call it together.
+
+        Args:
+            kept: int64 (n,), the samples of the plan.
+        """
+        self.merge()
+        if kept.numel() < self.n:
+            dropped = self["times_dropped"]
+            dropped += 1
+            for chunk in kept.split(_CHUNK):
+                _count(dropped, chunk.to(dropped.device), -1)
+            if self.world_size > 1:
+                self._merged["times_dropped"].copy_(dropped)
+
+    def flush(self) -> None:
+        """Write what was put aside."""
+        trained, offered, taken, shown, epoch = self._trained, self._offered, self._taken, self._shown, self._epoch
+        self._forget_pending()
+        if trained:
+            _count(self["times_trained"], torch.cat(trained), 1)
+        if offered:
+            _count(self["times_dropped"], torch.cat(offered), 1)
+            _count(self["times_dropped"], torch.cat(taken), -1)
+        if shown:
+            self._write(_Shown(*map(torch.cat, zip(*shown, strict=True))), epoch)
+
+    def merge(self) -> None:
+        """Give every rank what each rank has written since the last merge; all ranks must call it together."""
+        self.flush()
+        if self.world_size > 1:
+            anyone = torch.tensor([self.knows_classes], dtype=torch.int32, device=self["loss"].device)
+            dist.all_reduce(anyone, dist.ReduceOp.MAX)
+            if bool(anyone):
+                self._open_classes()
+        super().merge()
+
+    def column(self, name: str) -> Tensor:
+        """The column ``name`` without its padding slot, (N,) or (N, width), on the CPU."""
+        self.flush()
+        return super().column(name)
+
+    def to(self, device: torch.device | str) -> None:
+        """Move every column to ``device``."""
+        self.flush()
+        super().to(device)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the columns of an earlier :meth:`state_dict`."""
+        self._forget_pending()
+        if "margin" in state:
+            self._open_classes()
+        super().load_state_dict(state)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every column, (N,) or (N, width), on the CPU."""
+        self.flush()
+        return super().state_dict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything, with nothing left aside."""
+        self.flush()
+        return self.__dict__
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _forget_pending(self) -> None:
+        self._trained: list[Tensor] = []
+        self._offered: list[Tensor] = []
+        self._taken: list[Tensor] = []
+        self._shown: list[_Shown] = []
+        self._n_bytes = 0
+
+    def _put_aside(self, n_bytes: int) -> None:
+        self._n_bytes += n_bytes
+        if len(self._trained) >= _MOST_BATCHES or self._n_bytes >= _MOST_BYTES:
+            self.flush()
+
+    def _open_classes(self) -> None:
+        if not self.knows_classes:
+            for name, (initial, dtype, over_ranks) in _OF_CLASSES.items():
+                self.add_column(name, initial, dtype, over_ranks)
+
+    def _write(self, shown: _Shown, epoch: int) -> None:
+        """Write what batches of one epoch have shown, in their order: a sample may come more than once."""
+        self._open_classes()
+        margin, predicted = margins(shown.logits, shown.labels)
+        i, order = shown.indices.sort(stable=True)
+        margin, predicted = margin[order], predicted[order]
+        again = i[1:] == i[:-1]
+        before = self["margin"][i]
+        before[1:] = torch.where(again, margin[:-1], before[1:])
+        _count(self["times_forgotten"], i, ((before > 0) & (margin <= 0)).int())
+        learnt = torch.where(margin > 0, epoch, NEVER).int()
+        self["first_learnt"].scatter_reduce_(0, i, learnt, "amin")
+        # all but a sample's last presentation go to the slot of padding
+        last = torch.where(torch.cat([~again, again.new_ones(1)]), i, self.n)
+        self["margin"].index_copy_(0, last, margin)
+        self["predicted"].index_copy_(0, last, predicted.int())
+
+
+def _alike(one: _Shown, other: _Shown) -> bool:
+    a, b = one.logits, other.logits
+    return (a.shape[1], a.dtype, a.device) == (b.shape[1], b.dtype, b.device)
+
+
+def _count(column: Tensor, indices: Tensor, number: int | Tensor) -> None:
+    numbers = number if isinstance(number, Tensor) else torch.full_like(indices, number, dtype=column.dtype)
+    column.index_add_(0, indices, numbers)

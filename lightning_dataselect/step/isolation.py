@@ -1,0 +1,241 @@
+"""Running a module's training step for its losses alone, so that nothing notices."""
+
+from __future__ import annotations
+
+import operator
+import random
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_dataselect.trainer import shadow
+
+_LOG_METHODS = ("log", "log_dict")
+_STRUCTURE = nn.Module().__dict__.keys() - {"_buffers"}
+_LIBRARIES = ("torch.", "lightning.", "pytorch_lightning.", "lightning_fabric.", "builtins")
+_PLAIN = {int, float, bool, str, bytes, complex, type(None), torch.dtype, torch.device, torch.Size}
+_LARGE = 1 << 20  # entries: copying more in every step is only worth it for what the step writes to
+_LARGE_ARRAY = 1 << 26  # bytes
+_MANY = 1 << 12  # items: a container of more is no state of a step, but a table
+_DEPTH = 5
+
+
+class Quiet:
+    """Lets a module run in eval mode and takes back every trace of it.
+
+    Kept as they were: the train/eval mode of every submodule, BatchNorm statistics, attributes and buffers of the
+    user's own modules and of torchmetrics objects (counters, lists, states, generators, also within containers and
+    plain objects), the random state of torch, NumPy and Python, and what is logged. Not seen: modules that are hidden
+    in plain lists, NumPy arrays of more than 64 MiB, the contents of containers of more than 4096 items, and writes
+    through ``tensor.data``.
+
+    Args:
+        module: whose ``training_step`` runs inside.
+
+    Raises:
+        RuntimeError: at the end of a ``with`` block in which the module wrote to its parameters, or, for the first
+            time, to another tensor too large to be copied each time.
+
+    Example:
+        >>> class Counting(pl.LightningModule):
+        ...     steps = 0
+        ...     def training_step(self, batch):
+        ...         self.steps += 1
+        ...         self.log("steps", self.steps)
+        >>> module = Counting()
+        >>> with Quiet(module)():
+        ...     module.training_step(None)
+        >>> module.steps
+        0
+    """
+
+    def __init__(self, module: pl.LightningModule) -> None:
+        self._module = module
+        self._still: dict[int, weakref.ref[Tensor]] = {}
+
+    @contextmanager
+    def __call__(self, *, grad: bool = False) -> Iterator[None]:
+        """Be quiet for the length of a ``with`` block.
+
+        Args:
+            grad: whether a graph is built, as the first look at a loss needs it.
+        """
+        module = self._module
+        parts = list(module.named_modules())  # once: with many small parts the walk takes longer than all the rest
+        modes = [(part, part.training) for _, part in parts]
+        notes = _Notes(parts, self._still)
+        with ExitStack() as stack:
+            stack.enter_context(torch.set_grad_enabled(grad))
+            stack.enter_context(_random_state(module.device))
+            for name in _LOG_METHODS:
+                stack.callback(shadow(module, name, _log_nothing))
+            try:
+                for part, _ in modes:
+                    _set_mode(part, False)
+                yield
+            finally:
+                for part, training in modes:
+                    _set_mode(part, training)
+                notes.restore()
+                # what autocast has cached without a graph would leave the real step without gradients
+                torch.clear_autocast_cache()
+
+
+def _set_mode(part: nn.Module, training: bool) -> None:
+    """Set the mode as `nn.Module.train` does, but of this part alone, and without Module's slow ``__setattr__``."""
+    if "training" in part.__dict__:
+        part.__dict__["training"] = training
+    else:  # a property, as of compiled and scripted modules
+        part.training = training
+
+
+def _log_nothing(*args: Any, **kwargs: Any) -> None:
+    return None
+
+
+@contextmanager
+def _random_state(device: torch.device) -> Iterator[None]:
+    devices = [device] if device.type == "cuda" else []
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+class _Notes:
+    """What a module holds that a step may write to; torch's own layers keep still in eval mode."""
+
+    def __init__(self, parts: Iterable[tuple[str, nn.Module]], still: dict[int, weakref.ref[Tensor]]) -> None:
+        self._still = still
+        self._known: set[int] = set()
+        self._undo: list[Callable[[], object]] = []
+        self._tensors: list[tuple[str, Tensor, int, Tensor | None]] = []
+        for name, part in parts:
+            for own, parameter in part._parameters.items():
+                if parameter is not None and id(parameter) not in self._known:
+                    self._known.add(id(parameter))
+                    self._tensors.append((f"{name}.{own}".removeprefix("."), parameter, parameter._version, None))
+        for name, part in parts:
+            if not type(part).__module__.startswith("torch.nn."):
+                self._note_space(part.__dict__, name, 0)
+
+    def restore(self) -> None:
+        for undo in self._undo:
+            undo()
+        with torch.no_grad():
+            written = [note[0] for note in self._tensors if not self._restore_tensor(*note[1:])]
+        if written:
+            raise RuntimeError(
+                f"Scoring a batch without training on it wrote to {written[0].replace('_buffers.', '')!r}"
+                + (f" and {len(written) - 1} more" if len(written) > 1 else "")
+                + ", which cannot be taken back: training_step changes parameters, or a large tensor now and then. Let"
+                " it do so only `if self.training`, as scoring runs in eval mode."
+            )
+
+    def _restore_tensor(self, tensor: Tensor, version: int, value: Tensor | None) -> bool:
+        if tensor._version == version:
+            if value is not None and tensor.numel() > _LARGE:
+                # copying what the step only reads, say a data set held as a tensor, would cost every step
+                self._still[id(tensor)] = weakref.ref(tensor)
+            return True
+        if value is None:
+            return False
+        tensor.copy_(value)
+        return True
+
+    def _note(self, value: Any, name: str, depth: int) -> None:
+        if type(value) in _PLAIN or depth > _DEPTH or id(value) in self._known:
+            return
+        self._known.add(id(value))
+        if isinstance(value, Tensor):
+            self._note_tensor(value, name)
+        elif isinstance(value, np.ndarray):
+            self._note_array(value)
+        elif isinstance(value, list | dict | set | deque | tuple):
+            self._note_container(value, name, depth)
+        elif (random_state := _random_state_of(value)) is not None:
+            self._undo.append(random_state)
+        elif hasattr(value, "__dict__") and not _from_library(value):
+            self._note_space(value.__dict__, name, depth)
+
+    def _note_space(self, space: dict[str, Any], name: str, depth: int) -> None:
+        noted = {key: value for key, value in space.items() if key not in _STRUCTURE}
+        self._undo.append(lambda: _restore_space(space, noted))
+        for key, value in noted.items():
+            self._note(value, f"{name}.{key}".removeprefix("."), depth + 1)
+
+    def _note_tensor(self, tensor: Tensor, name: str) -> None:
+        if tensor.is_inference():
+            return  # cannot be written to
+        reference = self._still.get(id(tensor))
+        is_still = reference is not None and reference() is tensor
+        self._tensors.append((name, tensor, tensor._version, None if is_still else tensor.detach().clone()))
+
+    def _note_array(self, array: np.ndarray[Any, Any]) -> None:
+        if array.nbytes <= _LARGE_ARRAY and array.flags.writeable:
+            value = array.copy()
+            self._undo.append(lambda: np.copyto(array, value))
+
+    def _note_container(self, container: Any, name: str, depth: int) -> None:
+        if not isinstance(container, tuple):
+            content = container.copy()
+            self._undo.append(lambda: _restore_container(container, content))
+        if len(container) > _MANY:
+            return
+        if isinstance(container, dict):
+            for key, item in container.items():
+                self._note(item, f"{name}.{key}", depth + 1)
+        else:
+            for item in container:
+                self._note(item, name, depth + 1)
+
+
+def _restore_space(space: dict[str, Any], noted: dict[str, Any]) -> None:
+    for name in space.keys() - noted.keys() - _STRUCTURE:
+        del space[name]
+    for name, value in noted.items():
+        if space.get(name) is not value:
+            space[name] = value
+
+
+def _restore_container(container: Any, content: Any) -> None:
+    if len(container) == len(content) and all(map(operator.is_, _items(container), _items(content))):
+        return
+    container.clear()
+    container.extend(content) if isinstance(container, list | deque) else container.update(content)
+
+
+def _items(container: Any) -> Iterable[Any]:
+    return (part for pair in container.items() for part in pair) if isinstance(container, dict) else container
+
+
+def _random_state_of(value: Any) -> Callable[[], object] | None:
+    """How to take back what is drawn from a generator, or None if ``value`` is none."""
+    state: Any
+    if isinstance(value, torch.Generator):
+        state = value.get_state()
+        return lambda: value.set_state(state)
+    if isinstance(value, np.random.Generator):
+        state = value.bit_generator.state
+        return lambda: setattr(value.bit_generator, "state", state)
+    if isinstance(value, np.random.RandomState):
+        state = value.get_state()
+        return lambda: value.set_state(state)
+    if isinstance(value, random.Random):
+        state = value.getstate()
+        return lambda: value.setstate(state)
+    return None
+
+
+def _from_library(value: object) -> bool:
+    return isinstance(value, type | nn.Module) or callable(value) or type(value).__module__.startswith(_LIBRARIES)

@@ -1,0 +1,74 @@
+"""The only part that touches the Trainer's private parts.
+
+Lightning has no public way to swap a sampler before the first loader is made, nor to change the length of an epoch
+while it runs. What is used here of the loops was read in lightning 2.5 and 2.6, and these are all the private names:
+
+- ``fit_loop._data_source.dataloader``, to take the train loader; where it is missing, a fit is refused;
+- ``fit_loop._combined_loader``, to let go of a train loader made too early; where it is missing, that one stays;
+- those in ``lengths._LENGTH``, to change the length of epochs; where one is missing, each epoch gets a new loader;
+- ``_accelerator_connector.use_distributed_sampler``; where it is missing, it counts as True, its default;
+- ``LightningModule._on_before_batch_transfer``, for passes that score; where it is missing, they are refused;
+- ``_val_check_time_interval``, which lightning 2.5 does not have.
+"""
+
+from lightning_dataselect.trainer.epoch_length import (
+    ByReload,
+    EpochLengths,
+    InPlace,
+    epoch_lengths,
+    set_counted_length,
+    shorten_val_check_interval,
+)
+from lightning_dataselect.trainer.loops import (
+    come_first,
+    epochs_processed,
+    forget_train_loader,
+    intercept_train_loader,
+    limited_batches,
+    optimizer_steps_now,
+    overfits,
+    planned_accumulation,
+    planned_epochs,
+    resumes_after_last_batch,
+    resumes_within_epoch,
+    sampler_ranks,
+    shows_progress,
+    stops_early,
+    time_fetches,
+)
+from lightning_dataselect.trainer.lr import scale_learning_rate, step_lr_scheduler, take_over_step_schedulers
+from lightning_dataselect.trainer.patching import Undo, shadow
+from lightning_dataselect.trainer.steps import batch_to_device, logging_parts, takes_batch_idx, takes_dataloader_iter
+
+__all__ = [
+    "ByReload",
+    "EpochLengths",
+    "InPlace",
+    "Undo",
+    "batch_to_device",
+    "come_first",
+    "epoch_lengths",
+    "epochs_processed",
+    "forget_train_loader",
+    "intercept_train_loader",
+    "limited_batches",
+    "logging_parts",
+    "optimizer_steps_now",
+    "overfits",
+    "planned_accumulation",
+    "planned_epochs",
+    "resumes_after_last_batch",
+    "resumes_within_epoch",
+    "sampler_ranks",
+    "scale_learning_rate",
+    "set_counted_length",
+    "shadow",
+    "shorten_val_check_interval",
+    "shows_progress",
+    "step_lr_scheduler",
+    "stops_early",
+    "take_over_step_schedulers",
+    "takes_batch_idx",
+    "takes_dataloader_iter",
+    "time_fetches",
+]

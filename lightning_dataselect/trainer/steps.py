@@ -1,0 +1,35 @@
+"""What a LightningModule's training step takes, and how a batch comes to it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lightning_dataselect.trainer.patching import missing, refusal
+
+
+def logging_parts(module: pl.LightningModule) -> list[Any]:
+    """The LightningModules within ``module``, itself among them, of whichever package: those with a ``log``."""
+    return [part for part in module.modules() if callable(getattr(part, "log", None)) and hasattr(part, "log_dict")]
+
+
+def takes_dataloader_iter(module: pl.LightningModule) -> bool:
+    """Whether ``training_step(dataloader_iter)`` fetches the batches itself."""
+    return "dataloader_iter" in inspect.signature(module.training_step).parameters
+
+
+def takes_batch_idx(step: Callable[..., Any]) -> bool:
+    """Whether ``training_step`` has an argument besides the batch, which Lightning then gives the batch's index."""
+    return len(inspect.signature(step).parameters) > 1
+
+
+def batch_to_device(trainer: pl.Trainer, batch: Any) -> Any:
+    """Take a batch the way that the training loop takes it, through the user's transfer hooks."""
+    if missing(trainer.lightning_module, path := "_on_before_batch_transfer"):
+        raise refusal("no samples can be scored by a pass of their own", f"LightningModule.{path}")
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)

@@ -1,0 +1,299 @@
+"""The command line: help, list, and LightningCLI with `--select`."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from helpers import Net
+from helpers import loader as make_loader
+from lightning.pytorch import LightningDataModule
+
+from lightning_dataselect import list_methods
+from lightning_dataselect.cli import lightning as lightning_cli
+from lightning_dataselect.cli.main import main
+from lightning_dataselect.methods.registry import accepted_arguments
+
+METHODS = {method.name: method.cls for method in list_methods()}
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:LightningCLI's args parameter", "ignore:(?s).*deprecated in v4", "ignore:(?s).*JsonargparseDeprecation"
+)
+
+FIT = [
+    *("fit", "--model", "lightning_dataselect.demo.DigitsModel"),
+    *("--data", "lightning_dataselect.demo.DigitsData", "--data.n_val", "1700"),
+    *("--trainer.max_epochs", "3", "--trainer.accelerator", "cpu", "--trainer.logger", "false"),
+    *("--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
+]
+
+
+def test_list_names_every_method(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out
+    for method in list_methods():
+        assert method.name in said
+
+
+def test_what_is_no_terminal_gets_plain_text(capsys, monkeypatch):
+    # as in Jupyter and on many CI machines
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out
+    assert "InfoBatch" in said and "\x1b" not in said
+
+
+def test_it_runs_as_a_module():
+    command = [sys.executable, "-m", "lightning_dataselect", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.stdout.strip() == f"lightning-dataselect {version('lightning-dataselect')}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"), [(["--help"], "compare"), (["compare", "--help"], "--prune-ratio"), (["--version"], "")]
+)
+def test_help_and_version(arguments, text, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert text in said
+    if not text:
+        assert said.strip() == f"lightning-dataselect {version('lightning-dataselect')}"
+
+
+def test_an_unknown_command_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["fitt"])
+    assert ended.value.code == 2
+    assert "fitt" in capsys.readouterr().err
+
+
+@pytest.fixture
+def fitted(tmp_path, monkeypatch):
+    """The selectors of the fits that were run, in ``tmp_path``."""
+    monkeypatch.chdir(tmp_path)
+    selectors = []
+
+    def after_fit(cli):
+        selectors.extend(c for c in cli.trainer.callbacks if isinstance(c, lightning_cli.DataSelector))
+
+    monkeypatch.setattr(lightning_cli.SelectCLI, "after_fit", after_fit, raising=False)
+    return selectors
+
+
+def test_fit_selects_by_short_name(fitted):
+    assert main([*FIT, "--select", "RandomPruning", "--select.prune_ratio", "0.75"]) == 0
+    (selector,) = fitted
+    assert type(selector).__name__ == "RandomPruning"
+    assert selector.prune_ratio == 0.75
+    assert [record["n_selected"] for record in selector.history] == [24, 24, 24]
+
+
+def test_fit_goes_without_a_selector(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*FIT, "--trainer.fast_dev_run", "1"]) == 0
+
+
+def test_the_saved_config_runs_again_and_gives_the_same_run(fitted, tmp_path):
+    assert main([*FIT, "--select", "InfoBatch", "--select.anneal", "0", "--seed_everything", "3"]) == 0
+    saved = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert saved["select"]["class_path"] == "lightning_dataselect.InfoBatch"
+    (tmp_path / "config.yaml").rename(tmp_path / "again.yaml")
+    assert main(["fit", "--config", "again.yaml"]) == 0
+    first, again = fitted
+    assert again.history[-1]["n_backward"] < again.history[0]["n_backward"]
+    assert torch.equal(first.selected, again.selected) and torch.equal(first.weights, again.weights)
+    torch.testing.assert_close(first.losses, again.losses, rtol=0, atol=0, equal_nan=True)
+
+
+class Model(Net):
+    def __init__(self, lr: float = 0.1):
+        super().__init__(lr=lr)
+
+    def test_step(self, batch, batch_idx):
+        self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch, batch_idx):
+        return self.net(batch[0])
+
+
+class Data(LightningDataModule):
+    def train_dataloader(self):
+        return make_loader()
+
+    def val_dataloader(self):
+        return make_loader(shuffle=False)
+
+    test_dataloader = predict_dataloader = val_dataloader
+
+
+def test_every_subcommand_goes_on_from_the_checkpoint_of_a_fit(fitted, tmp_path):
+    task = ["--model", "test_cli.Model", "--data", "test_cli.Data", "--select", "UCB", *FIT[7:]]
+    assert main(["fit", *task]) == 0
+    (checkpoint,) = tmp_path.glob("checkpoints/*.ckpt")
+    for command in ("validate", "test", "predict"):
+        (tmp_path / "config.yaml").unlink(missing_ok=True)
+        assert main([command, *task, "--ckpt_path", str(checkpoint)]) == 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_help_of_a_method_explains_each_argument(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--select.help", name])
+    assert ended.value.code == 0
+    said = " ".join(capsys.readouterr().out.split())
+    arguments = list(accepted_arguments(METHODS[name]))
+    assert "seed" in arguments and "sample_loss" in arguments
+    explained = {}
+    for part in said.split(" --select.")[1:]:
+        argument, _, rest = part.partition(" ")
+        if re.search(r"\(type: .*\)", rest):
+            metavar, _, text = rest.partition(" ")
+            explained[argument.removesuffix("+")] = text[: text.rindex("(type:")]
+    assert sorted(explained) == sorted(set(arguments))
+    for argument, text in explained.items():
+        assert len(text.split()) >= 3 and not text.startswith("see "), argument
+    assert "known subclasses" not in said and "``" not in said
+
+
+WRONG = {
+    "--select UBC": "There is no method 'UBC'. Did you mean UCB? The methods are AutoAssist, EL2N,",
+    "--select ucb": "--select ucb: the method is spelt UCB.",
+    "--select.help UBC": "There is no method 'UBC'. Did you mean UCB?",
+    "--select my.Nope": "--select: my.Nope cannot be imported: No module named 'my'.",
+    "--select torch.nn.Linear": "--select: torch.nn.Linear is no subclass of DataSelector.",
+    "--select DataSelector": "--select names no method, but DataSelector: give one, as in --select UCB.",
+    "--select.prune_ratio 0.3": "--select names no method, but DataSelector: give one, as in --select UCB.",
+    "--select UCB --select.prune_ration 0.3": "UCB takes no argument 'prune_ration'. Did you mean prune_ratio?",
+    "--select UCB --select.prune_ratio abc": "--select.prune_ratio: expected float, got abc.",
+    "--select UCB --select.prune_ratio 2": "prune_ratio=2.0 is outside [0, 1): give the share of samples",
+    "--select UCB --select.lr_schedule x": "--select.lr_schedule: expected one of 'stretch', 'steps', got x.",
+    "--select UCB --select.sample_loss my.f": "sample_loss='my.f' cannot be imported: No module named 'my'. Give the",
+    "--select UCB --select.sample_loss math.sin_": "sample_loss='math.sin_' cannot be imported: module 'math' has no",
+    "--select UCB --select.sample_loss math.pi": "sample_loss='math.pi' is 3.14",
+    "--select EL2N --select.scores none.csv": "scores='none.csv': there is no such file.",
+    "--trainer.callbacks+=UCB --trainer.callbacks.prune_ratio=1": "prune_ratio=1.0 is outside [0, 1)",
+    "--trainer.callbacks+=UBC": "There is no method 'UBC'. Did you mean UCB?",
+    "--select UCB --trainer.callbacks+=InfoBatch": "There are 2 selectors (InfoBatch, UCB) in --select and",
+    "--config none.yaml": "none.yaml'.",
+    "--config bad.yaml": "UCB takes no argument 'prune_ration'. Did you mean prune_ratio?",
+    "--config torn.yaml": "Problems parsing config: while parsing a flow node",
+    "--selct UCB": "unrecognized arguments: --selct UCB.",
+    "--data.n_vaal 3": "DigitsData takes no argument 'n_vaal'.",
+    "--model my.No": "--model: my.No cannot be imported: No module named 'my'.",
+    "--optimizer Foo": "--optimizer: 'Foo' names no class: give its import path, as in my_package.Foo.",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_a_wrong_input_ends_in_one_plain_sentence(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.yaml").write_text("select: {class_path: UCB, init_args: {prune_ration: 0.5}}")
+    (tmp_path / "torn.yaml").write_text("select: {class_path: [")
+    assert main([*FIT, *arguments.split()]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.endswith("seed set to 0")]
+    assert len(said) == 1 and said[0].startswith("lightning-dataselect fit: "), said
+    assert WRONG[arguments] in said[0]
+
+
+def test_an_error_of_the_users_own_code_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="n_val=3000: hold out between 1 and 1796"):
+        main([*FIT, "--data.n_val", "3000"])
+
+
+class Named(Model):
+    """Says what each sample lost, under a name."""
+
+    def training_step(self, batch, batch_idx):
+        losses = F.cross_entropy(self.net(batch[0]), batch[1], reduction="none")
+        return {"loss": losses.mean(), "own": 2 * losses}
+
+
+def own(output):
+    return output["own"] / 2
+
+
+def mean(output):
+    return output["own"].mean()
+
+
+class Contrastive(Model):
+    def training_step(self, batch, batch_idx):
+        views = self.net(batch[0])
+        return F.cross_entropy(views @ views.T, torch.arange(len(views)))
+
+
+class Slip(Model):
+    def training_step(self, batch, batch_idx):
+        raise TypeError("a slip of the user's")
+
+
+NAMED = ["--data", "test_cli.Data", *FIT[7:], "--select", "InfoBatch"]
+
+
+@pytest.mark.parametrize(("given", "factor"), [("test_cli.own", 1), ("own", 2), ("auto", 1)])
+def test_a_sample_loss_is_an_import_path_or_a_key(given, factor, fitted, tmp_path):
+    task = ["fit", "--model", "test_cli.Named", *NAMED, "--seed_everything", "3", "--select.prune_ratio", "0"]
+    config = tmp_path / "config.yaml"
+    assert main([*task, "--select.sample_loss", given]) == 0
+    assert yaml.safe_load(config.read_text())["select"]["init_args"]["sample_loss"] == given
+    config.rename(tmp_path / "again.yaml")
+    assert main(["fit", "--config", "again.yaml"]) == 0
+    config.unlink()
+    assert main(task) == 0
+    named, again, captured = fitted
+    torch.testing.assert_close(named.losses, factor * captured.losses)
+    torch.testing.assert_close(again.losses, named.losses)
+
+
+REFUSALS = {
+    "--model test_cli.Contrastive": "What a sample loses in this step depends on the other samples of its batch",
+    "--model test_cli.Model --select.sample_loss gone": "sample_loss='gone': training_step returned Tensor",
+    "--model test_cli.Named --select.sample_loss test_cli.mean": "The callable given as sample_loss",
+}
+
+
+@pytest.mark.parametrize("arguments", REFUSALS)
+def test_what_a_selector_refuses_in_a_fit_ends_in_one_plain_sentence(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *NAMED, *arguments.split()]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lightning-dataselect")]
+    assert len(said) == 1 and REFUSALS[arguments] in said[0]
+
+
+def test_a_slip_in_a_training_step_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TypeError, match="a slip of the user's"):
+        main(["fit", "--model", "test_cli.Slip", *NAMED])
+
+
+def test_a_slip_of_our_own_keeps_its_traceback(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("lightning_dataselect.callbacks.selector.StepReader.read", lambda self: None)
+    with pytest.raises(TypeError, match="positional argument"):
+        main(["fit", "--model", "test_cli.Model", *NAMED])
+
+
+@pytest.mark.slow
+def test_a_class_in_the_working_directory_is_found(tmp_path):
+    (tmp_path / "my.py").write_text(
+        "from lightning_dataselect import RandomPruning\n"
+        "from lightning_dataselect.demo import DigitsModel\n"
+        "class Model(DigitsModel): pass\n"
+        "class Mine(RandomPruning): pass\n"
+    )
+    command = ["fit", "--model", "my.Model", "--select", "my.Mine", "--trainer.fast_dev_run", "1", *FIT[3:]]
+    done = subprocess.run(
+        [sys.executable, "-m", "lightning_dataselect", *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr

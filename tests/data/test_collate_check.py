@@ -1,0 +1,181 @@
+"""A collate function that sorts its samples gives losses to the wrong ones: it is found out, and no other is blamed."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from helpers import Net, Shares, dataset, fit, same_weights
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, default_collate
+
+from lightning_dataselect import InfoBatch, RandomPruning
+from lightning_dataselect.data.collate_check import OrderChecked, checked, sorts_samples
+
+
+def texts(lengths=(3, 5, 2, 4, 2)):
+    return [(torch.arange(length) + 10 * i, i % 3) for i, length in enumerate(lengths)]
+
+
+def padded(samples):
+    tokens, labels = zip(*samples, strict=True)
+    return pad_sequence(list(tokens), batch_first=True), torch.tensor(labels)
+
+
+def longest_first(samples):
+    return padded(sorted(samples, key=lambda sample: -len(sample[0])))
+
+
+def longest_first_in_place(samples):
+    samples.sort(key=lambda sample: -len(sample[0]))
+    return {"tokens": padded(samples)[0], "lengths": torch.tensor([len(tokens) for tokens, _ in samples])}
+
+
+def by_label(samples):
+    return padded(sorted(samples, key=lambda sample: sample[1]))
+
+
+def shuffled(samples):
+    return padded(random.sample(samples, len(samples)))
+
+
+def with_numbers(samples):
+    return torch.arange(len(samples)), *padded(samples)
+
+
+def with_steps(samples):
+    """As a diffusion model draws them."""
+    return torch.randint(0, 1000, (len(samples),)), *padded(samples)
+
+
+def masked(samples):
+    tokens, labels = padded(samples)
+    return tokens.masked_fill(torch.rand(tokens.shape) < 0.3, -1), labels
+
+
+def noisy_by_numbers(samples):
+    tokens, _ = padded(samples)
+    return torch.arange(len(samples)), tokens + torch.randn(tokens.shape)
+
+
+def mixed_up(samples):
+    tokens, labels = padded(samples)
+    return 0.3 * tokens + 0.7 * tokens.roll(1, 0), labels, labels.roll(1, 0)
+
+
+def time_first(samples):
+    tokens, labels = padded(samples)
+    return tokens.T, labels
+
+
+def without_the_shortest(samples):
+    return padded([sample for sample in samples if len(sample[0]) > 2])
+
+
+def emptying(samples):
+    return padded([samples.pop(0) for _ in range(len(samples))])
+
+
+def boxes(samples):
+    """As in detection: one image has as many boxes as the batch has images."""
+    images = torch.stack([tokens[:1] for tokens, _ in samples])
+    return list(images), [
+        {"boxes": torch.arange(len(samples)) if len(tokens) == 2 else tokens} for tokens, _ in samples
+    ]
+
+
+def broken(samples):
+    raise ZeroDivisionError
+
+
+SORTING = [longest_first, longest_first_in_place, by_label]
+HARMLESS = [
+    *(padded, with_numbers, with_steps, masked, noisy_by_numbers, mixed_up, time_first, without_the_shortest),
+    *(emptying, boxes, broken, default_collate, list),
+]
+
+
+@pytest.mark.parametrize("collate", SORTING)
+@pytest.mark.parametrize("lengths", [(3, 5, 2, 4, 2), (9, 8, 7, 6, 5, 4, 3, 2, 1), (1, 2, 3, 4)])
+def test_what_sorts_is_found(collate, lengths):
+    assert sorts_samples(collate, texts(lengths))
+
+
+def test_what_shuffles_is_found():
+    with isolate_rng():
+        random.seed(0)
+        assert sorts_samples(shuffled, texts(range(1, 9)))
+
+
+@pytest.mark.parametrize("collate", HARMLESS)
+@pytest.mark.parametrize("lengths", [(3, 5, 2, 4, 2), (9, 8, 7, 6, 5, 4, 3, 2, 1), (3, 4, 2, 6, 7), (3, 3, 3), (4,)])
+def test_nothing_else_is_blamed(collate, lengths):
+    assert not sorts_samples(collate, texts(lengths))
+
+
+@pytest.mark.parametrize("samples", [torch.arange(4), "abcd", [], {"x": [1, 2]}])
+def test_samples_of_other_kinds_are_left_to_it(samples):
+    assert not sorts_samples(lambda given: given, samples)
+
+
+def test_it_is_looked_at_once_and_sees_the_batch_as_it_is():
+    calls = []
+
+    def collate(samples):
+        calls.append(len(samples))
+        return padded(samples)
+
+    each, samples = OrderChecked(collate, required=True), texts((2,) * 20)
+    for _ in range(3):
+        torch.testing.assert_close(each(samples), padded(samples))
+    assert calls == [8, 8, 20, 20, 20]
+    assert checked(default_collate, required=True) is default_collate
+    assert checked(each, required=True) is each
+
+
+def test_global_random_states_are_put_back():
+    def collate(samples):
+        random.random(), np.random.rand(), torch.rand(1)
+        return padded(samples)
+
+    def states():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = states()
+    assert not sorts_samples(collate, texts())
+    assert states() == before
+
+
+def descending(samples):
+    return default_collate(sorted(samples, key=lambda sample: -sample[0][0]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_fit_that_needs_losses_is_refused(workers):
+    train = DataLoader(dataset(), 10, shuffle=True, collate_fn=descending, num_workers=workers)
+    with pytest.raises(
+        ValueError, match="collate_fn, descending, puts the samples of a batch into an order of its own"
+    ):
+        fit(InfoBatch(), Net(), train, max_epochs=2)
+    assert train.collate_fn is descending
+
+
+def test_a_fit_that_needs_none_is_warned():
+    train = DataLoader(dataset(), 10, shuffle=True, collate_fn=descending)
+    with pytest.warns(UserWarning, match="an order of its own"):
+        fit(RandomPruning(prune_ratio=0.5), Net(), train, max_epochs=2)
+
+
+def test_a_fit_whose_collate_keeps_the_order_is_the_same():
+    def stack(samples):
+        return default_collate(samples)
+
+    runs = []
+    for collate in (None, stack):
+        selector, net = Shares(0.5), Net()
+        fit(selector, net, DataLoader(dataset(), 10, shuffle=True, collate_fn=collate), max_epochs=3)
+        runs.append((selector, net))
+    (plain, net), (own, other) = runs
+    assert same_weights(net, other)
+    torch.testing.assert_close(own.losses, plain.losses, rtol=0, atol=0, equal_nan=True)

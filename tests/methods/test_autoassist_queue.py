@@ -1,0 +1,318 @@
+"""The queues between the training and the Assistant's thread: bounded, never in the way, gone at the end."""
+
+import itertools
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_dataselect import AutoAssist
+from lightning_dataselect.methods.autoassist.assistant import Assistant, Record, Verdict
+from lightning_dataselect.methods.autoassist.inputs import SampleInputs
+from lightning_dataselect.methods.autoassist.networks import CONVENTIONS
+from lightning_dataselect.methods.autoassist.prefetch import look_ahead, released
+from lightning_dataselect.methods.autoassist.prefetch_filter import Screening
+from lightning_dataselect.methods.autoassist.queue import InlineDesk, ThreadDesk, Waiting
+
+INPUTS = SampleInputs(torch.ones(2, 3), None)
+
+
+class Gate(nn.Module):
+    """A network that computes when it is let, and notes what it was asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+        self.open, self.calls, self.busy = threading.Event(), [], threading.Event()
+
+    def forward(self, x):
+        if threading.current_thread() is not threading.main_thread():
+            self.calls.append("learn" if self.training else "judge")
+            self.busy.set()
+            self.open.wait(100)
+            if self.open.is_set() and x[0, 0] < 0:
+                raise ZeroDivisionError("of its own")
+        return x @ self.weight
+
+
+def waiting(index, inputs=INPUTS):
+    return Waiting(index, object(), 2, inputs, torch.zeros(2), 0.3)
+
+
+def record(loss=1.0):
+    return Record(INPUTS, None, torch.tensor([loss, 0.0]), None, 0)
+
+
+def until(condition):
+    deadline = time.monotonic() + 100
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def gate():
+    return Gate()
+
+
+@pytest.fixture
+def desk(gate):
+    made = ThreadDesk(Assistant(gate, CONVENTIONS["tabular"], 0.75), capacity=3, learn_at=2)
+    yield made
+    gate.open.set()
+    made.stop()
+    assert not [t for t in threading.enumerate() if t.name == "AutoAssist"]
+
+
+def test_nobody_waits_for_a_busy_assistant(desk, gate):
+    desk.offer(waiting(0))
+    assert gate.busy.wait(100)
+    taken = desk.take()
+    for index in range(1, 200):
+        desk.offer(waiting(index))
+        desk.report(record())
+        assert desk.take().verdict is None
+    assert taken.verdict is None and taken.batch_idx == 0
+    gate.open.set()
+    desk.stop()  # after the verdict has come at last
+    assert gate.calls[0] == "judge" and taken.verdict is None, "the training already goes by the whole batch"
+
+
+def test_a_full_record_queue_drops_its_oldest(desk):
+    for loss in range(10):
+        desk.report(record(float(loss)))
+    assert [float(kept.losses[0]) for kept in desk._records] == [7.0, 8.0, 9.0]
+
+
+def test_it_judges_in_order_and_learns_only_when_enough_is_judged(desk, gate):
+    gate.open.set()
+    desk.report(record())
+    desk.offer(waiting(0))
+    until(lambda: desk._waiting[0].verdict is not None)
+    time.sleep(0.05)
+    assert gate.calls == ["judge"], "one judged batch is less than learn_at=2"
+    desk.offer(waiting(1))
+    until(lambda: desk._assistant.steps == 1)
+    assert gate.calls == ["judge", "judge", "learn"]
+    assert desk.take().verdict.positions.tolist() == [0, 1]
+
+
+def test_nobody_waits_while_it_learns(desk, gate):
+    gate.open.set()
+    for index in range(2):
+        desk.offer(waiting(index))
+    until(lambda: all(left.verdict is not None for left in desk._waiting))
+    gate.open.clear()
+    gate.busy.clear()
+    desk.report(record())
+    assert gate.busy.wait(100) and gate.calls[-1] == "learn"
+    desk.offer(waiting(2))
+    desk.report(record())
+    desk.take()
+    assert desk._assistant.steps == 0, "it had to come to an end first"
+
+
+def test_a_batch_is_judged_by_its_own_base_prob(desk, gate):
+    gate.open.set()
+    inputs = SampleInputs(torch.ones(3, 3), None)
+    for kind in (desk, InlineDesk(desk._assistant)):
+        desk._assistant.accuracy = 1.0
+        for base_prob in (0.3, 0.9):  # with q = 1/2 P is 0.65 and 0.95
+            kind.offer(Waiting(0, object(), 3, inputs, torch.tensor([0.1, 0.2, 0.9]), base_prob))
+        until(lambda kind=kind: all(left.verdict is not None for left in kind._waiting))
+        assert [kind.take().verdict.positions.tolist() for _ in range(2)] == [[0, 1], [0, 1, 2]]
+
+
+def test_what_leaves_first_is_judged_first(desk, gate):
+    for index in range(3):
+        desk.offer(waiting(index))
+    assert gate.busy.wait(100)
+    assert desk._next().batch_idx == 0
+    desk.take()
+    assert desk._next().batch_idx == 1
+
+
+def test_a_record_wakes_it(desk, gate):
+    gate.open.set()
+    for index in range(2):
+        desk.offer(waiting(index))
+    until(lambda: all(left.verdict is not None for left in desk._waiting))
+    time.sleep(0.05)  # it has gone to sleep
+    desk.report(record())
+    until(lambda: desk._assistant.steps == 1)
+
+
+def test_it_learns_from_the_oldest_record_first(desk, monkeypatch):
+    learnt = []
+    monkeypatch.setattr(desk._assistant, "learn", lambda record: learnt.append(float(record.losses[0])))
+    for loss in range(3):
+        desk.report(record(float(loss)))
+    desk.close_epoch()
+    until(lambda: len(learnt) == 3)
+    assert learnt == [0, 1, 2]
+
+
+def test_an_epoch_that_was_left_is_forgotten(desk):
+    inline = InlineDesk(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
+    for kind in (desk, inline):
+        kind.offer(waiting(0))
+        kind.open_epoch()
+        kind.offer(waiting(1))
+        assert kind.take().batch_idx == 1 and len(kind) == 0
+
+
+def test_it_learns_when_the_epoch_has_no_more_to_judge(desk, gate):
+    gate.open.set()
+    desk.report(record())
+    time.sleep(0.05)
+    assert desk._assistant.steps == 0, "more may have to be judged"
+    desk.close_epoch()
+    until(lambda: desk._assistant.steps == 1)
+    desk.open_epoch()
+    desk.report(record())
+    time.sleep(0.05)
+    assert desk._assistant.steps == 1
+
+
+def test_its_error_is_raised_where_the_training_is(desk, gate):
+    gate.open.set()
+    desk.offer(waiting(0, SampleInputs(torch.full((2, 3), -1.0), None)))
+    until(lambda: desk._error is not None)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: of its own") as caught:
+        desk.take()
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("capacity", [0, 3])
+@pytest.mark.parametrize("length", [0, 1, 2, 9])
+def test_looking_ahead_keeps_order_and_bounds(capacity, length):
+    desk = InlineDesk(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
+    desk.capacity = capacity
+    pulled, most = [], 0
+
+    def admit(index, batch):
+        pulled.append(index)
+        return waiting(index)
+
+    first, order = 4, []
+    for left in look_ahead(iter(range(100)), first, first + length, admit, lambda: desk):
+        order.append(left.batch_idx)
+        most = max(most, len(desk))
+        assert len(pulled) <= 2 * len(order), "an epoch starts after two batches"
+    assert order == pulled == list(range(first, first + length))
+    assert most == min(capacity, length // 2)
+
+
+def test_the_desk_is_told_where_an_epoch_begins_and_ends():
+    told = []
+
+    class Told(InlineDesk):
+        def open_epoch(self):
+            told.append("open")
+
+        def close_epoch(self):
+            told.append("close")
+
+        def take(self):
+            told.append("take")
+            return super().take()
+
+    desk = Told(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
+    desk.capacity = 2
+    for _ in range(2):
+        list(look_ahead(iter(range(4)), 0, 4, lambda i, b: waiting(i), lambda: desk))
+    # the third and fourth are pulled for the second that leaves; the end is seen at the third
+    assert [x for x in told if x != "close"] == ["open", *["take"] * 4] * 2
+    assert told.index("close") == 3 and told[-1] == "take"
+
+
+def test_a_batch_that_is_wanted_whole_is_passed_on_as_it_is():
+    judged = waiting(0)
+    judged.batch = torch.arange(2)
+    assert released(judged, pinned=False) is judged.batch
+    judged.verdict = Verdict(torch.ones(2), torch.arange(2))
+    assert released(judged, pinned=False) is judged.batch
+    judged.verdict = Verdict(torch.ones(2), torch.tensor([1]))
+    assert released(judged, pinned=False).tolist() == [1]
+
+
+def test_a_loader_that_ends_early():
+    desk = InlineDesk(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
+    assert len(list(look_ahead(iter(range(3)), 0, 8, lambda i, b: waiting(i), lambda: desk))) == 3
+
+
+def screening(batch, epoch=0, rank=0, **options):
+    """That of a rank in an epoch, with its first batch admitted."""
+    selector = AutoAssist(**options)
+    selector._state = SimpleNamespace(plan=SimpleNamespace(epoch=epoch), history=[{"epoch": 0}])
+    epochs = SimpleNamespace(loader=SimpleNamespace(batches=SimpleNamespace(size_of=lambda index: 4)))
+    made = Screening(selector, epochs, rank)
+    return made, made._admit(0, batch)
+
+
+def test_each_seed_epoch_batch_and_rank_has_random_numbers_of_its_own():
+    drawn = {}
+    for seed, epoch, rank in itertools.product(range(2), repeat=3):
+        made, first = screening(torch.zeros(4, 3), epoch, rank, seed=seed, synchronous=True)
+        _, same = screening(torch.zeros(4, 3), epoch, rank, seed=seed, synchronous=True)
+        assert torch.equal(first.draws, same.draws)
+        for index, left in enumerate((first, made._admit(1, torch.zeros(4, 3)))):
+            drawn[seed, epoch, rank, index] = tuple(left.draws.tolist())
+    assert len(set(drawn.values())) == len(drawn) == 16
+    assert all(0 <= u < 1 for draws in drawn.values() for u in draws)
+
+
+@pytest.mark.parametrize(
+    ("batch", "asked", "capacity", "learn_at", "base_probs"),
+    [
+        (torch.zeros(4, 3), None, 20, 5, [0.3, 0.3]),
+        (torch.zeros(4, 3), 7, 7, 5, [0.3, 0.3]),
+        (torch.zeros(4, 3, dtype=torch.int64), None, 50, 10, [1.0, 0.5]),
+        # where fewer may wait than it waits for it would never learn
+        (torch.zeros(4, 3), 2, 2, 2, [0.3, 0.3]),
+        (torch.zeros(4, 3, dtype=torch.int64), 7, 7, 7, [1.0, 0.5]),
+    ],
+)
+def test_a_fits_queues_are_as_long_as_asked_for(batch, asked, capacity, learn_at, base_probs):
+    for epoch, base_prob in enumerate(base_probs):
+        made, first = screening(batch, epoch, queue_size=asked)
+        desk = made._desk_of_fit()
+        try:
+            assert (desk.capacity, desk._learn_at, desk._records.maxlen) == (capacity, learn_at, capacity)
+            assert first.base_prob == base_prob
+        finally:
+            made.stop()
+
+
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_a_record_says_what_was_trained_and_when(epoch, monkeypatch):
+    made, left = screening(torch.arange(12.0).view(4, 3), epoch, synchronous=True)
+    records = []
+    monkeypatch.setattr(made._desk_of_fit(), "report", records.append)
+    made.report(left, torch.ones(4))
+    left.verdict = Verdict(torch.ones(4), torch.tensor([0, 2]))
+    made.report(left, torch.ones(2))
+    assert [record.epoch for record in records] == [epoch, epoch]
+    assert records[0].positions is None and records[1].positions.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.Sequential(nn.Linear(3, 1), nn.Dropout(0.1)), "Dropout"),
+        (nn.Sequential(nn.Linear(3, 1), nn.RReLU()), "RReLU"),
+        (nn.Flatten(), "no parameters"),
+    ],
+)
+def test_networks_that_cannot_be_assistants(network, message):
+    with pytest.raises(ValueError, match=message):
+        Assistant(network, CONVENTIONS["tabular"], 0.75)
+
+
+def test_a_network_without_one_logit_a_sample():
+    assistant = Assistant(nn.Linear(3, 2), CONVENTIONS["tabular"], 0.75)
+    with pytest.raises(ValueError, match=r"shape \(2, 2\) for 2 samples"):
+        assistant.judge(INPUTS, torch.zeros(2), 0.3)
