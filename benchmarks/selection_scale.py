@@ -52,13 +52,13 @@ def measure(method: str, n: int) -> dict[str, Any]:
     from lightning_dataselect.data.sampler import SelectionSampler
     from lightning_dataselect.numerics.seeding import epoch_generator
     from lightning_dataselect.state.plan import EpochPlan
-    from lightning_dataselect.state.sample_history import TrackedStore
+    from lightning_dataselect.state.sample_history import SampleHistoryStore
 
     selector = getattr(lightning_dataselect, method)(**METHODS[method])
     sampler = SelectionSampler(1, shuffle=True)
 
-    def filled(size: int) -> TrackedStore:
-        store = TrackedStore(size, selector.columns(), score_is_loss=selector.ranks_by_loss)
+    def filled(size: int) -> SampleHistoryStore:
+        store = SampleHistoryStore(size, selector.columns(), score_is_loss=selector.ranks_by_loss)
         for column in ("loss", "score", *selector.columns()):
             store[column].uniform_(generator=torch.Generator().manual_seed(0))
         return store
@@ -100,11 +100,11 @@ def measure_merge(ranks: int, n: int) -> dict[str, Any]:
 
 
 def _merge_on(rank: int, ranks: int, n: int, folder: str) -> None:
-    from lightning_dataselect.state.sample_history import TrackedStore
+    from lightning_dataselect.state.sample_history import SampleHistoryStore
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
-    store = TrackedStore(n, world_size=ranks)
+    store = SampleHistoryStore(n, world_size=ranks)
     mine = torch.arange(rank, n, ranks)
     seconds = []
     before = _peak_from_now()

@@ -1,4 +1,4 @@
-"""Quiet, single-threaded runs whose files land nowhere but in pytest's own folders."""
+"""SideEffectGuard, single-threaded runs whose files land nowhere but in pytest's own folders."""
 
 import logging
 import os

@@ -15,7 +15,7 @@ from lightning_dataselect.demo import DigitsData, DigitsModel
 from lightning_dataselect.report import export, figures
 from lightning_dataselect.report.gallery import gallery, rows_of
 from lightning_dataselect.report.over_time import metric_over_time
-from lightning_dataselect.state.sample_history import TrackedStore
+from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import Observation
 
 
@@ -24,7 +24,7 @@ class Fitted:
 
     scores = torch.tensor([1.0, float("nan"), 3.0, 2.0])
     losses = torch.tensor([0.5, float("nan"), 0.25, 0.125])
-    store = TrackedStore(4)
+    store = SampleHistoryStore(4)
     store["score"][:4], store["loss"][:4] = scores, losses
     store.see(Observation(torch.tensor([0, 3]), losses[:2], torch.tensor([[0.0, 2.0]] * 2), torch.tensor([1, 0]), 5))
     store.count_trained(torch.tensor([0, 3]))
@@ -115,7 +115,7 @@ class RanksByLoss(Fitted):
     scores = Fitted.losses
 
     def __init__(self, *, classes=True):
-        self.store = copy.deepcopy(Fitted.store) if classes else TrackedStore(4)
+        self.store = copy.deepcopy(Fitted.store) if classes else SampleHistoryStore(4)
         if classes:
             again = torch.tensor([0]), Fitted.losses[:1], torch.tensor([[2.0, 0.0]]), torch.tensor([1]), 6
             self.store.see(Observation(*again))
@@ -139,7 +139,7 @@ class Pictured(Fitted):
     def __init__(self, n=6, *, classes=True):
         generator = torch.Generator().manual_seed(0)
         self.losses = torch.tensor([0.5, 4.0, float("nan"), 0.1, 2.0, 1.0])
-        self.store = TrackedStore(n)
+        self.store = SampleHistoryStore(n)
         self.store["loss"][:n] = self.losses
         i, seen = torch.tensor([4, 0]), torch.rand(2, generator=generator)
         for epoch, ahead in enumerate((1.0, -1.0, 1.0, -1.0) if classes else ()):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.data.subset_batch import Path, cut_arguments
+from lightning_dataselect.data.subset_batch import Path, subset_arguments
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import Observation, Selection
-from lightning_dataselect.step.isolation import Quiet
+from lightning_dataselect.step.isolation import SideEffectGuard
 from lightning_dataselect.utils.validation import check_choice, check_count, check_share
 
 
@@ -63,7 +63,7 @@ class BatchSelector(DataSelector):
 
     def _drop_live_parts(self) -> None:
         super()._drop_live_parts()
-        self._quiet: Quiet | None = None
+        self._guard: SideEffectGuard | None = None
         self._fewest = 1
         self.sees_all_of_batch = True
         """Whether what `observe` is shown is a whole batch, or the part of one that was trained on."""
@@ -93,13 +93,13 @@ class BatchSelector(DataSelector):
         return self.batch_ratio == 1 or self.in_warmup(epoch) or self.in_annealing(epoch)
 
     @property
-    def measures_apart(self) -> bool:
+    def needs_extra_forward(self) -> bool:
         """Batches are scored before the step that trains."""
         return True
 
-    def take_hold(self, pl_module: pl.LightningModule) -> None:
+    def on_fit_setup(self, pl_module: pl.LightningModule) -> None:
         """Get ready to score."""
-        self._quiet = Quiet(pl_module)
+        self._guard = SideEffectGuard(pl_module)
         if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in pl_module.modules()):
             self._fewest = 2
 
@@ -118,7 +118,7 @@ class BatchSelector(DataSelector):
         size = indices.numel()
         k = self._share(size)
         positions = self.choose(seen, k, self._batch_generator(indices.device))
-        args, kwargs = cut_arguments(args, kwargs, positions, size, self._axes)
+        args, kwargs = subset_arguments(args, kwargs, positions, size, self._axes)
         chosen_weights = None if weights is None else weights[positions]
         taken = indices[positions]
         output, trained = self.measure(functools.partial(step, *args, **kwargs), taken, chosen_weights)
@@ -138,9 +138,9 @@ class BatchSelector(DataSelector):
         return max(min(2, size, whole), round(self.batch_ratio * size))
 
     def _score(self, step: Callable[[], Any], indices: Tensor) -> Observation:
-        assert self._quiet is not None and self._reader is not None
+        assert self._guard is not None and self._reader is not None
         known = self.store["loss"]
-        with self._quiet(), self._score_precision(indices.device):
+        with self._guard(), self._score_precision(indices.device):
             reading = self._reader.score(step, indices, known)
         return self.observation(indices, reading)
 

@@ -13,7 +13,7 @@ from lightning_dataselect.state.fit_state import FitState, check_same_samples
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import Method
 from lightning_dataselect.state.results import Results
-from lightning_dataselect.state.sample_history import TrackedStore
+from lightning_dataselect.state.sample_history import SampleHistoryStore
 
 _STATE_PREFIX = "lightning_dataselect."
 
@@ -64,7 +64,7 @@ class Resumable(Method, Results):
             )
         if self._store is None:
             columns = self.columns() | ({"class": math.nan} if self.balance else {})
-            self._store = TrackedStore(n, columns, world_size, score_is_loss=self.ranks_by_loss)
+            self._store = SampleHistoryStore(n, columns, world_size, score_is_loss=self.ranks_by_loss)
         if self._restored is not None:
             self._store.load_state_dict(self._restored["columns"])
             self._state = FitState.from_state_dict(self._restored["fit"], n)

@@ -18,20 +18,20 @@ from lightning_dataselect.fit.epochs import Epochs
 from lightning_dataselect.fit.logging import log_epoch
 from lightning_dataselect.state.fit_state import FitState
 from lightning_dataselect.state.policy import Method
-from lightning_dataselect.state.sample_history import TrackedStore
+from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import Observation, class_targets
 from lightning_dataselect.step.reader import Reading, StepReader
 from lightning_dataselect.step.sample_loss import SampleLoss, check_sample_loss
 from lightning_dataselect.trainer import (
-    Undo,
+    Restore,
     come_first,
     forget_train_loader,
     intercept_train_loader,
     logging_parts,
     overfits,
+    patch_attribute,
     resumes_within_epoch,
     scale_learning_rate,
-    shadow,
     takes_dataloader_iter,
 )
 from lightning_dataselect.utils.validation import check_choice, check_count, check_share
@@ -95,14 +95,14 @@ class DataSelector(Resumable, Callback):
         self.balance = None if balance is None else check_choice("balance", balance, ("class",))
         self.max_epochs: int | None = None
         """Epochs of the fit under way, or None if only steps or time end it."""
-        self._store: TrackedStore | None = None
+        self._store: SampleHistoryStore | None = None
         self._state: FitState | None = None
         self._restored: Mapping[str, Any] | None = None
         self._drop_live_parts()
 
     def _drop_live_parts(self) -> None:
         """Forget what belongs to a fit under way and must be neither pickled nor kept."""
-        self._undo: list[Undo] = []
+        self._undo: list[Restore] = []
         self._epochs: Epochs | None = None
         self._reader: StepReader | None = None
         self._step: Callable[..., Any] | None = None
@@ -194,7 +194,7 @@ class DataSelector(Resumable, Callback):
                 f" {type(self).__name__} cannot tell which samples they hold. Let training_step"
                 " take `batch`, or remove the callback."
             )
-        if self.measures_apart and not pl_module.automatic_optimization:
+        if self.needs_extra_forward and not pl_module.automatic_optimization:
             raise TypeError(
                 f"{type(self).__name__} measures samples by passes through training_step without training, but with"
                 " manual optimization the step trains while it runs. Use automatic optimization, or a method without"
@@ -219,15 +219,15 @@ class DataSelector(Resumable, Callback):
         self._epochs = Epochs(trainer, self, step, self._reader)
         self._undo.append(intercept_train_loader(trainer, self._epochs.take))
         self._undo.append(self._epochs.give_back)
-        self._undo.append(shadow(pl_module, "training_step", self._wrapped_step(step)))
+        self._undo.append(patch_attribute(pl_module, "training_step", self._wrapped_step(step)))
         for part in logging_parts(pl_module):
-            self._undo.append(shadow(part, "log", self._reader.capture.unwatched(part.log)))
+            self._undo.append(patch_attribute(part, "log", self._reader.capture.unwatched(part.log)))
         if not pl_module.automatic_optimization:
             backward = self._wrapped_backward(pl_module.manual_backward)
-            self._undo.append(shadow(pl_module, "manual_backward", backward))
-        self.take_hold(pl_module)
+            self._undo.append(patch_attribute(pl_module, "manual_backward", backward))
+        self.on_fit_setup(pl_module)
 
-    def take_hold(self, pl_module: pl.LightningModule) -> None:
+    def on_fit_setup(self, pl_module: pl.LightningModule) -> None:
         """Take hold of more of the module than its training step; ``self._undo`` gives it back after the fit."""
 
     def forget(self) -> None:

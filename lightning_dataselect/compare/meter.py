@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.data import extract_batch_size
 
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.compare.records import Point
-from lightning_dataselect.trainer import Undo, time_fetches
+from lightning_dataselect.trainer import Restore, time_fetches
 
 BUSY_EVERY = 0.5
 
@@ -62,7 +62,7 @@ class Meter(pl.Callback):
         self._busy: list[float] = []
         self._busy_next = float("inf")
         self._started = self._validation_started = Clock.now()
-        self._undo: Undo | None = None
+        self._undo: Restore | None = None
 
     def start(self) -> None:
         """Called right before `Trainer.fit`, so that a method's own set-up counts as its cost."""

@@ -132,16 +132,16 @@ def watching(console: Console, maximize: bool) -> Iterator[Lines]:
     watcher: Lines
     if console.is_terminal:
         watcher = Bars(console, maximize)
-        with _quiet(watcher), watcher.bars:
+        with _guard(watcher), watcher.bars:
             yield watcher
     else:
         watcher = Lines(console, maximize)
-        with _quiet(watcher):
+        with _guard(watcher):
             yield watcher
 
 
 @contextmanager
-def _quiet(watcher: Lines) -> Iterator[None]:
+def _guard(watcher: Lines) -> Iterator[None]:
     said: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *_: object) -> None:

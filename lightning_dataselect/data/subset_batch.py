@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from lightning_dataselect.data.batch_tree import Path
 
 
-def cut_batch(batch: Any, positions: Tensor, batch_size: int, axes: dict[Path, bool] | None = None) -> Any:
+def subset_batch(batch: Any, positions: Tensor, batch_size: int, axes: dict[Path, bool] | None = None) -> Any:
     """A batch of the samples at ``positions``, in a structure like that of ``batch``.
 
     Tensors and arrays whose first axis has ``batch_size`` entries are cut along it, and so are lists of one item a
@@ -36,7 +36,7 @@ def cut_batch(batch: Any, positions: Tensor, batch_size: int, axes: dict[Path, b
     Example:
         >>> import torch
         >>> batch = {"x": torch.arange(6).view(3, 2), "name": ["a", "b", "c"], "scale": 2.0}
-        >>> cut_batch(batch, torch.tensor([0, 2]), batch_size=3)
+        >>> subset_batch(batch, torch.tensor([0, 2]), batch_size=3)
         {'x': tensor([[0, 1],
                 [4, 5]]), 'name': ['a', 'c'], 'scale': 2.0}
     """
@@ -51,7 +51,7 @@ def cut_batch(batch: Any, positions: Tensor, batch_size: int, axes: dict[Path, b
     return smaller
 
 
-def cut_arguments(
+def subset_arguments(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     positions: Tensor,
@@ -63,7 +63,7 @@ def cut_arguments(
     Args:
         args: of the step.
         kwargs: of the step.
-        positions: see `cut_batch`, as for the others.
+        positions: see `subset_batch`, as for the others.
         batch_size: number of samples in the batch.
         axes: where earlier batches have had a sample axis.
 
@@ -72,13 +72,13 @@ def cut_arguments(
 
     Example:
         >>> import torch
-        >>> cut_arguments((), {"batch": torch.tensor([5, 6, 7]), "batch_idx": 0}, torch.tensor([1]), 3)
+        >>> subset_arguments((), {"batch": torch.tensor([5, 6, 7]), "batch_idx": 0}, torch.tensor([1]), 3)
         ((), {'batch': tensor([6]), 'batch_idx': 0})
     """
     if args:
-        return (cut_batch(args[0], positions, batch_size, axes), *args[1:]), kwargs
+        return (subset_batch(args[0], positions, batch_size, axes), *args[1:]), kwargs
     name = next(iter(kwargs))
-    return args, {**kwargs, name: cut_batch(kwargs[name], positions, batch_size, axes)}
+    return args, {**kwargs, name: subset_batch(kwargs[name], positions, batch_size, axes)}
 
 
 def _moves(part: Any) -> bool:

@@ -22,7 +22,7 @@ from lightning_dataselect.state.selection import Selection, check_selection, sel
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
     EpochLengths,
-    Undo,
+    Restore,
     epoch_lengths,
     epochs_processed,
     limited_batches,
@@ -63,7 +63,7 @@ class Epochs:
         self._lengths: EpochLengths | None = None
         self._length_is_due = self._warned_of_losses = False
         self._trained_before = False  # whether the present epoch was trained by an earlier fit, without the selector
-        self._restore_interval: Undo = _nothing
+        self._restore_interval: Restore = _nothing
         self.loader: SelectedLoader | None = None
         """The train loader under a plan, None until the Trainer has asked for one."""
         self.n_batches = 0
@@ -95,7 +95,7 @@ class Epochs:
             self.start_epoch()
             n_batches = limited_batches(trainer, len(selected.batches))
             self._restore_interval = shorten_val_check_interval(trainer, n_batches)
-        return selector.feed(selected.loader)
+        return selector.wrap_dataloader(selected.loader)
 
     def start(self) -> None:
         """Settle which epoch it is and how long, and take over schedules."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lightning_dataselect.data.loader import SelectedLoader, scoring_loader
-from lightning_dataselect.step.isolation import Quiet
+from lightning_dataselect.step.isolation import SideEffectGuard
 from lightning_dataselect.step.reader import Reading, StepReader
 from lightning_dataselect.trainer import batch_to_device, shows_progress, takes_batch_idx
 
@@ -42,7 +42,7 @@ def score_samples(
     """
     module = trainer.lightning_module
     loader = scoring_loader(selected, indices, trainer.current_epoch)
-    with Quiet(module)():
+    with SideEffectGuard(module)():
         progress = tqdm(
             loader.loader,
             desc="Scoring samples",

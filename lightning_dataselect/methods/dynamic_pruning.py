@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.classification import logits_and_targets, output_error
-from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, top_k, uniform_subset
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
@@ -136,7 +136,7 @@ class EpsilonGreedy(_UncertaintySelector):
         tensor([2, 3])
     """
 
-    info: ClassVar[MethodFacts] = MethodFacts(
+    info: ClassVar[MethodInfo] = MethodInfo(
         year=2021,
         paper="Raju, Daruwalla, Lipasti, Accelerating Deep Learning with Dynamic Data Pruning",
         url="https://arxiv.org/abs/2111.12621",
@@ -192,7 +192,7 @@ class UCB(_UncertaintySelector):
         tensor([2, 3])
     """
 
-    info: ClassVar[MethodFacts] = EpsilonGreedy.info
+    info: ClassVar[MethodInfo] = EpsilonGreedy.info
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.callbacks.batch_selector import BatchSelector
-from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, weighted_subset
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
@@ -146,7 +146,7 @@ class EvolvedSampling(_Evolving):
     """
 
     unused: ClassVar[frozenset[str]] = SET_LEVEL
-    info: ClassVar[MethodFacts] = MethodFacts(
+    info: ClassVar[MethodInfo] = MethodInfo(
         year=2025,
         paper=_PAPER,
         url=_URL,
@@ -197,7 +197,7 @@ class ESWP(_Evolving):
         tensor([1, 2])
     """
 
-    info: ClassVar[MethodFacts] = MethodFacts(
+    info: ClassVar[MethodInfo] = MethodInfo(
         year=2025,
         paper=_PAPER,
         url=_URL,

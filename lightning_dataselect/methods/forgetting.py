@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.methods.classification import correct, logits_and_targets
-from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.methods.static import StaticSelector
 from lightning_dataselect.state.load_values import ValueSource
 from lightning_dataselect.state.selection import Observation
@@ -63,7 +63,7 @@ class Forgetting(StaticSelector):
 
     measuring_epochs: ClassVar[int] = 20
     fewest_epochs: ClassVar[int] = 2
-    info: ClassVar[MethodFacts] = MethodFacts(
+    info: ClassVar[MethodInfo] = MethodInfo(
         year=2019,
         paper="Toneva et al., An Empirical Study of Example Forgetting during Deep Neural Network Learning, ICLR 2019",
         url="https://arxiv.org/abs/1812.05159",

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal
 import lightning.pytorch as pl
 from torch import Tensor
 
-from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.methods.last_layer import LastLayerGradients
 from lightning_dataselect.methods.static import StaticSelector, add_to_mean, mean_columns
 from lightning_dataselect.state.load_values import ValueSource
@@ -62,7 +62,7 @@ class GraNd(StaticSelector):
     """
 
     measuring_epochs: ClassVar[int] = 10
-    info: ClassVar[MethodFacts] = MethodFacts(
+    info: ClassVar[MethodInfo] = MethodInfo(
         year=2021,
         paper="Paul, Ganguli, Dziugaite, Deep Learning on a Data Diet, NeurIPS 2021",
         url="https://arxiv.org/abs/2107.07075",
@@ -94,11 +94,11 @@ class GraNd(StaticSelector):
         return mean_columns()
 
     @property
-    def measures_apart(self) -> bool:
+    def needs_extra_forward(self) -> bool:
         """Gradients of all layers are taken before the step that trains."""
         return self.layers == "all" and self._given is None
 
-    def take_hold(self, pl_module: pl.LightningModule) -> None:
+    def on_fit_setup(self, pl_module: pl.LightningModule) -> None:
         """Get ready to measure gradients."""
         if self._given is not None:
             return

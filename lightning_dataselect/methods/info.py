@@ -7,7 +7,7 @@ Kind = Literal["set-level", "batch-level", "static"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodFacts:
+class MethodInfo:
     """Where a method comes from and what it takes.
 
     Attributes:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, uniform_subset
 from lightning_dataselect.state.selection import Selection
 
@@ -74,7 +74,7 @@ class InfoBatch(DataSelector):
         tensor([2., 2., 1.])
     """
 
-    info: ClassVar[MethodFacts] = MethodFacts(
+    info: ClassVar[MethodInfo] = MethodInfo(
         year=2024,
         paper="Qin et al., InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning, ICLR 2024",
         url="https://arxiv.org/abs/2303.04947",

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.classification import correct, logits_and_targets
-from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, top_k
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
@@ -107,7 +107,7 @@ class KAKURENBO(DataSelector):
     """
 
     rescores = True
-    info: ClassVar[MethodFacts] = MethodFacts(
+    info: ClassVar[MethodInfo] = MethodInfo(
         year=2023,
         paper="Nguyen, Gerofi, Martinez-Noriega, Trahay, Wahib, KAKURENBO: Adaptively Hiding Samples in Deep Neural"
         " Network Training, NeurIPS 2023",

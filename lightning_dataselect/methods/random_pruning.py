@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, random_order, uniform_subset
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import Selection
@@ -83,7 +83,7 @@ class RandomPruning(DataSelector):
     """
 
     needs_losses: ClassVar[bool] = False
-    info: ClassVar[MethodFacts] = MethodFacts(
+    info: ClassVar[MethodInfo] = MethodInfo(
         year=2024,
         paper="Okanovic et al., Repeated Random Sampling for Minimizing the Time-to-Accuracy of"
         " Learning (RS2), ICLR 2024",

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass
 
 from lightning_dataselect import methods
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.methods.info import MethodInfo
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodInfo(MethodFacts):
+class MethodEntry(MethodInfo):
     """The facts of a method, its name and its class.
 
     Attributes:
@@ -23,7 +23,7 @@ class MethodInfo(MethodFacts):
     cls: type[DataSelector]
 
 
-def list_methods() -> list[MethodInfo]:
+def list_methods() -> list[MethodEntry]:
     """Every selection method, by name.
 
     Example:
@@ -31,10 +31,10 @@ def list_methods() -> list[MethodInfo]:
         [2024]
     """
     classes = [getattr(methods, name) for name in sorted(methods.__all__, key=str.lower)]
-    return [MethodInfo(name=cls.__name__, cls=cls, **asdict(cls.info)) for cls in classes]
+    return [MethodEntry(name=cls.__name__, cls=cls, **asdict(cls.info)) for cls in classes]
 
 
-def get(name: str) -> MethodInfo:
+def get(name: str) -> MethodEntry:
     """The method called ``name``, in any spelling of upper and lower case.
 
     Args:

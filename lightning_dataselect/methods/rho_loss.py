@@ -24,7 +24,7 @@ from torch import Tensor
 
 from lightning_dataselect.callbacks.batch_selector import BatchSelector
 from lightning_dataselect.methods.holdout import copy_to_train, fit_holdout, joined_losses, train_holdout
-from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.load_values import ValueSource, load_values
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
@@ -54,9 +54,9 @@ def highest(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
         >>> sorted(highest(scores, 2, torch.Generator().manual_seed(0)).tolist())
         [1, 3]
     """
-    lots = torch.rand(scores.shape, generator=generator, device=scores.device).argsort()
-    ranked = scores.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)[lots]
-    return lots[ranked.argsort(descending=True, stable=True)[:k]]
+    tie_break = torch.rand(scores.shape, generator=generator, device=scores.device).argsort()
+    ranked = scores.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)[tie_break]
+    return tie_break[ranked.argsort(descending=True, stable=True)[:k]]
 
 
 class RHOLoss(BatchSelector):
@@ -87,7 +87,7 @@ class RHOLoss(BatchSelector):
     """
 
     unused: ClassVar[frozenset[str]] = SET_LEVEL
-    info: ClassVar[MethodFacts] = MethodFacts(
+    info: ClassVar[MethodInfo] = MethodInfo(
         year=2022,
         paper="Mindermann et al., Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet"
         " Learnt, ICML 2022",

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.callbacks.batch_selector import BatchSelector
-from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.validation import SET_LEVEL, check_count, check_number, refuse_unused
@@ -100,7 +100,7 @@ class SelectiveBackprop(BatchSelector):
     """
 
     unused: ClassVar[frozenset[str]] = SET_LEVEL | {"batch_ratio"}
-    info: ClassVar[MethodFacts] = MethodFacts(
+    info: ClassVar[MethodInfo] = MethodInfo(
         year=2019,
         paper="Jiang et al., Accelerating Deep Learning by Focusing on the Biggest Losers, 2019",
         url="https://arxiv.org/abs/1910.00762",

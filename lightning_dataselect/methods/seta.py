@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.kmeans import group_limits
 from lightning_dataselect.numerics.sampling import keep_count, top_k
 from lightning_dataselect.state.selection import Selection
@@ -97,7 +97,7 @@ class SeTa(DataSelector):
         tensor([0, 1, 2, 3])
     """
 
-    info: ClassVar[MethodFacts] = MethodFacts(
+    info: ClassVar[MethodInfo] = MethodInfo(
         year=2025,
         paper="Zhou, Gao, Wang, Scale Efficient Training for Large Datasets, CVPR 2025",
         url="https://arxiv.org/abs/2503.13385",

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.capture import Outputs
-from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.projection import project
 from lightning_dataselect.numerics.sampling import keep_count, top_k, weighted_subset
 from lightning_dataselect.state.selection import Observation, Selection
@@ -96,7 +96,7 @@ class SwiftLearn(DataSelector):
         tensor([1, 3])
     """
 
-    info: ClassVar[MethodFacts] = MethodFacts(
+    info: ClassVar[MethodInfo] = MethodInfo(
         year=2023,
         paper="Hajimolahoseini, Wen et al., SwiftLearn: A Data-Efficient Training Method of Deep Learning Models using"
         " Importance Sampling",
@@ -140,7 +140,7 @@ class SwiftLearn(DataSelector):
         super()._drop_live_parts()
         self._submodule: SubmoduleOutputs | None = None
 
-    def take_hold(self, pl_module: pl.LightningModule) -> None:
+    def on_fit_setup(self, pl_module: pl.LightningModule) -> None:
         """Watch where the outputs come from."""
         if self.outputs == "auto":
             assert self._reader is not None

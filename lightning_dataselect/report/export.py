@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lightning_dataselect.state.sample_history import NEVER, UNKNOWN, TrackedStore
+from lightning_dataselect.state.sample_history import NEVER, UNKNOWN, SampleHistoryStore
 
 if TYPE_CHECKING:
     from lightning_dataselect.state.results import Results
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SUFFIXES = (".csv", ".parquet")
 
 
-def to_frame(store: TrackedStore, selected: Tensor, weights: Tensor | None = None) -> pd.DataFrame:
+def to_frame(store: SampleHistoryStore, selected: Tensor, weights: Tensor | None = None) -> pd.DataFrame:
     """One row a sample, in the order of the data set.
 
     Args:
@@ -36,7 +36,7 @@ def to_frame(store: TrackedStore, selected: Tensor, weights: Tensor | None = Non
         often it was classified wrong when the time before it was right.
 
     Example:
-        >>> store = TrackedStore(2)
+        >>> store = SampleHistoryStore(2)
         >>> store["loss"][:2] = torch.tensor([0.5, 3.0])
         >>> frame = to_frame(store, torch.tensor([1]))
         >>> frame["selected"].tolist(), frame["weight"].tolist(), frame["times_trained"].tolist()

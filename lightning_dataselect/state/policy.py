@@ -42,7 +42,7 @@ class Method:
         return 0
 
     @property
-    def measures_apart(self) -> bool:
+    def needs_extra_forward(self) -> bool:
         """Whether training steps are run without training, as one that optimizes manually cannot be."""
         return self.rescores
 
@@ -114,7 +114,7 @@ class Method:
         """What the learning rate of every optimizer step of ``epoch`` is multiplied by."""
         return 1.0
 
-    def feed(self, loader: DataLoader[Any]) -> DataLoader[Any]:
+    def wrap_dataloader(self, loader: DataLoader[Any]) -> DataLoader[Any]:
         """What the Trainer iterates in place of the prepared train loader.
 
         Args:

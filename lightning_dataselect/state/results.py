@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lightning_dataselect.state.fit_state import EpochRecord, FitState
-from lightning_dataselect.state.sample_history import TrackedStore
+from lightning_dataselect.state.sample_history import SampleHistoryStore
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 class Results:
     """Per-sample results of a fit, its history, and ways to look at them."""
 
-    _store: TrackedStore | None
+    _store: SampleHistoryStore | None
     _state: FitState | None
     _data: Callable[[], Any] | None = None  # the training set, while somebody else holds it
     _members: Tensor | None  # the samples that select() is choosing among; None: all
 
     @property
-    def store(self) -> TrackedStore:
+    def store(self) -> SampleHistoryStore:
         """The per-sample columns of the fit."""
         if self._store is None:
             raise RuntimeError(

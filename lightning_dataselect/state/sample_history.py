@@ -60,7 +60,7 @@ class _Shown(NamedTuple):
     labels: Tensor  # int64 (B,)
 
 
-class TrackedStore(ScoreStore):
+class SampleHistoryStore(ScoreStore):
     """A score store that also keeps the history of each sample.
 
     Columns, int32 unless said otherwise: ``times_trained``, how often the sample was back-propagated, and
@@ -80,7 +80,7 @@ class TrackedStore(ScoreStore):
         score_is_loss: whether the method ranks by the last loss, so that both are one column.
 
     Example:
-        >>> store = TrackedStore(3)
+        >>> store = SampleHistoryStore(3)
         >>> for epoch, logits in enumerate(([[2.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [3.0, 0.0]])):
         ...     i, labels = torch.tensor([0, 2]), torch.tensor([0, 0])
         ...     store.see(Observation(i, torch.zeros(2), torch.tensor(logits), labels, epoch))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_dataselect.trainer import shadow
+from lightning_dataselect.trainer import patch_attribute
 
 _LOG_METHODS = ("log", "log_dict")
 _STRUCTURE = nn.Module().__dict__.keys() - {"_buffers"}
@@ -27,7 +27,7 @@ _MANY = 1 << 12  # items: a container of more is no state of a step, but a table
 _DEPTH = 5
 
 
-class Quiet:
+class SideEffectGuard:
     """Lets a module run in eval mode and takes back every trace of it.
 
     Kept as they were: the train/eval mode of every submodule, BatchNorm statistics, attributes and buffers of the
@@ -50,7 +50,7 @@ class Quiet:
         ...         self.steps += 1
         ...         self.log("steps", self.steps)
         >>> module = Counting()
-        >>> with Quiet(module)():
+        >>> with SideEffectGuard(module)():
         ...     module.training_step(None)
         >>> module.steps
         0
@@ -70,12 +70,12 @@ class Quiet:
         module = self._module
         parts = list(module.named_modules())  # once: with many small parts the walk takes longer than all the rest
         modes = [(part, part.training) for _, part in parts]
-        notes = _Notes(parts, self._still)
+        notes = _Snapshot(parts, self._still)
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(grad))
             stack.enter_context(_random_state(module.device))
             for name in _LOG_METHODS:
-                stack.callback(shadow(module, name, _log_nothing))
+                stack.callback(patch_attribute(module, name, _log_nothing))
             try:
                 for part, _ in modes:
                     _set_mode(part, False)
@@ -112,7 +112,7 @@ def _random_state(device: torch.device) -> Iterator[None]:
             random.setstate(python_state)
 
 
-class _Notes:
+class _Snapshot:
     """What a module holds that a step may write to; torch's own layers keep still in eval mode."""
 
     def __init__(self, parts: Iterable[tuple[str, nn.Module]], still: dict[int, weakref.ref[Tensor]]) -> None:

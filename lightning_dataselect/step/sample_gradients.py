@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lightning_dataselect.data.subset_batch import Path, cut_arguments
-from lightning_dataselect.step.isolation import Quiet
+from lightning_dataselect.data.subset_batch import Path, subset_arguments
+from lightning_dataselect.step.isolation import SideEffectGuard
 
 _HELD_AT_ONCE = 1 << 27  # numbers: half a GiB of float32 gradients
 _TOLERANCE = 0.01  # of a norm, wide enough for bfloat16
@@ -56,7 +56,7 @@ class SampleGradients:
                     " a batch, and no sample has a gradient of its own. Let it keep them, or take what needs none."
                 )
         self._module = module
-        self._quiet = Quiet(module)
+        self._guard = SideEffectGuard(module)
         self._axes: dict[Path, bool] = {}
         self._trainable = [p for p in module.parameters() if p.requires_grad]
         self._chunk = _HELD_AT_ONCE // sum(p.numel() for p in self._trainable)
@@ -80,10 +80,10 @@ class SampleGradients:
             ValueError: if the step returns no loss.
         """
         positions = torch.arange(size, device=self._module.device)
-        cut_arguments(args, kwargs, positions, size, self._axes)
+        subset_arguments(args, kwargs, positions, size, self._axes)
 
         def loss(position: Tensor) -> Tensor:
-            cut, options = cut_arguments(args, kwargs, position.unsqueeze(0), size, self._axes)
+            cut, options = subset_arguments(args, kwargs, position.unsqueeze(0), size, self._axes)
             return _loss(step(*cut, **options))
 
         if not self._one_by_one:
@@ -102,7 +102,7 @@ class SampleGradients:
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
         # torch.func goes through neither compiled code nor flash attention
-        with self._quiet(grad=True), torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH):
+        with self._guard(grad=True), torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH):
             yield
 
     def _at_once(self, loss: Callable[[Tensor], Tensor], positions: Tensor) -> Tensor:

@@ -37,14 +37,14 @@ from lightning_dataselect.trainer.loops import (
     time_fetches,
 )
 from lightning_dataselect.trainer.lr import scale_learning_rate, step_lr_scheduler, take_over_step_schedulers
-from lightning_dataselect.trainer.patching import Undo, shadow
+from lightning_dataselect.trainer.patching import Restore, patch_attribute
 from lightning_dataselect.trainer.steps import batch_to_device, logging_parts, takes_batch_idx, takes_dataloader_iter
 
 __all__ = [
     "ByReload",
     "EpochLengths",
     "InPlace",
-    "Undo",
+    "Restore",
     "batch_to_device",
     "come_first",
     "epoch_lengths",
@@ -62,7 +62,7 @@ __all__ = [
     "sampler_ranks",
     "scale_learning_rate",
     "set_counted_length",
-    "shadow",
+    "patch_attribute",
     "shorten_val_check_interval",
     "shows_progress",
     "step_lr_scheduler",

@@ -7,7 +7,7 @@ from typing import Protocol
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_dataselect.trainer.patching import Undo, missing, shadow
+from lightning_dataselect.trainer.patching import Restore, missing, patch_attribute
 
 _LENGTH = ("fit_loop._combined_loader.limits", "fit_loop._data_fetcher.length")
 
@@ -99,12 +99,12 @@ class ByReload:
         self._trainer.reload_dataloaders_every_n_epochs = n_epochs  # type: ignore[attr-defined]
 
 
-def shorten_val_check_interval(trainer: pl.Trainer, n_batches: int) -> Undo:
+def shorten_val_check_interval(trainer: pl.Trainer, n_batches: int) -> Restore:
     """Let ``val_check_interval`` fit an epoch of ``n_batches`` while Lightning takes a new loader and checks it."""
     interval = trainer.val_check_interval
     if not isinstance(interval, int) or trainer.check_val_every_n_epoch is None:
         return lambda: None
-    return shadow(trainer, "val_check_interval", min(interval, n_batches))
+    return patch_attribute(trainer, "val_check_interval", min(interval, n_batches))
 
 
 def _set_validation_batch(trainer: pl.Trainer, n_batches: int) -> None:

@@ -11,10 +11,10 @@ import lightning.pytorch as pl
 from lightning_utilities.core.inheritance import get_all_subclasses
 from torch.utils.data import BatchSampler, DataLoader
 
-from lightning_dataselect.trainer.patching import Undo, missing, refusal, shadow
+from lightning_dataselect.trainer.patching import Restore, missing, patch_attribute, refusal
 
 
-def intercept_train_loader(trainer: pl.Trainer, transform: Callable[[Any], Any]) -> Undo:
+def intercept_train_loader(trainer: pl.Trainer, transform: Callable[[Any], Any]) -> Restore:
     """Pass every train loader that the Trainer asks for through ``transform``, wherever it comes from.
 
     Uses ``fit_loop._data_source.dataloader``: one place for loaders given to ``fit``, by a datamodule or by the module.
@@ -62,7 +62,7 @@ def come_first(trainer: pl.Trainer, callback: pl.Callback) -> None:
         callbacks.insert(0, callbacks.pop(callbacks.index(callback)))
 
 
-def time_fetches(trainer: pl.Trainer, add: Callable[[float], None]) -> Undo:
+def time_fetches(trainer: pl.Trainer, add: Callable[[float], None]) -> Restore:
     """Call ``add`` with the seconds that the training loop has waited for each batch.
 
     Uses ``epoch_loop._on_before_fetch`` and ``_on_after_fetch``: the profiler times ``next`` of a loader.
@@ -80,7 +80,7 @@ def time_fetches(trainer: pl.Trainer, add: Callable[[float], None]) -> Undo:
         add(time.perf_counter() - started)
         after()
 
-    undos = shadow(loop, "_on_before_fetch", start), shadow(loop, "_on_after_fetch", stop)
+    undos = patch_attribute(loop, "_on_before_fetch", start), patch_attribute(loop, "_on_after_fetch", stop)
 
     def undo() -> None:
         for each in undos:

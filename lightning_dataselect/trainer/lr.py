@@ -9,10 +9,10 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.optim import Optimizer
 
-from lightning_dataselect.trainer.patching import Undo
+from lightning_dataselect.trainer.patching import Restore
 
 
-def take_over_step_schedulers(trainer: pl.Trainer) -> tuple[list[int | None], Undo]:
+def take_over_step_schedulers(trainer: pl.Trainer) -> tuple[list[int | None], Restore]:
     """Keep Lightning from stepping the schedulers that go by steps.
 
     Returns:
@@ -38,7 +38,7 @@ def step_lr_scheduler(trainer: pl.Trainer, scheduler: Any) -> None:
     trainer.lightning_module.lr_scheduler_step(scheduler, None)
 
 
-def scale_learning_rate(optimizer: Optimizer, factor: Callable[[], float]) -> Undo:
+def scale_learning_rate(optimizer: Optimizer, factor: Callable[[], float]) -> Restore:
     """Multiply the learning rates of ``optimizer`` while it steps, and only then: schedulers see their own values."""
     before: list[Any] = []
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import lightning.pytorch as pl
 
-Undo = Callable[[], None]
+Restore = Callable[[], None]
 
 
 def missing(target: object, path: str) -> bool:
@@ -26,7 +26,7 @@ def refusal(what: str, path: str) -> RuntimeError:
     )
 
 
-def shadow(target: object, name: str, value: object) -> Undo:
+def patch_attribute(target: object, name: str, value: object) -> Restore:
     """Set the attribute ``name`` on an instance, so that it can be taken back exactly."""
     attributes = target.__dict__
     nothing = object()

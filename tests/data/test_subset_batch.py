@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.utils.rnn import pack_sequence
 
-from lightning_dataselect.data.subset_batch import cut_batch
+from lightning_dataselect.data.subset_batch import subset_batch
 
 B = 4
 KEPT = torch.tensor([3, 1])
@@ -46,7 +46,7 @@ class Encoding(UserDict):
 
 
 def cut(batch, kept=KEPT, size=B, axes=None):
-    return cut_batch(batch, kept, size, axes)
+    return subset_batch(batch, kept, size, axes)
 
 
 def rows(*shape):

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_dataselect import AutoAssist
 from lightning_dataselect.data.loader import prepare
-from lightning_dataselect.methods.autoassist.queue import ThreadDesk
+from lightning_dataselect.methods.autoassist.queue import ThreadedQueue
 
 
 def alive():
@@ -41,15 +41,20 @@ class Paced(Net):
         self.selector = [selector]
 
     def training_step(self, batch, batch_idx):
-        desk, late = self.selector[0]._screening._desk, time.monotonic() + 20
-        while isinstance(desk, ThreadDesk) and desk._thread.is_alive() and has_work(desk) and time.monotonic() < late:
+        queue, late = self.selector[0]._prefetch_filter._queue, time.monotonic() + 20
+        while (
+            isinstance(queue, ThreadedQueue)
+            and queue._thread.is_alive()
+            and has_work(queue)
+            and time.monotonic() < late
+        ):
             time.sleep(0.001)
         return super().training_step(batch, batch_idx)
 
 
-def has_work(desk):
-    unjudged = any(waiting.verdict is None for waiting in desk._waiting)
-    return unjudged or (len(desk._records) > 0 and len(desk._waiting) >= desk._learn_at)
+def has_work(queue):
+    unjudged = any(waiting.verdict is None for waiting in queue._waiting)
+    return unjudged or (len(queue._records) > 0 and len(queue._waiting) >= queue._learn_at)
 
 
 @pytest.mark.parametrize("synchronous", [True, False])

@@ -14,8 +14,8 @@ from lightning_dataselect.methods.autoassist.assistant import Assistant, Record,
 from lightning_dataselect.methods.autoassist.inputs import SampleInputs
 from lightning_dataselect.methods.autoassist.networks import CONVENTIONS
 from lightning_dataselect.methods.autoassist.prefetch import look_ahead, released
-from lightning_dataselect.methods.autoassist.prefetch_filter import Screening
-from lightning_dataselect.methods.autoassist.queue import InlineDesk, ThreadDesk, Waiting
+from lightning_dataselect.methods.autoassist.prefetch_filter import PrefetchFilter
+from lightning_dataselect.methods.autoassist.queue import InlineQueue, PendingBatch, ThreadedQueue
 
 INPUTS = SampleInputs(torch.ones(2, 3), None)
 
@@ -39,7 +39,7 @@ class Gate(nn.Module):
 
 
 def waiting(index, inputs=INPUTS):
-    return Waiting(index, object(), 2, inputs, torch.zeros(2), 0.3)
+    return PendingBatch(index, object(), 2, inputs, torch.zeros(2), 0.3)
 
 
 def record(loss=1.0):
@@ -59,138 +59,138 @@ def gate():
 
 
 @pytest.fixture
-def desk(gate):
-    made = ThreadDesk(Assistant(gate, CONVENTIONS["tabular"], 0.75), capacity=3, learn_at=2)
+def queue(gate):
+    made = ThreadedQueue(Assistant(gate, CONVENTIONS["tabular"], 0.75), capacity=3, learn_at=2)
     yield made
     gate.open.set()
     made.stop()
     assert not [t for t in threading.enumerate() if t.name == "AutoAssist"]
 
 
-def test_nobody_waits_for_a_busy_assistant(desk, gate):
-    desk.offer(waiting(0))
+def test_nobody_waits_for_a_busy_assistant(queue, gate):
+    queue.offer(waiting(0))
     assert gate.busy.wait(100)
-    taken = desk.take()
+    taken = queue.take()
     for index in range(1, 200):
-        desk.offer(waiting(index))
-        desk.report(record())
-        assert desk.take().verdict is None
+        queue.offer(waiting(index))
+        queue.report(record())
+        assert queue.take().verdict is None
     assert taken.verdict is None and taken.batch_idx == 0
     gate.open.set()
-    desk.stop()  # after the verdict has come at last
+    queue.stop()  # after the verdict has come at last
     assert gate.calls[0] == "judge" and taken.verdict is None, "the training already goes by the whole batch"
 
 
-def test_a_full_record_queue_drops_its_oldest(desk):
+def test_a_full_record_queue_drops_its_oldest(queue):
     for loss in range(10):
-        desk.report(record(float(loss)))
-    assert [float(kept.losses[0]) for kept in desk._records] == [7.0, 8.0, 9.0]
+        queue.report(record(float(loss)))
+    assert [float(kept.losses[0]) for kept in queue._records] == [7.0, 8.0, 9.0]
 
 
-def test_it_judges_in_order_and_learns_only_when_enough_is_judged(desk, gate):
+def test_it_judges_in_order_and_learns_only_when_enough_is_judged(queue, gate):
     gate.open.set()
-    desk.report(record())
-    desk.offer(waiting(0))
-    until(lambda: desk._waiting[0].verdict is not None)
+    queue.report(record())
+    queue.offer(waiting(0))
+    until(lambda: queue._waiting[0].verdict is not None)
     time.sleep(0.05)
     assert gate.calls == ["judge"], "one judged batch is less than learn_at=2"
-    desk.offer(waiting(1))
-    until(lambda: desk._assistant.steps == 1)
+    queue.offer(waiting(1))
+    until(lambda: queue._assistant.steps == 1)
     assert gate.calls == ["judge", "judge", "learn"]
-    assert desk.take().verdict.positions.tolist() == [0, 1]
+    assert queue.take().verdict.positions.tolist() == [0, 1]
 
 
-def test_nobody_waits_while_it_learns(desk, gate):
+def test_nobody_waits_while_it_learns(queue, gate):
     gate.open.set()
     for index in range(2):
-        desk.offer(waiting(index))
-    until(lambda: all(left.verdict is not None for left in desk._waiting))
+        queue.offer(waiting(index))
+    until(lambda: all(left.verdict is not None for left in queue._waiting))
     gate.open.clear()
     gate.busy.clear()
-    desk.report(record())
+    queue.report(record())
     assert gate.busy.wait(100) and gate.calls[-1] == "learn"
-    desk.offer(waiting(2))
-    desk.report(record())
-    desk.take()
-    assert desk._assistant.steps == 0, "it had to come to an end first"
+    queue.offer(waiting(2))
+    queue.report(record())
+    queue.take()
+    assert queue._assistant.steps == 0, "it had to come to an end first"
 
 
-def test_a_batch_is_judged_by_its_own_base_prob(desk, gate):
+def test_a_batch_is_judged_by_its_own_base_prob(queue, gate):
     gate.open.set()
     inputs = SampleInputs(torch.ones(3, 3), None)
-    for kind in (desk, InlineDesk(desk._assistant)):
-        desk._assistant.accuracy = 1.0
+    for kind in (queue, InlineQueue(queue._assistant)):
+        queue._assistant.accuracy = 1.0
         for base_prob in (0.3, 0.9):  # with q = 1/2 P is 0.65 and 0.95
-            kind.offer(Waiting(0, object(), 3, inputs, torch.tensor([0.1, 0.2, 0.9]), base_prob))
+            kind.offer(PendingBatch(0, object(), 3, inputs, torch.tensor([0.1, 0.2, 0.9]), base_prob))
         until(lambda kind=kind: all(left.verdict is not None for left in kind._waiting))
         assert [kind.take().verdict.positions.tolist() for _ in range(2)] == [[0, 1], [0, 1, 2]]
 
 
-def test_what_leaves_first_is_judged_first(desk, gate):
+def test_what_leaves_first_is_judged_first(queue, gate):
     for index in range(3):
-        desk.offer(waiting(index))
+        queue.offer(waiting(index))
     assert gate.busy.wait(100)
-    assert desk._next().batch_idx == 0
-    desk.take()
-    assert desk._next().batch_idx == 1
+    assert queue._next().batch_idx == 0
+    queue.take()
+    assert queue._next().batch_idx == 1
 
 
-def test_a_record_wakes_it(desk, gate):
+def test_a_record_wakes_it(queue, gate):
     gate.open.set()
     for index in range(2):
-        desk.offer(waiting(index))
-    until(lambda: all(left.verdict is not None for left in desk._waiting))
+        queue.offer(waiting(index))
+    until(lambda: all(left.verdict is not None for left in queue._waiting))
     time.sleep(0.05)  # it has gone to sleep
-    desk.report(record())
-    until(lambda: desk._assistant.steps == 1)
+    queue.report(record())
+    until(lambda: queue._assistant.steps == 1)
 
 
-def test_it_learns_from_the_oldest_record_first(desk, monkeypatch):
+def test_it_learns_from_the_oldest_record_first(queue, monkeypatch):
     learnt = []
-    monkeypatch.setattr(desk._assistant, "learn", lambda record: learnt.append(float(record.losses[0])))
+    monkeypatch.setattr(queue._assistant, "learn", lambda record: learnt.append(float(record.losses[0])))
     for loss in range(3):
-        desk.report(record(float(loss)))
-    desk.close_epoch()
+        queue.report(record(float(loss)))
+    queue.close_epoch()
     until(lambda: len(learnt) == 3)
     assert learnt == [0, 1, 2]
 
 
-def test_an_epoch_that_was_left_is_forgotten(desk):
-    inline = InlineDesk(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
-    for kind in (desk, inline):
+def test_an_epoch_that_was_left_is_forgotten(queue):
+    inline = InlineQueue(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
+    for kind in (queue, inline):
         kind.offer(waiting(0))
         kind.open_epoch()
         kind.offer(waiting(1))
         assert kind.take().batch_idx == 1 and len(kind) == 0
 
 
-def test_it_learns_when_the_epoch_has_no_more_to_judge(desk, gate):
+def test_it_learns_when_the_epoch_has_no_more_to_judge(queue, gate):
     gate.open.set()
-    desk.report(record())
+    queue.report(record())
     time.sleep(0.05)
-    assert desk._assistant.steps == 0, "more may have to be judged"
-    desk.close_epoch()
-    until(lambda: desk._assistant.steps == 1)
-    desk.open_epoch()
-    desk.report(record())
+    assert queue._assistant.steps == 0, "more may have to be judged"
+    queue.close_epoch()
+    until(lambda: queue._assistant.steps == 1)
+    queue.open_epoch()
+    queue.report(record())
     time.sleep(0.05)
-    assert desk._assistant.steps == 1
+    assert queue._assistant.steps == 1
 
 
-def test_its_error_is_raised_where_the_training_is(desk, gate):
+def test_its_error_is_raised_where_the_training_is(queue, gate):
     gate.open.set()
-    desk.offer(waiting(0, SampleInputs(torch.full((2, 3), -1.0), None)))
-    until(lambda: desk._error is not None)
+    queue.offer(waiting(0, SampleInputs(torch.full((2, 3), -1.0), None)))
+    until(lambda: queue._error is not None)
     with pytest.raises(RuntimeError, match="ZeroDivisionError: of its own") as caught:
-        desk.take()
+        queue.take()
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
 @pytest.mark.parametrize("capacity", [0, 3])
 @pytest.mark.parametrize("length", [0, 1, 2, 9])
 def test_looking_ahead_keeps_order_and_bounds(capacity, length):
-    desk = InlineDesk(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
-    desk.capacity = capacity
+    queue = InlineQueue(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
+    queue.capacity = capacity
     pulled, most = [], 0
 
     def admit(index, batch):
@@ -198,9 +198,9 @@ def test_looking_ahead_keeps_order_and_bounds(capacity, length):
         return waiting(index)
 
     first, order = 4, []
-    for left in look_ahead(iter(range(100)), first, first + length, admit, lambda: desk):
+    for left in look_ahead(iter(range(100)), first, first + length, admit, lambda: queue):
         order.append(left.batch_idx)
-        most = max(most, len(desk))
+        most = max(most, len(queue))
         assert len(pulled) <= 2 * len(order), "an epoch starts after two batches"
     assert order == pulled == list(range(first, first + length))
     assert most == min(capacity, length // 2)
@@ -209,7 +209,7 @@ def test_looking_ahead_keeps_order_and_bounds(capacity, length):
 def test_the_desk_is_told_where_an_epoch_begins_and_ends():
     told = []
 
-    class Told(InlineDesk):
+    class Told(InlineQueue):
         def open_epoch(self):
             told.append("open")
 
@@ -220,10 +220,10 @@ def test_the_desk_is_told_where_an_epoch_begins_and_ends():
             told.append("take")
             return super().take()
 
-    desk = Told(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
-    desk.capacity = 2
+    queue = Told(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
+    queue.capacity = 2
     for _ in range(2):
-        list(look_ahead(iter(range(4)), 0, 4, lambda i, b: waiting(i), lambda: desk))
+        list(look_ahead(iter(range(4)), 0, 4, lambda i, b: waiting(i), lambda: queue))
     # the third and fourth are pulled for the second that leaves; the end is seen at the third
     assert [x for x in told if x != "close"] == ["open", *["take"] * 4] * 2
     assert told.index("close") == 3 and told[-1] == "take"
@@ -240,8 +240,8 @@ def test_a_batch_that_is_wanted_whole_is_passed_on_as_it_is():
 
 
 def test_a_loader_that_ends_early():
-    desk = InlineDesk(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
-    assert len(list(look_ahead(iter(range(3)), 0, 8, lambda i, b: waiting(i), lambda: desk))) == 3
+    queue = InlineQueue(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
+    assert len(list(look_ahead(iter(range(3)), 0, 8, lambda i, b: waiting(i), lambda: queue))) == 3
 
 
 def screening(batch, epoch=0, rank=0, **options):
@@ -249,7 +249,7 @@ def screening(batch, epoch=0, rank=0, **options):
     selector = AutoAssist(**options)
     selector._state = SimpleNamespace(plan=SimpleNamespace(epoch=epoch), history=[{"epoch": 0}])
     epochs = SimpleNamespace(loader=SimpleNamespace(batches=SimpleNamespace(size_of=lambda index: 4)))
-    made = Screening(selector, epochs, rank)
+    made = PrefetchFilter(selector, epochs, rank)
     return made, made._admit(0, batch)
 
 
@@ -279,9 +279,9 @@ def test_each_seed_epoch_batch_and_rank_has_random_numbers_of_its_own():
 def test_a_fits_queues_are_as_long_as_asked_for(batch, asked, capacity, learn_at, base_probs):
     for epoch, base_prob in enumerate(base_probs):
         made, first = screening(batch, epoch, queue_size=asked)
-        desk = made._desk_of_fit()
+        queue = made._queue_of_fit()
         try:
-            assert (desk.capacity, desk._learn_at, desk._records.maxlen) == (capacity, learn_at, capacity)
+            assert (queue.capacity, queue._learn_at, queue._records.maxlen) == (capacity, learn_at, capacity)
             assert first.base_prob == base_prob
         finally:
             made.stop()
@@ -291,7 +291,7 @@ def test_a_fits_queues_are_as_long_as_asked_for(batch, asked, capacity, learn_at
 def test_a_record_says_what_was_trained_and_when(epoch, monkeypatch):
     made, left = screening(torch.arange(12.0).view(4, 3), epoch, synchronous=True)
     records = []
-    monkeypatch.setattr(made._desk_of_fit(), "report", records.append)
+    monkeypatch.setattr(made._queue_of_fit(), "report", records.append)
     made.report(left, torch.ones(4))
     left.verdict = Verdict(torch.ones(4), torch.tensor([0, 2]))
     made.report(left, torch.ones(2))

@@ -277,7 +277,7 @@ def test_the_probability_of_what_is_taken_for_easy(asked, kind, expected):
 def test_an_assistant_has_the_learning_rate_and_the_memory_asked_for(kind, rate, arguments):
     x = {"tabular": torch.zeros(4, 2), "tokens": torch.full((4, 2), -1)}[kind]
     inputs = SampleInputs(x, None)
-    assistant = AutoAssist(**arguments).hire(inputs, kind)
+    assistant = AutoAssist(**arguments).build_assistant(inputs, kind)
     assistant.learn(Record(inputs, None, torch.tensor([0.0, 0.0, 0.0, 1.0]), None, epoch=0))
     # of four samples taken for easy one is not; q is 1/2, the error 1/2 for the easy and -1/2 for the other
     assert assistant.accuracy == pytest.approx((1 - arguments.get("memory", 0.75)) * 0.75)

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from lightning_dataselect import ESWP, AutoAssist, EvolvedSampling, SelectiveBackprop
 from lightning_dataselect.report.export import to_frame
-from lightning_dataselect.state.sample_history import NEVER, TrackedStore, margins
+from lightning_dataselect.state.sample_history import NEVER, SampleHistoryStore, margins
 from lightning_dataselect.state.selection import Observation
 
 N, C = 48, 3
@@ -65,7 +65,7 @@ def test_margins(dtype, n_classes):
 def test_whenever_it_is_written_the_history_is_the_same(read_every):
     """Samples come again within a batch and between two writes, as a sampler with replacement draws them."""
     rng = np.random.default_rng(0)
-    store, diary = TrackedStore(N), Diary()
+    store, diary = SampleHistoryStore(N), Diary()
     for step in range(150):
         epoch = step // 25
         i = rng.integers(0, N + 1, 8)  # N is padding
@@ -87,7 +87,7 @@ def test_whenever_it_is_written_the_history_is_the_same(read_every):
 
 
 def test_soft_targets_count_by_their_largest_entry_and_one_class_is_no_classification():
-    store = TrackedStore(4)
+    store = SampleHistoryStore(4)
     store.see(Observation(torch.tensor([0]), torch.zeros(1), torch.randn(1, 1), torch.zeros(1).long(), 0))
     store.flush()
     assert not store.knows_classes
@@ -97,7 +97,7 @@ def test_soft_targets_count_by_their_largest_entry_and_one_class_is_no_classific
 
 
 def test_what_is_put_aside_stays_small():
-    store = TrackedStore(100_000)
+    store = SampleHistoryStore(100_000)
     for size, n_classes in ((64, 10), (128, 1000), (4, 300_000), (65_536, 2)):
         logits, labels = torch.randn(size, n_classes), torch.zeros(size, dtype=torch.int64)
         for step in range(70):
@@ -111,7 +111,7 @@ def test_what_is_put_aside_stays_small():
 
 
 def test_copies_leave_nothing_behind():
-    store = TrackedStore(3)
+    store = SampleHistoryStore(3)
     store.count_trained(torch.tensor([0, 2]))
     for copied in (copy.deepcopy(store), pickle.loads(pickle.dumps(store)), store):
         assert copied.column("times_trained").tolist() == [1, 0, 1]
@@ -266,7 +266,7 @@ def test_ranks_that_draw_the_same_sample_count_it_twice(tmp_path):
 def merged(strategy, devices):
     rank = int(os.environ["LOCAL_RANK"])
     torch.distributed.init_process_group("gloo", rank=rank, world_size=devices)
-    store = TrackedStore(4, world_size=devices)
+    store = SampleHistoryStore(4, world_size=devices)
     for epoch, sample in enumerate([1, 2]):
         # both see the same sample; the higher rank is wrong, so that the lower one's finding must not be lost
         seen = Observation(
@@ -295,7 +295,7 @@ def test_what_ranks_found_of_one_sample_is_brought_together(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_nothing_waits_and_the_last_presentation_stands():
     rng = np.random.default_rng(0)
-    store, diary = TrackedStore(N), Diary()
+    store, diary = SampleHistoryStore(N), Diary()
     store.to("cuda")
     batches = [(rng.integers(0, N, 8), rng.normal(size=(8, C)), rng.integers(0, C, 8)) for _ in range(200)]
     moved = [Observation(*(torch.tensor(a).cuda() for a in (i, x[:, 0], x, y)), 0) for i, x, y in batches]

@@ -14,7 +14,7 @@ from helpers import Net, fit, loader, trainer
 from torch import nn
 
 from lightning_dataselect import KAKURENBO, EvolvedSampling, GraNd, InfoBatch, SwiftLearn
-from lightning_dataselect.step.isolation import Quiet
+from lightning_dataselect.step.isolation import SideEffectGuard
 
 
 class Tracker:
@@ -142,7 +142,7 @@ def test_nothing_is_changed(module):
     before, objects = attributes(module), {k: id(v) for k, v in vars(module).items()}
     state, randoms = copy.deepcopy(module.state_dict()), random_states()
     for grad in (False, True, False):
-        with Quiet(module)(grad=grad):
+        with SideEffectGuard(module)(grad=grad):
             loss = module.training_step(batch(), 5)
             assert loss.requires_grad is grad
     assert attributes(module) == before
@@ -155,7 +155,7 @@ def test_nothing_is_changed(module):
 
 def test_it_runs_in_eval_mode(module):
     modes = []
-    with Quiet(module)():
+    with SideEffectGuard(module)():
         module.training_step(batch())
         modes += module.modes
     assert modes[-1] == (False, False) and module.modes[-1] == (True, True)
@@ -163,7 +163,7 @@ def test_it_runs_in_eval_mode(module):
 
 def test_nothing_is_changed_after_an_error(module):
     before, randoms = attributes(module), random_states()
-    with pytest.raises(RuntimeError), Quiet(module)():
+    with pytest.raises(RuntimeError), SideEffectGuard(module)():
         module.training_step(batch())
         raise RuntimeError
     assert attributes(module) == before and random_states() == randoms
@@ -171,7 +171,7 @@ def test_nothing_is_changed_after_an_error(module):
 
 
 def test_a_reused_one_takes_back_what_the_step_between_has_left(module):
-    quiet = Quiet(module)
+    quiet = SideEffectGuard(module)
     for _ in range(3):
         module.training_step(batch())
         before = attributes(module)
@@ -189,7 +189,7 @@ class Bank(L.LightningModule):
 
 def test_a_large_tensor_that_is_written_to_is_taken_back():
     module = Bank()
-    quiet = Quiet(module)
+    quiet = SideEffectGuard(module)
     for _ in range(3):
         with quiet():
             module.bank[:2] += 5
@@ -198,7 +198,7 @@ def test_a_large_tensor_that_is_written_to_is_taken_back():
 
 def test_a_large_tensor_written_to_now_and_then_is_an_error():
     module = Bank()
-    quiet = Quiet(module)
+    quiet = SideEffectGuard(module)
     with quiet():  # left alone, it is taken for constant
         module.bank.sum()
     with (
@@ -210,7 +210,7 @@ def test_a_large_tensor_written_to_now_and_then_is_an_error():
 
 def test_writing_to_parameters_is_an_error():
     module = Bank()
-    with pytest.raises(RuntimeError, match=r"wrote to 'weight'.*changes parameters"), Quiet(module)():
+    with pytest.raises(RuntimeError, match=r"wrote to 'weight'.*changes parameters"), SideEffectGuard(module)():
         module.weight.mul_(2)
 
 
@@ -218,7 +218,7 @@ def test_what_validation_has_kept_in_inference_mode_is_no_obstacle():
     module = Bank()
     with torch.inference_mode():
         module.kept = torch.ones(2) * 2
-    with Quiet(module)():
+    with SideEffectGuard(module)():
         pass
     assert module.kept.tolist() == [2, 2]
 

@@ -45,10 +45,10 @@ from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.autoassist.assistant import Assistant
 from lightning_dataselect.methods.autoassist.inputs import InputFinder, Kind, SampleInputs
 from lightning_dataselect.methods.autoassist.networks import CONVENTIONS, Conventions, make_network
-from lightning_dataselect.methods.autoassist.prefetch import passed_on
-from lightning_dataselect.methods.autoassist.prefetch_filter import Screening
-from lightning_dataselect.methods.autoassist.queue import Waiting
-from lightning_dataselect.methods.info import MethodFacts
+from lightning_dataselect.methods.autoassist.prefetch import filter_batches
+from lightning_dataselect.methods.autoassist.prefetch_filter import PrefetchFilter
+from lightning_dataselect.methods.autoassist.queue import PendingBatch
+from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.validation import SET_LEVEL, check_count, check_positive, check_share, refuse_unused
@@ -96,7 +96,7 @@ class AutoAssist(DataSelector):
     """
 
     unused: ClassVar[frozenset[str]] = SET_LEVEL
-    info: ClassVar[MethodFacts] = MethodFacts(
+    info: ClassVar[MethodInfo] = MethodInfo(
         year=2019,
         paper="Zhang et al., AutoAssist: A Framework to Accelerate Training of Deep Neural Networks, NeurIPS 2019",
         url="https://arxiv.org/abs/1905.03381",
@@ -148,8 +148,8 @@ class AutoAssist(DataSelector):
 
     def _drop_live_parts(self) -> None:
         super()._drop_live_parts()
-        self._screening: Screening | None = None
-        self._left: Waiting | None = None
+        self._prefetch_filter: PrefetchFilter | None = None
+        self._left: PendingBatch | None = None
 
     @property
     def assistant_accuracy(self) -> float:
@@ -159,13 +159,13 @@ class AutoAssist(DataSelector):
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Nothing: the scores are the Assistant's, written as it judges."""
 
-    def feed(self, loader: DataLoader[Any]) -> DataLoader[Any]:
+    def wrap_dataloader(self, loader: DataLoader[Any]) -> DataLoader[Any]:
         """The loader, with its batches pulled ahead and cut."""
-        if self._screening is None:
+        if self._prefetch_filter is None:
             assert self._epochs is not None
-            self._screening = Screening(self, self._epochs, self._rank)
-            self._undo.append(self._screening.stop)
-        return passed_on(loader, functools.partial(self._screening.pass_on, pinned=loader.pin_memory))
+            self._prefetch_filter = PrefetchFilter(self, self._epochs, self._rank)
+            self._undo.append(self._prefetch_filter.stop)
+        return filter_batches(loader, functools.partial(self._prefetch_filter.pass_on, pinned=loader.pin_memory))
 
     def base_prob_of(self, epoch: int, known: Conventions) -> float:
         """The probability, in ``epoch``, of a sample that the Assistant takes for easy."""
@@ -174,7 +174,7 @@ class AutoAssist(DataSelector):
             return 1.0
         return known.base_prob if self.base_prob is None else self.base_prob
 
-    def hire(self, inputs: SampleInputs, kind: Kind) -> Assistant:
+    def build_assistant(self, inputs: SampleInputs, kind: Kind) -> Assistant:
         """The Assistant of the fit; if there is none yet, one for such ``inputs``."""
         if self._assistant is None:
             rule = CONVENTIONS[kind]
@@ -194,9 +194,9 @@ class AutoAssist(DataSelector):
     ) -> None:
         """Look up which samples are left of the batch, and keep what is learnt from."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._batch is None or self._screening is None:
+        if self._batch is None or self._prefetch_filter is None:
             return
-        self._left = self._screening.take(batch_idx)
+        self._left = self._prefetch_filter.take(batch_idx)
         if (verdict := self._left.verdict) is not None:
             indices, _ = self._batch
             self.store["score"][indices] = verdict.q.to(indices.device, non_blocking=True)
@@ -216,8 +216,8 @@ class AutoAssist(DataSelector):
         """Hand the losses to the Assistant."""
         seen, left = self._seen, self._left
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if seen is not None and left is not None and self._screening is not None:
-            self._screening.report(left, seen.losses)
+        if seen is not None and left is not None and self._prefetch_filter is not None:
+            self._prefetch_filter.report(left, seen.losses)
         self._left = None
 
     # ---- state ---------------------------------------------------------------------------------------------------

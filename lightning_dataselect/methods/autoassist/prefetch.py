@@ -11,29 +11,29 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from lightning_dataselect.data.subset_batch import cut_batch
-from lightning_dataselect.methods.autoassist.queue import Desk, Waiting
+from lightning_dataselect.data.subset_batch import subset_batch
+from lightning_dataselect.methods.autoassist.queue import BatchQueue, PendingBatch
 
 _PULLED_AT_ONCE = 2
 
 
-class _PassedOn(DataLoader[Any]):
+class _FilteredLoader(DataLoader[Any]):
     _pass_on: Callable[[Iterator[Any]], Iterator[Any]]
 
     def __iter__(self) -> Any:
         return self._pass_on(super().__iter__())
 
 
-def passed_on(loader: DataLoader[Any], pass_on: Callable[[Iterator[Any]], Iterator[Any]]) -> DataLoader[Any]:
+def filter_batches(loader: DataLoader[Any], pass_on: Callable[[Iterator[Any]], Iterator[Any]]) -> DataLoader[Any]:
     """A copy of ``loader``, of its class and with its attributes, whose iterators go through ``pass_on``.
 
     Example:
-        >>> [float(batch) for batch in passed_on(DataLoader([1.0, 2.0]), lambda batches: (b + 1 for b in batches))]
+        >>> [float(batch) for batch in filter_batches(DataLoader([1.0, 2.0]), lambda batches: (b + 1 for b in batches))]
         [2.0, 3.0]
     """
     copied = copy.copy(loader)
     name = type(loader).__name__
-    copied.__class__ = type(name, (_PassedOn, type(loader)), {"__module__": type(loader).__module__})
+    copied.__class__ = type(name, (_FilteredLoader, type(loader)), {"__module__": type(loader).__module__})
     copied.__dict__["_pass_on"] = pass_on
     return copied
 
@@ -42,10 +42,10 @@ def look_ahead(
     batches: Iterator[Any],
     first: int,
     end: int,
-    admit: Callable[[int, Any], Waiting],
-    desk_of_fit: Callable[[], Desk],
-) -> Iterator[Waiting]:
-    """The batches of an epoch in their order, after having waited at a desk.
+    admit: Callable[[int, Any], PendingBatch],
+    queue_of_fit: Callable[[], BatchQueue],
+) -> Iterator[PendingBatch]:
+    """The batches of an epoch in their order, after having waited at a queue.
 
     Two are pulled for each one that leaves until the queue is full, so that an epoch starts after two batches and not
     after a full queue.
@@ -55,31 +55,31 @@ def look_ahead(
         first: index of the first one.
         end: index after the last one that the epoch trains on; no more are pulled.
         admit: makes a batch ready to wait.
-        desk_of_fit: where they wait; asked for once the first batch is admitted.
+        queue_of_fit: where they wait; asked for once the first batch is admitted.
     """
     coming = islice(enumerate(batches, first), max(end - first, 0))
-    desk: Desk | None = None
+    queue: BatchQueue | None = None
     complete = False
     while True:
         for _ in range(_PULLED_AT_ONCE):
-            if complete or (desk is not None and len(desk) > desk.capacity):
+            if complete or (queue is not None and len(queue) > queue.capacity):
                 break
             if (arrived := next(coming, None)) is None:
                 complete = True
                 break
             waiting = admit(*arrived)
-            if desk is None:
-                desk = desk_of_fit()
-                desk.open_epoch()
-            desk.offer(waiting)
-        if desk is None or len(desk) == 0:
+            if queue is None:
+                queue = queue_of_fit()
+                queue.open_epoch()
+            queue.offer(waiting)
+        if queue is None or len(queue) == 0:
             return
         if complete:
-            desk.close_epoch()
-        yield desk.take()
+            queue.close_epoch()
+        yield queue.take()
 
 
-def released(waiting: Waiting, pinned: bool) -> Any:
+def released(waiting: PendingBatch, pinned: bool) -> Any:
     """The batch to train on: cut to the samples that were accepted, or whole where no verdict is there in time.
 
     Args:
@@ -89,5 +89,5 @@ def released(waiting: Waiting, pinned: bool) -> Any:
     verdict = waiting.verdict
     if verdict is None or verdict.positions.numel() == waiting.size:
         return waiting.batch
-    smaller = cut_batch(waiting.batch, verdict.positions, waiting.size)
+    smaller = subset_batch(waiting.batch, verdict.positions, waiting.size)
     return pin_memory(smaller) if pinned and torch.cuda.is_available() else smaller

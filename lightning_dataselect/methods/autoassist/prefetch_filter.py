@@ -12,7 +12,7 @@ from lightning_dataselect.methods.autoassist.assistant import Record
 from lightning_dataselect.methods.autoassist.inputs import InputReader
 from lightning_dataselect.methods.autoassist.networks import CONVENTIONS
 from lightning_dataselect.methods.autoassist.prefetch import look_ahead, released
-from lightning_dataselect.methods.autoassist.queue import Desk, InlineDesk, ThreadDesk, Waiting
+from lightning_dataselect.methods.autoassist.queue import BatchQueue, InlineQueue, PendingBatch, ThreadedQueue
 from lightning_dataselect.numerics.seeding import epoch_generator
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lightning_dataselect.methods.autoassist.callback import AutoAssist
 
 
-class Screening:
+class PrefetchFilter:
     """Has the batches of each epoch judged ahead of the training, and hands back what they lost.
 
     Args:
@@ -34,8 +34,8 @@ class Screening:
         self._epochs = epochs
         self._rank = rank
         self._reader: InputReader | None = None
-        self._desk: Desk | None = None
-        self._left: dict[int, Waiting] = {}
+        self._queue: BatchQueue | None = None
+        self._left: dict[int, PendingBatch] = {}
 
     def pass_on(self, batches: Iterator[Any], pinned: bool) -> Iterator[Any]:
         """The batches of an epoch, cut to the samples that were accepted.
@@ -47,7 +47,7 @@ class Screening:
         assert self._epochs.loader is not None
         self._left.clear()
         first, end = self._epochs.loader.batches.start_batch, self._epochs.n_batches
-        for left in look_ahead(batches, first, end, self._admit, self._desk_of_fit):
+        for left in look_ahead(batches, first, end, self._admit, self._queue_of_fit):
             batch = released(left, pinned)
             if batch is left.batch:
                 # a step may write into the batch that it is given, while the Assistant still reads it
@@ -56,25 +56,25 @@ class Screening:
             self._left[left.batch_idx] = left
             yield batch
 
-    def take(self, batch_idx: int) -> Waiting:
+    def take(self, batch_idx: int) -> PendingBatch:
         """What became of the batch that is about to be trained on."""
         return self._left.pop(batch_idx)
 
-    def report(self, left: Waiting, losses: Tensor) -> None:
+    def report(self, left: PendingBatch, losses: Tensor) -> None:
         """Hand the losses of what was trained on, float32 (b,), to the Assistant; nobody waits for the GPU here."""
         positions, ready = None if left.verdict is None else left.verdict.positions, None
         if losses.is_cuda:
             losses, ready = losses.to("cpu", non_blocking=True), torch.cuda.Event()
             ready.record()
         epoch = self._selector.state.plan.epoch
-        self._desk_of_fit().report(Record(left.inputs, positions, losses.cpu(), ready, epoch))
+        self._queue_of_fit().report(Record(left.inputs, positions, losses.cpu(), ready, epoch))
 
     def stop(self) -> None:
         """End whatever the Assistant does."""
-        if self._desk is not None:
-            self._desk.stop()
+        if self._queue is not None:
+            self._queue.stop()
 
-    def _admit(self, batch_idx: int, batch: Any) -> Waiting:
+    def _admit(self, batch_idx: int, batch: Any) -> PendingBatch:
         assert self._epochs.loader is not None
         selector, size = self._selector, self._epochs.loader.batches.size_of(batch_idx)
         epoch = selector.state.plan.epoch
@@ -83,17 +83,17 @@ class Screening:
         generator = epoch_generator(selector.seed, epoch, f"accept batch {batch_idx} of rank {self._rank}")
         draws = torch.rand(size, generator=generator, dtype=torch.float32)
         inputs, known = self._reader.read(batch), CONVENTIONS[self._reader.kind]
-        if self._desk is None:
-            assistant = selector.hire(inputs, self._reader.kind)
+        if self._queue is None:
+            assistant = selector.build_assistant(inputs, self._reader.kind)
             assistant.judge(inputs, draws, 1.0)  # what does not fit fails here, in the user's own thread
             if selector.synchronous:
-                self._desk = InlineDesk(assistant)
+                self._queue = InlineQueue(assistant)
             else:
                 capacity = selector.queue_size or known.queue_size
                 # more than may wait would never be judged, and nothing learnt
-                self._desk = ThreadDesk(assistant, capacity, min(known.learn_at, capacity))
-        return Waiting(batch_idx, batch, size, inputs, draws, selector.base_prob_of(epoch, known))
+                self._queue = ThreadedQueue(assistant, capacity, min(known.learn_at, capacity))
+        return PendingBatch(batch_idx, batch, size, inputs, draws, selector.base_prob_of(epoch, known))
 
-    def _desk_of_fit(self) -> Desk:
-        assert self._desk is not None
-        return self._desk
+    def _queue_of_fit(self) -> BatchQueue:
+        assert self._queue is not None
+        return self._queue

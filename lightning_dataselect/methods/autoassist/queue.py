@@ -14,7 +14,7 @@ from lightning_dataselect.methods.autoassist.inputs import SampleInputs
 
 
 @dataclass(eq=False)
-class Waiting:
+class PendingBatch:
     """A batch ahead of the training.
 
     Attributes:
@@ -36,7 +36,7 @@ class Waiting:
     verdict: Verdict | None = None
 
 
-class Desk:
+class BatchQueue:
     """What the training loop hands batches and records to, and takes batches from; see the two kinds below."""
 
     capacity = 0
@@ -44,7 +44,7 @@ class Desk:
 
     def __init__(self, assistant: Assistant) -> None:
         self._assistant = assistant
-        self._waiting: deque[Waiting] = deque()
+        self._waiting: deque[PendingBatch] = deque()
 
     def __len__(self) -> int:
         """Number of batches that wait."""
@@ -57,11 +57,11 @@ class Desk:
     def close_epoch(self) -> None:
         """No further batches come in this epoch."""
 
-    def offer(self, waiting: Waiting) -> None:
+    def offer(self, waiting: PendingBatch) -> None:
         """Put a batch at the end of the queue."""
         raise NotImplementedError
 
-    def take(self) -> Waiting:
+    def take(self) -> PendingBatch:
         """The first batch of the queue, judged or not."""
         raise NotImplementedError
 
@@ -73,15 +73,15 @@ class Desk:
         """End whatever goes on."""
 
 
-class InlineDesk(Desk):
+class InlineQueue(BatchQueue):
     """Judges each batch when it is asked for and learns from it as soon as it is trained, in the same thread."""
 
-    def offer(self, waiting: Waiting) -> None:
+    def offer(self, waiting: PendingBatch) -> None:
         """Judge a batch."""
         waiting.verdict = self._assistant.judge(waiting.inputs, waiting.draws, waiting.base_prob)
         self._waiting.append(waiting)
 
-    def take(self) -> Waiting:
+    def take(self) -> PendingBatch:
         """The batch that was just judged."""
         return self._waiting.popleft()
 
@@ -90,7 +90,7 @@ class InlineDesk(Desk):
         self._assistant.learn(record)
 
 
-class ThreadDesk(Desk):
+class ThreadedQueue(BatchQueue):
     """Judges and learns in a thread, for which the training loop never waits.
 
     Judging comes first. The thread learns from the oldest record only while ``learn_at`` judged batches wait, or no
@@ -126,13 +126,13 @@ class ThreadDesk(Desk):
             self._complete = True
             self._change.notify()
 
-    def offer(self, waiting: Waiting) -> None:
+    def offer(self, waiting: PendingBatch) -> None:
         """Put a batch at the end of the queue."""
         with self._change:
             self._waiting.append(waiting)
             self._change.notify()
 
-    def take(self) -> Waiting:
+    def take(self) -> PendingBatch:
         """The first batch of the queue, judged or not.
 
         Raises:
@@ -177,7 +177,7 @@ class ThreadDesk(Desk):
         except BaseException as error:  # raised again in the training loop
             self._error = error
 
-    def _next(self) -> Waiting | Record | None:
+    def _next(self) -> PendingBatch | Record | None:
         unjudged = next((waiting for waiting in self._waiting if waiting.verdict is None), None)
         if unjudged is not None:
             return unjudged
