@@ -1,4 +1,4 @@
-"""Checks of constructor arguments: the message quotes the value and names the fix."""
+"""Check the arguments of a constructor: each message quotes the value and names the fix."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import math
 from collections.abc import Iterable, Mapping, Set
 from numbers import Integral, Real
 
+from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, UnexpectedArgumentError
+
 SET_LEVEL = frozenset({"prune_ratio", "every_n_epochs", "balance"})
-"""Arguments that mean nothing for a method that takes every sample in every epoch."""
+"""Arguments without a meaning for a method that takes every sample in every epoch."""
 
 
 def check_share(name: str, value: object, *, below_one: bool = False) -> float:
-    """A share in [0, 1], or in [0, 1) with ``below_one``.
+    """Return ``value`` as a share in [0, 1], or in [0, 1) with ``below_one``.
 
     Raises:
-        TypeError: if ``value`` is not a number.
-        ValueError: if it is NaN or outside the interval.
+        ArgumentTypeError: If ``value`` is not a number.
+        InvalidArgumentError: If it is NaN or outside the interval.
 
     Example:
         >>> check_share("prune_ratio", 1.5, below_one=True)
         Traceback (most recent call last):
         ...
-        ValueError: prune_ratio=1.5 is outside [0, 1): give the share of samples that is dropped, say 0.3.
+        lightning_dataselect.utils.errors.InvalidArgumentError: prune_ratio=1.5 is outside [0, 1): give the share ...
     """
     number = check_number(name, value)
     if math.isnan(number) or not 0 <= number <= 1 or (below_one and number == 1):
@@ -29,80 +31,80 @@ def check_share(name: str, value: object, *, below_one: bool = False) -> float:
         hint = (
             "give the share of samples that is dropped, say 0.3" if name == "prune_ratio" else "give a share, say 0.5"
         )
-        raise ValueError(f"{name}={value!r} is outside {interval}: {hint}.")
+        raise InvalidArgumentError(f"{name}={value!r} is outside {interval}: {hint}.")
     return number
 
 
 def check_number(name: str, value: object) -> float:
-    """A real number (NaN and infinity included), as a float.
+    """Return ``value`` as a float; NaN and infinity are numbers, too.
 
     Raises:
-        TypeError: if ``value`` is not a number.
+        ArgumentTypeError: If ``value`` is not a number.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}={value!r} is not a number: give a float.")
+        raise ArgumentTypeError(f"{name}={value!r} is not a number: give a float.")
     return float(value)
 
 
 def check_positive(name: str, value: object) -> float:
-    """A finite number greater than zero.
+    """Return ``value`` as a finite number greater than zero.
 
     Raises:
-        TypeError: if ``value`` is not a number.
-        ValueError: if it is not finite or not greater than zero.
+        ArgumentTypeError: If ``value`` is not a number.
+        InvalidArgumentError: If it is not finite or not greater than zero.
     """
     number = check_number(name, value)
     if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{name}={value!r} must be a finite number greater than 0.")
+        raise InvalidArgumentError(f"{name}={value!r} must be a finite number greater than 0.")
     return number
 
 
 def check_count(name: str, value: object, *, minimum: int = 0) -> int:
-    """A whole number of at least ``minimum``.
+    """Return ``value`` as a whole number of at least ``minimum``.
 
     Raises:
-        TypeError: if ``value`` is not a whole number.
-        ValueError: if it is too small.
+        ArgumentTypeError: If ``value`` is not a whole number.
+        InvalidArgumentError: If it is too small.
     """
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name}={value!r} is not a whole number: give an int of at least {minimum}.")
+        raise ArgumentTypeError(f"{name}={value!r} is not a whole number: give an int of at least {minimum}.")
     if value < minimum:
-        raise ValueError(f"{name}={value!r} is too small: give an int of at least {minimum}.")
+        raise InvalidArgumentError(f"{name}={value!r} is too small: give an int of at least {minimum}.")
     return int(value)
 
 
 def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
-    """One of ``choices``.
+    """Return ``value`` if it is one of ``choices``.
 
     Raises:
-        ValueError: if it is none of them.
+        InvalidArgumentError: If it is none of them.
     """
     known = list(choices)
     if value not in known:
-        raise ValueError(f"{name}={value!r} is unknown: give one of {', '.join(map(repr, known))}.")
+        raise InvalidArgumentError(f"{name}={value!r} is unknown: give one of {', '.join(map(repr, known))}.")
     return str(value)
 
 
 def refuse_unused(method: str, unused: Set[str], given: Mapping[str, object], share: str) -> None:
-    """Refuse what a method that chooses within batches alone cannot heed.
+    """Refuse arguments that a method which only chooses within batches cannot heed.
 
     Args:
-        method: its name.
-        unused: arguments that mean nothing to it.
-        given: arguments that its user gave.
-        share: its argument that says how much of a batch is trained on.
+        method: Its name.
+        unused: Arguments without a meaning for it.
+        given: Arguments that its user gave.
+        share: Its argument that says how much of a batch is trained on.
 
     Raises:
-        TypeError: if one of ``unused`` was given.
+        UnexpectedArgumentError: If one of ``unused`` was given.
 
     Example:
         >>> refuse_unused("EvolvedSampling", SET_LEVEL, {"prune_ratio": 0.3}, "batch_ratio")
         Traceback (most recent call last):
         ...
-        TypeError: EvolvedSampling has no use for prune_ratio=0.3: it takes every sample in every epoch and chooses ...
+        lightning_dataselect.utils.errors.UnexpectedArgumentError: EvolvedSampling has no use for prune_ratio=0.3: ...
     """
     for name in sorted(unused & given.keys()):
-        raise TypeError(
+        raise UnexpectedArgumentError(
             f"{method} has no use for {name}={given[name]!r}: it takes every sample in every epoch and chooses within"
             f" each batch, by `{share}`. Take a method that drops samples before an epoch, such as InfoBatch, or ESWP,"
             " which does both."

@@ -1,0 +1,98 @@
+"""Every error that this package raises on purpose, so that a caller can tell them from a slip.
+
+Each kind also derives from the builtin that fits it, so that ``except ValueError`` goes on to work. A method of one's
+own raises these, too; the command line then prints the message alone, without a traceback.
+"""
+
+
+class DataSelectError(Exception):
+    """Base class of the errors that this package raises on purpose; the message names the fix.
+
+    Example:
+        >>> from lightning_dataselect import InfoBatch
+        >>> try:
+        ...     InfoBatch(prune_ratio=1.5)
+        ... except DataSelectError as error:
+        ...     print(error)
+        prune_ratio=1.5 is outside [0, 1): give the share of samples that is dropped, say 0.3.
+    """
+
+    def __str__(self) -> str:
+        # KeyError, the base of one kind, would print the repr of its message
+        return Exception.__str__(self)
+
+
+class InvalidArgumentError(DataSelectError, ValueError):
+    """An argument has a value that cannot be used."""
+
+
+class ArgumentTypeError(DataSelectError, TypeError):
+    """An argument is of the wrong type."""
+
+
+class UnexpectedArgumentError(DataSelectError, TypeError):
+    """A class was given an argument that it does not take, or has no use for."""
+
+
+class UnknownMethodError(InvalidArgumentError):
+    """No selection method has the given name."""
+
+
+class MissingFileError(DataSelectError, FileNotFoundError):
+    """An argument names a file that does not exist."""
+
+
+class UnsupportedLoaderError(DataSelectError, TypeError):
+    """No samples can be selected from a train loader, data set, sampler or batch of this type."""
+
+
+class InvalidLoaderError(DataSelectError, ValueError):
+    """The train loader or its data set has a setting under which samples cannot be selected."""
+
+
+class UnsupportedStepError(DataSelectError, TypeError):
+    """The method cannot work with a training step of this kind."""
+
+
+class UnreadableStepError(DataSelectError, ValueError):
+    """The training step does not show what the method has to know of each sample."""
+
+
+class MissingOutputError(DataSelectError, KeyError):
+    """The training step's output lacks the key that ``sample_loss`` names."""
+
+
+class SideEffectError(DataSelectError, RuntimeError):
+    """Scoring samples changed the model in a way that cannot be taken back."""
+
+
+class TrainerSettingsError(DataSelectError, ValueError):
+    """The Trainer has a setting or a callback with which the selector cannot work."""
+
+
+class UnsupportedTrainerError(DataSelectError, RuntimeError):
+    """The Trainer lacks, or does not do, what a selector relies on."""
+
+
+class InvalidSelectionError(DataSelectError, ValueError):
+    """A method selected samples that do not exist, none at all, or one twice."""
+
+
+class SelectionTypeError(DataSelectError, TypeError):
+    """A method's decision is not of the type that was asked for."""
+
+
+class CheckpointMismatchError(DataSelectError, ValueError):
+    """A checkpoint belongs to another method, data set or network than this fit."""
+
+
+class NoFitYetError(DataSelectError, RuntimeError):
+    """Something was asked of a selector that is known only once a fit has begun."""
+
+
+class AssistantError(DataSelectError, RuntimeError):
+    """The network that AutoAssist trains alongside has failed."""
+
+
+class UserInputError(DataSelectError):
+    """A command line or a config is wrong: shown as one plain sentence, without a traceback."""
