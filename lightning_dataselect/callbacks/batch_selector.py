@@ -16,6 +16,7 @@ from lightning_dataselect.data.subset_batch import Path, subset_arguments
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.step.isolation import SideEffectGuard
+from lightning_dataselect.utils.errors import InvalidArgumentError
 from lightning_dataselect.utils.validation import check_choice, check_count, check_share
 
 
@@ -53,7 +54,7 @@ class BatchSelector(DataSelector):
         super().__init__(prune_ratio=prune_ratio, **common)
         self.batch_ratio = check_share("batch_ratio", batch_ratio)
         if self.batch_ratio == 0:
-            raise ValueError(
+            raise InvalidArgumentError(
                 "batch_ratio=0 would train on nothing: give the share of each batch to train on, say 0.25."
             )
         self.score_dtype = score_dtype

@@ -14,6 +14,7 @@ from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import Method
 from lightning_dataselect.state.results import Results
 from lightning_dataselect.state.sample_history import SampleHistoryStore
+from lightning_dataselect.utils.errors import CheckpointMismatchError, InvalidArgumentError
 
 _STATE_PREFIX = "lightning_dataselect."
 
@@ -58,7 +59,7 @@ class Resumable(Method, Results):
             checkpoint=None if self._restored is None else self._restored["n"],
         )
         if round((1 - self.prune_ratio) * n) < 1:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"prune_ratio={self.prune_ratio} leaves 0 of {n} samples: nothing is left to train"
                 f" on. Give at most {(n - 1) / n:.3g}."
             )
@@ -106,7 +107,7 @@ class Resumable(Method, Results):
         found = [key for key in checkpoint.get("callbacks", {}) if str(key).startswith(_STATE_PREFIX)]
         if found and self.state_key not in found:
             other = ", ".join(key.removeprefix(_STATE_PREFIX) for key in found)
-            raise ValueError(
+            raise CheckpointMismatchError(
                 f"The checkpoint was written by {other}, but this Trainer has {type(self).__name__}: the selection"
                 f" cannot go on. Resume with {other}, or load the weights alone into a new fit."
             )

@@ -34,6 +34,7 @@ from lightning_dataselect.trainer import (
     scale_learning_rate,
     takes_dataloader_iter,
 )
+from lightning_dataselect.utils.errors import CheckpointMismatchError, TrainerSettingsError, UnsupportedStepError
 from lightning_dataselect.utils.validation import check_choice, check_count, check_share
 
 
@@ -189,13 +190,13 @@ class DataSelector(Resumable, Callback):
             rank_zero_info(f"{type(self).__name__} is off: overfit_batches fixes which batches are trained on.")
             return
         if takes_dataloader_iter(pl_module):
-            raise TypeError(
+            raise UnsupportedStepError(
                 "training_step(dataloader_iter) fetches its own batches, so"
                 f" {type(self).__name__} cannot tell which samples they hold. Let training_step"
                 " take `batch`, or remove the callback."
             )
         if self.needs_extra_forward and not pl_module.automatic_optimization:
-            raise TypeError(
+            raise UnsupportedStepError(
                 f"{type(self).__name__} measures samples by passes through training_step without training, but with"
                 " manual optimization the step trains while it runs. Use automatic optimization, or a method without"
                 " such passes, such as InfoBatch."
@@ -240,7 +241,7 @@ class DataSelector(Resumable, Callback):
             return
         self._started = time.perf_counter()
         if resumes_within_epoch(trainer) and not (self.state.batches_done or self.history):
-            raise ValueError(
+            raise CheckpointMismatchError(
                 "The checkpoint was written in the middle of an epoch by a fit without a selector, so"
                 f" {type(self).__name__} cannot know which samples that epoch has left. Resume from a checkpoint at the"
                 " end of an epoch, or load the weights alone into a new fit."
@@ -334,7 +335,7 @@ class DataSelector(Resumable, Callback):
     def _refuse_second_selector(self, trainer: pl.Trainer) -> None:
         names = [type(c).__name__ for c in trainer.callbacks if isinstance(c, DataSelector)]  # type: ignore[attr-defined]
         if len(names) > 1:
-            raise ValueError(
+            raise TrainerSettingsError(
                 f"The Trainer has {len(names)} selectors ({', '.join(names)}), but only one can decide which samples an"
                 " epoch trains on. Keep one of them."
             )

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 from lightning_dataselect.data.batch_tree import Path, tensors_in
+from lightning_dataselect.utils.errors import InvalidLoaderError
 
 Collate = Callable[[Any], Any]
 
@@ -57,7 +58,7 @@ class OrderChecked:
             " torch.nn.utils.rnn.pack_padded_sequence(..., enforce_sorted=False) takes sequences in any."
         )
         if self._required:
-            raise ValueError(words)
+            raise InvalidLoaderError(words)
         warnings.warn(words, stacklevel=2)
 
 

@@ -23,6 +23,7 @@ from lightning_dataselect.data.collate_check import checked
 from lightning_dataselect.data.sampler import RecordingBatchSampler, SelectionSampler
 from lightning_dataselect.data.user_sampler import draws_for_its_rank, from_all_ranks, own_order
 from lightning_dataselect.state.plan import EpochPlan
+from lightning_dataselect.utils.errors import InvalidLoaderError, UnsupportedLoaderError
 
 _DEFAULT_BATCH_SIZE = 64
 
@@ -62,7 +63,7 @@ class SelectedLoader:
         self.sampler.plan = plan
         self.batches.start_batch = start_batch
         if len(self.batches) == 0:
-            raise ValueError(
+            raise InvalidLoaderError(
                 f"The epoch {plan.epoch} would have no batch: {plan.indices.numel()} of {self.n} samples are selected,"
                 f" on {self.sampler.num_replicas} rank(s), and the loader's batch_size={self.batches.batch_size} with"
                 " drop_last=True drops them all. Lower `prune_ratio`, lower the batch size, or set drop_last=False."
@@ -100,7 +101,7 @@ def prepare(
     if type(drawn) is DistributedSampler:
         shuffle, world_size, rank = drawn.shuffle, drawn.num_replicas, drawn.rank
     elif isinstance(drawn, SubsetRandomSampler):
-        raise TypeError(
+        raise UnsupportedLoaderError(
             "The train loader's SubsetRandomSampler hides part of the data set, so no share of the set can be kept."
             " Wrap the data set instead: DataLoader(torch.utils.data.Subset(dataset, indices), shuffle=True, ...)."
         )
@@ -176,14 +177,14 @@ def _single_loader(loader: object) -> DataLoader[Any]:
     members = flattened if flattened is not None else loader
     if isinstance(members, list | tuple | dict):
         if len(members) == 1:
-            raise TypeError(
+            raise UnsupportedLoaderError(
                 f"The train loader is a {type(loader).__name__} around one DataLoader. Give the DataLoader itself."
             )
-        raise TypeError(
+        raise UnsupportedLoaderError(
             f"Samples are selected from one train loader, but {len(members)} were given ({type(loader).__name__})."
             " Join the data sets with torch.utils.data.ConcatDataset into one DataLoader, or remove the selector."
         )
-    raise TypeError(
+    raise UnsupportedLoaderError(
         f"Samples are selected from a torch.utils.data.DataLoader, but the train loader is a {type(loader).__name__}."
         " Return a DataLoader over a map-style data set, or remove the selector."
     )
@@ -192,16 +193,18 @@ def _single_loader(loader: object) -> DataLoader[Any]:
 def _refuse_unindexed(loader: DataLoader[Any]) -> None:
     name = type(loader.dataset).__name__
     if isinstance(loader.dataset, IterableDataset):
-        raise TypeError(
+        raise UnsupportedLoaderError(
             f"The data set {name} is an IterableDataset: its samples have no index, so none can be selected. Use a"
             " map-style data set (with __len__ and __getitem__)."
         )
     if not hasattr(loader.dataset, "__len__"):
-        raise TypeError(f"The data set {name} has no __len__, so a share of it cannot be selected. Give it a __len__.")
+        raise UnsupportedLoaderError(
+            f"The data set {name} has no __len__, so a share of it cannot be selected. Give it a __len__."
+        )
     if len(loader.dataset) == 0:
-        raise ValueError(f"The data set {name} is empty: there are no samples to select from.")
+        raise InvalidLoaderError(f"The data set {name} is empty: there are no samples to select from.")
     if not getattr(loader, "in_order", True):
-        raise ValueError(
+        raise InvalidLoaderError(
             "The train loader has in_order=False: batches arrive in an order that nobody records, so losses could be"
             " given to the wrong samples. Set in_order=True."
         )
@@ -211,21 +214,21 @@ def _index_source(loader: DataLoader[Any], world_size: int) -> tuple[Sampler[int
     """The sampler that the indices come from, and the batch sampler that groups them."""
     batch_sampler = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
     if loader.batch_sampler is None and (not isinstance(batch_sampler, BatchSampler) or world_size > 1):
-        raise TypeError(
+        raise UnsupportedLoaderError(
             f"The train loader has batch_size=None and the sampler {type(loader.sampler).__name__}"
             f" on {world_size} rank(s): which samples make a batch cannot be seen. Give it a batch_size, or, on one"
             " rank, sampler=torch.utils.data.BatchSampler(...)."
         )
     drawn = getattr(batch_sampler, "sampler", None)
     if drawn is None:
-        raise TypeError(
+        raise UnsupportedLoaderError(
             f"The batch sampler {type(batch_sampler).__name__} has no `sampler` attribute, so it cannot be told which"
             " samples are selected. Derive it from torch.utils.data.BatchSampler and draw from `self.sampler`, or give"
             " the loader batch_size= and shuffle= in place of batch_sampler=."
         )
     for part in (drawn, batch_sampler):
         if not hasattr(part, "__len__"):
-            raise TypeError(
+            raise UnsupportedLoaderError(
                 f"The train loader's {type(part).__name__} has no __len__, so the length of an epoch is unknown. Give"
                 " it a __len__."
             )
@@ -239,7 +242,7 @@ def _refuse_fixed_length(batches: BatchSampler, sampler: SelectionSampler) -> No
     is_fixed = whole == len(batches) > 1
     sampler.plan = before
     if is_fixed:
-        raise TypeError(
+        raise UnsupportedLoaderError(
             f"The batch sampler {type(batches).__name__} answers len() with {whole} even where only one sample is"
             " selected, so the end of an epoch, and validation with it, would be missed. Let its __len__ count from"
             " len(self.sampler), or give the loader `batch_size=` and `shuffle=` in place of `batch_sampler=`."

@@ -13,6 +13,7 @@ from torch.utils.data import DistributedSampler, Sampler
 from lightning_dataselect.numerics.sampling import random_order
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.plan import EpochPlan
+from lightning_dataselect.utils.errors import UnsupportedLoaderError, UnsupportedTrainerError
 
 _CHUNK = 1 << 16
 
@@ -182,7 +183,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
         while self._record and self._record[0].batch_idx < batch_idx:
             self._record.popleft()
         if not self._record or self._record[0].batch_idx != batch_idx:
-            raise RuntimeError(
+            raise UnsupportedTrainerError(
                 f"Batch {batch_idx} reached the training step, but the loader was never asked for its indices. The"
                 " train loader that the Trainer uses is not the one that the selector prepared: does another callback"
                 " or strategy replace it? Put the selector first in `callbacks`, or remove the other."
@@ -191,7 +192,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
 
     def _check_drawn_from(self, batch: list[int], selected: Tensor, *, read: bool) -> None:
         if not read or not bool(torch.isin(torch.tensor(batch), selected).all()):
-            raise TypeError(
+            raise UnsupportedLoaderError(
                 f"The batch sampler {type(self.batches).__name__} yields samples whether they are selected or not: it"
                 " has a `sampler` attribute but does not draw its indices from it. Let its __iter__ read"
                 " `self.sampler`, or give the loader `batch_size=` and `shuffle=` in place of `batch_sampler=`."

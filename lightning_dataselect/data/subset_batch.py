@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from lightning_dataselect.data.batch_tree import Path
+from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
 
 def subset_batch(batch: Any, positions: Tensor, batch_size: int, axes: dict[Path, bool] | None = None) -> Any:
@@ -43,7 +44,7 @@ def subset_batch(batch: Any, positions: Tensor, batch_size: int, axes: dict[Path
     cutter = _Cutter(positions, batch_size, {} if axes is None else axes)
     smaller = cutter.cut(batch, ())
     if not cutter.has_cut:
-        raise TypeError(
+        raise UnsupportedLoaderError(
             f"No part of the batch ({type(batch).__name__}) has a first axis of {batch_size} samples, so it cannot be"
             " cut to the chosen ones. Let the loader yield tensors, or containers of tensors, with the samples along"
             " the first axis, or take a method that chooses before the epoch, such as InfoBatch."
@@ -86,8 +87,8 @@ def _moves(part: Any) -> bool:
     return callable(getattr(part, "to", None)) and not isinstance(part, Tensor | type)
 
 
-def _uncuttable(part: Any) -> TypeError:
-    return TypeError(
+def _uncuttable(part: Any) -> UnsupportedLoaderError:
+    return UnsupportedLoaderError(
         f"The batch holds a {type(part).__name__}, which cannot be cut to some of its samples, as a batch of graphs"
         " cannot. Take a method that chooses before the epoch, such as InfoBatch; or let the loader yield tensors with"
         " the samples along the first axis, and build the object inside training_step."
@@ -104,7 +105,7 @@ class _Cutter:
 
     def cut(self, part: Any, path: Path) -> Any:
         if isinstance(part, PackedSequence):
-            raise TypeError(
+            raise UnsupportedLoaderError(
                 "A PackedSequence cannot be cut to some of its samples. Let the loader yield the padded tensor and the"
                 " lengths, and pack them inside training_step."
             )

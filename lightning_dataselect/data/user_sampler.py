@@ -13,6 +13,7 @@ from torch.utils.data import DistributedSampler, Sampler
 
 from lightning_dataselect.data.sampler import SelectionSampler
 from lightning_dataselect.state.plan import EpochPlan
+from lightning_dataselect.utils.errors import InvalidLoaderError
 
 # Draws at random miss their share by some per cent; a fold of the data set misses by far more.
 _FEWEST_DRAWN = 0.75
@@ -38,7 +39,7 @@ def own_order(sampler: Sampler[int], plan: EpochPlan, selection: SelectionSample
     if selection.num_replicas > 1:
         order = _in_turns(from_all_ranks(order)) if ranks_draw else _from_first_rank(order)
     if order.numel() == 0:
-        raise ValueError(
+        raise InvalidLoaderError(
             f"The sampler {type(sampler).__name__} drew none of the {plan.indices.numel()} selected samples in epoch"
             f" {plan.epoch}. Lower `prune_ratio`, or let the sampler draw more samples an epoch."
         )

@@ -5,6 +5,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lightning_dataselect.demo.classifier import ImageClassifier, ImageData
+from lightning_dataselect.utils.errors import InvalidArgumentError
 
 
 class DigitsModel(ImageClassifier):
@@ -53,7 +54,7 @@ class DigitsData(ImageData):
     def __init__(self, batch_size: int = 32, n_val: int = 600) -> None:
         super().__init__(batch_size)
         if not 0 < n_val < 1797:
-            raise ValueError(f"n_val={n_val}: hold out between 1 and 1796 of the 1797 digits.")
+            raise InvalidArgumentError(f"n_val={n_val}: hold out between 1 and 1796 of the 1797 digits.")
         self.n_val = n_val
 
     def setup(self, stage: str) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from lightning_dataselect.demo.classifier import ImageClassifier, ImageData, conv_block
+from lightning_dataselect.utils.errors import MissingFileError
 
 FILE = "fashion_mnist.npz"
 
@@ -56,7 +57,7 @@ class FashionMNISTData(ImageData):
         """Reads the file and scales the images to 0..1."""
         path = self.data_dir / FILE
         if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist: give --data-dir a folder with {FILE}.")
+            raise MissingFileError(f"{path} does not exist: give --data-dir a folder with {FILE}.")
         with np.load(path) as arrays:
             images, classes = _tensors(arrays["x_train"], arrays["y_train"])
             self.val = TensorDataset(*_tensors(arrays["x_test"], arrays["y_test"]))

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.state.selection import Observation
+from lightning_dataselect.utils.errors import UnreadableStepError
 
 
 def logits_and_targets(seen: Observation, user: str) -> tuple[Tensor, Tensor]:
@@ -24,10 +25,10 @@ def logits_and_targets(seen: Observation, user: str) -> tuple[Tensor, Tensor]:
         >>> logits_and_targets(seen, "EL2N")
         Traceback (most recent call last):
         ...
-        ValueError: EL2N needs the logits and targets of each sample, but no classification loss ...
+        lightning_dataselect.utils.errors.UnreadableStepError: EL2N needs the logits and targets of each sample, ...
     """
     if seen.logits is None or seen.targets is None:
-        raise ValueError(
+        raise UnreadableStepError(
             f"{user} needs the logits and targets of each sample, but no classification loss (such"
             " as cross_entropy on logits of shape (batch, classes)) was seen in the training step."
             " Use one, with sample_loss='auto', or take a method that needs losses alone, such as"

@@ -26,6 +26,7 @@ from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, top_k, uniform_subset
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.utils.errors import InvalidArgumentError
 from lightning_dataselect.utils.validation import check_choice, check_number, check_share
 
 Uncertainty = Literal["cross_entropy", "el2n"]
@@ -207,7 +208,7 @@ class UCB(_UncertaintySelector):
         super().__init__(alpha=alpha, uncertainty=uncertainty, every_n_epochs=every_n_epochs, rescore=rescore, **common)
         self.c = check_number("c", c)
         if not (math.isfinite(self.c) and self.c >= 0):
-            raise ValueError(f"c={c!r} must be finite and at least 0: 0 ranks by the mean alone.")
+            raise InvalidArgumentError(f"c={c!r} must be finite and at least 0: 0 ranks by the mean alone.")
 
     def columns(self) -> dict[str, float]:
         """The moving mean and variance; the score is ``mean + c * variance``."""

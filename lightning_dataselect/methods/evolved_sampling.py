@@ -32,6 +32,7 @@ from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, weighted_subset
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.utils.errors import InvalidArgumentError, UnreadableStepError
 from lightning_dataselect.utils.validation import SET_LEVEL, check_share, refuse_unused
 
 _PAPER = "Cheng, Li, Bian, Data-Efficient Training by Evolved Sampling, 2025"
@@ -92,7 +93,7 @@ class _Evolving(BatchSelector):
     def __init__(self, *, betas: tuple[float, float], **common: Any) -> None:
         super().__init__(**common)
         if len(betas) != 2:
-            raise ValueError(f"betas={betas!r} must be two shares, as in (0.2, 0.9).")
+            raise InvalidArgumentError(f"betas={betas!r} must be two shares, as in (0.2, 0.9).")
         self.betas = (check_share("betas[0]", betas[0]), check_share("betas[1]", betas[1]))
 
     def in_warmup(self, epoch: int) -> bool:
@@ -116,7 +117,7 @@ class _Evolving(BatchSelector):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse negative weights, and close the epoch."""
         if self._store is not None and bool((self.store["score"] < 0).any()):
-            raise ValueError(
+            raise UnreadableStepError(
                 f"{type(self).__name__} draws samples in proportion to a moving average of their losses, but losses"
                 f" down to {float(self.losses.nan_to_num(0).min()):.3g} were seen. Add a constant that keeps the loss"
                 " positive, or take a method that only ranks, such as SelectiveBackprop."

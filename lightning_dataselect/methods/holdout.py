@@ -22,6 +22,7 @@ from lightning_dataselect.state.selection import Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.step.sample_loss import SampleLoss
 from lightning_dataselect.trainer import sampler_ranks
+from lightning_dataselect.utils.errors import InvalidArgumentError, InvalidLoaderError, TrainerSettingsError
 
 _TRAINER_DEFAULTS = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
 
@@ -102,7 +103,7 @@ def joined_losses(runs: Sequence[HoldoutRun]) -> Tensor:
     losses = torch.stack([run.measured for run in runs]).nan_to_num(0).sum(0)
     unknown = torch.stack([run.measured.isnan() for run in runs]).all(0)
     if bool(unknown.any()):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"The holdout model gives {int(unknown.sum())} of {len(losses)} training samples a loss that is not finite,"
             f" the first of them sample {int(unknown.nonzero()[0])}. Train it longer, or with a smaller learning rate."
         )
@@ -121,7 +122,7 @@ def halves(n: int, seed: int) -> tuple[Tensor, Tensor]:
         (2, tensor([0, 1, 2, 3, 4]))
     """
     if n < 2:
-        raise ValueError(f"A data set of {n} samples has no two halves to cross-fit: give held-out data.")
+        raise InvalidLoaderError(f"A data set of {n} samples has no two halves to cross-fit: give held-out data.")
     first = torch.zeros(n, dtype=torch.bool)
     first[uniform_subset(n, n // 2, epoch_generator(seed, 0, "holdout"))] = True
     return first.nonzero().squeeze(1), (~first).nonzero().squeeze(1)
@@ -155,7 +156,9 @@ class HoldoutRun(DataSelector):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure."""
         if self._loader is None or self._reader is None or self._step is None:
-            raise ValueError("overfit_batches trains on a few batches alone, which makes no holdout model: remove it.")
+            raise TrainerSettingsError(
+                "overfit_batches trains on a few batches alone, which makes no holdout model: remove it."
+            )
         world_size, rank = sampler_ranks(trainer)
         loader = self._loader
         if self.target is not None:

@@ -29,6 +29,7 @@ from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, top_k
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.utils.errors import InvalidArgumentError
 from lightning_dataselect.utils.validation import check_share
 
 _FALL = 0.2  # of F, at each phase
@@ -131,7 +132,7 @@ class KAKURENBO(DataSelector):
         self.tau = check_share("tau", tau)
         self.phases = tuple(check_share("phases", phase) for phase in phases)
         if len(self.phases) > 4 or list(self.phases) != sorted(self.phases):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"phases={phases!r} must be at most 4 shares of the epochs, ascending, say (0.3, 0.6, 0.8)."
             )
         self.scale_lr = scale_lr

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_dataselect.methods.classification import logits_and_targets, output_error
 from lightning_dataselect.state.selection import Observation
+from lightning_dataselect.utils.errors import UnreadableStepError
 
 
 def last_layer_gradient_norm(error: Tensor, features: Tensor, bias: bool) -> Tensor:
@@ -64,7 +65,7 @@ class LastLayerGradients:
         inputs, self._inputs = self._inputs, {}
         features, bias = inputs.get(n_classes, (error[:0], False))
         if len(features) != n_samples:
-            raise ValueError(
+            raise UnreadableStepError(
                 f"GraNd found no torch.nn.Linear with {n_classes} outputs for the {n_samples} samples of the batch"
                 f" (linear outputs seen: {sorted(inputs)}), so that it knows no last-layer gradient. End the model in"
                 " one, or use GraNd(layers='all') or EL2N."

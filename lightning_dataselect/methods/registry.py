@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from lightning_dataselect import methods
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.utils.errors import UnknownMethodError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ def get(name: str) -> MethodEntry:
     close = [known[key].name for key in difflib.get_close_matches(name.lower(), known)]
     names = ", ".join(method.name for method in known.values())
     hint = f"Did you mean {' or '.join(close)}? " if close else ""
-    raise ValueError(f"There is no method {name!r}. {hint}The methods are {names}.")
+    raise UnknownMethodError(f"There is no method {name!r}. {hint}The methods are {names}.")
 
 
 def accepted_arguments(cls: type[DataSelector]) -> Iterator[str]:

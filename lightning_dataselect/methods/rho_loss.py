@@ -29,6 +29,7 @@ from lightning_dataselect.state.load_values import ValueSource, load_values
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.trainer import shows_progress
+from lightning_dataselect.utils.errors import InvalidArgumentError, TrainerSettingsError
 from lightning_dataselect.utils.validation import SET_LEVEL, check_count, refuse_unused
 
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -124,7 +125,7 @@ class RHOLoss(BatchSelector):
             self._given = load_values(holdout_losses, column="loss", argument="holdout_losses")
             if bad := int((~self._given.isfinite()).sum()):
                 first = int((~self._given.isfinite()).nonzero()[0])
-                raise ValueError(
+                raise InvalidArgumentError(
                     f"holdout_losses has {bad} entries that are NaN or infinite, the first of them for sample {first}:"
                     " measure every training sample, say with RHOLoss.fit_holdout(module, loader, max_epochs=10)."
                 )
@@ -158,7 +159,7 @@ class RHOLoss(BatchSelector):
         holdout = self.store["holdout"][: self.store.n]
         if self._given is not None:
             if len(self._given) != self.store.n:
-                raise ValueError(
+                raise InvalidArgumentError(
                     f"holdout_losses has {len(self._given)} entries, but the training set has {self.store.n} samples:"
                     " give one for each, in the order of the data set."
                 )
@@ -170,7 +171,7 @@ class RHOLoss(BatchSelector):
 
     def _cross_fit(self, trainer: pl.Trainer, module: pl.LightningModule) -> Tensor:
         if trainer.world_size > 1:
-            raise ValueError(
+            raise TrainerSettingsError(
                 "RHOLoss trains its holdout models on one device. With several, measure first, with losses ="
                 " RHOLoss.fit_holdout(module, loader, max_epochs=10), and give RHOLoss(holdout_losses=losses)."
             )

@@ -34,6 +34,7 @@ from lightning_dataselect.callbacks.batch_selector import BatchSelector
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.utils.errors import InvalidArgumentError
 from lightning_dataselect.utils.validation import SET_LEVEL, check_count, check_number, refuse_unused
 
 
@@ -119,7 +120,7 @@ class SelectiveBackprop(BatchSelector):
     ) -> None:
         self.beta = check_number("beta", beta)
         if not 0 <= self.beta < torch.inf:
-            raise ValueError(f"beta={beta!r} must be finite and 0 or more: 3 is the paper's.")
+            raise InvalidArgumentError(f"beta={beta!r} must be finite and 0 or more: 3 is the paper's.")
         refuse_unused(type(self).__name__, self.unused, common, "beta")
         super().__init__(
             batch_ratio=1 / (1 + self.beta),

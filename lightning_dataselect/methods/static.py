@@ -13,6 +13,7 @@ from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.load_values import ValueSource, load_values
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.utils.errors import InvalidArgumentError
 
 
 def load_scores(source: ValueSource | Sequence[ValueSource]) -> Tensor:
@@ -37,7 +38,9 @@ def load_scores(source: ValueSource | Sequence[ValueSource]) -> Tensor:
     runs = [load_values(one, column="score", argument="scores") for one in source]
     lengths = sorted({len(run) for run in runs})
     if len(lengths) != 1:
-        raise ValueError(f"scores={source!r} have the lengths {lengths}: give one or more runs on one data set.")
+        raise InvalidArgumentError(
+            f"scores={source!r} have the lengths {lengths}: give one or more runs on one data set."
+        )
     return torch.stack(runs).nanmean(0)
 
 
@@ -87,7 +90,7 @@ class StaticSelector(DataSelector):
             warmup_epochs = self.measuring_epochs if scores is None else 0
         super().__init__(warmup_epochs=warmup_epochs, **common)
         if scores is None and warmup_epochs < self.fewest_epochs:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"warmup_epochs={warmup_epochs} leaves {type(self).__name__} nothing to measure:"
                 f" give at least {self.fewest_epochs}, or scores= from an earlier run."
             )
@@ -117,7 +120,7 @@ class StaticSelector(DataSelector):
         if self._given is not None:
             n = len(scores) if self._members is None else self.store.n
             if len(self._given) != n:
-                raise ValueError(
+                raise InvalidArgumentError(
                     f"{type(self).__name__} was given {len(self._given)} scores, but the data set has {n} samples: give"
                     " the scores of this data set."
                 )

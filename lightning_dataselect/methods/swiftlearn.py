@@ -34,6 +34,7 @@ from lightning_dataselect.numerics.sampling import keep_count, top_k, weighted_s
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.step.submodule_outputs import SubmoduleOutputs
+from lightning_dataselect.utils.errors import InvalidArgumentError, UnreadableStepError
 from lightning_dataselect.utils.validation import check_choice, check_count
 
 _LARGEST_LOGIT = 1e4  # what is beyond masks a class; its float16 would hide the other numbers of its place
@@ -125,7 +126,7 @@ class SwiftLearn(DataSelector):
             prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, every_n_epochs=max(every_n_epochs, 1), **common
         )
         if warmup_epochs < 2:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"warmup_epochs={warmup_epochs} leaves SwiftLearn no change to measure: it compares a sample's outputs"
                 " in two epochs. Give at least 2."
             )
@@ -168,7 +169,7 @@ class SwiftLearn(DataSelector):
         if now is None and "outputs" in store:
             return
         if now is None:
-            raise ValueError(
+            raise UnreadableStepError(
                 "SwiftLearn saw no outputs of the model in the training step: a hand-written loss, or sample_loss=,"
                 " does not show them. Name the submodule that returns them: SwiftLearn(outputs='net.head')."
             )
@@ -191,7 +192,7 @@ class SwiftLearn(DataSelector):
         values, of_classes = outputs.values, outputs.probabilities is not None
         if self.on == "probabilities":
             if outputs.probabilities is None:
-                raise ValueError(
+                raise UnreadableStepError(
                     "SwiftLearn(on='probabilities') found outputs that are no classes' scores (a regression loss, say)."
                     " Use on='logits', which takes outputs as they are."
                 )
@@ -199,7 +200,7 @@ class SwiftLearn(DataSelector):
         _, n_vectors, width = values.shape
         if "outputs" not in self.store:
             if self.change == "cosine" and n_vectors * width == 1:
-                raise ValueError(
+                raise UnreadableStepError(
                     "SwiftLearn(measure='cosine') found one output a sample, of which it would see nothing but the"
                     " sign. Use measure='mse' or 'l1'."
                 )

@@ -13,6 +13,8 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from lightning_dataselect.utils.errors import InvalidArgumentError
+
 _CHUNK = 2**20
 _BUCKETS = 2**16
 
@@ -39,9 +41,9 @@ def keep_count(n: int, prune_ratio: float) -> int:
         (1, 700, 1)
     """
     if n < 0:
-        raise ValueError(f"n must be 0 or more, not {n}.")
+        raise InvalidArgumentError(f"n must be 0 or more, not {n}.")
     if not 0 <= prune_ratio <= 1:
-        raise ValueError(f"prune_ratio must lie in [0, 1], not {prune_ratio}.")
+        raise InvalidArgumentError(f"prune_ratio must lie in [0, 1], not {prune_ratio}.")
     kept = math.floor((1 - Fraction(repr(float(prune_ratio)))) * n + Fraction(1, 2))
     return min(n, max(kept, 1))
 
@@ -164,12 +166,12 @@ def _positions(mask: Tensor) -> Tensor:
 
 def _check_k(k: int, n: int) -> None:
     if not 0 <= k <= n:
-        raise ValueError(f"k must lie between 0 and the number of samples, {n}, not {k}.")
+        raise InvalidArgumentError(f"k must lie between 0 and the number of samples, {n}, not {k}.")
 
 
 def _check_vector(name: str, values: Tensor) -> None:
     if values.dim() != 1:
-        raise ValueError(f"{name} must have one dimension, not shape {tuple(values.shape)}.")
+        raise InvalidArgumentError(f"{name} must have one dimension, not shape {tuple(values.shape)}.")
 
 
 def _exponential_keys(p: Tensor, generator: torch.Generator) -> Tensor:
@@ -187,7 +189,7 @@ def _exponential_keys(p: Tensor, generator: torch.Generator) -> Tensor:
 
 def _largest_finite(weights: Tensor) -> float:
     if bool((weights < 0).any()):
-        raise ValueError(f"Weights must not be negative, but one is {float(weights.min())}.")
+        raise InvalidArgumentError(f"Weights must not be negative, but one is {float(weights.min())}.")
     return float(torch.nan_to_num(weights, nan=0.0, posinf=0.0).max())
 
 

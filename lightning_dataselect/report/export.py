@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.state.sample_history import NEVER, UNKNOWN, SampleHistoryStore
+from lightning_dataselect.utils.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from lightning_dataselect.state.results import Results
@@ -106,7 +107,7 @@ def read_kept(path: str | Path) -> Tensor:
     frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     missing = {"index", "selected"} - set(frame.columns)
     if missing:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"{path} has no column {' and no column '.join(sorted(missing))}: "
             "give a file that export() of a selector has written."
         )
@@ -116,4 +117,4 @@ def read_kept(path: str | Path) -> Tensor:
 
 def _check_suffix(path: Path) -> None:
     if path.suffix not in _SUFFIXES:
-        raise ValueError(f"export path {str(path)!r}: let it end in {' or '.join(_SUFFIXES)}.")
+        raise InvalidArgumentError(f"export path {str(path)!r}: let it end in {' or '.join(_SUFFIXES)}.")

@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
+from lightning_dataselect.utils.errors import InvalidArgumentError
+
 if TYPE_CHECKING:
     from lightning_dataselect.state.fit_state import EpochRecord
     from lightning_dataselect.state.results import Results
@@ -203,7 +205,9 @@ def plot_selector(selector: Results, kind: str) -> Figure:
     if kind == "data_map":
         values, what = _second_axis(selector)
         return data_map(selector.losses, values, selector.selected, what)
-    raise ValueError(f"plot({kind!r}): the kinds are 'kept_share', 'score_histogram', 'data_map' and 'gallery'.")
+    raise InvalidArgumentError(
+        f"plot({kind!r}): the kinds are 'kept_share', 'score_histogram', 'data_map' and 'gallery'."
+    )
 
 
 def new_figure() -> tuple[Figure, Axes]:

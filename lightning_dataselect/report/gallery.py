@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_dataselect.report.figures import blank_figure
 from lightning_dataselect.state.sample_history import UNKNOWN
+from lightning_dataselect.utils.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from lightning_dataselect.state.results import Results
@@ -55,7 +56,7 @@ def rows_of(selector: Results, n: int, dataset: Any = None) -> list[Row]:
     store, losses = selector.store, selector.losses
     known = losses.isfinite().nonzero()[:, 0]
     if not len(known):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"plot('gallery'): {type(selector).__name__} has seen no loss of any sample, so none is hard or easy."
         )
     order = known[losses[known].argsort(descending=True, stable=True)]
@@ -180,7 +181,7 @@ def _shown(sample: Any, decode: Decode | None) -> np.ndarray | str:
             return decode(part) if decode is not None else " ".join(map(str, array))
         if (pixels := _pixels(array)) is not None:
             return pixels
-    raise ValueError(
+    raise InvalidArgumentError(
         f"plot('gallery'): a sample of the data set ({_described(sample)}) is neither an image, (H, W), (C, H, W) or"
         " (H, W, C) with C = 1 or 3, nor a string, nor token ids. Give dataset= one whose samples are, in the same"
         " order."

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.utils.errors import CheckpointMismatchError
 
 
 class EpochRecord(TypedDict):
@@ -129,7 +130,7 @@ def check_same_samples(n: int, *, fit: int | None, checkpoint: int | None) -> No
     """
     for origin, before in {"checkpoint was written with": checkpoint, "fit began with": fit}.items():
         if before is not None and before != n:
-            raise ValueError(
+            raise CheckpointMismatchError(
                 f"The {origin} a data set of {before} samples, but the train loader's has {n}:"
                 " the scores belong to other samples. Use the same data set, or load the"
                 " weights alone into a new fit."

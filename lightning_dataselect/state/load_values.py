@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_dataselect.utils.errors import InvalidArgumentError, MissingFileError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -39,7 +41,9 @@ def load_values(source: ValueSource, *, column: str, argument: str) -> Tensor:
     values = source if isinstance(source, Tensor) else _read(Path(source), column, argument)
     if not isinstance(values, Tensor) or values.dim() != 1:
         found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"{argument}={_named(source)} holds {found}: one number a sample, of shape (N,), is needed.")
+        raise InvalidArgumentError(
+            f"{argument}={_named(source)} holds {found}: one number a sample, of shape (N,), is needed."
+        )
     return values.detach().float().cpu()
 
 
@@ -49,9 +53,9 @@ def _named(source: ValueSource) -> str:
 
 def _read(path: Path, column: str, argument: str) -> Tensor:
     if path.suffix not in (".pt", ".npy", ".csv", ".parquet"):
-        raise ValueError(f"{argument}={str(path)!r} must end in .pt, .npy, .csv or .parquet.")
+        raise InvalidArgumentError(f"{argument}={str(path)!r} must end in .pt, .npy, .csv or .parquet.")
     if not path.is_file():
-        raise FileNotFoundError(f"{argument}={str(path)!r}: there is no such file.")
+        raise MissingFileError(f"{argument}={str(path)!r}: there is no such file.")
     if path.suffix == ".pt":
         loaded: Tensor = torch.load(path, map_location="cpu", weights_only=True)
         return loaded
@@ -64,14 +68,14 @@ def _read(path: Path, column: str, argument: str) -> Tensor:
 
 def _of_table(frame: pd.DataFrame, path: Path, column: str, argument: str) -> Tensor:
     if column not in frame.columns:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"{argument}={str(path)!r} has the columns {list(frame.columns)}, but none is called {column!r}: give a"
             " file that a selector's export() has written, or a table with that column."
         )
     if "index" in frame.columns:
         frame = frame.sort_values("index")
         if not np.array_equal(frame["index"].to_numpy(), np.arange(len(frame))):
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"{argument}={str(path)!r} must name each sample once, from 0 to the last, in its column 'index', but"
                 f" its {len(frame)} rows do not. Add the samples that are missing, and leave none twice."
             )

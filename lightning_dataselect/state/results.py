@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_dataselect.state.fit_state import EpochRecord, FitState
 from lightning_dataselect.state.sample_history import SampleHistoryStore
+from lightning_dataselect.utils.errors import InvalidArgumentError, NoFitYetError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ class Results:
     def store(self) -> SampleHistoryStore:
         """The per-sample columns of the fit."""
         if self._store is None:
-            raise RuntimeError(
+            raise NoFitYetError(
                 f"{type(self).__name__} has no per-sample state before a fit has begun. That of a fit whose processes"
                 " the Trainer started (ddp_spawn, ddp_fork, ddp_notebook) ended with them: read it in a callback's"
                 " on_train_end, or from a checkpoint."
@@ -40,7 +41,7 @@ class Results:
     def state(self) -> FitState:
         """Where the fit stands."""
         if self._state is None:
-            raise RuntimeError(f"{type(self).__name__} has selected nothing before a fit has begun.")
+            raise NoFitYetError(f"{type(self).__name__} has selected nothing before a fit has begun.")
         return self._state
 
     def column(self, name: str) -> Tensor:
@@ -122,7 +123,7 @@ class Results:
             return plot_selector(self, kind)
         dataset = self._data() if dataset is None and self._data is not None else dataset
         if dataset is None:
-            raise ValueError(
+            raise InvalidArgumentError(
                 "plot('gallery'): the training set is gone; give it again, as plot('gallery', dataset=...)."
             )
         return gallery(self, dataset, decode)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_dataselect.utils.errors import InvalidSelectionError, SelectionTypeError, UnreadableStepError
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -55,26 +57,30 @@ def check_selection(selection: object, n: int, method: str) -> Selection:
         tensor([1, 3])
     """
     if not isinstance(selection, Selection):
-        raise TypeError(f"{method}.select returned {type(selection).__name__}: return a Selection(indices, weights).")
+        raise SelectionTypeError(
+            f"{method}.select returned {type(selection).__name__}: return a Selection(indices, weights)."
+        )
     indices, weights = selection.indices, selection.weights
     if indices.dtype != torch.int64 or indices.dim() != 1:
-        raise TypeError(
+        raise SelectionTypeError(
             f"{method}.select returned indices of dtype {indices.dtype} and shape {tuple(indices.shape)}: they must be"
             " int64 and of shape (n,)."
         )
     if indices.numel() == 0:
-        raise ValueError(f"{method}.select kept 0 of {n} samples: nothing is left to train on. Lower `prune_ratio`.")
+        raise InvalidSelectionError(
+            f"{method}.select kept 0 of {n} samples: nothing is left to train on. Lower `prune_ratio`."
+        )
     if weights is not None and weights.shape != indices.shape:
-        raise ValueError(
+        raise InvalidSelectionError(
             f"{method}.select returned {tuple(weights.shape)} weights for {tuple(indices.shape)} indices: one each."
         )
     if not bool((indices[1:] > indices[:-1]).all()):
         indices, order = indices.sort()
         weights = weights if weights is None else weights[order]
         if not bool((indices[1:] > indices[:-1]).all()):
-            raise ValueError(f"{method}.select returned a sample twice: each index may be selected once.")
+            raise InvalidSelectionError(f"{method}.select returned a sample twice: each index may be selected once.")
     if indices[0] < 0 or indices[-1] >= n:
-        raise ValueError(
+        raise InvalidSelectionError(
             f"{method}.select returned indices from {int(indices[0])} to {int(indices[-1])}, but the data set has the"
             f" samples 0 to {n - 1}."
         )
@@ -88,7 +94,7 @@ def class_targets(seen: Observation) -> Tensor:
         ValueError: if the batch's loss shows no class targets.
     """
     if seen.targets is None:
-        raise ValueError(
+        raise UnreadableStepError(
             'balance="class" needs the class of each sample, but no classification loss with class targets was seen in'
             " the training step. Use one (say cross_entropy), or leave balance=None."
         )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dataselect.trainer import patch_attribute
+from lightning_dataselect.utils.errors import SideEffectError
 
 _LOG_METHODS = ("log", "log_dict")
 _STRUCTURE = nn.Module().__dict__.keys() - {"_buffers"}
@@ -135,7 +136,7 @@ class _Snapshot:
         with torch.no_grad():
             written = [note[0] for note in self._tensors if not self._restore_tensor(*note[1:])]
         if written:
-            raise RuntimeError(
+            raise SideEffectError(
                 f"Scoring a batch without training on it wrote to {written[0].replace('_buffers.', '')!r}"
                 + (f" and {len(written) - 1} more" if len(written) > 1 else "")
                 + ", which cannot be taken back: training_step changes parameters, or a large tensor now and then. Let"

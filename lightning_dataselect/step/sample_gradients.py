@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_dataselect.data.subset_batch import Path, subset_arguments
 from lightning_dataselect.step.isolation import SideEffectGuard
+from lightning_dataselect.utils.errors import UnreadableStepError
 
 _HELD_AT_ONCE = 1 << 27  # numbers: half a GiB of float32 gradients
 _TOLERANCE = 0.01  # of a norm, wide enough for bfloat16
@@ -51,7 +52,7 @@ class SampleGradients:
     def __init__(self, module: pl.LightningModule) -> None:
         for name, part in module.named_modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
-                raise ValueError(
+                raise UnreadableStepError(
                     f"{name!r} keeps no running statistics (track_running_stats=False), so that it mixes the samples of"
                     " a batch, and no sample has a gradient of its own. Let it keep them, or take what needs none."
                 )
@@ -122,7 +123,9 @@ class SampleGradients:
         if not self._is_checked:
             alone = self._alone(loss, torch.zeros((), dtype=torch.int64, device=norms.device))
             if not torch.allclose(norms[0], alone, rtol=_TOLERANCE, equal_nan=True):
-                raise RuntimeError(f"it finds {float(norms[0]):.4g} for a gradient of the length {float(alone):.4g}.")
+                raise UnreadableStepError(
+                    f"it finds {float(norms[0]):.4g} for a gradient of the length {float(alone):.4g}."
+                )
             self._is_checked = True
         return norms
 
@@ -153,5 +156,5 @@ def _norm(gradients: Iterable[Tensor]) -> Tensor:
 def _loss(output: Any) -> Tensor:
     loss = output.get("loss") if isinstance(output, Mapping) else output
     if not isinstance(loss, Tensor) or loss.numel() != 1:
-        raise ValueError(f"training_step returned {type(loss).__name__} for a single sample, and no loss.")
+        raise UnreadableStepError(f"training_step returned {type(loss).__name__} for a single sample, and no loss.")
     return loss.reshape(())

@@ -10,6 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from lightning_dataselect.utils.errors import (
+    ArgumentTypeError,
+    InvalidArgumentError,
+    MissingOutputError,
+    UnreadableStepError,
+    UnsupportedStepError,
+)
+
 SampleLoss = Literal["auto", "batch"] | str | Callable[[Any], Tensor]
 """Where per-sample losses come from.
 
@@ -35,7 +43,7 @@ def check_sample_loss(given: object) -> SampleLoss:
     if callable(given):
         return _takes_the_output(given)
     if not isinstance(given, str):
-        raise TypeError(
+        raise ArgumentTypeError(
             f"sample_loss={given!r} must be 'auto', 'batch', a key of the step's output, a callable or its import path"
         )
     parts = given.split(".")
@@ -44,12 +52,14 @@ def check_sample_loss(given: object) -> SampleLoss:
     try:
         found = pkgutil.resolve_name(given)
     except (ImportError, AttributeError) as error:
-        raise ValueError(
+        raise InvalidArgumentError(
             f"sample_loss={given!r} cannot be imported: {error}. Give the import path of a callable, or a key of the"
             " step's output, which has no dot."
         ) from None
     if not callable(found):
-        raise ValueError(f"sample_loss={given!r} is {found!r}, which cannot be called: give the path of a callable.")
+        raise InvalidArgumentError(
+            f"sample_loss={given!r} is {found!r}, which cannot be called: give the path of a callable."
+        )
     return _takes_the_output(found)
 
 
@@ -61,7 +71,7 @@ def _takes_the_output(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         signature.bind("what the step returned")
     except TypeError:
-        raise TypeError(
+        raise ArgumentTypeError(
             f"sample_loss={function!r} takes {signature}, but is called with one argument: what training_step returned."
             " Let the step return all that it needs, in a dict next to 'loss'."
         ) from None
@@ -91,7 +101,7 @@ def read_sample_loss(source: str | Callable[[Any], Tensor], output: Any, previou
     if source == "batch":
         loss = step_loss(output)
         if loss is None:
-            raise TypeError('sample_loss="batch" needs a training_step that returns its loss.')
+            raise UnsupportedStepError('sample_loss="batch" needs a training_step that returns its loss.')
         now = loss.detach().float().expand(n)
         return torch.where(previous.isnan(), now, _BATCH_MEMORY * previous + (1 - _BATCH_MEMORY) * now)
     if callable(source):
@@ -99,15 +109,15 @@ def read_sample_loss(source: str | Callable[[Any], Tensor], output: Any, previou
     else:
         found = sorted(map(str, output)) if isinstance(output, Mapping) else type(output).__name__
         if not isinstance(output, Mapping) or source not in output:
-            raise KeyError(
+            raise MissingOutputError(
                 f"sample_loss={source!r}: training_step returned {found}. Return a dict with the keys 'loss' and"
                 f" {source!r}, the latter a tensor of {n} per-sample losses."
             )
         name, value = f"training_step's output[{source!r}]", output[source]
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} is a {type(value).__name__}: a tensor of {n} per-sample losses is needed.")
+        raise ArgumentTypeError(f"{name} is a {type(value).__name__}: a tensor of {n} per-sample losses is needed.")
     if value.shape != (n,):
-        raise ValueError(
+        raise InvalidArgumentError(
             f"{name} has the shape {tuple(value.shape)}, but the batch has {n} samples: a tensor of shape ({n},) is"
             " needed, one loss a sample."
         )
@@ -127,7 +137,7 @@ def reweighted(output: Any, losses: Tensor, weights: Tensor) -> Any:
     """
     loss = step_loss(output)
     if loss is None or not losses.requires_grad:
-        raise ValueError(
+        raise UnreadableStepError(
             "This method weighs samples in the loss, but the per-sample losses it was given carry no gradient. Return"
             ' them without .detach(), next to a "loss" that is their mean, or use sample_loss="auto".'
         )

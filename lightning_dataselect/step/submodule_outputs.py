@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dataselect.capture import Outputs
+from lightning_dataselect.utils.errors import InvalidArgumentError
 
 
 class SubmoduleOutputs:
@@ -33,7 +34,7 @@ class SubmoduleOutputs:
         named = dict(module.named_modules(remove_duplicate=False))
         if name not in named:
             known = ", ".join(itertools.islice(filter(None, named), 10))
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"outputs={name!r} is no submodule of {type(module).__name__}, whose submodules are {known}"
                 f"{', ...' if len(named) > 11 else ''}."
             )
@@ -59,7 +60,7 @@ class SubmoduleOutputs:
             return None
         if not isinstance(returned, Tensor) or returned.dim() == 0 or returned.shape[0] % n_samples:
             shape = f"the shape {tuple(returned.shape)}" if isinstance(returned, Tensor) else type(returned).__name__
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"outputs={self._name!r} returned {shape} for {n_samples} samples: name a submodule that returns one"
                 " tensor, with the samples along its first axis."
             )

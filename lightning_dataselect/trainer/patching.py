@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import lightning.pytorch as pl
 
+from lightning_dataselect.utils.errors import UnsupportedTrainerError
+
 Restore = Callable[[], None]
 
 
@@ -18,9 +20,9 @@ def missing(target: object, path: str) -> bool:
     return False
 
 
-def refusal(what: str, path: str) -> RuntimeError:
+def refusal(what: str, path: str) -> UnsupportedTrainerError:
     """The error for a fit that cannot do without the name at ``path``; ``what`` says what it is needed for."""
-    return RuntimeError(
+    return UnsupportedTrainerError(
         f"This lightning ({pl.__version__}) has no {path}, without which {what}. Use a release of lightning that this"
         " lightning-dataselect was tested with, 2.5 or 2.6, or a newer lightning-dataselect."
     )

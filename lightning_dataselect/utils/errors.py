@@ -86,8 +86,8 @@ class CheckpointMismatchError(DataSelectError, ValueError):
     """A checkpoint belongs to another method, data set or network than this fit."""
 
 
-class NoFitYetError(DataSelectError, RuntimeError):
-    """Something was asked of a selector that is known only once a fit has begun."""
+class NoFitYetError(DataSelectError, RuntimeError, AttributeError):
+    """Something was asked of a selector that is known only once a fit has begun; ``hasattr`` answers False."""
 
 
 class AssistantError(DataSelectError, RuntimeError):

@@ -16,6 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from lightning_dataselect.methods.autoassist.inputs import SampleInputs
 from lightning_dataselect.methods.autoassist.networks import Conventions
 from lightning_dataselect.methods.autoassist.rules import acceptance, accepted, gradient_step
+from lightning_dataselect.utils.errors import CheckpointMismatchError, InvalidArgumentError
 
 _DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
@@ -79,14 +80,14 @@ class Assistant:
     def __init__(self, network: nn.Module, conventions: Conventions, memory: float) -> None:
         random = [type(part).__name__ for part in network.modules() if isinstance(part, _DROPOUTS)]
         if random:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"The assistant holds {', '.join(random)}, which draws from the global random state while the model"
                 " trains, so that no run could be repeated. Remove it: an Assistant sees each sample few times anyway."
             )
         self.network = network.cpu()
         self._parameters = [p for p in network.parameters() if p.requires_grad]
         if not self._parameters:
-            raise ValueError(f"The assistant {type(network).__name__} has no parameters that could learn.")
+            raise InvalidArgumentError(f"The assistant {type(network).__name__} has no parameters that could learn.")
         self._takes_labels = _takes_labels(network)
         self._conventions = conventions
         self._memory = memory
@@ -146,7 +147,7 @@ class Assistant:
         try:
             self.network.load_state_dict(state["network"])
         except RuntimeError as error:
-            raise ValueError(
+            raise CheckpointMismatchError(
                 f"The checkpoint's Assistant is another one than the {type(self.network).__name__} of this fit: {error}"
                 " Give the same `assistant` as before."
             ) from error
@@ -168,7 +169,7 @@ class Assistant:
         size = inputs.x.shape[0]
         if not isinstance(out, Tensor) or out.numel() != size:
             shape = f"a tensor of shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {type(out).__name__}"
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"The assistant {type(self.network).__name__} returned {shape} for {size} samples: return one logit a"
                 " sample, (B,) or (B, 1)."
             )

@@ -51,6 +51,7 @@ from lightning_dataselect.methods.autoassist.queue import PendingBatch
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError
 from lightning_dataselect.utils.validation import SET_LEVEL, check_count, check_positive, check_share, refuse_unused
 
 
@@ -92,7 +93,7 @@ class AutoAssist(DataSelector):
         >>> AutoAssist(base_prob=0.0)
         Traceback (most recent call last):
         ...
-        ValueError: base_prob=0.0 would never train on what is taken for easy: give a share above 0, say 0.3.
+        lightning_dataselect.utils.errors.InvalidArgumentError: base_prob=0.0 would never train on what is taken ...
     """
 
     unused: ClassVar[frozenset[str]] = SET_LEVEL
@@ -130,15 +131,15 @@ class AutoAssist(DataSelector):
         )
         self.base_prob = None if base_prob is None else check_share("base_prob", base_prob)
         if self.base_prob == 0:
-            raise ValueError(
+            raise InvalidArgumentError(
                 f"base_prob={base_prob!r} would never train on what is taken for easy: give a share above 0, say 0.3."
             )
         if not (assistant is None or callable(assistant)):
-            raise TypeError(
+            raise ArgumentTypeError(
                 f"assistant={assistant!r} is neither a module nor a function that makes one from (x, labels)."
             )
         if not (inputs is None or callable(inputs)):
-            raise TypeError(f"inputs={inputs!r} must be a function of a batch that returns (x, labels).")
+            raise ArgumentTypeError(f"inputs={inputs!r} must be a function of a batch that returns (x, labels).")
         self.assistant = assistant
         self.synchronous = bool(synchronous)
         self.inputs = inputs

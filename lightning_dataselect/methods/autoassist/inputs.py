@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.data.batch_tree import Path, part_at, tensors_in
+from lightning_dataselect.utils.errors import ArgumentTypeError, UnsupportedLoaderError
 
 Kind = Literal["images", "tabular", "tokens"]
 InputFinder = Callable[[Any], tuple[Tensor, Tensor | None]]
@@ -99,7 +100,7 @@ def _input_path(tensors: Mapping[Path, Tensor], batch: Any, size: int) -> Path:
     possible = [p for p, t in tensors.items() if _kind(t) and _name(p) not in (*_LABELS, *_NO_INPUT)]
     if not possible:
         seen = ", ".join(f"{'.'.join(map(str, p)) or 'batch'}: {t.dtype} {tuple(t.shape)}" for p, t in tensors.items())
-        raise TypeError(
+        raise UnsupportedLoaderError(
             f"The Assistant found no input in the batch ({type(batch).__name__} of {size} samples; with a sample axis:"
             f" {seen or 'nothing'}). It looks for a tensor of floats or bytes (B, ...) or of token ids (B, T). Give"
             " `inputs=`, a function of the batch that returns the tensors (x, labels), labels None if there are none."
@@ -123,13 +124,15 @@ def _checked(found: object) -> SampleInputs:
             return SampleInputs(x.detach().cpu(), None)
         case (Tensor() as x, Tensor() as labels):
             return SampleInputs(x.detach().cpu(), labels.detach().long().cpu())
-    raise TypeError(f"inputs= returned {type(found).__name__}: return two tensors (x, labels), labels may be None.")
+    raise ArgumentTypeError(
+        f"inputs= returned {type(found).__name__}: return two tensors (x, labels), labels may be None."
+    )
 
 
 def _checked_kind(x: Tensor, size: int) -> Kind:
     kind = _kind(x)
     if kind is None or x.shape[0] != size:
-        raise TypeError(
+        raise ArgumentTypeError(
             f"inputs= returned x of dtype {x.dtype} and shape {tuple(x.shape)} for {size} samples: it must be floats or"
             " bytes (B, ...) or token ids (B, T), one row a sample."
         )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_dataselect.methods.autoassist.inputs import Kind, SampleInputs
 from lightning_dataselect.methods.autoassist.rules import LastEpochMean, RecentMean
+from lightning_dataselect.utils.errors import ArgumentTypeError
 
 _CLASS_SLOTS = 1024
 _TOKEN_SLOTS = 1 << 17
@@ -64,7 +65,7 @@ def make_network(
         return copy.deepcopy(given)
     made = given(inputs.x, inputs.labels)
     if not isinstance(made, nn.Module):
-        raise TypeError(f"assistant= made a {type(made).__name__} from (x, labels): return a torch.nn.Module.")
+        raise ArgumentTypeError(f"assistant= made a {type(made).__name__} from (x, labels): return a torch.nn.Module.")
     return made
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_dataselect.methods.autoassist.assistant import Assistant, Record, Verdict
 from lightning_dataselect.methods.autoassist.inputs import SampleInputs
+from lightning_dataselect.utils.errors import AssistantError
 
 
 @dataclass(eq=False)
@@ -139,7 +140,7 @@ class ThreadedQueue(BatchQueue):
             RuntimeError: if the Assistant has failed.
         """
         if self._error is not None:
-            raise RuntimeError(
+            raise AssistantError(
                 f"The Assistant has failed: {type(self._error).__name__}: {self._error} Check the module given as"
                 " `assistant` with one batch on the CPU, or leave assistant=None."
             ) from self._error
