@@ -58,14 +58,15 @@ def measure(method: str, n: int) -> dict[str, Any]:
     sampler = SelectionSampler(1, shuffle=True)
 
     def filled(size: int) -> SampleHistoryStore:
-        store = SampleHistoryStore(size, selector.columns(), score_is_loss=selector.ranks_by_loss)
+        selector.run_state.forget()
+        selector.run_state.open(selector, size, world_size=1, epoch=1)
         for column in ("loss", "score", *selector.columns()):
-            store[column].uniform_(generator=torch.Generator().manual_seed(0))
-        return store
+            selector.store[column].uniform_(generator=torch.Generator().manual_seed(0))
+        return selector.store
 
-    selector._store = filled(1000)
+    filled(1000)
     selector.select(1, selector.scores, epoch_generator(0, 1, "select"))  # imports and thread pools
-    selector._store = store = filled(n)
+    store = filled(n)
     before = _peak_from_now()
     begun = time.perf_counter()
     chosen = selector.select(1, store.column("score"), epoch_generator(0, 1, "select"))
@@ -111,7 +112,7 @@ def _merge_on(rank: int, ranks: int, n: int, folder: str) -> None:
     for i in range(MERGES):
         for column in ("loss", "score"):
             store[column][mine] = float(rank + i)
-        store.touch(mine)
+        store.mark_dirty(mine)
         dist.barrier()
         begun = time.perf_counter()
         store.merge()

@@ -26,7 +26,9 @@ class Fitted:
     losses = torch.tensor([0.5, float("nan"), 0.25, 0.125])
     store = SampleHistoryStore(4)
     store["score"][:4], store["loss"][:4] = scores, losses
-    store.see(Observation(torch.tensor([0, 3]), losses[:2], torch.tensor([[0.0, 2.0]] * 2), torch.tensor([1, 0]), 5))
+    store.record_logits(
+        Observation(torch.tensor([0, 3]), losses[:2], torch.tensor([[0.0, 2.0]] * 2), torch.tensor([1, 0]), 5)
+    )
     store.count_trained(torch.tensor([0, 3]))
     selected = torch.tensor([0, 2])
     weights = torch.tensor([2.0, 1.0])
@@ -118,7 +120,7 @@ class RanksByLoss(Fitted):
         self.store = copy.deepcopy(Fitted.store) if classes else SampleHistoryStore(4)
         if classes:
             again = torch.tensor([0]), Fitted.losses[:1], torch.tensor([[2.0, 0.0]]), torch.tensor([1]), 6
-            self.store.see(Observation(*again))
+            self.store.record_logits(Observation(*again))
         self.store.count_trained(torch.tensor([3]))
 
 
@@ -144,7 +146,7 @@ class Pictured(Fitted):
         i, seen = torch.tensor([4, 0]), torch.rand(2, generator=generator)
         for epoch, ahead in enumerate((1.0, -1.0, 1.0, -1.0) if classes else ()):
             logits = torch.tensor([[ahead, 0.0], [1.0, 0.0]])
-            self.store.see(Observation(i, seen, logits, torch.tensor([0, 0]), epoch))
+            self.store.record_logits(Observation(i, seen, logits, torch.tensor([0, 0]), epoch))
         self.store.count_dropped(torch.tensor([3, 3, 5]), torch.tensor([], dtype=torch.int64))
 
 

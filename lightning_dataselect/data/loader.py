@@ -53,7 +53,7 @@ class SelectedLoader:
         """Number of samples of the training set."""
         return len(self.loader.dataset)  # type: ignore[arg-type]
 
-    def follow(self, plan: EpochPlan, start_batch: int = 0) -> EpochPlan:
+    def apply_plan(self, plan: EpochPlan, start_batch: int = 0) -> EpochPlan:
         """Take up ``plan`` from batch ``start_batch`` on; the plan that comes back has the order filled in.
 
         A pass of the user's own sampler is no longer than the selected share of what it draws with nothing pruned.

@@ -116,7 +116,7 @@ class _Evolving(BatchSelector):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse negative weights, and close the epoch."""
-        if self._store is not None and bool((self.store["score"] < 0).any()):
+        if self.run_state.has_begun and bool((self.store["score"] < 0).any()):
             raise UnreadableStepError(
                 f"{type(self).__name__} draws samples in proportion to a moving average of their losses, but losses"
                 f" down to {float(self.losses.nan_to_num(0).min()):.3g} were seen. Add a constant that keeps the loss"

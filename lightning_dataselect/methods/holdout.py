@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.data.loader import prepare
-from lightning_dataselect.fit.rescoring import score_samples
 from lightning_dataselect.numerics.sampling import uniform_subset
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import Selection
@@ -155,20 +154,21 @@ class HoldoutRun(DataSelector):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure."""
-        if self._loader is None or self._reader is None or self._step is None:
+        context = self.context
+        if context is None:
             raise TrainerSettingsError(
                 "overfit_batches trains on a few batches alone, which makes no holdout model: remove it."
             )
         world_size, rank = sampler_ranks(trainer)
-        loader = self._loader
+        loader = context.loader
         if self.target is not None:
             loader = prepare(self.target, seed=self.seed, world_size=world_size, rank=rank)
         others = torch.arange(loader.n) if self.half is None else halves(loader.n, self.seed)[1 - self.half]
         store = ScoreStore(loader.n, world_size=trainer.world_size)
         store.to(pl_module.device)
-        for indices, reading in score_samples(trainer, loader, others, self._step, self._reader, store["loss"]):
-            store["loss"][indices] = reading.losses
-            store.touch(indices)
+        for seen in context.score_samples(others, store["loss"], loader):
+            store["loss"][seen.indices] = seen.losses
+            store.mark_dirty(seen.indices)
         store.merge()
         self.measured = store.column("loss")
 

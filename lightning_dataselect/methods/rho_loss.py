@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from lightning_dataselect.callbacks.batch_selector import BatchSelector
+from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.methods.holdout import copy_to_train, fit_holdout, joined_losses, train_holdout
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.load_values import ValueSource, load_values
@@ -98,6 +99,7 @@ class RHOLoss(BatchSelector):
         published="18x fewer steps to the same accuracy on Clothing-1M",
     )
     fit_holdout = staticmethod(fit_holdout)
+    _untrained = FitLocal[pl.LightningModule | None](None)
 
     def __init__(
         self,
@@ -130,10 +132,6 @@ class RHOLoss(BatchSelector):
                     " measure every training sample, say with RHOLoss.fit_holdout(module, loader, max_epochs=10)."
                 )
 
-    def _drop_live_parts(self) -> None:
-        super()._drop_live_parts()
-        self._untrained: pl.LightningModule | None = None
-
     def columns(self) -> dict[str, float]:
         """The irreducible losses."""
         return {"holdout": math.nan}
@@ -154,7 +152,7 @@ class RHOLoss(BatchSelector):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the irreducible losses, or measure them."""
-        if self._loader is None:
+        if self.context is None:
             return
         holdout = self.store["holdout"][: self.store.n]
         if self._given is not None:
@@ -175,7 +173,7 @@ class RHOLoss(BatchSelector):
                 "RHOLoss trains its holdout models on one device. With several, measure first, with losses ="
                 " RHOLoss.fit_holdout(module, loader, max_epochs=10), and give RHOLoss(holdout_losses=losses)."
             )
-        assert self._untrained is not None and self._loader is not None
+        assert self._untrained is not None and self.context is not None
         for name in _TRANSFER_HOOKS:
             if trainer.datamodule is not None and is_overridden(name, trainer.datamodule):  # type: ignore[attr-defined]
                 # a function, because a copy of a bound method copies the datamodule and the Trainer with it
@@ -187,7 +185,7 @@ class RHOLoss(BatchSelector):
         )
         runs = train_holdout(
             self._untrained,
-            self._loader.given,
+            self.context.loader.given,
             None,
             seed=self.seed,
             sample_loss=self.sample_loss,
@@ -199,7 +197,7 @@ class RHOLoss(BatchSelector):
         )
         losses = joined_losses(runs)
         records = [record for run in runs for record in run.history]
-        self.count_samples(
+        self.run_state.count_samples(
             forward=len(losses) + sum(record["n_forward"] for record in records),
             backward=sum(record["n_backward"] for record in records),
         )

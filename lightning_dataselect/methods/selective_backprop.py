@@ -24,9 +24,9 @@ for it, once. The other methods within a batch take a fixed number and wait for 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
@@ -136,7 +136,7 @@ class SelectiveBackprop(BatchSelector):
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Take up the losses, and rank them; the score is the probability."""
         recent = self._recent.to(seen.losses.device, non_blocking=True)
-        if self.sees_all_of_batch:  # the losses of those trained on are not the usual ones
+        if seen.is_full_batch:  # the losses of those trained on are not the usual ones
             own = torch.where(seen.indices < store.n, seen.losses, torch.nan)
             recent = torch.cat([recent, own])[-self.n_recent :]
         self._recent = recent
@@ -147,30 +147,16 @@ class SelectiveBackprop(BatchSelector):
         return take_by_chance(self.store["score"][seen.indices], generator, fewest=min(2, k))
 
     def forget(self) -> None:
-        """Also the recent losses."""
-        super().forget()
+        """Let go of the recent losses."""
         self._recent = self._no_losses()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Also the recent losses, float32 (1, R)."""
-        state = super().state_dict()
-        return {**state, "recent": self._recent.cpu()[None]} if state else state
+    def rank_state(self) -> dict[str, Any]:
+        """Return the recent losses, float32 (R,)."""
+        return {"recent": self._recent.cpu()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Also the recent losses: those of this rank."""
-        super().load_state_dict(state_dict)
-        if state_dict:
-            of_ranks = state_dict["recent"]
-            self._recent = of_ranks[self._rank % len(of_ranks)]
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Save the recent losses of all ranks, float32 (world_size, R)."""
-        super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if self._store is not None and self._store.world_size > 1:
-            of_ranks = trainer.strategy.all_gather(self._recent.to(pl_module.device))
-            checkpoint["callbacks"][self.state_key]["recent"] = of_ranks.cpu()
+    def load_rank_state(self, state: Mapping[str, Any]) -> None:
+        """Take over recent losses."""
+        self._recent = state["recent"]
 
     def _no_losses(self) -> Tensor:
         return torch.full((self.n_recent,), torch.nan)

@@ -118,12 +118,13 @@ class StaticSelector(DataSelector):
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Keep the highest scores, and the same ones each time."""
         if self._given is not None:
-            n = len(scores) if self._members is None else self.store.n
+            subset = self.run_state.subset
+            n = len(scores) if subset is None else self.store.n
             if len(self._given) != n:
                 raise InvalidArgumentError(
                     f"{type(self).__name__} was given {len(self._given)} scores, but the data set has {n} samples: give"
                     " the scores of this data set."
                 )
-            scores = self._given if self._members is None else self._given[self._members]
+            scores = self._given if subset is None else self._given[subset]
         k = keep_count(len(scores), self.prune_ratio)
         return Selection(top_k(scores, k, epoch_generator(self.seed, 0, "static")))

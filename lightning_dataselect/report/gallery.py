@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_dataselect.report.figures import blank_figure
+from lightning_dataselect.report.figures import blank_figure, plot_selector
 from lightning_dataselect.state.sample_history import UNKNOWN
 from lightning_dataselect.utils.errors import InvalidArgumentError
 
@@ -111,6 +111,26 @@ def label_of(sample: Any) -> int | None:
     arrays = [array for array in map(_as_array, parts) if array is not None and array.ndim == 0]
     numbers = [int(array) for array in arrays if np.issubdtype(array.dtype, np.integer) or array.dtype == bool]
     return numbers[0] if len(numbers) == 1 else None
+
+
+def plot_results(selector: Results, kind: str, dataset: Any = None, decode: Decode | None = None) -> Figure:
+    """Draw the figure behind `DataSelector.plot`.
+
+    Args:
+        selector: During or after a fit.
+        kind: `gallery`, or one of `plot_selector`.
+        dataset: For the gallery; None takes the training set itself, while somebody holds it.
+        decode: Makes a string of token ids.
+
+    Raises:
+        ValueError: If there is no such kind, no data set to show, or nothing in it that can be shown.
+    """
+    if kind != "gallery":
+        return plot_selector(selector, kind)
+    dataset = selector.run_state.dataset if dataset is None else dataset
+    if dataset is None:
+        raise ValueError("plot('gallery'): the training set is gone; give it again, as plot('gallery', dataset=...).")
+    return gallery(selector, dataset, decode)
 
 
 def gallery(selector: Results, dataset: Any, decode: Decode | None = None) -> Figure:

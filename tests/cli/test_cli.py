@@ -276,7 +276,7 @@ def test_a_slip_in_a_training_step_keeps_its_traceback(tmp_path, monkeypatch):
 
 def test_a_slip_of_our_own_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lightning_dataselect.callbacks.selector.StepReader.read", lambda self: None)
+    monkeypatch.setattr("lightning_dataselect.fit.context.StepReader.run", lambda self: None)
     with pytest.raises(TypeError, match="positional argument"):
         main(["fit", "--model", "test_cli.Model", *NAMED])
 

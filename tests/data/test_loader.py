@@ -62,7 +62,7 @@ class Grouped(Sampler[int]):
 
 
 def keep(prepared, kept, epoch=1):
-    prepared.follow(EpochPlan(epoch, torch.as_tensor(kept)))
+    prepared.apply_plan(EpochPlan(epoch, torch.as_tensor(kept)))
     return [prepared.batches.take(i).indices for i, _ in enumerate(prepared.loader)]
 
 
@@ -105,7 +105,7 @@ def test_shuffles_only_what_the_user_shuffled():
 
 def test_the_samples_are_those_that_are_recorded():
     prepared = prepare(loader(num_workers=2), seed=0)
-    prepared.follow(EpochPlan(1, torch.arange(0, N, 3)))
+    prepared.apply_plan(EpochPlan(1, torch.arange(0, N, 3)))
     x = dataset().tensors[0]
     for batch_idx, (batch, _) in enumerate(prepared.loader):
         torch.testing.assert_close(batch, x[prepared.batches.take(batch_idx).indices])
@@ -115,7 +115,7 @@ def test_a_subclass_stays_itself():
     given = Named("mine", dataset())
     prepared = prepare(given, seed=0)
     assert type(prepared.loader) is Named and prepared.loader.name == "mine"
-    prepared.follow(EpochPlan(1, torch.tensor([3, 5])))
+    prepared.apply_plan(EpochPlan(1, torch.tensor([3, 5])))
     (batch, _), *rest = prepared.loader
     torch.testing.assert_close(batch, dataset().tensors[0][prepared.batches.take(0).indices] + 1)
     assert not rest
@@ -167,9 +167,9 @@ def test_a_sampler_of_ones_own_is_told_the_epoch_and_drawn_once():
             self.epochs.append(epoch)
 
     prepared = prepare(DataLoader(dataset(), batch_size=10, sampler=Told(dataset().tensors[1])), seed=0)
-    plan = prepared.follow(EpochPlan(6, torch.arange(50)))
+    plan = prepared.apply_plan(EpochPlan(6, torch.arange(50)))
     assert Told.epochs == [6]
-    prepared.follow(plan)
+    prepared.apply_plan(plan)
     assert Told.epochs == [6]
     assert plan.order.numel() == 50
 

@@ -245,21 +245,27 @@ def test_a_loader_that_ends_early():
 
 
 def screening(batch, epoch=0, rank=0, **options):
-    """That of a rank in an epoch, with its first batch admitted."""
+    """That of a rank in an epoch, with its first batch admitted, and the queue."""
     selector = AutoAssist(**options)
-    selector._state = SimpleNamespace(plan=SimpleNamespace(epoch=epoch), history=[{"epoch": 0}])
-    epochs = SimpleNamespace(loader=SimpleNamespace(batches=SimpleNamespace(size_of=lambda index: 4)))
-    made = PrefetchFilter(selector, epochs, rank)
-    return made, made._admit(0, batch)
+    batches = SimpleNamespace(size_of=lambda index: 4)
+    context = SimpleNamespace(loader=SimpleNamespace(batches=batches), rank=rank, epoch=epoch)
+    queues = []
+
+    def build_queue(*first):
+        queues.append(selector.build_queue(*first))
+        return queues[0]
+
+    made = PrefetchFilter(context, build_queue, selector.base_prob_of, seed=selector.seed, inputs=selector.inputs)
+    return made, made.admit(0, batch), queues[0]
 
 
 def test_each_seed_epoch_batch_and_rank_has_random_numbers_of_its_own():
     drawn = {}
     for seed, epoch, rank in itertools.product(range(2), repeat=3):
-        made, first = screening(torch.zeros(4, 3), epoch, rank, seed=seed, synchronous=True)
-        _, same = screening(torch.zeros(4, 3), epoch, rank, seed=seed, synchronous=True)
+        made, first, _ = screening(torch.zeros(4, 3), epoch, rank, seed=seed, synchronous=True)
+        _, same, _ = screening(torch.zeros(4, 3), epoch, rank, seed=seed, synchronous=True)
         assert torch.equal(first.draws, same.draws)
-        for index, left in enumerate((first, made._admit(1, torch.zeros(4, 3)))):
+        for index, left in enumerate((first, made.admit(1, torch.zeros(4, 3)))):
             drawn[seed, epoch, rank, index] = tuple(left.draws.tolist())
     assert len(set(drawn.values())) == len(drawn) == 16
     assert all(0 <= u < 1 for draws in drawn.values() for u in draws)
@@ -278,8 +284,7 @@ def test_each_seed_epoch_batch_and_rank_has_random_numbers_of_its_own():
 )
 def test_a_fits_queues_are_as_long_as_asked_for(batch, asked, capacity, learn_at, base_probs):
     for epoch, base_prob in enumerate(base_probs):
-        made, first = screening(batch, epoch, queue_size=asked)
-        queue = made._queue_of_fit()
+        made, first, queue = screening(batch, epoch, queue_size=asked)
         try:
             assert (queue.capacity, queue._learn_at, queue._records.maxlen) == (capacity, learn_at, capacity)
             assert first.base_prob == base_prob
@@ -289,9 +294,9 @@ def test_a_fits_queues_are_as_long_as_asked_for(batch, asked, capacity, learn_at
 
 @pytest.mark.parametrize("epoch", [0, 3])
 def test_a_record_says_what_was_trained_and_when(epoch, monkeypatch):
-    made, left = screening(torch.arange(12.0).view(4, 3), epoch, synchronous=True)
+    made, left, queue = screening(torch.arange(12.0).view(4, 3), epoch, synchronous=True)
     records = []
-    monkeypatch.setattr(made._queue_of_fit(), "report", records.append)
+    monkeypatch.setattr(queue, "report", records.append)
     made.report(left, torch.ones(4))
     left.verdict = Verdict(torch.ones(4), torch.tensor([0, 2]))
     made.report(left, torch.ones(2))

@@ -14,7 +14,6 @@ from lightning_dataselect.methods.evolved_sampling import draw, evolve
 from lightning_dataselect.methods.holdout import halves
 from lightning_dataselect.methods.rho_loss import highest
 from lightning_dataselect.methods.selective_backprop import percentile, take_by_chance
-from lightning_dataselect.state.store import ScoreStore
 
 NAN = float("nan")
 losses = st.floats(0, 1e4, width=32) | st.sampled_from([0.0, 0.5, 1.0])
@@ -35,8 +34,8 @@ def seen(indices, values, epoch=0):
 
 
 def replay(selector, n, batches):
-    store = ScoreStore(n, selector.columns())
-    selector._store = store
+    selector.run_state.open(selector, n, world_size=1, epoch=0)
+    store = selector.store
     for batch in batches:
         store["loss"][batch.indices] = batch.losses
         selector.observe(batch, store)
@@ -280,7 +279,8 @@ def test_the_share_expected_of_steady_losses():
 def test_rho_takes_the_highest_reducible_losses(pairs, data):
     now, held = (np.array(side, np.float32) for side in zip(*pairs, strict=True))
     selector = RHOLoss(holdout_losses=torch.from_numpy(held))
-    selector._store = store = ScoreStore(len(now), selector.columns())
+    selector.run_state.open(selector, len(now), world_size=1, epoch=0)
+    store = selector.store
     store["holdout"][:-1] = torch.from_numpy(held)
     batch = seen(list(range(len(now))), now.tolist())
     selector.observe(batch, store)

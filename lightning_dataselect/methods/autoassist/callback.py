@@ -32,22 +32,22 @@ neither.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.autoassist.assistant import Assistant
 from lightning_dataselect.methods.autoassist.inputs import InputFinder, Kind, SampleInputs
 from lightning_dataselect.methods.autoassist.networks import CONVENTIONS, Conventions, make_network
 from lightning_dataselect.methods.autoassist.prefetch import filter_batches
 from lightning_dataselect.methods.autoassist.prefetch_filter import PrefetchFilter
-from lightning_dataselect.methods.autoassist.queue import PendingBatch
+from lightning_dataselect.methods.autoassist.queue import BatchQueue, InlineQueue, PendingBatch, ThreadedQueue
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
@@ -106,6 +106,9 @@ class AutoAssist(DataSelector):
         published="ResNet: the same accuracy in 40 % fewer epochs; Transformer: the same BLEU in 30 % less time",
     )
 
+    _prefetch_filter = FitLocal[PrefetchFilter | None](None)
+    _pending = FitLocal[PendingBatch | None](None)
+
     def __init__(
         self,
         *,
@@ -121,7 +124,7 @@ class AutoAssist(DataSelector):
     ) -> None:
         refuse_unused(type(self).__name__, self.unused, common, "base_prob")
         self._assistant: Assistant | None = None
-        self._restored_assistants: list[dict[str, Any]] = []
+        self._restored_assistant: Mapping[str, Any] | None = None
         super().__init__(
             warmup_epochs=warmup_epochs,
             prune_ratio=0.0,
@@ -147,25 +150,25 @@ class AutoAssist(DataSelector):
         self.learning_rate = None if learning_rate is None else check_positive("learning_rate", learning_rate)
         self.memory = check_share("memory", memory, below_one=True)
 
-    def _drop_live_parts(self) -> None:
-        super()._drop_live_parts()
-        self._prefetch_filter: PrefetchFilter | None = None
-        self._left: PendingBatch | None = None
-
     @property
     def assistant_accuracy(self) -> float:
         """How often the Assistant has told high losses from low ones of late, in [0, 1]."""
         return 0.0 if self._assistant is None else self._assistant.accuracy
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
-        """Nothing: the scores are the Assistant's, written as it judges."""
+        """Hand the losses to the Assistant; the scores are its own, written as it judges."""
+        if self._prefetch_filter is not None and self._pending is not None:
+            self._prefetch_filter.report(self._pending, seen.losses)
 
     def wrap_dataloader(self, loader: DataLoader[Any]) -> DataLoader[Any]:
-        """The loader, with its batches pulled ahead and cut."""
+        """Return the loader, with its batches pulled ahead and cut."""
+        context = self.context
+        assert context is not None
         if self._prefetch_filter is None:
-            assert self._epochs is not None
-            self._prefetch_filter = PrefetchFilter(self, self._epochs, self._rank)
-            self._undo.append(self._prefetch_filter.stop)
+            self._prefetch_filter = PrefetchFilter(
+                context, self.build_queue, self.base_prob_of, seed=self.seed, inputs=self.inputs
+            )
+            context.add_cleanup(self._prefetch_filter.stop)
         return filter_batches(loader, functools.partial(self._prefetch_filter.pass_on, pinned=loader.pin_memory))
 
     def base_prob_of(self, epoch: int, known: Conventions) -> float:
@@ -182,68 +185,53 @@ class AutoAssist(DataSelector):
             if self.learning_rate is not None:
                 rule = replace(rule, learning_rate=self.learning_rate)
             self._assistant = Assistant(make_network(self.assistant, inputs, kind), rule, self.memory)
-            if self._restored_assistants:
-                # a fit that goes on with other ranks than before has some take up another one's
-                self._assistant.load_state_dict(self._restored_assistants[self._rank % len(self._restored_assistants)])
-            self._restored_assistants = []
+            if self._restored_assistant is not None:
+                self._assistant.load_state_dict(self._restored_assistant)
+                self._restored_assistant = None
         return self._assistant
 
-    # ---- hooks of the Trainer ------------------------------------------------------------------------------------
+    def build_queue(self, first: SampleInputs, draws: Tensor, kind: Kind) -> BatchQueue:
+        """Return the queue of a fit, whose Assistant has judged the ``first`` inputs once on trial.
+
+        Args:
+            first: The inputs of the first batch.
+            draws: float32 (B,), uniform in [0, 1).
+            kind: What they are.
+        """
+        assistant, known = self.build_assistant(first, kind), CONVENTIONS[kind]
+        assistant.judge(first, draws, 1.0)  # what does not fit fails here, in the user's own thread
+        if self.synchronous:
+            return InlineQueue(assistant)
+        capacity = self.queue_size or known.queue_size
+        # more than may wait would never be judged, and nothing learnt
+        return ThreadedQueue(assistant, capacity, min(known.learn_at, capacity))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Look up which samples are left of the batch, and keep what is learnt from."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._batch is None or self._prefetch_filter is None:
+        if self.batch is None or self._prefetch_filter is None:
             return
-        self._left = self._prefetch_filter.take(batch_idx)
-        if (verdict := self._left.verdict) is not None:
-            indices, _ = self._batch
+        self._pending = self._prefetch_filter.take(batch_idx)
+        if (verdict := self._pending.verdict) is not None:
+            indices = self.batch.indices
             self.store["score"][indices] = verdict.q.to(indices.device, non_blocking=True)
-            self.store.touch(indices)
-            taken = indices[verdict.positions.to(indices.device, non_blocking=True)]
-            self.store.count_dropped(indices, taken)
-            self._batch = taken, None
+            self.store.mark_dirty(indices)
+            self.batch = self.batch.subset(verdict.positions.to(indices.device, non_blocking=True))
+            self.store.count_dropped(indices, self.batch.indices)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Hand the losses to the Assistant."""
-        seen, left = self._seen, self._left
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if seen is not None and left is not None and self._prefetch_filter is not None:
-            self._prefetch_filter.report(left, seen.losses)
-        self._left = None
-
-    # ---- state ---------------------------------------------------------------------------------------------------
+    # ---- what it remembers ---------------------------------------------------------------------------------------
 
     def forget(self) -> None:
-        """Also the Assistant."""
-        super().forget()
-        self._assistant, self._restored_assistants = None, []
+        """Let go of the Assistant."""
+        self._assistant = self._restored_assistant = None
 
-    def state_dict(self) -> dict[str, Any]:
-        """Also the Assistant's."""
-        mine = self._restored_assistants if self._assistant is None else [self._assistant.state_dict()]
-        return super().state_dict() | ({"assistants": mine} if mine else {})
+    def rank_state(self) -> dict[str, Any]:
+        """Return the Assistant's state."""
+        state = self._restored_assistant if self._assistant is None else self._assistant.state_dict()
+        return {} if state is None else {"assistant": dict(state)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the Assistants' state until the first batch shows what they look at."""
-        super().load_state_dict(state_dict)
-        self._assistant, self._restored_assistants = None, state_dict.get("assistants", [])
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Save every rank's Assistant."""
-        super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if self._assistant is not None and trainer.world_size > 1:
-            everyone: list[Any] = [None] * trainer.world_size
-            dist.all_gather_object(everyone, self._assistant.state_dict())
-            checkpoint["callbacks"][self.state_key]["assistants"] = everyone
+    def load_rank_state(self, state: Mapping[str, Any]) -> None:
+        """Keep an Assistant's state until the first batch shows what it looks at."""
+        self._assistant, self._restored_assistant = None, state["assistant"]
