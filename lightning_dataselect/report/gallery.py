@@ -129,7 +129,9 @@ def plot_results(selector: Results, kind: str, dataset: Any = None, decode: Deco
         return plot_selector(selector, kind)
     dataset = selector.run_state.dataset if dataset is None else dataset
     if dataset is None:
-        raise ValueError("plot('gallery'): the training set is gone; give it again, as plot('gallery', dataset=...).")
+        raise InvalidArgumentError(
+            "plot('gallery'): the training set is gone; give it again, as plot('gallery', dataset=...)."
+        )
     return gallery(selector, dataset, decode)
 
 

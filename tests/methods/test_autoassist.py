@@ -296,11 +296,11 @@ def test_the_assistant_is_in_the_checkpoint(tmp_path):
     selector = AutoAssist()
     made, _ = fit(selector, Paced(selector), max_epochs=3, enable_checkpointing=True, default_root_dir=tmp_path)
     made.save_checkpoint(tmp_path / "end.ckpt")
-    saved = selector._assistant.state_dict()
+    saved = selector.rank_state()["assistant"]
     assert saved["steps"] > 0
     again = AutoAssist()
     fit(again, max_epochs=3, ckpt_path=tmp_path / "end.ckpt")
-    (restored,) = again.state_dict()["assistants"]
+    restored = again.rank_state()["assistant"]
     assert restored["accuracy"] == saved["accuracy"] and restored["threshold"] == saved["threshold"]
     assert all(torch.equal(restored["network"][name], value) for name, value in saved["network"].items())
     with pytest.raises(ValueError, match="Give the same `assistant`"):
