@@ -34,6 +34,7 @@ from lightning_dataselect.trainer import (
     scale_learning_rate,
     takes_dataloader_iter,
 )
+from lightning_dataselect.utils.arguments import refuse_unknown
 from lightning_dataselect.utils.errors import CheckpointMismatchError, TrainerSettingsError, UnsupportedStepError
 from lightning_dataselect.utils.validation import check_choice, check_count, check_share
 
@@ -85,7 +86,9 @@ class DataSelector(Resumable, Callback):
         lr_schedule: Literal["stretch", "steps"] = "stretch",
         sample_loss: SampleLoss = "auto",
         balance: Literal["class"] | None = None,
+        **unknown: object,
     ) -> None:
+        refuse_unknown(type(self), unknown)
         self.prune_ratio = check_share("prune_ratio", prune_ratio, below_one=True)
         self.warmup_epochs = check_count("warmup_epochs", warmup_epochs)
         self.anneal = check_share("anneal", anneal)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from lightning_dataselect.utils.errors import DataSelectError
+
 LIGHTNING = ("fit", "validate", "test", "predict")
 FILE_WIDTH = 120
 NEEDED = ("jinja2", "jsonargparse", "matplotlib", "pandas", "rich", "scipy", "sklearn")
@@ -114,12 +116,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     # Classes of the user's own lie in the working directory, as with `python train.py`.
     sys.path.insert(0, os.getcwd())
-    from lightning_dataselect.compare.errors import UserError
-
     try:
         return _run(argv, given)
-    except UserError as error:
-        print(f"lightning-dataselect {argv[0]}: {error}", file=sys.stderr)
+    except DataSelectError as error:
+        print(f"lightning-dataselect {argv[0]}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

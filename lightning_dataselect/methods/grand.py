@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal
 import lightning.pytorch as pl
 from torch import Tensor
 
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.methods.last_layer import LastLayerGradients
 from lightning_dataselect.methods.static import StaticSelector, add_to_mean, mean_columns
@@ -62,14 +63,7 @@ class GraNd(StaticSelector):
     """
 
     measuring_epochs: ClassVar[int] = 10
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2021,
-        paper="Paul, Ganguli, Dziugaite, Deep Learning on a Data Diet, NeurIPS 2021",
-        url="https://arxiv.org/abs/2107.07075",
-        kind="static",
-        needs="logits, targets and the input of the last linear layer; or the module's gradients",
-        published="half of CIFAR-10 dropped without loss of accuracy, scored over ten networks",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["GraNd"]
 
     def __init__(
         self,

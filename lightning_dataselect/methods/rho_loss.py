@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from lightning_dataselect.callbacks.batch_selector import BatchSelector
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.holdout import copy_to_train, fit_holdout, joined_losses, train_holdout
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.load_values import ValueSource, load_values
@@ -88,15 +89,7 @@ class RHOLoss(BatchSelector):
     """
 
     unused: ClassVar[frozenset[str]] = SET_LEVEL
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2022,
-        paper="Mindermann et al., Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet"
-        " Learnt, ICML 2022",
-        url="https://arxiv.org/abs/2206.07137",
-        kind="batch-level",
-        needs="losses, and those of a held-out model",
-        published="18x fewer steps to the same accuracy on Clothing-1M",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["RHOLoss"]
     fit_holdout = staticmethod(fit_holdout)
 
     def __init__(

@@ -16,7 +16,7 @@ from lightning.pytorch import LightningDataModule
 from lightning_dataselect import list_methods
 from lightning_dataselect.cli import lightning as lightning_cli
 from lightning_dataselect.cli.main import main
-from lightning_dataselect.methods.registry import accepted_arguments
+from lightning_dataselect.utils.arguments import accepted_arguments
 
 METHODS = {method.name: method.cls for method in list_methods()}
 
@@ -185,7 +185,8 @@ WRONG = {
     "--config bad.yaml": "UCB takes no argument 'prune_ration'. Did you mean prune_ratio?",
     "--config torn.yaml": "Problems parsing config: while parsing a flow node",
     "--selct UCB": "unrecognized arguments: --selct UCB.",
-    "--data.n_vaal 3": "DigitsData takes no argument 'n_vaal'.",
+    "--data.n_vaal 3": "DigitsData takes no argument 'n_vaal'. Did you mean n_val?",
+    "--data.n_val 3000": "n_val=3000: hold out between 1 and 1796 of the 1797 digits.",
     "--model my.No": "--model: my.No cannot be imported: No module named 'my'.",
     "--optimizer Foo": "--optimizer: 'Foo' names no class: give its import path, as in my_package.Foo.",
 }
@@ -204,8 +205,14 @@ def test_a_wrong_input_ends_in_one_plain_sentence(arguments, tmp_path, monkeypat
 
 def test_an_error_of_the_users_own_code_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="n_val=3000: hold out between 1 and 1796"):
-        main([*FIT, "--data.n_val", "3000"])
+    with pytest.raises(ValueError, match="a slip of the user's") as caught:
+        main(["fit", "--model", "test_cli.SlipsWhenMade", *NAMED])
+    assert str(caught.value.__cause__.__cause__) == "its cause"
+
+
+class SlipsWhenMade(Model):
+    def __init__(self):
+        raise ValueError("a slip of the user's") from RuntimeError("its cause")
 
 
 class Named(Model):

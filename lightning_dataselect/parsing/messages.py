@@ -1,14 +1,14 @@
-"""What a command line's parser found wrong, as one plain sentence."""
+"""Tell what jsonargparse found wrong as one plain sentence."""
 
 from __future__ import annotations
 
-import difflib
-import dis
+import pkgutil
 import re
 from collections.abc import Iterator
 
-from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.methods.registry import accepted_arguments, get
+from lightning_dataselect.methods.registry import get
+from lightning_dataselect.utils.arguments import accepted_arguments, did_you_mean
+from lightning_dataselect.utils.errors import UnknownMethodError
 
 _KEY = re.compile(r'Parser key "([^"]+)"|--(\S+\.help):')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'")
@@ -19,19 +19,19 @@ _BOILERPLATE = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <clas
 
 
 def in_plain_words(error: Exception) -> str:
-    """One sentence of what jsonargparse reports over a screen.
+    """Return one sentence for what jsonargparse reports over a screen.
 
     A type hint may be a union, and the report then tells of every member why it does not fit. What was meant is the
     first: the chain of causes leads there, past the arguments on the way.
 
     Args:
-        error: as the parser raised it.
+        error: As the parser raised it.
 
     Example:
         >>> in_plain_words(ValueError("Expected a <class 'int'>. Got value: x"))
         'expected int, got x.'
     """
-    chain = list(_causes(error))
+    chain = list(causes(error))
     keys, class_path = [], ""
     for link in chain:
         first = str(link).strip().split("\n")[0]
@@ -54,33 +54,8 @@ def in_plain_words(error: Exception) -> str:
     return f"{argument}: {text}" if argument and argument[2:] not in text else text
 
 
-def selector_error(error: Exception) -> Exception | None:
-    """The error that a selector's constructor raised, where ``error`` came of one; else None."""
-    for link in _causes(error):
-        traceback = link.__traceback__
-        while traceback is not None:
-            frame = traceback.tb_frame
-            if frame.f_code.co_name == "__init__" and isinstance(frame.f_locals.get("self"), DataSelector):
-                return list(_causes(link))[-1]
-            traceback = traceback.tb_next
-    return None
-
-
-def is_refusal(error: Exception) -> bool:
-    """Whether this package has raised the error on purpose, as for a loss it cannot read; a slip is none."""
-    innermost = error.__traceback__
-    if innermost is None or not isinstance(error, ValueError | TypeError | LookupError | RuntimeError):
-        return False
-    while innermost.tb_next is not None:
-        innermost = innermost.tb_next
-    frame = innermost.tb_frame
-    package, _, module = frame.f_globals.get("__name__", "").partition(".")
-    if package != __package__.partition(".")[0] or module.startswith("demo"):
-        return False
-    return dis.opname[frame.f_code.co_code[innermost.tb_lasti]] == "RAISE_VARARGS"
-
-
-def _causes(error: BaseException | None) -> Iterator[Exception]:
+def causes(error: BaseException | None) -> Iterator[Exception]:
+    """Yield an error and those that it was raised from, the outermost first."""
     while isinstance(error, Exception):
         yield error
         error = error.__cause__
@@ -100,17 +75,13 @@ def _no_class(argument: str, name: str) -> str:
         return f"{argument}: {name!r} names no class: give its import path, as in my_package.{name}."
     try:
         found = get(name).name
-    except ValueError as error:
+    except UnknownMethodError as error:
         return str(error)
     return f"{argument} {name}: the method is spelt {found}."
 
 
 def _no_argument(class_path: str, option: str, keys: list[str]) -> str:
-    name = class_path.rpartition(".")[2]
-    try:
-        known = list(accepted_arguments(get(name).cls)) if class_path.startswith("lightning_dataselect.") else []
-    except ValueError:
-        known = []
-    close = difflib.get_close_matches(option, known, n=1)
-    meant = f" Did you mean {close[0]}?" if close else ""
-    return f"{name} takes no argument {option!r}.{meant} The command's --{keys[0]}.help {name} tells which there are."
+    cls = pkgutil.resolve_name(class_path)  # the parser has imported it already
+    hint = did_you_mean(option, accepted_arguments(cls))
+    name = cls.__name__
+    return f"{name} takes no argument {option!r}.{hint} The command's --{keys[0]}.help {name} tells which there are."
