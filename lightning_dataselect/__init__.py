@@ -8,7 +8,7 @@ Add one callback to a Trainer; the LightningModule, the datamodule and the loade
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning_dataselect import methods as _methods
 from lightning_dataselect.methods.registry import list_methods
@@ -40,11 +40,12 @@ _HOMES = {
     **{method.name: f"methods.{method.module}" for method in list_methods()},
 }
 
+if not TYPE_CHECKING:  # so that a type checker knows a wrong name
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

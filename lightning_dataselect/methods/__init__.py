@@ -1,6 +1,6 @@
 """The selection methods, one file a paper; each is imported when it is first asked for."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning_dataselect.methods.catalog import CATALOG
 
@@ -37,11 +37,12 @@ __all__ = [
     "SwiftLearn",
 ]
 
+if not TYPE_CHECKING:  # so that a type checker knows a wrong name
 
-def __getattr__(name: str) -> Any:
-    if name not in CATALOG:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return CATALOG[name].cls
+    def __getattr__(name: str) -> object:
+        if name not in CATALOG:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return CATALOG[name].cls
 
 
 def __dir__() -> list[str]:
