@@ -5,23 +5,27 @@ from __future__ import annotations
 import re
 from argparse import Action
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from jsonargparse import ActionConfigFile, ArgumentError, DefaultHelpFormatter
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from jsonargparse import ActionConfigFile, ArgumentError, DefaultHelpFormatter, Namespace
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_dataselect.callbacks.batch_selector import BatchSelector
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.capture import CaptureError
 from lightning_dataselect.methods.registry import list_methods
 from lightning_dataselect.parsing.messages import causes, in_plain_words
-from lightning_dataselect.utils.errors import DataSelectError, UserInputError
+from lightning_dataselect.utils.errors import DataSelectError, UserInputError, one_line
 
 _SELECT_HELP = (
     "The selection method: a name of `lightning-dataselect list`, or the import path of a class of your own. What it"
     " takes: `--select.help METHOD`."
 )
+
+_NO_PATHS = ("best", "last", "hpc", "registry")
 
 
 class SelectCLI(LightningCLI):
@@ -42,6 +46,16 @@ class SelectCLI(LightningCLI):
         for method in list_methods():
             assert method.cls  # jsonargparse knows by their names the classes that have been imported
         parser.add_subclass_arguments(DataSelector, "select", fail_untyped=False, required=False, help=_SELECT_HELP)
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what the parser lets pass, and Lightning would stumble on later."""
+        section, checkpoint = self._get(self.config, "trainer"), self._get(self.config, "ckpt_path")
+        if not isinstance(section, Namespace):
+            raise UserInputError(
+                f"--trainer: give its arguments by name, as in max_epochs: 3, not {section}."
+            )
+        if checkpoint and checkpoint not in _NO_PATHS and ":" not in checkpoint and not Path(checkpoint).exists():
+            raise UserInputError(f"--ckpt_path {checkpoint}: there is no such file.")
 
     def instantiate_classes(self) -> None:
         """Make trainer, module, datamodule and selector."""
@@ -71,7 +85,25 @@ class SelectCLI(LightningCLI):
                 f"There are {len(names)} selectors ({', '.join(names)}) in --select and --trainer.callbacks, but only"
                 " one can decide which samples an epoch trains on: keep one of them."
             )
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        try:
+            return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            raise UserInputError(f"--trainer: {one_line(error).partition(': ')[2]}") from error
+
+
+class _SaveConfig(SaveConfigCallback):
+    """Says in one sentence that the config of an earlier run is in the way."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        try:
+            super().setup(trainer, pl_module, stage)
+        except RuntimeError as error:
+            if self.config_filename not in str(error):
+                raise
+            raise UserInputError(
+                f"{trainer.log_dir} holds the {self.config_filename} of an earlier run: move it, or run in another"
+                " folder."
+            ) from error
 
 
 class MethodHelp(DefaultHelpFormatter):
@@ -115,7 +147,11 @@ def run_lightning(argv: Sequence[str] | None) -> None:
     """
     args = None if argv is None else list(argv)
     try:
-        SelectCLI(args=args, parser_kwargs={"prog": "lightning-dataselect", "exit_on_error": False})
+        SelectCLI(
+            args=args,
+            parser_kwargs={"prog": "lightning-dataselect", "exit_on_error": False},
+            save_config_callback=_SaveConfig,
+        )
     except ArgumentError as error:
         raise UserInputError(in_plain_words(error)) from error
     except CaptureError as error:

@@ -35,3 +35,29 @@ def get(name: str) -> MethodInfo:
     raise UnknownMethodError(
         f"There is no method {name!r}.{did_you_mean(name, CATALOG, n=3)} The methods are {', '.join(CATALOG)}."
     )
+
+
+def check_spelling(argument: str, name: str) -> None:
+    """Refuse a name on the command line that is no method's, or is spelt in other letters, upper or lower case.
+
+    Args:
+        argument: The option that it was given to.
+        name: The name.
+
+    Raises:
+        UnknownMethodError: If there is no such method, or its name is spelt otherwise.
+
+    Example:
+        >>> check_spelling("--select", "ucb")
+        Traceback (most recent call last):
+        ...
+        lightning_dataselect.utils.errors.UnknownMethodError: --select ucb: the method is spelt UCB.
+    """
+    try:
+        found = get(name).name
+    except UnknownMethodError as error:
+        raise UnknownMethodError(
+            f"{argument}: {error} A class of your own goes by its import path, as in my.{name}."
+        ) from None
+    if found != name:
+        raise UnknownMethodError(f"{argument} {name}: the method is spelt {found}.")

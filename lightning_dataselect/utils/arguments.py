@@ -27,12 +27,15 @@ def accepted_arguments(cls: type) -> Iterator[str]:
         ['alpha', 'seed']
     """
     unused: Set[str] = getattr(cls, "unused", frozenset())
+    seen: set[str] = set()
     for base in cls.__mro__[:-1]:
         if "__init__" not in vars(base):
             continue
         parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        taken = [p.name for p in parameters if p.kind in _NAMED]
-        yield from taken if base is cls else (name for name in taken if name not in unused)
+        for name in (p.name for p in parameters if p.kind in _NAMED):
+            if name not in seen and (base is cls or name not in unused):
+                yield name
+            seen.add(name)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             return
 

@@ -16,7 +16,13 @@ LIGHT = {
     "--help": 0,
     "compare --help": 0,
     "list": 0,
+    "fitt": 2,
+    "--verison": 2,
+    "compare --seds 3": 2,
+    "fit --select UBC": 2,
+    "fit --select.help UBC": 2,
 }
+"""Command lines, and the exit code of each."""
 
 
 def loaded_by(code):

@@ -27,9 +27,7 @@ def test_a_method_of_ones_own_is_named_too():
         def __init__(self, *, temperature=1.0, **common):
             super().__init__(**common)
 
-    with pytest.raises(
-        UnexpectedArgumentError, match=r"Mine takes no argument 'sed'. Did you mean seed\? It takes"
-    ):
+    with pytest.raises(UnexpectedArgumentError, match=r"Mine takes no argument 'sed'. Did you mean seed\? It takes"):
         Mine(sed=1)
 
 
