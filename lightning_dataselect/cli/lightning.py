@@ -51,9 +51,7 @@ class SelectCLI(LightningCLI):
         """Refuse what the parser lets pass, and Lightning would stumble on later."""
         section, checkpoint = self._get(self.config, "trainer"), self._get(self.config, "ckpt_path")
         if not isinstance(section, Namespace):
-            raise UserInputError(
-                f"--trainer: give its arguments by name, as in max_epochs: 3, not {section}."
-            )
+            raise UserInputError(f"--trainer: give its arguments by name, as in max_epochs: 3, not {section}.")
         if checkpoint and checkpoint not in _NO_PATHS and ":" not in checkpoint and not Path(checkpoint).exists():
             raise UserInputError(f"--ckpt_path {checkpoint}: there is no such file.")
 
