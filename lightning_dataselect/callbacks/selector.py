@@ -30,6 +30,7 @@ from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.sample_loss import SampleLoss, check_sample_loss
 from lightning_dataselect.trainer import come_first, overfits
+from lightning_dataselect.utils.arguments import refuse_unknown
 from lightning_dataselect.utils.validation import check_choice, check_count, check_share
 
 if TYPE_CHECKING:
@@ -90,7 +91,9 @@ class DataSelector(SelectionPolicy, Results, Callback):
         lr_schedule: Literal["stretch", "steps"] = "stretch",
         sample_loss: SampleLoss = "auto",
         balance: Literal["class"] | None = None,
+        **unknown: object,
     ) -> None:
+        refuse_unknown(type(self), unknown)
         self.prune_ratio = check_share("prune_ratio", prune_ratio, below_one=True)
         self.warmup_epochs = check_count("warmup_epochs", warmup_epochs)
         self.anneal = check_share("anneal", anneal)

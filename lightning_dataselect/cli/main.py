@@ -3,13 +3,24 @@
 import argparse
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import NoReturn
+
+from lightning_dataselect.cli.spelling import refuse_misspelt
+from lightning_dataselect.utils.arguments import did_you_mean
+from lightning_dataselect.utils.errors import DataSelectError, UserInputError, one_line
 
 LIGHTNING = ("fit", "validate", "test", "predict")
 FILE_WIDTH = 120
-NEEDED = ("jinja2", "jsonargparse", "matplotlib", "pandas", "rich", "scipy", "sklearn")
+NEEDS = {
+    "compare": ("jinja2", "jsonargparse", "matplotlib", "pandas", "rich", "scipy", "sklearn"),
+    "list": ("rich",),
+    **dict.fromkeys(LIGHTNING, ("jsonargparse",)),
+}
+"""Each command, and the packages beyond Lightning that it imports: those of the extra `report`."""
 
 EPILOG = """\
 examples:
@@ -21,9 +32,18 @@ examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that tells what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        text = re.sub(r"invalid (\w+) value: '(.*)'", r"expected \1, got \2", message.removeprefix("argument "))
+        text = re.sub(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", r"expected one of \2, got \1", text)
+        raise UserInputError(f"{text}; see {self.prog} --help.")
+
+
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of `compare` and `list`; the other commands are LightningCLI's."""
-    parser = argparse.ArgumentParser(
+    """Return the parser of `compare` and `list`; the other commands are LightningCLI's."""
+    parser = _Parser(
         prog="lightning-dataselect",
         description="Train on the samples that are worth it, and find out whether that pays.",
         epilog=EPILOG,
@@ -95,8 +115,16 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     add("--data-dir", metavar="DIR", help="given to the datamodule as `data_dir`")
 
 
+def _parse(argv: list[str]) -> argparse.Namespace:
+    arguments, unknown = make_parser().parse_known_args(argv)
+    if unknown:
+        options = [f"--{name.replace('_', '-')}" for name in vars(arguments) if name != "command"]
+        raise UserInputError(f"{unknown[0]} is not understood.{did_you_mean(unknown[0], options)}")
+    return arguments
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
+    """Run the command.
 
     Args:
         argv: Its arguments; None takes the process's own.
@@ -105,33 +133,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 if something failed, 2 for a wrong input, 130 after Ctrl-C.
     """
     given, argv = argv, list(sys.argv[1:] if argv is None else argv)
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        print(
-            f"lightning-dataselect needs {', '.join(missing)}: pip install 'lightning-dataselect[report]'",
-            file=sys.stderr,
-        )
-        return 2
     # Classes of the user's own lie in the working directory, as with `python train.py`.
     sys.path.insert(0, os.getcwd())
-    from lightning_dataselect.compare.errors import UserError
-
     try:
+        refuse_misspelt(argv, list(NEEDS))
         return _run(argv, given)
-    except UserError as error:
-        print(f"lightning-dataselect {argv[0]}: {error}", file=sys.stderr)
+    except DataSelectError as error:
+        command = f" {argv[0]}" if argv and argv[0] in NEEDS else ""
+        print(f"lightning-dataselect{command}: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
 
 
+def _check_extras(command: str) -> None:
+    missing = [name for name in NEEDS[command] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserInputError(f"{', '.join(missing)} is missing: pip install 'lightning-dataselect[report]'.")
+
+
 def _run(argv: list[str], given: Sequence[str] | None) -> int:
     if argv and argv[0] in LIGHTNING:
+        _check_extras(argv[0])
         from lightning_dataselect.cli.lightning import run_lightning
 
         run_lightning(given)
         return 0
-    arguments = make_parser().parse_args(argv)
+    arguments = _parse(argv)
+    _check_extras(arguments.command)
     from rich.console import Console
 
     # A notebook gets lines of text: no box of HTML for each, and no bars, though its FORCE_COLOR asks for a terminal's.

@@ -11,11 +11,12 @@ import lightning.pytorch as pl
 import torch
 
 from lightning_dataselect.compare import records
-from lightning_dataselect.compare.errors import UserError, one_line
+from lightning_dataselect.compare.errors import UserError
 from lightning_dataselect.compare.records import Failure, RunFolder, RunRecord
 from lightning_dataselect.compare.run import rehearse, run
 from lightning_dataselect.compare.spec import FULL, SHORT, MethodSpec
 from lightning_dataselect.compare.task import Task
+from lightning_dataselect.utils.errors import one_line
 
 # Compute of two runs that differs by no more than this share counts as equal.
 NEAR = 0.02

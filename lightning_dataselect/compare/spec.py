@@ -8,7 +8,8 @@ from typing import Any
 
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.compare.errors import UserError
-from lightning_dataselect.methods.registry import accepted_arguments, list_methods
+from lightning_dataselect.methods.registry import list_methods
+from lightning_dataselect.utils.arguments import accepted_arguments
 
 FULL, SHORT = "full", "short"
 BASELINES = (FULL, SHORT)

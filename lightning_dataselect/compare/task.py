@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.cli.messages import in_plain_words
 from lightning_dataselect.compare.errors import UserError
+from lightning_dataselect.parsing.messages import in_plain_words
 
 SECTIONS = ("trainer", "model", "data", "optimizer", "lr_scheduler")
 DEMOS = ("digits", "fashion_mnist")

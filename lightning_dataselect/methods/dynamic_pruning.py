@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.classification import logits_and_targets, output_error
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, top_k, uniform_subset
@@ -137,14 +138,7 @@ class EpsilonGreedy(_UncertaintySelector):
         tensor([2, 3])
     """
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2021,
-        paper="Raju, Daruwalla, Lipasti, Accelerating Deep Learning with Dynamic Data Pruning",
-        url="https://arxiv.org/abs/2111.12621",
-        kind="set-level",
-        needs="losses, or logits and targets",
-        published="up to 2x less training time on CIFAR-10/100 without significant loss",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["EpsilonGreedy"]
 
     def __init__(
         self,
@@ -193,7 +187,7 @@ class UCB(_UncertaintySelector):
         tensor([2, 3])
     """
 
-    info: ClassVar[MethodInfo] = EpsilonGreedy.info
+    info: ClassVar[MethodInfo] = CATALOG["UCB"]
 
     def __init__(
         self,

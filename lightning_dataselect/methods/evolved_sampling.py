@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.callbacks.batch_selector import BatchSelector
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, weighted_subset
 from lightning_dataselect.state.selection import Observation, Selection
@@ -35,8 +36,6 @@ from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError, UnreadableStepError
 from lightning_dataselect.utils.validation import SET_LEVEL, check_share, refuse_unused
 
-_PAPER = "Cheng, Li, Bian, Data-Efficient Training by Evolved Sampling, 2025"
-_URL = "https://arxiv.org/abs/2509.23461"
 # beyond the logarithm of any float32, and of any exponential draw
 _FIRST, _LAST = 1e3, -1e3
 
@@ -147,14 +146,7 @@ class EvolvedSampling(_Evolving):
     """
 
     unused: ClassVar[frozenset[str]] = SET_LEVEL
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2025,
-        paper=_PAPER,
-        url=_URL,
-        kind="batch-level",
-        needs="losses",
-        published="lossless in pre-training and post-training; up to nearly 45 % of wall-clock saved (with pruning)",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["EvolvedSampling"]
 
     def __init__(
         self,
@@ -198,14 +190,7 @@ class ESWP(_Evolving):
         tensor([1, 2])
     """
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2025,
-        paper=_PAPER,
-        url=_URL,
-        kind="batch-level",
-        needs="losses",
-        published="lossless in pre-training and post-training; up to nearly 45 % of wall-clock saved",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["ESWP"]
 
     def __init__(
         self,

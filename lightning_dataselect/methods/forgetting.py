@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.classification import correct, logits_and_targets
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.methods.static import StaticSelector
@@ -63,14 +64,7 @@ class Forgetting(StaticSelector):
 
     measuring_epochs: ClassVar[int] = 20
     fewest_epochs: ClassVar[int] = 2
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2019,
-        paper="Toneva et al., An Empirical Study of Example Forgetting during Deep Neural Network Learning, ICLR 2019",
-        url="https://arxiv.org/abs/1812.05159",
-        kind="static",
-        needs="logits and targets",
-        published="30 % of CIFAR-10 dropped without loss of accuracy",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["Forgetting"]
 
     def __init__(
         self,

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.fit.context import FitContext
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.methods.last_layer import LastLayerGradients
 from lightning_dataselect.methods.static import StaticSelector, add_to_mean, mean_columns
@@ -63,14 +64,7 @@ class GraNd(StaticSelector):
     """
 
     measuring_epochs: ClassVar[int] = 10
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2021,
-        paper="Paul, Ganguli, Dziugaite, Deep Learning on a Data Diet, NeurIPS 2021",
-        url="https://arxiv.org/abs/2107.07075",
-        kind="static",
-        needs="logits, targets and the input of the last linear layer; or the module's gradients",
-        published="half of CIFAR-10 dropped without loss of accuracy, scored over ten networks",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["GraNd"]
 
     _last_layer = FitLocal[LastLayerGradients | None](None)
     _all_layers = FitLocal[SampleGradients | None](None)

@@ -1,16 +1,24 @@
-"""What is known about a method, kept beside its class."""
+"""What is known about a method without importing it."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from lightning_dataselect.callbacks.selector import DataSelector
 
 Kind = Literal["set-level", "batch-level", "static"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodInfo:
-    """Where a method comes from and what it takes.
+    """Where a method comes from, what it needs, and where its class is.
 
     Attributes:
+        name: Name of the class.
+        module: Its module, below ``lightning_dataselect.methods``.
         year: Year of publication.
         paper: Authors, title and venue.
         url: Where to read it.
@@ -20,14 +28,22 @@ class MethodInfo:
         published: The result that the authors report, in a line.
 
     Example:
-        >>> from lightning_dataselect.methods.infobatch import InfoBatch
+        >>> from lightning_dataselect import InfoBatch
         >>> InfoBatch.info.kind, InfoBatch.info.needs
         ('set-level', 'losses')
     """
 
+    name: str
+    module: str
     year: int
     paper: str
     url: str
     kind: Kind
     needs: str
     published: str
+
+    @property
+    def cls(self) -> type[DataSelector]:
+        """The callback, imported when it is first asked for."""
+        cls: type[DataSelector] = getattr(import_module(f"lightning_dataselect.methods.{self.module}"), self.name)
+        return cls

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.classification import correct, logits_and_targets
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, top_k
@@ -108,15 +109,7 @@ class KAKURENBO(DataSelector):
     """
 
     rescores = True
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2023,
-        paper="Nguyen, Gerofi, Martinez-Noriega, Trahay, Wahib, KAKURENBO: Adaptively Hiding Samples in Deep Neural"
-        " Network Training, NeurIPS 2023",
-        url="https://arxiv.org/abs/2310.10102",
-        kind="set-level",
-        needs="losses, logits and targets",
-        published="up to 22 % less training time, 0.4 % of accuracy lost",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["KAKURENBO"]
 
     def __init__(
         self,

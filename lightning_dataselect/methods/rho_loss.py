@@ -24,6 +24,7 @@ from torch import Tensor
 
 from lightning_dataselect.callbacks.batch_selector import BatchSelector
 from lightning_dataselect.callbacks.fit_local import FitLocal
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.holdout import copy_to_train, fit_holdout, joined_losses, train_holdout
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.load_values import ValueSource, load_values
@@ -89,15 +90,7 @@ class RHOLoss(BatchSelector):
     """
 
     unused: ClassVar[frozenset[str]] = SET_LEVEL
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2022,
-        paper="Mindermann et al., Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet"
-        " Learnt, ICML 2022",
-        url="https://arxiv.org/abs/2206.07137",
-        kind="batch-level",
-        needs="losses, and those of a held-out model",
-        published="18x fewer steps to the same accuracy on Clothing-1M",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["RHOLoss"]
     fit_holdout = staticmethod(fit_holdout)
     _untrained = FitLocal[pl.LightningModule | None](None)
 

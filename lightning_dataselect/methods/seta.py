@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.kmeans import group_limits
 from lightning_dataselect.numerics.sampling import keep_count, top_k
@@ -97,14 +98,7 @@ class SeTa(DataSelector):
         tensor([0, 1, 2, 3])
     """
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2025,
-        paper="Zhou, Gao, Wang, Scale Efficient Training for Large Datasets, CVPR 2025",
-        url="https://arxiv.org/abs/2503.13385",
-        kind="set-level",
-        needs="losses",
-        published="CIFAR-10 ResNet-18 95.7 / 95.3 / 95.0 % at 30 / 50 / 70 % dropped (full 95.6)",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["SeTa"]
 
     def __init__(
         self,

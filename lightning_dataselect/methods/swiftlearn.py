@@ -29,6 +29,7 @@ from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.capture import Outputs
 from lightning_dataselect.fit.context import FitContext
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.projection import project
 from lightning_dataselect.numerics.sampling import keep_count, top_k, weighted_subset
@@ -98,16 +99,7 @@ class SwiftLearn(DataSelector):
         tensor([1, 3])
     """
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2023,
-        paper="Hajimolahoseini, Wen et al., SwiftLearn: A Data-Efficient Training Method of Deep Learning Models using"
-        " Importance Sampling",
-        url="https://arxiv.org/abs/2311.15134",
-        kind="set-level",
-        needs="the model's outputs",
-        published="BERT on GLUE with almost 90 % of the data dropped: 3.36x faster end to end on average, less than"
-        " 0.92 % of average accuracy lost",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["SwiftLearn"]
     _submodule = FitLocal[SubmoduleOutputs | None](None)
 
     def __init__(

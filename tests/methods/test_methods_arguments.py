@@ -8,10 +8,11 @@ import torch
 from lightning_dataselect import DataSelector, list_methods
 from lightning_dataselect.compare.spec import parse_methods
 from lightning_dataselect.methods.registry import get
+from lightning_dataselect.utils.arguments import accepted_arguments
 from lightning_dataselect.utils.validation import SET_LEVEL
 
 every_method = pytest.mark.parametrize("name", [method.name for method in list_methods()])
-COMMON = set(inspect.signature(DataSelector.__init__).parameters) - {"self"}
+COMMON = set(accepted_arguments(DataSelector))
 GIVEN = {"prune_ratio": 0.3, "every_n_epochs": 2, "balance": "class", "batch_ratio": 0.2}
 WITHIN_BATCHES = ("AutoAssist", "EvolvedSampling", "RHOLoss", "SelectiveBackprop")
 

@@ -48,6 +48,7 @@ from lightning_dataselect.methods.autoassist.networks import CONVENTIONS, Conven
 from lightning_dataselect.methods.autoassist.prefetch import filter_batches
 from lightning_dataselect.methods.autoassist.prefetch_filter import PrefetchFilter
 from lightning_dataselect.methods.autoassist.queue import BatchQueue, InlineQueue, PendingBatch, ThreadedQueue
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
@@ -97,14 +98,7 @@ class AutoAssist(DataSelector):
     """
 
     unused: ClassVar[frozenset[str]] = SET_LEVEL
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2019,
-        paper="Zhang et al., AutoAssist: A Framework to Accelerate Training of Deep Neural Networks, NeurIPS 2019",
-        url="https://arxiv.org/abs/1905.03381",
-        kind="batch-level",
-        needs="losses, raw inputs",
-        published="ResNet: the same accuracy in 40 % fewer epochs; Transformer: the same BLEU in 30 % less time",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["AutoAssist"]
 
     _prefetch_filter = FitLocal[PrefetchFilter | None](None)
     _pending = FitLocal[PendingBatch | None](None)

@@ -1,0 +1,86 @@
+"""Names of a constructor's arguments, and the one that was meant by a name that is none of them."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Iterable, Iterator, Set
+
+from lightning_dataselect.utils.errors import UnexpectedArgumentError
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def accepted_arguments(cls: type) -> Iterator[str]:
+    """Yield the arguments that a constructor takes, up the base classes as long as they are handed on by ``**kwargs``.
+
+    Args:
+        cls: A callback's class. Arguments in its set ``unused`` are left out where a base class takes them.
+
+    Example:
+        >>> class Base:
+        ...     def __init__(self, *, seed=0, balance=None): ...
+        >>> class Method(Base):
+        ...     unused = {"balance"}
+        ...     def __init__(self, *, alpha=0.5, **common): ...
+        >>> list(accepted_arguments(Method))
+        ['alpha', 'seed']
+    """
+    unused: Set[str] = getattr(cls, "unused", frozenset())
+    seen: set[str] = set()
+    for base in cls.__mro__[:-1]:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        for name in (p.name for p in parameters if p.kind in _NAMED):
+            if name not in seen and (base is cls or name not in unused):
+                yield name
+            seen.add(name)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            return
+
+
+def nearest(name: str, known: Iterable[str], n: int = 1) -> list[str]:
+    """Return the names of ``known`` that were probably meant by ``name``, the nearest first, at most ``n``.
+
+    Example:
+        >>> nearest("infobach", ["InfoBatch", "UCB"]), nearest("zzz", ["InfoBatch", "UCB"])
+        (['InfoBatch'], [])
+    """
+    folded = {candidate.lower(): candidate for candidate in known}
+    return [folded[key] for key in difflib.get_close_matches(name.lower(), folded, n)]
+
+
+def did_you_mean(name: str, known: Iterable[str], n: int = 1) -> str:
+    """Return the question that follows a message about an unknown ``name``; empty if no name of ``known`` is near.
+
+    Example:
+        >>> did_you_mean("prune_ration", ["seed", "prune_ratio"])
+        ' Did you mean prune_ratio?'
+    """
+    close = nearest(name, known, n)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def refuse_unknown(cls: type, unknown: Iterable[str]) -> None:
+    """Refuse keyword arguments that no constructor of a class has taken.
+
+    Args:
+        cls: The class that was called.
+        unknown: Names of the arguments that are left over.
+
+    Raises:
+        UnexpectedArgumentError: If there are any; the message names the class and the nearest right argument.
+
+    Example:
+        >>> from lightning_dataselect import InfoBatch
+        >>> InfoBatch(prune_ration=0.5)
+        Traceback (most recent call last):
+        ...
+        lightning_dataselect.utils.errors.UnexpectedArgumentError: InfoBatch takes no argument 'prune_ration'. Did ...
+    """
+    for name in unknown:
+        known = list(accepted_arguments(cls))
+        raise UnexpectedArgumentError(
+            f"{cls.__name__} takes no argument {name!r}.{did_you_mean(name, known)} It takes {', '.join(known)}."
+        )
