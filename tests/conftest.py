@@ -3,12 +3,16 @@
 import logging
 import os
 import time
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
 
+ROOT = Path(__file__).parents[1]
+# A source distribution has the package, its tests and the notebooks, and no studies.
+collect_ignore = [] if (ROOT / "benchmarks" / "results").is_dir() else ["benchmarks", "project/test_readme.py"]
 QUIET = (
     "ignore:.*does not have many workers",
     "ignore:.*number of training batches",
@@ -28,6 +32,13 @@ def pytest_configure(config):
 
     for name in ("lightning.pytorch", "pytorch_lightning", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def pytest_collection_modifyitems(items):
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu") is not None:
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
 
 
 class StoppedClock:
