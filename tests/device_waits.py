@@ -73,33 +73,43 @@ class Copies(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+class SyncWarnings:
+    """Lets CUDA warn of whatever waits for it."""
+
+    def __enter__(self):
+        torch.cuda.set_sync_debug_mode("warn")
+
+    def __exit__(self, *_):
+        torch.cuda.set_sync_debug_mode("default")
+
+
 class Open(L.Callback):
-    """Begins to count where a steady step begins; to be listed first.
+    """Enters modes where a steady step begins; to be listed first.
 
     Args:
-        steady: The epochs to count in; their first batches are not steady.
+        steady: The epochs whose steps are steady, but for the first of each.
+        modes: Context managers that can be entered again.
     """
 
-    def __init__(self, steady):
-        self.steady = steady
-        self.waits = Waits()
-        self.modes = []
+    def __init__(self, steady, modes):
+        self.steady, self.modes = steady, modes
+        self.entered = []
         self.n_steps = 0
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if trainer.current_epoch in self.steady and batch_idx > 0:
             self.n_steps += 1
-            self.modes = [self.waits, Copies(self.waits)]
             for mode in self.modes:
                 mode.__enter__()
+                self.entered.append(mode)
 
     def close(self):
-        while self.modes:
-            self.modes.pop().__exit__(None, None, None)
+        while self.entered:
+            self.entered.pop().__exit__(None, None, None)
 
 
 class Close(L.Callback):
-    """Ends the counting; to be listed last."""
+    """Leaves the modes where the step ends; to be listed last."""
 
     def __init__(self, opened):
         self.opened = opened
@@ -113,9 +123,10 @@ class Close(L.Callback):
 
 def waits_of_steady_steps(selector, steady, fit):
     """Fit, and return how often each thing waited in the steady steps, and how many of these there were."""
-    opened = Open(steady)
+    waits = Waits()
+    opened = Open(steady, [waits, Copies(waits)])
     try:
         fit([opened, *([] if selector is None else [selector]), Close(opened)])
     finally:
         opened.close()
-    return opened.waits.found, opened.n_steps
+    return waits.found, opened.n_steps

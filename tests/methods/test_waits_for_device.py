@@ -1,8 +1,11 @@
 """In a steady step no method makes the host wait for the device; counted on a CPU, where a wait would not show."""
 
+import warnings
+
+import lightning as L
 import pytest
 import torch
-from device_waits import Waits, waits_of_steady_steps
+from device_waits import Close, Open, SyncWarnings, Waits, waits_of_steady_steps
 from helpers import trainer
 from matrix_settings import EPOCHS, SETTINGS, Tiny, loader
 
@@ -69,3 +72,24 @@ def test_steady_step_waits_for_nothing(name, tmp_path):
 def test_steady_step_of_a_balanced_selection_waits_for_nothing(tmp_path):
     found, _ = steady_waits(SETTINGS["InfoBatch"].make(tmp_path, balance="class"))
     assert not found
+
+
+def on_a_gpu(**options):
+    return L.Trainer(**options | {"accelerator": "gpu", "devices": 1})
+
+
+def cuda_warnings_of_a_step(selector):
+    """Count the warnings of CUDA itself that a steady step waited."""
+    opened = Open({EPOCHS - 2, EPOCHS - 1}, modes=[SyncWarnings()])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        callbacks = [opened, *([] if selector is None else [selector]), Close(opened)]
+        trainer(*callbacks, max_epochs=EPOCHS, cls=on_a_gpu).fit(Tiny(), loader())
+    return sum("synchronizing CUDA operation" in str(each.message) for each in caught) / opened.n_steps
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", [name for name in SETTINGS if not name.startswith("AutoAssist")])
+def test_steady_step_waits_for_nothing_on_a_gpu(name, tmp_path):
+    expected = cuda_warnings_of_a_step(None) + sum(DOCUMENTED.get(name, {}).values())
+    assert cuda_warnings_of_a_step(SETTINGS[name].make(tmp_path)) <= expected
