@@ -1,5 +1,6 @@
 """SideEffectGuard, single-threaded runs whose files land nowhere but in pytest's own folders."""
 
+import contextlib
 import logging
 import os
 import time
@@ -28,6 +29,12 @@ def pytest_configure(config):
     for line in QUIET:
         config.addinivalue_line("filterwarnings", line)
     torch.set_num_threads(1)
+    with contextlib.suppress(ImportError):  # the environment of tests/libraries does without
+        import hypothesis
+
+        slow_machine = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+        hypothesis.settings.register_profile("slow machine", **slow_machine)
+        hypothesis.settings.load_profile("slow machine")
     import lightning.pytorch  # noqa: F401  it sets the level of its loggers when it is imported
 
     for name in ("lightning.pytorch", "pytorch_lightning", "lightning.fabric"):
