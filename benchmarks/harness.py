@@ -1,4 +1,6 @@
-"""What every study shares: parts x methods x seeds through `compare`, resumed, summed up, and written as one JSON.
+"""What every study shares: parts x methods x seeds through `compare`, resumed, summed up, written and drawn.
+
+The finished runs and the pictures stay in the output folder; the rows of the tables go to one JSON a study.
 
 A study is a module with a function ``parts(arguments) -> list[Part]``, run by `run_study`; `benchmarks.tabular` is the
 shortest one.
@@ -17,6 +19,7 @@ import torch
 from rich.console import Console
 
 from benchmarks.environment import environment, write_json
+from benchmarks.plots import draw
 from benchmarks.rows import summed_up
 from lightning_dataselect.compare.comparison import Outcome, Settings, compare
 from lightning_dataselect.compare.errors import UserError
@@ -84,7 +87,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--seeds", type=int, help="how many seeds")
     made.add_argument("--only", nargs="+", metavar="PART", help="parts to run")
     made.add_argument("--methods", nargs="+", metavar="TEXT", help="only methods that contain one of these texts")
-    made.add_argument("--collect", action="store_true", help="run nothing: write the JSON of what has finished")
+    made.add_argument("--collect", action="store_true", help="run nothing: write and draw what has finished")
     made.add_argument("--results", type=Path, help="the JSON (benchmarks/results/STUDY.json; with --quick: in --out)")
     return made
 
@@ -95,7 +98,7 @@ def run_study(
     description: str | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Run what has not finished, and write the study's JSON after every seed of every part.
+    """Run what has not finished, and write the study's JSON and pictures after every seed of every part.
 
     Args:
         name: Of the study; names its JSON and the folder of its runs.
@@ -178,7 +181,9 @@ def _run(name: str, parts: Sequence[Part], arguments: argparse.Namespace) -> int
                 outcome = compare(each.task, settings, watcher, run_nothing=arguments.collect)
             each.outcome.runs += outcome.runs
             each.outcome.failures += outcome.failures
-            _write(results, name, each, arguments.quick)
+            part = _write(results, name, each, arguments.quick)
+            if part is not None:
+                draw(part, each.outcome.runs, arguments.out / name / each.part.name)
             if outcome.interrupted:
                 return 130
     print(f"Results: {results}")
@@ -207,13 +212,13 @@ def _contains_one(text: str, pieces: Sequence[str] | None) -> bool:
     return pieces is None or any(piece in text for piece in pieces)
 
 
-def _write(path: Path, name: str, each: _Progress, quick: bool) -> None:
-    """Put the part into the study's JSON, beside the parts that are there.
+def _write(path: Path, name: str, each: _Progress, quick: bool) -> dict[str, Any] | None:
+    """Put the part into the study's JSON, beside the parts that are there, and return it; None before its first run.
 
     A ``remark`` in it stays: what whoever ran the study has to say of this run of it.
     """
     if not each.outcome.runs:
-        return
+        return None
     known = json.loads(path.read_text())["parts"] if path.exists() else {}
     known[each.part.name] = {
         "title": each.part.title,
@@ -230,3 +235,4 @@ def _write(path: Path, name: str, each: _Progress, quick: bool) -> None:
         ),
     }
     write_json(path, {"study": name, "quick": quick, "parts": known})
+    return known[each.part.name]  # type: ignore[no-any-return]

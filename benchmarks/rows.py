@@ -20,7 +20,7 @@ DIGITS = 6
 def summed_up(
     outcome: Outcome, settings: Settings, metric: str | None, metric_maximize: bool, clock: Clock
 ) -> dict[str, Any]:
-    """The table, what it means, and the runs behind it.
+    """Return the table of a part and what it means.
 
     Args:
         outcome: What has finished.
@@ -66,7 +66,6 @@ def summed_up(
         "clock": clock,
         "sentence": summary.sentence,
         "rows": _rounded(rows),
-        "runs": _rounded([_as_kept(run) for run in reported.runs]),
         "failures": [asdict(failure) | {"log": None} for failure in outcome.failures],
     }
 
@@ -126,12 +125,6 @@ def _time_to(run: RunRecord, full: RunRecord, maximize: bool, clock: Clock) -> f
     if first is None:
         return None
     return first.cpu_seconds if clock == "cpu" else first.seconds
-
-
-def _as_kept(run: RunRecord) -> dict[str, Any]:
-    kept = asdict(run)
-    del kept["histogram"], kept["fingerprint"]
-    return kept
 
 
 def _rounded(value: Any) -> Any:

@@ -1,10 +1,10 @@
-"""Write tables and plots from the results of the studies and from the methods' own facts.
+"""Write tables from the results of the studies and from the methods' own facts.
 
     python -m benchmarks.tables [--check]
 
 The README takes the tables that it has a place for, between `<!-- NAME -->` and `<!-- end NAME -->`; every row of every
-study is in benchmarks/RESULTS.md, and the plots are benchmarks/results/*.png. With --check nothing is written, and the
-exit code is 1 if a text is not what the results say.
+study is in benchmarks/RESULTS.md. With --check nothing is written, and the exit code is 1 if a text is not what the
+results say.
 """
 
 import argparse
@@ -319,10 +319,6 @@ def main() -> None:
     if args.check:
         print(f"Stale: {', '.join(stale)}" if stale else "Tables are what the results say.")
         sys.exit(bool(stale))
-    from benchmarks.plots import draw_all
-
-    for path in draw_all():
-        print(path.relative_to(ROOT))
 
 
 if __name__ == "__main__":

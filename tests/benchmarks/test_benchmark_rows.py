@@ -102,9 +102,12 @@ def test_a_study_goes_on_and_keeps_the_parts_it_was_not_asked_for(study, tmp_pat
     assert study()[0] == 0
     first = json.loads((tmp_path / "tiny.json").read_text())
     assert sorted(first["parts"]) == ["a", "b"] and first["quick"] is True
+    assert "runs" not in first["parts"]["a"], "the runs and their curves stay in the output folder"
+    pictures = [f"a_{kind}.png" for kind in ("against_cost", "over_samples", "over_time")]
+    assert sorted(path.name for path in (tmp_path / "tiny").glob("a_*.png")) == pictures
     labels = [row["label"] for row in first["parts"]["a"]["rows"]]
     assert labels == ["full", "short, 1 epoch", "random(prune_ratio=0.5)"]
-    assert set(first["parts"]["a"]["runs"][0]["tested"]) == {"test_loss", "test_acc"}
+    assert first["parts"]["a"]["metric"] == "test_acc"
     first["parts"]["b"]["remark"] = "On a slow day."
     (tmp_path / "tiny.json").write_text(json.dumps(first))
     code, said = study("--only", "b", "--seeds", "2")

@@ -16,7 +16,7 @@ def shards(n, kept, ranks, *, shuffle=True, epoch=1, seed=0):
     return plan, samplers
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(kept=st.integers(1, 40), ranks=st.integers(1, 5), shuffle=st.booleans())
 def test_ranks_share_the_selection_evenly_and_repeat_only_to_pad(kept, ranks, shuffle):
     plan, samplers = shards(40, kept, ranks, shuffle=shuffle)
@@ -88,7 +88,7 @@ def test_goes_on_in_the_middle_without_changing_its_length():
     assert batches.take(2).indices == whole[2]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(n=st.integers(5, 40), kept=st.integers(2, 40), batch_size=st.integers(3, 7), ranks=st.integers(1, 3))
 def test_pruning_makes_no_batch_of_one(n, kept, batch_size, ranks):
     _, samplers = shards(n, min(kept, n), ranks, shuffle=False)

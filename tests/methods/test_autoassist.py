@@ -41,7 +41,7 @@ class Paced(Net):
         self.selector = [selector]
 
     def training_step(self, batch, batch_idx):
-        queue, late = self.selector[0]._prefetch_filter._queue, time.monotonic() + 20
+        queue, late = self.selector[0]._prefetch_filter._queue, time.monotonic() + 100
         while (
             isinstance(queue, ThreadedQueue)
             and queue._thread.is_alive()

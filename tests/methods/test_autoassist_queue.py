@@ -53,6 +53,11 @@ def until(condition):
         time.sleep(0.002)
 
 
+def until_asleep(queue):
+    """Wait until the thread has looked at the queue as it is, and found nothing to do."""
+    until(lambda: len(queue._change._waiters) == 1)
+
+
 @pytest.fixture
 def gate():
     return Gate()
@@ -92,7 +97,7 @@ def test_it_judges_in_order_and_learns_only_when_enough_is_judged(queue, gate):
     queue.report(record())
     queue.offer(waiting(0))
     until(lambda: queue._waiting[0].verdict is not None)
-    time.sleep(0.05)
+    until_asleep(queue)
     assert gate.calls == ["judge"], "one judged batch is less than learn_at=2"
     queue.offer(waiting(1))
     until(lambda: queue._assistant.steps == 1)
@@ -140,7 +145,7 @@ def test_a_record_wakes_it(queue, gate):
     for index in range(2):
         queue.offer(waiting(index))
     until(lambda: all(left.verdict is not None for left in queue._waiting))
-    time.sleep(0.05)  # it has gone to sleep
+    until_asleep(queue)
     queue.report(record())
     until(lambda: queue._assistant.steps == 1)
 
@@ -167,13 +172,13 @@ def test_an_epoch_that_was_left_is_forgotten(queue):
 def test_it_learns_when_the_epoch_has_no_more_to_judge(queue, gate):
     gate.open.set()
     queue.report(record())
-    time.sleep(0.05)
+    until_asleep(queue)
     assert queue._assistant.steps == 0, "more may have to be judged"
     queue.close_epoch()
     until(lambda: queue._assistant.steps == 1)
     queue.open_epoch()
     queue.report(record())
-    time.sleep(0.05)
+    until_asleep(queue)
     assert queue._assistant.steps == 1
 
 

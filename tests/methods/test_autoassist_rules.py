@@ -79,7 +79,7 @@ def random_batches(count, size, features, classes, seed):
         yield rng.normal(size=(size, *features)), rng.integers(0, classes, size), rng.exponential(size=size)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**16), size=st.integers(1, 9), memory=st.floats(0, 0.9))
 def test_a_vector_assistant_learns_by_the_formula(seed, size, memory):
     w, u, accuracy, n, s = np.zeros(12), np.zeros(5), 0.0, 0.0, 0.0
@@ -171,7 +171,7 @@ def padded(texts, start):
     return torch.tensor([[*(start + t for t in text), *[-100] * (width - len(text))] for text in texts])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**16))
 def test_a_token_assistant_learns_by_the_formula(seed):
     rng = np.random.default_rng(seed)

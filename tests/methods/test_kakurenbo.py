@@ -26,7 +26,7 @@ def gen(seed=0):
 # ---- the rule
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), n=st.integers(1, 9), classes=st.integers(2, 5))
 def test_certainty_is_the_probability_of_a_right_prediction(data, n, classes):
     number = st.floats(-20, 20, width=32)
@@ -53,7 +53,7 @@ def oracle(losses, certainties, ratio, tau):
     return [i for i in order[: min(limit, n - unknown)] if certainties[i] > 0 and certainties[i] >= tau]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(1, 30),

@@ -31,7 +31,7 @@ def seen(indices, losses, logits=None, targets=None, epoch=0):
 # ---- random pruning
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), n=st.integers(1, 80), seed=st.integers(0, 5))
 def test_a_walk_repeats_no_sample_before_all_have_come(data, n, seed):
     k = data.draw(st.integers(1, n))
@@ -100,7 +100,7 @@ def test_random_pruning_draws_anew_and_rescales_on_demand():
 # ---- InfoBatch
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     values=st.lists(st.one_of(st.floats(0, 50, width=32), st.just(NAN)), min_size=1, max_size=50),
     percent=st.integers(0, 99),
@@ -189,7 +189,7 @@ def test_a_loss_that_is_not_finite_starts_the_statistics_anew():
     assert store.column("mean").item() == 3.0 and store.column("variance").item() == 2.0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data(), n=st.integers(1, 50), percent=st.integers(0, 100))
 def test_epsilon_greedy_takes_the_best_and_as_many_others(data, n, percent):
     k = data.draw(st.integers(1, n))

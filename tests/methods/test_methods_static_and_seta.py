@@ -57,7 +57,7 @@ def test_groups_are_at_least_as_good_as_the_library_s(shape, k):
     assert ours <= 1.01 * library
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(values=st.lists(st.floats(0, 100, width=32), min_size=1, max_size=12), k=st.integers(1, 4))
 def test_groups_of_few_losses(values, k):
     limits = group_limits(torch.tensor(sorted(values)), k)
@@ -226,7 +226,7 @@ def test_the_last_layer_is_the_last_of_the_model_s_own_with_an_output_a_class(bi
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=2, max_size=9))
 def test_forgetting_is_the_count_of_steps_from_right_to_wrong(right):
     forgetting = Forgetting(warmup_epochs=len(right))

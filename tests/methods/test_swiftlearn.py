@@ -37,7 +37,7 @@ def oracle(now, before, measure):
 # ---- the importance
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), n=st.integers(1, 7), width=st.integers(1, 5), measure=st.sampled_from(MEASURES))
 def test_importance_is_the_formula(data, n, width, measure):
     draw = st.lists(st.lists(floats, min_size=width, max_size=width), min_size=n, max_size=n)
@@ -66,7 +66,7 @@ def test_no_rounding_makes_an_importance_negative(measure):
 # ---- the projection
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 20))
 def test_what_fits_is_kept_as_it_is(n, tokens, width):
     values = torch.randn(n, 1, width, generator=torch.Generator().manual_seed(tokens))

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from benchmarks.tables import ROOT, filled_in, results_page, tables
+from benchmarks.tables import RESULTS, ROOT, filled_in, results_page, tables
 
+pytestmark = pytest.mark.docs
 README = (ROOT / "README.md").read_text()
 
 
@@ -32,6 +33,14 @@ def test_every_python_example_compiles_and_imports():
         for line in block.splitlines():
             if line.startswith(("import ", "from ")):
                 exec(line, {})
+
+
+def test_results_are_rows_and_the_pictures_that_are_shown():
+    pages = [README, *(page.read_text() for page in ROOT.glob("docs/**/*.md"))]
+    pictures = {path.name for path in RESULTS.iterdir() if path.suffix != ".json"}
+    assert [name for name in pictures if not any(f"results/{name})" in page for page in pages)] == []
+    sizes = {path.name: path.stat().st_size for path in RESULTS.glob("*.json")}
+    assert sum(sizes.values()) < 300_000, f"runs and curves stay in the output folder: {sizes}"
 
 
 def test_every_link_leads_somewhere():

@@ -294,7 +294,7 @@ def test_what_ranks_found_of_one_sample_is_brought_together(tmp_path):
     assert first["times_dropped"].tolist() == [0, 0, 0, 2]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_on_a_gpu_nothing_waits_and_the_last_presentation_stands():
     rng = np.random.default_rng(0)
     store, diary = SampleHistoryStore(N), Diary()
