@@ -2,7 +2,7 @@
 
 import importlib.util
 
-from lightning_dataselect.compare.errors import UserError
+from lightning_dataselect.comparison.errors import UserError
 
 
 def need(*modules: str) -> None:

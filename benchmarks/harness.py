@@ -18,11 +18,11 @@ from rich.console import Console
 
 from benchmarks.environment import environment, write_json
 from benchmarks.rows import summed_up
-from lightning_dataselect.compare.comparison import Outcome, Settings, compare
-from lightning_dataselect.compare.errors import UserError
-from lightning_dataselect.compare.progress import watching
-from lightning_dataselect.compare.spec import FULL, SHORT, parse_methods
-from lightning_dataselect.compare.task import Task
+from lightning_dataselect.comparison.errors import UserError
+from lightning_dataselect.comparison.progress import watching
+from lightning_dataselect.comparison.runner import Outcome, Settings, run_all
+from lightning_dataselect.comparison.spec import FULL, SHORT, parse_methods
+from lightning_dataselect.comparison.task import ConfigTask
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -67,7 +67,7 @@ class _Progress:
     """Where a part stands."""
 
     part: Part
-    task: Task
+    task: ConfigTask
     settings: Settings
     outcome: Outcome = field(init=False)
 
@@ -175,7 +175,7 @@ def _run(name: str, parts: Sequence[Part], arguments: argparse.Namespace) -> int
             console.print(f"{name}, {each.part.name}, seed {seed}", highlight=False)
             with watching(console, each.settings.maximize) as watcher:
                 settings = dataclasses.replace(each.settings, seeds=[seed])
-                outcome = compare(each.task, settings, watcher, run_nothing=arguments.collect)
+                outcome = run_all(each.task, settings, watcher, run_nothing=arguments.collect)
             each.outcome.runs += outcome.runs
             each.outcome.failures += outcome.failures
             _write(results, name, each, arguments.quick)
@@ -200,7 +200,7 @@ def _begin(name: str, part: Part, arguments: argparse.Namespace) -> _Progress:
     for spec in settings.methods:
         if spec.cls is not None:
             spec.build(settings.prune_ratio, seed=0)
-    return _Progress(part, Task(part.config, part.epochs), settings)
+    return _Progress(part, ConfigTask(part.config, part.epochs), settings)
 
 
 def _contains_one(text: str, pieces: Sequence[str] | None) -> bool:

@@ -15,7 +15,7 @@ import lightning_dataselect.methods  # noqa: F401  (so that --select finds them 
 from lightning_dataselect.callbacks.batch_selector import BatchSelector
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.cli.messages import in_plain_words, is_refusal, selector_error
-from lightning_dataselect.compare.errors import UserError
+from lightning_dataselect.comparison.errors import UserError
 
 _SELECT_HELP = (
     "The selection method: a name of `lightning-dataselect list`, or the import path of a class of your own. What it"

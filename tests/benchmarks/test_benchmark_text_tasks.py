@@ -16,7 +16,7 @@ from benchmarks.harness import parts_by_name
 from benchmarks.multi30k import BEGIN, END, PAD, ReversedData, Translator, padded, until_end
 from benchmarks.schedule import linear_with_warmup
 from benchmarks.shakespeare import CharacterGPT, sequences
-from lightning_dataselect.compare.errors import UserError
+from lightning_dataselect.comparison.errors import UserError
 
 
 def arguments(**given):

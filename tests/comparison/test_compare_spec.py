@@ -3,9 +3,9 @@
 import pytest
 
 from lightning_dataselect import UCB, RandomPruning
-from lightning_dataselect.compare.errors import UserError
-from lightning_dataselect.compare.spec import parse_methods, parse_seeds
-from lightning_dataselect.compare.task import load_task
+from lightning_dataselect.comparison.errors import UserError
+from lightning_dataselect.comparison.spec import parse_methods, parse_seeds
+from lightning_dataselect.comparison.task import load_task
 
 
 def test_methods_with_arguments_aliases_and_dotted_paths():

@@ -1,17 +1,25 @@
 """What is compared: `full,short,random,InfoBatch,UCB(every_n_epochs=2)`, read into specs."""
 
+from __future__ import annotations
+
 import ast
 import difflib
 import importlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.compare.errors import UserError
+from lightning_dataselect.comparison.errors import UserError
 from lightning_dataselect.methods.registry import accepted_arguments, list_methods
+
+if TYPE_CHECKING:
+    from lightning_dataselect.comparison.rehearsal import Rehearsal
 
 FULL, SHORT = "full", "short"
 BASELINES = (FULL, SHORT)
+AUTO = "auto"
+# A step beyond this is long enough for choosing within it to pay for the scoring.
+_LONG_STEP = 0.05
 # The baselines that cost the same as a method and need none; the second has what InfoBatch adds.
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "random": ("RandomPruning", {}),
@@ -52,6 +60,22 @@ class MethodSpec:
         except Exception as error:
             raise UserError(f"{self.label} cannot be made: {error}") from error
 
+    def written(self, prune_ratio: float) -> tuple[str, str, dict[str, Any]]:
+        """Return how a user writes it: the class's name, where to import it from, and its arguments.
+
+        Args:
+            prune_ratio: As in `build`.
+
+        Example:
+            >>> parse_methods("random")[0].written(0.3)
+            ('RandomPruning', 'lightning_dataselect', {'prune_ratio': 0.3})
+        """
+        assert self.cls is not None, f"{self.label} is no callback"
+        ratio = {"prune_ratio": prune_ratio} if "prune_ratio" in accepted_arguments(self.cls) else {}
+        inside = self.cls.__module__.startswith("lightning_dataselect.")
+        path = "lightning_dataselect" if inside else self.cls.__module__
+        return self.cls.__name__, path, {**ratio, **self.arguments}
+
 
 def parse_methods(text: str) -> list[MethodSpec]:
     """Reads `--methods`: names from the list, or dotted paths, with keyword arguments in brackets.
@@ -81,6 +105,20 @@ def parse_methods(text: str) -> list[MethodSpec]:
         what = f"names {', '.join(sorted(twice))} twice" if twice else "is empty"
         raise UserError(f"--methods {what}: name every method once, as in full,short,random.")
     return specs
+
+
+def auto_methods(rehearsal: Rehearsal) -> str:
+    """Return what `--methods auto` stands for on a task.
+
+    The baselines, `Frontier` where there is one, and `InfoBatch`; with classes `KAKURENBO`, which reads how sure the
+    model is of them, without classes `UCB`, which reads losses alone; with long steps `ESWP`, which also chooses within
+    batches.
+    """
+    known = {method.name for method in list_methods()}
+    suits = ["KAKURENBO" if rehearsal.knows_classes else "UCB"]
+    if rehearsal.step_seconds > _LONG_STEP:
+        suits.append("ESWP")
+    return ",".join([FULL, SHORT, *(name for name in ("Frontier", "InfoBatch", *suits) if name in known)])
 
 
 def _read(entry: ast.expr) -> MethodSpec:
