@@ -43,12 +43,17 @@ def advise(summary: Summary, outcome: Outcome, settings: Settings) -> Advice:
         row = max(better, key=lambda each: sign * each.value.mean)
         spec = next(spec for spec in settings.methods if spec.label == row.label)
         headline = (
-            f"Use {row.label}: {_cheaper(row)}, {_against_full(row, unit)}, and"
-            f" {shown(row.vs_short, signed=True)}{unit} against full data at the same cost."
+            f"Use {row.label}: {_cheaper(row)}, {_against_full(row, unit, summary.maximize)}, and"
+            f" {shown(row.vs_short, signed=True)}{unit} against full data at equal compute."
         )
         return Advice(headline, row.label, *_lines_of(spec, settings, outcome.epochs), _pays_after(row, outcome))
     full = summary.row(FULL)
-    shorts = [row for row in summary.rows if row.method == SHORT and row.vs_full is not None and (row.saved or 0) > 0]
+    most = max((row.value.n for row in summary.rows), default=0)
+    shorts = [
+        row
+        for row in summary.rows
+        if row.method == SHORT and row.vs_full is not None and row.value.n == most and (row.saved or 0) > 0
+    ]
     if full is None or not shorts:
         asked = {spec.label for spec in settings.methods}
         missing = [name for name in (FULL, SHORT) if name not in asked]
@@ -72,7 +77,7 @@ def advise(summary: Summary, outcome: Outcome, settings: Settings) -> Advice:
     epochs = next(run.epochs for run in outcome.runs if run.method == SHORT and short_label(run.epochs) == row.label)
     headline = (
         f"Train {epochs} epoch{'s' * (epochs != 1)} instead of {outcome.epochs}: {_cheaper(row)},"
-        f" {_against_full(row, unit)}."
+        f" {_against_full(row, unit, summary.maximize)}."
     )
     lines = f"trainer = L.Trainer(max_epochs={epochs})", f"trainer:\n  max_epochs: {epochs}"
     return Advice(headline, row.label, *lines, _pays_after(row, outcome))
@@ -87,14 +92,15 @@ def _cheaper(row: Row) -> str:
     return f"{share(saved)} cheaper" if saved > 0 else f"{share(-saved)} dearer"
 
 
-def _against_full(row: Row, unit: str) -> str:
+def _against_full(row: Row, unit: str, maximize: bool) -> str:
     """Such as `0.7 ± 0.7 points lower than full data`."""
     difference = row.vs_full
     if difference is None or not difference.mean:
         return "ends where full data does"
     way = "higher" if difference.mean > 0 else "lower"
     size = shown(Spread(abs(difference.mean), difference.std, difference.n))
-    return f"{size}{unit} {way} than full data"
+    judged = "" if maximize else f", which is {'worse' if difference.mean > 0 else 'better'}"
+    return f"{size}{unit} {way} than full data{judged}"
 
 
 def _pays_after(row: Row, outcome: Outcome) -> int | None:

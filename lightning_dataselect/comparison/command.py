@@ -46,8 +46,9 @@ def run_command(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.json:
         print(comparison.json())
     elif comparison.outcome.runs:
+        console.print("")
         console.print(comparison)
-        console.print(f"Report: {wishes.out / 'report.html'}", soft_wrap=True, highlight=False)
+        console.print(f"\nReport: {wishes.out / 'report.html'}", soft_wrap=True, highlight=False)
     return _close(comparison, progress)
 
 

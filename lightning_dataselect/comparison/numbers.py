@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 
 MISSING = "-"
 _ALONE = 4  # significant digits of a number whose spread is unknown
+_NO_SPREAD = 1e-6  # of the mean: what rounding alone makes
 _LARGE, _SMALL = 1e6, 1e-4
 
 
@@ -61,7 +62,7 @@ def shown(value: Spread | None, *, signed: bool = False) -> str:
     power = math.floor(math.log10(size)) if size >= _LARGE or 0 < size < _SMALL else 0
     mean, std = value.mean / 10**power, value.std / 10**power
     end = f"e{power}" if power else ""
-    if not std > 0:
+    if not std > _NO_SPREAD * abs(mean):
         text = _signed(_alone(mean), signed)
         return f"{text}{end}" + (" ± 0" if value.n > 1 else "")
     places = _places(std)

@@ -130,7 +130,7 @@ def plan(
             return found
     raise UserError(
         f"--budget: the smallest comparison that says anything, {found.epochs} epochs and"
-        f" {MIN_SEEDS} seeds, costs {found.full_runs:.3g} full runs, more than {limit:.3g}: give more, or fewer methods."
+        f" {MIN_SEEDS} seeds, costs {found.full_runs:.3g} full runs, not {limit:.3g}: give more, or fewer methods."
     )
 
 

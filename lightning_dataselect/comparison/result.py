@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.syntax import Syntax
 from rich.text import Text
 
 from lightning_dataselect.comparison import environment, plan, report, table
@@ -139,15 +138,20 @@ class Comparison:
         """What to do, the table, and what it means."""
         yield Text(self.advice.headline, style="bold")
         if self.advice.python:
-            yield Text("To use it:")
-            yield Syntax(self.advice.python, "python", theme="ansi_dark", background_color="default")
-            yield Text("or, in a LightningCLI config:")
-            yield Syntax(self.advice.yaml, "yaml", theme="ansi_dark", background_color="default")
+            for title, lines in (
+                ("To use it:", self.advice.python),
+                ("Or, in a LightningCLI config:", self.advice.yaml),
+            ):
+                yield Text(f"\n{title}")
+                # a line that was broken could not be copied
+                yield Text("\n".join(f"    {line}" for line in lines.split("\n")), style="cyan", no_wrap=True)
         if self.summary.rows:
+            yield Text("")
             yield table.render(self.summary, self.outcome, self.settings.monitor, options.max_width)
+            yield Text("")
         yield Text(self.summary.sentence)
         for note in self.summary.notes:
-            yield Text(note)
+            yield Text(f"\n{note}")
 
     def __repr__(self) -> str:
         """The same as plain text."""

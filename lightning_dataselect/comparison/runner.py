@@ -91,6 +91,7 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     interrupted: bool = False
     dropped: dict[str, int] = field(default_factory=dict)
+    _at_first: dict[str, float | None] = field(default_factory=dict, repr=False)
 
     def find(self, method: str, seed: int, epochs: int | None = None) -> RunRecord | None:
         """Return the run of a method with a seed, and with that many epochs if it is given."""
@@ -116,10 +117,14 @@ class Outcome:
         return {below: below + 1 - epochs, below + 1: epochs - below}
 
     def wanted_epochs(self, pruned: RunRecord) -> set[int]:
-        """Return the epochs of the runs on full data that `pruned` is held against, by compute and by time."""
+        """Return the epochs of the runs on full data that `pruned` is held against, by compute and by time.
+
+        Time wavers from seed to seed: what the method's first run took decides for all of them.
+        """
         wanted = set(self.short_shares(pruned))
-        by_time = self.time_epochs(pruned)
-        if by_time is not None and abs(by_time - self.short_epochs(pruned)) > APART * by_time:
+        first = next((run for run in self.runs if run.method == pruned.method), pruned)
+        by_time = self._at_first.setdefault(pruned.method, self.time_epochs(first))
+        if by_time is not None and abs(by_time - self.short_epochs(first)) > APART * by_time:
             wanted.add(min(self.epochs, max(1, round(by_time))))
         return wanted
 

@@ -111,11 +111,11 @@ def auto_methods(rehearsal: Rehearsal) -> str:
     """Return what `--methods auto` stands for on a task.
 
     The baselines, `Frontier` where there is one, and `InfoBatch`; with classes `KAKURENBO`, which reads how sure the
-    model is of them, without classes `UCB`, which reads losses alone; with long steps `ESWP`, which also chooses within
-    batches.
+    model is of them, without classes `random`, as there is little to read; with long steps `ESWP`, which also chooses
+    within batches.
     """
-    known = {method.name for method in list_methods()}
-    suits = ["KAKURENBO" if rehearsal.knows_classes else "UCB"]
+    known = {method.name for method in list_methods()} | set(ALIASES)
+    suits = ["KAKURENBO" if rehearsal.knows_classes else "random"]
     if rehearsal.step_seconds > _LONG_STEP:
         suits.append("ESWP")
     return ",".join([FULL, SHORT, *(name for name in ("Frontier", "InfoBatch", *suits) if name in known)])

@@ -128,6 +128,7 @@ def summarise(outcome: Outcome, settings: Settings) -> Summary:
     verdicts = _verdicts(rows, settings.maximize)
     sentence = _sentence(rows, verdicts, outcome, settings, percent)
     notes = [
+        *_on_halving(outcome),
         *_on_resolution(rows, settings, percent),
         *_on_ends(rows),
         *_on_what_was_dropped(rows),
@@ -202,8 +203,17 @@ def _placed(rows: Sequence[Row], groups: Sequence[Sequence[RunRecord]], outcome:
             time = fmean(outcome.short_epochs(run) if epoch is None else outcome.time_of(run) / epoch for run in group)
         places.append((time, sign * row.value.mean, row))
     placed = []
+    # rows of fewer seeds are no match for the others: what a seed is good for is in their means
+    most = max((row.value.n for row in rows), default=0)
     for time, value, row in places:
-        no_slower = [(v, other) for t, v, other in places if other is not row and t <= time * (1 + NEAR)]
+        if row.value.n < most:
+            placed.append(row)
+            continue
+        no_slower = [
+            (v, other)
+            for t, v, other in places
+            if other is not row and other.value.n == most and t <= time * (1 + NEAR)
+        ]
         dominated = not row.is_baseline and any(v >= value for v, other in no_slower if other.is_baseline)
         placed.append(replace(row, dominated=dominated, pareto=all(v < value for v, _ in no_slower)))
     return placed
@@ -246,10 +256,10 @@ def _sentence(
             "whether a method beats training for fewer epochs needs more, as with --seeds 3."
         )
     unit = unit_of(percent, settings.monitor)
-    counts = sorted({difference.n for _, difference in held})
+    counts = sorted({difference.n for label, difference in held if label not in outcome.dropped})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     cut = f" (of {len(settings.seeds)}; the others have not run)" if outcome.interrupted else ""
-    return f"Over {seeds} seeds{cut} and at equal cost, {_meaning(held, verdicts, settings.maximize, unit)}."
+    return f"Over {seeds} seeds{cut} and at equal compute, {_meaning(held, verdicts, settings.maximize, unit)}."
 
 
 def unit_of(percent: bool, monitor: str) -> str:
@@ -311,6 +321,17 @@ def _on_resolution(rows: Sequence[Row], settings: Settings, percent: bool) -> li
     size = "half a point" if percent else f"1 % of full data's {settings.monitor}"
     need = f"{size} is within reach" if seen <= wanted else f"{size} needs about {seeds or 'a thousand'} seeds"
     return [f"With {n} seeds a difference of {seen:.2g}{unit} from fewer epochs could have been seen; {need}."]
+
+
+def _on_halving(outcome: Outcome) -> list[str]:
+    """What the rule that gives methods up can miss."""
+    if not outcome.dropped:
+        return []
+    told = ", ".join(f"{label} after {n} seed{'s' * (n > 1)}" for label, n in outcome.dropped.items())
+    return [
+        f"Given up on the way, as the worse half of those left: {told}. So a method with bad luck in its first seeds is"
+        " missed, and the lead of those that stayed holds some of the luck that kept them."
+    ]
 
 
 def _on_ends(rows: Sequence[Row]) -> list[str]:

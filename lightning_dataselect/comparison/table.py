@@ -17,7 +17,7 @@ from lightning_dataselect.comparison.spec import FULL
 from lightning_dataselect.comparison.summary import Row, Summary
 
 STYLES = {"better": "green", "worse": "red", "mixed": "yellow"}
-_WIDE = 110
+_WIDE = 100
 _SHORTEST_NAME = 12
 
 
@@ -53,7 +53,7 @@ def columns(summary: Summary, monitor: str) -> list[Column]:
     return [
         Column("method", name, lambda row: row.label, False, "* no other row ends better for as little"),
         Column(
-            f"{monitor}{', %' if summary.percent else ''}\n({arrow} is better)",
+            f"{monitor}{', %' if summary.percent else ''}\n({arrow} is\nbetter)",
             lambda row: shown(row.value),
             lambda row: row.value.mean,
             False,
@@ -63,11 +63,11 @@ def columns(summary: Summary, monitor: str) -> list[Column]:
                "of full data's training time, by the clock that is believed; of its compute for full data cut short"),
         Column("dropped", lambda row: MISSING if row.is_baseline else share(row.dropped), lambda row: row.dropped, True,
                "of the samples of its epochs, not trained on"),
-        Column(f"against full\n{unit.strip(', ')}".strip(), lambda row: shown(row.vs_full, signed=True),
+        Column(f"against full{unit}".replace(" full", "\nfull"), lambda row: shown(row.vs_full, signed=True),
                lambda row: _mean(row.vs_full), False, "difference from full data, seed by seed"),
-        Column(f"at equal cost\n{unit.strip(', ')}".strip(), lambda row: shown(row.vs_short, signed=True),
+        Column(f"at equal\ncompute{unit}", lambda row: shown(row.vs_short, signed=True),
                lambda row: _mean(row.vs_short), False, "difference from full data that computes as much, seed by seed"),
-        Column(f"at equal time\n{unit.strip(', ')}".strip(), lambda row: shown(row.vs_time, signed=True),
+        Column(f"at equal\ntime{unit}", lambda row: shown(row.vs_time, signed=True),
                lambda row: _mean(row.vs_time), True, "difference from full data that takes as long, seed by seed"),
         Column("verdict", lambda row: summary.verdicts.get(row.label, "" if row.is_baseline else "unclear"),
                lambda row: summary.verdicts.get(row.label, ""), False,
@@ -89,21 +89,29 @@ def render(summary: Summary, outcome: Outcome, monitor: str, width: int) -> Tabl
         monitor: The metric's name.
         width: Of the terminal.
     """
-    chosen = [column for column in columns(summary, monitor) if width >= _WIDE or not column.wide]
-    table = Table(header_style="bold", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    lines = [[column.text(row) for column in chosen] for row in summary.rows]
-    lines += [[f"  {failure.method}, seed {failure.seed}", "failed"] for failure in outcome.failures]
-    titles = [column.title.split("\n") for column in chosen]
-    others = 0
-    for i in range(1, len(chosen)):
-        others += 2 + max(cell_len(text) for text in [*titles[i], *(line[i] for line in lines if i < len(line))])
-    room = max(_SHORTEST_NAME, width - others - 2)
+    failures = [[f"  {failure.method}, seed {failure.seed}", "failed"] for failure in outcome.failures]
+    chosen = columns(summary, monitor)
+    gap = 1 if width < _WIDE else 2
+    while True:
+        lines = [[column.text(row) for column in chosen] for row in summary.rows]
+        room = width - sum(gap + _width(column, [line[i] for line in lines]) for i, column in enumerate(chosen) if i)
+        fits = room >= max(cell_len(line[0]) for line in [*lines, *failures])
+        spare = [column for column in chosen if column.wide]
+        if fits or not spare:
+            break
+        chosen.remove(spare[-1])
+    room = max(_SHORTEST_NAME, room)
+    made = Table(header_style="bold", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
     for i, column in enumerate(chosen):
-        table.add_column(column.title, justify="right" if i else "left", no_wrap=True)
-    for line, row in zip(lines, [*summary.rows, *outcome.failures], strict=True):
+        made.add_column(column.title, justify="right" if i else "left", no_wrap=True)
+    for line, row in zip([*lines, *failures], [*summary.rows, *outcome.failures], strict=True):
         style = STYLES.get(summary.verdicts.get(row.label, ""), "") if isinstance(row, Row) else "red"
-        table.add_row(*(Text(text) for text in [_fitted(line[0], room), *line[1:]]), style=style)
-    return table
+        made.add_row(*(Text(text) for text in [_fitted(line[0], room), *line[1:]]), style=style)
+    return made
+
+
+def _width(column: Column, texts: list[str]) -> int:
+    return max(map(cell_len, [*column.title.split("\n"), *texts]))
 
 
 def _fitted(text: str, room: int) -> str:
