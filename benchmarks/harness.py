@@ -21,11 +21,11 @@ from rich.console import Console
 from benchmarks.environment import environment, write_json
 from benchmarks.plots import draw
 from benchmarks.rows import summed_up
-from lightning_dataselect.compare.comparison import Outcome, Settings, compare
-from lightning_dataselect.compare.errors import UserError
-from lightning_dataselect.compare.progress import watching
-from lightning_dataselect.compare.spec import FULL, SHORT, parse_methods
-from lightning_dataselect.compare.task import Task
+from lightning_dataselect.comparison.progress import watching
+from lightning_dataselect.comparison.runner import Outcome, Settings, run_all
+from lightning_dataselect.comparison.spec import FULL, SHORT, parse_methods
+from lightning_dataselect.comparison.task import ConfigTask
+from lightning_dataselect.utils.errors import UserInputError
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -70,7 +70,7 @@ class _Progress:
     """Where a part stands."""
 
     part: Part
-    task: Task
+    task: ConfigTask
     settings: Settings
     outcome: Outcome = field(init=False)
 
@@ -102,7 +102,7 @@ def run_study(
 
     Args:
         name: Of the study; names its JSON and the folder of its runs.
-        parts: Makes the parts of the arguments ``data_dir`` and ``quick``; may raise `UserError`.
+        parts: Makes the parts of the arguments ``data_dir`` and ``quick``; may raise `UserInputError`.
         description: For ``--help``.
         argv: The arguments; None takes the process's own.
 
@@ -113,7 +113,7 @@ def run_study(
     try:
         chosen = _chosen(parts(arguments), arguments.only)
         return _run(name, chosen, arguments)
-    except UserError as error:
+    except UserInputError as error:
         print(f"benchmarks.{name}: {error}", file=sys.stderr)
         return 2
 
@@ -122,13 +122,13 @@ def data_file(arguments: argparse.Namespace, *path: str) -> str:
     """The folder ``--data-dir``/path[:-1], in which the file path[-1] was found.
 
     Raises:
-        UserError: If there is no such file.
+        UserInputError: If there is no such file.
     """
     if arguments.data_dir is None:
-        raise UserError(f"--data-dir is needed for {'/'.join(path)}; --quick does without.")
+        raise UserInputError(f"--data-dir is needed for {'/'.join(path)}; --quick does without.")
     file = arguments.data_dir.joinpath(*path)
     if not file.is_file():
-        raise UserError(f"{file} does not exist: give --data-dir a folder with {'/'.join(path)}.")
+        raise UserInputError(f"{file} does not exist: give --data-dir a folder with {'/'.join(path)}.")
     return str(file.parent)
 
 
@@ -140,12 +140,12 @@ def parts_by_name(
     """Those of ``--only``, or else those for what this machine is; only these are made, and ask for their data.
 
     Raises:
-        UserError: If ``--only`` names one that there is not.
+        UserInputError: If ``--only`` names one that there is not.
     """
     makers = {**for_gpu, **for_cpu}
     unknown = [name for name in arguments.only or () if name not in makers]
     if unknown:
-        raise UserError(f"--only {' '.join(unknown)}: the parts are {', '.join(makers)}.")
+        raise UserInputError(f"--only {' '.join(unknown)}: the parts are {', '.join(makers)}.")
     names = arguments.only or (for_gpu if torch.cuda.is_available() else for_cpu)
     return [make() for name, make in makers.items() if name in names]
 
@@ -161,7 +161,7 @@ def _chosen(parts: Sequence[Part], only: Sequence[str] | None) -> list[Part]:
     names = [part.name for part in parts]
     unknown = [name for name in only or () if name not in names]
     if unknown:
-        raise UserError(f"--only {' '.join(unknown)}: the parts are {', '.join(names)}.")
+        raise UserInputError(f"--only {' '.join(unknown)}: the parts are {', '.join(names)}.")
     return [part for part in parts if only is None or part.name in only]
 
 
@@ -178,7 +178,7 @@ def _run(name: str, parts: Sequence[Part], arguments: argparse.Namespace) -> int
             console.print(f"{name}, {each.part.name}, seed {seed}", highlight=False)
             with watching(console, each.settings.maximize) as watcher:
                 settings = dataclasses.replace(each.settings, seeds=[seed])
-                outcome = compare(each.task, settings, watcher, run_nothing=arguments.collect)
+                outcome = run_all(each.task, settings, watcher, run_nothing=arguments.collect)
             each.outcome.runs += outcome.runs
             each.outcome.failures += outcome.failures
             part = _write(results, name, each, arguments.quick)
@@ -205,7 +205,7 @@ def _begin(name: str, part: Part, arguments: argparse.Namespace) -> _Progress:
     for spec in settings.methods:
         if spec.cls is not None:
             spec.build(settings.prune_ratio, seed=0)
-    return _Progress(part, Task(part.config, part.epochs), settings)
+    return _Progress(part, ConfigTask(part.config, part.epochs), settings)
 
 
 def _contains_one(text: str, pieces: Sequence[str] | None) -> bool:

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lightning_dataselect.compare.comparison import Outcome, Settings
-from lightning_dataselect.compare.records import Point, RunRecord
-from lightning_dataselect.compare.spec import FULL, SHORT
-from lightning_dataselect.compare.summary import short_label, spread, summarise
+from lightning_dataselect.comparison.numbers import spread
+from lightning_dataselect.comparison.records import Point, RunRecord
+from lightning_dataselect.comparison.runner import Outcome, Settings
+from lightning_dataselect.comparison.spec import FULL, SHORT
+from lightning_dataselect.comparison.summary import short_label, summarise
 
 Clock = Literal["wall", "cpu"]
 DIGITS = 6

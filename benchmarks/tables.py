@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.methods import every_method
 from lightning_dataselect import list_methods
-from lightning_dataselect.compare.summary import short_label
+from lightning_dataselect.comparison.summary import short_label
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

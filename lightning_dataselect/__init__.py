@@ -17,6 +17,7 @@ from lightning_dataselect.utils.errors import DataSelectError
 if TYPE_CHECKING:
     from lightning_dataselect.callbacks.batch_selector import BatchSelector
     from lightning_dataselect.callbacks.selector import DataSelector
+    from lightning_dataselect.comparison.api import compare as compare
     from lightning_dataselect.methods import *  # noqa: F403
     from lightning_dataselect.state.selection import Observation, Selection
 
@@ -37,6 +38,7 @@ _HOMES = {
     "DataSelector": "callbacks.selector",
     "Observation": "state.selection",
     "Selection": "state.selection",
+    "compare": "comparison.api",
     **{method.name: f"methods.{method.module}" for method in list_methods()},
 }
 
@@ -45,7 +47,15 @@ if not TYPE_CHECKING:  # so that a type checker knows a wrong name
     def __getattr__(name: str) -> object:
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        try:
+            return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        except ModuleNotFoundError as error:
+            if name != "compare":
+                raise
+            # compare needs what the report extra installs, which a training machine may lack
+            raise ImportError(
+                f"{__name__}.compare needs {error.name}: pip install 'lightning-dataselect[report]'"
+            ) from error
 
 
 def __dir__() -> list[str]:

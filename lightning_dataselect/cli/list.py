@@ -1,5 +1,8 @@
 """The methods, a line each."""
 
+import json
+from dataclasses import fields
+
 from rich.table import Table
 
 from lightning_dataselect.methods.registry import list_methods
@@ -13,3 +16,12 @@ def methods_table() -> Table:
     for method in list_methods():
         table.add_row(method.name, str(method.year), method.kind, method.needs, method.published)
     return table
+
+
+def methods_json() -> str:
+    """Return all that is known of each method, as JSON."""
+    known = [
+        {field.name: getattr(method, field.name) for field in fields(method) if field.name != "cls"}
+        for method in list_methods()
+    ]
+    return json.dumps(known, indent=1, ensure_ascii=False)

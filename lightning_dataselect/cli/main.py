@@ -25,7 +25,10 @@ NEEDS = {
 EPILOG = """\
 examples:
   lightning-dataselect compare                      the demo: scikit-learn's digits, minutes on a laptop
-  lightning-dataselect compare --config exp.yaml --methods full,short,random,InfoBatch,ESWP --seeds 3
+  lightning-dataselect compare exp.yaml             your own task: any LightningCLI config
+  lightning-dataselect compare train.py --epochs 30    or a script with make_module() and make_data()
+  lightning-dataselect compare exp.yaml --budget 20min
+  lightning-dataselect compare exp.yaml --methods full,short,random,InfoBatch,ESWP --seeds 5
   lightning-dataselect fit --model my.Model --data my.Data --select UCB --select.prune_ratio 0.3
   lightning-dataselect fit --select.help UCB        every argument of a method
   lightning-dataselect fit --help                   every argument of Lightning's own command line
@@ -52,7 +55,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('lightning-dataselect')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_compare(commands.add_parser("compare", help="which method pays on a task?"))
-    commands.add_parser("list", help="the methods, a line each")
+    listing = commands.add_parser("list", help="the methods, a line each")
+    listing.add_argument("--json", action="store_true", help="as JSON")
     for name in LIGHTNING:
         commands.add_parser(name, help=f"LightningCLI's {name}, with --select METHOD", add_help=False)
     return parser
@@ -60,24 +64,26 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Runs methods x seeds on a task, beside full data and full data for fewer epochs, and "
-        "writes a report. The default task is scikit-learn's digits. A rerun with the same --out "
-        "goes on from the runs that have finished; changes in your own code are not noticed, so "
-        "take a new --out after one."
+        "Runs methods x seeds on a task, beside full data and full data for fewer epochs, says what "
+        "to do, and writes a report. The default task is scikit-learn's digits. A rerun with the same "
+        "--out goes on from the runs that have finished, and runs again what your code, your data or "
+        "other versions have changed."
     )
     add = parser.add_argument
     add(
-        "--config",
-        default="digits",
-        metavar="FILE",
-        help="a LightningCLI config with class_path under model and data, or a demo: "
-        "digits, fashion_mnist (default: digits)",
+        "task",
+        nargs="?",
+        metavar="TASK",
+        help="a LightningCLI config with class_path under model and data, a script with make_module() and make_data(), "
+        "or a demo: digits, fashion_mnist (default: digits)",
     )
+    add("--config", metavar="FILE", help="the same, as an option")
     add(
         "--methods",
-        default="full,short,random,random_rescaled,InfoBatch,EpsilonGreedy,UCB",
+        default="auto",
         metavar="LIST",
-        help="full, short, random, random_rescaled (with rescaling and annealing), names of "
+        help="auto (full, short, and what suits the task), or a list of: full, short, "
+        "random, random_rescaled (with rescaling and annealing), names of "
         "`lightning-dataselect list`, or dotted paths of your own, with arguments in brackets: "
         "'full,short,UCB(every_n_epochs=2)' (default: %(default)s)",
     )
@@ -86,7 +92,8 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.5,
         metavar="R",
-        help="the share that every method drops, unless its own arguments say otherwise (default: %(default)s)",
+        help="handed to every method that takes one, unless its own arguments say otherwise; what a method makes of it "
+        "is in `lightning-dataselect list` (default: %(default)s)",
     )
     add(
         "--seeds",
@@ -97,9 +104,8 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     add("--epochs", type=int, metavar="E", help="of a full run (default: the config's max_epochs)")
     add(
         "--monitor",
-        default="val_acc",
         metavar="METRIC",
-        help="what counts, as the model logs it (default: %(default)s)",
+        help="what counts, as the model logs it (default: val_acc or another likely one)",
     )
     add(
         "--mode",
@@ -112,6 +118,14 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the folder for runs and report (default: %(default)s)",
     )
+    add(
+        "--budget",
+        metavar="B",
+        help="what it may cost, in full runs (30) or time (20min, 2h): chooses seeds and epochs that fit, and gives up "
+        "the worse half of the methods after each seed",
+    )
+    add("--jobs", type=int, default=1, metavar="J", help="runs at once, each a process with a GPU of its own")
+    add("--json", action="store_true", help="print what was found as JSON, and the progress on stderr")
     add("--data-dir", metavar="DIR", help="given to the datamodule as `data_dir`")
 
 
@@ -168,12 +182,15 @@ def _run(argv: list[str], given: Sequence[str] | None) -> int:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = FILE_WIDTH
     if arguments.command == "list":
-        from lightning_dataselect.cli.list import methods_table
+        from lightning_dataselect.cli.list import methods_json, methods_table
 
+        if arguments.json:
+            print(methods_json())
+            return 0
         console.print(methods_table())
         console.print("What one of them takes: lightning-dataselect fit --select.help METHOD", highlight=False)
         return 0
-    from lightning_dataselect.compare.command import run_command
+    from lightning_dataselect.comparison.command import run_command
 
     return run_command(arguments, console)
 

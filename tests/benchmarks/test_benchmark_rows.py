@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-from test_compare_summary import EPOCHS, N, record
+from comparison_records import EPOCHS, N, record
 
 from benchmarks.harness import Part, run_study
 from benchmarks.images import digits_config
 from benchmarks.plots import SHOWN, curve_names
 from benchmarks.rows import summed_up
-from lightning_dataselect.compare.comparison import Outcome, Settings
-from lightning_dataselect.compare.records import Point, RunRecord
-from lightning_dataselect.compare.spec import parse_methods
+from lightning_dataselect.comparison.records import Point, RunRecord
+from lightning_dataselect.comparison.runner import Outcome, Settings
+from lightning_dataselect.comparison.spec import parse_methods
 
 
 def run(method, seed, value, curve, *, n_forward=None, **others):

@@ -16,7 +16,7 @@ from benchmarks.harness import parts_by_name
 from benchmarks.multi30k import BEGIN, END, PAD, ReversedData, Translator, padded, until_end
 from benchmarks.schedule import linear_with_warmup
 from benchmarks.shakespeare import CharacterGPT, sequences
-from lightning_dataselect.compare.errors import UserError
+from lightning_dataselect.utils.errors import UserInputError
 
 
 def arguments(**given):
@@ -108,7 +108,7 @@ def test_only_parts_that_are_asked_for_are_made():
         raise AssertionError("made")
 
     assert parts_by_name(arguments(only=["b"]), {"a": fails}, {"b": lambda: "made"}) == ["made"]
-    with pytest.raises(UserError, match="--only c: the parts are a, b"):
+    with pytest.raises(UserInputError, match="--only c: the parts are a, b"):
         parts_by_name(arguments(only=["c"]), {"a": fails}, {"b": fails})
 
 
@@ -116,7 +116,7 @@ def test_only_parts_that_are_asked_for_are_made():
 def test_a_study_without_its_data_says_what_is_missing(study, monkeypatch):
     monkeypatch.setattr("benchmarks.text.need", lambda *modules: None)
     monkeypatch.setattr("benchmarks.translation.need", lambda *modules: None)
-    with pytest.raises(UserError, match="--data-dir is needed for"):
+    with pytest.raises(UserInputError, match="--data-dir is needed for"):
         study.parts(arguments())
 
 

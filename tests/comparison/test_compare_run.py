@@ -5,6 +5,8 @@ import os
 import random
 import re
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -147,8 +149,19 @@ def test_the_users_own_callbacks_stay(compare, tmp_path):
     stopping = "{class_path: EarlyStopping, init_args: {monitor: val_acc, mode: max, stopping_threshold: 0.0}}"
     config.write_text(DIGITS.replace("accelerator: cpu", f"accelerator: cpu, callbacks: [{stopping}]"))
     assert compare("full", config=config, seeds="1") == 0
-    run = results(tmp_path)["runs"][0]
+    found = results(tmp_path)
+    run = found["runs"][0]
     assert len(run["curve"]) == 1 and run["n_backward"] == N
+    assert (run["epochs"], run["epochs_done"], run["ended_by"]) == (4, 1, "EarlyStopping")
+    assert "full stopped by EarlyStopping after 1 of 4" in " ".join(found["notes"])
+
+
+def test_a_time_limit_is_named(compare, tmp_path):
+    config = tmp_path / "limited.yaml"
+    config.write_text(DIGITS.replace("accelerator: cpu", "accelerator: cpu, max_time: {milliseconds: 1}"))
+    assert compare("full", config=config, seeds="1") == 0
+    run = results(tmp_path)["runs"][0]
+    assert run["ended_by"] == "its time limit" and run["epochs_done"] < 4 and run["n_total"] == run["n_backward"]
 
 
 @pytest.mark.parametrize(
@@ -195,3 +208,42 @@ def test_the_report_shows_the_samples_themselves(tmp_path):
     page = (out / "report.html").read_text()
     assert "The samples themselves" in page and page.count("<details") == 2
     assert "hardest, easiest and most often forgotten samples of InfoBatch" in page
+
+
+OWN = """
+import torch
+from lightning_dataselect.demo import DigitsData, DigitsModel
+
+class Model(DigitsModel):
+    def __init__(self):
+        super().__init__(width=8)
+
+class Data(DigitsData):
+    def setup(self, stage):
+        super().setup(stage)
+        images, classes = self.train.tensors
+        self.train = torch.utils.data.TensorDataset(images * 1.0, classes)
+"""
+
+
+def test_a_run_is_made_again_when_code_or_data_have_changed(tmp_path):
+    config, module = tmp_path / "exp.yaml", tmp_path / "own_task.py"
+    config.write_text(
+        "{model: own_task.Model, data: {class_path: own_task.Data, init_args: {n_val: 1600}},"
+        " trainer: {accelerator: cpu}}"
+    )
+
+    def said(source):
+        module.write_text(source)
+        command = [sys.executable, "-B", "-m", "lightning_dataselect", "compare", str(config), "--methods", "full"]
+        done = subprocess.run(
+            [*command, "--epochs", "1", "--seeds", "1", "--out", "out"], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert "run again" not in said(OWN)
+    assert "full, seed 0: found finished" in said(OWN.replace("class Data", "# the data\nclass Data"))
+    assert "run again, as what it depends on has changed since: code of own_task.py" in said(OWN.replace("=8", "=9"))
+    changed = said(OWN.replace("=8", "=9").replace("* 1.0", "* 2.0"))
+    assert "run again, as what it depends on has changed since: data, code of own_task.py" in changed

@@ -1,18 +1,26 @@
 """What is compared: `full,short,random,InfoBatch,UCB(every_n_epochs=2)`, read into specs."""
 
+from __future__ import annotations
+
 import ast
 import difflib
 import importlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.compare.errors import UserError
 from lightning_dataselect.methods.registry import list_methods
 from lightning_dataselect.utils.arguments import accepted_arguments
+from lightning_dataselect.utils.errors import UserInputError
+
+if TYPE_CHECKING:
+    from lightning_dataselect.comparison.rehearsal import Rehearsal
 
 FULL, SHORT = "full", "short"
 BASELINES = (FULL, SHORT)
+AUTO = "auto"
+# A step beyond this is long enough for choosing within it to pay for the scoring.
+_LONG_STEP = 0.05
 # The baselines that cost the same as a method and need none; the second has what InfoBatch adds.
 ALIASES: dict[str, tuple[str, dict[str, Any]]] = {
     "random": ("RandomPruning", {}),
@@ -42,7 +50,7 @@ class MethodSpec:
             seed: Of the method's own random numbers, likewise.
 
         Raises:
-            UserError: If the class refuses its arguments.
+            UserInputError: If the class refuses its arguments.
         """
         assert self.cls is not None, f"{self.label} is no callback"
         accepted = set(accepted_arguments(self.cls))
@@ -51,7 +59,23 @@ class MethodSpec:
         try:
             return self.cls(**{**shared, **self.arguments})
         except Exception as error:
-            raise UserError(f"{self.label} cannot be made: {error}") from error
+            raise UserInputError(f"{self.label} cannot be made: {error}") from error
+
+    def written(self, prune_ratio: float) -> tuple[str, str, dict[str, Any]]:
+        """Return how a user writes it: the class's name, where to import it from, and its arguments.
+
+        Args:
+            prune_ratio: As in `build`.
+
+        Example:
+            >>> parse_methods("random")[0].written(0.3)
+            ('RandomPruning', 'lightning_dataselect', {'prune_ratio': 0.3})
+        """
+        assert self.cls is not None, f"{self.label} is no callback"
+        ratio = {"prune_ratio": prune_ratio} if "prune_ratio" in accepted_arguments(self.cls) else {}
+        inside = self.cls.__module__.startswith("lightning_dataselect.")
+        path = "lightning_dataselect" if inside else self.cls.__module__
+        return self.cls.__name__, path, {**ratio, **self.arguments}
 
 
 def parse_methods(text: str) -> list[MethodSpec]:
@@ -61,7 +85,7 @@ def parse_methods(text: str) -> list[MethodSpec]:
         text: Comma-separated, each entry a name or a call with literal keyword arguments.
 
     Raises:
-        UserError: If the text cannot be read, names no known method, or names one twice.
+        UserInputError: If the text cannot be read, names no known method, or names one twice.
 
     Example:
         >>> [spec.label for spec in parse_methods("full, short")]
@@ -70,7 +94,7 @@ def parse_methods(text: str) -> list[MethodSpec]:
     try:
         entries = ast.parse(f"[{text}]", mode="eval").body
     except SyntaxError as error:
-        raise UserError(
+        raise UserInputError(
             f"--methods {text!r} cannot be read: write names with commas between, "
             "as in full,short,random,UCB(every_n_epochs=2)."
         ) from error
@@ -80,26 +104,40 @@ def parse_methods(text: str) -> list[MethodSpec]:
     twice = {label for label in labels if labels.count(label) > 1}
     if not specs or twice:
         what = f"names {', '.join(sorted(twice))} twice" if twice else "is empty"
-        raise UserError(f"--methods {what}: name every method once, as in full,short,random.")
+        raise UserInputError(f"--methods {what}: name every method once, as in full,short,random.")
     return specs
+
+
+def auto_methods(rehearsal: Rehearsal) -> str:
+    """Return what `--methods auto` stands for on a task.
+
+    The baselines, `Frontier` where there is one, and `InfoBatch`; with classes `KAKURENBO`, which reads how sure the
+    model is of them, without classes `random`, as there is little to read; with long steps `ESWP`, which also chooses
+    within batches.
+    """
+    known = {method.name for method in list_methods()} | set(ALIASES)
+    suits = ["KAKURENBO" if rehearsal.knows_classes else "random"]
+    if rehearsal.step_seconds > _LONG_STEP:
+        suits.append("ESWP")
+    return ",".join([FULL, SHORT, *(name for name in ("Frontier", "InfoBatch", *suits) if name in known)])
 
 
 def _read(entry: ast.expr) -> MethodSpec:
     label = ast.unparse(entry)
     call = entry if isinstance(entry, ast.Call) else ast.Call(entry, [], [])
     if not isinstance(call.func, ast.Name | ast.Attribute):
-        raise UserError(f"{label!r} in --methods is no name of a method.")
+        raise UserInputError(f"{label!r} in --methods is no name of a method.")
     name = ast.unparse(call.func)
     if name in BASELINES:
         if call.keywords or call.args:
-            raise UserError(f"{label}: {name} takes no arguments.")
+            raise UserInputError(f"{label}: {name} takes no arguments.")
         return MethodSpec(name)
     try:
         arguments = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
     except ValueError:
         arguments = None
     if arguments is None or call.args or "None" in arguments:
-        raise UserError(
+        raise UserInputError(
             f"{label} in --methods: give arguments by name, with plain values, "
             "as in UCB(every_n_epochs=2, uncertainty='el2n')."
         )
@@ -117,7 +155,7 @@ def _find(name: str) -> type[DataSelector]:
     folded = {candidate.lower(): candidate for candidate in names}
     close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
     hint = f"did you mean {folded[close[0]]}?" if close else f"known are {', '.join(names)}."
-    raise UserError(f"There is no method {name!r}: {hint}")
+    raise UserInputError(f"There is no method {name!r}: {hint}")
 
 
 def _load(path: str) -> type[DataSelector]:
@@ -125,9 +163,9 @@ def _load(path: str) -> type[DataSelector]:
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"The method {path} cannot be imported: {error}") from error
+        raise UserInputError(f"The method {path} cannot be imported: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, DataSelector)):
-        raise UserError(f"{path} is no subclass of lightning_dataselect.DataSelector.")
+        raise UserInputError(f"{path} is no subclass of lightning_dataselect.DataSelector.")
     return cls
 
 
@@ -138,7 +176,7 @@ def parse_seeds(text: str) -> list[int]:
         text: A number n, for the seeds 0 to n - 1, or a list with commas.
 
     Raises:
-        UserError: If that is no seed at all, no whole number, or a seed twice.
+        UserInputError: If that is no seed at all, no whole number, or a seed twice.
 
     Example:
         >>> parse_seeds("3"), parse_seeds("4,2")
@@ -151,5 +189,5 @@ def parse_seeds(text: str) -> list[int]:
         numbers = []
     seeds = numbers if "," in text else list(range(*numbers)) if len(numbers) == 1 else []
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UserError(f"--seeds {text!r}: give how many (1 or more), or which, each once, as in 1,2,3.")
+        raise UserInputError(f"--seeds {text!r}: give how many (1 or more), or which, each once, as in 1,2,3.")
     return seeds

@@ -1,6 +1,5 @@
 """One finished run, and the folder that keeps it, so that a rerun goes on from there."""
 
-import hashlib
 import json
 import os
 import re
@@ -33,6 +32,8 @@ class RunRecord:
         method: The label, as in `--methods`.
         seed: Of the run.
         epochs: `max_epochs` of the run.
+        epochs_done: Epochs that it trained, the last maybe in part; fewer where something has stopped it.
+        ended_by: What stopped it early, such as `EarlyStopping`; empty if it ran to its end.
         value: The monitored metric at the end.
         best: The best it was after any epoch.
         tested: What the module logged on the test set after the last epoch; empty if it was not asked for.
@@ -47,12 +48,15 @@ class RunRecord:
         curve: Where the run stood after each epoch.
         kept: By epoch, the share of the samples that was trained on; empty for a baseline.
         histogram: Of the method's final scores: `counts`, `edges`, `unmeasured`; or None.
-        fingerprint: Of all settings that the run depends on.
+        device: What it was trained on, `cpu` or `cuda` say.
+        fingerprint: Of all that the run depends on, by name; see `identity`.
     """
 
     method: str
     seed: int
     epochs: int
+    epochs_done: int
+    ended_by: str
     value: float
     best: float
     tested: dict[str, float]
@@ -67,7 +71,13 @@ class RunRecord:
     curve: list[Point]
     kept: list[float]
     histogram: dict[str, Any] | None
-    fingerprint: str
+    device: str
+    fingerprint: dict[str, str]
+
+    @property
+    def dropped(self) -> float:
+        """Share of the samples of its epochs that it did not train on, 0 to 1."""
+        return max(0.0, 1 - self.n_backward / (self.n_total * self.epochs_done))
 
     @property
     def cost(self) -> float:
@@ -95,17 +105,6 @@ class Failure:
     log: str
 
 
-def fingerprint(settings: Any) -> str:
-    """A short hash of settings; anything that is no JSON enters by its `repr`.
-
-    Example:
-        >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
-        True
-    """
-    text = json.dumps(settings, sort_keys=True, default=repr)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 class RunFolder:
     """`runs/<method>-<seed>.json`, a file for each finished run.
 
@@ -117,14 +116,13 @@ class RunFolder:
         self.path = out / "runs"
         self.path.mkdir(parents=True, exist_ok=True)
 
-    def load(self, name: str, seed: int, fingerprint: str) -> RunRecord | None:
-        """The run of that name, unless it is missing, torn, or was made with other settings."""
+    def load(self, name: str, seed: int) -> RunRecord | None:
+        """The run of that name, unless it is missing, torn, or of a version that kept other fields."""
         try:
             fields = json.loads(self._file(name, seed, ".json").read_text())
-            record = RunRecord(**{**fields, "curve": [Point(*point) for point in fields["curve"]]})
+            return RunRecord(**{**fields, "curve": [Point(*point) for point in fields["curve"]]})
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        return record if record.fingerprint == fingerprint else None
 
     def save(self, name: str, record: RunRecord) -> None:
         """Writes a run in one piece: whoever reads finds all of it or nothing."""
@@ -144,6 +142,15 @@ class RunFolder:
         """Where the picture of a run's hardest and easiest samples lies, if there is one."""
         return self._file(name, seed, ".png")
 
+    @staticmethod
+    def safe(name: str) -> str:
+        """Return a method's label as a file may be called.
+
+        Example:
+            >>> RunFolder.safe("UCB(c=2.0)")
+            'UCB_c_2.0'
+        """
+        return re.sub(r"[^A-Za-z0-9.]+", "_", name).strip("_")
+
     def _file(self, name: str, seed: int, suffix: str) -> Path:
-        safe = re.sub(r"[^A-Za-z0-9.]+", "_", name).strip("_")
-        return self.path / f"{safe}-{seed}{suffix}"
+        return self.path / f"{self.safe(name)}-{seed}{suffix}"

@@ -3,9 +3,9 @@
 import pytest
 
 from lightning_dataselect import UCB, RandomPruning
-from lightning_dataselect.compare.errors import UserError
-from lightning_dataselect.compare.spec import parse_methods, parse_seeds
-from lightning_dataselect.compare.task import load_task
+from lightning_dataselect.comparison.spec import parse_methods, parse_seeds
+from lightning_dataselect.comparison.task import load_task
+from lightning_dataselect.utils.errors import UserInputError
 
 
 def test_methods_with_arguments_aliases_and_dotted_paths():
@@ -47,18 +47,18 @@ def test_own_arguments_win_over_the_common_ones_and_over_a_preset():
     ],
 )
 def test_wrong_methods_get_a_plain_sentence(text, message):
-    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+    with pytest.raises(UserInputError, match=message.replace("(", r"\(")):
         parse_methods(text)
 
 
 def test_arguments_that_a_method_refuses_get_a_plain_sentence():
-    with pytest.raises(UserError, match=r"UCB\(every_n_epochs=0\) cannot be made: .*every_n_epochs"):
+    with pytest.raises(UserInputError, match=r"UCB\(every_n_epochs=0\) cannot be made: .*every_n_epochs"):
         parse_methods("UCB(every_n_epochs=0)")[0].build(prune_ratio=0.5, seed=0)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1,1", "a", "", ",", "1.5", "-1,2"])
 def test_wrong_seeds_get_a_plain_sentence(text):
-    with pytest.raises(UserError, match=f"--seeds {text!r}"):
+    with pytest.raises(UserInputError, match=f"--seeds {text!r}"):
         parse_seeds(text)
 
 
@@ -100,10 +100,10 @@ def test_data_dir_goes_to_the_datamodule_and_without_one_to_the_module(tmp_path)
 def test_wrong_configs_get_a_plain_sentence(tmp_path, text, message):
     path = tmp_path / "exp.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserInputError, match=message):
         load_task(str(path))
 
 
 def test_a_missing_config_gets_a_plain_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere.yaml cannot be read \(No such file"):
+    with pytest.raises(UserInputError, match=r"nowhere.yaml cannot be read \(No such file"):
         load_task(str(tmp_path / "nowhere.yaml"))

@@ -8,43 +8,18 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.compare.errors import UserError
-from lightning_dataselect.compare.meter import Meter
-from lightning_dataselect.compare.records import RunRecord
-from lightning_dataselect.compare.task import Task
+from lightning_dataselect.comparison.meter import Meter
+from lightning_dataselect.comparison.records import RunRecord
+from lightning_dataselect.comparison.task import Task
 from lightning_dataselect.report.figures import bin_scores, trained_share
-
-
-def rehearse(task: Task, monitor: str, root: Path, test: bool = False) -> None:
-    """Two batches of each stage: finds a config's faults before hours are spent.
-
-    Also warms up what the first run of a process would pay for alone.
-
-    Args:
-        task: What is compared on.
-        monitor: The metric that must have been logged at the end.
-        root: Where the run may write.
-        test: Whether runs end with a look at the test set.
-
-    Raises:
-        UserError: If the metric was not logged.
-    """
-    with _isolated():
-        trainer, model, data = task.build(seed=0, epochs=1, callbacks=[], root=root, fast_dev_run=2)
-        _fit(trainer, model, data)
-        logged = sorted(trainer.callback_metrics)
-        if test:
-            trainer.test(model, datamodule=data, verbose=False)
-    if monitor not in logged:
-        raise UserError(
-            f"--monitor {monitor}: the model logs no such metric; it logs "
-            f"{', '.join(logged) or 'nothing at all (see LightningModule.log)'}."
-        )
+from lightning_dataselect.utils.errors import UserInputError
 
 
 def run(
@@ -57,7 +32,7 @@ def run(
     monitor: str,
     maximize: bool,
     root: Path,
-    fingerprint: str,
+    fingerprint: dict[str, str],
     on_epoch: Callable[[int, float | None], None],
     test: bool = False,
     gallery: Path | None = None,
@@ -79,28 +54,31 @@ def run(
         gallery: Where to draw the selector's hardest and easiest samples, if they are images or text.
 
     Raises:
-        UserError: If the metric was never logged, or is not finite at the end.
+        UserInputError: If the metric was never logged, or is not finite at the end.
     """
     meter = Meter(monitor, on_epoch, selector)
     callbacks: Sequence[pl.Callback] = [meter] if selector is None else [selector, meter]
-    with _isolated():
+    with isolated():
         trainer, model, data = task.build(seed=seed, epochs=epochs, callbacks=callbacks, root=root)
         meter.start()
-        _fit(trainer, model, data)
+        fit(trainer, model, data)
         elapsed = meter.elapsed()
         value = float(trainer.callback_metrics.get(monitor, math.nan))
-        epochs_done = max(1, trainer.current_epoch)
+        ended_by = _ended_by(trainer, epochs)
+        device = trainer.strategy.root_device.type
         tested = _tested(trainer, model, data) if test else {}
         if selector is not None and gallery is not None:
             _draw_gallery(selector, gallery)
     if not math.isfinite(value):
-        raise UserError(f"{monitor} is {value} after the last epoch.")
+        raise UserInputError(f"{monitor} is {value} after the last epoch.")
     values = [point.value for point in meter.curve] or [value]
-    n_total, n_forward, n_backward = _samples(selector, meter.n_samples, epochs_done)
+    n_total, n_forward, n_backward = _samples(selector, meter)
     return RunRecord(
         method=label,
         seed=seed,
         epochs=epochs,
+        epochs_done=max(1, len(meter.epoch_samples)),
+        ended_by=ended_by,
         value=value,
         best=max(values) if maximize else min(values),
         tested=tested,
@@ -115,21 +93,36 @@ def run(
         curve=meter.curve,
         kept=trained_share(selector.history) if selector else [],
         histogram=bin_scores(selector.scores) if selector else None,
+        device=device,
         fingerprint=fingerprint,
     )
 
 
-def _samples(selector: DataSelector | None, counted: int, epochs_done: int) -> tuple[int, int, int]:
+def _samples(selector: DataSelector | None, meter: Meter) -> tuple[int, int, int]:
+    """Of one full epoch, sent forward, sent backward."""
     if selector is None:
-        return round(counted / epochs_done), counted, counted
+        # an epoch that a time limit has cut is no measure of a full one
+        return max(meter.epoch_samples, default=meter.n_samples), meter.n_samples, meter.n_samples
     history = selector.history
     if not history:
-        raise UserError(f"{type(selector).__name__} did nothing: the config fixes the batches (overfit_batches).")
+        raise UserInputError(f"{type(selector).__name__} did nothing: the config fixes the batches (overfit_batches).")
     return (
         int(history[0]["n_total"]),
         sum(int(epoch["n_forward"]) for epoch in history),
         sum(int(epoch["n_backward"]) for epoch in history),
     )
+
+
+def _ended_by(trainer: pl.Trainer, epochs: int) -> str:
+    """What has stopped a run before its last epoch was whole, or nothing."""
+    if trainer.current_epoch >= epochs:
+        return ""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Timer) and (callback.time_remaining() or 1.0) <= 0:
+            return "its time limit"
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch == trainer.current_epoch - 1:
+            return "EarlyStopping"
+    return "trainer.should_stop"
 
 
 def _draw_gallery(selector: DataSelector, path: Path) -> None:
@@ -141,14 +134,28 @@ def _draw_gallery(selector: DataSelector, path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _tested(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule | None) -> dict[str, float]:
+def _tested(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> dict[str, float]:
     trainer.test(model, datamodule=data, verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def _fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataModule | None) -> None:
+def fit(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> None:
+    """Train; Ctrl-C is raised as such, not as an exit.
+
+    Args:
+        trainer: Of the run.
+        model: Of the run.
+        data: A datamodule, a train loader, a pair of train and validation loaders, or None where the module has its
+            own.
+    """
+    if data is None or hasattr(data, "train_dataloader"):
+        loaders = {"datamodule": data}
+    elif isinstance(data, tuple | list) and len(data) == 2:
+        loaders = {"train_dataloaders": data[0], "val_dataloaders": data[1]}
+    else:
+        loaders = {"train_dataloaders": data}
     try:
-        trainer.fit(model, datamodule=data)
+        trainer.fit(model, **loaders)
     except SystemExit as ended:
         # Lightning turns Ctrl-C into an exit of the whole process.
         if isinstance(ended.__context__, KeyboardInterrupt):
@@ -157,7 +164,7 @@ def _fit(trainer: pl.Trainer, model: pl.LightningModule, data: pl.LightningDataM
 
 
 @contextmanager
-def _isolated() -> Iterator[None]:
+def isolated() -> Iterator[None]:
     """Restores what a run changes in the process: random states, environment, signal handler."""
     environment = dict(os.environ)
     in_main_thread = threading.current_thread() is threading.main_thread()

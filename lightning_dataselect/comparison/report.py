@@ -1,89 +1,75 @@
 """The report folder: `report.html`, the figures as PNG, `results.csv` and `results.json`."""
 
+from __future__ import annotations
+
 import base64
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.resources import files
 from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lightning_dataselect.compare import environment, table
-from lightning_dataselect.compare.comparison import Outcome, Settings
-from lightning_dataselect.compare.records import RunFolder, RunRecord
-from lightning_dataselect.compare.summary import Summary
-from lightning_dataselect.compare.task import Task
+from lightning_dataselect.comparison import table
+from lightning_dataselect.comparison.records import RunFolder, RunRecord
+from lightning_dataselect.comparison.runner import Outcome
 from lightning_dataselect.report import figures
 from lightning_dataselect.report.over_time import Curve, metric_over_time
 
+if TYPE_CHECKING:
+    from lightning_dataselect.comparison.result import Comparison
 
-def write_report(task: Task, settings: Settings, outcome: Outcome, summary: Summary) -> None:
-    """Writes all of it into `settings.out`, over what an earlier report left there.
+
+def write_report(comparison: Comparison, out: Path) -> Path:
+    """Write all of it, over what an earlier report left there.
 
     Args:
-        task: What was compared on.
-        settings: What was compared.
-        outcome: What has finished and failed.
-        summary: Made of it.
+        comparison: What was found.
+        out: The folder, which is there.
+
+    Returns:
+        The path of `report.html`.
     """
-    out = settings.out
-    described = {
-        "arguments": _arguments(task, settings),
-        "environment": environment.describe(),
-    }
-    results = {
-        **described,
-        "sentence": summary.sentence,
-        "interrupted": outcome.interrupted,
-        "summary": [asdict(row) for row in summary.rows],
-        "failures": [asdict(failure) for failure in outcome.failures],
-        "runs": [asdict(run) for run in outcome.runs],
-    }
-    text = json.dumps(_without_nan(results), indent=1, allow_nan=False, default=repr)
-    (out / "results.json").write_text(text)
-    _runs_frame(outcome).to_csv(out / "results.csv", index=False)
+    (out / "results.json").write_text(comparison.json())
+    _runs_frame(comparison.outcome).to_csv(out / "results.csv", index=False)
     images = {}
-    for name, figure in _figures(settings, outcome, summary).items():
+    for name, figure in _figures(comparison).items():
         image = _png(figure)
         (out / f"{name}.png").write_bytes(image)
         images[name] = base64.b64encode(image).decode()
     loader = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     template = loader.from_string((files("lightning_dataselect.report") / "compare.html.j2").read_text())
+    summary = comparison.summary
+    columns = table.columns(summary, comparison.settings.monitor)
     page = template.render(
         summary=summary,
-        header=table.header(summary, settings.monitor),
-        rows=[table.cells(row, summary) for row in summary.rows],
-        outcome=outcome,
+        header=[column.title for column in columns],
+        rows=[[column.text(row) for column in columns] for row in summary.rows],
+        outcome=comparison.outcome,
         images=images,
-        galleries=_galleries(outcome, RunFolder(out)),
-        described=described,
+        galleries=_galleries(comparison.outcome, RunFolder(out)),
+        described=comparison.described()["arguments"],
     )
     (out / "report.html").write_text(page)
+    return out / "report.html"
 
 
-def _arguments(task: Task, settings: Settings) -> dict[str, Any]:
-    return {
-        "methods": [spec.label for spec in settings.methods],
-        "seeds": list(settings.seeds),
-        "prune_ratio": settings.prune_ratio,
-        "epochs": task.epochs,
-        "monitor": settings.monitor,
-        "mode": "max" if settings.maximize else "min",
-        "out": str(settings.out),
-        "config": task.config,
-    }
+def metric_figure(comparison: Comparison) -> Figure:
+    """Return the metric over the cost of training."""
+    return _figures(comparison)["metric_over_time"]
+
+
+def fragment(comparison: Comparison) -> str:
+    """Return what a notebook shows."""
+    return f"<pre>{comparison!r}</pre>"
 
 
 def _runs_frame(outcome: Outcome) -> pd.DataFrame:
     columns = [
-        *("method", "seed", "epochs", "value", "best", "seconds", "cpu_seconds", "waiting_seconds", "gpu_busy"),
-        "validation_seconds",
-        *("n_total", "n_forward", "n_backward"),
+        *("method", "seed", "epochs", "epochs_done", "ended_by", "value", "best", "seconds", "cpu_seconds"),
+        *("waiting_seconds", "gpu_busy", "validation_seconds", "n_total", "n_forward", "n_backward", "dropped"),
     ]
     rows = [
         {
@@ -95,11 +81,12 @@ def _runs_frame(outcome: Outcome) -> pd.DataFrame:
     ]
     rows += [{"method": f.method, "seed": f.seed, "status": f"failed: {f.message}"} for f in outcome.failures]
     frame = pd.DataFrame(rows, columns=[*columns, "short_epochs", "status"])
-    whole = ["epochs", "n_total", "n_forward", "n_backward"]
+    whole = ["epochs", "epochs_done", "n_total", "n_forward", "n_backward"]
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
 
-def _figures(settings: Settings, outcome: Outcome, summary: Summary) -> dict[str, Figure]:
+def _figures(comparison: Comparison) -> dict[str, Figure]:
+    outcome, settings = comparison.outcome, comparison.settings
     full: dict[int, list[Curve]] = {}
     pruned: dict[str, list[RunRecord]] = {}
     for run in outcome.runs:
@@ -113,7 +100,7 @@ def _figures(settings: Settings, outcome: Outcome, summary: Summary) -> dict[str
         {label: runs for label, runs in curves.items() if runs},
         full,
         metric=settings.monitor,
-        percent=summary.percent,
+        percent=comparison.summary.percent,
         maximize=settings.maximize,
     )
     return {
@@ -143,12 +130,3 @@ def _png(figure: Figure) -> bytes:
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def _without_nan(value: Any) -> Any:
-    """NaN is no JSON: null stands for it."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from lightning_dataselect.compare.records import Failure, RunRecord
+from lightning_dataselect.comparison.records import Failure, RunRecord
 
 _LINE_EVERY = 30.0
 _LOGGERS = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning", "lightning_fabric")

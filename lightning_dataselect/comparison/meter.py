@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.utilities.data import extract_batch_size
 
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.compare.records import Point
+from lightning_dataselect.comparison.records import Point
 from lightning_dataselect.trainer import Restore, time_fetches
 
 BUSY_EVERY = 0.5
@@ -56,6 +56,7 @@ class Meter(pl.Callback):
         self.on_epoch = on_epoch
         self.selector = selector
         self.n_samples = 0
+        self.epoch_samples: list[int] = []
         self.validation = Clock(0.0, 0.0)
         self.waiting_seconds = 0.0
         self.curve: list[Point] = []
@@ -109,7 +110,8 @@ class Meter(pl.Callback):
             self._look_at_gpu(pl_module.device)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Reads the metric."""
+        """Counts the epoch's samples and reads the metric."""
+        self.epoch_samples.append(self.n_samples - sum(self.epoch_samples))
         value = trainer.callback_metrics.get(self.monitor)
         if value is not None:
             wall, cpu = self.elapsed()
