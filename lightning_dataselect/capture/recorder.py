@@ -36,7 +36,6 @@ class Recorder:
         self.facts = Facts()
         self._samples = torch.empty(0)
         self.weights: Tensor | None = None
-        self.scoring = False
         self.keeps_calls = False
         self.observer: Observer | None = None
         self._thread: int | None = None
@@ -52,11 +51,11 @@ class Recorder:
         self._reductions = 0
         self._calls: dict[Hashable, int] = {}
 
-    def start(self, batch_size: int, weights: Tensor | None = None, scoring: bool = False) -> None:
+    def start(self, batch_size: int, weights: Tensor | None = None) -> None:
         """Begin a step, in this thread."""
         self._clear()
         self._samples = torch.empty(batch_size, device="cpu")
-        self.weights, self.scoring = weights, scoring
+        self.weights = weights
         self._thread = threading.get_ident()
 
     def stop(self) -> None:
@@ -91,14 +90,14 @@ class Recorder:
         try:
             if not loss.reduces(bound):
                 losses = function(*args, **kwargs)
-                if (losses.requires_grad or self.scoring) and not _traced_by_backend():
+                if losses.requires_grad and not _traced_by_backend():
                     self._note_call(None, loss, bound)
                     classes = self._classes(loss, bound)
                     if classes is not None:
                         self.sources.append(Source(classes, losses))
                 return losses
             key, counts, weights = self._meet(loss.name, True)
-            if not counts or not (self.scoring or _has_graph(bound)):
+            if not counts or not _has_graph(bound):
                 return function(*args, **kwargs)  # a metric, say
             graph = weights is not None or self.observer is not None
             # A compiler makes one pass of it, and must find no reducing call in its graph: it
@@ -111,7 +110,7 @@ class Recorder:
                 return function(*args, **kwargs) if value is None else value
             is_sum = bound.get("reduction", "mean") == "sum"
             units = None
-            if not is_sum and self._needs_units(elements, value, bound):
+            if not is_sum and self._needs_units(elements, value, loss.weighs_elements(bound)):
                 units = loss.units(bound)
             strided = self._strided(key, elements)
             if value is None:
@@ -119,7 +118,8 @@ class Recorder:
                 weights = None
             made = self.observer is not None and self.observer.from_parameters(bound.values())
             self._note_call(key, loss, bound)
-            term = Term(key, value, elements, units, is_sum, strided, self._classes(loss, bound), made)
+            weighs = loss.weighs_classes(bound)
+            term = Term(key, value, elements, units, is_sum, strided, self._classes(loss, bound), weighs, made)
             self._keep(term, weights)
             return term.value
         finally:
@@ -148,7 +148,7 @@ class Recorder:
             self.divisors[key] = self._divisor(key, ending, given, value)
         elif key in tuple(self.facts.divisors.values()) and whole:
             self.divisors[key] = self._divisor(key, ending, given, value)
-        elif counts and (value.requires_grad or self.scoring):
+        elif counts and value.requires_grad:
             if whole or where in self.facts.looped or self.observer is not None:
                 term = self._ended(key, ending, given, value)
                 self._keep(term, weights)
@@ -193,16 +193,13 @@ class Recorder:
         classes = loss.classes(bound)
         return classes if classes is not None and classes[0].shape[0] == self.batch_size else None
 
-    def _needs_units(self, elements: Tensor, value: Tensor | None, bound: Any) -> bool:
-        """Whether anything is divided: not where each sample has one loss, and the mean is there.
-
-        Class weights of a sample's one loss cancel out, but for that they must be known.
-        """
+    def _needs_units(self, elements: Tensor, value: Tensor | None, weighs_elements: bool) -> bool:
+        """Whether anything is divided: not where each sample has one loss, and the mean is there."""
         return (
             value is None
             or self.weights is not None
             or self.observer is not None
-            or bound.get("weight") is not None
+            or weighs_elements
             or elements.numel() != self.batch_size
         )
 

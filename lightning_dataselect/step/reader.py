@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_dataselect.capture import Captured, CaptureError, LossCapture
+from lightning_dataselect.capture import Captured, CaptureError, LossCapture, NoLossReturned
 from lightning_dataselect.step.sample_loss import SampleLoss, read_sample_loss, reweighted
 
 
@@ -75,6 +75,8 @@ class StepReader:
 
         try:
             output, captured = self.capture.run(kept, indices.numel(), weights)
+        except NoLossReturned:
+            return returned[0], None
         except CaptureError as error:
             if not returned:
                 raise
@@ -83,16 +85,13 @@ class StepReader:
         return output, _reading(captured) if captured.known and not self.blind else None
 
     def score(self, step: Callable[[], Any], indices: Tensor, known: Tensor) -> Reading:
-        """What the samples lose in ``step``, without a graph, but for the first look at a step."""
+        """What the samples lose in ``step``, which keeps nothing for a backward pass; NaN where it returns None."""
         if self._source != "auto":
             return Reading(read_sample_loss(self._source, step(), known[indices]).float())
-        if self.capture.knows_the_step:
-            try:
-                return _reading(self.capture.score(step, indices.numel()))
-            except CaptureError:
-                self.capture.probe_next()  # the module has come to another loss, after a burn-in say
-        with torch.enable_grad():
-            return _reading(self.capture.run(step, indices.numel())[1])
+        try:
+            return _reading(self.capture.score(step, indices.numel()))
+        except NoLossReturned:
+            return Reading(torch.full_like(indices, torch.nan, dtype=torch.float32))
 
     def root(self, loss: Tensor) -> Tensor:
         """Take a loss that a step back-propagates itself; give back what to back-propagate."""
