@@ -68,6 +68,7 @@ class LossCapture:
         self._constants: list[Tensor | None] = []  # likewise
         self._mains = Mains()
         self._is_compiled = False
+        self._is_one_term = False  # whether the last loss was a term's value, as it came
         self._tally: Tally | None = None  # while a step runs
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
         self.summarize: Summarize | None = None
@@ -120,9 +121,9 @@ class LossCapture:
     def score(self, step: Callable[[], Any], batch_size: int) -> Captured:
         """Run a step for its samples' losses alone, without what a backward pass would need.
 
-        The loss has a graph, so that its terms enter with the coefficients of this very pass, but nothing larger than
-        a few numbers is kept for it. A step that takes derivatives itself is given a whole one, and so is one that is
-        probed.
+        No graph is built where the loss is one mean or sum over the batch, as it comes from its function. Else it has
+        one, so that its terms enter with the coefficients of this very pass, but nothing larger than a few numbers is
+        kept for it. A step that takes derivatives itself is given a whole one, and so is one that is probed.
 
         Args:
             step: calls the training step on its batch.
@@ -143,6 +144,10 @@ class LossCapture:
             >>> capture.score(lambda: step(x), batch_size=6).losses.shape
             torch.Size([6])
         """
+        if self._ways.probes == 0 and self._is_one_term:
+            captured = self._score_one_term(step, batch_size)
+            if captured is not None:
+                return captured
         with torch.enable_grad():
             if self._ways.probes == 0:
                 whole = self._recorder.facts.differentiates
@@ -151,6 +156,24 @@ class LossCapture:
                 if captured.known or self._ways.probes == 0:
                     return captured
             return self.run(step, batch_size)[1]
+
+    def _score_one_term(self, step: Callable[[], Any], batch_size: int) -> Captured | None:
+        """Run a step without a graph; None if its loss is not the very value of a term this time."""
+        recorder, interceptors = self._recorder, self._interceptors
+        recorder.start(batch_size, scoring=True)
+        recorder.keeps_calls = self.summarize is not None
+        tally = Tally(recorder, self._mains, self.summarize, beside=None)
+        try:
+            with torch.no_grad(), interceptors.losses, self._watch or interceptors.reductions:
+                loss = loss_of(step())
+            own = [term for term in recorder.terms if term.value is loss]
+            if not own or len(recorder.sources) > 1 or recorder.compiled:
+                self._is_one_term = False
+                return None
+            tally.add([(own[0], scale(own[0], 1.0, recorder))], loss)
+            return tally.captured()
+        finally:
+            recorder.stop()
 
     def root(self, loss: Tensor) -> Tensor:
         """Take a loss that is back-propagated inside the step (manual optimization).
@@ -250,6 +273,8 @@ class LossCapture:
             keys = [term.key, recorder.facts.divisors.get(term.key)]
             for where in (key[0] for key in keys if key is not None and not isinstance(key[0], str)):
                 self._interceptors.add_site(probe.sites[where], where)
+        self._is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
+        self._is_one_term &= not recorder.facts.differentiates
         self._mains.choose(parts, recorder)
         scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
         self._scales.append({term.key: factor for term, factor in scaled})
@@ -286,9 +311,11 @@ class LossCapture:
             tally.add([(term, known[term.key]) for term in recorder.terms if term.key in known], loss, constant)
             return
         parts: Parts = []
+        self._is_one_term = False
         alone = [term for term in recorder.terms if term.edge is not None and term.edge.node is loss.grad_fn]
         if alone:
             parts = [(alone[0], 1.0)]
+            self._is_one_term = not recorder.facts.differentiates and alone[0].key in recorder.facts.verdicts
         elif loss.requires_grad:
             parts = coefficients(loss, recorder.terms)
         if words := incomplete(parts, recorder.facts, recorder.batch_size):

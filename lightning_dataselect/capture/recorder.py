@@ -27,6 +27,7 @@ class Recorder:
         terms: the terms of this step so far, in order.
         divisors: the sums and means without gradient of this step that terms may be divided by.
         sources: the unreduced classification losses of this step.
+        scoring: whether terms need no gradient to count.
         keeps_calls: whether the arguments of this step's loss functions are kept.
         calls: the term (None where unreduced), the function and its arguments, of each of them.
         compiled: some term of this step was computed in compiled code.
@@ -36,6 +37,7 @@ class Recorder:
         self.facts = Facts()
         self._samples = torch.empty(0)
         self.weights: Tensor | None = None
+        self.scoring = False
         self.keeps_calls = False
         self.observer: Observer | None = None
         self._thread: int | None = None
@@ -51,11 +53,11 @@ class Recorder:
         self._reductions = 0
         self._calls: dict[Hashable, int] = {}
 
-    def start(self, batch_size: int, weights: Tensor | None = None) -> None:
+    def start(self, batch_size: int, weights: Tensor | None = None, *, scoring: bool = False) -> None:
         """Begin a step, in this thread."""
         self._clear()
         self._samples = torch.empty(batch_size, device="cpu")
-        self.weights = weights
+        self.weights, self.scoring = weights, scoring
         self._thread = threading.get_ident()
 
     def stop(self) -> None:
@@ -90,14 +92,14 @@ class Recorder:
         try:
             if not loss.reduces(bound):
                 losses = function(*args, **kwargs)
-                if losses.requires_grad and not _traced_by_backend():
+                if (losses.requires_grad or self.scoring) and not _traced_by_backend():
                     self._note_call(None, loss, bound)
                     classes = self._classes(loss, bound)
                     if classes is not None:
                         self.sources.append(Source(classes, losses))
                 return losses
             key, counts, weights = self._meet(loss.name, True)
-            if not counts or not _has_graph(bound):
+            if not counts or not (self.scoring or _has_graph(bound)):
                 return function(*args, **kwargs)  # a metric, say
             graph = weights is not None or self.observer is not None
             # A compiler makes one pass of it, and must find no reducing call in its graph: it
@@ -148,7 +150,7 @@ class Recorder:
             self.divisors[key] = self._divisor(key, ending, given, value)
         elif key in tuple(self.facts.divisors.values()) and whole:
             self.divisors[key] = self._divisor(key, ending, given, value)
-        elif counts and value.requires_grad:
+        elif counts and (value.requires_grad or self.scoring):
             if whole or where in self.facts.looped or self.observer is not None:
                 term = self._ended(key, ending, given, value)
                 self._keep(term, weights)

@@ -109,7 +109,7 @@ class Tally:
             losses = losses + constant
         self._losses = losses if self._losses is None else self._losses + losses
         if self._classes is None:
-            asked = None if recorder.compiled else loss
+            asked = loss if loss.requires_grad and not recorder.compiled else None
             self._classes = find_classes(recorder, parts, self.mains, asked)
         if self._outputs is None:
             self._outputs = summary(recorder, parts, self.mains, self.summarize)
