@@ -1,8 +1,8 @@
 """Per-sample losses out of any training step, without a change to it."""
 
 from lightning_dataselect.capture.capture import LossCapture
-from lightning_dataselect.capture.errors import CaptureError
+from lightning_dataselect.capture.errors import CaptureError, NoLossReturned
 from lightning_dataselect.capture.outputs import Outputs
 from lightning_dataselect.capture.tally import Captured
 
-__all__ = ["CaptureError", "Captured", "LossCapture", "Outputs"]
+__all__ = ["CaptureError", "Captured", "LossCapture", "NoLossReturned", "Outputs"]

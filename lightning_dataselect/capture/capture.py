@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_dataselect.capture import hidden
 from lightning_dataselect.capture.constants import has_constant, rest
-from lightning_dataselect.capture.errors import CaptureError
+from lightning_dataselect.capture.errors import CaptureError, NoLossReturned
 from lightning_dataselect.capture.judge import judge
 from lightning_dataselect.capture.loops import gathered, incomplete, turns_of
 from lightning_dataselect.capture.patch import Interceptors
@@ -19,8 +21,8 @@ from lightning_dataselect.capture.probe import Probe, Watch
 from lightning_dataselect.capture.recorder import Recorder
 from lightning_dataselect.capture.shares import Parts, Scale, coefficients, scale
 from lightning_dataselect.capture.step import described, eagerly, loss_of, with_loss
-from lightning_dataselect.capture.tally import Captured, Mains, Summarize, Tally, scored
-from lightning_dataselect.capture.terms import Key
+from lightning_dataselect.capture.tally import Captured, Mains, Summarize, Tally
+from lightning_dataselect.capture.terms import Key, Term
 from lightning_dataselect.capture.ways import Ways
 
 _NOT_MEASURED = "The samples of some batches are not measured."
@@ -28,6 +30,17 @@ _NOT_MEASURED = "The samples of some batches are not measured."
 
 class LossCapture:
     """Runs training steps, and says what each sample of the batch lost.
+
+    What a sample loses is what the step would return for a batch of it alone, with the user's own weights on it. So:
+
+    - Class weights count. A sample of a class with the weight ``w`` loses ``w * l``, by
+      ``F.cross_entropy(..., weight=...)`` as by a hand-written ``(w[y] * losses).mean()``, although torch's own mean
+      divides by the weights and would return ``l`` for a batch of one.
+    - A sample's tokens are averaged over that sample. A mean over all tokens of a batch gives a long text more say
+      than a short one; the losses of both are means over their own tokens, and their plain mean is not the batch's
+      loss. Of a sum over the batch that nothing divides, a sample loses the sum over its own elements.
+    - A coefficient is taken as the whole batch has it: the share that mixup draws, a learned weight, a weight computed
+      from the batch. So is what a layer that normalises over the batch makes of the sample among the others.
 
     The first step is probed: a mode watches every torch call for what makes the loss. After
     that only those functions are intercepted, and only while a step runs.
@@ -54,9 +67,8 @@ class LossCapture:
         self._scales: list[dict[Key, Scale]] = []  # of the last probe, root by root
         self._constants: list[Tensor | None] = []  # likewise
         self._mains = Mains()
-        self._factors: dict[Key, Scale] = {}  # of the last run
-        self._constant: Scale = 0.0  # likewise
         self._is_compiled = False
+        self._is_one_term = False  # whether the last loss was a term's value, as it came
         self._tally: Tally | None = None  # while a step runs
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
         self.summarize: Summarize | None = None
@@ -101,18 +113,17 @@ class LossCapture:
                     self._follow(loss_of(out), tally)
                 if tally.roots:
                     tally.lost = tally.partial or not self._ways.check(tally.way(), tally.beside)
-            if tally.factors:
-                self._factors, self._constant = tally.factors, tally.constant
             return out, tally.captured()
         finally:
             self._tally = self._weights = None
             self._recorder.stop()
 
     def score(self, step: Callable[[], Any], batch_size: int) -> Captured:
-        """Run a step without a graph, for its samples' losses alone.
+        """Run a step for its samples' losses alone, without what a backward pass would need.
 
-        The terms of the loss enter with the coefficients that they had in the last `run`. A step that needs a graph is
-        given one: it takes derivatives itself, or has a term for each sample, whose coefficients are not all the same.
+        No graph is built where the loss is one mean or sum over the batch, as it comes from its function. Else it has
+        one, so that its terms enter with the coefficients of this very pass, but nothing larger than a few numbers is
+        kept for it. A step that takes derivatives itself is given a whole one, and so is one that is probed.
 
         Args:
             step: calls the training step on its batch.
@@ -122,8 +133,7 @@ class LossCapture:
             What the samples lost: what `run` would have said.
 
         Raises:
-            CaptureError: nothing has been run yet, or this step computes other losses than the
-                last one run.
+            CaptureError: the first step shows no sound per-sample loss.
 
         Example:
             >>> model, x = nn.Linear(1, 1), torch.ones(6, 1)
@@ -134,34 +144,36 @@ class LossCapture:
             >>> capture.score(lambda: step(x), batch_size=6).losses.shape
             torch.Size([6])
         """
-        if not self.knows_the_step:
-            raise CaptureError("score() was called before any step was run under capture.")
-        if self._recorder.facts.differentiates or self._recorder.facts.looped:
-            with torch.enable_grad():
-                return self.run(step, batch_size)[1]
-        interceptors = self._interceptors
-        self._recorder.start(batch_size, scoring=True)
-        self._recorder.keeps_calls = self.summarize is not None
+        if self._ways.probes == 0 and self._is_one_term:
+            captured = self._score_one_term(step, batch_size)
+            if captured is not None:
+                return captured
+        with torch.enable_grad():
+            if self._ways.probes == 0:
+                whole = self._recorder.facts.differentiates
+                with contextlib.nullcontext() if whole else hidden.saving_numbers_only():
+                    captured = self.run(step, batch_size)[1]
+                if captured.known or self._ways.probes == 0:
+                    return captured
+            return self.run(step, batch_size)[1]
+
+    def _score_one_term(self, step: Callable[[], Any], batch_size: int) -> Captured | None:
+        """Run a step without a graph; None if its loss is not the very value of a term this time."""
+        recorder, interceptors = self._recorder, self._interceptors
+        recorder.start(batch_size, scoring=True)
+        recorder.keeps_calls = self.summarize is not None
+        tally = Tally(recorder, self._mains, self.summarize, beside=None)
         try:
             with torch.no_grad(), interceptors.losses, self._watch or interceptors.reductions:
-                step()
-                found: Parts = [(term, 1.0) for term in self._recorder.terms]
-                terms = {term.key: term for term, _ in gathered(found, self._recorder.facts, batch_size)}
-                missing = len(self._factors.keys() - terms.keys())
-                if missing:
-                    raise CaptureError(
-                        f"{missing} of the {len(self._factors)} terms of the last step's loss "
-                        "were not computed in the scoring pass."
-                    )
-                parts = [(terms[key], factor) for key, factor in self._factors.items()]
-                return scored(self._recorder, parts, self._constant, self._mains, self.summarize)
+                loss = loss_of(step())
+            own = [term for term in recorder.terms if term.value is loss]
+            if not own or len(recorder.sources) > 1 or recorder.compiled:
+                self._is_one_term = False
+                return None
+            tally.add([(own[0], scale(own[0], 1.0, recorder))], loss)
+            return tally.captured()
         finally:
-            self._recorder.stop()
-
-    @property
-    def knows_the_step(self) -> bool:
-        """Whether `score` can be called: a step was run, and its terms are known."""
-        return bool(self._factors)
+            recorder.stop()
 
     def root(self, loss: Tensor) -> Tensor:
         """Take a loss that is back-propagated inside the step (manual optimization).
@@ -228,7 +240,8 @@ class LossCapture:
                 if isinstance(loss, Tensor):
                     out = with_loss(out, self._judge(loss, tally))
                 elif not self._ways.known:
-                    raise CaptureError(
+                    passed_over = out is None and not any(map(_shows_a_loss, self._recorder.terms))
+                    raise (NoLossReturned if passed_over else CaptureError)(
                         f"The step returned no loss, but {described(out)}, and back-propagated none. With manual"
                         " optimization, call self.manual_backward(loss) in place of loss.backward()."
                     )
@@ -236,7 +249,7 @@ class LossCapture:
             self._recorder.observer = None
         for space, name in probe.names:
             self._interceptors.add_name(space, name)
-        if any(key in tally.factors for key in probe.unreachable):
+        if not tally.way().isdisjoint(probe.unreachable):
             self._watch = Watch(self._recorder, self._interceptors)
         if tally.lost:
             self._ways.give_up()
@@ -260,6 +273,8 @@ class LossCapture:
             keys = [term.key, recorder.facts.divisors.get(term.key)]
             for where in (key[0] for key in keys if key is not None and not isinstance(key[0], str)):
                 self._interceptors.add_site(probe.sites[where], where)
+        self._is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
+        self._is_one_term &= not recorder.facts.differentiates
         self._mains.choose(parts, recorder)
         scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
         self._scales.append({term.key: factor for term, factor in scaled})
@@ -296,9 +311,11 @@ class LossCapture:
             tally.add([(term, known[term.key]) for term in recorder.terms if term.key in known], loss, constant)
             return
         parts: Parts = []
+        self._is_one_term = False
         alone = [term for term in recorder.terms if term.edge is not None and term.edge.node is loss.grad_fn]
         if alone:
             parts = [(alone[0], 1.0)]
+            self._is_one_term = not recorder.facts.differentiates and alone[0].key in recorder.facts.verdicts
         elif loss.requires_grad:
             parts = coefficients(loss, recorder.terms)
         if words := incomplete(parts, recorder.facts, recorder.batch_size):
@@ -307,3 +324,8 @@ class LossCapture:
         parts = gathered(parts, recorder.facts, recorder.batch_size)
         constant = rest(loss, parts, recorder.weights) if n in recorder.facts.shifted and parts else None
         tally.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant)
+
+
+def _shows_a_loss(term: Term) -> bool:
+    """Whether a step that has computed this, and returns None, has forgotten to return it."""
+    return term.value.requires_grad and bool(term.value.isfinite())

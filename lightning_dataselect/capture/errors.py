@@ -1,5 +1,7 @@
 """What is said when no per-sample loss can be had."""
 
+from lightning_dataselect.utils.errors import DataSelectError
+
 FIX = (
     "Return a dict with a per-sample loss from the step and set sample_loss='its key', or set "
     "sample_loss to a callable that computes it from what the step returns; RandomPruning needs no per-sample loss at "
@@ -7,7 +9,7 @@ FIX = (
 )
 
 
-class CaptureError(ValueError):
+class CaptureError(DataSelectError, ValueError):
     """No sound per-sample loss was found; the message says what was, and what to do.
 
     Example:
@@ -17,3 +19,7 @@ class CaptureError(ValueError):
 
     def __init__(self, found: str) -> None:
         super().__init__(f"{found} {FIX}")
+
+
+class NoLossReturned(CaptureError):
+    """The step returned None before it computed a loss, as Lightning lets it do for a batch that it cannot use."""

@@ -142,6 +142,14 @@ class Loss:
             bound["reduction"] = mean_or_sum if several is None or several else "none"
         return bound
 
+    def weighs_classes(self, bound: Bound) -> bool:
+        """Whether the caller has given each class a weight."""
+        return self.units is _of_classes and bound.get("weight") is not None
+
+    def weighs_elements(self, bound: Bound) -> bool:
+        """Whether the caller has given each element a weight, by the sum of which a mean divides."""
+        return self.units is _of_elements and bound.get("weight") is not None
+
     def reduces(self, bound: Bound) -> bool:
         """Whether these arguments ask for a reduction that exists."""
         reduction = bound.get("reduction", "mean")

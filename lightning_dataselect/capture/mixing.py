@@ -122,9 +122,10 @@ def _slopes(loss: Tensor, anchors: Sequence[Anchor], constants: Sequence[Tensor]
     A variational autoencoder, say, uses its code in one loss directly and, through a decoder that may normalise the
     batch, in another: only the direct way tells of the code's own row.
     """
-    slopes: list[Tensor | None] = []
+    slopes: list[Tensor | None] = []  # not rounded: what rounding takes away would come back through a later anchor
+    judged: list[Tensor | None] = []
     for n, anchor in enumerate(anchors):
-        slope = _slope(loss, anchor.edge, constants)
+        slope, noise = _slope(loss, anchor.edge, constants), None
         for later, direct in zip(anchors[:n], slopes, strict=True):
             if slope is None or direct is None or later.edge.node is anchor.edge.node:
                 continue
@@ -132,10 +133,12 @@ def _slopes(loss: Tensor, anchors: Sequence[Anchor], constants: Sequence[Tensor]
                 [later.edge], [anchor.edge], [direct], retain_graph=True, allow_unused=True
             )
             if through is not None:
-                rest, noise = slope - through, 1e-5 * torch.maximum(slope.abs(), through.abs()).amax()
-                slope = torch.where(rest.abs() > noise, rest, 0)
+                size = torch.maximum(slope.abs(), through.abs()).amax()
+                noise = size if noise is None else torch.maximum(noise, size)
+                slope = slope - through
         slopes.append(slope)
-    return slopes
+        judged.append(slope if slope is None or noise is None else torch.where(slope.abs() > 1e-5 * noise, slope, 0))
+    return judged
 
 
 def _slope(loss: Tensor, anchor: Input, constants: Sequence[Tensor]) -> Tensor | None:

@@ -27,6 +27,7 @@ class Recorder:
         terms: the terms of this step so far, in order.
         divisors: the sums and means without gradient of this step that terms may be divided by.
         sources: the unreduced classification losses of this step.
+        scoring: whether terms need no gradient to count.
         keeps_calls: whether the arguments of this step's loss functions are kept.
         calls: the term (None where unreduced), the function and its arguments, of each of them.
         compiled: some term of this step was computed in compiled code.
@@ -52,7 +53,7 @@ class Recorder:
         self._reductions = 0
         self._calls: dict[Hashable, int] = {}
 
-    def start(self, batch_size: int, weights: Tensor | None = None, scoring: bool = False) -> None:
+    def start(self, batch_size: int, weights: Tensor | None = None, *, scoring: bool = False) -> None:
         """Begin a step, in this thread."""
         self._clear()
         self._samples = torch.empty(batch_size, device="cpu")
@@ -111,7 +112,7 @@ class Recorder:
                 return function(*args, **kwargs) if value is None else value
             is_sum = bound.get("reduction", "mean") == "sum"
             units = None
-            if not is_sum and self._needs_units(elements, value, bound):
+            if not is_sum and self._needs_units(elements, value, loss.weighs_elements(bound)):
                 units = loss.units(bound)
             strided = self._strided(key, elements)
             if value is None:
@@ -119,7 +120,8 @@ class Recorder:
                 weights = None
             made = self.observer is not None and self.observer.from_parameters(bound.values())
             self._note_call(key, loss, bound)
-            term = Term(key, value, elements, units, is_sum, strided, self._classes(loss, bound), made)
+            weighs = loss.weighs_classes(bound)
+            term = Term(key, value, elements, units, is_sum, strided, self._classes(loss, bound), weighs, made)
             self._keep(term, weights)
             return term.value
         finally:
@@ -193,16 +195,13 @@ class Recorder:
         classes = loss.classes(bound)
         return classes if classes is not None and classes[0].shape[0] == self.batch_size else None
 
-    def _needs_units(self, elements: Tensor, value: Tensor | None, bound: Any) -> bool:
-        """Whether anything is divided: not where each sample has one loss, and the mean is there.
-
-        Class weights of a sample's one loss cancel out, but for that they must be known.
-        """
+    def _needs_units(self, elements: Tensor, value: Tensor | None, weighs_elements: bool) -> bool:
+        """Whether anything is divided: not where each sample has one loss, and the mean is there."""
         return (
             value is None
             or self.weights is not None
             or self.observer is not None
-            or bound.get("weight") is not None
+            or weighs_elements
             or elements.numel() != self.batch_size
         )
 

@@ -14,7 +14,7 @@ from lightning_dataselect.capture.loops import turns_in
 from lightning_dataselect.capture.losses import Classes
 from lightning_dataselect.capture.outputs import Outputs, find_outputs, shows_outputs
 from lightning_dataselect.capture.recorder import Recorder
-from lightning_dataselect.capture.shares import Parts, Scale, weigh
+from lightning_dataselect.capture.shares import Parts, weigh
 from lightning_dataselect.capture.terms import Key
 from lightning_dataselect.capture.ways import Beside
 
@@ -69,8 +69,6 @@ class Tally:
         mains: which of several terms' logits and outputs count.
         summarize: makes of the outputs what is kept; None: they are not looked for.
         roots: the terms of each, with their factors.
-        factors: term -> its factor in the loss of a sample.
-        constant: what the roots hold besides their terms, and a sample alone would too.
         beside: what else each root was put together from (see `beside.beside`); None where nobody can tell.
         lost: the step has gone an unknown way, so that terms may be missing.
         partial: some samples lack a term that others have, and nobody knows which.
@@ -80,8 +78,6 @@ class Tally:
     mains: Mains
     summarize: Summarize | None
     roots: list[Parts] = field(default_factory=list)
-    factors: dict[Key, Scale] = field(default_factory=dict)
-    constant: Scale = 0.0
     beside: Beside | None = ()
     lost: bool = False
     partial: bool = False
@@ -108,18 +104,12 @@ class Tally:
         self._device = loss.device
         if not parts:
             return
-        for term, factor in parts:
-            if isinstance(factor, Tensor) and factor.dim() > 0:
-                factor = factor.mean()  # of a loop, for as many samples as there may be when scoring
-            known = self.factors.get(term.key)
-            self.factors[term.key] = factor if known is None else known + factor
         losses = weigh(parts, recorder)
         if constant is not None:
             losses = losses + constant
-            self.constant = self.constant + constant
         self._losses = losses if self._losses is None else self._losses + losses
         if self._classes is None:
-            asked = None if recorder.compiled else loss
+            asked = loss if loss.requires_grad and not recorder.compiled else None
             self._classes = find_classes(recorder, parts, self.mains, asked)
         if self._outputs is None:
             self._outputs = summary(recorder, parts, self.mains, self.summarize)
@@ -135,13 +125,6 @@ class Tally:
             return Captured(nothing, known=False)
         logits, targets = self._classes or (None, None)
         return Captured(self._losses, logits, targets, self._outputs)
-
-
-def scored(recorder: Recorder, parts: Parts, constant: Scale, mains: Mains, summarize: Summarize | None) -> Captured:
-    """What the samples of a scoring pass lose, by terms with their factors and a constant."""
-    logits, targets = find_classes(recorder, parts, mains, None) or (None, None)
-    losses = weigh(parts, recorder) + constant
-    return Captured(losses, logits, targets, summary(recorder, parts, mains, summarize))
 
 
 def find_classes(recorder: Recorder, parts: Parts, mains: Mains, loss: Tensor | None) -> Classes | None:

@@ -35,6 +35,7 @@ class Term:
         is_sum: a sum, no mean.
         strided: how the rows lie (see `fold.by_sample`).
         classes: logits and targets, of a classification loss; else None.
+        weighs_classes: ``units`` are the weights of classes, which count in what a sample loses.
         from_parameters: it is made of parameters alone, so no sample has a share in it.
         edge: where ``value`` was in the graph when it was made; None without gradient, and in compiled code.
     """
@@ -46,6 +47,7 @@ class Term:
     is_sum: bool
     strided: bool = False
     classes: Classes | None = None
+    weighs_classes: bool = False
     from_parameters: bool = False
     edge: GradientEdge | None = None
 
@@ -68,7 +70,10 @@ class Term:
 
     def losses(self, batch_size: int) -> Tensor:
         """What each sample loses by this term: (batch_size,) float32."""
-        return fold(self.elements, self.units, batch_size, is_sum=self.is_sum, strided=self.strided)
+        counted = self.units
+        if counted is not None and self.weighs_classes:
+            counted = counted != 0
+        return fold(self.elements, counted, batch_size, is_sum=self.is_sum, strided=self.strided)
 
     def weighted(self, weights: Tensor | None) -> Tensor:
         """The value with each sample's share multiplied by its weight, with its graph."""

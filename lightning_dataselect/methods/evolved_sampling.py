@@ -12,6 +12,9 @@ which makes ``w`` the loss plus its decayed differences: ``w = s + (b2 - b1) sum
     ESWP : also keep only (1-r) N of the samples each epoch, drawn by the stored w; dropped ones keep theirs
 
 Annealing: the first and the last epochs train on whole batches of all samples, and renew ``w`` and ``s`` all the same.
+Where losses are below zero, as of a Gaussian that fits well, samples are drawn by what their weights are above the
+least loss that they have met in their batches: a choice of our own, too.
+
 Defaults: b1 = 0.2, b2 = 0.9, b/B = 1/4 and annealing for 5 % of the epochs at each end are the paper's; r = 0.2 is a
 reconstruction. Choices of our own: an epoch anneals if the whole of it lies within the share, but at the start at least
 ``warmup_epochs`` do, so that every sample has a weight before any is dropped; a sample whose loss was not finite keeps
@@ -25,6 +28,7 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_dataselect.callbacks.batch_selector import BatchSelector
@@ -33,7 +37,7 @@ from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, weighted_subset
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
-from lightning_dataselect.utils.errors import InvalidArgumentError, UnreadableStepError
+from lightning_dataselect.utils.errors import InvalidArgumentError
 from lightning_dataselect.utils.validation import SET_LEVEL, check_share, refuse_unused
 
 # beyond the logarithm of any float32, and of any exponential draw
@@ -93,6 +97,7 @@ class _Evolving(BatchSelector):
         super().__init__(**common)
         if len(betas) != 2:
             raise InvalidArgumentError(f"betas={betas!r} must be two shares, as in (0.2, 0.9).")
+        self._said_shift = False
         self.betas = (check_share("betas[0]", betas[0]), check_share("betas[1]", betas[1]))
 
     def in_warmup(self, epoch: int) -> bool:
@@ -101,25 +106,32 @@ class _Evolving(BatchSelector):
         return annealed or super().in_warmup(epoch)
 
     def columns(self) -> dict[str, float]:
-        """The memory ``s``; NaN stands for 1 / N."""
-        return {"s": math.nan}
+        """The memory ``s``, NaN for 1 / N; and the least loss below zero that a sample's batches have shown."""
+        return {"s": math.nan, "lowest": 0.0}
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
-        """Renew ``w``, which is the score, and ``s``."""
+        """Renew ``w``, which is the score, ``s``, and the least loss."""
         memory = store["s"][seen.indices].nan_to_num(1 / store.n)
         store["score"][seen.indices], store["s"][seen.indices] = evolve(memory, seen.losses, self.betas)
+        lowest = torch.minimum(store["lowest"][seen.indices], seen.losses.nan_to_num(0)).amin()
+        store["lowest"].index_fill_(0, seen.indices, lowest)
 
     def choose(self, seen: Observation, k: int, generator: torch.Generator) -> Tensor:
         """Draw ``k`` samples by ``w``."""
-        return draw(self.store["score"][seen.indices], k, generator)
+        return draw(self._above_lowest(seen.indices), k, generator)
+
+    def _above_lowest(self, indices: Tensor) -> Tensor:
+        """``w`` of some samples, shifted by the least loss that they have met if that is below zero."""
+        return self.store["score"][indices] - self.store["lowest"][indices].amin()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Refuse negative weights, and close the epoch."""
-        if self.run_state.has_begun and bool((self.store["score"] < 0).any()):
-            raise UnreadableStepError(
-                f"{type(self).__name__} draws samples in proportion to a moving average of their losses, but losses"
-                f" down to {float(self.losses.nan_to_num(0).min()):.3g} were seen. Add a constant that keeps the loss"
-                " positive, or take a method that only ranks, such as SelectiveBackprop."
+        """Say once that losses were below zero, and close the epoch."""
+        if self.run_state.has_begun and not self._said_shift and bool((self.store["lowest"] < 0).any()):
+            self._said_shift = True
+            rank_zero_warn(
+                f"{type(self).__name__} draws samples in proportion to a moving average of their losses, and losses"
+                f" down to {float(self.store['lowest'].min()):.3g} were seen: each is drawn by what it is above the"
+                " least of them. A method that only ranks, such as SelectiveBackprop, needs no such shift."
             )
         super().on_train_epoch_end(trainer, pl_module)
 
@@ -138,7 +150,7 @@ class EvolvedSampling(_Evolving):
 
     Raises:
         TypeError: if an argument is of the wrong type, or means nothing here.
-        ValueError: if an argument is out of its range, or, at the end of an epoch, if losses were negative.
+        ValueError: if an argument is out of its range.
 
     Example:
         >>> EvolvedSampling(betas=(0.2, 0.8)).betas
@@ -182,7 +194,7 @@ class ESWP(_Evolving):
         **common: arguments of `BatchSelector`.
 
     Raises:
-        ValueError: if an argument is out of its range, or, at the end of an epoch, if losses were negative.
+        ValueError: if an argument is out of its range.
 
     Example:
         >>> selector = ESWP(prune_ratio=0.5)
@@ -213,4 +225,5 @@ class ESWP(_Evolving):
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Draw the samples of an epoch by their stored weights."""
+        scores = scores - scores.nan_to_num(0).min().clamp(max=0)
         return Selection(weighted_subset(scores, keep_count(len(scores), self.prune_ratio), generator))

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_dataselect.capture import CaptureError, LossCapture, Outputs
+from lightning_dataselect.capture import CaptureError, LossCapture, NoLossReturned, Outputs
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.sample_loss import SampleLoss, read_sample_loss, reweighted
 
@@ -98,6 +98,8 @@ class StepReader:
             call = functools.partial(_keep_output, call, returned)
         try:
             output, captured = self.capture.run(call, indices.numel(), weights)
+        except NoLossReturned:
+            return None, None
         except CaptureError as error:
             if not returned:
                 raise
@@ -135,15 +137,11 @@ class StepReader:
             return Observation(indices, self._finite(losses), None, None, epoch, None, True, is_rescoring)
         self._step_facts = epoch, is_rescoring
         call = functools.partial(step, *args, **kwargs)
-        captured = None
-        if self.capture.knows_the_step:
-            try:
-                captured = self.capture.score(call, indices.numel())
-            except CaptureError:
-                self.capture.probe_next()  # the module has come to another loss, after a burn-in say
-        if captured is None:
-            with torch.enable_grad():
-                _, captured = self.capture.run(call, indices.numel())
+        try:
+            captured = self.capture.score(call, indices.numel())
+        except NoLossReturned:
+            unknown = torch.full_like(indices, torch.nan, dtype=torch.float32)
+            return Observation(indices, unknown, None, None, epoch, None, True, is_rescoring)
         losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
         return Observation(indices, self._finite(losses), logits, targets, epoch, outputs, True, is_rescoring)
 

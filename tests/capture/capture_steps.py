@@ -95,7 +95,9 @@ def cut(batch: Batch, which: Any) -> Batch:
 
 
 def alone(net: Net, step: Callable[[Net, Batch], Tensor], batch: Batch) -> Tensor:
-    return torch.stack([step(net, cut(batch, slice(i, i + 1))).detach().reshape(()) for i in range(B)])
+    """What batches of one lose; of `CLASS_WEIGHTED` steps, which torch divides by the weight, times the weight."""
+    losses = torch.stack([step(net, cut(batch, slice(i, i + 1))).detach().reshape(()) for i in range(len(batch["x"]))])
+    return losses * torch.arange(1.0, C + 1)[batch["y"]] if step in CLASS_WEIGHTED else losses
 
 
 def ce(net: Net, b: Batch, **how: Any) -> Tensor:
@@ -119,6 +121,13 @@ def label_smoothing(net: Net, b: Batch) -> Tensor:
 
 def smooth_and_weighted(net: Net, b: Batch) -> Tensor:
     return ce(net, b, label_smoothing=0.1, weight=torch.arange(1.0, C + 1))
+
+
+CLASS_WEIGHTED = (class_weights, smooth_and_weighted)
+
+
+def class_weights_by_hand(net: Net, b: Batch) -> Tensor:
+    return (torch.arange(1.0, C + 1)[b["y"]] * ce(net, b, reduction="none")).mean()
 
 
 def soft_targets(net: Net, b: Batch) -> Tensor:
@@ -239,6 +248,7 @@ CLASSIFICATION_AND_REGRESSION = [
     class_weights,
     label_smoothing,
     smooth_and_weighted,
+    class_weights_by_hand,
     soft_targets,
     soft_targets_by_hand,
     one_hot_by_hand,

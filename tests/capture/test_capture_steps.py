@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy as ce_by_name
 
-from lightning_dataselect.capture import Captured, CaptureError, LossCapture
+from lightning_dataselect.capture import Captured, CaptureError, LossCapture, NoLossReturned
 
 B, C, D = 8, 5, 7
 
@@ -376,7 +376,7 @@ def test_the_size_of_a_batch_may_change(s: SimpleNamespace) -> None:
         torch.testing.assert_close(captured.losses, each(s.model(s.x), s.y)[:n])
 
 
-def test_score_of_a_larger_batch_builds_no_graph(s: SimpleNamespace) -> None:
+def test_score_of_a_larger_batch(s: SimpleNamespace) -> None:
     def step(n: int) -> Tensor:
         out = s.model(s.x[:n])
         assert out.requires_grad == torch.is_grad_enabled()
@@ -469,13 +469,66 @@ def test_a_partly_unsound_loss_warns_and_keeps_the_rest(s: SimpleNamespace) -> N
     torch.testing.assert_close(captured.losses, each(s.model(s.x), s.y))
 
 
-def test_score_needs_a_run_and_the_same_terms(s: SimpleNamespace) -> None:
+def test_score_looks_again_where_other_terms_are_computed(s: SimpleNamespace) -> None:
+    capture, own = LossCapture(), (s.model(s.x) - s.z).pow(2).mean(1).detach()
+    for step in (by_method, by_function, by_method):
+        torch.testing.assert_close(capture.score(lambda step=step: step(s), B).losses, own)
+
+
+def test_score_enters_terms_by_the_coefficients_of_its_own_pass(s: SimpleNamespace) -> None:
+    """As mixup and drawn task weights need it; a loss that is logged now and then changes no other."""
     capture = LossCapture()
-    with pytest.raises(CaptureError, match="before any step"):
-        capture.score(lambda: by_method(s), B)
-    capture.run(lambda: by_method(s), B)
-    with pytest.raises(CaptureError, match="1 of the 1 terms"):
-        capture.score(lambda: by_function(s), B)
+
+    def step(share: float, logs: bool) -> Tensor:
+        if logs:
+            F.cross_entropy(s.model(s.x + 1), s.y).detach()
+        out = s.model(s.x)
+        return share * F.cross_entropy(out, s.y) + (1 - share) * F.cross_entropy(out, s.y.roll(1))
+
+    out = s.model(s.x)
+    for share, logs in ((0.3, True), (0.8, True), (0.6, True), (0.1, True), (0.4, False), (0.5, True)):
+        captured = capture.score(lambda share=share, logs=logs: step(share, logs), B)
+        expected = share * each(out, s.y) + (1 - share) * each(out, s.y.roll(1))
+        torch.testing.assert_close(captured.losses, expected)
+
+
+def test_score_keeps_no_activations(s: SimpleNamespace) -> None:
+    """But a whole graph where the step itself takes derivatives."""
+    big, capture = nn.Sequential(nn.Linear(D, 300), nn.Tanh(), nn.Linear(300, C)), LossCapture()
+
+    def step() -> Tensor:
+        return 0.5 * F.cross_entropy(big(s.x), s.y)
+
+    capture.run(step, B)
+    kept: list[Tensor] = []
+
+    def observed() -> Tensor:
+        loss = step()
+        with pytest.raises((RuntimeError, TypeError)):
+            torch.autograd.grad(loss, list(big.parameters()), retain_graph=True)
+        kept.append(loss)
+        return loss
+
+    torch.testing.assert_close(capture.score(observed, B).losses, 0.5 * each(big(s.x), s.y))
+    assert kept
+
+
+def test_a_batch_that_the_step_passes_over_is_no_probe(s: SimpleNamespace) -> None:
+    """Nor is one whose loss is not finite; a loss that is computed and not returned is an error."""
+    capture, nan = LossCapture(), torch.full_like(s.x, torch.nan)
+
+    def nothing_for_nan(x: Tensor) -> Tensor | None:
+        loss = F.cross_entropy(s.model(x), s.y)
+        return loss if loss.isfinite() else None
+
+    for step in (lambda: None, lambda: nothing_for_nan(nan)):
+        with pytest.raises(NoLossReturned):
+            capture.run(step, B)
+    _, captured = capture.run(lambda: nothing_for_nan(s.x), B)
+    torch.testing.assert_close(captured.losses, each(s.model(s.x), s.y))
+    with pytest.raises(CaptureError) as error:
+        LossCapture().run(lambda: nothing_for_nan(s.x) and None, B)
+    assert not isinstance(error.value, NoLossReturned)
 
 
 def test_weights_of_another_length_are_refused(s: SimpleNamespace) -> None:

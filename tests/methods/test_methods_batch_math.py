@@ -271,6 +271,21 @@ def test_the_share_expected_of_steady_losses():
         assert float(chance.mean()) == pytest.approx(SelectiveBackprop(beta=beta).batch_ratio, abs=0.002)
 
 
+def test_losses_below_zero_shift_the_weights_that_a_batch_is_drawn_by():
+    """By the least loss that the samples have met, so that their differences count."""
+    selector = EvolvedSampling(betas=(0.0, 0.0))
+    replay(selector, 4, [seen([0, 1, 2], [-5.0, -3.0, -1.0]), seen([2, 3], [2.0, -4.0])])
+    drawn = torch.zeros(4)
+    for seed in range(4000):
+        drawn[selector.choose(seen([0, 1, 2, 3], [0.0] * 4), 1, gen(seed))] += 1
+    close(drawn / 4000, np.array([0, 2, 7, 1]) / 10, atol=0.03)
+    shares_of_epoch = torch.zeros(4)
+    for seed in range(4000):
+        scores = torch.tensor([-5.0, -3.0, 2.0, -4.0])
+        shares_of_epoch[ESWP(prune_ratio=0.75).select(1, scores, gen(seed)).indices] += 1
+    close(shares_of_epoch / 4000, np.array([0, 2, 7, 1]) / 10, atol=0.03)
+
+
 # ---- RHO-loss
 
 
