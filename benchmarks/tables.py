@@ -3,8 +3,8 @@
     python -m benchmarks.tables [--check]
 
 The README and the pages of docs/ take the tables that they have a place for, between `<!-- NAME -->` and
-`<!-- end NAME -->`; every row of every study is in benchmarks/RESULTS.md, and the plots are benchmarks/results/*.png. With --check nothing is written, and the
-exit code is 1 if a text is not what the results say.
+`<!-- end NAME -->`; every row of every study is in benchmarks/RESULTS.md, and the plots are benchmarks/results/*.png.
+With --check nothing is written, and the exit code is 1 if a text is not what the results say.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.methods import every_method
+from benchmarks.recommended import draw_recommended, recommended_table
 from lightning_dataselect import list_methods
 from lightning_dataselect.compare.summary import short_label
 
@@ -246,7 +247,12 @@ def studies() -> list[str]:
 
 def tables() -> dict[str, Callable[[], str]]:
     """What a page may show, by name; a part of a study is called ``STUDY_PART``."""
-    made: dict[str, Callable[[], str]] = {"overhead": overhead_table, "scale": scale_table, "methods": method_table}
+    made: dict[str, Callable[[], str]] = {
+        "overhead": overhead_table,
+        "scale": scale_table,
+        "methods": method_table,
+        "recommended": recommended_table,
+    }
     for name in studies():
         for part in _read(name)["parts"]:
             made[f"{name}_{part}"] = lambda name=name, part=part: study_table(name, part)  # type: ignore[misc]
@@ -323,6 +329,7 @@ def main() -> None:
     if args.check:
         print(f"Stale: {', '.join(stale)}" if stale else "Tables are what the results say.")
         sys.exit(bool(stale))
+    print(draw_recommended().relative_to(ROOT))
     from benchmarks.plots import draw_all
 
     for path in draw_all():
