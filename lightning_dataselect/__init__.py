@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lightning_dataselect import methods as _methods
 from lightning_dataselect.methods.registry import list_methods
 from lightning_dataselect.utils.errors import DataSelectError
+from lightning_dataselect.utils.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from lightning_dataselect.callbacks.batch_selector import BatchSelector
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from lightning_dataselect.methods import *  # noqa: F403
     from lightning_dataselect.state.selection import Observation, Selection
 
-__version__ = "0.1.0"
 __all__ = [
     "BatchSelector",
     "DataSelectError",
