@@ -1,4 +1,4 @@
-"""The methods, a line each."""
+"""`lightning-dataselect list`: the methods, a line each."""
 
 import json
 from dataclasses import fields
@@ -9,7 +9,7 @@ from lightning_dataselect.methods.registry import list_methods
 
 
 def methods_table() -> Table:
-    """Name, year, kind, what it needs of each sample, and the published result."""
+    """Return a table of name, year, kind, needs and published result of every method."""
     table = Table(header_style="bold", pad_edge=False)
     for title in ("method", "year", "kind", "needs", "published result"):
         table.add_column(title, no_wrap=title in ("method", "year"))

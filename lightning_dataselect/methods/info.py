@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import pkgutil
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -45,5 +45,10 @@ class MethodInfo:
     @property
     def cls(self) -> type[DataSelector]:
         """The callback, imported when it is first asked for."""
-        cls: type[DataSelector] = getattr(import_module(f"lightning_dataselect.methods.{self.module}"), self.name)
+        cls: type[DataSelector] = pkgutil.resolve_name(self.path)
         return cls
+
+    @property
+    def path(self) -> str:
+        """The import path of the class."""
+        return f"lightning_dataselect.methods.{self.module}.{self.name}"
