@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 class PeakMemory(pl.Callback):
-    """Bytes that each step had allocated at its peak, beyond those at its start.
+    """Records the bytes that each step has allocated at its peak, beyond those at its start.
 
     On the CPU the profiler tells of every allocation; list it first among the callbacks.
     """
@@ -39,7 +39,7 @@ class PeakMemory(pl.Callback):
 
 
 def peak_bytes(profiler: profile) -> int:
-    """The most that was held at a time, of what was allocated under a profiler with ``profile_memory``."""
+    """Return the most bytes held at a time, of those allocated under a profiler with ``profile_memory``."""
     events = profiler.profiler.kineto_results.events()
     changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
     held = peak = 0

@@ -125,7 +125,7 @@ def _merge_on(rank: int, ranks: int, n: int, folder: str) -> None:
 
 
 def _peak_from_now() -> int:
-    """Bytes in use; what the process had used at most before, as while it imported torch, is forgotten on Linux."""
+    """Forget the peak so far, on Linux, and return the bytes in use."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return _peak_bytes()

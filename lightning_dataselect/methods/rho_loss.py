@@ -42,12 +42,12 @@ def _function(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def highest(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """Positions of the ``k`` highest scores, on their device and without waiting for it.
+    """Return the positions of the ``k`` highest scores, on their device and without waiting for it.
 
     Args:
         scores: float32 (B,); NaN comes first.
-        k: number to choose, at most B.
-        generator: on the device of ``scores``; breaks ties.
+        k: Number to choose, at most B.
+        generator: On the device of ``scores``; breaks ties.
 
     Returns:
         int64 (k,).
@@ -70,17 +70,17 @@ class RHOLoss(BatchSelector):
             file of them, ``.pt``, ``.npy``, ``.csv`` or ``.parquet`` (column ``loss``, as ``export`` writes it). None
             cross-fits copies of the module on the two halves of the training set when the fit begins, on one device;
             what that costs is counted in the first record of ``history``.
-        batch_ratio: share of each batch that is trained on, in (0, 1]. Default 0.1, the paper's.
-        holdout_epochs: epochs of the copies where ``holdout_losses`` is None. Default: as many as the fit's, which
+        batch_ratio: Share of each batch that is trained on, in (0, 1]. Default 0.1, the paper's.
+        holdout_epochs: Epochs of the copies where ``holdout_losses`` is None. Default: as many as the fit's, which
             together costs as much as a fit without the callback: on Fashion-MNIST, copies trained for a quarter of it
             and less chose samples that cost the model four points. One where only steps or time end the fit.
-        warmup_epochs: epochs on whole batches at the start. Default 0, the paper's.
-        **common: arguments of `BatchSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
+        warmup_epochs: Epochs on whole batches at the start. Default 0, the paper's.
+        **common: Arguments of `BatchSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
             nothing here.
 
     Raises:
-        TypeError: if an argument is of the wrong type, or means nothing here.
-        ValueError: if an argument is out of its range, the losses are not finite, or, when the fit begins, if there is
+        TypeError: If an argument is of the wrong type, or means nothing here.
+        ValueError: If an argument is out of its range, the losses are not finite, or, when the fit begins, if there is
             not one for each sample.
 
     Example:
@@ -126,7 +126,7 @@ class RHOLoss(BatchSelector):
                 )
 
     def columns(self) -> dict[str, float]:
-        """The irreducible losses."""
+        """Name the column of the irreducible losses."""
         return {"holdout": math.nan}
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:

@@ -40,7 +40,7 @@ from lightning_dataselect.utils.validation import SET_LEVEL, check_count, check_
 
 
 def percentile(losses: Tensor, recent: Tensor) -> Tensor:
-    """The share of ``recent`` that lies below each loss; equal ones count by the mean of their ranks.
+    """Return the share of ``recent`` below each loss; equal ones count by the mean of their ranks.
 
     Args:
         losses: float32 (B,).
@@ -62,12 +62,12 @@ def percentile(losses: Tensor, recent: Tensor) -> Tensor:
 
 
 def take_by_chance(probabilities: Tensor, generator: torch.Generator, fewest: int = 1) -> Tensor:
-    """Positions taken independently of each other, filled up by those that came nearest; waits for the device once.
+    """Draw positions independently of each other, filled up by those that came nearest; waits for the device once.
 
     Args:
         probabilities: float32 (B,), NaN counts as 1.
-        generator: on the device of ``probabilities``.
-        fewest: how many are taken at least, at most B.
+        generator: On the device of ``probabilities``.
+        fewest: The least number that is taken, at most B.
 
     Returns:
         int64 (b,), ``fewest <= b <= B``.
@@ -86,15 +86,15 @@ class SelectiveBackprop(BatchSelector):
     """Scores each batch, and trains on a sample with the probability ``percentile(loss) ** beta``.
 
     Args:
-        beta: how strongly high losses are preferred, 0 (everything is trained on) or more. Default 3, the paper's.
-        history: number ``R`` of losses that a loss is ranked among. Default 1024, the paper's.
-        warmup_epochs: epochs on everything at the start. Default 1, the paper's.
-        **common: arguments of `BatchSelector` but ``batch_ratio``, which follows from ``beta``, and ``prune_ratio``,
+        beta: How strongly high losses are preferred, 0 (everything is trained on) or more. Default 3, the paper's.
+        history: Number ``R`` of losses that a loss is ranked among. Default 1024, the paper's.
+        warmup_epochs: Epochs on everything at the start. Default 1, the paper's.
+        **common: Arguments of `BatchSelector` but ``batch_ratio``, which follows from ``beta``, and ``prune_ratio``,
             ``every_n_epochs`` and ``balance``, which mean nothing here.
 
     Raises:
-        TypeError: if an argument is of the wrong type, or means nothing here.
-        ValueError: if an argument is out of its range.
+        TypeError: If an argument is of the wrong type, or means nothing here.
+        ValueError: If an argument is out of its range.
 
     Example:
         >>> SelectiveBackprop(beta=3).batch_ratio  # expected
