@@ -2,8 +2,9 @@
 
     python -m benchmarks.tables [--check]
 
-The README takes the tables that it has a place for, between `<!-- NAME -->` and `<!-- end NAME -->`; every row of every
-study is in benchmarks/RESULTS.md. With --check nothing is written, and the exit code is 1 if a text is not what the
+The README and the pages of docs/ take the tables that they have a place for, between `<!-- NAME -->` and
+`<!-- end NAME -->`; every row of every study is in benchmarks/RESULTS.md, and the README's picture is
+benchmarks/results/recommended.png. With --check nothing is written, and the exit code is 1 if a text is not what the
 results say.
 """
 
@@ -23,6 +24,8 @@ from lightning_dataselect.comparison.summary import short_label
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 COSTS = ("overhead", "selection_scale")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+NO_TABLES = ("frontier", "run")  # filled by hand; a code block that is run by the tests
 Row = Mapping[str, Any]
 
 
@@ -68,11 +71,11 @@ def merge_table() -> str:
 
 
 def method_table() -> str:
-    """Every method with its paper and what its authors report."""
-    rows = ["| method | paper | kind | needs | published by its authors |", "|---|---|---|---|---|"]
+    """Every method with its card, its paper and what its authors report."""
+    rows = ["| method | kind | needs | published by its authors | paper |", "|---|---|---|---|---|"]
     rows += [
-        f"| `{method.name}` | [{method.paper}]({method.url}), {method.year} | {method.kind} | {method.needs}"
-        f" | {method.published} |"
+        f"| [{method.name}]({method.name}.md) | {method.kind} | {method.needs} | {method.published}"
+        f" | [{method.paper}]({method.url}), {method.year} |"
         for method in list_methods()
     ]
     return "\n".join(rows)
@@ -243,7 +246,7 @@ def studies() -> list[str]:
 
 
 def tables() -> dict[str, Callable[[], str]]:
-    """What the README may show, by name; a part of a study is called ``STUDY_PART``."""
+    """What a page may show, by name; a part of a study is called ``STUDY_PART``."""
     made: dict[str, Callable[[], str]] = {"overhead": overhead_table, "scale": scale_table, "methods": method_table}
     for name in studies():
         for part in _read(name)["parts"]:
@@ -260,19 +263,21 @@ def tables() -> dict[str, Callable[[], str]]:
 
 
 def filled_in(text: str) -> str:
-    """The README with each table in its place.
+    """A page with each table in its place.
 
     Raises:
         ValueError: If a place is for a table that there is not, or has no end.
     """
     known = tables()
     for name in re.findall(r"<!-- (?!end )(\w+) -->", text):
+        if name in NO_TABLES:
+            continue
         if name not in known:
-            raise ValueError(f"<!-- {name} --> in the README: there is no such table; there are {', '.join(known)}.")
+            raise ValueError(f"<!-- {name} --> in a page: there is no such table; there are {', '.join(known)}.")
         start, end = f"<!-- {name} -->", f"<!-- end {name} -->"
         head, rest = text.split(start)
         if end not in rest:
-            raise ValueError(f"<!-- {name} --> in the README has no {end}.")
+            raise ValueError(f"<!-- {name} --> in a page has no {end}.")
         text = f"{head}{start}\n{known[name]()}\n{end}{rest.split(end)[1]}"
     return text
 
@@ -307,7 +312,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a text is stale")
     args = parser.parse_args()
-    pages = {ROOT / "README.md": filled_in, ROOT / "benchmarks" / "RESULTS.md": lambda _: results_page()}
+    pages = {**dict.fromkeys(PAGES, filled_in), ROOT / "benchmarks" / "RESULTS.md": lambda _: results_page()}
     stale = []
     for page, write in pages.items():
         before = page.read_text() if page.exists() else ""
