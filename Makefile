@@ -52,8 +52,9 @@ bench-quick: $(VENV)/.test
 	$(BIN)/python -m benchmarks.translation --quick --out $(BENCH_OUT)
 	$(BIN)/python -m benchmarks.language_model --quick --out $(BENCH_OUT)
 
-# The site, with warnings as errors and every link and anchor checked; then its code blocks and the examples are run.
-docs: $(DOCS)/.docs $(VENV)/.test
+# The site, with warnings as errors and every link and anchor checked; then its code blocks and the examples are run,
+# one of which needs transformers, as a notebook does.
+docs: $(DOCS)/.docs $(VENV)/.test $(VENV)/.notebooks
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
 	$(BIN)/python -m pytest -m docs tests/project
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.methods import every_method
+from benchmarks.recommended import draw_recommended, recommended_table
 from lightning_dataselect import list_methods
 from lightning_dataselect.comparison.summary import short_label
 
@@ -247,7 +248,12 @@ def studies() -> list[str]:
 
 def tables() -> dict[str, Callable[[], str]]:
     """What a page may show, by name; a part of a study is called ``STUDY_PART``."""
-    made: dict[str, Callable[[], str]] = {"overhead": overhead_table, "scale": scale_table, "methods": method_table}
+    made: dict[str, Callable[[], str]] = {
+        "overhead": overhead_table,
+        "scale": scale_table,
+        "methods": method_table,
+        "recommended": recommended_table,
+    }
     for name in studies():
         for part in _read(name)["parts"]:
             made[f"{name}_{part}"] = lambda name=name, part=part: study_table(name, part)  # type: ignore[misc]
@@ -324,6 +330,7 @@ def main() -> None:
     if args.check:
         print(f"Stale: {', '.join(stale)}" if stale else "Tables are what the results say.")
         sys.exit(bool(stale))
+    print(draw_recommended().relative_to(ROOT))
 
 
 if __name__ == "__main__":

@@ -1,26 +1,26 @@
-"""A card for each method, on one template: facts from its class, measurements from the studies, advice from cards.toml."""
+"""A card for each method, on one template: facts from its class, results of the studies, advice from cards.yaml."""
 
 import ast
 import functools
 import inspect
 import json
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import griffe
 import jinja2
-from pictures import kept_share
+import yaml
 from docstrings import SiteDocstrings
+from pictures import kept_share
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PACKAGE = "lightning_dataselect"
 # What a study calls a method that is not called by the name of its class.
 ALIASES = {"RandomPruning": ("random", "random_rescaled")}
-# The study whose runs the pictures show.
+# The study that the pictures show.
 SHOWN = ("images", "fashion_mnist")
 
 
@@ -50,7 +50,8 @@ def card(name: str) -> str:
 
 @functools.cache
 def _advice() -> dict[str, dict[str, str]]:
-    return tomllib.loads((HERE / "cards.toml").read_text())
+    cards: dict[str, dict[str, str]] = yaml.safe_load((HERE / "cards.yaml").read_text())
+    return cards
 
 
 @functools.cache
@@ -119,18 +120,26 @@ def _rows(name: str) -> Iterator[dict[str, str]]:
                 if full is None or not _is_of(row["label"], name):
                     continue
                 digits = 2 if part["percent"] else 3
+                value, of_full = _spread(row["value"], digits), _spread(full["value"], digits)
                 verdict = f" **{row['verdict']}**" if row.get("verdict") else ""
                 forward, backward = (row[key] / full[key] for key in ("n_forward", "n_backward"))
                 yield {
-                    "study": f"[{part['title'].split(',')[0]}](../results.md#{path.stem}-{part_name})",
+                    "study": f"[{_study(part['title'])}](../results.md#{path.stem}-{part_name})",
                     "label": row["label"].removeprefix(name).strip("()") or "defaults",
-                    "value": f"{part['metric']} {_spread(row['value'], digits)} (full {_spread(full['value'], digits)})",
+                    "value": f"{part['metric']} {value} (full {of_full})",
                     "against": f"{_spread(row['vs_short'], digits, '+')}{verdict}",
                     "time": "" if row.get("vs_time") is None else _spread(row["vs_time"], digits, "+"),
                     "cost": f"{forward:.2f} / {backward:.2f}",
                     "seconds": "" if "time" not in row else f"{row['time']:.2f}",
                     "seeds": str(part["seeds"]),
                 }
+
+
+def _study(title: str) -> str:
+    """Return the data of a study, and how many of its labels are wrong where it is about that."""
+    data, *others = title.split(", ")
+    flipped = [each for each in others if "flipped" in each]
+    return ", ".join([data, *flipped])
 
 
 def _is_of(label: str, name: str) -> bool:
@@ -145,12 +154,8 @@ def _spread(spread: dict[str, float], digits: int, sign: str = "") -> str:
 def _picture(name: str) -> str:
     """Return the share that a method kept in each epoch of the study that is shown, as SVG; empty if it has no run."""
     study, part = SHOWN
-    runs = json.loads((ROOT / "benchmarks" / "results" / f"{study}.json").read_text())["parts"][part]["runs"]
-    kept: dict[str, list[list[float]]] = {}
-    for run in runs:
-        if run["kept"] and _is_of(run["method"], name):
-            kept.setdefault(run["method"], []).append(run["kept"])
-    return kept_share({label: [sum(epoch) / len(epoch) for epoch in zip(*each)] for label, each in kept.items()})
+    rows = json.loads((ROOT / "benchmarks" / "results" / f"{study}.json").read_text())["parts"][part]["rows"]
+    return kept_share({row["label"]: row["kept"] for row in rows if _is_of(row["label"], name)})
 
 
 def _cell(text: str) -> str:

@@ -2,7 +2,6 @@
 
 import re
 import sys
-import tomllib
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -24,8 +23,9 @@ BORROWED = {
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Take the address of the repository from pyproject.toml, and list the cards and notebooks in the navigation."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    config.repo_url = project["tool"]["hatch"]["metadata"]["hooks"]["custom"]["repository"] or None
+    setting = re.search(r'^repository = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert setting is not None
+    config.repo_url = setting[1] or None
     for section in config.nav:
         if "Methods" in section:
             section["Methods"] += [{name: f"methods/{name}.md"} for name in method_names()]

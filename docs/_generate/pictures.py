@@ -50,8 +50,8 @@ def kept_share(shares: Mapping[str, Sequence[float]]) -> str:
     return (
         f'<figure class="kept" role="img" aria-label="Share of the samples trained on in each epoch">'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}">{drawing}</svg>'
-        "<figcaption>Samples trained on in each epoch, as a share of the training set. Fashion-MNIST, 8 epochs, mean over"
-        " seeds.</figcaption></figure>"
+        "<figcaption>Samples trained on in each epoch, as a share of the training set. Fashion-MNIST, 8 epochs, mean"
+        " over seeds.</figcaption></figure>"
     )
 
 
