@@ -126,7 +126,7 @@ def _rows(name: str) -> Iterator[dict[str, str]]:
                 yield {
                     "study": f"[{_study(part['title'])}](../results.md#{path.stem}-{part_name})",
                     "label": row["label"].removeprefix(name).strip("()") or "defaults",
-                    "value": f"{part['metric']} {value} (full {of_full})",
+                    "value": f"{part['metric']} {value} ({of_full})",
                     "against": f"{_spread(row['vs_short'], digits, '+')}{verdict}",
                     "time": "" if row.get("vs_time") is None else _spread(row["vs_time"], digits, "+"),
                     "cost": f"{forward:.2f} / {backward:.2f}",
@@ -155,7 +155,8 @@ def _picture(name: str) -> str:
     """Return the share that a method kept in each epoch of the study that is shown, as SVG; empty if it has no run."""
     study, part = SHOWN
     rows = json.loads((ROOT / "benchmarks" / "results" / f"{study}.json").read_text())["parts"][part]["rows"]
-    return kept_share({row["label"]: row["kept"] for row in rows if _is_of(row["label"], name)})
+    names = (name, *ALIASES.get(name, ())[:1])  # the second of an alias differs in its loss alone
+    return kept_share({row["label"]: row["kept"] for row in rows if row["label"].split("(")[0] in names})
 
 
 def _cell(text: str) -> str:
