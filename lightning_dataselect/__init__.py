@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from lightning_dataselect import methods as _methods
 from lightning_dataselect.methods.registry import list_methods
-from lightning_dataselect.utils.errors import DataSelectError
+from lightning_dataselect.utils.errors import DataSelectError, MissingExtraError
 
 if TYPE_CHECKING:
     from lightning_dataselect.callbacks.batch_selector import BatchSelector
@@ -53,8 +53,8 @@ if not TYPE_CHECKING:  # so that a type checker knows a wrong name
             if name != "compare":
                 raise
             # compare needs what the report extra installs, which a training machine may lack
-            raise ImportError(
-                f"{__name__}.compare needs {error.name}: pip install 'lightning-dataselect[report]'"
+            raise MissingExtraError(
+                f"{__name__}.compare needs {error.name}: pip install 'lightning-dataselect[report]'."
             ) from error
 
 
