@@ -88,7 +88,7 @@ def _costs(runs: Sequence[RunRecord], outcome: Outcome, maximize: bool, clock: C
         "cpu_seconds": median(run.cpu_seconds for run in runs),
         "cost": cost,
         "time": time,
-        "kept": [fmean(shares) for shares in zip(*(run.kept for run in runs), strict=True)],
+        "kept": [fmean(shares) for shares in zip(*(run.kept for run in runs), strict=False)],
         "saved_of_allowed": (1 - time) / (1 - cost) if cost < 0.98 else None,
         "time_to_full": median(reached) if len(reached) > len(pairs) / 2 else None,
         "reached": len(reached),

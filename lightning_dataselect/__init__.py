@@ -53,7 +53,7 @@ if not TYPE_CHECKING:  # so that a type checker knows a wrong name
             if name != "compare":
                 raise
             raise MissingExtraError(
-                f"{__name__}.compare needs {error.name}: pip install 'lightning-dataselect[report]'"
+                f"{__name__}.compare needs {error.name}: pip install 'lightning-dataselect[report]'."
             ) from error
 
 

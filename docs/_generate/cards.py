@@ -1,13 +1,12 @@
 """A card for each method, on one template: facts from its class, results of the studies, advice from cards.yaml."""
 
-import ast
 import functools
 import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import griffe
 import jinja2
@@ -17,6 +16,10 @@ from pictures import kept_share
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT))
+
+from lightning_dataselect.methods.catalog import CATALOG  # noqa: E402  (imports no torch)
+
 PACKAGE = "lightning_dataselect"
 # What a study calls a method that is not called by the name of its class.
 ALIASES = {"RandomPruning": ("random", "random_rescaled")}
@@ -26,7 +29,7 @@ SHOWN = ("images", "fashion_mnist")
 
 def method_names() -> list[str]:
     """Return the names of all methods, in alphabetical order."""
-    return sorted(_advice(), key=str.lower)
+    return sorted(CATALOG, key=str.lower)
 
 
 def card(name: str) -> str:
@@ -38,7 +41,7 @@ def card(name: str) -> str:
     return template.render(
         name=name,
         advice=_advice()[name],
-        info=_info(cls),
+        info=CATALOG[name],
         arguments=list(_arguments(cls)),
         base="BatchSelector" if "BatchSelector" in _bases(cls) else "DataSelector",
         notes=cls.module.docstring.value,
@@ -77,22 +80,6 @@ def _bases(cls: griffe.Class) -> list[str]:
     return [base.name for base in cls.mro()]
 
 
-def _info(cls: griffe.Class) -> dict[str, Any]:
-    """Return what the class says of itself: year, paper, url, kind, needs and published result."""
-    call = ast.parse(str(cls["info"].value), mode="eval").body
-    if isinstance(call, ast.Attribute):  # that of another method of the same paper
-        return _info(cls.module[ast.unparse(call.value)])
-    assert isinstance(call, ast.Call)
-    return {keyword.arg or "": _literal(keyword.value, cls.module) for keyword in call.keywords}
-
-
-def _literal(node: ast.expr, module: griffe.Module) -> Any:
-    """Return the value of a literal, or of a constant of the module."""
-    if isinstance(node, ast.Name):
-        node = ast.parse(str(module[node.id].value), mode="eval").body
-    return ast.literal_eval(node)
-
-
 def _arguments(cls: griffe.Class) -> Iterator[dict[str, str]]:
     """Yield the arguments that a class documents, with the defaults of its signature or of that of a base."""
     signatures = [base["__init__"].parameters for base in (cls, *cls.mro()) if "__init__" in base.members]
@@ -126,7 +113,7 @@ def _rows(name: str) -> Iterator[dict[str, str]]:
                 yield {
                     "study": f"[{_study(part['title'])}](../results.md#{path.stem}-{part_name})",
                     "label": row["label"].removeprefix(name).strip("()") or "defaults",
-                    "value": f"{part['metric']} {value} (full {of_full})",
+                    "value": f"{part['metric']} {value} ({of_full})",
                     "against": f"{_spread(row['vs_short'], digits, '+')}{verdict}",
                     "time": "" if row.get("vs_time") is None else _spread(row["vs_time"], digits, "+"),
                     "cost": f"{forward:.2f} / {backward:.2f}",
@@ -155,7 +142,8 @@ def _picture(name: str) -> str:
     """Return the share that a method kept in each epoch of the study that is shown, as SVG; empty if it has no run."""
     study, part = SHOWN
     rows = json.loads((ROOT / "benchmarks" / "results" / f"{study}.json").read_text())["parts"][part]["rows"]
-    return kept_share({row["label"]: row["kept"] for row in rows if _is_of(row["label"], name)})
+    names = (name, *ALIASES.get(name, ())[:1])  # the second of an alias differs in its loss alone
+    return kept_share({row["label"]: row["kept"] for row in rows if row["label"].split("(")[0] in names})
 
 
 def _cell(text: str) -> str:

@@ -1,5 +1,6 @@
 """MkDocs hooks: add the pages that are made from the code, the results and the files at the top of the repository."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -52,7 +53,9 @@ def _notebooks() -> list[Path]:
 
 
 def _title(path: Path) -> str:
-    return path.stem.replace("_", " ").capitalize()
+    """Return the first heading of a notebook."""
+    first = json.loads(path.read_text())["cells"][0]["source"]
+    return "".join(first).splitlines()[0].removeprefix("# ")
 
 
 def _without_outer_links(text: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 560, 240
-LEFT, RIGHT, TOP, BOTTOM = 56, 150, 16, 44
+LEFT, RIGHT, TOP, BOTTOM = 56, 130, 16, 48
 COLOURS = ("var(--chart-1)", "var(--chart-2)", "var(--chart-3)", "var(--chart-4)")
 
 
@@ -34,7 +34,8 @@ def kept_share(shares: Mapping[str, Sequence[float]]) -> str:
     ]
     parts += [f'<text x="{x(i):.0f}" y="{bottom + 18}" text-anchor="middle">{i + 1}</text>' for i in range(n)]
     parts.append(f'<text x="{(LEFT + right) / 2:.0f}" y="{bottom + 36}" text-anchor="middle">epoch</text>')
-    labels = _apart({label: y(values[-1]) for label, values in shares.items()}, gap=16)
+    # by the last epoch but one, since many methods end on everything
+    labels = _apart({label: y(values[-2 if n > 1 else -1]) for label, values in shares.items()}, gap=20)
     for colour, (label, values) in zip(COLOURS * len(shares), shares.items(), strict=False):
         points = " ".join(f"{x(i):.1f},{y(value):.1f}" for i, value in enumerate(values))
         parts.append(f'<polyline style="stroke: {colour}" points="{points}"/>')
@@ -42,17 +43,22 @@ def kept_share(shares: Mapping[str, Sequence[float]]) -> str:
             f'<circle style="fill: {colour}" cx="{x(i):.1f}" cy="{y(value):.1f}" r="3"/>'
             for i, value in enumerate(values)
         ]
-        said = label.partition("(")[2].removesuffix(")").split(", ")[0] or "defaults"
-        if label.startswith("random_rescaled"):
-            said = f"rescaled, {said.split('=')[1]}"
-        parts.append(f'<text x="{right + 10}" y="{labels[label] + 4:.0f}" style="fill: {colour}">{said}</text>')
+        parts.append(f'<text x="{right + 10}" y="{labels[label] + 4:.0f}" style="fill: {colour}">{_said(label)}</text>')
+    name = next(iter(shares)).partition("(")[2].partition("=")[0]
+    by = f", by <code>{name}</code>" if name else ""
     drawing = "".join(parts)
     return (
         f'<figure class="kept" role="img" aria-label="Share of the samples trained on in each epoch">'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}">{drawing}</svg>'
-        "<figcaption>Samples trained on in each epoch, as a share of the training set. Fashion-MNIST, 8 epochs, mean"
-        " over seeds.</figcaption></figure>"
+        f"<figcaption>Share of the samples that each epoch trained on{by}. Fashion-MNIST, 8 epochs, mean over seeds."
+        "</figcaption></figure>"
     )
+
+
+def _said(label: str) -> str:
+    """Return a label that fits beside the picture: the first argument without its name."""
+    arguments = label.removesuffix(")").partition("(")[2]
+    return arguments.split(", ")[0].rpartition("=")[2] or "defaults"
 
 
 def _apart(places: Mapping[str, float], gap: float) -> dict[str, float]:

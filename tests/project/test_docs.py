@@ -12,6 +12,7 @@ import yaml
 
 from benchmarks.tables import ROOT
 from lightning_dataselect import list_methods
+from lightning_dataselect.utils import errors
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCK = re.compile(r"<!-- (run|file: (?P<file>\S+)) -->\n```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL)
@@ -60,3 +61,9 @@ def test_every_example_of_a_card_is_valid():
     for name, card in cards.items():
         if "holdout.pt" not in card["call"]:
             eval(f"method({card['call']})", {"method": methods[name]})
+
+
+def test_every_kind_of_error_has_an_entry_in_the_faq():
+    kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and name != "DataSelectError"}
+    told = set(re.findall(r"^### (\w+Error)$", (ROOT / "docs" / "faq.md").read_text(), re.MULTILINE))
+    assert kinds == told
