@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lightning_dataselect.comparison.numbers import Spread, share, shown
-from lightning_dataselect.comparison.power import is_clear
 from lightning_dataselect.comparison.runner import Outcome, Settings
 from lightning_dataselect.comparison.spec import FULL, SHORT, MethodSpec
 from lightning_dataselect.comparison.summary import Row, Summary, short_label, unit_of
@@ -34,7 +33,7 @@ def advise(summary: Summary, outcome: Outcome, settings: Settings) -> Advice:
     """Return what to do after a comparison.
 
     A method that is better than training for fewer epochs is recommended: of several, the one that ends best. Or else
-    the cheapest of the runs on full data whose end is not clearly behind that of all epochs.
+    the cheapest of the runs on full data that lose no more than full data's standard deviation over seeds.
     """
     better = [row for row in summary.rows if summary.verdicts.get(row.label) == "better"]
     sign = 1 if summary.maximize else -1
@@ -63,15 +62,10 @@ def advise(summary: Summary, outcome: Outcome, settings: Settings) -> Advice:
         return _nothing(
             "One seed decides nothing: run at least three, as with --seeds 3, before you change how you train."
         )
-    family = [row.vs_full for row in shorts if row.vs_full is not None]
-    enough = [
-        row
-        for row in shorts
-        if row.vs_full is not None and not (sign * row.vs_full.mean < 0 and is_clear(row.vs_full, family))
-    ]
+    # a loss that another seed makes, too
+    enough = [row for row in shorts if row.vs_full is not None and -sign * row.vs_full.mean <= full.value.std]
     if not enough:
-        end = "lower" if summary.maximize else "higher"
-        keep = f"Keep all {outcome.epochs} epochs on full data: whatever is cheaper ends measurably {end}."
+        keep = f"Keep all {outcome.epochs} epochs on full data: whatever is cheaper loses more than another seed does."
         return Advice(keep, FULL, "", "", None)
     row = max(enough, key=lambda each: each.saved or 0.0)
     epochs = next(run.epochs for run in outcome.runs if run.method == SHORT and short_label(run.epochs) == row.label)
