@@ -33,7 +33,7 @@ def advise(summary: Summary, outcome: Outcome, settings: Settings) -> Advice:
     """Return what to do after a comparison.
 
     A method that is better than training for fewer epochs is recommended: of several, the one that ends best. Or else
-    the cheapest of the runs on full data that lose no more than full data's standard deviation over seeds.
+    the cheapest of the runs on full data that lose no more than the standard deviation over seeds.
     """
     better = [row for row in summary.rows if summary.verdicts.get(row.label) == "better"]
     sign = 1 if summary.maximize else -1
@@ -63,7 +63,11 @@ def advise(summary: Summary, outcome: Outcome, settings: Settings) -> Advice:
             "One seed decides nothing: run at least three, as with --seeds 3, before you change how you train."
         )
     # a loss that another seed makes, too
-    enough = [row for row in shorts if row.vs_full is not None and -sign * row.vs_full.mean <= full.value.std]
+    enough = [
+        row
+        for row in shorts
+        if row.vs_full is not None and -sign * row.vs_full.mean <= max(full.value.std, row.vs_full.std)
+    ]
     if not enough:
         keep = f"Keep all {outcome.epochs} epochs on full data: whatever is cheaper loses more than another seed does."
         return Advice(keep, FULL, "", "", None)
@@ -90,7 +94,7 @@ def _against_full(row: Row, unit: str, maximize: bool) -> str:
     """Such as `0.7 ± 0.7 points lower than full data`."""
     difference = row.vs_full
     if difference is None or not difference.mean:
-        return "ends where full data does"
+        return "and it ends where full data does"
     way = "higher" if difference.mean > 0 else "lower"
     size = shown(Spread(abs(difference.mean), difference.std, difference.n))
     judged = "" if maximize else f", which is {'worse' if difference.mean > 0 else 'better'}"
