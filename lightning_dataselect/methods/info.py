@@ -25,6 +25,7 @@ class MethodInfo:
         kind: ``"set-level"`` chooses the samples of an epoch, ``"batch-level"`` those of a batch,
             ``"static"`` one subset for good.
         needs: What the method reads of each sample; ``"nothing"`` if it does without.
+        drops: What it leaves out, and what ``prune_ratio`` means to it.
         published: The result that the authors report, in a line.
 
     Example:
@@ -40,6 +41,7 @@ class MethodInfo:
     url: str
     kind: Kind
     needs: str
+    drops: str
     published: str
 
     @property
