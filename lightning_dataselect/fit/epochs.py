@@ -91,7 +91,9 @@ class Epochs:
         run.remember_dataset(selected.loader.dataset)
         policy.max_epochs = planned_epochs(trainer)
         if run.open(policy, selected.n, trainer.world_size, trainer.current_epoch):
-            run.fit.plan = plan_epoch(policy, run, trainer.current_epoch)
+            run.fit.plan = plan_epoch(
+                policy, run, trainer.current_epoch, whole_size=selected.batches.whole_size
+            )
         if first:
             warn_if_idle(policy)
         selected.apply_plan(run.fit.plan, run.fit.batches_done)
@@ -108,7 +110,7 @@ class Epochs:
     def start(self) -> None:
         """Settle which epoch it is and how long, and take over schedules."""
         trainer, run = self._trainer, self._run
-        run.store.to(trainer.lightning_module.device)
+        run.to(trainer.lightning_module.device)
         if run.fit.history or run.fit.batches_done:
             self._reader.capture.resume()
         if run.fit.is_cut:
@@ -222,7 +224,7 @@ class Epochs:
 
     def _begin(self, epoch: int) -> None:
         run = self._run
-        plan = plan_epoch(self._policy, run, epoch, run.fit.plan)
+        plan = plan_epoch(self._policy, run, epoch, run.fit.plan, self.loader.batches.whole_size)
         self.loader.apply_plan(plan)
         run.fit.begin(plan)
         self._measure_length()
