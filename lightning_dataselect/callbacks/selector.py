@@ -31,7 +31,7 @@ from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.sample_loss import SampleLoss, check_sample_loss
 from lightning_dataselect.trainer import come_first, overfits
 from lightning_dataselect.utils.arguments import refuse_unknown
-from lightning_dataselect.utils.validation import check_choice, check_count, check_share
+from lightning_dataselect.utils.validation import check_choice, check_count, check_flag, check_share
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,6 +57,9 @@ class DataSelector(SelectionPolicy, Results, Callback):
             output or its import path, or ``"batch"``; see :data:`~lightning_dataselect.step.sample_loss.SampleLoss`.
         balance: ``"class"`` selects within each class, so that every class keeps its share; it needs a classification
             loss with class targets, so that they can be seen.
+        whole_batches: Fill up the last batch of a pruned epoch with the samples that were next in line, where the
+            unpruned epoch has only full ones: at most a batch more is trained on. False keeps exactly the share.
+        log: Log what each epoch kept, what was saved, and the mean loss of its samples, under ``dataselect/``.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -91,6 +94,8 @@ class DataSelector(SelectionPolicy, Results, Callback):
         lr_schedule: Literal["stretch", "steps"] = "stretch",
         sample_loss: SampleLoss = "auto",
         balance: Literal["class"] | None = None,
+        whole_batches: bool = True,
+        log: bool = True,
         **unknown: object,
     ) -> None:
         refuse_unknown(type(self), unknown)
@@ -102,6 +107,8 @@ class DataSelector(SelectionPolicy, Results, Callback):
         self.lr_schedule = check_choice("lr_schedule", lr_schedule, ("stretch", "steps"))
         self.sample_loss = check_sample_loss(sample_loss)
         self.balance = None if balance is None else check_choice("balance", balance, ("class",))
+        self.whole_batches = check_flag("whole_batches", whole_batches)
+        self.logs = check_flag("log", log)  # Lightning sets `log` itself
         self.max_epochs = None
         self.run_state = RunState(type(self).__name__)
         self._checkpointer = Checkpointer(self, self.run_state)
@@ -232,8 +239,8 @@ class DataSelector(SelectionPolicy, Results, Callback):
         if not self.history:
             return
         self.history[-1]["select_seconds"] = time.perf_counter() - begun
-        if not trainer.barebones:
-            log_epoch(pl_module, self.history, self.scores)
+        if self.logs and not trainer.barebones:
+            log_epoch(pl_module, self.history, self.scores, self.run_state.train_loss.read())
 
     # ---- checkpoints and copies ----------------------------------------------------------------------------------
 

@@ -137,7 +137,7 @@ class HoldoutRun(DataSelector):
     """
 
     def __init__(self, half: int | None, target: DataLoader[Any] | None, **common: Any) -> None:
-        super().__init__(prune_ratio=0.0, warmup_epochs=0, **common)
+        super().__init__(prune_ratio=0.0, warmup_epochs=0, whole_batches=False, **common)
         self.half = half
         self.target = target
         self.measured = torch.empty(0)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from lightning_dataselect.state.fit_state import FitState, check_same_samples
@@ -17,6 +18,34 @@ from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import Observation, class_targets
 from lightning_dataselect.utils.errors import InvalidArgumentError, NoFitYetError
+
+
+class RunningMean:
+    """The mean of numbers that come in batches; nothing waits for the device before it is read.
+
+    Example:
+        >>> mean = RunningMean()
+        >>> mean.add(torch.tensor([1.0, 2.0])), mean.add(torch.tensor([6.0]))
+        (None, None)
+        >>> mean.read(), mean.read()
+        (tensor(3.), None)
+    """
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._n = 0
+
+    def add(self, values: Tensor) -> None:
+        """Take in ``values``, float32 (B,)."""
+        total = values.sum()
+        self._sum = total if self._sum is None else self._sum + total
+        self._n += values.numel()
+
+    def read(self) -> Tensor | None:
+        """Return the mean of what was added since the last call, 0-dim; None if nothing was."""
+        total, n = self._sum, self._n
+        self.__init__()  # type: ignore[misc]
+        return None if total is None else total / n
 
 
 class RunState:
@@ -34,9 +63,12 @@ class RunState:
     def __init__(self, owner: str) -> None:
         self.rank = 0
         """This process's rank in the fit."""
+        self.train_loss = RunningMean()
+        """The mean loss, without weights, of what the present epoch has trained on so far, on this rank."""
         self.subset: Tensor | None = None
         """int64 (m,), the samples that ``select`` is choosing among; None: all."""
         self._owner = owner
+        self._is_bad = torch.zeros(0, dtype=torch.bool)  # (N + 1,), whether the last loss was NaN or infinite
         self._store: SampleHistoryStore | None = None
         self._fit: FitState | None = None
         self._restored: Mapping[str, Any] | None = None  # of a checkpoint, until the number of samples is known
@@ -153,6 +185,7 @@ class RunState:
         if self._store is None:
             columns = policy.columns() | ({"class": math.nan} if policy.balance else {})
             self._store = SampleHistoryStore(n, columns, world_size, score_is_loss=policy.ranks_by_loss)
+            self._is_bad = torch.zeros(n + 1, dtype=torch.bool)
         if restored is not None:
             self._store.load_state_dict(restored["columns"])
             self._fit = FitState.from_state_dict(restored["fit"], n)
@@ -185,6 +218,11 @@ class RunState:
         """Keep the state until the loader, and with it the number of samples, is known."""
         self._restored = state or None
 
+    def to(self, device: torch.device) -> None:
+        """Move all that is written batch by batch to ``device``."""
+        self.store.to(device)
+        self._is_bad = self._is_bad.to(device)
+
     # ---- in a fit ------------------------------------------------------------------------------------------------
 
     def record(self, seen: Observation, policy: SelectionPolicy) -> None:
@@ -196,6 +234,7 @@ class RunState:
         """
         store = self.store
         store["loss"].index_copy_(0, seen.indices, seen.losses)
+        self._is_bad.index_copy_(0, seen.indices, ~seen.losses.isfinite())
         if policy.balance:
             store["class"][seen.indices] = class_targets(seen).float()
         if not policy.ranks_by_loss:
@@ -203,6 +242,13 @@ class RunState:
         store.record_logits(seen)
         store.mark_dirty(seen.indices)
         self.fit.n_measured += seen.indices.numel()
+
+    def count_not_finite(self) -> int:
+        """Count the samples whose last loss was NaN or infinite, on all ranks; all must call it together."""
+        bad = self._is_bad[: self.store.n].sum()
+        if self.store.world_size > 1:
+            dist.all_reduce(bad)
+        return int(bad)
 
     def count_samples(self, *, forward: int, backward: int) -> None:
         """Count samples that were forwarded and back-propagated on this rank."""
