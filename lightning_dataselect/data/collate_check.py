@@ -61,7 +61,7 @@ def report_rows(loader: DataLoader[Any], arrive: Callable[[list[int] | None], No
         fetch = iterator._next_data
 
         def fetch_reporting() -> Any:
-            batch = fetch()
+            batch: Any = fetch()
             is_followed = isinstance(batch, FollowedBatch)
             arrive(batch.rows if is_followed else None)
             return batch.batch if is_followed else batch
@@ -283,7 +283,7 @@ def _first_number(part: Any) -> float | None:
     if hasattr(part, "reshape") and hasattr(part, "shape"):
         part = part.reshape(-1)[0] if 0 not in part.shape else None
     try:
-        return float(part)  # type: ignore[arg-type]
+        return float(part)
     except (TypeError, ValueError):
         return None
 

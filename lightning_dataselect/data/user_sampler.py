@@ -142,7 +142,7 @@ def twin(original: Any, **members: Any) -> Any:
         (3, 7, True)
     """
     cls = type(original)
-    made = object.__new__(type(cls.__name__, (cls,), {"__module__": cls.__module__, **members}))
+    made: Any = object.__new__(type(cls.__name__, (cls,), {"__module__": cls.__module__, **members}))
     # not by setattr: while Lightning asks for a loader, it notes down what is set on batch samplers
     object.__setattr__(made, "__dict__", original.__dict__)
     return made
