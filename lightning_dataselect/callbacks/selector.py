@@ -182,7 +182,7 @@ class DataSelector(SelectionPolicy, Results, Callback):
         self.batch = self.seen = None
         self.context.epochs.end_batch(batch_idx)
 
-    # ---- an epoch, and what is left of it -----------------------------------------------------------------------
+    # ---- an epoch, checkpoints and results -----------------------------------------------------------------------
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
