@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -91,9 +92,7 @@ class Epochs:
         run.remember_dataset(selected.loader.dataset)
         policy.max_epochs = planned_epochs(trainer)
         if run.open(policy, selected.n, trainer.world_size, trainer.current_epoch):
-            run.fit.plan = plan_epoch(
-                policy, run, trainer.current_epoch, whole_size=selected.batches.whole_size
-            )
+            run.fit.plan = plan_epoch(policy, run, trainer.current_epoch, whole_size=selected.batches.whole_size)
         if first:
             warn_if_idle(policy)
         selected.apply_plan(run.fit.plan, run.fit.batches_done)
@@ -169,23 +168,17 @@ class Epochs:
 
     # ---- from epoch to epoch -------------------------------------------------------------------------------------
 
-    def end_epoch(self) -> None:
-        """Close the epoch and, if another one follows, choose its samples and set its length."""
-        following = self._run.fit.plan.epoch + 1
-        ends_now = steps_reached(self._trainer) or stops_early(self._trainer, following)
-        if self._trained_before:
-            self._trained_before = False
-            self._join(following)
-        elif ends_now and self._run.fit.batches_done < self.n_batches:
-            self._cut()
-            return
-        else:
-            self._close()
-        if not ends_now and following != self._policy.max_epochs:
-            self._rescore(following)
-            self._begin(following)
-            assert self._lengths is not None
-            self._lengths.set_next(self.n_batches)
+    def end_epoch(self, seconds: float) -> None:
+        """Close the epoch and, if another one follows, choose its samples and set its length.
+
+        Args:
+            seconds: For how long the epoch has trained.
+        """
+        begun = time.perf_counter()
+        self._run.fit.seconds += seconds
+        self._turn_to_next()
+        if history := self._run.fit.history:
+            history[-1]["select_seconds"] = time.perf_counter() - begun
 
     def give_back(self) -> None:
         """Let the Trainer step its schedulers itself, and count by itself."""
@@ -215,6 +208,23 @@ class Epochs:
         """Let go of what held while Lightning took a loader."""
         self._restore_interval()
         self._restore_interval = _nothing
+
+    def _turn_to_next(self) -> None:
+        following = self._run.fit.plan.epoch + 1
+        ends_now = steps_reached(self._trainer) or stops_early(self._trainer, following)
+        if self._trained_before:
+            self._trained_before = False
+            self._join(following)
+        elif ends_now and self._run.fit.batches_done < self.n_batches:
+            self._cut()
+            return
+        else:
+            self._close()
+        if not ends_now and following != self._policy.max_epochs:
+            self._rescore(following)
+            self._begin(following)
+            assert self._lengths is not None
+            self._lengths.set_next(self.n_batches)
 
     def _join(self, epoch: int) -> None:
         """Let ``epoch`` be the first one of the selector."""

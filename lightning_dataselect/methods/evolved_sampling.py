@@ -31,14 +31,14 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_dataselect.callbacks.batch_selector import BatchSelector
+from lightning_dataselect.callbacks.batch_selector import BatchSelector, WithinBatches
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, weighted_subset
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError
-from lightning_dataselect.utils.validation import SET_LEVEL, check_share, refuse_unused
+from lightning_dataselect.utils.validation import check_share
 
 # beyond the logarithm of any float32, and of any exponential draw
 _FIRST, _LAST = 1e3, -1e3
@@ -136,7 +136,7 @@ class _Evolving(BatchSelector):
         super().on_train_epoch_end(trainer, pl_module)
 
 
-class EvolvedSampling(_Evolving):
+class EvolvedSampling(WithinBatches, _Evolving):
     """Scores each batch, and trains on a part of it drawn by evolved weights (ES).
 
     Args:
@@ -157,7 +157,6 @@ class EvolvedSampling(_Evolving):
         (0.2, 0.8)
     """
 
-    unused: ClassVar[frozenset[str]] = SET_LEVEL
     info: ClassVar[MethodInfo] = CATALOG["EvolvedSampling"]
 
     def __init__(
@@ -169,15 +168,11 @@ class EvolvedSampling(_Evolving):
         warmup_epochs: int = 1,
         **common: Any,
     ) -> None:
-        refuse_unused(type(self).__name__, self.unused, common, "batch_ratio")
         super().__init__(
             batch_ratio=batch_ratio,
             betas=betas,
             anneal=anneal,
             warmup_epochs=warmup_epochs,
-            prune_ratio=0.0,
-            every_n_epochs=1,
-            balance=None,
             **common,
         )
 

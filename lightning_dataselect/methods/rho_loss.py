@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
-from lightning_dataselect.callbacks.batch_selector import BatchSelector
+from lightning_dataselect.callbacks.batch_selector import BatchSelector, WithinBatches
 from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.holdout import copy_to_train, fit_holdout, joined_losses, train_holdout
@@ -32,7 +32,7 @@ from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.trainer import shows_progress
 from lightning_dataselect.utils.errors import InvalidArgumentError, TrainerSettingsError
-from lightning_dataselect.utils.validation import SET_LEVEL, check_count, refuse_unused
+from lightning_dataselect.utils.validation import check_count
 
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -62,7 +62,7 @@ def highest(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
     return tie_break[ranked.argsort(descending=True, stable=True)[:k]]
 
 
-class RHOLoss(BatchSelector):
+class RHOLoss(WithinBatches, BatchSelector):
     """Scores each batch, and trains on the samples whose loss is furthest above their irreducible loss.
 
     Args:
@@ -89,7 +89,6 @@ class RHOLoss(BatchSelector):
         0.1
     """
 
-    unused: ClassVar[frozenset[str]] = SET_LEVEL
     info: ClassVar[MethodInfo] = CATALOG["RHOLoss"]
     fit_holdout = staticmethod(fit_holdout)
     _untrained = FitLocal[pl.LightningModule | None](None)
@@ -103,13 +102,9 @@ class RHOLoss(BatchSelector):
         warmup_epochs: int = 0,
         **common: Any,
     ) -> None:
-        refuse_unused(type(self).__name__, self.unused, common, "batch_ratio")
         super().__init__(
             batch_ratio=batch_ratio,
             warmup_epochs=warmup_epochs,
-            prune_ratio=0.0,
-            every_n_epochs=1,
-            balance=None,
             **common,
         )
         self.holdout_epochs = (

@@ -30,13 +30,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_dataselect.callbacks.batch_selector import BatchSelector
+from lightning_dataselect.callbacks.batch_selector import BatchSelector, WithinBatches
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError
-from lightning_dataselect.utils.validation import SET_LEVEL, check_count, check_number, refuse_unused
+from lightning_dataselect.utils.validation import check_count, check_number, refuse_unused
 
 
 def percentile(losses: Tensor, recent: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def take_by_chance(probabilities: Tensor, generator: torch.Generator, fewest: in
     return excess.topk(taken).indices
 
 
-class SelectiveBackprop(BatchSelector):
+class SelectiveBackprop(WithinBatches, BatchSelector):
     """Scores each batch, and trains on a sample with the probability ``percentile(loss) ** beta``.
 
     Args:
@@ -101,7 +101,8 @@ class SelectiveBackprop(BatchSelector):
         0.25
     """
 
-    unused: ClassVar[frozenset[str]] = SET_LEVEL | {"batch_ratio"}
+    unused: ClassVar[frozenset[str]] = WithinBatches.unused | {"batch_ratio"}
+    chosen_by = "beta"
     info: ClassVar[MethodInfo] = CATALOG["SelectiveBackprop"]
 
     def __init__(
@@ -115,13 +116,10 @@ class SelectiveBackprop(BatchSelector):
         self.beta = check_number("beta", beta)
         if not 0 <= self.beta < torch.inf:
             raise InvalidArgumentError(f"beta={beta!r} must be finite and 0 or more: 3 is the paper's.")
-        refuse_unused(type(self).__name__, self.unused, common, "beta")
+        refuse_unused(type(self).__name__, {"batch_ratio"}, common, self.chosen_by)
         super().__init__(
             batch_ratio=1 / (1 + self.beta),
             warmup_epochs=warmup_epochs,
-            prune_ratio=0.0,
-            every_n_epochs=1,
-            balance=None,
             **common,
         )
         self.n_recent = check_count("history", history, minimum=1)

@@ -42,10 +42,6 @@ class MissingFileError(DataSelectError, FileNotFoundError):
     """An argument names a file that does not exist."""
 
 
-class MissingExtraError(DataSelectError, ImportError):
-    """A package of an optional extra is not installed."""
-
-
 class UnsupportedLoaderError(DataSelectError, TypeError):
     """No samples can be selected from a train loader, data set, sampler or batch of this type."""
 

@@ -40,8 +40,8 @@ import lightning.pytorch as pl
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from lightning_dataselect.callbacks.batch_selector import WithinBatches
 from lightning_dataselect.callbacks.fit_local import FitLocal
-from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.autoassist.assistant import Assistant
 from lightning_dataselect.methods.autoassist.inputs import InputFinder, Kind, SampleInputs
 from lightning_dataselect.methods.autoassist.networks import CONVENTIONS, Conventions, make_network
@@ -53,10 +53,10 @@ from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError
-from lightning_dataselect.utils.validation import SET_LEVEL, check_count, check_positive, check_share, refuse_unused
+from lightning_dataselect.utils.validation import check_count, check_positive, check_share
 
 
-class AutoAssist(DataSelector):
+class AutoAssist(WithinBatches):
     """Cuts each batch to the samples that a small network, learning alongside, expects a high loss of.
 
     The Assistant works in a thread on the CPU, for which the training never waits, and is chosen by the first batch:
@@ -97,7 +97,7 @@ class AutoAssist(DataSelector):
         lightning_dataselect.utils.errors.InvalidArgumentError: base_prob=0.0 would never train on what is taken ...
     """
 
-    unused: ClassVar[frozenset[str]] = SET_LEVEL
+    chosen_by = "base_prob"
     info: ClassVar[MethodInfo] = CATALOG["AutoAssist"]
 
     _prefetch_filter = FitLocal[PrefetchFilter | None](None)
@@ -116,14 +116,10 @@ class AutoAssist(DataSelector):
         warmup_epochs: int = 0,
         **common: Any,
     ) -> None:
-        refuse_unused(type(self).__name__, self.unused, common, "base_prob")
         self._assistant: Assistant | None = None
         self._restored_assistant: Mapping[str, Any] | None = None
         super().__init__(
             warmup_epochs=warmup_epochs,
-            prune_ratio=0.0,
-            every_n_epochs=1,
-            balance=None,
             **common,
         )
         self.base_prob = None if base_prob is None else check_share("base_prob", base_prob)
