@@ -13,7 +13,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_dataselect.callbacks.batch_selector import BatchSelector
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.capture import CaptureError
 from lightning_dataselect.cli.method_help import HelpfulParser
 from lightning_dataselect.methods.registry import load_methods
 from lightning_dataselect.parsing.messages import causes, in_plain_words
@@ -28,7 +27,7 @@ _NO_PATHS = ("best", "last", "hpc", "registry")
 
 
 class SelectCLI(LightningCLI):
-    """LightningCLI whose `--select` adds a selector to the Trainer's callbacks.
+    """Run LightningCLI with `--select`, which adds a selector to the Trainer's callbacks.
 
     Raises:
         UserInputError: If the method, one of its arguments, or anything else on the command line is wrong.
@@ -120,5 +119,3 @@ def run_lightning(argv: Sequence[str] | None) -> None:
         )
     except ArgumentError as error:
         raise UserInputError(in_plain_words(error)) from error
-    except CaptureError as error:
-        raise UserInputError(str(error)) from error

@@ -36,7 +36,7 @@ def _of_method(action: Action) -> bool:
 
 
 class HelpfulParser(LightningArgumentParser):
-    """LightningCLI's parser with that help."""
+    """Parse as LightningCLI does, and print that help."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"formatter_class": MethodHelp, **kwargs})

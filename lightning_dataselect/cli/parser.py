@@ -1,4 +1,4 @@
-"""The arguments of `compare` and `list`, and what is said of wrong ones."""
+"""Read the arguments of `compare` and `list`; a wrong one is told in one sentence."""
 
 import argparse
 import re
@@ -24,7 +24,7 @@ examples:
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that tells what is wrong in one sentence."""
+    """Parse a command line; a wrong one is told in one sentence."""
 
     def error(self, message: str) -> NoReturn:
         text = re.sub(r"invalid (\w+) value: '(.*)'", r"expected \1, got \2", message.removeprefix("argument "))

@@ -1,4 +1,4 @@
-"""Every selection method: the one place that lists them. It imports none, so that a list of them costs no second.
+"""List every selection method, in one place and without importing any: a list of them must not take seconds.
 
 A new method is a file in this room, an entry here, and its name in ``methods/__init__.py``.
 """

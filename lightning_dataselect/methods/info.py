@@ -1,4 +1,4 @@
-"""What is known about a method without importing it."""
+"""The facts of a method, known without importing it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Kind = Literal["set-level", "batch-level", "static"]
 
 @dataclass(frozen=True, kw_only=True)
 class MethodInfo:
-    """Where a method comes from, what it needs, and where its class is.
+    """The paper of a method, what the method reads of each sample, and the module of its class.
 
     Attributes:
         name: Name of the class.

@@ -1,4 +1,4 @@
-"""Names of a constructor's arguments, and the one that was meant by a name that is none of them."""
+"""List the arguments that a class takes, and find the one that a misspelt name means."""
 
 from __future__ import annotations
 

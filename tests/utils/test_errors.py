@@ -48,12 +48,10 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 def test_no_builtin_is_raised_on_purpose():
     raised = set()
     for path in SOURCES:
-        if "capture" in path.parts:  # its errors are being written anew
-            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in BUILTINS:
                 raised.add((str(path.relative_to(ROOT)), node.func.id))
-    assert raised == PROTOCOL
+    assert raised - {("capture/capture.py", "ValueError")} == PROTOCOL
 
 
 def test_nothing_looks_into_tracebacks_or_bytecode_to_tell_errors_apart():
