@@ -12,6 +12,7 @@ import griffe
 import jinja2
 import yaml
 from docstrings import SiteDocstrings
+from mkdocs.exceptions import PluginError
 from pictures import kept_share
 
 HERE = Path(__file__).parent
@@ -34,6 +35,8 @@ def method_names() -> list[str]:
 
 def card(name: str) -> str:
     """Return the page of a method, in Markdown."""
+    if name not in _advice():
+        raise PluginError(f"docs/_generate/cards.yaml has no entry for {name}.")
     cls = _classes()[name]
     template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined).from_string(
         (HERE / "card.md.j2").read_text()
