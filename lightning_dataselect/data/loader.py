@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.distributed as dist
@@ -69,6 +69,14 @@ class SelectedLoader:
                 f" on {self.sampler.num_replicas} rank(s), and the loader's batch_size={self.batches.batch_size} with"
                 " drop_last=True drops them all. Lower `prune_ratio`, lower the batch size, or set drop_last=False."
             )
+
+    def meet_samples(self) -> None:
+        """Take note of how many samples the data set has now."""
+        own = self.batches.own
+        if own is None or own.sampler is None:
+            self.sampler.full_size = self.n
+        if own is not None:
+            self.batches.own = replace(own, n=self.n)
 
     def in_structure(self, loader: DataLoader[Any]) -> Any:
         """Return ``loader`` in the list or mapping, if any, that the user gave theirs in."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.data.loader import SelectedLoader, prepare
+from lightning_dataselect.fit.identity import meet_samples, number_to_open
 from lightning_dataselect.fit.lr_schedulers import StretchedSchedulers
 from lightning_dataselect.fit.notices import warn_if_idle, warn_of_batch_size, warn_of_losses
 from lightning_dataselect.fit.rescoring import score_samples
@@ -91,8 +92,10 @@ class Epochs:
         first, self._loader = self._loader is None, selected
         run.remember_dataset(selected.loader.dataset)
         policy.max_epochs = planned_epochs(trainer)
-        if run.open(policy, selected.n, trainer.world_size, trainer.current_epoch):
-            run.fit.plan = plan_epoch(policy, run, trainer.current_epoch, whole_size=selected.batches.whole_size)
+        dataset, whole_size = selected.loader.dataset, selected.batches.whole_size
+        begins = run.open(policy, number_to_open(run, dataset), trainer.world_size, trainer.current_epoch)
+        if meet_samples(run, policy, dataset, run.fit.plan.epoch) or begins:
+            run.fit.plan = plan_epoch(policy, run, run.fit.plan.epoch, whole_size=whole_size)
         if first:
             warn_if_idle(policy)
         selected.apply_plan(run.fit.plan, run.fit.batches_done)
@@ -221,6 +224,8 @@ class Epochs:
         else:
             self._close()
         if not ends_now and following != self._policy.max_epochs:
+            meet_samples(self._run, self._policy, self.loader.loader.dataset, following)
+            self.loader.meet_samples()
             self._rescore(following)
             self._begin(following)
             assert self._lengths is not None

@@ -67,7 +67,10 @@ class RunState:
         """The mean loss, without weights, of what the present epoch has trained on so far, on this rank."""
         self.subset: Tensor | None = None
         """int64 (m,), the samples that ``select`` is choosing among; None: all."""
+        self.samples: dict[int, dict[str, int]] = {}
+        """What a few samples of the data set look like, to know it again."""
         self._owner = owner
+        self._first_epoch: int | None = None  # of what is known, where an earlier data set's was dropped
         self._is_bad = torch.zeros(0, dtype=torch.bool)  # (N + 1,), whether the last loss was NaN or infinite
         self._store: SampleHistoryStore | None = None
         self._fit: FitState | None = None
@@ -112,6 +115,8 @@ class RunState:
         """The 0-based epoch that the selector began with; 0 before a fit."""
         if self._fit is None:
             return 0
+        if self._first_epoch is not None:
+            return self._first_epoch
         return self._fit.history[0]["epoch"] if self._fit.history else self._fit.plan.epoch
 
     def column(self, name: str) -> Tensor:
@@ -144,7 +149,8 @@ class RunState:
 
     def forget(self) -> None:
         """Let go of what an earlier fit has shown: a new one begins."""
-        self._store = self._fit = None
+        self._store = self._fit = self._first_epoch = None
+        self.samples = {}
 
     def discard_checkpoint(self) -> None:
         """Let go of a checkpoint's state that was loaded and never taken up."""
@@ -154,6 +160,41 @@ class RunState:
         """Begin the epoch anew, as Lightning does after Ctrl-C; a checkpoint, still to be loaded, may know better."""
         if self._fit is not None:
             self._fit.batches_done = 0
+
+    @property
+    def known_n(self) -> int | None:
+        """The number of samples that there is something known of, in this fit or in a checkpoint."""
+        if self._restored is not None:
+            return int(self._restored["n"])
+        return None if self._store is None else self._store.n
+
+    @property
+    def known_samples(self) -> dict[int, dict[str, int]]:
+        """What a few of them look like."""
+        return self.samples if self._restored is None else dict(self._restored["samples"])
+
+    def grow(self, policy: SelectionPolicy, n: int) -> None:
+        """Take in the samples that have come to a data set of ``n``, as never measured, into the present plan too."""
+        fit, before = self.fit, self.store
+        plan, new = fit.plan, torch.arange(before.n, n)
+        weights = None if plan.weights is None else torch.cat([plan.weights, plan.weights.new_ones(len(new))])
+        fit.plan = EpochPlan(plan.epoch, torch.cat([plan.indices, new]), weights)
+        self._make_store(policy, n, before.world_size)
+        self.store.load_state_dict(before.state_dict())
+        self.to(before["loss"].device)
+
+    def start_anew(self, policy: SelectionPolicy, n: int, epoch: int) -> None:
+        """Forget what is known of the samples, as others have taken their places, and begin again with ``epoch``."""
+        before = self.store
+        self._make_store(policy, n, before.world_size)
+        self.to(before["loss"].device)
+        self._first_epoch = epoch
+        self.fit.plan = EpochPlan(epoch, torch.arange(n))
+
+    def _make_store(self, policy: SelectionPolicy, n: int, world_size: int) -> None:
+        columns = policy.columns() | ({"class": math.nan} if policy.balance else {})
+        self._store = SampleHistoryStore(n, columns, world_size, score_is_loss=policy.ranks_by_loss)
+        self._is_bad = torch.zeros(n + 1, dtype=torch.bool)
 
     def open(self, policy: SelectionPolicy, n: int, world_size: int, epoch: int) -> bool:
         """Begin, or go on with, the per-sample columns of ``n`` samples.
@@ -183,11 +224,10 @@ class RunState:
                 f" on. Give at most {(n - 1) / n:.3g}."
             )
         if self._store is None:
-            columns = policy.columns() | ({"class": math.nan} if policy.balance else {})
-            self._store = SampleHistoryStore(n, columns, world_size, score_is_loss=policy.ranks_by_loss)
-            self._is_bad = torch.zeros(n + 1, dtype=torch.bool)
+            self._make_store(policy, n, world_size)
         if restored is not None:
-            self._store.load_state_dict(restored["columns"])
+            self.store.load_state_dict(restored["columns"])
+            self.samples, self._first_epoch = self.known_samples, restored["first_epoch"]
             self._fit = FitState.from_state_dict(restored["fit"], n)
             self._fit.leave_counts_to_first(self.rank)
             if of_ranks := restored["ranks"]:
@@ -212,6 +252,8 @@ class RunState:
             "columns": self._store.state_dict(),
             "fit": self._fit.state_dict(self._store.n),
             "ranks": ranks,
+            "samples": self.samples,
+            "first_epoch": self._first_epoch,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

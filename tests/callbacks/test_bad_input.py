@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import Hardest, Net, Shares, dataset, fit, loader, same_weights, trainer
+from helpers import Hardest, Net, Shares, dataset, fit, loader, same_weights
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SubsetRandomSampler
@@ -249,17 +249,6 @@ def test_a_checkpoint_of_another_data_set(checkpoint):
     with pytest.raises(ValueError, match="written with a data set of 100 samples, but the train loader's has 60"):
         fit(Hardest(), net, loader(60), ckpt_path=checkpoint)
     assert net.steps == []
-
-
-def test_a_data_set_that_changes_its_length_in_a_fit():
-    class Growing(Net):
-        sizes = iter([40, 60])
-
-        def train_dataloader(self):
-            return loader(next(self.sizes))
-
-    with pytest.raises(ValueError, match="fit began with a data set of 40 samples, but the train loader's has 60"):
-        trainer(Shares(0.5), reload_dataloaders_every_n_epochs=1).fit(Growing())
 
 
 def test_a_checkpoint_without_a_selector_gives_the_weights(tmp_path):

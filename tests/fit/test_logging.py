@@ -120,12 +120,8 @@ def test_the_train_loss_is_the_mean_over_the_samples_without_their_weights():
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.0)
 
-    for make in (
-        lambda: WeightedShares(0.5),
-        lambda: EvolvedSampling(batch_ratio=0.5, anneal=0.0),
-        lambda: Shares(1.0),
-    ):
-        selector, net = make(), Fixed()
+    for selector in (WeightedShares(0.5), EvolvedSampling(batch_ratio=0.5, anneal=0.0), Shares(1.0)):
+        net = Fixed()
         seen = Seen(selector)
         made, _ = fit(selector, net, callbacks=[seen], max_epochs=1)
         x, y = loader().dataset.tensors
