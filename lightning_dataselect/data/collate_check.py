@@ -58,10 +58,10 @@ def report_rows(loader: DataLoader[Any], arrive: Callable[[list[int] | None], No
 
     def make_reporting() -> Any:
         iterator = make(loader)
-        fetch = iterator._next_data
+        fetch: Any = iterator._next_data
 
         def fetch_reporting() -> Any:
-            batch: Any = fetch()
+            batch = fetch()
             is_followed = isinstance(batch, FollowedBatch)
             arrive(batch.rows if is_followed else None)
             return batch.batch if is_followed else batch

@@ -94,6 +94,10 @@ class AssistantError(DataSelectError, RuntimeError):
     """The network that AutoAssist trains alongside has failed."""
 
 
+class MissingExtraError(DataSelectError, ImportError):
+    """A package of the extra ``report`` is needed, which a machine that only trains may lack."""
+
+
 class UserInputError(DataSelectError):
     """A command line or a config is wrong: shown as one plain sentence, without a traceback."""
 
