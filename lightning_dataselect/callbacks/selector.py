@@ -72,7 +72,7 @@ class DataSelector(SelectionPolicy, Results, Callback):
     batch = FitLocal[BatchSamples | None](None)
     """The samples of the batch under way."""
     seen = FitLocal[Observation | None](None)
-    """What the training step under way has shown, to be recorded at the end of the batch."""
+    """The observation of the training step under way, recorded at the end of the batch."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class DataSelector(SelectionPolicy, Results, Callback):
 
     @property
     def state_key(self) -> str:
-        """Where the state lies in a checkpoint."""
+        """The key of the state in a checkpoint."""
         return self._checkpointer.state_key
 
     def state_dict(self) -> dict[str, Any]:
