@@ -10,11 +10,11 @@ from lightning_dataselect.trainer import step_lr_scheduler, take_over_step_sched
 
 
 class StretchedSchedulers:
-    """Takes over the schedulers that go by steps, until they are given back.
+    """Take over the schedulers that go by steps, until they are given back.
 
     Args:
-        trainer: the Trainer, its schedulers set up.
-        unpruned: the fit that they are kept in time with.
+        trainer: The Trainer, its schedulers set up.
+        unpruned: The fit that they are kept in time with.
     """
 
     def __init__(self, trainer: pl.Trainer, unpruned: UnprunedFit) -> None:
@@ -37,7 +37,7 @@ class StretchedSchedulers:
                 step_lr_scheduler(trainer, config.scheduler)
 
     def _missing(self, trainer: pl.Trainer, state: FitState, n_batches: int) -> list[int]:
-        """How many calls each scheduler is short of; they count as made from now on."""
+        """Count the calls that each scheduler is short of; they count as made from now on."""
         position = self._unpruned.position(state.plan.epoch, state.batches_done, n_batches, trainer.global_step)
         due = [0 if f is None else self._unpruned.calls(position, f) for f in self._frequencies]
         missing = [max(now - made, 0) for now, made in zip(due, state.scheduler_calls, strict=True)]
