@@ -11,7 +11,7 @@ import torch
 
 
 def environment(*packages: str) -> dict[str, Any]:
-    """Hardware and versions, for the JSON of a study.
+    """Return hardware and versions, for the JSON of a study.
 
     Args:
         packages: Named beside torch, lightning and this one.

@@ -6,7 +6,7 @@ from lightning_dataselect.utils.errors import UserInputError
 
 
 def need(*modules: str) -> None:
-    """Say at once, and how to mend it, if a module is not installed.
+    """Raise an error that names what to install, if a module is missing.
 
     Raises:
         UserInputError: Naming all that are missing.

@@ -67,7 +67,7 @@ class Part:
 
 @dataclass
 class _Progress:
-    """Where a part stands."""
+    """The state of a part: its task, its settings, and what has finished."""
 
     part: Part
     task: ConfigTask
@@ -79,7 +79,7 @@ class _Progress:
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The arguments that every study takes."""
+    """Return a parser of the arguments that every study takes."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--data-dir", type=Path, help="the folder of the data sets, see benchmarks/README.md")
     made.add_argument("--out", type=Path, default=Path("bench-out"), help="where finished runs are kept (%(default)s)")
@@ -119,7 +119,7 @@ def run_study(
 
 
 def data_file(arguments: argparse.Namespace, *path: str) -> str:
-    """The folder ``--data-dir``/path[:-1], in which the file path[-1] was found.
+    """Return the folder of a data file under ``--data-dir``.
 
     Raises:
         UserInputError: If there is no such file.
@@ -137,7 +137,7 @@ def parts_by_name(
     for_gpu: Mapping[str, Callable[[], Part]],
     for_cpu: Mapping[str, Callable[[], Part]],
 ) -> list[Part]:
-    """Those of ``--only``, or else those for what this machine is; only these are made, and ask for their data.
+    """Make the parts named by ``--only``, or else those for this machine's hardware.
 
     Raises:
         UserInputError: If ``--only`` names one that there is not.
@@ -151,7 +151,7 @@ def parts_by_name(
 
 
 def trainer_section(**more: Any) -> dict[str, Any]:
-    """Lightning's options: one device, in bf16 if that is a GPU."""
+    """Return the Trainer's options: one device, in bf16 if that is a GPU."""
     on_gpu = torch.cuda.is_available()
     precision = {"precision": "bf16-mixed"} if on_gpu else {}
     return {"accelerator": "gpu" if on_gpu else "cpu", "devices": 1, **precision, **more}

@@ -110,10 +110,10 @@ def augment(images: Tensor, flip: bool, crop: int, cutout: int) -> Tensor:
     """Mirror, shift and blank each image on its own, with no loop over images.
 
     Args:
-        images: float (B, C, H, W).
-        flip: whether to mirror half of them.
-        crop: the most pixels that an image is shifted by, up, down and sideways; what comes in is black.
-        cutout: side of the blanked square, 0 for none.
+        images: Float (B, C, H, W).
+        flip: Whether to mirror half of them.
+        crop: The most pixels that an image is shifted by, up, down and sideways; what comes in is black.
+        cutout: Side of the blanked square, 0 for none.
     """
     n, _, height, width = images.shape
     device = images.device
@@ -190,7 +190,7 @@ def _read(name: Name, data_dir: str | None) -> Arrays:
 
 
 def _read_npz(path: Path) -> Arrays:
-    """Arrays of a file; those named ``*_d`` are stored as differences between neighbouring pixels and planes."""
+    """Read the arrays of a file; those named ``*_d`` are stored as differences of neighbouring pixels and planes."""
     with np.load(path) as stored:
         return {
             name.removesuffix("_d"): _decode(stored[name]) if name.endswith("_d") else stored[name] for name in stored
@@ -198,7 +198,7 @@ def _read_npz(path: Path) -> Arrays:
 
 
 def _decode(differences: np.ndarray) -> np.ndarray:
-    """uint8 (3, N, H, W) of differences, modulo 256, to images (N, H, W, 3)."""
+    """Turn differences modulo 256, uint8 (3, N, H, W), into images (N, H, W, 3)."""
     planes = differences.cumsum(-2, dtype=np.uint8).cumsum(-1, dtype=np.uint8)
     planes[[0, 2]] += planes[1]  # red and blue are stored as differences to green
     return np.ascontiguousarray(planes.transpose(1, 2, 3, 0))

@@ -26,7 +26,7 @@ SELDOM_SCORED = [f"{name}(batch_ratio=0.5, score_every_n_batches=4)" for name in
 
 
 def image_config(model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """A LightningCLI config of `Classifier` on `ImageData`."""
+    """Return a LightningCLI config of `Classifier` on `ImageData`."""
     return {
         "model": {"class_path": "benchmarks.classifier.Classifier", "init_args": model},
         "data": {"class_path": "benchmarks.image_data.ImageData", "init_args": data},
@@ -35,7 +35,7 @@ def image_config(model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
 
 
 def cifar10_config(folder: str | None, **data: Any) -> dict[str, Any]:
-    """ResNet-18 under a recipe that is meant to reach 94 % in 24 epochs."""
+    """Return the config of ResNet-18 under a recipe that is meant to reach 94 % in 24 epochs."""
     return image_config(
         {"net": "resnet18", "n_inputs": 3, "n_classes": 10, "lr": 0.2, "label_smoothing": 0.1},
         {
@@ -47,7 +47,7 @@ def cifar10_config(folder: str | None, **data: Any) -> dict[str, Any]:
 
 
 def fashion_mnist_config(folder: str, **data: Any) -> dict[str, Any]:
-    """A network of three convolutions, for two cores."""
+    """Return the config of a network of three convolutions, for two cores."""
     return image_config(
         {"net": "small_cnn", "n_inputs": 1, "n_classes": 10, "lr": 0.02, "optimizer": "adamw", "width": 8},
         {
@@ -58,7 +58,7 @@ def fashion_mnist_config(folder: str, **data: Any) -> dict[str, Any]:
 
 
 def digits_config(**data: Any) -> dict[str, Any]:
-    """Two hidden layers on scikit-learn's digits, for `--quick`."""
+    """Return the config of two hidden layers on scikit-learn's digits, for `--quick`."""
     return image_config(
         {"net": "mlp", "n_inputs": 64, "n_classes": 10, "lr": 0.1, "width": 64},
         {"name": "digits", "batch_size": 64, "n_val": 300, **data},

@@ -75,7 +75,7 @@ def metric_over(part: Part, runs: Sequence[RunRecord], over: str) -> Figure:
 
 
 def curve_names(labels: Sequence[str]) -> dict[str, str]:
-    """What to call the curve of each method that is shown: its name, and what arguments others of that name lack."""
+    """Name the curve of each method shown: its name, and the arguments that others of that name lack."""
     shown = [label for label in labels if len(labels) <= len(SHOWN) or _short_name(label) in SHOWN]
     names = {}
     for label in shown:
@@ -90,12 +90,12 @@ def _arguments(label: str) -> list[str]:
 
 
 def _short_name(label: str) -> str:
-    """A method without its arguments and its package: a plot has no room for them."""
+    """Return a method's name without its arguments and its package, for which a plot has no room."""
     return label.split("(")[0].split(".")[-1]
 
 
 def value_against_cost(part: Part) -> Figure:
-    """What each method ends with over what it cost, beside full data for any number of epochs: the line to be above."""
+    """Draw what each method ends with over what it cost, beside full data for any number of epochs."""
     figure, axes = new_figure()
     lines: dict[str, list[tuple[float, float]]] = {}
     baseline = []

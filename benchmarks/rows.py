@@ -98,7 +98,7 @@ def _costs(runs: Sequence[RunRecord], outcome: Outcome, maximize: bool, clock: C
 
 
 def _against_time(runs: Sequence[RunRecord], outcome: Outcome, clock: Clock, scale: float) -> dict[str, Any] | None:
-    """What `runs` end with, less what full data does in as many epochs as take the same time, by the line between runs.
+    """Return what `runs` end with, less what full data reaches in the same time, interpolated between its runs.
 
     None where they took less time than any of these runs, or more than all.
     """
@@ -119,7 +119,7 @@ def _total(run: RunRecord, clock: Clock) -> float:
 
 
 def _time_to(run: RunRecord, full: RunRecord, maximize: bool, clock: Clock) -> float | None:
-    """When `run` first was where `full` ended, on the validation split, or None."""
+    """Return the time at which `run` was first as good as `full` at its end, on the validation split, or None."""
     enough: Callable[[Point], bool]
     target = full.curve[-1].value if full.curve else math.nan
     enough = (lambda point: point.value >= target) if maximize else (lambda point: point.value <= target)
@@ -130,7 +130,7 @@ def _time_to(run: RunRecord, full: RunRecord, maximize: bool, clock: Clock) -> f
 
 
 def _rounded(value: Any) -> Any:
-    """Six significant digits, which no figure in a table has, and null for NaN, which is no JSON."""
+    """Round to six significant digits, more than any table shows, and replace NaN, which is no JSON, by None."""
     if isinstance(value, dict):
         return {key: _rounded(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -31,7 +31,7 @@ Row = Mapping[str, Any]
 
 
 def overhead_table() -> str:
-    """Ratios of `benchmarks.overhead`, with where they were measured."""
+    """Return the ratios of `benchmarks.overhead`, and where they were measured."""
     study = _read("overhead")
     rows = ["| | ratio | the pairs | goal, at most |", "|---|---|---|---|"]
     rows += [
@@ -42,7 +42,7 @@ def overhead_table() -> str:
 
 
 def scale_table() -> str:
-    """Seconds and bytes a sample of `benchmarks.selection_scale`."""
+    """Return the seconds and the bytes a sample of `benchmarks.selection_scale`."""
     study = _read("selection_scale")
     rows = ["| method | samples | seconds | bytes a sample | and for its state |", "|---|---|---|---|---|"]
     rows += [
@@ -55,7 +55,7 @@ def scale_table() -> str:
 
 
 def merge_table() -> str:
-    """Seconds that ranks take to give each other what they measured, of `benchmarks.selection_scale`."""
+    """Return the seconds in which ranks exchange what they measured, of `benchmarks.selection_scale`."""
     study = _read("selection_scale")
     by_size: dict[int, dict[int, Row]] = {}
     for row in study["merges"]:
@@ -72,7 +72,7 @@ def merge_table() -> str:
 
 
 def method_table() -> str:
-    """Every method with its card, its paper and what its authors report."""
+    """Return every method with its card, its paper and what its authors report."""
     rows = ["| method | kind | needs | published by its authors | paper |", "|---|---|---|---|---|"]
     rows += [
         f"| [{method.name}]({method.name}.md) | {method.kind} | {method.needs} | {method.published}"
@@ -83,7 +83,7 @@ def method_table() -> str:
 
 
 def study_table(name: str, part: str, every_row: bool = False) -> str:
-    """One part of a study: what each method reached, against what costs the same, and what it cost.
+    """Return one part of a study: what each method reached, against what costs the same, and what it cost.
 
     Args:
         name: Of the study.
@@ -144,14 +144,14 @@ def _time(row: Row, clock: str) -> str:
 
 
 def _is_partner(row: Row, table: Mapping[str, Any]) -> bool:
-    """Whether it is a run of full data, in all seeds, next to which a method of the headline lies in cost."""
+    """Return whether a row is full data, in all seeds, at about the cost of a method of the headline."""
     held = [other["short"] for other in table["rows"] if other["label"] in table["headline"] and other["short"]]
     near = {short_label(epochs) for short in held for epochs in (math.floor(short), math.ceil(short))}
     return row["label"] in near and row["value"]["n"] == table["seeds"]
 
 
 def noise_table() -> str:
-    """What each method reaches as labels get worse, and how far that is from equal compute."""
+    """Return what each method reaches as labels get worse, and how far that is from equal compute."""
     parts = _read("noisy_labels")["parts"]
     shown = [name for name in ("flipped_0", "flipped_20", "flipped_40") if name in parts]
     first = parts[shown[0]]
@@ -167,7 +167,7 @@ def noise_table() -> str:
 
 
 def text_table() -> str:
-    """What each method reaches on the GLUE tasks, and how far that is from equal compute."""
+    """Return what each method reaches on the GLUE tasks, and how far that is from equal compute."""
     parts = _read("text")["parts"]
     first = next(iter(parts.values()))
     lines = _side_by_side(
@@ -180,7 +180,7 @@ def text_table() -> str:
 
 
 def ratio_table() -> str:
-    """What each method reaches as more is dropped, and how far that is from equal compute."""
+    """Return what each method reaches as more is dropped, and how far that is from equal compute."""
     part = _read("images")["parts"]["fashion_mnist"]
     ratios = (0.3, 0.5, 0.7)
     rows = [(labels[0].split("(")[0].split(".")[-1], labels) for labels in zip(*map(every_method, ratios), strict=True)]
@@ -196,7 +196,7 @@ _AGAINST = "and in brackets the points against full data at equal compute"
 
 
 def _side_by_side(columns: Mapping[str, Row], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    """Parts of studies beside each other; each row is a name and the label of its method in every column."""
+    """Put parts of studies side by side; each row is a name and the label of its method in every column."""
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     found = [{row["label"]: row for row in part["rows"]} for part in columns.values()]
     for name, labels in rows:
@@ -217,7 +217,7 @@ def _mark(row: Row) -> str:
 
 
 def results_page() -> str:
-    """Everything, study by study."""
+    """Return the page of all rows of all studies."""
     said = [
         "# Results",
         "Written by `python -m benchmarks.tables` from `benchmarks/results/*.json`; do not edit.",
@@ -242,12 +242,12 @@ def results_page() -> str:
 
 
 def studies() -> list[str]:
-    """The studies of methods that have results."""
+    """Return the names of the studies that have results."""
     return sorted(path.stem for path in RESULTS.glob("*.json") if path.stem not in COSTS)
 
 
 def tables() -> dict[str, Callable[[], str]]:
-    """What a page may show, by name; a part of a study is called ``STUDY_PART``."""
+    """Return the makers of the tables that a page may show, by name; a part of a study is called ``STUDY_PART``."""
     made: dict[str, Callable[[], str]] = {
         "overhead": overhead_table,
         "scale": scale_table,
@@ -269,7 +269,7 @@ def tables() -> dict[str, Callable[[], str]]:
 
 
 def filled_in(text: str) -> str:
-    """A page with each table in its place.
+    """Return a page with each table in its place.
 
     Raises:
         ValueError: If a place is for a table that there is not, or has no end.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lightning_dataselect import methods as _methods
 from lightning_dataselect.methods.registry import list_methods
 from lightning_dataselect.utils.errors import DataSelectError, MissingExtraError
+from lightning_dataselect.utils.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from lightning_dataselect.callbacks.batch_selector import BatchSelector
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from lightning_dataselect.methods import *  # noqa: F403
     from lightning_dataselect.state.selection import Observation, Selection
 
-__version__ = "0.1.0"
 __all__ = [
     "BatchSelector",
     "DataSelectError",
@@ -52,11 +52,10 @@ if not TYPE_CHECKING:  # so that a type checker knows a wrong name
         except ModuleNotFoundError as error:
             if name != "compare":
                 raise
-            # compare needs what the report extra installs, which a training machine may lack
             raise MissingExtraError(
                 f"{__name__}.compare needs {error.name}: pip install 'lightning-dataselect[report]'."
             ) from error
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_HOMES})

@@ -82,7 +82,7 @@ class Shares(DataSelector):
     weighted = False
 
     def __init__(self, *shares, **common):
-        super().__init__(**{"warmup_epochs": 0, **common})
+        super().__init__(**{"warmup_epochs": 0, "whole_batches": False, **common})
         self.shares = shares
 
     def select(self, epoch, scores, generator):

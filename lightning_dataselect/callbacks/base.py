@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import lightning.pytorch as pl
 
+from lightning_dataselect.callbacks.fit_local import without_fit_locals
+from lightning_dataselect.utils.arguments import call_text
 from lightning_dataselect.utils.errors import UnsupportedTrainerError
 
 _FIRST_TO_TAKE_ANY = (2, 6)
@@ -25,6 +27,8 @@ def _base() -> type[pl.Callback]:
 
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     _Base = pl.Callback
 else:
     _Base = _base()
@@ -35,6 +39,21 @@ class Callback(_Base):
 
     Fabric and Hugging Face's Trainer take a list of callbacks too, and would call none of the hooks that matter.
     """
+
+    _call: str
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Write down the call, for :meth:`__repr__`: arguments are not all kept, and some under other names."""
+        made = super().__new__(cls)
+        made._call = call_text(cls, args, kwargs)
+        return made
+
+    def __repr__(self) -> str:
+        return self._call
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to a fit under way: Lightning's bound ``log`` would drag the module along."""
+        return {k: v for k, v in without_fit_locals(self.__dict__).items() if k not in ("log", "log_dict")}
 
     def on_after_setup(self, **given: object) -> NoReturn:
         """Refuse Fabric, which calls this when it sets up a module."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,34 @@ from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import BatchSamples, Observation, Selection
 from lightning_dataselect.step.isolation import SideEffectGuard
 from lightning_dataselect.utils.errors import InvalidArgumentError
-from lightning_dataselect.utils.validation import check_choice, check_count, check_share
+from lightning_dataselect.utils.validation import SET_LEVEL, check_choice, check_count, check_share, refuse_unused
+
+
+class WithinBatches(DataSelector):
+    """Take every sample in every epoch, and choose within the batches alone; named before `BatchSelector`, if both.
+
+    Args:
+        **common: Arguments of the next base class but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
+            nothing here.
+
+    Raises:
+        UnexpectedArgumentError: If one of those is given.
+
+    Example:
+        >>> class Hardest(WithinBatches, BatchSelector):
+        ...     def choose(self, seen, k, generator):
+        ...         return seen.losses.topk(k).indices
+        >>> Hardest(batch_ratio=0.5).prune_ratio
+        0.0
+    """
+
+    unused: ClassVar[frozenset[str]] = SET_LEVEL
+    chosen_by: ClassVar[str] = "batch_ratio"
+    """The argument that says how much of a batch is trained on."""
+
+    def __init__(self, **common: Any) -> None:
+        refuse_unused(type(self).__name__, SET_LEVEL, common, self.chosen_by)
+        super().__init__(prune_ratio=0.0, every_n_epochs=1, balance=None, **common)
 
 
 class BatchSelector(DataSelector):

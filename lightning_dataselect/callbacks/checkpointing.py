@@ -25,11 +25,8 @@ class Checkpointer:
     def __init__(self, policy: SelectionPolicy, run: RunState) -> None:
         self._policy = policy
         self._run = run
-
-    @property
-    def state_key(self) -> str:
-        """Where the state lies in a checkpoint."""
-        return _PREFIX + type(self._policy).__qualname__
+        self.state_key = _PREFIX + type(policy).__qualname__
+        """Where the state lies in a checkpoint; Lightning asks for it at every hook."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed fit needs to be the same fit, with this rank's state for all."""

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_dataselect.callbacks.base import Callback
 from lightning_dataselect.callbacks.checkpointing import Checkpointer
-from lightning_dataselect.callbacks.fit_local import FitLocal, drop_fit_locals, without_fit_locals
+from lightning_dataselect.callbacks.fit_local import FitLocal, drop_fit_locals
 from lightning_dataselect.fit.context import FitContext
-from lightning_dataselect.fit.interception import (
-    open_fit,
-    refuse_module,
-    refuse_rest_of_epoch,
-    refuse_second_selector,
-    scale_learning_rates,
-    take_hold,
-)
+from lightning_dataselect.fit.interception import begin_fit, open_fit, take_hold
 from lightning_dataselect.fit.logging import log_epoch
 from lightning_dataselect.fit.stopwatch import Stopwatch
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -29,9 +20,9 @@ from lightning_dataselect.state.results import Results
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.sample_loss import SampleLoss, check_sample_loss
-from lightning_dataselect.trainer import come_first, overfits
+from lightning_dataselect.trainer import come_first
 from lightning_dataselect.utils.arguments import refuse_unknown
-from lightning_dataselect.utils.validation import check_choice, check_count, check_share
+from lightning_dataselect.utils.validation import check_choice, check_count, check_flag, check_share
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,6 +48,9 @@ class DataSelector(SelectionPolicy, Results, Callback):
             output or its import path, or ``"batch"``; see :data:`~lightning_dataselect.step.sample_loss.SampleLoss`.
         balance: ``"class"`` selects within each class, so that every class keeps its share; it needs a classification
             loss with class targets, so that they can be seen.
+        whole_batches: Fill up the last batch of a pruned epoch with the samples that were next in line, where the
+            unpruned epoch has only full ones: at most a batch more is trained on. False keeps exactly the share.
+        log: Log what each epoch kept, what was saved, and the mean loss of its samples, under ``dataselect/``.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -91,6 +85,8 @@ class DataSelector(SelectionPolicy, Results, Callback):
         lr_schedule: Literal["stretch", "steps"] = "stretch",
         sample_loss: SampleLoss = "auto",
         balance: Literal["class"] | None = None,
+        whole_batches: bool = True,
+        log: bool = True,
         **unknown: object,
     ) -> None:
         refuse_unknown(type(self), unknown)
@@ -102,6 +98,8 @@ class DataSelector(SelectionPolicy, Results, Callback):
         self.lr_schedule = check_choice("lr_schedule", lr_schedule, ("stretch", "steps"))
         self.sample_loss = check_sample_loss(sample_loss)
         self.balance = None if balance is None else check_choice("balance", balance, ("class",))
+        self.whole_batches = check_flag("whole_batches", whole_batches)
+        self.logs = check_flag("log", log)  # Lightning sets `log` itself
         self.max_epochs = None
         self.run_state = RunState(type(self).__name__)
         self._checkpointer = Checkpointer(self, self.run_state)
@@ -119,22 +117,12 @@ class DataSelector(SelectionPolicy, Results, Callback):
         if stage != "fit":
             return
         self._end_fit()
-        self.run_state.discard_checkpoint()
-        refuse_second_selector(trainer)
-        if overfits(trainer):
-            rank_zero_info(f"{type(self).__name__} is off: overfit_batches fixes which batches are trained on.")
-            return
-        refuse_module(pl_module, self)
-        if trainer.current_epoch == 0:
-            self.run_state.forget()
-            self.forget()
-        else:
-            self.run_state.restart_epoch()
-        # others may save a checkpoint in any hook, in which the batch just done must be counted
-        come_first(trainer, self)
         self.context = open_fit(trainer, pl_module, self, self.run_state, self.sample_loss)
-        take_hold(trainer, self.context, self.run_step, is_active=lambda: self.batch is not None)
-        self.on_fit_setup(self.context)
+        if self.context is not None:
+            # others may save a checkpoint in any hook, in which the batch just done must be counted
+            come_first(trainer, self)
+            take_hold(trainer, self.context, self.run_step, is_active=lambda: self.batch is not None)
+            self.on_fit_setup(self.context)
 
     def on_fit_setup(self, context: FitContext) -> None:
         """Get ready for a fit: take hold of more of the module than its training step, say.
@@ -145,12 +133,9 @@ class DataSelector(SelectionPolicy, Results, Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Settle which epoch it is and how long."""
-        if self.context is None:
-            return
         self._stopwatch.restart()
-        refuse_rest_of_epoch(trainer, self.run_state, type(self).__name__)
-        self.context.epochs.start()
-        scale_learning_rates(trainer, self.context, self)
+        if self.context is not None:
+            begin_fit(trainer, self.context, self)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give everything back as it was."""
@@ -167,9 +152,7 @@ class DataSelector(SelectionPolicy, Results, Callback):
 
     # ---- a batch -------------------------------------------------------------------------------------------------
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Look up which samples the batch holds."""
         if self.context is not None:
             self.batch = self.context.epochs.begin_batch(batch_idx, pl_module.device)
@@ -190,14 +173,7 @@ class DataSelector(SelectionPolicy, Results, Callback):
         output, self.seen = context.train_step(step, args, kwargs, batch)
         return output
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write down what the batch has shown, and keep schedules in time."""
         if self.context is None:
             return
@@ -206,7 +182,7 @@ class DataSelector(SelectionPolicy, Results, Callback):
         self.batch = self.seen = None
         self.context.epochs.end_batch(batch_idx)
 
-    # ---- an epoch ------------------------------------------------------------------------------------------------
+    # ---- an epoch, checkpoints and results -----------------------------------------------------------------------
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -226,16 +202,9 @@ class DataSelector(SelectionPolicy, Results, Callback):
         """Close the epoch, choose the samples of the next one, and change its length."""
         if self.context is None or self.state.plan.epoch != trainer.current_epoch:
             return
-        self.state.seconds += self._stopwatch.read()
-        begun = time.perf_counter()
-        self.context.epochs.end_epoch()
-        if not self.history:
-            return
-        self.history[-1]["select_seconds"] = time.perf_counter() - begun
-        if not trainer.barebones:
-            log_epoch(pl_module, self.history, self.scores)
-
-    # ---- checkpoints and copies ----------------------------------------------------------------------------------
+        self.context.epochs.end_epoch(seconds=self._stopwatch.read())
+        if self.history and self.logs and not trainer.barebones:
+            log_epoch(pl_module, self.history, self.scores, self.run_state.train_loss.read())
 
     @property
     def state_key(self) -> str:
@@ -250,31 +219,18 @@ class DataSelector(SelectionPolicy, Results, Callback):
         """Keep the state until the loader, and with it the number of samples, is known."""
         self._checkpointer.load_state_dict(state_dict)
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Save what all ranks have seen."""
         self._checkpointer.save_all_ranks(checkpoint)
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another method."""
         self._checkpointer.refuse_others(checkpoint)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what belongs to a fit under way: Lightning's bound ``log`` would drag the module along."""
-        return {k: v for k, v in without_fit_locals(self.__dict__).items() if k not in ("log", "log_dict")}
-
-    # ---- results, but for those that are plain data --------------------------------------------------------------
-
     def export(self, path: str | Path) -> Path:
-        """Write one row a sample as .csv or .parquet; see :func:`~lightning_dataselect.report.export.to_frame`.
+        """Write one row a sample as .csv or .parquet.
 
-        Columns: ``index``; ``loss``, the last one seen; ``score``; ``selected`` and ``weight`` in the last epoch;
-        ``times_trained``; ``times_dropped``, of an epoch or of a batch. Where the steps have shown the logits of
-        classes also ``margin`` (the target's logit minus the best other one), ``predicted``, ``first_learnt`` (an
-        epoch, missing if never) and ``times_forgotten``.
+        Its columns are named and explained at :func:`~lightning_dataselect.report.export.to_frame`.
         """
         from lightning_dataselect.report.export import write_samples
 
@@ -287,10 +243,8 @@ class DataSelector(SelectionPolicy, Results, Callback):
 
         Args:
             kind: ``"kept_share"`` by epoch, ``"score_histogram"``, ``"data_map"`` (each sample by its last loss and
-                its score, or, where that is the loss, by how often it was forgotten or trained on), or ``"gallery"``:
-                the hardest, the easiest and the most often forgotten samples themselves, with label and prediction.
-            dataset: For the gallery, images or text in the order of the training set; None takes the training set
-                itself, while somebody holds it.
+                its score), or ``"gallery"``: the hardest, the easiest and the most often forgotten samples themselves.
+            dataset: For the gallery, images or text in the order of the training set; None takes the training set.
             decode: Makes a string of a sample's token ids, such as ``tokenizer.decode``.
 
         Raises:

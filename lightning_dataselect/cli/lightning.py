@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from argparse import Action
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from jsonargparse import ActionConfigFile, ArgumentError, DefaultHelpFormatter, Namespace
+from jsonargparse import ActionConfigFile, ArgumentError, Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_dataselect.callbacks.batch_selector import BatchSelector
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.capture import CaptureError
-from lightning_dataselect.methods.registry import list_methods
+from lightning_dataselect.cli.method_help import HelpfulParser
+from lightning_dataselect.methods.registry import load_methods
 from lightning_dataselect.parsing.messages import causes, in_plain_words
 from lightning_dataselect.utils.errors import DataSelectError, UserInputError, one_line
 
@@ -29,22 +27,21 @@ _NO_PATHS = ("best", "last", "hpc", "registry")
 
 
 class SelectCLI(LightningCLI):
-    """LightningCLI whose `--select` adds a selector to the Trainer's callbacks.
+    """Run LightningCLI with `--select`, which adds a selector to the Trainer's callbacks.
 
     Raises:
         UserInputError: If the method, one of its arguments, or anything else on the command line is wrong.
     """
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Makes a parser as Lightning does, whose ``parser_class`` is newer than its 2.5.0."""
-        parser = _Parser(**{"dump_header": [f"lightning.pytorch=={pl.__version__}"], **kwargs})
+        """Make a parser as Lightning does, whose ``parser_class`` is newer than its 2.5.0."""
+        parser = HelpfulParser(**{"dump_header": [f"lightning.pytorch=={pl.__version__}"], **kwargs})
         parser.add_argument("-c", "--config", action=ActionConfigFile, help="Configuration file, in JSON or YAML.")
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add `--select`: a method's name, or the path of a class of one's own."""
-        for method in list_methods():
-            assert method.cls  # jsonargparse knows by their names the classes that have been imported
+        load_methods()
         parser.add_subclass_arguments(DataSelector, "select", fail_untyped=False, required=False, help=_SELECT_HELP)
 
     def before_instantiate_classes(self) -> None:
@@ -67,7 +64,7 @@ class SelectCLI(LightningCLI):
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Makes the trainer, with the selector among its callbacks."""
+        """Make the trainer, with the selector among its callbacks."""
         own = self._get(self.config_init, "trainer").callbacks or []
         callbacks = [*(own if isinstance(own, list) else [own])]
         selector = self._get(self.config_init, "select")
@@ -90,7 +87,7 @@ class SelectCLI(LightningCLI):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Says in one sentence that the config of an earlier run is in the way."""
+    """Say in one sentence that the config of an earlier run is in the way."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         try:
@@ -104,38 +101,8 @@ class _SaveConfig(SaveConfigCallback):
             ) from error
 
 
-class MethodHelp(DefaultHelpFormatter):
-    """Help of a method's arguments as one reads it: without markup, and without every subclass of a tensor."""
-
-    def add_argument(self, action: Action) -> None:
-        """Adds an argument, unless it is the help of a class that an argument might be given."""
-        if not (_of_method(action) and action.dest.endswith(".help")):
-            super().add_argument(action)
-
-    def start_section(self, heading: str | None) -> None:
-        """Begins the arguments of a class, under the first line of its docstring."""
-        super().start_section(heading and _without_markup(heading))
-
-    def _get_help_string(self, action: Action) -> str:
-        text = super()._get_help_string(action)
-        return _without_markup(re.sub(r", known subclasses: [^)]*", "", text)) if _of_method(action) else text
-
-
-def _without_markup(text: str) -> str:
-    return re.sub(r":\w+:`~?([^`]+)`|`+([^`]+)`+", lambda found: found[1] or found[2], text)
-
-
-def _of_method(action: Action) -> bool:
-    return action.dest.startswith("select.") and action.dest != "select.help"
-
-
-class _Parser(LightningArgumentParser):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"formatter_class": MethodHelp, **kwargs})
-
-
 def run_lightning(argv: Sequence[str] | None) -> None:
-    """Runs `fit`, `validate`, `test` or `predict`.
+    """Run `fit`, `validate`, `test` or `predict`.
 
     Args:
         argv: The subcommand and its arguments, as LightningCLI takes them; None for the process's own.
@@ -152,5 +119,3 @@ def run_lightning(argv: Sequence[str] | None) -> None:
         )
     except ArgumentError as error:
         raise UserInputError(in_plain_words(error)) from error
-    except CaptureError as error:
-        raise UserInputError(str(error)) from error

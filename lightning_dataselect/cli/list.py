@@ -1,4 +1,4 @@
-"""The methods, a line each."""
+"""`lightning-dataselect list`: the methods, a line each."""
 
 import json
 from dataclasses import fields
@@ -9,12 +9,12 @@ from lightning_dataselect.methods.registry import list_methods
 
 
 def methods_table() -> Table:
-    """Name, year, kind, what it needs of each sample, and the published result."""
+    """Return name, year, kind, what each needs of a sample, and what it drops."""
     table = Table(header_style="bold", pad_edge=False)
-    for title in ("method", "year", "kind", "needs", "published result"):
+    for title in ("method", "year", "kind", "needs", "drops"):
         table.add_column(title, no_wrap=title in ("method", "year"))
     for method in list_methods():
-        table.add_row(method.name, str(method.year), method.kind, method.needs, method.published)
+        table.add_row(method.name, str(method.year), method.kind, method.needs, method.drops)
     return table
 
 

@@ -43,7 +43,7 @@ def refuse_misspelt(argv: Sequence[str], commands: Sequence[str]) -> None:
 
 
 def _given(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each option and the value that it is given."""
+    """Yield each option with the value that it is given."""
     for argument, following in zip(argv, [*argv[1:], ""], strict=True):
         option, equals, value = argument.partition("=")
         yield option, value if equals else following

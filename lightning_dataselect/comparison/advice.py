@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lightning_dataselect.comparison.numbers import Spread, share, shown
-from lightning_dataselect.comparison.power import is_clear
 from lightning_dataselect.comparison.runner import Outcome, Settings
 from lightning_dataselect.comparison.spec import FULL, SHORT, MethodSpec
 from lightning_dataselect.comparison.summary import Row, Summary, short_label, unit_of
@@ -34,7 +33,7 @@ def advise(summary: Summary, outcome: Outcome, settings: Settings) -> Advice:
     """Return what to do after a comparison.
 
     A method that is better than training for fewer epochs is recommended: of several, the one that ends best. Or else
-    the cheapest of the runs on full data whose end is not clearly behind that of all epochs.
+    the cheapest of the runs on full data that lose no more than the standard deviation over seeds.
     """
     better = [row for row in summary.rows if summary.verdicts.get(row.label) == "better"]
     sign = 1 if summary.maximize else -1
@@ -63,15 +62,14 @@ def advise(summary: Summary, outcome: Outcome, settings: Settings) -> Advice:
         return _nothing(
             "One seed decides nothing: run at least three, as with --seeds 3, before you change how you train."
         )
-    family = [row.vs_full for row in shorts if row.vs_full is not None]
+    # a loss that another seed makes, too
     enough = [
         row
         for row in shorts
-        if row.vs_full is not None and not (sign * row.vs_full.mean < 0 and is_clear(row.vs_full, family))
+        if row.vs_full is not None and -sign * row.vs_full.mean <= max(full.value.std, row.vs_full.std)
     ]
     if not enough:
-        end = "lower" if summary.maximize else "higher"
-        keep = f"Keep all {outcome.epochs} epochs on full data: whatever is cheaper ends measurably {end}."
+        keep = f"Keep all {outcome.epochs} epochs on full data: whatever is cheaper loses more than another seed does."
         return Advice(keep, FULL, "", "", None)
     row = max(enough, key=lambda each: each.saved or 0.0)
     epochs = next(run.epochs for run in outcome.runs if run.method == SHORT and short_label(run.epochs) == row.label)
@@ -96,7 +94,7 @@ def _against_full(row: Row, unit: str, maximize: bool) -> str:
     """Such as `0.7 ± 0.7 points lower than full data`."""
     difference = row.vs_full
     if difference is None or not difference.mean:
-        return "ends where full data does"
+        return "and it ends where full data does"
     way = "higher" if difference.mean > 0 else "lower"
     size = shown(Spread(abs(difference.mean), difference.std, difference.n))
     judged = "" if maximize else f", which is {'worse' if difference.mean > 0 else 'better'}"

@@ -26,7 +26,7 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-import lightning_dataselect
+from lightning_dataselect.utils.version import __version__
 
 N_ITEMS = 8
 
@@ -44,7 +44,7 @@ def digest(value: Any) -> str:
 
 def versions() -> str:
     """Return the versions of the packages that a run's numbers depend on."""
-    return f"torch {torch.__version__}, lightning {pl.__version__}, {lightning_dataselect.__version__}"
+    return f"torch {torch.__version__}, lightning {pl.__version__}, {__version__}"
 
 
 def changes(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
@@ -116,7 +116,7 @@ def _own_file(module: types.ModuleType | None) -> Path | None:
 def _library_folders() -> list[Path]:
     paths = sysconfig.get_paths()
     folders = [paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"], *site.getsitepackages()]
-    own = [Path(lightning_dataselect.__file__).parent]
+    own = [Path(__file__).parents[1]]
     return [Path(folder).resolve() for folder in [*folders, site.getusersitepackages()]] + own
 
 

@@ -44,7 +44,7 @@ class Job:
     root: Path
     fingerprint: dict[str, str]
     test: bool
-    gallery: Path
+    samples: Path
 
     def do(self, on_epoch: OnEpoch) -> RunRecord | Failed:
         """Run; an error is returned, and only Ctrl-C is raised."""
@@ -61,7 +61,7 @@ class Job:
                 fingerprint=self.fingerprint,
                 on_epoch=on_epoch,
                 test=self.test,
-                gallery=self.gallery,
+                samples=self.samples,
             )
         except Exception as error:
             return Failed(one_line(error), traceback.format_exc())

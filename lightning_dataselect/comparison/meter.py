@@ -1,7 +1,8 @@
 """What a run costs and reaches, measured alike for every method."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -57,7 +58,7 @@ class Meter(pl.Callback):
         self.selector = selector
         self.n_samples = 0
         self.epoch_samples: list[int] = []
-        self.validation = Clock(0.0, 0.0)
+        self.validation = self._aside = Clock(0.0, 0.0)
         self.waiting_seconds = 0.0
         self.curve: list[Point] = []
         self._busy: list[float] = []
@@ -71,7 +72,17 @@ class Meter(pl.Callback):
 
     def elapsed(self) -> Clock:
         """Time since `start`, without validation."""
-        return Clock.now().since(self._started).since(self.validation)
+        return Clock.now().since(self._started).since(self.validation).since(self._aside)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let the clock stand still for what is no part of training."""
+        start = Clock.now()
+        try:
+            yield
+        finally:
+            span = Clock.now().since(start)
+            self._aside = Clock(self._aside.wall + span.wall, self._aside.cpu + span.cpu)
 
     @property
     def gpu_busy(self) -> float | None:

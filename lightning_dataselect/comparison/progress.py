@@ -1,6 +1,7 @@
 """How a comparison shows where it is: bars on a terminal, plain lines anywhere else."""
 
 import logging
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -146,8 +147,9 @@ def _guard(watcher: Lines) -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *_: object) -> None:
         text = " ".join(str(message).split())
-        if text not in said:
-            said.add(text)
+        # the same advice on another batch, with another number in it, is the same
+        if (advice := re.sub(r"\d+", "", text)) not in said:
+            said.add(advice)
             watcher.say(f"        warning in {watcher.label}: {text}")
 
     loggers = [logging.getLogger(name) for name in _LOGGERS]

@@ -138,9 +138,9 @@ class RunFolder:
         path.write_text(traceback)
         return path
 
-    def gallery(self, name: str, seed: int) -> Path:
-        """Where the picture of a run's hardest and easiest samples lies, if there is one."""
-        return self._file(name, seed, ".png")
+    def samples(self, name: str, seed: int) -> Path:
+        """Return where it stands what became of single samples in a run."""
+        return self._file(name, seed, ".samples.json")
 
     @staticmethod
     def safe(name: str) -> str:

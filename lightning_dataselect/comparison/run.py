@@ -15,8 +15,10 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.comparison.identity import flat
 from lightning_dataselect.comparison.meter import Meter
 from lightning_dataselect.comparison.records import RunRecord
+from lightning_dataselect.comparison.samples import SampleLog
 from lightning_dataselect.comparison.task import Task
 from lightning_dataselect.report.figures import bin_scores, trained_share
 from lightning_dataselect.utils.errors import UserInputError
@@ -35,7 +37,7 @@ def run(
     fingerprint: dict[str, str],
     on_epoch: Callable[[int, float | None], None],
     test: bool = False,
-    gallery: Path | None = None,
+    samples: Path | None = None,
 ) -> RunRecord:
     """Trains once and measures.
 
@@ -51,13 +53,14 @@ def run(
         fingerprint: Kept with the record.
         on_epoch: Called after every epoch with the epochs done and the metric's value.
         test: Whether to measure the trained module on the test set, once, after the last epoch.
-        gallery: Where to draw the selector's hardest and easiest samples, if they are images or text.
+        samples: Where to write what became of single samples, see `SampleLog`.
 
     Raises:
         UserInputError: If the metric was never logged, or is not finite at the end.
     """
     meter = Meter(monitor, on_epoch, selector)
-    callbacks: Sequence[pl.Callback] = [meter] if selector is None else [selector, meter]
+    log = None if selector is None or samples is None else SampleLog(selector, meter)
+    callbacks: Sequence[pl.Callback] = [callback for callback in (selector, meter, log) if callback is not None]
     with isolated():
         trainer, model, data = task.build(seed=seed, epochs=epochs, callbacks=callbacks, root=root)
         meter.start()
@@ -67,8 +70,9 @@ def run(
         ended_by = _ended_by(trainer, epochs)
         device = trainer.strategy.root_device.type
         tested = _tested(trainer, model, data) if test else {}
-        if selector is not None and gallery is not None:
-            _draw_gallery(selector, gallery)
+        if log is not None and samples is not None:
+            loaders = flat(trainer.train_dataloader)
+            log.write(samples, model, getattr(loaders[0], "dataset", None) if loaders else None)
     if not math.isfinite(value):
         raise UserInputError(f"{monitor} is {value} after the last epoch.")
     values = [point.value for point in meter.curve] or [value]
@@ -123,15 +127,6 @@ def _ended_by(trainer: pl.Trainer, epochs: int) -> str:
         if isinstance(callback, EarlyStopping) and callback.stopped_epoch == trainer.current_epoch - 1:
             return "EarlyStopping"
     return "trainer.should_stop"
-
-
-def _draw_gallery(selector: DataSelector, path: Path) -> None:
-    path.unlink(missing_ok=True)
-    try:
-        selector.plot("gallery").savefig(path)
-    except Exception:
-        # no images and no text, or the user's data set fails where it is not trained on: no loss to a comparison
-        path.unlink(missing_ok=True)
 
 
 def _tested(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> dict[str, float]:

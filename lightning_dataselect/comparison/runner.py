@@ -23,7 +23,7 @@ from lightning_dataselect.utils.errors import UserInputError, one_line
 # Compute of two runs that differs by no more than this share counts as equal.
 NEAR = 0.02
 # A method's time and its compute that differ by more ask for a run on full data at equal time, too.
-APART = 0.1
+APART = 0.2
 
 Clock = Literal["cpu", "wall"]
 
@@ -358,7 +358,7 @@ class _Comparison:
             root=self.settings.out / "lightning" / f"{self.folder.safe(name)}-{seed}",
             fingerprint=self._fingerprint(spec, seed, epochs),
             test=self.settings.test,
-            gallery=self.folder.gallery(name, seed),
+            samples=self.folder.samples(name, seed),
         )
 
     def _fingerprint(self, spec: MethodSpec, seed: int, epochs: int) -> dict[str, str]:

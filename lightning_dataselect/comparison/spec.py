@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ast
-import difflib
-import importlib
+import pkgutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.methods.registry import list_methods
-from lightning_dataselect.utils.arguments import accepted_arguments
+from lightning_dataselect.methods.catalog import CATALOG
+from lightning_dataselect.utils.arguments import accepted_arguments, nearest
 from lightning_dataselect.utils.errors import UserInputError
 
 if TYPE_CHECKING:
+    from lightning_dataselect.callbacks.selector import DataSelector
     from lightning_dataselect.comparison.rehearsal import Rehearsal
 
 FULL, SHORT = "full", "short"
@@ -34,16 +33,22 @@ class MethodSpec:
 
     Attributes:
         label: As it was written, `UCB(every_n_epochs=2)`; names the method in every table.
-        cls: The callback's class, or None for the baselines `full` and `short`.
+        path: Import path of the callback's class, or None for the baselines `full` and `short`.
         arguments: Its keyword arguments, as written.
     """
 
     label: str
-    cls: type[DataSelector] | None = None
+    path: str | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def cls(self) -> type[DataSelector] | None:
+        """The callback's class, imported when it is first asked for."""
+        cls: type[DataSelector] | None = None if self.path is None else pkgutil.resolve_name(self.path)
+        return cls
+
     def build(self, prune_ratio: float, seed: int) -> DataSelector:
-        """A fresh callback; `prune_ratio` and `seed` are handed on where it takes them.
+        """Return a fresh callback; `prune_ratio` and `seed` are handed on where it takes them.
 
         Args:
             prune_ratio: The share that is dropped, unless the spec's arguments say otherwise.
@@ -79,7 +84,7 @@ class MethodSpec:
 
 
 def parse_methods(text: str) -> list[MethodSpec]:
-    """Reads `--methods`: names from the list, or dotted paths, with keyword arguments in brackets.
+    """Read `--methods`: names from the list, or dotted paths, with keyword arguments in brackets.
 
     Args:
         text: Comma-separated, each entry a name or a call with literal keyword arguments.
@@ -115,7 +120,7 @@ def auto_methods(rehearsal: Rehearsal) -> str:
     model is of them, without classes `random`, as there is little to read; with long steps `ESWP`, which also chooses
     within batches.
     """
-    known = {method.name for method in list_methods()} | set(ALIASES)
+    known = {*CATALOG, *ALIASES}
     suits = ["KAKURENBO" if rehearsal.knows_classes else "random"]
     if rehearsal.step_seconds > _LONG_STEP:
         suits.append("ESWP")
@@ -145,32 +150,32 @@ def _read(entry: ast.expr) -> MethodSpec:
     return MethodSpec(label, _find(name), {**preset, **arguments})
 
 
-def _find(name: str) -> type[DataSelector]:
-    known = {method.name: method.cls for method in list_methods()}
-    if name in known:
-        return known[name]
+def _find(name: str) -> str:
+    """The import path of a method's class; one of this package's own is not imported yet."""
+    if name in CATALOG:
+        return CATALOG[name].path
     if "." in name:
-        return _load(name)
-    names = [*BASELINES, *ALIASES, *known]
-    folded = {candidate.lower(): candidate for candidate in names}
-    close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
-    hint = f"did you mean {folded[close[0]]}?" if close else f"known are {', '.join(names)}."
+        return _checked(name)
+    names = [*BASELINES, *ALIASES, *CATALOG]
+    close = nearest(name, names)
+    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(names)}."
     raise UserInputError(f"There is no method {name!r}: {hint}")
 
 
-def _load(path: str) -> type[DataSelector]:
-    module, _, name = path.rpartition(".")
+def _checked(path: str) -> str:
+    from lightning_dataselect.callbacks.selector import DataSelector
+
     try:
-        cls = getattr(importlib.import_module(module), name)
+        cls = pkgutil.resolve_name(path)
     except (ImportError, AttributeError) as error:
         raise UserInputError(f"The method {path} cannot be imported: {error}") from error
     if not (isinstance(cls, type) and issubclass(cls, DataSelector)):
         raise UserInputError(f"{path} is no subclass of lightning_dataselect.DataSelector.")
-    return cls
+    return path
 
 
 def parse_seeds(text: str) -> list[int]:
-    """Reads `--seeds`: how many, or which.
+    """Read `--seeds`: how many, or which.
 
     Args:
         text: A number n, for the seeds 0 to n - 1, or a list with commas.

@@ -259,7 +259,7 @@ def _sentence(
     counts = sorted({difference.n for label, difference in held if label not in outcome.dropped})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     cut = f" (of {len(settings.seeds)}; the others have not run)" if outcome.interrupted else ""
-    return f"Over {seeds} seeds{cut} and at equal compute, {_meaning(held, verdicts, settings.maximize, unit)}."
+    return f"Over {seeds} seeds{cut} and at equal compute, {_meaning(rows, verdicts, settings.maximize, unit)}."
 
 
 def unit_of(percent: bool, monitor: str) -> str:
@@ -272,29 +272,37 @@ def unit_of(percent: bool, monitor: str) -> str:
     return " points" if percent else f" {monitor}"
 
 
-def _meaning(held: Entries, verdicts: Mapping[str, Verdict], maximize: bool, unit: str) -> str:
+def _meaning(rows: Sequence[Row], verdicts: Mapping[str, Verdict], maximize: bool, unit: str) -> str:
     sign = 1 if maximize else -1
     simply = "simply training on full data for fewer epochs"
+    held = [(row.label, row.vs_short) for row in rows if row.vs_short is not None]
     better, worse, mixed = (
         [entry for entry in held if verdicts.get(entry[0]) == verdict] for verdict in ("better", "worse", "mixed")
     )
-    if worse and len(worse) == len(held):
-        return f"{_names(worse, unit)} {_is(worse)} worse than {simply}"
+    open_ = [entry for entry in held if entry[0] not in verdicts]
+    by_time_alone = {label for label, compute in worse if sign * compute.mean >= 0}
+    late = [(row.label, row.vs_time) for row in rows if row.vs_time is not None and row.label in by_time_alone]
+    worse = [entry for entry in worse if entry[0] not in by_time_alone]
+    texts = []
     if better:
-        text = f"{_names(better, unit)} {_is(better)} better than {simply}"
-    elif len(held) == 1 and not mixed:
-        text = f"{_names(held, unit)} is not measurably better or worse than {simply}"
-    elif mixed and len(mixed) + len(worse) == len(held):
-        text = f"no method is better than {simply}"
-    else:
-        nearest = max((entry for entry in held if entry not in mixed), key=lambda entry: sign * entry[1].mean)
-        text = (
+        texts.append(f"{_names(better, unit)} {_is(better)} better than {simply}")
+    elif len(held) == len(open_) == 1:
+        texts.append(f"{_names(held, unit)} is not measurably better or worse than {simply}")
+    elif open_:
+        nearest = max(open_, key=lambda entry: sign * entry[1].mean)
+        texts.append(
             f"none of the {len(held)} methods is measurably better than {simply} "
             f"(the nearest, {nearest[0]}, by {shown(nearest[1], signed=True)}{unit})"
         )
+    elif mixed or late:
+        texts.append(f"no method is better than {simply}")
+    if worse:
+        texts.append(f"{_names(worse, unit)} {_is(worse)} worse" + ("" if texts else f" than {simply}"))
     if mixed:
-        text += f"; {_names(mixed, unit)} {_is(mixed)} ahead by what it computes, but not by the time it takes"
-    return f"{text}; {_names(worse, unit)} {_is(worse)} worse" if worse else text
+        texts.append(f"{_names(mixed, unit)} {_is(mixed)} ahead by what it computes, but not by the time it takes")
+    if late:
+        texts.append(f"{_names(late, unit)} {_is(late)} worse than full data that trains for as long")
+    return "; ".join(texts)
 
 
 def _is(entries: Entries) -> str:
@@ -367,6 +375,7 @@ def _on_clocks(rows: Sequence[Row], outcome: Outcome) -> list[str]:
         row
         for row in rows
         if outcome.clock == "cpu"
+        and not row.is_baseline
         and row.saved_wall is not None
         and row.saved_time is not None
         and abs(row.saved_wall - row.saved_time) > _AGREE

@@ -52,6 +52,9 @@ def columns(summary: Summary, monitor: str) -> list[Column]:
 
     return [
         Column("method", name, lambda row: row.label, False, "* no other row ends better for as little"),
+        Column("verdict", lambda row: summary.verdicts.get(row.label, "" if row.is_baseline else "unclear"),
+               lambda row: summary.verdicts.get(row.label, ""), False,
+               "against full data for fewer epochs; unclear: chance alone may make the difference"),
         Column(
             f"{monitor}{', %' if summary.percent else ''}\n({arrow} is\nbetter)",
             lambda row: shown(row.value),
@@ -69,9 +72,6 @@ def columns(summary: Summary, monitor: str) -> list[Column]:
                lambda row: _mean(row.vs_short), False, "difference from full data that computes as much, seed by seed"),
         Column(f"at equal\ntime{unit}", lambda row: shown(row.vs_time, signed=True),
                lambda row: _mean(row.vs_time), True, "difference from full data that takes as long, seed by seed"),
-        Column("verdict", lambda row: summary.verdicts.get(row.label, "" if row.is_baseline else "unclear"),
-               lambda row: summary.verdicts.get(row.label, ""), False,
-               "against full data for fewer epochs; unclear: chance alone may make the difference"),
     ]  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def render(summary: Summary, outcome: Outcome, monitor: str, width: int) -> Tabl
     room = max(_SHORTEST_NAME, room)
     made = Table(header_style="bold", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, gap - 1, 0, 0))
     for i, column in enumerate(chosen):
-        made.add_column(column.title, justify="right" if i else "left", no_wrap=True)
+        made.add_column(column.title, justify="right" if i > 1 else "left", no_wrap=True)
     for line, row in zip([*lines, *failures], [*summary.rows, *outcome.failures], strict=True):
         style = STYLES.get(summary.verdicts.get(row.label, ""), "") if isinstance(row, Row) else "red"
         made.add_row(*(Text(text) for text in [_fitted(line[0], room), *line[1:]]), style=style)

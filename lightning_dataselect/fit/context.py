@@ -113,6 +113,10 @@ class FitContext:
         run, n = self.run, len(samples)
         known, epoch = run.store["loss"], run.fit.plan.epoch
         done = self.reader.run(step, args, kwargs, samples, known, epoch, is_full_batch=is_full_batch)
+        if done[0] is None and self.module.automatic_optimization:
+            return done  # Lightning passes over the batch
+        if done[1] is not None:
+            run.train_loss.add(done[1].losses)
         run.store.count_trained(samples.indices)
         run.count_samples(forward=n, backward=n)
         return done

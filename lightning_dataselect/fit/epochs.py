@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from array import array
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.data.loader import SelectedLoader, prepare
+from lightning_dataselect.fit.identity import meet_samples, number_to_open
 from lightning_dataselect.fit.lr_schedulers import StretchedSchedulers
 from lightning_dataselect.fit.notices import warn_if_idle, warn_of_batch_size, warn_of_losses
 from lightning_dataselect.fit.rescoring import score_samples
@@ -24,8 +25,10 @@ from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
     EpochLengths,
     Restore,
+    begin_ended_epoch,
     epoch_lengths,
     epochs_processed,
+    go_on_within_epoch,
     limited_batches,
     optimizer_steps_now,
     planned_accumulation,
@@ -34,6 +37,8 @@ from lightning_dataselect.trainer import (
     sampler_ranks,
     set_counted_length,
     shorten_val_check_interval,
+    show_apart,
+    steps_reached,
     stops_early,
 )
 
@@ -87,25 +92,32 @@ class Epochs:
         first, self._loader = self._loader is None, selected
         run.remember_dataset(selected.loader.dataset)
         policy.max_epochs = planned_epochs(trainer)
-        if run.open(policy, selected.n, trainer.world_size, trainer.current_epoch):
-            run.fit.plan = plan_epoch(policy, run, trainer.current_epoch)
+        dataset, whole_size = selected.loader.dataset, selected.batches.whole_size
+        begins = run.open(policy, number_to_open(run, dataset), trainer.world_size, trainer.current_epoch)
+        if meet_samples(run, policy, dataset, run.fit.plan.epoch) or begins:
+            run.fit.plan = plan_epoch(policy, run, run.fit.plan.epoch, whole_size=whole_size)
         if first:
             warn_if_idle(policy)
-        run.fit.plan = selected.apply_plan(run.fit.plan, run.fit.batches_done)
+        selected.apply_plan(run.fit.plan, run.fit.batches_done)
+        selected.batches.on_drawn = self._take_drawn
         # configure_optimizers may ask for the loader to build schedules on: they count full epochs
         selected.sampler.announce_full = first
         if not first:
             self._give_back_interval()
             n_batches = limited_batches(trainer, len(selected.batches))
             self._restore_interval = shorten_val_check_interval(trainer, n_batches)
-        return policy.wrap_dataloader(selected.loader)
+        looped = selected.in_structure(policy.wrap_dataloader(selected.loader))
+        return show_apart(trainer, looped, selected.in_structure(selected.shown))
 
     def start(self) -> None:
         """Settle which epoch it is and how long, and take over schedules."""
         trainer, run = self._trainer, self._run
-        run.store.to(trainer.lightning_module.device)
+        run.to(trainer.lightning_module.device)
         if run.fit.history or run.fit.batches_done:
             self._reader.capture.resume()
+        if run.fit.is_cut:
+            self._take_up_cut_epoch()
+        begin_ended_epoch(trainer)
         epoch, ended, batches_done = epochs_processed(trainer), run.fit.plan.epoch, run.fit.batches_done
         begins = not run.fit.history and batches_done == 0
         self._trained_before = begins and resumes_after_last_batch(trainer)
@@ -145,13 +157,10 @@ class Epochs:
             set_counted_length(self._trainer, self.n_batches)
             self._length_is_due = False
         taken, plan = self.loader.batches.take(batch_idx), self._run.fit.plan
-        indices = torch.frombuffer(array("q", taken.indices), dtype=torch.int64)
-        weights = None if plan.weights is None else plan.weights[torch.searchsorted(plan.indices, indices)]
-        if taken.n_unpadded < len(taken.indices):
-            indices[taken.n_unpadded :] = self.loader.n
-        if weights is not None:
-            weights = weights.to(device, non_blocking=True)
-        return BatchSamples(indices.to(device, non_blocking=True), weights)
+        slots, weights = taken.slots(self.loader.n), None
+        if plan.weights is not None:
+            weights = plan.weights_of(torch.tensor(taken.indices)).to(device, non_blocking=True)
+        return BatchSamples(slots.to(device, non_blocking=True), weights)
 
     def end_batch(self, batch_idx: int) -> None:
         """Count a batch as done, and keep schedules in time."""
@@ -162,19 +171,17 @@ class Epochs:
 
     # ---- from epoch to epoch -------------------------------------------------------------------------------------
 
-    def end_epoch(self) -> None:
-        """Close the epoch and, if another one follows, choose its samples and set its length."""
-        following = self._run.fit.plan.epoch + 1
-        if self._trained_before:
-            self._trained_before = False
-            self._join(following)
-        else:
-            self._close()
-        if self._goes_on_with(following):
-            self._rescore(following)
-            self._begin(following)
-            assert self._lengths is not None
-            self._lengths.set_next(self.n_batches)
+    def end_epoch(self, seconds: float) -> None:
+        """Close the epoch and, if another one follows, choose its samples and set its length.
+
+        Args:
+            seconds: For how long the epoch has trained.
+        """
+        begun = time.perf_counter()
+        self._run.fit.seconds += seconds
+        self._turn_to_next()
+        if history := self._run.fit.history:
+            history[-1]["select_seconds"] = time.perf_counter() - begun
 
     def give_back(self) -> None:
         """Let the Trainer step its schedulers itself, and count by itself."""
@@ -205,19 +212,44 @@ class Epochs:
         self._restore_interval()
         self._restore_interval = _nothing
 
-    def _goes_on_with(self, epoch: int) -> bool:
-        return not stops_early(self._trainer, epoch) and epoch != self._policy.max_epochs
+    def _turn_to_next(self) -> None:
+        following = self._run.fit.plan.epoch + 1
+        ends_now = steps_reached(self._trainer) or stops_early(self._trainer, following)
+        if self._trained_before:
+            self._trained_before = False
+            self._join(following)
+        elif ends_now and self._run.fit.batches_done < self.n_batches:
+            self._cut()
+            return
+        else:
+            self._close()
+        if not ends_now and following != self._policy.max_epochs:
+            meet_samples(self._run, self._policy, self.loader.loader.dataset, following)
+            self.loader.meet_samples()
+            self._rescore(following)
+            self._begin(following)
+            assert self._lengths is not None
+            self._lengths.set_next(self.n_batches)
 
     def _join(self, epoch: int) -> None:
         """Let ``epoch`` be the first one of the selector."""
         everything = EpochPlan(epoch, torch.arange(self.loader.n))
-        self._run.fit.begin(self.loader.apply_plan(everything))
+        self.loader.apply_plan(everything)
+        self._run.fit.begin(everything)
 
     def _begin(self, epoch: int) -> None:
         run = self._run
-        plan = plan_epoch(self._policy, run, epoch, run.fit.plan)
-        run.fit.begin(self.loader.apply_plan(plan))
+        plan = plan_epoch(self._policy, run, epoch, run.fit.plan, self.loader.batches.whole_size)
+        self.loader.apply_plan(plan)
+        run.fit.begin(plan)
         self._measure_length()
+
+    def _take_drawn(self, plan: EpochPlan) -> None:
+        """Go by what the user's own sampler has drawn: its number of batches was a guess before."""
+        self._run.fit.plan = plan
+        if self._lengths is not None:
+            self._measure_length()
+            self._lengths.set_next(self.n_batches)
 
     def _close(self) -> None:
         store, state = self._run.store, self._run.fit
@@ -227,6 +259,22 @@ class Epochs:
             self._warned_of_losses = warn_of_losses(self._run, type(self._policy).__name__)
         store["loss"].masked_fill_(store["loss"].isinf(), torch.nan)
         state.close(store.n)
+
+    def _cut(self) -> None:
+        """Write down an epoch that the end of the fit cuts short, so that a longer fit can go on within it."""
+        store, state = self._run.store, self._run.fit
+        store.merge()
+        state.sum_over_ranks(store)
+        state.cut(store.n)
+        state.leave_counts_to_first(self._trainer.global_rank)
+
+    def _take_up_cut_epoch(self) -> None:
+        state = self._run.fit
+        state.reopen()
+        if state.batches_done > 0:
+            go_on_within_epoch(self._trainer, state.plan.epoch)
+        else:  # the same Trainer fits again, and Lightning begins with the next epoch
+            self._close()
 
     def _rescore(self, epoch: int) -> None:
         """Measure the samples that the policy asks for before it selects those of ``epoch``."""

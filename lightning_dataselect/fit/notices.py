@@ -45,14 +45,11 @@ def warn_of_batch_size(state: FitState, now: int) -> None:
 
 
 def warn_of_losses(run: RunState, method: str) -> bool:
-    """Warn of samples of the epoch that were measured and have no finite loss; return whether there were any."""
-    state = run.fit
-    drawn = state.plan.indices if state.plan.order is None else state.plan.order.unique()
-    left_out = max(drawn.numel() - state.n_measured, 0)  # an epoch that was cut short has measured fewer
-    bad = max(int((~run.store.column("loss")[drawn].isfinite()).sum()) - left_out, 0)
+    """Warn of samples whose losses were not finite; return whether there were any. All ranks must call it together."""
+    bad = run.count_not_finite()
     if bad:
         rank_zero_warn(
-            f"The losses of {bad} samples of epoch {state.plan.epoch} were NaN or infinite. Training goes on as it"
+            f"The losses of {bad} samples of epoch {run.fit.plan.epoch} were NaN or infinite. Training goes on as it"
             f" would without {method}; such samples count as never measured and are kept."
         )
     return bad > 0

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -53,9 +52,7 @@ def score_samples(
             disable=not shows_progress(trainer),
         )
         for batch_idx, batch in enumerate(progress):
-            taken = loader.batches.take(batch_idx)
-            own = torch.tensor(taken.indices, dtype=torch.int64)
-            own[taken.n_unpadded :] = selected.n
+            own = loader.batches.take(batch_idx).slots(selected.n)
             batch = batch_to_device(trainer, batch)
             args = (batch, batch_idx) if takes_batch_idx(step) else (batch,)
             with trainer.precision_plugin.train_step_context():

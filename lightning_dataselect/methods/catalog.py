@@ -1,4 +1,4 @@
-"""Every selection method: the one place that lists them. It imports none, so that a list of them costs no second.
+"""List every selection method, in one place and without importing any: a list of them must not take seconds.
 
 A new method is a file in this room, an entry here, and its name in ``methods/__init__.py``.
 """
@@ -14,6 +14,7 @@ _METHODS = (
         url="https://arxiv.org/abs/1905.03381",
         kind="batch-level",
         needs="losses, raw inputs",
+        drops="of each batch what its assistant finds easy, never more than 1 - base_prob; takes no prune_ratio",
         published="ResNet: the same accuracy in 40 % fewer epochs; Transformer: the same BLEU in 30 % less time",
     ),
     MethodInfo(
@@ -24,6 +25,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2107.07075",
         kind="static",
         needs="logits and targets",
+        drops="prune_ratio of all samples for good, once they are scored",
         published=(
             "CIFAR-10 ResNet-18 95.3 / 95.1 / 91.9 % at 30 / 50 / 70 % dropped (full 95.6), as later papers tabulate it"
         ),
@@ -36,6 +38,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2111.12621",
         kind="set-level",
         needs="losses, or logits and targets",
+        drops="prune_ratio of all samples in each epoch after the first ones",
         published="up to 2x less training time on CIFAR-10/100 without significant loss",
     ),
     MethodInfo(
@@ -46,6 +49,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2509.23461",
         kind="batch-level",
         needs="losses",
+        drops="prune_ratio of all samples before each epoch, then all but batch_ratio of each batch",
         published="lossless in pre-training and post-training; up to nearly 45 % of wall-clock saved",
     ),
     MethodInfo(
@@ -56,6 +60,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2509.23461",
         kind="batch-level",
         needs="losses",
+        drops="all but batch_ratio of each batch; takes no prune_ratio",
         published="lossless in pre-training and post-training; up to nearly 45 % of wall-clock saved (with pruning)",
     ),
     MethodInfo(
@@ -66,6 +71,7 @@ _METHODS = (
         url="https://arxiv.org/abs/1812.05159",
         kind="static",
         needs="logits and targets",
+        drops="prune_ratio of all samples for good, once they are scored",
         published="30 % of CIFAR-10 dropped without loss of accuracy",
     ),
     MethodInfo(
@@ -76,6 +82,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2107.07075",
         kind="static",
         needs="logits, targets and the input of the last linear layer; or the module's gradients",
+        drops="prune_ratio of all samples for good, once they are scored",
         published="half of CIFAR-10 dropped without loss of accuracy, scored over ten networks",
     ),
     MethodInfo(
@@ -86,6 +93,10 @@ _METHODS = (
         url="https://arxiv.org/abs/2303.04947",
         kind="set-level",
         needs="losses",
+        drops=(
+            "prune_ratio of the samples below the mean loss, so less than that of all; none in the first"
+            " and the last epochs"
+        ),
         published="lossless, 40 % of the cost saved on CIFAR-10/100 and ImageNet-1K",
     ),
     MethodInfo(
@@ -99,6 +110,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2310.10102",
         kind="set-level",
         needs="losses, logits and targets",
+        drops="at most prune_ratio of all samples, those that are learnt; the share falls as training goes on",
         published="up to 22 % less training time, 0.4 % of accuracy lost",
     ),
     MethodInfo(
@@ -111,6 +123,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2305.18424",
         kind="set-level",
         needs="nothing",
+        drops="prune_ratio of all samples in each epoch",
         published=(
             "CIFAR-10 ResNet-18 94.8 / 94.5 / 93.0 % at 30 / 50 / 70 % dropped (full 95.6), as later papers tabulate"
             " dynamic random pruning"
@@ -127,6 +140,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2206.07137",
         kind="batch-level",
         needs="losses, and those of a held-out model",
+        drops="all but batch_ratio of each batch; takes no prune_ratio",
         published="18x fewer steps to the same accuracy on Clothing-1M",
     ),
     MethodInfo(
@@ -137,6 +151,7 @@ _METHODS = (
         url="https://arxiv.org/abs/1910.00762",
         kind="batch-level",
         needs="losses",
+        drops="of each batch the likelier the lower the loss, more with a higher beta; takes no prune_ratio",
         published="up to 3.5x faster to a target error",
     ),
     MethodInfo(
@@ -147,6 +162,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2503.13385",
         kind="set-level",
         needs="losses",
+        drops="prune_ratio of all samples at random, and what lies outside its window of losses on top",
         published="CIFAR-10 ResNet-18 95.7 / 95.3 / 95.0 % at 30 / 50 / 70 % dropped (full 95.6)",
     ),
     MethodInfo(
@@ -160,6 +176,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2311.15134",
         kind="set-level",
         needs="the model's outputs",
+        drops="prune_ratio of all samples, chosen anew every few epochs",
         published=(
             "BERT on GLUE with almost 90 % of the data dropped: 3.36x faster end to end on average, less than 0.92 %"
             " of average accuracy lost"
@@ -173,6 +190,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2111.12621",
         kind="set-level",
         needs="losses, or logits and targets",
+        drops="prune_ratio of all samples in each epoch after the first ones",
         published="up to 2x less training time on CIFAR-10/100 without significant loss",
     ),
 )

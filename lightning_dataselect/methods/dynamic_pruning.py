@@ -34,7 +34,7 @@ Uncertainty = Literal["cross_entropy", "el2n"]
 
 
 def moving_average(old: Tensor, new: Tensor, alpha: float) -> Tensor:
-    """``(1 - alpha) * old + alpha * new``; where ``old`` is NaN (nothing known yet), ``new``.
+    """Return ``(1 - alpha) * old + alpha * new``, and ``new`` where ``old`` is NaN (nothing known yet).
 
     Args:
         old: (B,).
@@ -69,7 +69,7 @@ def moving_moments(mean: Tensor, variance: Tensor, new: Tensor, alpha: float) ->
 
 
 def epsilon_greedy(scores: Tensor, k: int, epsilon: float, generator: torch.Generator) -> Tensor:
-    """The best ``(1 - epsilon) k`` samples and ``epsilon k`` drawn uniformly from the others.
+    """Take the best ``(1 - epsilon) k`` samples, and draw ``epsilon k`` uniformly from the others.
 
     Args:
         scores: float32 (N,), NaN = never measured; these come first, even beyond ``(1-epsilon) k``.
@@ -104,7 +104,7 @@ class _UncertaintySelector(DataSelector):
         self.uncertainty = check_choice("uncertainty", uncertainty, ("cross_entropy", "el2n"))
 
     def samples_to_rescore(self, epoch: int) -> Tensor:
-        """Everything; asked only with ``rescore``."""
+        """Return all samples; asked only with ``rescore``."""
         return torch.arange(self.store.n)
 
     def _uncertainty(self, seen: Observation) -> Tensor:
@@ -205,7 +205,7 @@ class UCB(_UncertaintySelector):
             raise InvalidArgumentError(f"c={c!r} must be finite and at least 0: 0 ranks by the mean alone.")
 
     def columns(self) -> dict[str, float]:
-        """The moving mean and variance; the score is ``mean + c * variance``."""
+        """Name the columns of the moving mean and variance; the score is ``mean + c * variance``."""
         return {"mean": math.nan, "variance": math.nan}
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:

@@ -63,7 +63,7 @@ class EL2N(StaticSelector):
         super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common)
 
     def columns(self) -> dict[str, float]:
-        """How often each sample was measured."""
+        """Name the column that counts the measurements of each sample."""
         return mean_columns()
 
     def rate(self, seen: Observation, store: ScoreStore) -> None:

@@ -27,7 +27,7 @@ from lightning_dataselect.state.store import ScoreStore
 
 
 def forgetting_score(events: Tensor, learnt: Tensor, epoch: int) -> Tensor:
-    """The number of forgetting events; for a sample never learnt, more than any can have.
+    """Return the number of forgetting events, and for a sample never learnt more than any can have.
 
     Args:
         events: float32 (B,), forgetting events so far.
@@ -77,7 +77,7 @@ class Forgetting(StaticSelector):
         super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common)
 
     def columns(self) -> dict[str, float]:
-        """Whether a sample was right last, whether ever, and how often it was forgotten."""
+        """Name the columns: right last time, right ever, and how often forgotten."""
         return {"correct": math.nan, "learnt": 0.0, "forgotten": 0.0}
 
     def rate(self, seen: Observation, store: ScoreStore) -> None:

@@ -83,12 +83,12 @@ class GraNd(StaticSelector):
         self.layers = check_choice("layers", layers, ("last", "all"))
 
     def columns(self) -> dict[str, float]:
-        """How often each sample was measured."""
+        """Name the column that counts the measurements of each sample."""
         return mean_columns()
 
     @property
     def needs_extra_forward(self) -> bool:
-        """Gradients of all layers are taken before the step that trains."""
+        """True with ``layers="all"``, whose gradients take a pass of their own."""
         return self.layers == "all" and self._given is None
 
     def on_fit_setup(self, context: FitContext) -> None:

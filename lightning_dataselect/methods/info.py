@@ -1,9 +1,9 @@
-"""What is known about a method without importing it."""
+"""The facts of a method, known without importing it."""
 
 from __future__ import annotations
 
+import pkgutil
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -14,17 +14,18 @@ Kind = Literal["set-level", "batch-level", "static"]
 
 @dataclass(frozen=True, kw_only=True)
 class MethodInfo:
-    """Where a method comes from, what it needs, and where its class is.
+    """The paper of a method, what the method reads of each sample, and the module of its class.
 
     Attributes:
         name: Name of the class.
         module: Its module, below ``lightning_dataselect.methods``.
         year: Year of publication.
         paper: Authors, title and venue.
-        url: Where to read it.
+        url: The address of the paper.
         kind: ``"set-level"`` chooses the samples of an epoch, ``"batch-level"`` those of a batch,
             ``"static"`` one subset for good.
         needs: What the method reads of each sample; ``"nothing"`` if it does without.
+        drops: What it leaves out, and what ``prune_ratio`` means to it.
         published: The result that the authors report, in a line.
 
     Example:
@@ -40,10 +41,16 @@ class MethodInfo:
     url: str
     kind: Kind
     needs: str
+    drops: str
     published: str
 
     @property
     def cls(self) -> type[DataSelector]:
         """The callback, imported when it is first asked for."""
-        cls: type[DataSelector] = getattr(import_module(f"lightning_dataselect.methods.{self.module}"), self.name)
+        cls: type[DataSelector] = pkgutil.resolve_name(self.path)
         return cls
+
+    @property
+    def path(self) -> str:
+        """The import path of the class."""
+        return f"lightning_dataselect.methods.{self.module}.{self.name}"

@@ -34,7 +34,7 @@ _LONGEST_PERIOD = 100
 
 
 def walk(n: int, k: int, step: int, seed: int) -> Tensor:
-    """The ``k`` samples of step ``step`` of a walk through the shuffled set.
+    """Return the ``k`` samples of step ``step`` of a walk through the shuffled set.
 
     A pure function of its arguments. No sample comes again before all others have come. The set is
     shuffled anew after the least number of steps that makes whole passes; where that would be more
@@ -63,7 +63,7 @@ def walk(n: int, k: int, step: int, seed: int) -> Tensor:
 
 
 class RandomPruning(DataSelector):
-    """A random subset each epoch: the baseline that every other method has to beat.
+    """Trains on a random subset each epoch: the baseline that every other method has to beat.
 
     Args:
         prune_ratio: Share of the samples dropped each epoch. Default 0.5.

@@ -1,9 +1,16 @@
-"""Find selection methods by name, without importing any."""
+"""Find selection methods by name; none is imported before its class is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.utils.arguments import did_you_mean
 from lightning_dataselect.utils.errors import UnknownMethodError
+
+if TYPE_CHECKING:
+    from lightning_dataselect.callbacks.selector import DataSelector
 
 
 def list_methods() -> list[MethodInfo]:
@@ -14,6 +21,11 @@ def list_methods() -> list[MethodInfo]:
         [2024]
     """
     return list(CATALOG.values())
+
+
+def load_methods() -> list[type[DataSelector]]:
+    """Import every method and return the classes; jsonargparse finds by a short name what has been imported."""
+    return [method.cls for method in list_methods()]
 
 
 def get(name: str) -> MethodInfo:

@@ -30,17 +30,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_dataselect.callbacks.batch_selector import BatchSelector
+from lightning_dataselect.callbacks.batch_selector import BatchSelector, WithinBatches
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError
-from lightning_dataselect.utils.validation import SET_LEVEL, check_count, check_number, refuse_unused
+from lightning_dataselect.utils.validation import check_count, check_number, refuse_unused
 
 
 def percentile(losses: Tensor, recent: Tensor) -> Tensor:
-    """The share of ``recent`` that lies below each loss; equal ones count by the mean of their ranks.
+    """Return the share of ``recent`` below each loss; equal ones count by the mean of their ranks.
 
     Args:
         losses: float32 (B,).
@@ -62,12 +62,12 @@ def percentile(losses: Tensor, recent: Tensor) -> Tensor:
 
 
 def take_by_chance(probabilities: Tensor, generator: torch.Generator, fewest: int = 1) -> Tensor:
-    """Positions taken independently of each other, filled up by those that came nearest; waits for the device once.
+    """Draw positions independently of each other, filled up by those that came nearest; waits for the device once.
 
     Args:
         probabilities: float32 (B,), NaN counts as 1.
-        generator: on the device of ``probabilities``.
-        fewest: how many are taken at least, at most B.
+        generator: On the device of ``probabilities``.
+        fewest: The least number that is taken, at most B.
 
     Returns:
         int64 (b,), ``fewest <= b <= B``.
@@ -82,26 +82,27 @@ def take_by_chance(probabilities: Tensor, generator: torch.Generator, fewest: in
     return excess.topk(taken).indices
 
 
-class SelectiveBackprop(BatchSelector):
+class SelectiveBackprop(WithinBatches, BatchSelector):
     """Scores each batch, and trains on a sample with the probability ``percentile(loss) ** beta``.
 
     Args:
-        beta: how strongly high losses are preferred, 0 (everything is trained on) or more. Default 3, the paper's.
-        history: number ``R`` of losses that a loss is ranked among. Default 1024, the paper's.
-        warmup_epochs: epochs on everything at the start. Default 1, the paper's.
-        **common: arguments of `BatchSelector` but ``batch_ratio``, which follows from ``beta``, and ``prune_ratio``,
+        beta: How strongly high losses are preferred, 0 (everything is trained on) or more. Default 3, the paper's.
+        history: Number ``R`` of losses that a loss is ranked among. Default 1024, the paper's.
+        warmup_epochs: Epochs on everything at the start. Default 1, the paper's.
+        **common: Arguments of `BatchSelector` but ``batch_ratio``, which follows from ``beta``, and ``prune_ratio``,
             ``every_n_epochs`` and ``balance``, which mean nothing here.
 
     Raises:
-        TypeError: if an argument is of the wrong type, or means nothing here.
-        ValueError: if an argument is out of its range.
+        TypeError: If an argument is of the wrong type, or means nothing here.
+        ValueError: If an argument is out of its range.
 
     Example:
         >>> SelectiveBackprop(beta=3).batch_ratio  # expected
         0.25
     """
 
-    unused: ClassVar[frozenset[str]] = SET_LEVEL | {"batch_ratio"}
+    unused: ClassVar[frozenset[str]] = WithinBatches.unused | {"batch_ratio"}
+    chosen_by = "beta"
     info: ClassVar[MethodInfo] = CATALOG["SelectiveBackprop"]
 
     def __init__(
@@ -115,13 +116,10 @@ class SelectiveBackprop(BatchSelector):
         self.beta = check_number("beta", beta)
         if not 0 <= self.beta < torch.inf:
             raise InvalidArgumentError(f"beta={beta!r} must be finite and 0 or more: 3 is the paper's.")
-        refuse_unused(type(self).__name__, self.unused, common, "beta")
+        refuse_unused(type(self).__name__, {"batch_ratio"}, common, self.chosen_by)
         super().__init__(
             batch_ratio=1 / (1 + self.beta),
             warmup_epochs=warmup_epochs,
-            prune_ratio=0.0,
-            every_n_epochs=1,
-            balance=None,
             **common,
         )
         self.n_recent = check_count("history", history, minimum=1)

@@ -37,7 +37,7 @@ def seta(
     step: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """The samples of one selection.
+    """Return the samples of one selection.
 
     Args:
         losses: float32 (N,), NaN = never measured; those are drawn first and kept.
@@ -115,7 +115,7 @@ class SeTa(DataSelector):
         self.window_scale = check_share("window_scale", window_scale)
 
     def trains_on_everything(self, epoch: int) -> bool:
-        """Only the warm-up does: annealing takes a uniform subset."""
+        """Return whether ``epoch`` is in the warm-up; annealing takes a uniform subset."""
         return self.in_warmup(epoch)
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:

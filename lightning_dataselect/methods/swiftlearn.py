@@ -43,7 +43,7 @@ _LARGEST_LOGIT = 1e4  # what is beyond masks a class; its float16 would hide the
 
 
 def importance(now: Tensor, before: Tensor, measure: str) -> Tensor:
-    """How much each sample's outputs have changed.
+    """Return how much each sample's outputs have changed.
 
     Args:
         now: (B, D).
@@ -76,22 +76,22 @@ class SwiftLearn(DataSelector):
     nearly so, and ``"l1"`` becomes proportional to the root of ``"mse"``.
 
     Args:
-        prune_ratio: share of the samples dropped. Default 0.9, the paper's.
-        warmup_epochs: epochs on all data at the start, W. At least and by default 2: a change needs two measurements.
-        every_n_epochs: epochs between two passes over the whole set, U. Default 5, our choice: a pass costs about as
+        prune_ratio: Share of the samples dropped. Default 0.9, the paper's.
+        warmup_epochs: Epochs on all data at the start, W. At least and by default 2: a change needs two measurements.
+        every_n_epochs: Epochs between two passes over the whole set, U. Default 5, our choice: a pass costs about as
             much as an epoch on a third of the data. 0 for none, so that the first choice stands.
         measure: ``"mse"`` (default), ``"l1"`` or ``"cosine"``.
         on: ``"logits"`` (default; the outputs as they are) or ``"probabilities"`` (of a classifier).
         mode: ``"topk"`` (default) keeps the most important, ``"sample"`` draws in proportion to the importance.
-        max_width: numbers kept a sample at most. Default 256.
+        max_width: Numbers kept a sample at most. Default 256.
         outputs: ``"auto"`` takes the outputs from the loss function of torch.nn.functional that is given them; the
             name of a submodule, such as ``"net.head"``, takes what that module returned last in the step, padding
             included.
-        **common: arguments of `DataSelector`.
+        **common: Arguments of `DataSelector`.
 
     Raises:
-        TypeError: if the module optimizes manually, so that it cannot be run without training.
-        ValueError: if an argument is out of its range; on the first batch, if no outputs are seen.
+        TypeError: If the module optimizes manually, so that it cannot be run without training.
+        ValueError: If an argument is out of its range; on the first batch, if no outputs are seen.
 
     Example:
         >>> selector = SwiftLearn(prune_ratio=0.5)
@@ -139,11 +139,11 @@ class SwiftLearn(DataSelector):
             self._submodule = context.watch_submodule(self.outputs)
 
     def selects_anew(self, epoch: int) -> bool:
-        """Whether ``epoch`` follows a measurement; with U = 0 only the first after the warm-up does."""
+        """Return whether ``epoch`` follows a measurement; with U = 0 only the first after the warm-up does."""
         return super().selects_anew(epoch) and (self.rescores or self.in_warmup(epoch - 1))
 
     def samples_to_rescore(self, epoch: int) -> Tensor | None:
-        """Everything, but after the warm-up, which has just measured it."""
+        """Return all samples, or none after the warm-up, which has just measured them."""
         return None if self.in_warmup(epoch - 1) else torch.arange(self.store.n)
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:

@@ -88,7 +88,7 @@ def causes(error: BaseException | None) -> Iterator[Exception]:
 
 
 def _with_every_type(root: str, chain: list[Exception]) -> str:
-    """The first report of a union of plain types, such as int | float, with all of them in place of the first."""
+    """Name every type of a union such as int | float in the report on its first one."""
     unions = [found[1] for link in chain if (found := _UNION.search(str(link)))]
     if not unions or not (expected := _PLAIN_TYPE.match(root)):
         return root
@@ -97,7 +97,7 @@ def _with_every_type(root: str, chain: list[Exception]) -> str:
 
 
 def _shortened(report: str) -> str:
-    """A report without what it says of the types that were not meant, as one sentence."""
+    """Cut a report down to one sentence, without the types that were not meant."""
     lines = [line.strip() for line in report.splitlines()]
     text = " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(_BOILERPLATE))
     text = re.sub(r"Expected an? (?:<class '([^']+)'>|typing\.)?", lambda found: f"expected {found[1] or ''}", text)

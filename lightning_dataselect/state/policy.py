@@ -24,6 +24,7 @@ class SelectionPolicy:
         seed: Seed of the order and of the selection.
         lr_schedule: ``"stretch"`` or ``"steps"``.
         balance: ``"class"`` to select within each class, or None.
+        whole_batches: True to fill up the last batch of a pruned epoch where that of the unpruned one is full.
         max_epochs: Epochs of the fit under way, or None if only steps or time end it.
     """
 
@@ -35,6 +36,7 @@ class SelectionPolicy:
     lr_schedule: str
     balance: str | None
     max_epochs: int | None
+    whole_batches: bool = True
 
     needs_losses: ClassVar[bool] = True
     """True for a method that cannot go on where no per-sample loss can be captured."""
@@ -102,6 +104,17 @@ class SelectionPolicy:
     def first_epoch(self) -> int:
         """The 0-based epoch that the method began with: above 0 in a fit that goes on from a checkpoint without it."""
         return 0
+
+    def line_up(self, scores: Tensor) -> Tensor:
+        """Return what samples stand in line by to fill up a last batch that the selected ones leave in part.
+
+        Args:
+            scores: float32 (N,), on the CPU; NaN = never measured.
+
+        Returns:
+            float32 (N,); the highest are taken first, and NaN before all. Default: ``scores``.
+        """
+        return scores
 
     def trains_on_everything(self, epoch: int) -> bool:
         """Return whether ``epoch`` takes all samples without asking :meth:`select`."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from lightning_dataselect.state.fit_state import FitState, check_same_samples
@@ -17,6 +18,34 @@ from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import Observation, class_targets
 from lightning_dataselect.utils.errors import InvalidArgumentError, NoFitYetError
+
+
+class RunningMean:
+    """The mean of numbers that come in batches; nothing waits for the device before it is read.
+
+    Example:
+        >>> mean = RunningMean()
+        >>> mean.add(torch.tensor([1.0, 2.0])), mean.add(torch.tensor([6.0]))
+        (None, None)
+        >>> mean.read(), mean.read()
+        (tensor(3.), None)
+    """
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._n = 0
+
+    def add(self, values: Tensor) -> None:
+        """Take in ``values``, float32 (B,)."""
+        total = values.sum()
+        self._sum = total if self._sum is None else self._sum + total
+        self._n += values.numel()
+
+    def read(self) -> Tensor | None:
+        """Return the mean of what was added since the last call, 0-dim; None if nothing was."""
+        total, n = self._sum, self._n
+        self.__init__()  # type: ignore[misc]
+        return None if total is None else total / n
 
 
 class RunState:
@@ -34,9 +63,15 @@ class RunState:
     def __init__(self, owner: str) -> None:
         self.rank = 0
         """This process's rank in the fit."""
+        self.train_loss = RunningMean()
+        """The mean loss, without weights, of what the present epoch has trained on so far, on this rank."""
         self.subset: Tensor | None = None
         """int64 (m,), the samples that ``select`` is choosing among; None: all."""
+        self.samples: dict[int, dict[str, int]] = {}
+        """What a few samples of the data set look like, to know it again."""
         self._owner = owner
+        self._first_epoch: int | None = None  # of what is known, where an earlier data set's was dropped
+        self._is_bad = torch.zeros(0, dtype=torch.bool)  # (N + 1,), whether the last loss was NaN or infinite
         self._store: SampleHistoryStore | None = None
         self._fit: FitState | None = None
         self._restored: Mapping[str, Any] | None = None  # of a checkpoint, until the number of samples is known
@@ -80,6 +115,8 @@ class RunState:
         """The 0-based epoch that the selector began with; 0 before a fit."""
         if self._fit is None:
             return 0
+        if self._first_epoch is not None:
+            return self._first_epoch
         return self._fit.history[0]["epoch"] if self._fit.history else self._fit.plan.epoch
 
     def column(self, name: str) -> Tensor:
@@ -112,7 +149,8 @@ class RunState:
 
     def forget(self) -> None:
         """Let go of what an earlier fit has shown: a new one begins."""
-        self._store = self._fit = None
+        self._store = self._fit = self._first_epoch = None
+        self.samples = {}
 
     def discard_checkpoint(self) -> None:
         """Let go of a checkpoint's state that was loaded and never taken up."""
@@ -122,6 +160,41 @@ class RunState:
         """Begin the epoch anew, as Lightning does after Ctrl-C; a checkpoint, still to be loaded, may know better."""
         if self._fit is not None:
             self._fit.batches_done = 0
+
+    @property
+    def known_n(self) -> int | None:
+        """The number of samples that there is something known of, in this fit or in a checkpoint."""
+        if self._restored is not None:
+            return int(self._restored["n"])
+        return None if self._store is None else self._store.n
+
+    @property
+    def known_samples(self) -> dict[int, dict[str, int]]:
+        """What a few of them look like."""
+        return self.samples if self._restored is None else dict(self._restored["samples"])
+
+    def grow(self, policy: SelectionPolicy, n: int) -> None:
+        """Take in the samples that have come to a data set of ``n``, as never measured, into the present plan too."""
+        fit, before = self.fit, self.store
+        plan, new = fit.plan, torch.arange(before.n, n)
+        weights = None if plan.weights is None else torch.cat([plan.weights, plan.weights.new_ones(len(new))])
+        fit.plan = EpochPlan(plan.epoch, torch.cat([plan.indices, new]), weights)
+        self._make_store(policy, n, before.world_size)
+        self.store.load_state_dict(before.state_dict())
+        self.to(before["loss"].device)
+
+    def start_anew(self, policy: SelectionPolicy, n: int, epoch: int) -> None:
+        """Forget what is known of the samples, as others have taken their places, and begin again with ``epoch``."""
+        before = self.store
+        self._make_store(policy, n, before.world_size)
+        self.to(before["loss"].device)
+        self._first_epoch = epoch
+        self.fit.plan = EpochPlan(epoch, torch.arange(n))
+
+    def _make_store(self, policy: SelectionPolicy, n: int, world_size: int) -> None:
+        columns = policy.columns() | ({"class": math.nan} if policy.balance else {})
+        self._store = SampleHistoryStore(n, columns, world_size, score_is_loss=policy.ranks_by_loss)
+        self._is_bad = torch.zeros(n + 1, dtype=torch.bool)
 
     def open(self, policy: SelectionPolicy, n: int, world_size: int, epoch: int) -> bool:
         """Begin, or go on with, the per-sample columns of ``n`` samples.
@@ -151,10 +224,10 @@ class RunState:
                 f" on. Give at most {(n - 1) / n:.3g}."
             )
         if self._store is None:
-            columns = policy.columns() | ({"class": math.nan} if policy.balance else {})
-            self._store = SampleHistoryStore(n, columns, world_size, score_is_loss=policy.ranks_by_loss)
+            self._make_store(policy, n, world_size)
         if restored is not None:
-            self._store.load_state_dict(restored["columns"])
+            self.store.load_state_dict(restored["columns"])
+            self.samples, self._first_epoch = self.known_samples, restored["first_epoch"]
             self._fit = FitState.from_state_dict(restored["fit"], n)
             self._fit.leave_counts_to_first(self.rank)
             if of_ranks := restored["ranks"]:
@@ -179,11 +252,18 @@ class RunState:
             "columns": self._store.state_dict(),
             "fit": self._fit.state_dict(self._store.n),
             "ranks": ranks,
+            "samples": self.samples,
+            "first_epoch": self._first_epoch,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Keep the state until the loader, and with it the number of samples, is known."""
         self._restored = state or None
+
+    def to(self, device: torch.device) -> None:
+        """Move all that is written batch by batch to ``device``."""
+        self.store.to(device)
+        self._is_bad = self._is_bad.to(device)
 
     # ---- in a fit ------------------------------------------------------------------------------------------------
 
@@ -196,6 +276,7 @@ class RunState:
         """
         store = self.store
         store["loss"].index_copy_(0, seen.indices, seen.losses)
+        self._is_bad.index_copy_(0, seen.indices, ~seen.losses.isfinite())
         if policy.balance:
             store["class"][seen.indices] = class_targets(seen).float()
         if not policy.ranks_by_loss:
@@ -203,6 +284,13 @@ class RunState:
         store.record_logits(seen)
         store.mark_dirty(seen.indices)
         self.fit.n_measured += seen.indices.numel()
+
+    def count_not_finite(self) -> int:
+        """Count the samples whose last loss was NaN or infinite, on all ranks; all must call it together."""
+        bad = self._is_bad[: self.store.n].sum()
+        if self.store.world_size > 1:
+            dist.all_reduce(bad)
+        return int(bad)
 
     def count_samples(self, *, forward: int, backward: int) -> None:
         """Count samples that were forwarded and back-propagated on this rank."""

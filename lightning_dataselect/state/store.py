@@ -167,10 +167,11 @@ class ScoreStore:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over the columns of an earlier :meth:`state_dict`."""
         for name, values in state.items():
+            n = len(values)  # of fewer samples, where the data set has grown
             if values.dim() == 2:
                 shape = self.n + 1, values.shape[1]
                 self._columns[name] = self["loss"].new_full(shape, torch.nan, dtype=values.dtype)
-            self._columns[name][: self.n] = values.to(self._columns[name].device)
+            self._columns[name][:n] = values.to(self._columns[name].device)
             if name in self._merged:
                 self._merged[name].copy_(self._columns[name])
 

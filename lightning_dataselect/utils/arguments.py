@@ -1,21 +1,27 @@
-"""Names of a constructor's arguments, and the one that was meant by a name that is none of them."""
+"""List the arguments that a class takes, and find the one that a misspelt name means."""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Iterator, Set
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from lightning_dataselect.utils.errors import UnexpectedArgumentError
 
+_SHORT = reprlib.Repr()
+_SHORT.maxother = _SHORT.maxstring = 80
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def accepted_arguments(cls: type) -> Iterator[str]:
-    """Yield the arguments that a constructor takes, up the base classes as long as they are handed on by ``**kwargs``.
+def accepted_arguments(cls: type) -> dict[str, inspect.Parameter]:
+    """Find the arguments that a constructor takes, up the base classes as long as they are handed on by ``**kwargs``.
 
     Args:
         cls: A callback's class. Arguments in its set ``unused`` are left out where a base class takes them.
+
+    Returns:
+        Each with its default, by name, those of the class itself first.
 
     Example:
         >>> class Base:
@@ -27,17 +33,37 @@ def accepted_arguments(cls: type) -> Iterator[str]:
         ['alpha', 'seed']
     """
     unused: Set[str] = getattr(cls, "unused", frozenset())
-    seen: set[str] = set()
+    accepted: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__[:-1]:
         if "__init__" not in vars(base):
             continue
         parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        for name in (p.name for p in parameters if p.kind in _NAMED):
-            if name not in seen and (base is cls or name not in unused):
-                yield name
-            seen.add(name)
+        for parameter in parameters:
+            if parameter.kind in _NAMED and (base is cls or parameter.name not in unused):
+                accepted.setdefault(parameter.name, parameter)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return
+            break
+    return accepted
+
+
+def call_text(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -> str:
+    """Write down the call of a constructor with every argument that it takes, given or by default.
+
+    Example:
+        >>> class Method:
+        ...     def __init__(self, *shares, seed=0, mode="fresh"): ...
+        >>> call_text(Method, (0.5, 0.25), {"mode": "walk"})
+        "Method(0.5, 0.25, seed=0, mode='walk')"
+    """
+    accepted = accepted_arguments(cls)
+    values = {name: p.default for name, p in accepted.items() if p.default is not p.empty} | dict(kwargs)
+    named = [f"{name}={_text(values[name])}" for name in dict.fromkeys([*accepted, *kwargs]) if name in values]
+    return f"{cls.__name__}({', '.join([*map(_text, args), *named])})"
+
+
+def _text(value: object) -> str:
+    shape = getattr(value, "shape", None)  # numbers by the million are no text
+    return _SHORT.repr(value) if shape is None else f"<{type(value).__name__} of shape {tuple(shape)}>"
 
 
 def nearest(name: str, known: Iterable[str], n: int = 1) -> list[str]:

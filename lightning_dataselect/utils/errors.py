@@ -42,10 +42,6 @@ class MissingFileError(DataSelectError, FileNotFoundError):
     """An argument names a file that does not exist."""
 
 
-class MissingExtraError(DataSelectError, ImportError):
-    """A package of an optional extra is not installed."""
-
-
 class UnsupportedLoaderError(DataSelectError, TypeError):
     """No samples can be selected from a train loader, data set, sampler or batch of this type."""
 
@@ -96,6 +92,10 @@ class NoFitYetError(DataSelectError, RuntimeError, AttributeError):
 
 class AssistantError(DataSelectError, RuntimeError):
     """The network that AutoAssist trains alongside has failed."""
+
+
+class MissingExtraError(DataSelectError, ImportError):
+    """A package of the extra ``report`` is needed, which a machine that only trains may lack."""
 
 
 class UserInputError(DataSelectError):

@@ -16,9 +16,13 @@ LIGHT = {
     "--help": 0,
     "compare --help": 0,
     "list": 0,
+    "list --json": 0,
     "fitt": 2,
     "--verison": 2,
     "compare --seds 3": 2,
+    "compare --seeds x": 2,
+    "compare --methods full,InfoBach": 2,
+    "compare exp.yaml --methods full(2)": 2,
     "fit --select UBC": 2,
     "fit --select.help UBC": 2,
 }

@@ -46,7 +46,7 @@ def test_everything_is_written_and_counted(compare, tmp_path, capsys):
     assert re.search(r"\[ 1/6\] full, seed 0: 0\.\d+ after", said)
     assert "short, 2 epochs" in said and "simply training on full data for fewer epochs" in said
     found = results(tmp_path)
-    runs = {(run["method"], run["seed"]): run for run in found["runs"]}
+    runs = {(run["method"], run["seed"]): run for run in found["runs"] if run["epochs"] in (2, 4)}
     assert set(runs) == {(m, s) for m in ("full", "short", "random") for s in (0, 1)}
     kept = -(-N // 2)
     for seed in (0, 1):
@@ -67,11 +67,8 @@ def test_everything_is_written_and_counted(compare, tmp_path, capsys):
     frame = pd.read_csv(tmp_path / "out" / "results.csv", float_precision="round_trip")
     assert sorted(frame["value"]) == sorted(run["value"] for run in found["runs"])
     page = (tmp_path / "out" / "report.html").read_text()
-    # three figures, and the gallery of the one method
-    assert page.count('src="data:image/png;base64,') == 3 + 1 and "http" not in page.split("<pre>")[0]
-    assert found["sentence"] in page
-    for name in ("metric_over_time", "kept_share", "score_histogram"):
-        assert (tmp_path / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert found["sentence"] in page and page.count("<svg") == 2 * 4
+    assert (tmp_path / "out" / "metric_over_time.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_is_the_same_run_again_and_leaves_nothing_behind(compare, tmp_path):
@@ -122,18 +119,20 @@ def test_ctrl_c_keeps_and_reports_the_finished_runs(compare, tmp_path, capsys):
     assert compare(methods) == 130
     assert signal.getsignal(signal.SIGINT) is handler
     said = capsys.readouterr().out
-    assert "4 finished runs are kept" in said
-    assert [(run["method"].split("(")[0], run["seed"]) for run in results(tmp_path)["runs"]] == [
+    # of short one by compute and, where the clock says otherwise, one by time
+    kept = [(run["method"].split("(")[0], run["seed"]) for run in results(tmp_path)["runs"]]
+    assert list(dict.fromkeys(kept)) == [
         ("full", 0),
         ("compare_helpers.Interrupted", 0),
         ("short", 0),
         ("full", 1),
     ]
-    assert "Interrupted: this page shows" in (tmp_path / "out" / "report.html").read_text()
+    assert f"{len(kept)} finished runs are kept" in said
+    assert "Interrupted: this shows" in (tmp_path / "out" / "report.html").read_text()
     flag.unlink()
     assert compare(methods) == 0
-    assert capsys.readouterr().out.count("found finished") == 4
-    assert len(results(tmp_path)["runs"]) == 6
+    assert capsys.readouterr().out.count("found finished") == len(kept)
+    assert {(run["method"].split("(")[0], run["seed"]) for run in results(tmp_path)["runs"]} > set(kept)
 
 
 def test_a_metric_that_is_a_loss_is_better_when_less(compare, tmp_path):
@@ -204,10 +203,12 @@ def test_the_report_shows_the_samples_themselves(tmp_path):
     out = tmp_path / "out"
     arguments = ["compare", "--epochs", "2", "--seeds", "1", "--methods", "full,random,InfoBatch", "--out", str(out)]
     assert main(arguments) == 0
-    assert (out / "runs" / "InfoBatch-0.png").read_bytes().startswith(b"\x89PNG")
+    samples = json.loads((out / "runs" / "random-0.samples.json").read_text())
+    # 599 of 1197 samples are trained on
+    assert [sum(epoch.values()) for epoch in samples["dropped"]] == pytest.approx([598 / 1197] * 2)
     page = (out / "report.html").read_text()
-    assert "The samples themselves" in page and page.count("<details") == 2
-    assert "hardest, easiest and most often forgotten samples of InfoBatch" in page
+    assert "The samples themselves" in page and page.count("<details") == 2 + 1
+    assert "easiest" in page and page.count('<img src="data:image/png;base64,') >= 8
 
 
 OWN = """

@@ -70,20 +70,20 @@ def test_the_first_line_says_which_method_to_use_and_how():
     assert advice.pays_after == 12
 
 
-def test_without_a_better_method_the_cheapest_run_that_is_not_clearly_behind_is_named():
+def test_without_a_better_method_the_cheapest_run_is_named_that_loses_no_more_than_a_seed_does():
     outcome, asked = outcome_of("UCB", ahead=0.0), settings("full,short,UCB")
     for seed, value in enumerate((0.905, 0.90, 0.922)):
         outcome.runs.append(record("short", seed, value, epochs=8, seconds=8.0))
     advice = advise(summarise(outcome, asked), outcome, asked)
-    # 5 epochs end clearly lower, 8 do not
+    # seeds differ by 1.0; 5 epochs lose 2.1
     assert advice.headline == "Train 8 epochs instead of 10: 20% cheaper, 0.1 ± 0.8 points lower than full data."
     assert yaml.safe_load(advice.yaml) == {"trainer": {"max_epochs": 8}} and "max_epochs=8" in advice.python
     outcome.runs = [run for run in outcome.runs if run.epochs != 8]
     advice = advise(summarise(outcome, asked), outcome, asked)
-    assert advice.headline.startswith("Keep all 10 epochs on full data: whatever is cheaper ends measurably lower")
+    assert advice.headline == "Keep all 10 epochs on full data: whatever is cheaper loses more than another seed does."
     lower = settings("full,short,UCB", maximize=False)
     outcome.runs = [replace(run, value=-run.value) for run in outcome.runs]
-    assert "ends measurably higher" in advise(summarise(outcome, lower), outcome, lower).headline
+    assert advise(summarise(outcome, lower), outcome, lower).headline.startswith("Keep all 10 epochs")
 
 
 def test_one_seed_decides_nothing():

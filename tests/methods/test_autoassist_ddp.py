@@ -44,7 +44,7 @@ def check(ranks):
     assert first["history"][-1]["n_backward"] < N
 
 
-def test_two_ranks_at_their_own_pace(tmp_path):
+def test_two_ranks_share_each_epoch_though_assistants_differ(tmp_path):
     check(launch(tmp_path, synchronous=False))
 
 

@@ -28,7 +28,7 @@ def described(cls):
 
 
 @every_method
-def test_the_command_line_has_every_argument_that_means_something_with_its_help(name):
+def test_command_line_has_every_argument_that_means_something_with_its_help(name):
     cls = get(name).cls
     found = {argument: text for argument, text in described(cls).items() if not argument.endswith(".help")}
     own = {name for name, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY}
@@ -37,7 +37,7 @@ def test_the_command_line_has_every_argument_that_means_something_with_its_help(
 
 
 @pytest.mark.parametrize("name", WITHIN_BATCHES)
-def test_a_method_within_batches_refuses_what_it_cannot_heed(name):
+def test_method_within_batches_refuses_what_it_cannot_heed(name):
     cls = get(name).cls
     assert cls.unused >= SET_LEVEL
     for argument in cls.unused:

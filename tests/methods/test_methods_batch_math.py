@@ -134,7 +134,7 @@ PEER = {  # by rank of the loss among 8, in 100,000 draws
 
 
 @pytest.mark.parametrize("keep", PEER)
-def test_draw_agrees_with_a_peer(keep):
+def test_draw_agrees_with_composer(keep):
     """Composer (mosaicml 0.32.1) draws ``keep`` of a batch by weights, ``((rank - 1/2) / B) ** (1 / keep - 1)``.
 
     That is what its `select_using_loss` calls selective backprop: it ranks within the batch and takes a fixed number.
@@ -143,7 +143,7 @@ def test_draw_agrees_with_a_peer(keep):
     close(shares(lambda g: draw(weights, int(keep * 8), g), 8), PEER[keep], atol=0.045)
 
 
-def test_selective_backprop_is_not_the_peer_s():
+def test_selective_backprop_differs_from_composers():
     """By the paper the highest of R losses is always taken, and the numbers differ from batch to batch."""
     chances = percentile(torch.arange(8.0), torch.arange(8.0)) ** 3
     ours = shares(lambda g: take_by_chance(chances, g), 8)
@@ -264,7 +264,7 @@ def test_more_are_taken_where_chance_takes_fewer_than_are_asked_for():
         assert take_by_chance(p, gen(seed), fewest=2).tolist() == excess.argsort(descending=True)[:n].tolist()
 
 
-def test_the_share_expected_of_steady_losses():
+def test_batch_ratio_is_the_expected_share_of_steady_losses():
     values = torch.rand(1024, generator=gen())
     for beta in (0, 1, 3):
         chance = percentile(values, values) ** beta

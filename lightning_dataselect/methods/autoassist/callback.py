@@ -40,8 +40,8 @@ import lightning.pytorch as pl
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from lightning_dataselect.callbacks.batch_selector import WithinBatches
 from lightning_dataselect.callbacks.fit_local import FitLocal
-from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.autoassist.assistant import Assistant
 from lightning_dataselect.methods.autoassist.inputs import InputFinder, Kind, SampleInputs
 from lightning_dataselect.methods.autoassist.networks import CONVENTIONS, Conventions, make_network
@@ -53,10 +53,10 @@ from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError
-from lightning_dataselect.utils.validation import SET_LEVEL, check_count, check_positive, check_share, refuse_unused
+from lightning_dataselect.utils.validation import check_count, check_positive, check_share
 
 
-class AutoAssist(DataSelector):
+class AutoAssist(WithinBatches):
     """Cuts each batch to the samples that a small network, learning alongside, expects a high loss of.
 
     The Assistant works in a thread on the CPU, for which the training never waits, and is chosen by the first batch:
@@ -67,28 +67,28 @@ class AutoAssist(DataSelector):
     Which samples a run drops depends on how fast the Assistant is; ``synchronous=True`` repeats exactly.
 
     Args:
-        base_prob: probability to train on a sample that is taken for easy, in (0, 1]. Default None: the authors' 0.3,
+        base_prob: Probability to train on a sample that is taken for easy, in (0, 1]. Default None: the authors' 0.3,
             for token ids 0.5.
-        assistant: the Assistant: a small module, which is copied, or a function that makes one from the ``x`` and
+        assistant: The Assistant: a small module, which is copied, or a function that makes one from the ``x`` and
             ``labels`` of the first batch. It is called with ``(x, labels)``, or with ``x`` alone if its ``forward``
             takes one argument, and returns a logit a sample, (B,) or (B, 1). ``x`` is what ``inputs`` finds; token ids
             are negative where the attention mask is 0. Default None: the authors' logistic regressions.
-        synchronous: whether the Assistant judges and learns in the training loop, batch by batch: the same run again
+        synchronous: Whether the Assistant judges and learns in the training loop, batch by batch: the same run again
             with the same seed, also after a resume, but the training waits for it.
-        inputs: a function of a batch that returns the tensors ``(x, labels)``, labels None if there are none. Default
+        inputs: A function of a batch that returns the tensors ``(x, labels)``, labels None if there are none. Default
             None: they are looked for.
-        queue_size: batches that may wait for the training, and records that may wait for the Assistant. Default None:
+        queue_size: Batches that may wait for the training, and records that may wait for the Assistant. Default None:
             20, for token ids 50. Where fewer than 5 (token ids: 10) may wait, all of them judged let it learn.
-        learning_rate: of the Assistant. Default None: 0.01, for token ids 0.5.
+        learning_rate: The Assistant's. Default None: 0.01, for token ids 0.5.
         memory: ``a``, the share of the old value that Lbar and the accuracy keep at each batch, in [0, 1). Default
             0.75, the authors'.
-        warmup_epochs: epochs at the start that train on everything. Default 0; for token ids the first one does anyway.
-        **common: arguments of `DataSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
+        warmup_epochs: Epochs at the start that train on everything. Default 0; for token ids the first one does anyway.
+        **common: Arguments of `DataSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
             nothing here. ``lr_schedule`` changes nothing: the number of steps stays.
 
     Raises:
-        TypeError: if an argument is of the wrong type or means nothing here, or no input is found in the first batch.
-        ValueError: if an argument is out of its range.
+        TypeError: If an argument is of the wrong type or means nothing here, or no input is found in the first batch.
+        ValueError: If an argument is out of its range.
 
     Example:
         >>> AutoAssist(base_prob=0.0)
@@ -97,7 +97,7 @@ class AutoAssist(DataSelector):
         lightning_dataselect.utils.errors.InvalidArgumentError: base_prob=0.0 would never train on what is taken ...
     """
 
-    unused: ClassVar[frozenset[str]] = SET_LEVEL
+    chosen_by = "base_prob"
     info: ClassVar[MethodInfo] = CATALOG["AutoAssist"]
 
     _prefetch_filter = FitLocal[PrefetchFilter | None](None)
@@ -116,14 +116,10 @@ class AutoAssist(DataSelector):
         warmup_epochs: int = 0,
         **common: Any,
     ) -> None:
-        refuse_unused(type(self).__name__, self.unused, common, "base_prob")
         self._assistant: Assistant | None = None
         self._restored_assistant: Mapping[str, Any] | None = None
         super().__init__(
             warmup_epochs=warmup_epochs,
-            prune_ratio=0.0,
-            every_n_epochs=1,
-            balance=None,
             **common,
         )
         self.base_prob = None if base_prob is None else check_share("base_prob", base_prob)
@@ -146,7 +142,7 @@ class AutoAssist(DataSelector):
 
     @property
     def assistant_accuracy(self) -> float:
-        """How often the Assistant has told high losses from low ones of late, in [0, 1]."""
+        """The share of recent losses that the Assistant has rightly called high or low, in [0, 1]."""
         return 0.0 if self._assistant is None else self._assistant.accuracy
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
@@ -166,14 +162,14 @@ class AutoAssist(DataSelector):
         return filter_batches(loader, functools.partial(self._prefetch_filter.pass_on, pinned=loader.pin_memory))
 
     def base_prob_of(self, epoch: int, known: Conventions) -> float:
-        """The probability, in ``epoch``, of a sample that the Assistant takes for easy."""
+        """Return the probability, in ``epoch``, of training on a sample that the Assistant takes for easy."""
         whole = epoch == self.first_epoch and known.first_epoch_whole
         if whole or self.in_warmup(epoch) or self.in_annealing(epoch):
             return 1.0
         return known.base_prob if self.base_prob is None else self.base_prob
 
     def build_assistant(self, inputs: SampleInputs, kind: Kind) -> Assistant:
-        """The Assistant of the fit; if there is none yet, one for such ``inputs``."""
+        """Return the Assistant of the fit, and make it for such ``inputs`` if there is none yet."""
         if self._assistant is None:
             rule = CONVENTIONS[kind]
             if self.learning_rate is not None:

@@ -51,7 +51,7 @@ class PrefetchFilter:
         """Yield the batches of an epoch, cut to the samples that were accepted.
 
         Args:
-            batches: The loader's.
+            batches: The loader's batches.
             pinned: True if their tensors lie in pinned memory.
         """
         self._left.clear()
@@ -90,7 +90,7 @@ class PrefetchFilter:
         self._queue_of_fit().report(Record(left.inputs, positions, losses.cpu(), ready, self._context.epoch))
 
     def stop(self) -> None:
-        """End whatever the Assistant does."""
+        """End all work of the Assistant."""
         if self._queue is not None:
             self._queue.stop()
 
