@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.data.subset_batch import Path, subset_arguments
+from lightning_dataselect.data.subset_batch import step_on_part, subset_arguments
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.step.isolation import SideEffectGuard
+from lightning_dataselect.step.witness import Part
 from lightning_dataselect.utils.errors import InvalidArgumentError
 from lightning_dataselect.utils.validation import check_choice, check_count, check_share
 
@@ -68,7 +69,7 @@ class BatchSelector(DataSelector):
         self._fewest = 1
         self.sees_all_of_batch = True
         """Whether what `observe` is shown is a whole batch, or the part of one that was trained on."""
-        self._axes: dict[Path, bool] = {}
+        self._has_cut = False
 
     def choose(self, seen: Observation, k: int, generator: torch.Generator) -> Tensor:
         """Choose the samples of a batch to train on; nothing here may wait for the device.
@@ -106,20 +107,25 @@ class BatchSelector(DataSelector):
 
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Score the batch, cut it, and train on what was chosen."""
-        if self.trains_on_whole_batches(self.state.plan.epoch):
-            return super().run_step(step, args, kwargs)
         assert self._batch is not None
         indices, weights = self._batch
+        if not self._has_cut:
+            self._try_to_cut(args, kwargs, indices)
+        if self.trains_on_whole_batches(self.state.plan.epoch):
+            return super().run_step(step, args, kwargs)
         scored = self.state.batches_done % self.score_every_n_batches == 0
         if scored:
-            seen = self._score(functools.partial(step, *args, **kwargs), indices)
+            part = step_on_part(step, args, kwargs, indices, self._layout, self._loader and self._loader.loader)
+            seen = self._score(functools.partial(step, *args, **kwargs), indices, part)
             self.write(seen)
         else:
             seen = Observation(indices, self.store["loss"][indices], None, None, self.state.plan.epoch)
         size = indices.numel()
         k = self._share(size)
         positions = self.choose(seen, k, self._batch_generator(indices.device))
-        args, kwargs = subset_arguments(args, kwargs, positions, size, self._axes)
+        args, kwargs = subset_arguments(
+            args, kwargs, positions, size, self._layout.axes, self._layout.numbers(positions.numel())
+        )
         chosen_weights = None if weights is None else weights[positions]
         taken = indices[positions]
         output, trained = self.measure(functools.partial(step, *args, **kwargs), taken, chosen_weights)
@@ -132,17 +138,26 @@ class BatchSelector(DataSelector):
         self.count_samples(forward=scored * size + positions.numel(), backward=positions.numel())
         return output
 
+    def _try_to_cut(self, args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor) -> None:
+        """Refuse batches that cannot be cut at the first of them, and not after epochs that train on whole ones."""
+        size, loader = indices.numel(), self._loader and self._loader.loader
+        batch = args[0] if args else next(iter(kwargs.values()))
+        self._layout.learn(loader, batch, indices, [size - 1, 0, size // 2][: min(3, size)])
+        positions = torch.arange(self._share(size), device=indices.device)
+        subset_arguments(args, kwargs, positions, size, self._layout.axes, self._layout.numbers(positions.numel()))
+        self._has_cut = True
+
     def _share(self, size: int) -> int:
         """How many samples of a batch to train on: one only where whole batches give no more, with BatchNorm never."""
         assert self._loader is not None
         whole = max(self._fewest, round(self.batch_ratio * (self._loader.batches.batch_size or size)))
         return max(min(2, size, whole), round(self.batch_ratio * size))
 
-    def _score(self, step: Callable[[], Any], indices: Tensor) -> Observation:
+    def _score(self, step: Callable[[], Any], indices: Tensor, part: Part) -> Observation:
         assert self._guard is not None and self._reader is not None
         known = self.store["loss"]
         with self._guard(), self._score_precision(indices.device):
-            reading = self._reader.score(step, indices, known)
+            reading = self._reader.score(step, indices, known, part)
         return self.observation(indices, reading)
 
     def _score_precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from lightning_dataselect.callbacks.base import Callback
 from lightning_dataselect.callbacks.checkpointing import Resumable
+from lightning_dataselect.data.batch_layout import BatchLayout
 from lightning_dataselect.data.loader import SelectedLoader
+from lightning_dataselect.data.subset_batch import step_on_part
 from lightning_dataselect.fit.epochs import Epochs
 from lightning_dataselect.fit.logging import log_epoch
 from lightning_dataselect.state.fit_state import FitState
@@ -22,6 +24,7 @@ from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import Observation, class_targets
 from lightning_dataselect.step.reader import Reading, StepReader
 from lightning_dataselect.step.sample_loss import SampleLoss, check_sample_loss
+from lightning_dataselect.step.witness import Part
 from lightning_dataselect.trainer import (
     Restore,
     come_first,
@@ -107,6 +110,7 @@ class DataSelector(Resumable, Callback):
         self._epochs: Epochs | None = None
         self._reader: StepReader | None = None
         self._step: Callable[..., Any] | None = None
+        self._layout = BatchLayout()
         self._batch: tuple[Tensor, Tensor | None] | None = None
         self._seen: Observation | None = None
         self._members = None
@@ -130,13 +134,14 @@ class DataSelector(Resumable, Callback):
         """
         assert self._batch is not None
         indices, weights = self._batch
-        output, self._seen = self.measure(lambda: step(*args, **kwargs), indices, weights)
+        part = step_on_part(step, args, kwargs, indices, self._layout, self._loader and self._loader.loader)
+        output, self._seen = self.measure(lambda: step(*args, **kwargs), indices, weights, part)
         self.store.count_trained(indices)
         self.count_samples(forward=indices.numel(), backward=indices.numel())
         return output
 
     def measure(
-        self, step: Callable[[], Any], indices: Tensor, weights: Tensor | None
+        self, step: Callable[[], Any], indices: Tensor, weights: Tensor | None, part: Part | None = None
     ) -> tuple[Any, Observation | None]:
         """Run ``step`` once and read what the samples ``indices`` lost.
 
@@ -144,13 +149,14 @@ class DataSelector(Resumable, Callback):
             step: runs the module on the batch.
             indices: int64 (B,), dataset indices of the batch, N for padding.
             weights: float32 (B,), loss weights, or None.
+            part: makes the step on some of the samples.
 
         Returns:
             What ``step`` returned, with the weights in its loss, and what was seen; None if nothing
             could be captured and the method can do without.
         """
         assert self._reader is not None
-        output, reading = self._reader.read(step, indices, self.store["loss"], weights)
+        output, reading = self._reader.read(step, indices, self.store["loss"], weights, part)
         return output, None if reading is None else self.observation(indices, reading)
 
     def observation(self, indices: Tensor, reading: Reading) -> Observation:

@@ -14,7 +14,7 @@ from lightning_dataselect.capture.loops import turns_in
 from lightning_dataselect.capture.losses import Classes
 from lightning_dataselect.capture.outputs import Outputs, find_outputs, shows_outputs
 from lightning_dataselect.capture.recorder import Recorder
-from lightning_dataselect.capture.shares import Parts, Scale, weigh
+from lightning_dataselect.capture.shares import Parts, weigh
 from lightning_dataselect.capture.terms import Key
 from lightning_dataselect.capture.ways import Beside
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_dataselect.capture import Captured, CaptureError, LossCapture, NoLossReturned
 from lightning_dataselect.step.sample_loss import SampleLoss, read_sample_loss, reweighted
+from lightning_dataselect.step.witness import Part, Witness
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,17 @@ class StepReader:
         self._source = source
         self._required = required
         self._method = method
+        self._witness = Witness(module, self.capture)
         self.blind = False
         """Whether nothing can be read, and nothing is required."""
 
     def read(
-        self, step: Callable[[], Any], indices: Tensor, known: Tensor, weights: Tensor | None
+        self,
+        step: Callable[[], Any],
+        indices: Tensor,
+        known: Tensor,
+        weights: Tensor | None,
+        part: Part | None = None,
     ) -> tuple[Any, Reading | None]:
         """Run ``step`` once.
 
@@ -53,6 +60,7 @@ class StepReader:
             indices: int64 (B,), its samples.
             known: float32 (N + 1,), the last loss of every sample.
             weights: float32 (B,), the weight of each sample in the loss, or None.
+            part: makes the same step on some samples of the batch, for a `Witness`; None: it cannot be made.
 
         Returns:
             What the step returned, with the weights in its loss, and what was read; None where
@@ -67,6 +75,7 @@ class StepReader:
             return output, Reading(losses.detach().float())
         if self.blind:
             return step(), None
+        self._call_witness(part, indices.numel())
         returned: list[Any] = []
 
         def kept() -> Any:
@@ -82,12 +91,19 @@ class StepReader:
                 raise
             self._go_blind(error)
             return returned[0], None
+        if self._witness.is_waiting:
+            self.capture.probe_next()
         return output, _reading(captured) if captured.known and not self.blind else None
 
-    def score(self, step: Callable[[], Any], indices: Tensor, known: Tensor) -> Reading:
+    def _call_witness(self, part: Part | None, size: int) -> None:
+        if part is not None and self.capture.is_probing:
+            self._witness.hear(part, size)
+
+    def score(self, step: Callable[[], Any], indices: Tensor, known: Tensor, part: Part | None = None) -> Reading:
         """What the samples lose in ``step``, which keeps nothing for a backward pass; NaN where it returns None."""
         if self._source != "auto":
             return Reading(read_sample_loss(self._source, step(), known[indices]).float())
+        self._call_witness(part, indices.numel())
         try:
             return _reading(self.capture.score(step, indices.numel()))
         except NoLossReturned:
