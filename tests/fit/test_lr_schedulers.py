@@ -266,9 +266,7 @@ class ByGlobalStepInStep(ByGlobalStep):
 
 @pytest.mark.parametrize("module", [ByGlobalStep, ByGlobalStepInStep])
 def test_rates_that_cannot_be_kept_in_time_are_named(module):
-    with pytest.warns(
-        UserWarning, match="changes from batch to batch.*With Shares this epoch takes 5 batches"
-    ):
+    with pytest.warns(UserWarning, match="changes from batch to batch.*With Shares this epoch takes 5 batches"):
         fit(Shares(1.0, 0.5), module())
 
 
