@@ -107,6 +107,11 @@ SETTINGS = {
         AFTER_ONE, refuses=NO_SUBSET | PASSES,
     ),
     "Forgetting": Setting("Forgetting", {"prune_ratio": 0.5, "warmup_epochs": 2}, AFTER_TWO, share=0.5),
+    "Frontier": Setting(
+        # its third pass, the first on evidence, begins in the last epoch
+        "Frontier", {"budget": 2 / 3}, (32,) * EPOCHS, {"warmup_epochs": EPOCHS}, share=2 / 3,
+        refuses={"balance": Refusal(TypeError, "Frontier has no use for balance='class': it spends `budget`")},
+    ),
     "GraNd": Setting("GraNd", {"prune_ratio": 0.5, "warmup_epochs": 1}, AFTER_ONE, share=0.5),
     "GraNd, all layers": Setting(
         # the gradients of the first epoch are a backward pass more

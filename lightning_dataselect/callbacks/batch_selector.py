@@ -24,8 +24,8 @@ class WithinBatches(DataSelector):
     """Take every sample in every epoch, and choose within the batches alone; named before `BatchSelector`, if both.
 
     Args:
-        **common: Arguments of the next base class but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
-            nothing here.
+        **common: Arguments of the next base class but ``prune_ratio``, ``every_n_epochs``, ``balance`` and
+            ``whole_batches``, which mean nothing here.
 
     Raises:
         UnexpectedArgumentError: If one of those is given.
@@ -44,7 +44,7 @@ class WithinBatches(DataSelector):
 
     def __init__(self, **common: Any) -> None:
         refuse_unused(type(self).__name__, SET_LEVEL, common, self.chosen_by)
-        super().__init__(prune_ratio=0.0, every_n_epochs=1, balance=None, **common)
+        super().__init__(prune_ratio=0.0, every_n_epochs=1, balance=None, whole_batches=True, **common)
 
 
 class BatchSelector(DataSelector):
@@ -63,7 +63,7 @@ class BatchSelector(DataSelector):
             from by the scores that their samples have, and renew those of the samples trained on alone. Default 1:
             every batch is scored, as in the papers. More is our own, and cheaper: with shuffled batches a sample's
             score comes from about n epochs ago.
-        **common: see :class:`~lightning_dataselect.callbacks.selector.DataSelector`.
+        **common: See :class:`~lightning_dataselect.callbacks.selector.DataSelector`.
 
     Raises:
         ValueError: If an argument is out of its range.

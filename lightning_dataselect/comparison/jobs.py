@@ -15,7 +15,9 @@ from pickle import PicklingError
 from typing import Protocol
 
 import torch
+from rich.console import Console
 
+from lightning_dataselect.comparison.progress import watching
 from lightning_dataselect.comparison.records import RunRecord
 from lightning_dataselect.comparison.run import run
 from lightning_dataselect.comparison.spec import MethodSpec
@@ -147,4 +149,6 @@ def _settle(places: Queue[int], n_gpus: int, threads: int) -> None:
 
 
 def _do(job: Job) -> RunRecord | Failed:
-    return job.do(lambda done, value: None)
+    # what Lightning says of each run is for a run that somebody watches
+    with watching(Console(quiet=True), job.maximize):
+        return job.do(lambda done, value: None)

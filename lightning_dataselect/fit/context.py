@@ -1,4 +1,4 @@
-"""What a fit under way offers a method: the protected API that `on_fit_setup` is given."""
+"""The protected API of a fit under way, which `on_fit_setup` is given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fit has found out about its samples, and where it stands: all that outlives it, or goes with a checkpoint."""
+"""The findings and the position of a fit: all that outlives it, or goes with a checkpoint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightning_dataselect.utils.errors import InvalidArgumentError, NoFitYetErro
 
 
 class RunningMean:
-    """The mean of numbers that come in batches; nothing waits for the device before it is read.
+    """Average numbers that come in batches; nothing waits for the device before the mean is read.
 
     Example:
         >>> mean = RunningMean()
@@ -49,7 +49,7 @@ class RunningMean:
 
 
 class RunState:
-    """The per-sample columns and the position of a fit, from its first epoch, or a checkpoint, to the next fit.
+    """Hold the per-sample columns and the position of a fit, from its first epoch, or a checkpoint, to the next fit.
 
     Args:
         owner: Name of the method, for messages.
@@ -68,7 +68,7 @@ class RunState:
         self.subset: Tensor | None = None
         """int64 (m,), the samples that ``select`` is choosing among; None: all."""
         self.samples: dict[int, dict[str, int]] = {}
-        """What a few samples of the data set look like, to know it again."""
+        """A fingerprint of a few samples of the data set, to know it again."""
         self._owner = owner
         self._first_epoch: int | None = None  # of what is known, where an earlier data set's was dropped
         self._is_bad = torch.zeros(0, dtype=torch.bool)  # (N + 1,), whether the last loss was NaN or infinite
@@ -101,7 +101,7 @@ class RunState:
 
     @property
     def fit(self) -> FitState:
-        """Where the fit stands.
+        """The position of the fit.
 
         Raises:
             NoFitYetError: If there is no fit yet.
@@ -170,7 +170,7 @@ class RunState:
 
     @property
     def known_samples(self) -> dict[int, dict[str, int]]:
-        """What a few of them look like."""
+        """A fingerprint of a few of them."""
         return self.samples if self._restored is None else dict(self._restored["samples"])
 
     def grow(self, policy: SelectionPolicy, n: int) -> None:

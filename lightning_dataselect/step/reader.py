@@ -141,7 +141,8 @@ class StepReader:
             captured = self.capture.score(call, indices.numel())
         except NoLossReturned:
             unknown = torch.full_like(indices, torch.nan, dtype=torch.float32)
-            return Observation(indices, unknown, None, None, epoch, None, True, is_rescoring)
+            nobody = torch.full_like(indices, known.numel() - 1)  # the slot of padding: nothing was measured
+            return Observation(nobody, unknown, None, None, epoch, None, True, is_rescoring)
         losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
         return Observation(indices, self._finite(losses), logits, targets, epoch, outputs, True, is_rescoring)
 
