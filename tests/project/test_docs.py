@@ -66,3 +66,11 @@ def test_every_kind_of_error_has_an_entry_in_the_faq():
     kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and name != "DataSelectError"}
     told = set(re.findall(r"^### (\w+Error)$", (ROOT / "docs" / "faq.md").read_text(), re.MULTILINE))
     assert kinds == told
+
+
+def test_compatibility_names_tests_that_there_are():
+    files = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    named = re.findall(r"`(test_\w+)(\*?)`", (ROOT / "docs" / "compatibility.md").read_text())
+    assert len(named) > 10
+    missing = [name for name, star in named if not (any(f.startswith(name) for f in files) if star else name in files)]
+    assert missing == []
