@@ -37,6 +37,7 @@ class Recorder:
         self.facts = Facts()
         self._samples = torch.empty(0)
         self.weights: Tensor | None = None
+        self.keeps_value = False  # whether weights change the gradient of a loss alone, and not its value
         self.scoring = False
         self.keeps_calls = False
         self.observer: Observer | None = None
@@ -120,6 +121,9 @@ class Recorder:
             strided = self._strided(key, elements)
             if value is None:
                 value = reduce(elements, units, is_sum=is_sum, weights=weights, strided=strided)
+                if weights is not None:
+                    plain = reduce(elements.detach(), units, is_sum=is_sum, strided=strided)
+                    value = self._with_value(value, plain)
                 weights = None
             made = self.observer is not None and self.observer.from_parameters(bound.values())
             self._note_call(key, loss, bound)
@@ -221,13 +225,16 @@ class Recorder:
             return key in self.facts.strided
         return self.observer.strided(elements.shape, self.batch_size)
 
+    def _with_value(self, weighted: Tensor, plain: Tensor) -> Tensor:
+        return weighted + (plain - weighted).detach() if self.keeps_value else weighted
+
     def _keep(self, term: Term, weights: Tensor | None) -> None:
         if weights is not None and hidden.is_needed():
             with hidden.saving():
                 change = term.weighted(weights) - term.weighted(None)
-            term.value = term.value + change
+            term.value = self._with_value(term.value + change, term.value)
         elif weights is not None:
-            term.value = term.weighted(weights).view_as(term.value)
+            term.value = self._with_value(term.weighted(weights).view_as(term.value), term.value)
         if self.observer is None:
             term.elements = term.elements.detach()
         if torch.compiler.is_dynamo_compiling():

@@ -38,6 +38,7 @@ class StepReader:
         self, module: pl.LightningModule, source: SampleLoss, *, required: bool, keeps_infinite: bool, method: str
     ) -> None:
         self.capture = LossCapture(module)
+        self.capture.keeps_value = True  # what a user logs, and stops early by, is no weighted loss
         self._source = source
         self._required = required
         self._keeps_infinite = keeps_infinite
