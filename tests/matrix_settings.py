@@ -59,11 +59,14 @@ class Setting:
         return get(self.method).cls(**(self.written(folder) | changes))
 
     def written(self, folder):
-        """The arguments, as they would stand in a config file."""
-        if self.arguments.get("holdout_losses") != HOLDOUT:
-            return self.arguments
+        """The arguments, as they would stand in a config file; the numbers of samples are those without filling up."""
+        arguments = self.arguments
+        if "whole_batches" not in get(self.method).cls.unused:
+            arguments = {"whole_batches": False} | arguments
+        if arguments.get("holdout_losses") != HOLDOUT:
+            return arguments
         (folder / HOLDOUT).write_text("loss\n" + "\n".join(str(i / N) for i in range(N)))
-        return self.arguments | {"holdout_losses": str(folder / HOLDOUT)}
+        return arguments | {"holdout_losses": str(folder / HOLDOUT)}
 
 
 ALL = (N,) * EPOCHS

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.data.subset_batch import Path, subset_arguments
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import BatchSamples, Observation, Selection
@@ -70,7 +69,7 @@ class BatchSelector(DataSelector):
     """
 
     _guard = FitLocal[SideEffectGuard | None](None)
-    _axes = FitLocal[dict[Path, bool]]({})
+    _has_cut = FitLocal(False)
     _fewest = FitLocal[int](1)
 
     def __init__(
@@ -124,7 +123,6 @@ class BatchSelector(DataSelector):
     def on_fit_setup(self, context: FitContext) -> None:
         """Get ready to score."""
         self._guard = SideEffectGuard(context.module)
-        self._axes = {}
         has_batch_norm = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in context.module.modules())
         self._fewest = 2 if has_batch_norm else 1
 
@@ -132,13 +130,19 @@ class BatchSelector(DataSelector):
         """Score the batch, cut it, and train on what was chosen."""
         context, batch = self.context, self.batch
         assert context is not None and batch is not None
+        if not self._has_cut:
+            # batches that cannot be cut are refused at the first of them, not after epochs that train on whole ones
+            context.learn_layout(args, kwargs, batch.indices)
+            first = torch.arange(self._share(len(batch)), device=batch.indices.device)
+            context.subset_arguments(args, kwargs, first, len(batch))
+            self._has_cut = True
         if self.trains_on_whole_batches(context.epoch):
             return super().run_step(step, args, kwargs)
         is_scored = self.state.batches_done % self.score_every_n_batches == 0
         scored = self._score(step, args, kwargs, batch) if is_scored else self._remembered(batch)
         positions = self.choose(scored, self._share(len(batch)), self.batch_generator(batch.indices.device))
         chosen = batch.subset(positions)
-        args, kwargs = subset_arguments(args, kwargs, positions, len(batch), self._axes)
+        args, kwargs = context.subset_arguments(args, kwargs, positions, len(batch))
         output, trained = context.train_step(step, args, kwargs, chosen, is_full_batch=False)
         self.seen = None if is_scored else trained
         context.store.count_dropped(batch.indices, chosen.indices)

@@ -3,6 +3,8 @@
 from lightning_dataselect.capture.capture import LossCapture
 from lightning_dataselect.capture.errors import CaptureError, NoLossReturned
 from lightning_dataselect.capture.outputs import Outputs
+from lightning_dataselect.capture.probe import WouldChangeModel
 from lightning_dataselect.capture.tally import Captured
+from lightning_dataselect.capture.witness import Shown
 
-__all__ = ["CaptureError", "Captured", "LossCapture", "NoLossReturned", "Outputs"]
+__all__ = ["CaptureError", "Captured", "LossCapture", "NoLossReturned", "Outputs", "Shown", "WouldChangeModel"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,9 @@ from lightning_dataselect.capture.recorder import Recorder
 from lightning_dataselect.capture.shares import Parts, Scale, coefficients, scale
 from lightning_dataselect.capture.step import described, eagerly, loss_of, with_loss
 from lightning_dataselect.capture.tally import Captured, Mains, Summarize, Tally
-from lightning_dataselect.capture.terms import Key, Term
+from lightning_dataselect.capture.terms import Facts, Key, Term
 from lightning_dataselect.capture.ways import Ways
+from lightning_dataselect.capture.witness import Shown, decide
 
 _NOT_MEASURED = "The samples of some batches are not measured."
 
@@ -73,6 +74,15 @@ class LossCapture:
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
         self.summarize: Summarize | None = None
         """Makes of a batch's outputs what is kept of them; None: they are not looked for."""
+
+    @property
+    def keeps_value(self) -> bool:
+        """Whether weights change the gradient of the loss alone: what a step logs of it is then the unweighted one."""
+        return self._recorder.keeps_value
+
+    @keeps_value.setter
+    def keeps_value(self, keeps: bool) -> None:
+        self._recorder.keeps_value = keeps
 
     def __reduce__(self) -> tuple[type[LossCapture], tuple[()]]:
         """Copy and pickle as one that has seen nothing yet: the rest is bound to this process."""
@@ -223,6 +233,52 @@ class LossCapture:
         if self._is_compiled:
             self.probe_next()
 
+    @property
+    def is_probing(self) -> bool:
+        """Whether the next step will be looked at in full."""
+        return self._ways.probes > 0
+
+    def show(self, step: Callable[[], Any], batch_size: int) -> Shown:
+        """Run a step to hold its terms against those of other batches, and learn nothing from it.
+
+        Args:
+            step: calls the training step on some samples.
+            batch_size: their number.
+
+        Raises:
+            CaptureError: the step returns no loss that has a gradient.
+            WouldChangeModel: it writes to parameters.
+        """
+        recorder = self._recorder
+        known, recorder.facts = recorder.facts, Facts()
+        recorder.start(batch_size)
+        recorder.observer = probe = Probe(recorder, self._interceptors, self._module)
+        probe.leaves_parameters = True
+        try:
+            with torch.enable_grad(), eagerly(), self._interceptors.losses, probe:
+                loss = loss_of(step())
+            if not isinstance(loss, Tensor) or not loss.requires_grad:
+                raise CaptureError("The step returned no loss that has a gradient.")
+            own = coefficients(loss, [term for term in recorder.terms if not term.from_parameters])
+            terms = {term.key: (term, torch.as_tensor(slope).detach()) for term, slope in own}
+            tally = Tally(recorder, Mains(), None)
+            with contextlib.suppress(CaptureError), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                parts = judge(loss, recorder.terms, probe, batch_size, recorder.facts)
+                scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
+                tally.add(scaled, loss, self._constant_in(loss, parts))
+            losses = tally.captured().losses if tally.roots else None
+            numbers = {key: term.detached() for key, term in recorder.divisors.items()}
+            terms = {key: (term.detached(), slope) for key, (term, slope) in terms.items()}
+            return Shown(batch_size, loss.detach(), terms, numbers, losses, recorder.facts, probe.sorts, probe.reorders)
+        finally:
+            recorder.stop()
+            recorder.observer, recorder.facts = None, known
+
+    def decide(self, whole: Shown, singles: Sequence[Shown]) -> None:
+        """Let what single samples lose choose how the terms of the next step are read (see `witness.decide`)."""
+        decide(whole, singles, self._recorder.facts)
+
     def resume(self) -> None:
         """Go on where an earlier run has judged the step: it is not refused for a share that has become small."""
         self._recorder.facts.resumed = True
@@ -265,13 +321,12 @@ class LossCapture:
         try:
             parts = judge(loss, recorder.terms, probe, recorder.batch_size, recorder.facts)
         except CaptureError as error:
-            if not self._ways.known:
+            if not self._ways.known or recorder.facts.refused:
                 raise
             warnings.warn(f"{_NOT_MEASURED} {error}", stacklevel=2)
             tally.lost, parts = True, []
         for term, _ in parts:
-            keys = [term.key, recorder.facts.divisors.get(term.key)]
-            for where in (key[0] for key in keys if key is not None and not isinstance(key[0], str)):
+            for where in (key[0] for key in recorder.facts.places(term.key) if not isinstance(key[0], str)):
                 self._interceptors.add_site(probe.sites[where], where)
         self._is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
         self._is_one_term &= not recorder.facts.differentiates
@@ -283,20 +338,25 @@ class LossCapture:
             # with the graph of the coefficients, which may be learned
             own = {turn: w for term, _ in parts for turn, w in turns_of(term, self._weights)}
             for term, slope in coefficients(loss, list(own), again=True):
-                loss = loss + slope * (term.weighted(own[term]) - term.weighted(None))
+                change = slope * (term.weighted(own[term]) - term.weighted(None))
+                loss = loss + (change - change.detach() if recorder.keeps_value else change)
         return loss
 
     def _constant_of(self, loss: Tensor, parts: Parts, n: int) -> Tensor | None:
         """The constant in the n-th root of a probed step, if it has one that is a sample's too, as in a mean."""
         facts = self._recorder.facts
-        means = all(not term.is_sum or term.key in facts.counted or term.key in facts.divisors for term, _ in parts)
-        bent = any(term.key in facts.bent for term, _ in parts)
-        constant = rest(loss, parts) if parts and means and not bent and has_constant(loss, parts) else None
+        constant = self._constant_in(loss, parts)
         facts.shifted.discard(n)
         if constant is not None:
             facts.shifted.add(n)
         self._constants.append(constant)
         return constant
+
+    def _constant_in(self, loss: Tensor, parts: Parts) -> Tensor | None:
+        facts = self._recorder.facts
+        means = all(not term.is_sum or term.key in facts.divisors for term, _ in parts)
+        bent = any(term.key in facts.bent for term, _ in parts)
+        return rest(loss, parts) if parts and means and not bent and has_constant(loss, parts) else None
 
     def _follow(self, loss: Any, tally: Tally) -> None:
         """Resolve a root by what the probes have found."""
@@ -322,7 +382,8 @@ class LossCapture:
             warnings.warn(f"{_NOT_MEASURED} {words}", stacklevel=2)
             tally.partial = True
         parts = gathered(parts, recorder.facts, recorder.batch_size)
-        constant = rest(loss, parts, recorder.weights) if n in recorder.facts.shifted and parts else None
+        weights = None if recorder.keeps_value else recorder.weights
+        constant = rest(loss, parts, weights) if n in recorder.facts.shifted and parts else None
         tally.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant)
 
 

@@ -56,13 +56,32 @@ def note_divisors(
                 continue  # what divides some turns of a loop is their own affair, until it has divided all of them
         if not isinstance(by, float):
             facts.divisors[term.key] = by
+            if by in division.maybe and isinstance(division.by, float) and term.is_sum:
+                facts.guessed.add(term.key)
+                _doubt(term, by, division.by, loss, counts, batch_size, facts)
         elif term.is_sum and counts_samples(by, term.elements.shape, batch_size):
-            facts.counted.add(term.key)
+            facts.divisors[term.key] = "samples"
         else:
             continue
         if not after:
             facts.inside.add(term.key)
     return divided
+
+
+def _doubt(
+    term: Term,
+    number: Key,
+    value: float,
+    loss: Tensor,
+    counts: Mapping[Key, Term],
+    batch_size: int,
+    facts: Facts,
+) -> None:
+    """Keep both readings of a Python number that is as large as one counted in the batch, and as the batch itself."""
+    slope = derivatives(loss, [term.edge])[0] if term.edge is not None else None
+    if slope is not None and counts_samples(value, term.elements.shape, batch_size):
+        counted = float(slope * counts[number].weighted(None)), float(slope * batch_size)
+        facts.doubts[term.key] = (number, counted[0]), ("samples", counted[1])
 
 
 def _lay_like(term: Term, count: Term, batch_size: int, facts: Facts) -> None:

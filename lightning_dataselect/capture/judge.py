@@ -57,7 +57,10 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
         facts.verdicts.setdefault(term.key, False if term.by_hand or term.from_parameters else None)
     parts = coefficients(loss, [term for term in terms if not term.from_parameters])
     loops, parts = _split_loops(parts, probe, batch_size, facts)
-    _refuse_picked(loss, parts, probe, batch_size)
+    for term, _ in parts:
+        if term.key in facts.refused:
+            raise CaptureError(facts.refused[term.key])
+    _refuse_picked(loss, [part for part in parts if part[0].key not in facts.trusted], probe, batch_size)
     parts = [(term, slope) for term, slope in parts if not term.by_hand or foldable(term.elements.shape, batch_size)]
     for term, _ in parts:
         if not foldable(term.elements.shape, batch_size):
@@ -71,7 +74,11 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
     inner = [term for term, _ in kept if _normalises(term, kept)]
     kept = [(term, slope) for term, slope in kept if term not in inner]
     normalisers = [term.value for term in inner]
-    sound = [(term, slope) for term, slope in kept if _belongs_to_samples(term, probe, batch_size, normalisers)]
+    sound = [
+        (term, slope)
+        for term, slope in kept
+        if term.key in facts.trusted or _belongs_to_samples(term, probe, batch_size, normalisers)
+    ]
     if kept and not sound and not loops:
         raise CaptureError(
             "What a sample loses in this step depends on the other samples of its batch, as in a contrastive loss."
@@ -101,12 +108,14 @@ def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, fa
         leave_out(reasons, loss, sound, terms, known=known)
         facts.left_out.add(tuple(reasons))
     facts.verdicts.update((term.key, False) for term, _ in parts if not facts.verdicts[term.key])
+    facts.verdicts.update((term.key, True) for term, _ in sound)
     for term, slope in sound:
+        if term.key in facts.trusted:
+            continue
         divided = note_divisors(term, loss, probe.divisions.made, probe.recorder.divisors, anchors, batch_size, facts)
         is_mean = not divided and len(sound) == 1 and bool((torch.as_tensor(slope) * batch_size - 1).abs().max() < 1e-4)
         if term.is_sum and (is_mean or any(not mean.is_sum for mean in means_of_turns if isinstance(term, Loop))):
-            facts.counted.add(term.key)
-        facts.verdicts[term.key] = True
+            facts.divisors[term.key] = "samples"
         if term.strided:
             facts.strided.add(term.key)
     return sound

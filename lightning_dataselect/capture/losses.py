@@ -142,6 +142,10 @@ class Loss:
             bound["reduction"] = mean_or_sum if several is None or several else "none"
         return bound
 
+    def counts(self, bound: Bound) -> Tensor | None:
+        """Which elements the caller does not have ignored, if there is a way to ignore some."""
+        return _of_classes({**bound, "weight": None}) if self.units is _of_classes else None
+
     def weighs_classes(self, bound: Bound) -> bool:
         """Whether the caller has given each class a weight."""
         return self.units is _of_classes and bound.get("weight") is not None

@@ -21,6 +21,7 @@ from lightning_dataselect.capture.step import compiler_in_use
 from lightning_dataselect.capture.terms import Key
 
 _DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
+_SORTING = {"sort", "argsort", "msort", "topk"}
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
 
 
@@ -42,6 +43,15 @@ def _picks(name: str, args: tuple[Any, ...], out: Tensor, batch_size: int) -> bo
     return any(part.dtype == torch.bool or (part.dim() == 1 and len(out) != batch_size) for part in index)
 
 
+class WouldChangeModel(Exception):  # noqa: N818
+    """A step that is run only to be looked at would write to parameters."""
+
+
+def _writes(func: Any) -> bool:
+    name = func.__name__
+    return (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
+
+
 class Watch(TorchFunctionMode):
     """Hands every loss function and every mean or sum of a step to the recorder.
 
@@ -60,12 +70,16 @@ class Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         if func in self._known:  # by its interceptor, where it names itself while that is hung
             return self.loss(self._known[func][1], args, kwargs)
+        self.check(func, args)
         out = func(*args, **kwargs)
         if func in ENDINGS and ends(args[0] if args else kwargs["input"], out):
             where = None if torch.compiler.is_dynamo_compiling() else site(sys._getframe(1), func)
             out = self.reduction(func, where, args, kwargs, out)
         self.note(func, args, kwargs, out)
         return out
+
+    def check(self, func: Any, args: tuple[Any, ...]) -> None:
+        """Refuse a call before it is made."""
 
     def loss(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Take a loss function that no patch has seen."""
@@ -90,6 +104,9 @@ class Probe(Watch, Observer):
         foreign: likewise the results of code that no mode looks into, as of a scripted module.
         divisions: what the step divides its losses by.
         picked: how many rows were picked out of a tensor by a mask or an index, by the places of the results.
+        sorts: whether something was sorted.
+        reorders: whether that was in another order before.
+        leaves_parameters: whether a step that writes to parameters is ended before it does.
         views: how many parts were laid one after the other, each a batch.
         unreachable: the terms that only a mode sees: loss functions by no name that can be patched,
             means and sums in compiled code (where a mode costs nothing).
@@ -109,6 +126,13 @@ class Probe(Watch, Observer):
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id comes twice
         self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
         self.views: set[int] = set()
+        self.sorts = self.reorders = False
+        self.leaves_parameters = False
+
+    def check(self, func: Any, args: tuple[Any, ...]) -> None:
+        """End a step that would write to parameters while it may not."""
+        if self.leaves_parameters and _writes(func) and self.from_parameters(args[:1]):
+            raise WouldChangeModel
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Follow what is made of parameters alone, and what the samples lie along."""
@@ -126,6 +150,10 @@ class Probe(Watch, Observer):
         for tensor in _tensors([*data, out]):
             if tensor.dim() > 1:
                 self._leading.add((tensor.shape[0], tensor.shape[1]))
+        if func.__name__ in _SORTING:
+            self.sorts = True
+            order = _tensors([out])[-1:]
+            self.reorders |= any(bool((o.diff(dim=-1) < 0).any()) for o in order if o.dim() > 0)
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
         if isinstance(out, Tensor) and out.grad_fn is not None and _picks(func.__name__, args, out, size):
             self.picked[out.grad_fn] = out.shape[0]

@@ -37,6 +37,7 @@ class Recorder:
         self.facts = Facts()
         self._samples = torch.empty(0)
         self.weights: Tensor | None = None
+        self.keeps_value = False  # whether weights change the gradient of a loss alone, and not its value
         self.scoring = False
         self.keeps_calls = False
         self.observer: Observer | None = None
@@ -98,8 +99,8 @@ class Recorder:
                     if classes is not None:
                         self.sources.append(Source(classes, losses))
                 return losses
-            key, counts, weights = self._meet(loss.name, True)
-            if not counts or not (self.scoring or _has_graph(bound)):
+            key, enters, weights = self._meet(loss.name, True)
+            if not enters or not (self.scoring or _has_graph(bound)):
                 return function(*args, **kwargs)  # a metric, say
             graph = weights is not None or self.observer is not None
             # A compiler makes one pass of it, and must find no reducing call in its graph: it
@@ -107,21 +108,27 @@ class Recorder:
             one = weights is not None or torch.compiler.is_dynamo_compiling()
             split = twice if hidden.is_needed() else once if one else loss.split
             value, losses = split(function, bound, graph)
-            elements = loss.rows(bound, losses)
+            elements = self._turned(key, loss.rows(bound, losses))
             if self._is_unlike_before(key, elements):
                 return function(*args, **kwargs) if value is None else value
             is_sum = bound.get("reduction", "mean") == "sum"
-            units = None
+            units: Tensor | None = None
+            counts: Tensor | None = None
             if not is_sum and self._needs_units(elements, value, loss.weighs_elements(bound)):
-                units = loss.units(bound)
+                units = self._turned(key, loss.units(bound))
+            if is_sum and (self.observer is not None or self.facts.divisors.get(key) == "counts"):
+                counts = self._turned(key, loss.counts(bound))
             strided = self._strided(key, elements)
             if value is None:
                 value = reduce(elements, units, is_sum=is_sum, weights=weights, strided=strided)
+                if weights is not None:
+                    plain = reduce(elements.detach(), units, is_sum=is_sum, strided=strided)
+                    value = self._with_value(value, plain)
                 weights = None
             made = self.observer is not None and self.observer.from_parameters(bound.values())
             self._note_call(key, loss, bound)
             weighs = loss.weighs_classes(bound)
-            term = Term(key, value, elements, units, is_sum, strided, self._classes(loss, bound), weighs, made)
+            term = Term(key, value, elements, units, is_sum, strided, self._classes(loss, bound), weighs, made, counts)
             self._keep(term, weights)
             return term.value
         finally:
@@ -142,13 +149,16 @@ class Recorder:
         elif where is None:
             where = self.facts.order.get(order)
         key, counts, weights = self._meet(where, False)
+        if value.requires_grad and key in self.facts.axes and given.dim() > self.facts.axes[key]:
+            given = self._turned(key, given)
+            whole = foldable(given.shape, self.batch_size)
         if not value.requires_grad and self._lies_across(key, given.shape):
             given = given.transpose(0, 1)
             whole = foldable(given.shape, self.batch_size)
         if not value.requires_grad and self.observer is not None and whole:
             self.observer.number(value, key)
             self.divisors[key] = self._divisor(key, ending, given, value)
-        elif key in tuple(self.facts.divisors.values()) and whole:
+        elif key in self.facts.numbers() and whole:
             self.divisors[key] = self._divisor(key, ending, given, value)
         elif counts and (value.requires_grad or self.scoring):
             if whole or where in self.facts.looped or self.observer is not None:
@@ -185,6 +195,11 @@ class Recorder:
         verdict = self.observer is not None or self.facts.verdicts.get(key, by_default)
         return key, verdict is not False, self.weights if verdict else None
 
+    def _turned(self, key: Key, values: Any) -> Any:
+        """Values of a term with the samples along their first axis."""
+        axis = self.facts.axes.get(key, 0)
+        return values.movedim(axis, 0) if axis and values is not None else values
+
     def _is_unlike_before(self, key: Key, elements: Tensor) -> bool:
         """Whether a term that could be given to the samples in a probe cannot be so now."""
         looped = key[0] in self.facts.looped
@@ -206,17 +221,20 @@ class Recorder:
         )
 
     def _strided(self, key: Key, elements: Tensor) -> bool:
-        if self.observer is None:
+        if self.observer is None or key in self.facts.trusted:
             return key in self.facts.strided
         return self.observer.strided(elements.shape, self.batch_size)
+
+    def _with_value(self, weighted: Tensor, plain: Tensor) -> Tensor:
+        return weighted + (plain - weighted).detach() if self.keeps_value else weighted
 
     def _keep(self, term: Term, weights: Tensor | None) -> None:
         if weights is not None and hidden.is_needed():
             with hidden.saving():
                 change = term.weighted(weights) - term.weighted(None)
-            term.value = term.value + change
+            term.value = self._with_value(term.value + change, term.value)
         elif weights is not None:
-            term.value = term.weighted(weights).view_as(term.value)
+            term.value = self._with_value(term.weighted(weights).view_as(term.value), term.value)
         if self.observer is None:
             term.elements = term.elements.detach()
         if torch.compiler.is_dynamo_compiling():

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_dataselect.capture.fold import fold
 from lightning_dataselect.capture.graph import derivatives
 from lightning_dataselect.capture.recorder import Recorder
-from lightning_dataselect.capture.terms import Term
+from lightning_dataselect.capture.terms import Divisor, Term
+
+_SAME = 1e-3  # of two products that are equal but for rounding
 
 Scale = float | Tensor
 Parts = list[tuple[Term, Scale]]
@@ -27,43 +30,76 @@ def coefficients(loss: Tensor, terms: Sequence[Term], *, again: bool = False) ->
 def scale(term: Term, slope: Scale, recorder: Recorder) -> Scale:
     """The factor of a term in the loss of a batch of one sample.
 
-    A coefficient is the same for it. What the whole batch's sum was divided by is not: see `_divisor`.
+    A coefficient is the same for it. What the whole batch's sum was divided by is not: see `Divisor`.
     """
     facts = recorder.facts
     if term.key in facts.bent:
         return 1.0
-    return slope if term.key in facts.inside else slope * _divisor(term, recorder)
+    doubt = facts.doubts.get(term.key)
+    if doubt is None:
+        return _scaled(term, slope, facts.divisors.get(term.key), recorder)
+    products = [slope * _total(term, divisor, recorder) for divisor, _ in doubt]
+    fits = [((p - before).abs() <= _SAME * abs(before)) for p, (_, before) in zip(products, doubt, strict=True)]
+    term.takes_other = fits[1] & ~fits[0]
+    if term.key in facts.inside:
+        return slope
+    return torch.where(term.takes_other, products[1], products[0])
+
+
+def _scaled(term: Term, slope: Scale, divisor: Divisor | None, recorder: Recorder) -> Scale:
+    if divisor is None or term.key in recorder.facts.inside:
+        return slope
+    return slope * (float(recorder.batch_size) if divisor == "samples" else _total(term, divisor, recorder))
 
 
 def losses(term: Term, recorder: Recorder) -> Tensor:
     """What each sample loses by a term, but for its factor: (batch_size,) float32."""
-    size, facts = recorder.batch_size, recorder.facts
-    own = term.losses(size)
-    if term.key in facts.inside:
-        own = own * _divisor(term, recorder)
-    divisor = _divisor_term(term, recorder)
+    facts = recorder.facts
+    own = term.losses(recorder.batch_size)
+    doubt = facts.doubts.get(term.key)
+    if doubt is None or term.takes_other is None:
+        return _divided(term, own, facts.divisors.get(term.key), recorder)
+    first, second = (_divided(term, own, divisor, recorder) for divisor, _ in doubt)
+    return torch.where(term.takes_other, second, first)
+
+
+def _divided(term: Term, own: Tensor, divisor: Divisor | None, recorder: Recorder) -> Tensor:
     if divisor is None:
         return own
-    share = divisor.losses(size)
-    return torch.where(share == 0, own, own / share)
+    if term.key in recorder.facts.inside:
+        own = own * _total(term, divisor, recorder)
+    share = shares(term, divisor, recorder)
+    return own if share is None else torch.where(share == 0, own, own / share)
 
 
-def _divisor(term: Term, recorder: Recorder) -> Scale:
-    """What a term is divided by that is another number for a sample alone.
+def shares(term: Term, divisor: Divisor, recorder: Recorder) -> Tensor | None:
+    """What each sample has in what a term is divided by, (batch_size,); None for 1, or where it was not counted."""
+    size = recorder.batch_size
+    if divisor == "samples":
+        return None
+    if isinstance(divisor, str):
+        counted = term.counts if divisor == "counts" else term.elements != 0
+        return None if counted is None else fold(counted.float(), None, size, is_sum=True, strided=term.strided)
+    number = recorder.divisors.get(divisor)
+    return None if number is None else number.losses(size)
 
-    That is the number of samples, or a number added up over them, by which `losses` then divides each sample's share.
-    Where it is 0, as that of the objects in an image without any, the step has divided by 1, if at all: ``max(1, n)``.
+
+def _total(term: Term, divisor: Divisor, recorder: Recorder) -> Tensor:
+    """What a term is divided by, of the whole batch.
+
+    Where it is 0, as the number of the objects in images without any, the step has divided by 1, if at all:
+    ``max(1, n)``.
     """
-    divisor = _divisor_term(term, recorder)
-    if divisor is not None:
-        number = divisor.weighted(None)
-        return torch.where(number == 0, 1, number)
-    return float(recorder.batch_size) if term.key in recorder.facts.counted else 1.0
-
-
-def _divisor_term(term: Term, recorder: Recorder) -> Term | None:
-    key = recorder.facts.divisors.get(term.key)
-    return None if key is None else recorder.divisors.get(key)
+    if isinstance(divisor, str):
+        share = shares(term, divisor, recorder)
+        total = None if share is None else share.sum()
+        otherwise = float(recorder.batch_size) if divisor == "samples" else 1.0
+    else:
+        found = recorder.divisors.get(divisor)
+        total, otherwise = None if found is None else found.weighted(None), 1.0
+    if total is None:
+        return torch.full((), otherwise, device=term.elements.device)
+    return torch.where(total == 0, 1, total)
 
 
 def weigh(parts: Parts, recorder: Recorder) -> Tensor:

@@ -29,6 +29,20 @@ def tensors_in(part: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
         yield from tensors_in(_child(part, key), (*path, key))
 
 
+def leaves_in(part: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Each tensor, number, or other part that is no container, and each sequence, with its path.
+
+    Example:
+        >>> list(leaves_in({"n": 3, "more": ["a"]}))
+        [(('n',), 3), (('more',), ['a']), (('more', 0), 'a')]
+    """
+    keys = [] if isinstance(part, Tensor) else _keys(part)
+    if not keys or (isinstance(part, Sequence) and not hasattr(part, "_fields")):
+        yield path, part
+    for key in keys:
+        yield from leaves_in(_child(part, key), (*path, key))
+
+
 def part_at(batch: Any, path: Path) -> Any:
     """What lies in ``batch`` at ``path``."""
     for key in path:

@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from collections import UserDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils.data import DataLoader
 
+from lightning_dataselect.data.batch_layout import BatchLayout, is_number
 from lightning_dataselect.data.batch_tree import Path
 from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
+Number = Callable[[Path, Any], Any]
 
-def subset_batch(batch: Any, positions: Tensor, batch_size: int, axes: dict[Path, bool] | None = None) -> Any:
+
+def _as_it_is(path: Path, value: Any) -> Any:
+    return value
+
+
+def subset_batch(
+    batch: Any,
+    positions: Tensor,
+    batch_size: int,
+    axes: dict[Path, int | None] | None = None,
+    number: Number = _as_it_is,
+) -> Any:
     """A batch of the samples at ``positions``, in a structure like that of ``batch``.
 
     Tensors and arrays whose first axis has ``batch_size`` entries are cut along it, and so are lists of one item a
@@ -28,8 +44,9 @@ def subset_batch(batch: Any, positions: Tensor, batch_size: int, axes: dict[Path
         batch: what the loader yielded; it is left as it is.
         positions: int64 (b,), on the device of the batch.
         batch_size: number of samples in ``batch``.
-        axes: where in the structure earlier batches have had a sample axis; written on. It keeps a small last batch
-            from being misread, say one of 3 samples that are RGB images in a list.
+        axes: path -> where earlier batches have had the sample axis, None for nowhere; written on. It keeps a small
+            last batch from being misread, say one of 3 samples that are RGB images in a list.
+        number: what stands for a number of the whole batch, at its path (see `BatchLayout.numbers`).
 
     Raises:
         TypeError: if nothing in the batch has a sample axis.
@@ -41,7 +58,7 @@ def subset_batch(batch: Any, positions: Tensor, batch_size: int, axes: dict[Path
         {'x': tensor([[0, 1],
                 [4, 5]]), 'name': ['a', 'c'], 'scale': 2.0}
     """
-    cutter = _Cutter(positions, batch_size, {} if axes is None else axes)
+    cutter = _Cutter(positions, batch_size, {} if axes is None else axes, number)
     smaller = cutter.cut(batch, ())
     if not cutter.has_cut:
         raise UnsupportedLoaderError(
@@ -57,7 +74,8 @@ def subset_arguments(
     kwargs: dict[str, Any],
     positions: Tensor,
     batch_size: int,
-    axes: dict[Path, bool] | None = None,
+    axes: dict[Path, int | None] | None = None,
+    number: Number = _as_it_is,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a training step with its batch cut: the first of them, by position or by name.
 
@@ -67,6 +85,7 @@ def subset_arguments(
         positions: see `subset_batch`, as for the others.
         batch_size: number of samples in the batch.
         axes: where earlier batches have had a sample axis.
+        number: see `subset_batch`.
 
     Raises:
         TypeError: if nothing in the batch has a sample axis.
@@ -77,9 +96,44 @@ def subset_arguments(
         ((), {'batch': tensor([6]), 'batch_idx': 0})
     """
     if args:
-        return (subset_batch(args[0], positions, batch_size, axes), *args[1:]), kwargs
+        return (subset_batch(args[0], positions, batch_size, axes, number), *args[1:]), kwargs
     name = next(iter(kwargs))
-    return args, {**kwargs, name: subset_batch(kwargs[name], positions, batch_size, axes)}
+    return args, {**kwargs, name: subset_batch(kwargs[name], positions, batch_size, axes, number)}
+
+
+def step_on_part(
+    step: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    indices: Tensor,
+    layout: BatchLayout,
+    loader: DataLoader[Any] | None,
+) -> Callable[[Sequence[int]], Callable[[], Any]]:
+    """Make a training step on some samples of its first batch, in an order of one's own.
+
+    Args:
+        step: takes the batch first.
+        args: of the step.
+        kwargs: of the step.
+        indices: int64 (B,), on the device of the batch: its samples.
+        layout: learnt from the positions that are asked for first.
+        loader: yields the batches.
+
+    Returns:
+        positions -> the step on the samples there, which raises TypeError if the batch cannot be cut.
+    """
+    first: list[int] = []
+
+    def part(positions: Sequence[int]) -> Callable[[], Any]:
+        first[:] = first or positions
+        layout.learn(loader, args[0] if args else next(iter(kwargs.values())), indices, first)
+        chosen = torch.tensor(positions, device=indices.device)
+        known = [first.index(position) for position in positions]
+        number = layout.numbers(len(positions), known)
+        own_args, own_kwargs = subset_arguments(args, kwargs, chosen, indices.numel(), layout.axes, number)
+        return functools.partial(step, *own_args, **own_kwargs)
+
+    return part
 
 
 def _moves(part: Any) -> bool:
@@ -96,10 +150,11 @@ def _uncuttable(part: Any) -> UnsupportedLoaderError:
 
 
 class _Cutter:
-    def __init__(self, positions: Tensor, batch_size: int, axes: dict[Path, bool]) -> None:
+    def __init__(self, positions: Tensor, batch_size: int, axes: dict[Path, int | None], number: Number) -> None:
         self._positions = positions
         self._batch_size = batch_size
         self._axes = axes
+        self._number = number
         self._listed: list[int] | None = None
         self.has_cut = False
 
@@ -111,6 +166,8 @@ class _Cutter:
             )
         if isinstance(part, str | bytes):
             return part
+        if is_number(part):
+            return self._number(path, part)
         if _length_of_array(part) is not None:
             return self._array(part, path)
         if isinstance(part, Mapping):
@@ -133,15 +190,21 @@ class _Cutter:
         return _replaced(part, values)
 
     def _array(self, part: Any, path: Path) -> Any:
-        if not self._settle(path, _length_of_array(part) == self._batch_size):
+        axis = self._axes.get(path, 0) or 0
+        if not self._settle(path, len(part.shape) > axis and part.shape[axis] == self._batch_size, axis):
             return part
         self.has_cut = True
+        if axis == 0:
+            if isinstance(part, Tensor):
+                return part[self._positions.to(part.device)]
+            return part[self._as_list() if isinstance(part, np.ndarray) else self._positions]
         if isinstance(part, Tensor):
-            return part[self._positions.to(part.device)]
-        return part[self._as_list() if isinstance(part, np.ndarray) else self._positions]
+            return part.index_select(axis, self._positions.to(part.device))
+        return np.take(part, self._as_list(), axis)
 
     def _sequence(self, part: Sequence[Any], path: Path) -> Any:
-        one_a_sample = len(part) == self._batch_size and (path in self._axes or not self._holds_fields(part))
+        is_known = self._axes.get(path) is not None
+        one_a_sample = len(part) == self._batch_size and (is_known or not self._holds_fields(part))
         if self._settle(path, one_a_sample):
             self.has_cut = True
             items = [part[i] for i in self._as_list()]
@@ -151,10 +214,11 @@ class _Cutter:
             return type(part)(*items)
         return tuple(items) if isinstance(part, tuple) else items
 
-    def _settle(self, path: Path, fits: bool) -> bool:
+    def _settle(self, path: Path, fits: bool, axis: int = 0) -> bool:
         """Whether there is a sample axis: only what has fitted every batch so far is one."""
-        self._axes[path] = fits and self._axes.get(path, True)
-        return self._axes[path]
+        found = axis if fits and self._axes.get(path, axis) is not None else None
+        self._axes[path] = found
+        return found is not None
 
     def _holds_fields(self, part: Sequence[Any]) -> bool:
         """Whether the items are fields of a batch, each with a sample axis, and not samples."""

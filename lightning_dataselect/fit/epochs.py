@@ -92,6 +92,7 @@ class Epochs:
         selected = prepare(loader, seed=policy.seed, world_size=world_size, rank=rank, needs_losses=policy.needs_losses)
         first, self._loader = self._loader is None, selected
         run.remember_dataset(selected.loader.dataset)
+        self._reader.loader = selected.loader
         policy.max_epochs = planned_epochs(trainer)
         dataset, whole_size = selected.loader.dataset, selected.batches.whole_size
         begins = run.open(policy, number_to_open(run, dataset), trainer.world_size, trainer.current_epoch)

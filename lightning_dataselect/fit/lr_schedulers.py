@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
@@ -77,14 +77,15 @@ class StretchedSchedulers:
 
 
 class ManualSchedulers:
-    """Let each ``step()`` that a manually optimizing module calls within a batch count for as many as it stands for.
+    """Let the ``step()`` that a manually optimizing module calls within a batch count for as many as it stands for.
 
-    By the ``c``-th such call of an epoch of ``n`` batches in place of ``F``, the unpruned fit has made ``c F / n``. A
-    call on the last batch alone, which is how a module steps once an epoch, counts for one.
+    Two calls in an epoch show on which batches a module steps its scheduler: on every one, or every second. From then
+    on a call makes as many steps as the unpruned fit would have made by that share of the training. A call on one batch
+    of an epoch alone, the last say, counts for one.
 
     Args:
         trainer: The Trainer, its schedulers set up.
-        full_batches: Batches of an epoch with nothing pruned, F.
+        full_batches: Batches of an epoch with nothing pruned.
         present_length: Returns the number of batches of the present epoch, None between batches.
     """
 
@@ -92,30 +93,77 @@ class ManualSchedulers:
         self._full_batches = full_batches
         self._present_length = present_length
         self._state: FitState | None = None
+        self._last: dict[int, tuple[int, int, Callable[[], None]]] = {}  # epoch, batch and step of the last call
         self._n_schedulers = len(trainer.lr_scheduler_configs)
         self.give_back = intercept_scheduler_calls(trainer, self._call)
 
     def start(self, state: FitState, n_batches: int) -> None:
-        """Count the calls of the present epoch, ``state.scheduler_calls``."""
+        """Begin, or go on, to count: ``state.scheduler_calls`` holds four numbers a scheduler, see `_Calls`."""
         self._state = state
         if not state.scheduler_calls:
-            state.scheduler_calls = [0] * self._n_schedulers
+            state.scheduler_calls = [*_Calls(begun=state.plan.epoch)] * self._n_schedulers
 
     def end_batch(self, state: FitState, n_batches: int) -> None:
-        """Begin to count anew after an epoch's last batch."""
+        """Make up, after an epoch's last batch, for what its calls have left."""
         if state.batches_done >= n_batches:
-            state.scheduler_calls = [0] * self._n_schedulers
+            for which, (epoch, _, step) in self._last.items():
+                if epoch == state.plan.epoch and self._calls_of(which).period > 0:
+                    self._catch_up(which, self._full_batches, step)
 
     def _call(self, which: int, step: Callable[[], None]) -> None:
-        n, full, state = self._present_length(), self._full_batches, self._state
+        n, state = self._present_length(), self._state
         assert state is not None
-        before = state.scheduler_calls[which]
-        if n is None or (before == 0 and state.batches_done + 1 >= n > 1):
+        if n is None:
             step()
             return
-        state.scheduler_calls[which] = before + 1
-        for _ in range((before + 1) * full // n - before * full // n):
+        epoch, batch_idx, calls = state.plan.epoch, state.batches_done, self._calls_of(which)
+        last_epoch, last_batch, _ = self._last.get(which, (-1, -1, step))
+        if calls.period < 0 and last_epoch == epoch and batch_idx > last_batch:
+            period = batch_idx - last_batch
+            calls = self._keep(which, calls._replace(first=last_batch % period, period=period))
+        self._last[which] = epoch, batch_idx, step
+        if calls.period > 0:
+            self._catch_up(which, (batch_idx + 1) * self._full_batches // n, step)
+        else:
             step()
+            self._keep(which, calls._replace(made=calls.made + 1))
+
+    def _catch_up(self, which: int, position: int, step: Callable[[], None]) -> None:
+        """Step as often as is due after ``position`` batches of what would be the present epoch."""
+        assert self._state is not None
+        calls = self._calls_of(which)
+        epochs_before = self._state.plan.epoch - calls.begun
+        due = epochs_before * calls.within(self._full_batches) + calls.within(position)
+        for _ in range(calls.made, due):
+            step()
+        self._keep(which, calls._replace(made=max(calls.made, due)))
+
+    def _calls_of(self, which: int) -> _Calls:
+        assert self._state is not None
+        return _Calls(*self._state.scheduler_calls[4 * which : 4 * which + 4])
+
+    def _keep(self, which: int, calls: _Calls) -> _Calls:
+        assert self._state is not None
+        self._state.scheduler_calls[4 * which : 4 * which + 4] = calls
+        return calls
+
+
+class _Calls(NamedTuple):
+    """What is known of the calls of one scheduler."""
+
+    made: int = 0  # steps since the epoch `begun`
+    first: int = -1  # the first batch of an epoch that steps, -1 for unknown
+    period: int = -1  # batches from one that steps to the next
+    begun: int = 0
+
+    def within(self, n_batches: int) -> int:
+        """Return how many of the first ``n_batches`` batches of an epoch step.
+
+        Example:
+            >>> [_Calls(first=1, period=2).within(n) for n in range(6)]
+            [0, 0, 1, 1, 2, 2]
+        """
+        return max(-(-(n_batches - self.first) // self.period), 0)
 
 
 class RateWatch:

@@ -10,10 +10,14 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from lightning_dataselect.capture import CaptureError, LossCapture, NoLossReturned, Outputs
+from lightning_dataselect.data.batch_layout import BatchLayout
+from lightning_dataselect.data.subset_batch import step_on_part
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.sample_loss import SampleLoss, read_sample_loss, reweighted
+from lightning_dataselect.step.witness import Witness
 
 Summarize = Callable[[Outputs], Tensor | None]
 
@@ -34,10 +38,16 @@ class StepReader:
         self, module: pl.LightningModule, source: SampleLoss, *, required: bool, keeps_infinite: bool, method: str
     ) -> None:
         self.capture = LossCapture(module)
+        self.capture.keeps_value = True  # what a user logs, and stops early by, is no weighted loss
         self._source = source
         self._required = required
         self._keeps_infinite = keeps_infinite
         self._method = method
+        self._witness = Witness(module, self.capture)
+        self.layout = BatchLayout()
+        """Where the samples lie in a batch."""
+        self.loader: DataLoader[Any] | None = None
+        """Yields the batches; None until the Trainer has asked for it."""
         self._step_facts = 0, False  # epoch of the step under way, and whether it rescores
         self.blind = False
         """True once nothing can be read, and nothing is required."""
@@ -93,6 +103,8 @@ class StepReader:
             return step(*args, **kwargs), None
         self._step_facts = epoch, False
         call = functools.partial(step, *args, **kwargs)
+        if is_full_batch:
+            self._call_witness(step, args, kwargs, indices)
         returned: list[Any] = []
         if not self._required:
             call = functools.partial(_keep_output, call, returned)
@@ -105,6 +117,8 @@ class StepReader:
                 raise
             self._go_blind(error)
             return returned[0], None
+        if is_full_batch and self._witness.is_waiting:
+            self.capture.probe_next()
         if not captured.known or self.blind:
             return output, None
         losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
@@ -137,6 +151,8 @@ class StepReader:
             return Observation(indices, self._finite(losses), None, None, epoch, None, True, is_rescoring)
         self._step_facts = epoch, is_rescoring
         call = functools.partial(step, *args, **kwargs)
+        if not is_rescoring:
+            self._call_witness(step, args, kwargs, indices)
         try:
             captured = self.capture.score(call, indices.numel())
         except NoLossReturned:
@@ -145,6 +161,14 @@ class StepReader:
             return Observation(nobody, unknown, None, None, epoch, None, True, is_rescoring)
         losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
         return Observation(indices, self._finite(losses), logits, targets, epoch, outputs, True, is_rescoring)
+
+    def _call_witness(
+        self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
+    ) -> None:
+        """Let single samples of a batch say what they lose, where it is yet to be settled how its loss is read."""
+        if self.capture.is_probing:
+            part = step_on_part(step, args, kwargs, indices, self.layout, self.loader)
+            self._witness.hear(part, indices.numel())
 
     def root(self, loss: Tensor) -> Tensor:
         """Take a loss that a step back-propagates itself; give back what to back-propagate."""

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lightning_dataselect.data.subset_batch import Path, subset_arguments
+from lightning_dataselect.data.batch_tree import Path
+from lightning_dataselect.data.subset_batch import subset_arguments
 from lightning_dataselect.step.isolation import SideEffectGuard
 from lightning_dataselect.utils.errors import UnreadableStepError
 
@@ -58,7 +59,7 @@ class SampleGradients:
                 )
         self._module = module
         self._guard = SideEffectGuard(module)
-        self._axes: dict[Path, bool] = {}
+        self._axes: dict[Path, int | None] = {}
         self._trainable = [p for p in module.parameters() if p.requires_grad]
         self._chunk = _HELD_AT_ONCE // sum(p.numel() for p in self._trainable)
         self._one_by_one = self._chunk < _FEWEST_AT_ONCE

@@ -125,7 +125,9 @@ def read_sample_loss(source: str | Callable[[Any], Tensor], output: Any, previou
 
 
 def reweighted(output: Any, losses: Tensor, weights: Tensor) -> Any:
-    """Return the step's output with its loss changed as if sample i had entered the mean with ``weights[i]``.
+    """Return the step's output with its loss's gradient as if sample i had entered the mean with ``weights[i]``.
+
+    Its value stays the unweighted one, which is what callbacks are to see.
 
     Args:
         output: What the step returned: a loss, or a dict with one under ``"loss"``.
@@ -141,5 +143,6 @@ def reweighted(output: Any, losses: Tensor, weights: Tensor) -> Any:
             "This method weighs samples in the loss, but the per-sample losses it was given carry no gradient. Return"
             ' them without .detach(), next to a "loss" that is their mean, or use sample_loss="auto".'
         )
-    weighted = loss + ((weights - 1) * losses).mean()
+    change = ((weights - 1) * losses).mean()
+    weighted = loss + change - change.detach()
     return {**output, "loss": weighted} if isinstance(output, Mapping) else weighted

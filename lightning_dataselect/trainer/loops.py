@@ -84,7 +84,7 @@ def planned_accumulation(trainer: pl.Trainer) -> dict[int, int]:
 
 
 def stops_early(trainer: pl.Trainer, n_epochs: int) -> bool:
-    """Return whether ``trainer.should_stop`` ends the fit after ``n_epochs``, with ``min_epochs`` and ``min_steps`` met."""
+    """Return whether ``should_stop`` ends the fit after ``n_epochs``, with ``min_epochs`` and ``min_steps`` met."""
     met_epochs, met_steps = n_epochs >= (trainer.min_epochs or 0), trainer.global_step >= (trainer.min_steps or 0)
     return trainer.should_stop and met_epochs and met_steps
 

@@ -1,0 +1,277 @@
+"""Divisors, axes and orders that sizes and values leave open are those that single samples show."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
+from torch.utils.data import DataLoader
+
+from lightning_dataselect import EvolvedSampling, InfoBatch
+from lightning_dataselect.capture import CaptureError
+
+N, B, V = 40, 8, 11
+Step = Callable[[Any, Any], Tensor]
+
+
+class Fixed(L.LightningModule):
+    """A step on a net that does not change, so that what was seen of a sample holds to the end."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.step, self.sizes = step, []
+        self.embed, self.rnn, self.words = nn.Embedding(V, 16), nn.LSTM(16, 16), nn.Linear(16, V)
+        self.heads = nn.ModuleList(nn.Linear(16, V) for _ in range(B))
+
+    def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
+        return self.step(self, batch)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def texts(lengths: tuple[int, int], n: int = N) -> list[Tensor]:
+    g = torch.Generator().manual_seed(0)
+    return [torch.randint(1, V, (int(torch.randint(*lengths, (1,), generator=g)),), generator=g) for _ in range(n)]
+
+
+def padded(samples: list[Tensor]) -> dict[str, Any]:
+    y = pad_sequence(samples, batch_first=True, padding_value=-100)
+    y = F.pad(y, (0, 8 - y.shape[1]), value=-100)
+    return {"x": y.clamp(0), "y": y, "n": sum(map(len, samples)), "size": len(samples)}
+
+
+def fitted(step: Step, data: list[Any], collate: Callable[[list[Any]], Any], **options: Any) -> tuple[Tensor, Tensor]:
+    """The losses after an epoch without training, and those of batches of one."""
+    module, selector = Fixed(step), InfoBatch(prune_ratio=0.5)
+    trainer = L.Trainer(
+        max_epochs=1,
+        callbacks=[selector],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+    loader = DataLoader(data, B, collate_fn=collate, shuffle=True, generator=torch.Generator().manual_seed(2))
+    trainer.fit(module, DataLoader(data, B, collate_fn=collate, **options) if options else loader)
+    return selector.losses, torch.stack([module.training_step(collate([sample])).detach() for sample in data])
+
+
+# ---- what the losses of tokens are divided by ------------------------------------------------------------------------
+
+
+def total(net: Any, b: Any) -> Tensor:
+    return F.cross_entropy(net.words(net.embed(b["x"])).flatten(0, 1), b["y"].flatten(), reduction="sum")
+
+
+def by_hand(net: Any, b: Any) -> Tensor:
+    logs = net.words(net.embed(b["x"])).log_softmax(-1)
+    return -logs.gather(2, b["x"][..., None]).squeeze(2).masked_fill(b["y"] == -100, 0)
+
+
+COUNTS: dict[str, Step] = {
+    "a torch sum": lambda net, b: total(net, b) / (b["y"] != -100).sum(),
+    "a difference": lambda net, b: total(net, b) / (b["y"].numel() - (b["y"] == -100).sum()),
+    "the collate function": lambda net, b: total(net, b) / b["n"],
+    "python": lambda net, b: total(net, b) / sum(len(row[row != -100]) for row in b["y"]),
+    "numpy": lambda net, b: total(net, b) / float(np.sum(b["y"].numpy() != -100)),
+    "nonzero": lambda net, b: total(net, b) / len((b["y"] != -100).nonzero()),
+    "bincount": lambda net, b: total(net, b) / torch.bincount((b["y"] != -100).int().flatten(), minlength=2)[1],
+    "einsum": lambda net, b: total(net, b) / torch.einsum("bt,bt->", *[(b["y"] != -100).float()] * 2),
+    "a python number": lambda net, b: total(net, b) / int((b["y"] != -100).sum()),
+    "a sum by hand and numpy": lambda net, b: by_hand(net, b).sum() / np.count_nonzero(b["y"].numpy() != -100),
+    "each loss by numpy": lambda net, b: (by_hand(net, b) / float(np.sum(b["y"].numpy() != -100))).sum(),
+    "the samples": lambda net, b: total(net, b) / len(b["x"]),
+    "the samples, by the collate function": lambda net, b: total(net, b) / b["size"],
+    "nothing": total,
+}
+
+
+@pytest.mark.parametrize("lengths", [(2, 9), (5, 6)], ids=["ragged", "equal"])
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_sum_over_tokens_is_divided_by_the_samples_own_count(name: str, lengths: tuple[int, int]) -> None:
+    torch.testing.assert_close(*fitted(COUNTS[name], texts(lengths), padded), rtol=1e-4, atol=1e-4)
+
+
+# what divides each loss before the sum leaves no coefficient that would tell
+@pytest.mark.parametrize("name", sorted(COUNTS.keys() - {"each loss by numpy"}))
+def test_a_first_batch_of_equal_lengths_does_not_settle_the_divisor(name: str) -> None:
+    data = texts((5, 6), B) + texts((2, 9), N - B)
+    torch.testing.assert_close(*fitted(COUNTS[name], data, padded, shuffle=False), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "convert", [lambda n: n.item(), int, float, lambda n: n], ids=["item", "int", "float", "as is"]
+)
+@pytest.mark.parametrize("right", [0, 1, 4, B])
+def test_a_number_that_equals_the_batch_size_by_chance_divides_nothing(right: int, convert: Any) -> None:
+    """As the count of hits does in a batch that is all right; later ones have others."""
+    g = torch.Generator().manual_seed(0)
+    data = [(torch.randn(16, generator=g), i < right or (i >= B and i % 3 == 0)) for i in range(N)]
+
+    def collate(samples: list[Any]) -> tuple[Tensor, Tensor]:
+        return torch.stack([x for x, _ in samples]), torch.tensor([hit for _, hit in samples])
+
+    def step(net: Any, b: Any) -> Tensor:
+        out = net.words(b[0])
+        y = torch.where(b[1], out.argmax(1), out.argmin(1))
+        net.accuracy = convert((out.argmax(1) == y).sum()) / len(y)
+        return F.cross_entropy(out, y, reduction="sum") / len(y)
+
+    torch.testing.assert_close(*fitted(step, data, collate, shuffle=False), rtol=1e-4, atol=1e-4)
+
+
+# ---- where the samples lie -------------------------------------------------------------------------------------------
+
+
+def time_major(net: Any, x: Tensor) -> Tensor:
+    return F.cross_entropy(net.words(net.rnn(net.embed(x))[0]).flatten(0, 1), x.flip(0).flatten())
+
+
+def time_major_classes_second(net: Any, x: Tensor) -> Tensor:
+    return F.cross_entropy(net.words(net.rnn(net.embed(x))[0]).movedim(-1, 1), x.flip(0))
+
+
+def time_major_errors(net: Any, x: Tensor) -> Tensor:
+    return F.mse_loss(net.rnn(net.embed(x))[0], net.embed(x.flip(0)).detach())
+
+
+def time_major_errors_by_hand(net: Any, x: Tensor) -> Tensor:
+    return (net.rnn(net.embed(x))[0] - 1).square().mean()
+
+
+@pytest.mark.parametrize("size", [7, B, 2 * B, 3])
+@pytest.mark.parametrize("step", [time_major, time_major_classes_second, time_major_errors, time_major_errors_by_hand])
+def test_time_major_batches_with_as_many_steps_as_samples(step: Step, size: int) -> None:
+    losses = fitted(step, texts((size, size + 1)), lambda samples: torch.stack(samples, 1))
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("k", [3, B])
+def test_an_ensemble_of_as_many_members_as_samples(k: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    data = list(torch.randn(N, 16, generator=g))
+
+    def errors(net: Any, x: Tensor) -> Tensor:
+        return F.mse_loss(torch.stack([head(x) for head in net.heads[:k]]), x[:, :V].expand(k, -1, -1))
+
+    def by_members(net: Any, x: Tensor) -> Tensor:
+        return (torch.stack([head(x) for head in net.heads[:k]], 1) - x[:, None, :V]).square().sum(2).mean()
+
+    for step in (errors, by_members):
+        torch.testing.assert_close(*fitted(step, data, torch.stack), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [7, B])
+def test_batch_level_methods_cut_time_major_batches_along_the_samples(steps: int) -> None:
+    seen: set[tuple[int, ...]] = set()
+
+    def step(net: Any, x: Tensor) -> Tensor:
+        loss = time_major(net, x)
+        if net.training:
+            seen.add(tuple(x.shape))
+        return loss
+
+    module = Fixed(step)
+    selector = EvolvedSampling(batch_ratio=0.5)
+    trainer = L.Trainer(
+        max_epochs=2, callbacks=[selector], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(texts((steps, steps + 1)), B, collate_fn=lambda samples: torch.stack(samples, 1)))
+    assert seen == {(steps, B), (steps, B // 2)}
+
+
+# ---- the order in which they lie -------------------------------------------------------------------------------------
+
+
+def sorted_texts(samples: list[Tensor]) -> tuple[Tensor, Tensor]:
+    return pad_sequence(samples), torch.tensor([len(sample) for sample in samples])
+
+
+def _encoded(net: Any, x: Tensor, n: Tensor) -> Tensor:
+    return net.rnn(pack_padded_sequence(net.embed(x), n))[1][0][-1]
+
+
+def sorted_inside(net: Any, b: Any) -> Tensor:
+    n, order = b[1].sort(descending=True)
+    return F.cross_entropy(net.words(_encoded(net, b[0][:, order], n)), b[0][0, order])
+
+
+def sorted_losses(net: Any, b: Any) -> Tensor:
+    """By another key than the lengths, after the model."""
+    order = b[0][0].argsort(stable=True)
+    losses = F.cross_entropy(net.words(net.embed(b[0][0])), b[0][0], reduction="none")[order]
+    return losses.mean()
+
+
+def put_back(net: Any, b: Any) -> Tensor:
+    n, order = b[1].sort(descending=True)
+    return F.cross_entropy(net.words(_encoded(net, b[0][:, order], n))[order.argsort()], b[0][0])
+
+
+def left_to_torch(net: Any, b: Any) -> Tensor:
+    packed = pack_padded_sequence(net.embed(b[0]), b[1], enforce_sorted=False)
+    return F.cross_entropy(net.words(net.rnn(packed)[1][0][-1]), b[0][0])
+
+
+def the_last_state_is_the_prediction(net: Any, b: Any) -> Tensor:
+    packed = pack_padded_sequence(net.embed(b[0]), b[1], enforce_sorted=False)
+    return F.cross_entropy(net.rnn(packed)[1][0][-1], b[0][0])
+
+
+@pytest.mark.parametrize("step", [put_back, left_to_torch, the_last_state_is_the_prediction])
+def test_samples_that_are_put_back_into_their_order_are_served(step: Step) -> None:
+    torch.testing.assert_close(*fitted(step, texts((2, 9)), sorted_texts), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("step", [sorted_inside, sorted_losses])
+@pytest.mark.parametrize("first", ["ragged", "equal", "falling", "rising"])
+def test_samples_in_an_order_of_the_steps_own_are_refused(step: Step, first: str) -> None:
+    data = texts((2, 9))
+    if first == "equal":
+        data = texts((5, 6), B) + data[B:]
+    elif first in ("falling", "rising"):
+        data = sorted(data[:B], key=len, reverse=first == "falling") + data[B:]
+    with pytest.raises(CaptureError, match="puts the samples of a batch into another order"):
+        fitted(step, data, sorted_texts, shuffle=False)
+
+
+# ---- what a witness must not do --------------------------------------------------------------------------------------
+
+
+def test_a_step_that_writes_to_its_parameters_is_not_run_for_a_look() -> None:
+    def step(net: Any, b: Any) -> Tensor:
+        with torch.no_grad():
+            net.heads[0].weight.mul_(0.5)
+        return F.cross_entropy(net.words(net.embed(b["x"])).transpose(1, 2), b["y"])
+
+    module, selector = Fixed(step), InfoBatch(prune_ratio=0.5)
+    before = module.heads[0].weight.detach().clone()
+    trainer = L.Trainer(
+        max_epochs=1, callbacks=[selector], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(texts((2, 9)), B, collate_fn=padded))
+    torch.testing.assert_close(module.heads[0].weight, before * 0.5 ** (N // B))
+    assert selector.losses.isfinite().all()
+
+
+def test_a_look_costs_no_more_than_three_passes_of_the_first_batch() -> None:
+    seen: list[int] = []
+
+    def step(net: Any, b: Any) -> Tensor:
+        seen.append(len(b["x"]))
+        return COUNTS["python"](net, b)
+
+    fitted(step, texts((2, 9)), padded)
+    looks = seen[: seen.index(B)]
+    assert sum(looks) <= 3 * B and B not in looks
+    assert seen[len(looks) : len(looks) + N // B] == [B] * (N // B)
