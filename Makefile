@@ -3,19 +3,20 @@ VENV := .venv
 LIBRARIES := .venv-libraries
 BIN := $(VENV)/bin
 OLDEST := .venv-oldest
+DOCS := .venv-docs
 OUT ?= demo-out
 SEEDS ?= 3
 BENCH_OUT ?= bench-out
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-oldest test-libraries test-notebooks notebooks lint bench-quick clean
+.PHONY: demo test test-oldest test-libraries test-notebooks notebooks lint bench-quick docs docs-serve dist clean
 
 demo: $(VENV)/.report
 	$(BIN)/lightning-dataselect compare --seeds $(SEEDS) --out $(OUT)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not libraries'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not libraries and not docs'
 
 # Other packages' modules, in an environment of their own: they bring some gigabytes along.
 test-libraries:
@@ -51,6 +52,25 @@ bench-quick: $(VENV)/.test
 	$(BIN)/python -m benchmarks.translation --quick --out $(BENCH_OUT)
 	$(BIN)/python -m benchmarks.language_model --quick --out $(BENCH_OUT)
 
+# The site, with warnings as errors and every link and anchor checked; then its code blocks and the examples are run,
+# one of which needs transformers, as a notebook does.
+docs: $(DOCS)/.docs $(VENV)/.test $(VENV)/.notebooks
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	$(BIN)/python -m pytest -m docs tests/project
+
+docs-serve: $(DOCS)/.docs
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs serve
+
+# Wheel and sdist, checked, and each installed into an environment of its own.
+dist: $(DOCS)/.dist
+	rm -rf dist
+	$(DOCS)/bin/python -m build --quiet
+	$(DOCS)/bin/twine check --strict dist/*
+	for file in dist/*; do python3 -m venv --clear $(DOCS)/try && $(DOCS)/try/bin/pip install --quiet $$file \
+	  && (cd $(DOCS)/try && bin/python -c "import lightning_dataselect as d; print(d.__version__, len(d.list_methods()))") \
+	  || exit 1; done
+	rm -rf $(DOCS)/try
+
 # One stamp for each set of extras, written last, so that an interrupted set-up starts again.
 $(VENV)/.report $(VENV)/.test $(VENV)/.notebooks $(VENV)/.libraries: $(VENV)/.%: pyproject.toml | $(VENV)/.created
 	@echo "Installing the package and its '$*' extra into $(VENV); this is done once."
@@ -62,7 +82,13 @@ $(OLDEST)/.oldest: pyproject.toml .ci/oldest.txt | $(OLDEST)/.created
 	$(OLDEST)/bin/python -m pip install --quiet --constraint .ci/oldest.txt --editable '.[test]'
 	@touch $@
 
-$(VENV)/.created: PYTHONS = python3.12 python3.11 python3.13 python3.10 python3 python
+# A dependency group needs pip 25.1.
+$(DOCS)/.docs $(DOCS)/.dist: $(DOCS)/.%: pyproject.toml | $(DOCS)/.created
+	$(DOCS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(DOCS)/bin/python -m pip install --quiet --group $*
+	@touch $@
+
+$(VENV)/.created $(DOCS)/.created: PYTHONS = python3.12 python3.11 python3.13 python3.10 python3 python
 $(OLDEST)/.created: PYTHONS = python3.10 python3.11 python3.12 python3.13 python3 python
 # A candidate must run: pyenv leaves a python3.10 that only says where it would be found.
 %/.created:
@@ -75,4 +101,4 @@ $(OLDEST)/.created: PYTHONS = python3.10 python3.11 python3.12 python3.13 python
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(LIBRARIES) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(OLDEST) $(LIBRARIES) $(DOCS) site dist .pytest_cache .ruff_cache .mypy_cache

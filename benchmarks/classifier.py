@@ -15,7 +15,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Classifier(pl.LightningModule):
-    """Cross-entropy, with label smoothing or without, under OneCycle; logs val_acc and test_acc.
+    """Trains by cross-entropy, label-smoothed or not, under OneCycle, and logs `val_acc` and `test_acc`.
 
     Args:
         net: ``resnet18`` (the variant for 32x32 images), ``small_cnn`` or ``mlp``.
@@ -79,7 +79,7 @@ class Classifier(pl.LightningModule):
 
 
 def resnet18(n_inputs: int, n_classes: int, width: int = 64) -> nn.Module:
-    """ResNet-18 with the stem for 32x32 images: no stride and no pooling before the first block."""
+    """Return ResNet-18 with the stem for 32x32 images: no stride and no pooling before the first block."""
     from torchvision.models import resnet18 as torchvision_resnet18
 
     net = torchvision_resnet18(num_classes=n_classes)
@@ -89,7 +89,7 @@ def resnet18(n_inputs: int, n_classes: int, width: int = 64) -> nn.Module:
 
 
 def small_cnn(n_inputs: int, n_classes: int, width: int) -> nn.Module:
-    """Three blocks of convolution, batch norm, ReLU and pooling, then the mean over the image."""
+    """Return three blocks of convolution, batch norm, ReLU and pooling, then the mean over the image."""
     return nn.Sequential(
         conv_block(n_inputs, width),
         conv_block(width, 2 * width),
@@ -101,7 +101,7 @@ def small_cnn(n_inputs: int, n_classes: int, width: int) -> nn.Module:
 
 
 def mlp(n_inputs: int, n_classes: int, width: int) -> nn.Module:
-    """Two hidden layers."""
+    """Return a network of two hidden layers."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(n_inputs, width),

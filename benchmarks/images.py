@@ -6,7 +6,9 @@
   images lie from the start;
 - fashion_mnist: a small network on 12,000 images of Fashion-MNIST (DIR/fashion_mnist/fashion_mnist.npz), for a machine
   without one;
-- fashion_mnist_seldom: methods that score one batch in four, beside those that score all.
+- fashion_mnist_seldom: methods that score one batch in four, beside those that score all;
+- cifar10_short, made_up_short: a method of each kind for six epochs, as `benchmarks.gpu_check` runs them; the second on
+  made-up images of CIFAR-10's shape, without DIR.
 
 `--quick` takes scikit-learn's digits and needs no DIR.
 """
@@ -24,7 +26,7 @@ SELDOM_SCORED = [f"{name}(batch_ratio=0.5, score_every_n_batches=4)" for name in
 
 
 def image_config(model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """A LightningCLI config of `Classifier` on `ImageData`."""
+    """Return a LightningCLI config of `Classifier` on `ImageData`."""
     return {
         "model": {"class_path": "benchmarks.classifier.Classifier", "init_args": model},
         "data": {"class_path": "benchmarks.image_data.ImageData", "init_args": data},
@@ -32,8 +34,8 @@ def image_config(model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def cifar10_config(folder: str, **data: Any) -> dict[str, Any]:
-    """ResNet-18 under a recipe that is meant to reach 94 % in 24 epochs."""
+def cifar10_config(folder: str | None, **data: Any) -> dict[str, Any]:
+    """Return the config of ResNet-18 under a recipe that is meant to reach 94 % in 24 epochs."""
     return image_config(
         {"net": "resnet18", "n_inputs": 3, "n_classes": 10, "lr": 0.2, "label_smoothing": 0.1},
         {
@@ -45,7 +47,7 @@ def cifar10_config(folder: str, **data: Any) -> dict[str, Any]:
 
 
 def fashion_mnist_config(folder: str, **data: Any) -> dict[str, Any]:
-    """A network of three convolutions, for two cores."""
+    """Return the config of a network of three convolutions, for two cores."""
     return image_config(
         {"net": "small_cnn", "n_inputs": 1, "n_classes": 10, "lr": 0.02, "optimizer": "adamw", "width": 8},
         {
@@ -56,7 +58,7 @@ def fashion_mnist_config(folder: str, **data: Any) -> dict[str, Any]:
 
 
 def digits_config(**data: Any) -> dict[str, Any]:
-    """Two hidden layers on scikit-learn's digits, for `--quick`."""
+    """Return the config of two hidden layers on scikit-learn's digits, for `--quick`."""
     return image_config(
         {"net": "mlp", "n_inputs": 64, "n_classes": 10, "lr": 0.1, "width": 64},
         {"name": "digits", "batch_size": 64, "n_val": 300, **data},
@@ -82,7 +84,17 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
         methods = ["EvolvedSampling(batch_ratio=0.5)", "ESWP(batch_ratio=0.5)", *SELDOM_SCORED, within(0.5)]
         title = "Fashion-MNIST, the same recipe: scoring every batch, and one in four"
         made.append(Part("fashion_mnist_seldom", title, methods=methods, **common))
+    if arguments.only is not None and "cifar10_short" in arguments.only:
+        made.append(_short("CIFAR-10", "cifar10", data_dir=data_file(arguments, "cifar10", "cifar10_b.npz")))
+    if arguments.only is not None and "made_up_short" in arguments.only:
+        made.append(_short("Made-up images of CIFAR-10's shape", "made_up", data_dir=None))
     return made
+
+
+def _short(title: str, name: str, data_dir: str | None) -> Part:
+    config = cifar10_config(data_dir, name=name)
+    methods = [*baselines(0.5), "InfoBatch(prune_ratio=0.5)", "EvolvedSampling(batch_ratio=0.5)"]
+    return Part(f"{name}_short", f"{title}, ResNet-18, 6 epochs", config, 6, methods, seeds=1)
 
 
 if __name__ == "__main__":

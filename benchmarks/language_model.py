@@ -34,7 +34,7 @@ FEW = [METHODS[i] for i in (0, 1, 2, 4, 8, 9, 10)]
 
 
 def part(name: str, title: str, model: dict[str, Any], data: dict[str, Any], epochs: int, **more: Any) -> Part:
-    """A GPT on sequences."""
+    """Make a part that trains a GPT on sequences."""
     config = {
         "model": {"class_path": "benchmarks.shakespeare.CharacterGPT", "init_args": model},
         "data": {"class_path": "benchmarks.shakespeare.CharacterData", "init_args": data},
@@ -44,7 +44,7 @@ def part(name: str, title: str, model: dict[str, Any], data: dict[str, Any], epo
 
 
 def shakespeare(arguments: argparse.Namespace) -> Part:
-    """The whole text."""
+    """Make the part that trains on the whole text, for a GPU."""
     folder = data_file(arguments, "tinyshakespeare", "input.txt.gz")
     title = "tinyshakespeare, a GPT of 6 layers 384 wide, sequences of 256 characters, 50 epochs"
     model, data = {"lr": 1e-3}, {"data_dir": folder, "block": 256, "batch_size": 64}
@@ -61,21 +61,21 @@ def small_data(arguments: argparse.Namespace, batch_size: int) -> dict[str, Any]
 
 
 def shakespeare_small(arguments: argparse.Namespace) -> Part:
-    """What two cores can train."""
+    """Make a part that two cores can train."""
     title = "tinyshakespeare, a GPT of 3 layers 128 wide, sequences of 64 characters, 8 epochs"
     data = small_data(arguments, 32)
     return part("shakespeare_small", title, SMALL_MODEL, data, 8, methods=FEW, seeds=3, note=SMALL_NOTE)
 
 
 def small_batches(arguments: argparse.Namespace) -> Part:
-    """Six tenths of a batch and as many steps, as methods within a batch train on, but nothing is chosen."""
+    """Make the part of smaller batches: as many steps as batch-level methods take, but nothing is chosen."""
     title = "tinyshakespeare, the same GPT, full data in batches of 19 instead of 32, 5 epochs"
     data = small_data(arguments, 19)
     return part("shakespeare_small_batches", title, SMALL_MODEL, data, 5, methods=[], seeds=3, note=SMALL_NOTE)
 
 
 def markov() -> Part:
-    """Needs no data."""
+    """Make the part for `--quick`, which needs no data."""
     model = {"n_layers": 1, "n_heads": 2, "width": 32, "block": 32, "dropout": 0.0, "lr": 1e-2, "n_classes": 12}
     data = {"data_dir": None, "block": 32, "batch_size": 16}
     methods = [METHODS[0], "InfoBatch(prune_ratio=0.5)", "ESWP", "AutoAssist"]

@@ -15,11 +15,11 @@ Sample = tuple[Tensor, int]
 
 
 class SentenceData(pl.LightningDataModule):
-    """Sentences of 3 to 12 words; the class is whether words from the upper half of the vocabulary prevail.
+    """Sentences of 3 to 12 words, of class 1 if words from the upper half of the vocabulary prevail.
 
     Args:
-        n_train: sentences to train on; a quarter as many validate.
-        batch_size: of training.
+        n_train: Sentences to train on; a quarter as many validate.
+        batch_size: Of training.
     """
 
     def __init__(self, n_train: int = 1200, batch_size: int = 32) -> None:
@@ -35,11 +35,11 @@ class SentenceData(pl.LightningDataModule):
         self.train, self.val = samples[: self.n_train], samples[self.n_train :]
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Shuffled batches."""
+        """Return shuffled training batches."""
         return DataLoader(self.train, self.batch_size, shuffle=True, collate_fn=padded)  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Batches in order."""
+        """Return validation batches in order."""
         return DataLoader(self.val, 4 * self.batch_size, collate_fn=padded)  # type: ignore[arg-type]
 
 
@@ -47,8 +47,8 @@ class SentenceClassifier(pl.LightningModule):
     """One layer of attention and a head on the mean over words.
 
     Args:
-        width: of the residual stream.
-        lr: the peak of AdamW under a linear schedule.
+        width: Of the residual stream.
+        lr: The peak of AdamW under a linear schedule.
     """
 
     def __init__(self, width: int = 32, lr: float = 3e-3) -> None:
@@ -59,13 +59,13 @@ class SentenceClassifier(pl.LightningModule):
         self.head = nn.Linear(width, 2)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits, (B, 2), of word ids and their mask, (B, T)."""
+        """Compute logits, (B, 2), of word ids and their mask, (B, T)."""
         hidden = self.layer(self.words(input_ids), src_key_padding_mask=attention_mask == 0)
         hidden = hidden * attention_mask.unsqueeze(2)
         return self.head(hidden.sum(1) / attention_mask.sum(1, keepdim=True))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy."""
+        """Return the cross-entropy of a batch."""
         return F.cross_entropy(self(batch["input_ids"], batch["attention_mask"]), batch["labels"])
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -75,13 +75,13 @@ class SentenceClassifier(pl.LightningModule):
         self.log("val_acc", accuracy, batch_size=len(logits))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW under a linear schedule."""
+        """Return AdamW and its linear schedule."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr)
         return linear_with_warmup(optimizer, int(self.trainer.estimated_stepping_batches), warmup=0.1)
 
 
 def padded(samples: list[Sample]) -> dict[str, Tensor]:
-    """A batch, as long as its longest sentence."""
+    """Pad sentences to the longest of them, and return them as a batch."""
     ids = pad_sequence([ids for ids, _ in samples], batch_first=True, padding_value=PAD)
     labels = torch.tensor([label for _, label in samples])
     return {"input_ids": ids, "attention_mask": (ids != PAD).long(), "labels": labels}

@@ -4,11 +4,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
 
 
 class PeakMemory(pl.Callback):
-    """Bytes that each step had allocated at its peak, beyond those at its start.
+    """Records the bytes that each step has allocated at its peak, beyond those at its start.
 
     On the CPU the profiler tells of every allocation; list it first among the callbacks.
     """
@@ -39,11 +40,19 @@ class PeakMemory(pl.Callback):
 
 
 def peak_bytes(profiler: profile) -> int:
-    """The most that was held at a time, of what was allocated under a profiler with ``profile_memory``."""
-    events = profiler.profiler.kineto_results.events()
-    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
-    held = peak = 0
-    for _, change in sorted(changes, key=lambda pair: pair[0]):
-        held += change
-        peak = max(peak, held)
-    return peak
+    """Return the most bytes held at a time, of those allocated on the CPU under a profiler with ``profile_memory``.
+
+    Each allocation carries the running total of torch's own reporter, so that one that the profiler loses, as it may on
+    a busy machine, moves no other.
+    """
+    allocations, events = [], list(profiler.profiler.kineto_results.experimental_event_tree())
+    while events:
+        event = events.pop()
+        events += event.children
+        if event.tag == _EventType.Allocation and event.extra_fields.device.type == "cpu":
+            allocations.append(event)
+    if not allocations:
+        return 0
+    first = min(allocations, key=lambda event: event.start_time_ns).extra_fields
+    held_before = first.total_allocated - first.alloc_size
+    return max(event.extra_fields.total_allocated for event in allocations) - held_before

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 
 def set_level(ratio: float) -> list[str]:
-    """Methods that choose the samples of an epoch, each dropping ``ratio`` of them.
+    """Return the methods that choose the samples of an epoch, each dropping ``ratio`` of them.
 
     Where a paper renews its choice every ten epochs of hundreds, every second epoch stands for it.
     """
@@ -19,12 +19,12 @@ def set_level(ratio: float) -> list[str]:
 
 
 def static(ratio: float) -> list[str]:
-    """Methods that choose once, by what the first two epochs have shown: papers take ten and more of hundreds."""
+    """Return the methods that choose once, after two epochs; papers take ten and more of hundreds."""
     return [f"{name}(prune_ratio={ratio}, warmup_epochs=2)" for name in ("EL2N", "GraNd", "Forgetting")]
 
 
 def batch_level(ratio: float) -> list[str]:
-    """Methods that choose within a batch, each training on ``1 - ratio`` of it (AutoAssist: as its assistant says)."""
+    """Return the methods that choose within a batch, each training on ``1 - ratio`` of it."""
     kept = round(1 - ratio, 6)
     return [
         f"EvolvedSampling(batch_ratio={kept})",
@@ -35,22 +35,22 @@ def batch_level(ratio: float) -> list[str]:
 
 
 def baselines(ratio: float) -> list[str]:
-    """What costs the same and needs no method; `full` and `short` come with every study."""
+    """Return the baselines of the same cost that choose at random; `full` and `short` come with every study."""
     return [f"random(prune_ratio={ratio})", f"random_rescaled(prune_ratio={ratio})"]
 
 
 def within(ratio: float) -> str:
-    """What a method that chooses within batches has to beat; see `RandomWithinBatches`."""
+    """Return the baseline of methods that choose within batches; see `RandomWithinBatches`."""
     return f"benchmarks.controls.RandomWithinBatches(batch_ratio={round(1 - ratio, 6)})"
 
 
 def every_method(ratio: float) -> list[str]:
-    """All of them, the baselines first."""
+    """Return every method, the baselines first."""
     return [*baselines(ratio), within(ratio), *set_level(ratio), *static(ratio), *batch_level(ratio), "AutoAssist"]
 
 
 def main_methods(ratio: float) -> list[str]:
-    """One or two of each family, the baselines first."""
+    """Return one or two methods of each family, the baselines first."""
     chosen = ("InfoBatch", "SeTa", "UCB", "SwiftLearn", "EL2N", "ESWP")
     return [
         *baselines(ratio),
@@ -59,5 +59,5 @@ def main_methods(ratio: float) -> list[str]:
 
 
 def unique(*lists: Sequence[str]) -> list[str]:
-    """The lists one after the other, each method once."""
+    """Join lists of methods, and keep each method once."""
     return list(dict.fromkeys(text for each in lists for text in each))

@@ -15,7 +15,7 @@ Task = tuple[pl.LightningModule, DataLoader[Any]]
 
 
 class Trained(pl.LightningModule):
-    """A network whose loss is a function of the network and a batch, with a log call, as users write it."""
+    """Trains a network by a function of it and a batch, and logs the loss, as users write it."""
 
     def __init__(self, net: nn.Module, loss: Callable[[nn.Module, Any], Tensor]) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Segmenter(nn.Module):
 
 
 def small_resnet18() -> nn.Module:
-    """ResNet-18 with the stem that 32x32 images take."""
+    """Return ResNet-18 with the stem that 32x32 images take."""
     net = resnet18(num_classes=10)
     net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     net.maxpool = nn.Identity()
@@ -103,7 +103,7 @@ def _images(n: int, size: int) -> Tensor:
 
 
 def mlp() -> Task:
-    """A two-layer perceptron on scikit-learn's digits, batches of 64."""
+    """Make the task of a two-layer perceptron on scikit-learn's digits, in batches of 64."""
     torch.manual_seed(0)
     x, y = load_digits(return_X_y=True)
     net = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
@@ -111,21 +111,21 @@ def mlp() -> Task:
 
 
 def resnet(n_batches: int, batch_size: int = 128) -> Task:
-    """ResNet-18 under cross entropy."""
+    """Make the task of ResNet-18 under cross-entropy, in batches of 128."""
     torch.manual_seed(0)
     n = batch_size * n_batches
     return Trained(small_resnet18(), _cross_entropy), _loader(batch_size, _images(n, 32), torch.randint(10, (n,)))
 
 
 def focal_resnet(n_batches: int) -> Task:
-    """ResNet-18 under a focal loss, written out by hand; batches of 16."""
+    """Make the task of ResNet-18 under a focal loss written out by hand, in batches of 16."""
     torch.manual_seed(0)
     n = 16 * n_batches
     return Trained(small_resnet18(), _focal), _loader(16, _images(n, 32), torch.randint(10, (n,)))
 
 
 def classifier(n_batches: int) -> Task:
-    """A transformer that classifies texts of 128 tokens; batches of 16."""
+    """Make the task of a transformer that classifies texts of 128 tokens, in batches of 16."""
     torch.manual_seed(0)
     n = 16 * n_batches
     net = Encoder(30_000, 256, 4, 128, 2, causal=False)
@@ -133,7 +133,7 @@ def classifier(n_batches: int) -> Task:
 
 
 def language_model(n_batches: int) -> Task:
-    """A causal transformer with a vocabulary of 32,000; batches of 4 texts of 128 tokens."""
+    """Make the task of a causal transformer with a vocabulary of 32,000, in batches of 4 texts of 128 tokens."""
     torch.manual_seed(0)
     n = 4 * n_batches
     net = Encoder(32_000, 256, 2, 128, 32_000, causal=True)
@@ -142,7 +142,7 @@ def language_model(n_batches: int) -> Task:
 
 
 def segmenter(n_batches: int) -> Task:
-    """Twenty-one classes for each of 128x128 pixels; batches of 4."""
+    """Make the task of finding one of 21 classes for each of 128x128 pixels, in batches of 4."""
     torch.manual_seed(0)
     n = 4 * n_batches
     net = Segmenter(32, 21)

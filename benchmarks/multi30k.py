@@ -27,7 +27,7 @@ Batch = dict[str, Tensor]
 
 
 class _PairData(pl.LightningDataModule):
-    """Loaders over pairs of piece ids, `train` and `val`, that a subclass puts in place in `setup`.
+    """Returns loaders over the pairs `train` and `val` that a subclass sets in `setup`.
 
     `references` are the sentences that `val` shall become, in its order.
     """
@@ -38,15 +38,15 @@ class _PairData(pl.LightningDataModule):
     batch_size: int
 
     def train_dataloader(self) -> DataLoader[Pair]:
-        """Shuffled batches."""
+        """Return shuffled training batches."""
         return DataLoader(self.train, self.batch_size, shuffle=True, collate_fn=padded)  # type: ignore[arg-type]
 
     def val_dataloader(self) -> DataLoader[Pair]:
-        """Batches in order."""
+        """Return validation batches in order."""
         return DataLoader(self.val, 2 * self.batch_size, collate_fn=padded)  # type: ignore[arg-type]
 
     def text(self, ids: Sequence[int]) -> str:
-        """The sentence of target ids."""
+        """Return the sentence of target ids."""
         raise NotImplementedError
 
 
@@ -54,12 +54,12 @@ class Multi30kData(_PairData):
     """The 29,000 captions and, for validation, the 1,014 of the official split.
 
     Args:
-        data_dir: folder with `train.en.gz`, `train.de.gz`, `val.en.gz`, `val.de.gz`.
-        n_pieces: of the joint vocabulary, special ones included.
-        batch_size: of training.
-        max_length: pieces at most of each side; longer pairs are left out of the training set.
-        n_train: train on this many pairs, drawn once and for all seeds alike; None takes all.
-        n_val: validate on the first so many; None takes all.
+        data_dir: Folder with `train.en.gz`, `train.de.gz`, `val.en.gz`, `val.de.gz`.
+        n_pieces: Of the joint vocabulary, special ones included.
+        batch_size: Of training.
+        max_length: Pieces at most of each side; longer pairs are left out of the training set.
+        n_train: Train on this many pairs, drawn once and for all seeds alike; None takes all.
+        n_val: Validate on the first so many; None takes all.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Multi30kData(_PairData):
         self.val, self.references = [val[i] for i in by_length], [wanted[i] for i in by_length]
 
     def text(self, ids: Sequence[int]) -> str:
-        """The sentence of target ids."""
+        """Return the sentence of target ids."""
         return pieces(self.data_dir, self.n_pieces).decode(list(ids))
 
 
@@ -95,9 +95,9 @@ class ReversedData(_PairData):
     """Made-up pairs: the target is the source backwards, each piece shifted by one.
 
     Args:
-        n_pieces: of the vocabulary, special ones included.
-        batch_size: of training.
-        n_train: pairs to train on; a tenth as many validate.
+        n_pieces: Of the vocabulary, special ones included.
+        batch_size: Of training.
+        n_train: Pairs to train on; a tenth as many validate.
     """
 
     def __init__(self, n_pieces: int = 16, batch_size: int = 64, n_train: int = 1500) -> None:
@@ -115,7 +115,7 @@ class ReversedData(_PairData):
         self.references = [self.text(target) for _, target in self.val]
 
     def text(self, ids: Sequence[int]) -> str:
-        """The ids, as words."""
+        """Return the ids as words."""
         return " ".join(map(str, ids))
 
 
@@ -123,15 +123,15 @@ class Translator(pl.LightningModule):
     """A Transformer with one embedding for both languages and the output, norms first, under AdamW.
 
     Args:
-        n_pieces: of the vocabulary.
-        n_layers: of the encoder, and of the decoder.
-        n_heads: of attention.
-        width: of the residual streams; the inner layers are four times as wide.
-        dropout: everywhere.
-        lr: the peak.
-        warmup: share of the steps until it is reached.
-        max_length: pieces of a translation, at most.
-        bleu: log `val_bleu`, which needs sacrebleu.
+        n_pieces: Of the vocabulary.
+        n_layers: Of the encoder, and of the decoder.
+        n_heads: Of attention.
+        width: Of the residual streams; the inner layers are four times as wide.
+        dropout: Everywhere.
+        lr: The peak.
+        warmup: Share of the steps until it is reached.
+        max_length: Pieces of a translation, at most.
+        bleu: Log `val_bleu`, which needs sacrebleu.
     """
 
     places: Tensor
@@ -164,13 +164,13 @@ class Translator(pl.LightningModule):
         self._translations: list[str] = []
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits, (B, T, V), of the piece after each of `target_in`."""
+        """Compute the logits, (B, T, V), of the piece after each of `target_in`."""
         unseen = batch["source"] == PAD
         memory = self.encoder(self.embed(batch["source"]), src_key_padding_mask=unseen)
         return self.decode(batch["target_in"], memory, unseen)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Label-smoothed cross-entropy, padding ignored."""
+        """Return the label-smoothed cross-entropy of a batch without its padding."""
         return self.loss(batch, label_smoothing=0.1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -191,19 +191,19 @@ class Translator(pl.LightningModule):
         self._translations = []
 
     def loss(self, batch: Batch, label_smoothing: float = 0.0) -> Tensor:
-        """The mean over all pieces that are not padding."""
+        """Average the cross-entropy over all pieces that are not padding."""
         logits = self(batch)
         return F.cross_entropy(
             logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=PAD, label_smoothing=label_smoothing
         )
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Pieces and their places, (B, T, width)."""
+        """Embed pieces and their positions, (B, T, width)."""
         scaled = self.pieces(ids) * math.sqrt(self.pieces.embedding_dim)
         return self.dropout(scaled + self.places[: ids.shape[1]])
 
     def decode(self, ids: Tensor, memory: Tensor, unseen: Tensor) -> Tensor:
-        """Logits of the piece after each of `ids`, (B, T), given what the encoder made of the source."""
+        """Compute the logits of the piece after each of `ids`, (B, T), from the encoder's output."""
         length = ids.shape[1]
         later = torch.ones(length, length, dtype=torch.bool, device=ids.device).triu(1)
         hidden = self.decoder(
@@ -212,7 +212,7 @@ class Translator(pl.LightningModule):
         return F.linear(hidden, self.pieces.weight)
 
     def translate(self, source: Tensor) -> Tensor:
-        """The likeliest next piece each time, int64 (B, T), until every sentence has ended."""
+        """Decode greedily, int64 (B, T), until every sentence has ended."""
         unseen = source == PAD
         memory = self.encoder(self.embed(source), src_key_padding_mask=unseen)
         ids = torch.full((len(source), 1), BEGIN, device=source.device)
@@ -226,19 +226,19 @@ class Translator(pl.LightningModule):
         return ids[:, 1:]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW under a linear schedule."""
+        """Return AdamW and its linear schedule."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, betas=(0.9, 0.98), weight_decay=0.01)
         return linear_with_warmup(optimizer, int(self.trainer.estimated_stepping_batches), self.warmup)
 
 
 def until_end(ids: Sequence[int]) -> list[int]:
-    """The pieces before the first end, without padding."""
+    """Return the pieces before the first end, without padding."""
     before = ids[: ids.index(END)] if END in ids else ids
     return [i for i in before if i != PAD]
 
 
 def padded(pairs: Sequence[Pair]) -> Batch:
-    """Sources, what the decoder is given, and what it shall say, each as long as its longest."""
+    """Return sources, the decoder's inputs and its targets, each padded to its longest."""
     source = [torch.tensor([*source, END]) for source, _ in pairs]
     target_in = [torch.tensor([BEGIN, *target]) for _, target in pairs]
     labels = [torch.tensor([*target, END]) for _, target in pairs]
@@ -247,20 +247,20 @@ def padded(pairs: Sequence[Pair]) -> Batch:
 
 
 def sinusoids(length: int, width: int) -> Tensor:
-    """Vaswani et al.'s places, (length, width)."""
+    """Return the sinusoidal positions of Vaswani et al., (length, width)."""
     angles = torch.arange(length)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
     return torch.stack([angles.sin(), angles.cos()], 2).flatten(1)
 
 
 def sentences(folder: str, split: str, language: str) -> list[str]:
-    """The lines of a file."""
+    """Return the lines of a file."""
     with gzip.open(Path(folder) / f"{split}.{language}.gz", "rt", encoding="utf-8") as lines:
         return [line.strip() for line in lines]
 
 
 @functools.cache
 def pieces(folder: str, n_pieces: int) -> Any:
-    """Byte-pair pieces of both languages, learnt from the training set."""
+    """Learn a byte-pair vocabulary of both languages from the training set."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     made = Tokenizer(models.BPE(unk_token="[UNK]"))
@@ -274,7 +274,7 @@ def pieces(folder: str, n_pieces: int) -> Any:
 
 @functools.cache
 def encoded(folder: str, split: str, n_pieces: int) -> list[Pair]:
-    """English and German ids of every pair of a split."""
+    """Encode every pair of a split as English and German ids."""
     known = pieces(folder, n_pieces)
     sides = [
         [encoding.ids for encoding in known.encode_batch(sentences(folder, split, language))]

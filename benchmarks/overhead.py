@@ -41,7 +41,7 @@ LOSSES: dict[str, Callable[[int], Task]] = {
 
 
 class StepTimer(pl.Callback):
-    """Seconds from the start of one batch to the start of the next, by a clock of the wall or of the process."""
+    """Records the seconds from the start of one batch to the start of the next."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds: list[float] = []
@@ -59,7 +59,7 @@ class StepTimer(pl.Callback):
 
 
 def fit(task: Task, callbacks: list[pl.Callback], epochs: int) -> None:
-    """A plain fit, quiet, in bf16 on a GPU."""
+    """Fit a task without output, in bf16 on a GPU."""
     on_gpu = torch.cuda.is_available()
     trainer = pl.Trainer(
         max_epochs=epochs,
@@ -76,7 +76,7 @@ def fit(task: Task, callbacks: list[pl.Callback], epochs: int) -> None:
 
 
 def step_ratio(make_task: Callable[[], Task], epochs: int, rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
-    """A step with InfoBatch(prune_ratio=0) against one with no callback: median of paired rounds."""
+    """Compare a step with InfoBatch(prune_ratio=0) with one without a callback: median of paired rounds."""
     ratios, plain, selected = [], [], []
     for round_ in range(rounds + 1):
         seconds = {}
@@ -106,7 +106,7 @@ class EveryOtherStep(InfoBatch):
 
 
 def alternating_step_ratio(task: Task, clock: Callable[[], float]) -> dict[str, Any]:
-    """A recorded step against the plain one after it: median of pairs, for steps that take long."""
+    """Compare a recorded step with the plain one after it: median of pairs, for steps that take long."""
     timer = StepTimer(clock)
     fit(task, [timer, EveryOtherStep(prune_ratio=0)], epochs=1)
     seconds = timer.seconds[2:]
@@ -121,7 +121,7 @@ def alternating_step_ratio(task: Task, clock: Callable[[], float]) -> dict[str, 
 
 
 def memory_ratio(make_task: Callable[[], Task]) -> dict[str, Any]:
-    """The most that each step held, the first one too, in a fit with InfoBatch(prune_ratio=0) against one without."""
+    """Compare the peak memory of each step, the first one too, with InfoBatch(prune_ratio=0) and without."""
     peaks = []
     for added in ([], [InfoBatch(prune_ratio=0)]):
         memory = PeakMemory()
@@ -132,21 +132,21 @@ def memory_ratio(make_task: Callable[[], Task]) -> dict[str, Any]:
 
 
 class AlternatingRandom(RandomPruning):
-    """Every other epoch full, so that both sides are measured in one run."""
+    """Trains on everything in every other epoch, so that both sides are measured in one run."""
 
     def trains_on_everything(self, epoch: int) -> bool:
         return epoch % 2 == 0
 
 
 class AlternatingES(EvolvedSampling):
-    """Every other epoch with whole batches."""
+    """Trains on whole batches in every other epoch."""
 
     def trains_on_whole_batches(self, epoch: int) -> bool:
         return epoch % 2 == 0
 
 
 class EpochTimer(pl.Callback):
-    """Seconds from the start of one epoch to the start of the next: choosing the next one's samples is in them."""
+    """Records the seconds from the start of one epoch to the start of the next, its selection included."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.starts: list[float] = []
@@ -161,7 +161,7 @@ class EpochTimer(pl.Callback):
 
 
 def epoch_ratio(selector: Any, task: Task, pairs: int, clock: Callable[[], float]) -> dict[str, Any]:
-    """Odd epochs, their selection included, against even ones: median of pairs."""
+    """Compare odd epochs, their selection included, with even ones: median of pairs."""
     timer = EpochTimer(clock)
     fit(task, [timer, selector], epochs=2 * pairs + 3)
     seconds = timer.seconds[2:]

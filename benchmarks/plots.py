@@ -1,6 +1,5 @@
-"""The plots of the studies, from their JSON; `python -m benchmarks.tables` draws them."""
+"""The pictures of a study, from the runs in its own output folder; `benchmarks.harness` draws them as runs finish."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -9,10 +8,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from lightning_dataselect.comparison.records import RunRecord
 from lightning_dataselect.report.figures import legend_outside, new_figure, style
 from lightning_dataselect.report.over_time import Curve, metric_over_time
 
-RESULTS = Path(__file__).parent / "results"
 # One or two of each family; the curves of all methods would hide one another.
 SHOWN = ("random", "random_rescaled", "InfoBatch", "SeTa", "UCB", "SwiftLearn", "EL2N", "ESWP", "SelectiveBackprop")
 OVER = {
@@ -22,54 +21,61 @@ OVER = {
 Part = Mapping[str, Any]
 
 
-def draw_all() -> list[Path]:
-    """Draws every part of every study that has methods."""
-    paths = []
-    for path in sorted(RESULTS.glob("*.json")):
-        for name, part in json.loads(path.read_text()).get("parts", {}).items():
-            if not part["headline"]:
-                continue  # full data alone is no picture
-            figures = {f"over_{over}": metric_over(part, over) for over in OVER}
-            figures["against_cost"] = value_against_cost(part)
-            for kind, figure in figures.items():
-                target = RESULTS / f"{path.stem}_{name}_{kind}.png"
-                figure.savefig(target, format="png", metadata={"Software": None})
-                paths.append(target)
-    return paths
-
-
-def metric_over(part: Part, over: str) -> Figure:
-    """The metric of the validation split after each epoch, over the time or over the samples that it took.
+def draw(part: Part, runs: Sequence[RunRecord], stem: Path) -> list[Path]:
+    """Draw the pictures of one part of a study.
 
     Args:
-        part: Of a study.
+        part: The part, as in the study's JSON.
+        runs: Its finished runs.
+        stem: The path of the pictures, to which ``_over_time.png`` and the like are added.
+
+    Returns:
+        The paths of the pictures; none where there is nothing to compare: no methods, or no full data in every seed.
+    """
+    full = [row for row in part["rows"] if row["label"] == "full" and row["value"]["n"] == part["seeds"]]
+    if not part["headline"] or not full:
+        return []
+    figures = {f"over_{over}": metric_over(part, runs, over) for over in OVER}
+    figures["against_cost"] = value_against_cost(part)
+    paths = {kind: stem.with_name(f"{stem.name}_{kind}.png") for kind in figures}
+    for kind, figure in figures.items():
+        figure.savefig(paths[kind], format="png", metadata={"Software": None})
+    return list(paths.values())
+
+
+def metric_over(part: Part, runs: Sequence[RunRecord], over: str) -> Figure:
+    """Draw the metric of the validation split after each epoch, over the time or over the samples that it took.
+
+    Args:
+        part: The part, as in the study's JSON.
+        runs: Its finished runs.
         over: ``time`` or ``samples``.
     """
     label = OVER[over] if part["clock"] == "cpu" else OVER[over].replace("CPU time", "time")
-    column = 3 if over == "samples" else 2 if part["clock"] == "cpu" else 0
+    column = "n_backward" if over == "samples" else "cpu_seconds" if part["clock"] == "cpu" else "seconds"
     scale = 1e-3 if over == "samples" else 1.0
     full: dict[int, list[Curve]] = {}
     curves: dict[str, list[Curve]] = {}
     names = curve_names(part["headline"])
-    for run in part["runs"]:
-        curve = [(scale * point[column], point[1]) for point in run["curve"]]
-        if not run["kept"]:
-            if run["epochs"] <= part["epochs"]:  # the methods that cost more than full data are not shown
-                full.setdefault(run["epochs"], []).append(curve)
-        elif run["method"] in names:
-            curves.setdefault(names[run["method"]], []).append(curve)
+    for run in runs:
+        curve = [(scale * getattr(point, column), point.value) for point in run.curve]
+        if not run.kept:
+            if run.epochs <= part["epochs"]:  # the methods that cost more than full data are not shown
+                full.setdefault(run.epochs, []).append(curve)
+        elif run.method in names:
+            curves.setdefault(names[run.method], []).append(curve)
     return metric_over_time(
         curves,
         full,
         metric=part["monitor"],
-        percent=part["maximize"] and all(0 <= point[1] <= 1 for run in part["runs"] for point in run["curve"]),
+        percent=part["maximize"] and all(0 <= point.value <= 1 for run in runs for point in run.curve),
         maximize=part["maximize"],
         over=label,
     )
 
 
 def curve_names(labels: Sequence[str]) -> dict[str, str]:
-    """What to call the curve of each method that is shown: its name, and what arguments others of that name lack."""
+    """Name the curve of each method shown: its name, and the arguments that others of that name lack."""
     shown = [label for label in labels if len(labels) <= len(SHOWN) or _short_name(label) in SHOWN]
     names = {}
     for label in shown:
@@ -84,12 +90,12 @@ def _arguments(label: str) -> list[str]:
 
 
 def _short_name(label: str) -> str:
-    """A method without its arguments and its package: a plot has no room for them."""
+    """Return a method's name without its arguments and its package, for which a plot has no room."""
     return label.split("(")[0].split(".")[-1]
 
 
 def value_against_cost(part: Part) -> Figure:
-    """What each method ends with over what it cost, beside full data for any number of epochs: the line to be above."""
+    """Draw what each method ends with over what it cost, beside full data for any number of epochs."""
     figure, axes = new_figure()
     lines: dict[str, list[tuple[float, float]]] = {}
     baseline = []

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class Resident(Dataset[tuple[Tensor, Tensor]]):
-    """Inputs and classes as tensors on one device; a batch is one indexing of each.
+    """A data set of inputs and classes on one device, of which a batch is one indexing of each.
 
     Args:
         inputs: (N, ...), of any type.
@@ -31,7 +31,7 @@ class Resident(Dataset[tuple[Tensor, Tensor]]):
         return self.inputs[positions], self.classes[positions]
 
     def loader(self, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
-        """Batches as they are fetched, with nothing left to collate."""
+        """Return a loader of batches as they are fetched, with nothing left to collate."""
         return DataLoader(self, batch_size, shuffle=shuffle, collate_fn=_as_fetched)
 
 

@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lightning_dataselect.compare.comparison import Outcome, Settings
-from lightning_dataselect.compare.records import Point, RunRecord
-from lightning_dataselect.compare.spec import FULL, SHORT
-from lightning_dataselect.compare.summary import short_label, spread, summarise
+from lightning_dataselect.comparison.numbers import spread
+from lightning_dataselect.comparison.records import Point, RunRecord
+from lightning_dataselect.comparison.runner import Outcome, Settings
+from lightning_dataselect.comparison.spec import FULL, SHORT
+from lightning_dataselect.comparison.summary import short_label, summarise
 
 Clock = Literal["wall", "cpu"]
 DIGITS = 6
@@ -20,7 +21,7 @@ DIGITS = 6
 def summed_up(
     outcome: Outcome, settings: Settings, metric: str | None, metric_maximize: bool, clock: Clock
 ) -> dict[str, Any]:
-    """The table, what it means, and the runs behind it.
+    """Return the table of a part and what it means.
 
     Args:
         outcome: What has finished.
@@ -66,7 +67,6 @@ def summed_up(
         "clock": clock,
         "sentence": summary.sentence,
         "rows": _rounded(rows),
-        "runs": _rounded([_as_kept(run) for run in reported.runs]),
         "failures": [asdict(failure) | {"log": None} for failure in outcome.failures],
     }
 
@@ -88,6 +88,7 @@ def _costs(runs: Sequence[RunRecord], outcome: Outcome, maximize: bool, clock: C
         "cpu_seconds": median(run.cpu_seconds for run in runs),
         "cost": cost,
         "time": time,
+        "kept": [fmean(shares) for shares in zip(*(run.kept for run in runs), strict=False)],
         "saved_of_allowed": (1 - time) / (1 - cost) if cost < 0.98 else None,
         "time_to_full": median(reached) if len(reached) > len(pairs) / 2 else None,
         "reached": len(reached),
@@ -97,7 +98,7 @@ def _costs(runs: Sequence[RunRecord], outcome: Outcome, maximize: bool, clock: C
 
 
 def _against_time(runs: Sequence[RunRecord], outcome: Outcome, clock: Clock, scale: float) -> dict[str, Any] | None:
-    """What `runs` end with, less what full data does in as many epochs as take the same time, by the line between runs.
+    """Return what `runs` end with, less what full data reaches in the same time, interpolated between its runs.
 
     None where they took less time than any of these runs, or more than all.
     """
@@ -118,7 +119,7 @@ def _total(run: RunRecord, clock: Clock) -> float:
 
 
 def _time_to(run: RunRecord, full: RunRecord, maximize: bool, clock: Clock) -> float | None:
-    """When `run` first was where `full` ended, on the validation split, or None."""
+    """Return the time at which `run` was first as good as `full` at its end, on the validation split, or None."""
     enough: Callable[[Point], bool]
     target = full.curve[-1].value if full.curve else math.nan
     enough = (lambda point: point.value >= target) if maximize else (lambda point: point.value <= target)
@@ -128,14 +129,8 @@ def _time_to(run: RunRecord, full: RunRecord, maximize: bool, clock: Clock) -> f
     return first.cpu_seconds if clock == "cpu" else first.seconds
 
 
-def _as_kept(run: RunRecord) -> dict[str, Any]:
-    kept = asdict(run)
-    del kept["histogram"], kept["fingerprint"]
-    return kept
-
-
 def _rounded(value: Any) -> Any:
-    """Six significant digits, which no figure in a table has, and null for NaN, which is no JSON."""
+    """Round to six significant digits, more than any table shows, and replace NaN, which is no JSON, by None."""
     if isinstance(value, dict):
         return {key: _rounded(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -5,12 +5,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 
 
 def linear_with_warmup(optimizer: torch.optim.Optimizer, n_steps: int, warmup: float) -> OptimizerLRScheduler:
-    """Up to the optimizer's learning rate over the share `warmup` of the steps, then down to 0.
+    """Return a schedule that rises over the share `warmup` of the steps and falls to 0 after it.
 
     Args:
-        optimizer: its learning rate is the peak.
-        n_steps: of the whole training.
-        warmup: share of them.
+        optimizer: Its learning rate is the peak.
+        n_steps: Of the whole training.
+        warmup: Share of them.
     """
     rising = max(1, round(warmup * n_steps))
 

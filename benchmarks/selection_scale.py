@@ -1,13 +1,14 @@
 """How long choosing the next epoch takes, and how much memory, as the data set and the number of ranks grow.
 
-    python -m benchmarks.selection_scale [--quick] [--only select merge] [--out results/selection_scale.json]
+    python -m benchmarks.selection_scale [--quick] [--only select memory merge] [--out results/selection_scale.json]
 
-- select: each measurement is a process of its own: the per-sample state is filled, then the next epoch is selected,
-  ordered and its first batch drawn. Seconds are of that, and bytes a sample are its peak above the state, which is
-  given beside it.
+- select: each measurement is a process of its own; the per-sample state is filled, then the next epoch is selected,
+  ordered and its first batch drawn. Seconds are of that.
+- memory: the most bytes a sample that the same choice holds beyond the state, which is given beside it: tensors by
+  torch's profiler and Python's objects by tracemalloc, so that nothing else in the process counts.
 - merge: what several ranks, processes under gloo on this machine, take at the end of an epoch to give each other what
   each has measured. Every rank has measured its share of the samples; seconds are the slowest rank's, the least of
-  three merges.
+  three merges, and bytes the peak of its process, since gloo allocates on its own.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import multiprocessing
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.environment import environment, write_json
+from benchmarks.memory import peak_bytes
 
-PARTS = ["select", "merge"]
+PARTS = ["select", "memory", "merge"]
 MERGES = 3
 HALF = {"prune_ratio": 0.5}
 # where the method's own ratio is lower, and its memory so much greater, that one
@@ -46,43 +50,69 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
-def measure(method: str, n: int) -> dict[str, Any]:
-    """Choose one epoch of ``n`` samples in this process."""
-    import lightning_dataselect
-    from lightning_dataselect.data.sampler import SelectionSampler
-    from lightning_dataselect.numerics.seeding import epoch_generator
-    from lightning_dataselect.state.plan import EpochPlan
-    from lightning_dataselect.state.sample_history import SampleHistoryStore
+class Choice:
+    """A selector with the state of ``n`` samples, ready to choose an epoch.
 
-    selector = getattr(lightning_dataselect, method)(**METHODS[method])
-    sampler = SelectionSampler(1, shuffle=True)
+    Args:
+        method: The name of a class, as in `METHODS`.
+        n: The number of samples.
+    """
 
-    def filled(size: int) -> SampleHistoryStore:
-        store = SampleHistoryStore(size, selector.columns(), score_is_loss=selector.ranks_by_loss)
-        for column in ("loss", "score", *selector.columns()):
-            store[column].uniform_(generator=torch.Generator().manual_seed(0))
-        return store
+    def __init__(self, method: str, n: int) -> None:
+        import lightning_dataselect
+        from lightning_dataselect.data.sampler import SelectionSampler
 
-    selector._store = filled(1000)
-    selector.select(1, selector.scores, epoch_generator(0, 1, "select"))  # imports and thread pools
-    selector._store = store = filled(n)
-    before = _peak_from_now()
-    begun = time.perf_counter()
-    chosen = selector.select(1, store.column("score"), epoch_generator(0, 1, "select"))
-    selected = time.perf_counter()
-    sampler.plan = EpochPlan(1, chosen.indices, chosen.weights)
-    order = iter(sampler)
-    for _ in range(128):
-        next(order)
-    done = time.perf_counter()
-    columns = {id(store[name]): store[name] for name in store.state_dict()}  # loss and score may be one
+        self.selector = getattr(lightning_dataselect, method)(**METHODS[method])
+        self.sampler = SelectionSampler(1, shuffle=True)
+        self.selector.run_state.open(self.selector, n, world_size=1, epoch=0)
+        self.store = self.selector.run_state.store
+        for column in ("loss", "score", *self.selector.columns()):
+            self.store[column].uniform_(generator=torch.Generator().manual_seed(0))
+
+    @property
+    def state_bytes(self) -> int:
+        """The bytes of the state of all samples."""
+        columns = [self.store[name] for name in self.store.state_dict()]
+        return sum({id(column): column.nbytes for column in columns}.values())  # loss and score may be one
+
+    def make(self) -> tuple[float, float, int]:
+        """Select the epoch, order it and draw its first batch.
+
+        Returns:
+            Seconds until it is selected, seconds until its first batch is drawn, and the number of samples kept.
+        """
+        from lightning_dataselect.numerics.seeding import epoch_generator
+        from lightning_dataselect.state.plan import EpochPlan
+
+        begun = time.perf_counter()
+        chosen = self.selector.select(1, self.store.column("score"), epoch_generator(0, 1, "select"))
+        selected = time.perf_counter()
+        self.sampler.plan = EpochPlan(1, chosen.indices, chosen.weights)
+        order = iter(self.sampler)
+        for _ in range(128):
+            next(order)
+        return selected - begun, time.perf_counter() - begun, chosen.indices.numel()
+
+
+def measure_seconds(method: str, n: int) -> dict[str, Any]:
+    """Time the choice of one epoch of ``n`` samples in this process."""
+    Choice(method, 1000).make()  # imports and thread pools
+    selected, done, kept = Choice(method, n).make()
+    return {"select_seconds": selected, "order_seconds": done - selected, "seconds": done, "kept": kept}
+
+
+def measure_bytes(method: str, n: int) -> dict[str, Any]:
+    """Count what the choice of one epoch of ``n`` samples holds at its peak, in tensors and in Python's objects."""
+    Choice(method, 1000).make()  # imports
+    choice = Choice(method, n)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        tracemalloc.start()
+        choice.make()
+        _, python_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
     return {
-        "select_seconds": selected - begun,
-        "order_seconds": done - selected,
-        "seconds": done - begun,
-        "bytes_per_sample": (_peak_bytes() - before) / n,
-        "state_bytes_per_sample": sum(column.nbytes for column in columns.values()) / n,
-        "kept": chosen.indices.numel(),
+        "bytes_per_sample": (peak_bytes(profiler) + python_bytes) / n,
+        "state_bytes_per_sample": choice.state_bytes / n,
     }
 
 
@@ -111,7 +141,7 @@ def _merge_on(rank: int, ranks: int, n: int, folder: str) -> None:
     for i in range(MERGES):
         for column in ("loss", "score"):
             store[column][mine] = float(rank + i)
-        store.touch(mine)
+        store.mark_dirty(mine)
         dist.barrier()
         begun = time.perf_counter()
         store.merge()
@@ -124,7 +154,7 @@ def _merge_on(rank: int, ranks: int, n: int, folder: str) -> None:
 
 
 def _peak_from_now() -> int:
-    """Bytes in use; what the process had used at most before, as while it imported torch, is forgotten on Linux."""
+    """Forget the peak so far, on Linux, and return the bytes in use."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return _peak_bytes()
@@ -146,16 +176,20 @@ def main() -> None:
     parser.add_argument("--single", nargs=2, metavar=("METHOD", "N"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.single:
-        print(json.dumps(measure(args.single[0], int(args.single[1]))))
+        print(json.dumps(measure_seconds(args.single[0], int(args.single[1]))))
         return
     known = json.loads(args.out.read_text()) if args.out.exists() and args.only != PARTS else {}
     sizes = (10**4, 10**5, 10**6) if args.quick else (10**4, 10**5, 10**6, 10**7, 10**8)
     known["quick"] = args.quick
-    if "select" in args.only:
-        known["environment"], known["results"] = environment(), []
-        for row in _selections(sizes):
-            known["results"].append(row)
-            write_json(args.out, known)
+    for part in ("select", "memory"):
+        if part in args.only:
+            known["environment" if part == "select" else "memory_environment"] = environment()
+            rows = {(row["method"], row["n"]): row for row in known.get("results", [])}
+            for row in _choices(part, sizes):
+                at = (row["method"], row["n"])
+                rows[at] = rows.get(at, {}) | row
+                known["results"] = list(rows.values())
+                write_json(args.out, known)
     if "merge" in args.only:
         known["merge_environment"], known["merges"] = environment(), []
         for row in _merges([n for n in sizes if n <= 10**7]):  # more would not fit beside each other on a small machine
@@ -163,16 +197,20 @@ def main() -> None:
             write_json(args.out, known)
 
 
-def _selections(sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _choices(part: str, sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
     for n in sizes:
         for method in METHODS:
-            command = [sys.executable, "-m", "benchmarks.selection_scale", "--single", method, str(n)]
-            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            row = {"method": method, "n": n, **json.loads(out)}
-            print(
-                f"{method:<15} N={n:>11,}  {row['seconds']:7.2f} s  {row['bytes_per_sample']:6.1f} B/sample", flush=True
-            )
+            measure = _seconds_of_own_process if part == "select" else measure_bytes
+            row = {"method": method, "n": n, **measure(method, n)}
+            found = f"{row['seconds']:7.2f} s" if part == "select" else f"{row['bytes_per_sample']:6.1f} B/sample"
+            print(f"{method:<15} N={n:>11,}  {found}", flush=True)
             yield row
+
+
+def _seconds_of_own_process(method: str, n: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.selection_scale", "--single", method, str(n)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return json.loads(out)  # type: ignore[no-any-return]
 
 
 def _merges(sizes: Sequence[int]) -> Iterator[dict[str, Any]]:

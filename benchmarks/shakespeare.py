@@ -21,11 +21,11 @@ class CharacterData(pl.LightningDataModule):
     """Sequences of `block` characters and the characters that follow each; the last tenth of the text validates.
 
     Args:
-        data_dir: folder with `input.txt.gz`; None makes up a small text.
-        block: characters a sequence.
-        batch_size: of training.
-        n_train: train on this many sequences, drawn once and for all seeds alike; None takes all.
-        n_val: validate on the first so many; None takes all.
+        data_dir: Folder with `input.txt.gz`; None makes up a small text.
+        block: Characters a sequence.
+        batch_size: Of training.
+        n_train: Train on this many sequences, drawn once and for all seeds alike; None takes all.
+        n_val: Validate on the first so many; None takes all.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class CharacterData(pl.LightningDataModule):
         )
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Shuffled batches."""
+        """Return shuffled training batches."""
         return DataLoader(self.train, self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Batches in order."""
+        """Return validation batches in order."""
         return DataLoader(self.val, 4 * self.batch_size)
 
 
@@ -64,13 +64,13 @@ class CharacterGPT(pl.LightningModule):
     """A GPT with tied embeddings and no biases, under AdamW and a linear schedule.
 
     Args:
-        n_layers: blocks.
-        n_heads: of attention.
-        width: of the residual stream.
-        block: characters a sequence, at most.
-        dropout: everywhere.
-        lr: the peak.
-        n_classes: distinct characters.
+        n_layers: Blocks.
+        n_heads: Of attention.
+        width: Of the residual stream.
+        block: Characters a sequence, at most.
+        dropout: Everywhere.
+        lr: The peak.
+        n_classes: Distinct characters.
     """
 
     def __init__(
@@ -97,27 +97,27 @@ class CharacterGPT(pl.LightningModule):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(2 * n_layers) if branch else 0.02)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Logits, (B, T, C), of characters, int64 (B, T)."""
+        """Compute logits, (B, T, C), of characters, int64 (B, T)."""
         places = torch.arange(ids.shape[1], device=ids.device)
         hidden = self.dropout(self.tokens(ids) + self.places(places))
         return F.linear(self.norm(self.blocks(hidden)), self.tokens.weight)
 
     def training_step(self, batch: Sequences, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of the next character."""
+        """Return the mean cross-entropy of the next character."""
         return self.loss(batch)
 
     def validation_step(self, batch: Sequences, batch_idx: int) -> None:
-        """Log it, in nats a character."""
+        """Log the loss, in nats a character."""
         self.log("val_loss", self.loss(batch), batch_size=len(batch[0]))
 
     def loss(self, batch: Sequences) -> Tensor:
-        """Of sequences and what follows each place in them."""
+        """Compute the loss of sequences and of what follows each place in them."""
         ids, following = batch
         logits = self(ids)
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), following.view(-1))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW as nanoGPT has it for this text."""
+        """Return AdamW with nanoGPT's settings for this text."""
         groups = [
             {"params": [p for p in self.parameters() if p.dim() > 1], "weight_decay": 0.1},
             {"params": [p for p in self.parameters() if p.dim() <= 1], "weight_decay": 0.0},
@@ -140,7 +140,7 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(B, T, width) to the same."""
+        """Map (B, T, width) to the same shape."""
         query, key, value = self.qkv(self.norm1(hidden)).unflatten(2, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
         p = self.p if self.training else 0.0
         seen = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=p)
@@ -149,14 +149,14 @@ class Block(nn.Module):
 
 
 def sequences(ids: Tensor, block: int) -> Sequences:
-    """All whole sequences of the text, none of them overlapping, and each one place further on."""
+    """Cut a text into all whole sequences without overlap, and into the same ones a place further on."""
     n = (len(ids) - 1) // block
     return ids[: n * block].view(n, block), ids[1 : n * block + 1].view(n, block)
 
 
 @functools.cache
 def read_text(data_dir: str) -> Tensor:
-    """The text as int64 ids, in the order of the characters' code points."""
+    """Read a text as int64 ids, in the order of the characters' code points."""
     with gzip.open(Path(data_dir) / "input.txt.gz", "rt", encoding="utf-8") as lines:
         text = lines.read()
     ids = {character: i for i, character in enumerate(sorted(set(text)))}
@@ -164,7 +164,7 @@ def read_text(data_dir: str) -> Tensor:
 
 
 def made_up_text(n: int = 20_000, n_classes: int = 12) -> Tensor:
-    """A second-order Markov chain: something that a small model learns in seconds."""
+    """Draw a text from a second-order Markov chain, which a small model learns in seconds."""
     generator = torch.Generator().manual_seed(0)
     chances = torch.rand(n_classes, n_classes, n_classes, generator=generator) ** 8
     choices = torch.multinomial(chances.flatten(0, 1), n, replacement=True, generator=generator).tolist()

@@ -1,10 +1,11 @@
-"""Write tables and plots from the results of the studies and from the methods' own facts.
+"""Write tables from the results of the studies and from the methods' own facts.
 
     python -m benchmarks.tables [--check]
 
-The README takes the tables that it has a place for, between `<!-- NAME -->` and `<!-- end NAME -->`; every row of every
-study is in benchmarks/RESULTS.md, and the plots are benchmarks/results/*.png. With --check nothing is written, and the
-exit code is 1 if a text is not what the results say.
+The README and the pages of docs/ take the tables that they have a place for, between `<!-- NAME -->` and
+`<!-- end NAME -->`; every row of every study is in benchmarks/RESULTS.md, and the README's picture is
+benchmarks/results/recommended.png. With --check nothing is written, and the exit code is 1 if a text is not what the
+results say.
 """
 
 import argparse
@@ -17,17 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.methods import every_method
+from benchmarks.recommended import draw_recommended, recommended_table
 from lightning_dataselect import list_methods
-from lightning_dataselect.compare.summary import short_label
+from lightning_dataselect.comparison.summary import short_label
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 COSTS = ("overhead", "selection_scale")
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+NO_TABLES = ("frontier", "run")  # filled by hand; a code block that is run by the tests
 Row = Mapping[str, Any]
 
 
 def overhead_table() -> str:
-    """Ratios of `benchmarks.overhead`, with where they were measured."""
+    """Return the ratios of `benchmarks.overhead`, and where they were measured."""
     study = _read("overhead")
     rows = ["| | ratio | the pairs | goal, at most |", "|---|---|---|---|"]
     rows += [
@@ -38,7 +42,7 @@ def overhead_table() -> str:
 
 
 def scale_table() -> str:
-    """Seconds and bytes a sample of `benchmarks.selection_scale`."""
+    """Return the seconds and the bytes a sample of `benchmarks.selection_scale`."""
     study = _read("selection_scale")
     rows = ["| method | samples | seconds | bytes a sample | and for its state |", "|---|---|---|---|---|"]
     rows += [
@@ -51,7 +55,7 @@ def scale_table() -> str:
 
 
 def merge_table() -> str:
-    """Seconds that ranks take to give each other what they measured, of `benchmarks.selection_scale`."""
+    """Return the seconds in which ranks exchange what they measured, of `benchmarks.selection_scale`."""
     study = _read("selection_scale")
     by_size: dict[int, dict[int, Row]] = {}
     for row in study["merges"]:
@@ -68,18 +72,18 @@ def merge_table() -> str:
 
 
 def method_table() -> str:
-    """Every method with its paper and what its authors report."""
-    rows = ["| method | paper | kind | needs | published by its authors |", "|---|---|---|---|---|"]
+    """Return every method with its card, its paper and what its authors report."""
+    rows = ["| method | kind | needs | published by its authors | paper |", "|---|---|---|---|---|"]
     rows += [
-        f"| `{method.name}` | [{method.paper}]({method.url}), {method.year} | {method.kind} | {method.needs}"
-        f" | {method.published} |"
+        f"| [{method.name}]({method.name}.md) | {method.kind} | {method.needs} | {method.published}"
+        f" | [{method.paper}]({method.url}), {method.year} |"
         for method in list_methods()
     ]
     return "\n".join(rows)
 
 
 def study_table(name: str, part: str, every_row: bool = False) -> str:
-    """One part of a study: what each method reached, against what costs the same, and what it cost.
+    """Return one part of a study: what each method reached, against what costs the same, and what it cost.
 
     Args:
         name: Of the study.
@@ -140,14 +144,14 @@ def _time(row: Row, clock: str) -> str:
 
 
 def _is_partner(row: Row, table: Mapping[str, Any]) -> bool:
-    """Whether it is a run of full data, in all seeds, next to which a method of the headline lies in cost."""
+    """Return whether a row is full data, in all seeds, at about the cost of a method of the headline."""
     held = [other["short"] for other in table["rows"] if other["label"] in table["headline"] and other["short"]]
     near = {short_label(epochs) for short in held for epochs in (math.floor(short), math.ceil(short))}
     return row["label"] in near and row["value"]["n"] == table["seeds"]
 
 
 def noise_table() -> str:
-    """What each method reaches as labels get worse, and how far that is from equal compute."""
+    """Return what each method reaches as labels get worse, and how far that is from equal compute."""
     parts = _read("noisy_labels")["parts"]
     shown = [name for name in ("flipped_0", "flipped_20", "flipped_40") if name in parts]
     first = parts[shown[0]]
@@ -163,7 +167,7 @@ def noise_table() -> str:
 
 
 def text_table() -> str:
-    """What each method reaches on the GLUE tasks, and how far that is from equal compute."""
+    """Return what each method reaches on the GLUE tasks, and how far that is from equal compute."""
     parts = _read("text")["parts"]
     first = next(iter(parts.values()))
     lines = _side_by_side(
@@ -176,7 +180,7 @@ def text_table() -> str:
 
 
 def ratio_table() -> str:
-    """What each method reaches as more is dropped, and how far that is from equal compute."""
+    """Return what each method reaches as more is dropped, and how far that is from equal compute."""
     part = _read("images")["parts"]["fashion_mnist"]
     ratios = (0.3, 0.5, 0.7)
     rows = [(labels[0].split("(")[0].split(".")[-1], labels) for labels in zip(*map(every_method, ratios), strict=True)]
@@ -192,7 +196,7 @@ _AGAINST = "and in brackets the points against full data at equal compute"
 
 
 def _side_by_side(columns: Mapping[str, Row], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    """Parts of studies beside each other; each row is a name and the label of its method in every column."""
+    """Put parts of studies side by side; each row is a name and the label of its method in every column."""
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     found = [{row["label"]: row for row in part["rows"]} for part in columns.values()]
     for name, labels in rows:
@@ -213,7 +217,7 @@ def _mark(row: Row) -> str:
 
 
 def results_page() -> str:
-    """Everything, study by study."""
+    """Return the page of all rows of all studies."""
     said = [
         "# Results",
         "Written by `python -m benchmarks.tables` from `benchmarks/results/*.json`; do not edit.",
@@ -238,13 +242,18 @@ def results_page() -> str:
 
 
 def studies() -> list[str]:
-    """The studies of methods that have results."""
+    """Return the names of the studies that have results."""
     return sorted(path.stem for path in RESULTS.glob("*.json") if path.stem not in COSTS)
 
 
 def tables() -> dict[str, Callable[[], str]]:
-    """What the README may show, by name; a part of a study is called ``STUDY_PART``."""
-    made: dict[str, Callable[[], str]] = {"overhead": overhead_table, "scale": scale_table, "methods": method_table}
+    """Return the makers of the tables that a page may show, by name; a part of a study is called ``STUDY_PART``."""
+    made: dict[str, Callable[[], str]] = {
+        "overhead": overhead_table,
+        "scale": scale_table,
+        "methods": method_table,
+        "recommended": recommended_table,
+    }
     for name in studies():
         for part in _read(name)["parts"]:
             made[f"{name}_{part}"] = lambda name=name, part=part: study_table(name, part)  # type: ignore[misc]
@@ -260,19 +269,21 @@ def tables() -> dict[str, Callable[[], str]]:
 
 
 def filled_in(text: str) -> str:
-    """The README with each table in its place.
+    """Return a page with each table in its place.
 
     Raises:
         ValueError: If a place is for a table that there is not, or has no end.
     """
     known = tables()
     for name in re.findall(r"<!-- (?!end )(\w+) -->", text):
+        if name in NO_TABLES:
+            continue
         if name not in known:
-            raise ValueError(f"<!-- {name} --> in the README: there is no such table; there are {', '.join(known)}.")
+            raise ValueError(f"<!-- {name} --> in a page: there is no such table; there are {', '.join(known)}.")
         start, end = f"<!-- {name} -->", f"<!-- end {name} -->"
         head, rest = text.split(start)
         if end not in rest:
-            raise ValueError(f"<!-- {name} --> in the README has no {end}.")
+            raise ValueError(f"<!-- {name} --> in a page has no {end}.")
         text = f"{head}{start}\n{known[name]()}\n{end}{rest.split(end)[1]}"
     return text
 
@@ -307,7 +318,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a text is stale")
     args = parser.parse_args()
-    pages = {ROOT / "README.md": filled_in, ROOT / "benchmarks" / "RESULTS.md": lambda _: results_page()}
+    pages = {**dict.fromkeys(PAGES, filled_in), ROOT / "benchmarks" / "RESULTS.md": lambda _: results_page()}
     stale = []
     for page, write in pages.items():
         before = page.read_text() if page.exists() else ""
@@ -319,10 +330,7 @@ def main() -> None:
     if args.check:
         print(f"Stale: {', '.join(stale)}" if stale else "Tables are what the results say.")
         sys.exit(bool(stale))
-    from benchmarks.plots import draw_all
-
-    for path in draw_all():
-        print(path.relative_to(ROOT))
+    print(draw_recommended().relative_to(ROOT))
 
 
 if __name__ == "__main__":

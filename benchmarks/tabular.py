@@ -80,7 +80,7 @@ def _read_breast_cancer() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 @functools.cache  # reading is no training: only the first run of a study would pay for it
 def _encoded(name: str, data_dir: str | None) -> tuple[Tensor, Tensor, int]:
-    """float32 (N, columns) and int64 (N,) of all rows, and how many of them, the first, are for training."""
+    """Return all rows, float32 (N, columns), their classes, int64 (N,), and how many, the first, are for training."""
     train, test = _read_adult(Path(data_dir or ".")) if name == "adult" else _read_breast_cancer()
     table = pd.concat([train, test])
     classes = torch.tensor(table["target"].astype("category").cat.codes.to_numpy(), dtype=torch.int64)

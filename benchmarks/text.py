@@ -43,7 +43,7 @@ NOTE = "Measured on the official dev set after the last epoch."
 def glue_part(
     arguments: argparse.Namespace, task: str, lr: float, methods: list[str], *, n_train: int | None = None
 ) -> Part:
-    """A task, whole or, with `n_train`, a part of it for two cores."""
+    """Make the part of a GLUE task, whole or with `n_train` samples for two cores."""
     folder = data_file(arguments, "glue", f"{task}_train.tsv.gz")
     data: dict[str, Any] = {"task": task, "data_dir": folder, "max_length": 128}
     note, seeds, trainer = NOTE, 3, trainer_section()
@@ -71,7 +71,7 @@ def glue_part(
 
 
 def quick_part() -> Part:
-    """Needs no data and no extra."""
+    """Make the part for `--quick`, which needs no data and no extra."""
     config = {
         "model": {"class_path": "benchmarks.made_up_text.SentenceClassifier"},
         "data": {"class_path": "benchmarks.made_up_text.SentenceData"},

@@ -36,7 +36,7 @@ FEW = [METHODS[i] for i in (0, 1, 2, 9)]
 def part(
     name: str, title: str, model: dict[str, Any], data: dict[str, Any], epochs: int, methods: list[str], **more: Any
 ) -> Part:
-    """A Transformer on pairs; `data` names its class by `class_path`."""
+    """Make a part that trains a Transformer on pairs; `data` names its class by `class_path`."""
     config = {
         "model": {"class_path": "benchmarks.multi30k.Translator", "init_args": model},
         "data": data,
@@ -46,7 +46,7 @@ def part(
 
 
 def multi30k(arguments: argparse.Namespace) -> Part:
-    """All of it."""
+    """Make the part that trains on all pairs, for a GPU."""
     title = "Multi30k en-de, a Transformer of 3 + 3 layers 256 wide, 20 epochs, label smoothing 0.1"
     data = _data(arguments, n_pieces=8000, batch_size=128)
     model = {"n_pieces": 8000, "dropout": 0.2}
@@ -54,7 +54,7 @@ def multi30k(arguments: argparse.Namespace) -> Part:
 
 
 def multi30k_small(arguments: argparse.Namespace) -> Part:
-    """What two cores can train."""
+    """Make a part that two cores can train."""
     title = "Multi30k en-de, short pairs, a Transformer of 2 + 2 layers 128 wide, 8 epochs, label smoothing 0.1"
     data = _data(arguments, n_pieces=3000, batch_size=64, max_length=20, n_train=5000, n_val=300)
     model = {"n_pieces": 3000, "n_layers": 2, "width": 128, "lr": 2e-3, "max_length": 30}
@@ -64,7 +64,7 @@ def multi30k_small(arguments: argparse.Namespace) -> Part:
 
 
 def reversal() -> Part:
-    """Needs neither data nor extras."""
+    """Make the part for `--quick`, which needs neither data nor extras."""
     title = "sequences turned round, a tiny Transformer"
     data = {"class_path": "benchmarks.multi30k.ReversedData"}
     model = {"n_pieces": 16, "n_layers": 1, "width": 32, "dropout": 0.0, "lr": 5e-3, "bleu": False}

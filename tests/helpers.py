@@ -82,7 +82,7 @@ class Shares(DataSelector):
     weighted = False
 
     def __init__(self, *shares, **common):
-        super().__init__(**{"warmup_epochs": 0, **common})
+        super().__init__(**{"warmup_epochs": 0, "whole_batches": False, **common})
         self.shares = shares
 
     def select(self, epoch, scores, generator):
@@ -114,7 +114,7 @@ class Seen(L.Callback):
         self.batches: list[tuple[int, list[int]]] = []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.batches.append((trainer.current_epoch, self.selector._batch[0].tolist()))
+        self.batches.append((trainer.current_epoch, self.selector.batch.indices.tolist()))
 
     def of_epoch(self, epoch):
         return [i for e, indices in self.batches if e == epoch for i in indices]

@@ -1,7 +1,9 @@
 """Run a function on several ranks: forked processes that a Trainer with strategy="ddp" finds each other in."""
 
+import contextlib
 import multiprocessing
 import os
+import random
 import socket
 import traceback
 
@@ -9,9 +11,12 @@ import torch
 
 
 def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
+    """Return a port that is free, and that the system gives to no client before it is used."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)  # below what Linux, macOS and Windows give to clients
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return str(port)
 
 
 def _rank(function, rank, world, port, folder, options):

@@ -1,70 +1,60 @@
-"""The base callback: hooks of the Trainer on one side, one decision of a method on the other."""
+"""The base callback: hooks of the Trainer on one side, the decisions of a method on the other."""
 
 from __future__ import annotations
 
-import functools
-import time
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
 from lightning_dataselect.callbacks.base import Callback
-from lightning_dataselect.callbacks.checkpointing import Resumable
-from lightning_dataselect.data.batch_layout import BatchLayout
-from lightning_dataselect.data.loader import SelectedLoader
-from lightning_dataselect.data.subset_batch import step_on_part
-from lightning_dataselect.fit.epochs import Epochs
+from lightning_dataselect.callbacks.checkpointing import Checkpointer
+from lightning_dataselect.callbacks.fit_local import FitLocal, drop_fit_locals
+from lightning_dataselect.fit.context import FitContext
+from lightning_dataselect.fit.interception import begin_fit, open_fit, take_hold
 from lightning_dataselect.fit.logging import log_epoch
-from lightning_dataselect.state.fit_state import FitState
-from lightning_dataselect.state.policy import Method
-from lightning_dataselect.state.sample_history import SampleHistoryStore
-from lightning_dataselect.state.selection import Observation, class_targets
-from lightning_dataselect.step.reader import Reading, StepReader
+from lightning_dataselect.fit.stopwatch import Stopwatch
+from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.state.results import Results
+from lightning_dataselect.state.run_state import RunState
+from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.sample_loss import SampleLoss, check_sample_loss
-from lightning_dataselect.step.witness import Part
-from lightning_dataselect.trainer import (
-    Restore,
-    come_first,
-    forget_train_loader,
-    intercept_train_loader,
-    logging_parts,
-    overfits,
-    patch_attribute,
-    resumes_within_epoch,
-    scale_learning_rate,
-    takes_dataloader_iter,
-)
-from lightning_dataselect.utils.errors import CheckpointMismatchError, TrainerSettingsError, UnsupportedStepError
-from lightning_dataselect.utils.validation import check_choice, check_count, check_share
+from lightning_dataselect.trainer import come_first
+from lightning_dataselect.utils.arguments import refuse_unknown
+from lightning_dataselect.utils.validation import check_choice, check_count, check_flag, check_share
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-class DataSelector(Resumable, Callback):
-    """Trains on the samples that are worth it; derive from it to write a method of one's own.
+class DataSelector(SelectionPolicy, Results, Callback):
+    """Train on the samples that are worth it; derive from it to write a method of your own.
 
     A method is one decision, :meth:`select`, and what it needs to be scored by, :meth:`observe`. Capture of per-sample
     losses, sampling, epochs of changing length, learning-rate schedules, several ranks, resuming and logging come with
     the class. The LightningModule, the datamodule and the loaders are not changed, and are as before after the fit.
 
     Args:
-        prune_ratio: share of the samples that is dropped, in [0, 1).
-        warmup_epochs: epochs at the start that train on everything. In a fit that goes on from a checkpoint without a
+        prune_ratio: Share of the samples that is dropped, in [0, 1).
+        warmup_epochs: Epochs at the start that train on everything. In a fit that goes on from a checkpoint without a
             selector, they follow the checkpoint.
-        anneal: share of the epochs at the end that train on everything, in [0, 1].
-        every_n_epochs: epochs between two selections; in between the last one is kept.
-        seed: seed of the order and of the selection; the global random state is never touched.
+        anneal: Share of the epochs at the end that train on everything, in [0, 1].
+        every_n_epochs: Epochs between two selections; in between the last one is kept.
+        seed: Seed of the order and of the selection; the global random state is never touched.
         lr_schedule: ``"stretch"`` keeps step-wise schedules in time with the share of the training that is done, so
             that they end where they would have ended; ``"steps"`` leaves them alone.
-        sample_loss: where per-sample losses come from: ``"auto"``, a key of the step's output dict, a callable on that
+        sample_loss: Where per-sample losses come from: ``"auto"``, a key of the step's output dict, a callable on that
             output or its import path, or ``"batch"``; see :data:`~lightning_dataselect.step.sample_loss.SampleLoss`.
         balance: ``"class"`` selects within each class, so that every class keeps its share; it needs a classification
             loss with class targets, so that they can be seen.
+        whole_batches: Fill up the last batch of a pruned epoch with the samples that were next in line, where the
+            unpruned epoch has only full ones: at most a batch more is trained on. False keeps exactly the share.
+        log: Log what each epoch kept, what was saved, and the mean loss of its samples, under ``dataselect/``.
 
     Raises:
-        TypeError: if an argument is of the wrong type.
-        ValueError: if an argument is out of its range.
+        TypeError: If an argument is of the wrong type.
+        ValueError: If an argument is out of its range.
 
     Example:
         >>> import torch
@@ -77,6 +67,13 @@ class DataSelector(Resumable, Callback):
         tensor([2, 1, 3])
     """
 
+    context = FitLocal[FitContext | None](None)
+    """The fit under way; None where nothing is selected."""
+    batch = FitLocal[BatchSamples | None](None)
+    """The samples of the batch under way."""
+    seen = FitLocal[Observation | None](None)
+    """What the training step under way has shown, to be recorded at the end of the batch."""
+
     def __init__(
         self,
         *,
@@ -88,7 +85,11 @@ class DataSelector(Resumable, Callback):
         lr_schedule: Literal["stretch", "steps"] = "stretch",
         sample_loss: SampleLoss = "auto",
         balance: Literal["class"] | None = None,
+        whole_batches: bool = True,
+        log: bool = True,
+        **unknown: object,
     ) -> None:
+        refuse_unknown(type(self), unknown)
         self.prune_ratio = check_share("prune_ratio", prune_ratio, below_one=True)
         self.warmup_epochs = check_count("warmup_epochs", warmup_epochs)
         self.anneal = check_share("anneal", anneal)
@@ -97,272 +98,158 @@ class DataSelector(Resumable, Callback):
         self.lr_schedule = check_choice("lr_schedule", lr_schedule, ("stretch", "steps"))
         self.sample_loss = check_sample_loss(sample_loss)
         self.balance = None if balance is None else check_choice("balance", balance, ("class",))
-        self.max_epochs: int | None = None
-        """Epochs of the fit under way, or None if only steps or time end it."""
-        self._store: SampleHistoryStore | None = None
-        self._state: FitState | None = None
-        self._restored: Mapping[str, Any] | None = None
-        self._drop_live_parts()
+        self.whole_batches = check_flag("whole_batches", whole_batches)
+        self.logs = check_flag("log", log)  # Lightning sets `log` itself
+        self.max_epochs = None
+        self.run_state = RunState(type(self).__name__)
+        self._checkpointer = Checkpointer(self, self.run_state)
+        self._stopwatch = Stopwatch()
 
-    def _drop_live_parts(self) -> None:
-        """Forget what belongs to a fit under way and must be neither pickled nor kept."""
-        self._undo: list[Restore] = []
-        self._epochs: Epochs | None = None
-        self._reader: StepReader | None = None
-        self._step: Callable[..., Any] | None = None
-        self._layout = BatchLayout()
-        self._batch: tuple[Tensor, Tensor | None] | None = None
-        self._seen: Observation | None = None
-        self._members = None
-        self._rank = 0
-        self.rescoring = False
-        """Whether a pass over :meth:`samples_to_rescore` is under way."""
-        self._started = self._paused = 0.0
+    @property
+    def first_epoch(self) -> int:
+        """The 0-based epoch that the selector began with; 0 before a fit."""
+        return self.run_state.first_epoch
 
-    # ---- a training step ------------------------------------------------------------------------------------------
-
-    def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the user's training step on a batch and keep what it has shown.
-
-        Args:
-            step: the module's own ``training_step``.
-            args: its positional arguments.
-            kwargs: its keyword arguments.
-
-        Returns:
-            What the step returned, with the method's weights in its loss.
-        """
-        assert self._batch is not None
-        indices, weights = self._batch
-        part = step_on_part(step, args, kwargs, indices, self._layout, self._loader and self._loader.loader)
-        output, self._seen = self.measure(lambda: step(*args, **kwargs), indices, weights, part)
-        self.store.count_trained(indices)
-        self.count_samples(forward=indices.numel(), backward=indices.numel())
-        return output
-
-    def measure(
-        self, step: Callable[[], Any], indices: Tensor, weights: Tensor | None, part: Part | None = None
-    ) -> tuple[Any, Observation | None]:
-        """Run ``step`` once and read what the samples ``indices`` lost.
-
-        Args:
-            step: runs the module on the batch.
-            indices: int64 (B,), dataset indices of the batch, N for padding.
-            weights: float32 (B,), loss weights, or None.
-            part: makes the step on some of the samples.
-
-        Returns:
-            What ``step`` returned, with the weights in its loss, and what was seen; None if nothing
-            could be captured and the method can do without.
-        """
-        assert self._reader is not None
-        output, reading = self._reader.read(step, indices, self.store["loss"], weights, part)
-        return output, None if reading is None else self.observation(indices, reading)
-
-    def observation(self, indices: Tensor, reading: Reading) -> Observation:
-        """What was read of the samples ``indices``, int64 (B,), as the method is told it."""
-        losses, epoch = reading.losses, self.state.plan.epoch
-        if not self.ranks_by_loss:
-            # not finite becomes NaN without a look at it: infinity would stay in moving averages for good
-            losses = losses + losses * 0
-        return Observation(indices, losses, reading.logits, reading.targets, epoch, reading.outputs)
-
-    def write(self, seen: Observation) -> None:
-        """Write down what was seen, in the base's columns and in the method's own."""
-        self.store["loss"].index_copy_(0, seen.indices, seen.losses)
-        if self.balance:
-            self.store["class"][seen.indices] = class_targets(seen).float()
-        if not self.ranks_by_loss:
-            self.observe(seen, self.store)
-        self.store.see(seen)
-        self.store.touch(seen.indices)
-        self.state.n_measured += seen.indices.numel()
-
-    def count_samples(self, *, forward: int, backward: int) -> None:
-        """Count samples that were forwarded and back-propagated on this rank."""
-        self.state.n_forward += forward
-        self.state.n_backward += backward
-
-    # ---- hooks of the Trainer ------------------------------------------------------------------------------------
+    # ---- a fit begins and ends -----------------------------------------------------------------------------------
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take hold of the training step and of the train loader, before either is used."""
         if stage != "fit":
             return
-        self._release()
-        self._restored = None
-        self._refuse_second_selector(trainer)
-        if overfits(trainer):
-            rank_zero_info(f"{type(self).__name__} is off: overfit_batches fixes which batches are trained on.")
-            return
-        if takes_dataloader_iter(pl_module):
-            raise UnsupportedStepError(
-                "training_step(dataloader_iter) fetches its own batches, so"
-                f" {type(self).__name__} cannot tell which samples they hold. Let training_step"
-                " take `batch`, or remove the callback."
-            )
-        if self.needs_extra_forward and not pl_module.automatic_optimization:
-            raise UnsupportedStepError(
-                f"{type(self).__name__} measures samples by passes through training_step without training, but with"
-                " manual optimization the step trains while it runs. Use automatic optimization, or a method without"
-                " such passes, such as InfoBatch."
-            )
-        if trainer.current_epoch == 0:
-            self.forget()
-        elif self._state is not None:
-            # after Ctrl-C, Lightning begins the epoch anew; a checkpoint, still to be loaded, may know better
-            self._state.batches_done = 0
-        # others may save a checkpoint in any hook, in which the batch just done must be counted
-        come_first(trainer, self)
-        forget_train_loader(trainer)
-        self._reader = StepReader(
-            pl_module,
-            self.sample_loss,
-            required=self.needs_losses,
-            method=type(self).__name__,
-        )
-        self._step = step = pl_module.training_step
-        self._rank = trainer.global_rank
-        self._epochs = Epochs(trainer, self, step, self._reader)
-        self._undo.append(intercept_train_loader(trainer, self._epochs.take))
-        self._undo.append(self._epochs.give_back)
-        self._undo.append(patch_attribute(pl_module, "training_step", self._wrapped_step(step)))
-        for part in logging_parts(pl_module):
-            self._undo.append(patch_attribute(part, "log", self._reader.capture.unwatched(part.log)))
-        if not pl_module.automatic_optimization:
-            backward = self._wrapped_backward(pl_module.manual_backward)
-            self._undo.append(patch_attribute(pl_module, "manual_backward", backward))
-        self.on_fit_setup(pl_module)
+        self._end_fit()
+        self.context = open_fit(trainer, pl_module, self, self.run_state, self.sample_loss)
+        if self.context is not None:
+            # others may save a checkpoint in any hook, in which the batch just done must be counted
+            come_first(trainer, self)
+            take_hold(trainer, self.context, self.run_step, is_active=lambda: self.batch is not None)
+            self.on_fit_setup(self.context)
 
-    def on_fit_setup(self, pl_module: pl.LightningModule) -> None:
-        """Take hold of more of the module than its training step; ``self._undo`` gives it back after the fit."""
+    def on_fit_setup(self, context: FitContext) -> None:
+        """Get ready for a fit: take hold of more of the module than its training step, say.
 
-    def forget(self) -> None:
-        """Let go of what an earlier fit has shown: a new one begins."""
-        self._store = self._state = None
+        Args:
+            context: What a method may use of the fit, until it ends; kept as :attr:`context`.
+        """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Settle which epoch it is and how long."""
-        if self._epochs is None:
-            return
-        self._started = time.perf_counter()
-        if resumes_within_epoch(trainer) and not (self.state.batches_done or self.history):
-            raise CheckpointMismatchError(
-                "The checkpoint was written in the middle of an epoch by a fit without a selector, so"
-                f" {type(self).__name__} cannot know which samples that epoch has left. Resume from a checkpoint at the"
-                " end of an epoch, or load the weights alone into a new fit."
-            )
-        self.store.to(pl_module.device)
-        if self._reader is not None and (self.history or self.state.batches_done):
-            self._reader.capture.resume()
-        self._epochs.start()
-        for optimizer in trainer.optimizers if type(self).lr_factor is not Method.lr_factor else ():
-            self._undo.append(scale_learning_rate(optimizer, lambda: self.lr_factor(self.state.plan.epoch)))
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self._started = time.perf_counter()
-        if self._epochs is not None and self._reader is not None:
-            self._reader.capture.start_epoch()
-            self._epochs.start_epoch()
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the clock: validation is no part of the training time."""
-        self._paused = time.perf_counter()
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on with the clock."""
-        self._started += time.perf_counter() - self._paused
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Look up which samples the batch holds."""
-        if self._epochs is None:
-            return
-        indices, weights = self._epochs.take_batch(batch_idx)
-        if weights is not None:
-            weights = weights.to(pl_module.device, non_blocking=True)
-        self._batch = indices.to(pl_module.device, non_blocking=True), weights
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Write down what the batch has shown, and keep schedules in time."""
-        if self._epochs is None:
-            return
-        if self._seen is not None:
-            self.write(self._seen)
-        self._batch = self._seen = None
-        self.state.batches_done = batch_idx + 1
-        self._epochs.end_batch()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the epoch, choose the samples of the next one, and change its length."""
-        if self._epochs is None or self.state.plan.epoch != trainer.current_epoch:
-            return
-        begun = time.perf_counter()
-        self.state.seconds += begun - self._started
-        self._epochs.advance()
-        if not self.history:
-            return
-        self.history[-1]["select_seconds"] = time.perf_counter() - begun
-        if not trainer.barebones:
-            log_epoch(pl_module, self.history, self.scores)
+        self._stopwatch.restart()
+        if self.context is not None:
+            begin_fit(trainer, self.context, self)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give everything back as it was."""
-        self._release()
+        self._end_fit()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give everything back as it was, after an error or Ctrl-C too."""
-        self._release()
+        self._end_fit()
 
-    # ---- inside --------------------------------------------------------------------------------------------------
+    def _end_fit(self) -> None:
+        if self.context is not None:
+            self.context.close()
+        drop_fit_locals(self)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The state without what belongs to a fit under way: Lightning's bound ``log`` would drag the module along."""
-        bare = object.__new__(type(self))
-        bare.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("log", "log_dict")})
-        bare._drop_live_parts()
-        bare._data = None
-        return bare.__dict__
+    # ---- a batch -------------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Look up which samples the batch holds."""
+        if self.context is not None:
+            self.batch = self.context.epochs.begin_batch(batch_idx, pl_module.device)
+
+    def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the user's training step on the batch under way and keep what it has shown.
+
+        Args:
+            step: The module's own ``training_step``.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            What the step returned, with the method's weights in its loss.
+        """
+        context, batch = self.context, self.batch
+        assert context is not None and batch is not None
+        output, self.seen = context.train_step(step, args, kwargs, batch)
+        return output
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Write down what the batch has shown, and keep schedules in time."""
+        if self.context is None:
+            return
+        if self.seen is not None:
+            self.run_state.record(self.seen, self)
+        self.batch = self.seen = None
+        self.context.epochs.end_batch(batch_idx)
+
+    # ---- an epoch, checkpoints and results -----------------------------------------------------------------------
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._stopwatch.restart()
+        if self.context is not None:
+            self.context.epochs.start_epoch()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock: validation is no part of the training time."""
+        self._stopwatch.pause()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on with the clock."""
+        self._stopwatch.resume()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the epoch, choose the samples of the next one, and change its length."""
+        if self.context is None or self.state.plan.epoch != trainer.current_epoch:
+            return
+        self.context.epochs.end_epoch(seconds=self._stopwatch.read())
+        if self.history and self.logs and not trainer.barebones:
+            log_epoch(pl_module, self.history, self.scores, self.run_state.train_loss.read())
 
     @property
-    def _loader(self) -> SelectedLoader | None:
-        """The train loader under a plan; None where nothing is selected."""
-        return None if self._epochs is None else self._epochs.loader
+    def state_key(self) -> str:
+        """Where the state lies in a checkpoint."""
+        return self._checkpointer.state_key
 
-    def _refuse_second_selector(self, trainer: pl.Trainer) -> None:
-        names = [type(c).__name__ for c in trainer.callbacks if isinstance(c, DataSelector)]  # type: ignore[attr-defined]
-        if len(names) > 1:
-            raise TrainerSettingsError(
-                f"The Trainer has {len(names)} selectors ({', '.join(names)}), but only one can decide which samples an"
-                " epoch trains on. Keep one of them."
-            )
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resumed fit needs to be the same fit."""
+        return self._checkpointer.state_dict()
 
-    def _wrapped_step(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(step)
-        def training_step(*args: Any, **kwargs: Any) -> Any:
-            return step(*args, **kwargs) if self._batch is None else self.run_step(step, args, kwargs)
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until the loader, and with it the number of samples, is known."""
+        self._checkpointer.load_state_dict(state_dict)
 
-        return training_step
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Save what all ranks have seen."""
+        self._checkpointer.save_all_ranks(checkpoint)
 
-    def _wrapped_backward(self, backward: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(backward)
-        def manual_backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
-            if self._reader is not None and self._batch is not None:
-                loss = self._reader.root(loss)
-            backward(loss, *args, **kwargs)
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another method."""
+        self._checkpointer.refuse_others(checkpoint)
 
-        return manual_backward
+    def export(self, path: str | Path) -> Path:
+        """Write one row a sample as .csv or .parquet.
 
-    def _release(self) -> None:
-        for undo in reversed(self._undo):
-            undo()
-        self._drop_live_parts()
+        Its columns are named and explained at :func:`~lightning_dataselect.report.export.to_frame`.
+        """
+        from lightning_dataselect.report.export import write_samples
+
+        return write_samples(self, path)
+
+    def plot(
+        self, kind: str = "kept_share", *, dataset: Any = None, decode: Callable[[Any], str] | None = None
+    ) -> Figure:
+        """Draw a matplotlib figure.
+
+        Args:
+            kind: ``"kept_share"`` by epoch, ``"score_histogram"``, ``"data_map"`` (each sample by its last loss and
+                its score), or ``"gallery"``: the hardest, the easiest and the most often forgotten samples themselves.
+            dataset: For the gallery, images or text in the order of the training set; None takes the training set.
+            decode: Makes a string of a sample's token ids, such as ``tokenizer.decode``.
+
+        Raises:
+            ValueError: If there is no such kind, no data set to show, or nothing in it that can be shown.
+        """
+        from lightning_dataselect.report.gallery import plot_results
+
+        return plot_results(self, kind, dataset, decode)

@@ -1,102 +1,26 @@
 """The command `lightning-dataselect`."""
 
-import argparse
 import importlib.util
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 
-LIGHTNING = ("fit", "validate", "test", "predict")
+from lightning_dataselect.cli.parser import LIGHTNING, parse
+from lightning_dataselect.cli.spelling import refuse_misspelt
+from lightning_dataselect.comparison.spec import AUTO, parse_methods, parse_seeds
+from lightning_dataselect.utils.errors import DataSelectError, MissingExtraError, one_line
+
 FILE_WIDTH = 120
-NEEDED = ("jinja2", "jsonargparse", "matplotlib", "pandas", "rich", "scipy", "sklearn")
-
-EPILOG = """\
-examples:
-  lightning-dataselect compare                      the demo: scikit-learn's digits, minutes on a laptop
-  lightning-dataselect compare --config exp.yaml --methods full,short,random,InfoBatch,ESWP --seeds 3
-  lightning-dataselect fit --model my.Model --data my.Data --select UCB --select.prune_ratio 0.3
-  lightning-dataselect fit --select.help UCB        every argument of a method
-  lightning-dataselect fit --help                   every argument of Lightning's own command line
-"""
-
-
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of `compare` and `list`; the other commands are LightningCLI's."""
-    parser = argparse.ArgumentParser(
-        prog="lightning-dataselect",
-        description="Train on the samples that are worth it, and find out whether that pays.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('lightning-dataselect')}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    _add_compare(commands.add_parser("compare", help="which method pays on a task?"))
-    commands.add_parser("list", help="the methods, a line each")
-    for name in LIGHTNING:
-        commands.add_parser(name, help=f"LightningCLI's {name}, with --select METHOD", add_help=False)
-    return parser
-
-
-def _add_compare(parser: argparse.ArgumentParser) -> None:
-    parser.description = (
-        "Runs methods x seeds on a task, beside full data and full data for fewer epochs, and "
-        "writes a report. The default task is scikit-learn's digits. A rerun with the same --out "
-        "goes on from the runs that have finished; changes in your own code are not noticed, so "
-        "take a new --out after one."
-    )
-    add = parser.add_argument
-    add(
-        "--config",
-        default="digits",
-        metavar="FILE",
-        help="a LightningCLI config with class_path under model and data, or a demo: "
-        "digits, fashion_mnist (default: digits)",
-    )
-    add(
-        "--methods",
-        default="full,short,random,random_rescaled,InfoBatch,EpsilonGreedy,UCB",
-        metavar="LIST",
-        help="full, short, random, random_rescaled (with rescaling and annealing), names of "
-        "`lightning-dataselect list`, or dotted paths of your own, with arguments in brackets: "
-        "'full,short,UCB(every_n_epochs=2)' (default: %(default)s)",
-    )
-    add(
-        "--prune-ratio",
-        type=float,
-        default=0.5,
-        metavar="R",
-        help="the share that every method drops, unless its own arguments say otherwise (default: %(default)s)",
-    )
-    add(
-        "--seeds",
-        default="3",
-        metavar="N",
-        help="how many seeds, or which, as in 1,2,3 (default: %(default)s)",
-    )
-    add("--epochs", type=int, metavar="E", help="of a full run (default: the config's max_epochs)")
-    add(
-        "--monitor",
-        default="val_acc",
-        metavar="METRIC",
-        help="what counts, as the model logs it (default: %(default)s)",
-    )
-    add(
-        "--mode",
-        choices=("max", "min"),
-        help="whether more or less of it is better (default: min for losses and errors, else max)",
-    )
-    add(
-        "--out",
-        default="compare-out",
-        metavar="DIR",
-        help="the folder for runs and report (default: %(default)s)",
-    )
-    add("--data-dir", metavar="DIR", help="given to the datamodule as `data_dir`")
+NEEDS = {
+    "compare": ("jinja2", "jsonargparse", "matplotlib", "pandas", "rich", "scipy", "sklearn"),
+    "list": ("rich",),
+    **dict.fromkeys(LIGHTNING, ("jsonargparse",)),
+}
+"""Each command, and the packages beyond Lightning that it imports: those of the extra `report`."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command.
+    """Run the command.
 
     Args:
         argv: Its arguments; None takes the process's own.
@@ -105,33 +29,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 if something failed, 2 for a wrong input, 130 after Ctrl-C.
     """
     given, argv = argv, list(sys.argv[1:] if argv is None else argv)
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        print(
-            f"lightning-dataselect needs {', '.join(missing)}: pip install 'lightning-dataselect[report]'",
-            file=sys.stderr,
-        )
-        return 2
     # Classes of the user's own lie in the working directory, as with `python train.py`.
     sys.path.insert(0, os.getcwd())
-    from lightning_dataselect.compare.errors import UserError
-
     try:
+        refuse_misspelt(argv, list(NEEDS))
         return _run(argv, given)
-    except UserError as error:
-        print(f"lightning-dataselect {argv[0]}: {error}", file=sys.stderr)
+    except DataSelectError as error:
+        command = f" {argv[0]}" if argv and argv[0] in NEEDS else ""
+        print(f"lightning-dataselect{command}: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
 
 
+def _check_extras(command: str) -> None:
+    missing = [name for name in NEEDS[command] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(f"{', '.join(missing)} is missing: pip install 'lightning-dataselect[report]'.")
+
+
 def _run(argv: list[str], given: Sequence[str] | None) -> int:
     if argv and argv[0] in LIGHTNING:
+        _check_extras(argv[0])
         from lightning_dataselect.cli.lightning import run_lightning
 
         run_lightning(given)
         return 0
-    arguments = make_parser().parse_args(argv)
+    arguments = parse(argv)
+    _check_extras(arguments.command)
     from rich.console import Console
 
     # A notebook gets lines of text: no box of HTML for each, and no bars, though its FORCE_COLOR asks for a terminal's.
@@ -139,12 +64,19 @@ def _run(argv: list[str], given: Sequence[str] | None) -> int:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = FILE_WIDTH
     if arguments.command == "list":
-        from lightning_dataselect.cli.list import methods_table
+        from lightning_dataselect.cli.list import methods_json, methods_table
 
+        if arguments.json:
+            print(methods_json())
+            return 0
         console.print(methods_table())
         console.print("What one of them takes: lightning-dataselect fit --select.help METHOD", highlight=False)
         return 0
-    from lightning_dataselect.compare.command import run_command
+    # what is misspelt is told before torch is loaded
+    parse_seeds(arguments.seeds)
+    if arguments.methods != AUTO:
+        parse_methods(arguments.methods)
+    from lightning_dataselect.comparison.command import run_command
 
     return run_command(arguments, console)
 

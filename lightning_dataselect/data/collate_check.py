@@ -1,54 +1,174 @@
-"""Collate functions that put the samples of a batch into an order of their own, as by length.
+"""Collate functions that sort, leave out or replace the samples of a batch.
 
-Losses are given to samples by their places in the batch, and nothing in a batch tells that they were changed.
+Losses are given to samples by their places in the batch, and nothing in a batch tells that they were changed. So each
+batch is looked at where it is made, in a worker if there are any: by its number of rows, by samples that are None, and
+by a number or two a sample that the collate function passes on as they are. Only what looks unusual is looked at
+closely.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
-from torch.utils.data import default_collate, get_worker_info
+from torch.utils.data import DataLoader, default_collate, get_worker_info
+from torch.utils.data._utils.pin_memory import pin_memory
 
-from lightning_dataselect.data.batch_tree import Path, tensors_in
+from lightning_dataselect.data.batch_tree import Path, part_at, tensors_in
 from lightning_dataselect.utils.errors import InvalidLoaderError
 
 Collate = Callable[[Any], Any]
 
 # As many show an order; two batches of large images would cost time.
 _N_TRIED = 8
+_MOST_WITNESSES = 2
 
 
-class OrderChecked:
-    """A collate function whose first batch is collated in reverse order, too, to see whether it sorts its samples.
+class FollowedBatch:
+    """A batch whose rows are not the samples that were drawn for it, on its way out of the loader.
+
+    Attributes:
+        batch: What the collate function made.
+        rows: For each row the position of its sample among those drawn, -1 for none of them.
+    """
+
+    def __init__(self, batch: Any, rows: list[int]) -> None:
+        self.batch = batch
+        self.rows = rows
+
+    def pin_memory(self) -> FollowedBatch:
+        """Pin the batch, as the loader would."""
+        return FollowedBatch(pin_memory(self.batch), self.rows)
+
+
+def report_rows(loader: DataLoader[Any], arrive: Callable[[list[int] | None], None]) -> None:
+    """Let ``arrive`` know of each batch that an iterator of ``loader`` yields, before anybody sees it.
 
     Args:
-        collate_fn: the loader's.
-        required: whether one that sorts is an error, or only worth a warning.
+        loader: A loader of our own, which is written to.
+        arrive: Given the rows of a `FollowedBatch`, and None for a batch that holds the samples drawn for it.
+    """
+    make = type(loader)._get_iterator
+
+    def make_reporting() -> Any:
+        iterator = make(loader)
+        fetch: Any = iterator._next_data
+
+        def fetch_reporting() -> Any:
+            batch = fetch()
+            is_followed = isinstance(batch, FollowedBatch)
+            arrive(batch.rows if is_followed else None)
+            return batch.batch if is_followed else batch
+
+        iterator._next_data = fetch_reporting  # type: ignore[method-assign]
+        return iterator
+
+    loader.__dict__["_get_iterator"] = make_reporting
+
+
+class FollowedCollate:
+    """A collate function of which it is known, batch by batch, what became of the samples.
+
+    Args:
+        collate_fn: The loader's.
+        required: Whether one that sorts is an error, or only worth a warning.
     """
 
     def __init__(self, collate_fn: Collate, *, required: bool) -> None:
         self.collate_fn = collate_fn
         self._required = required
         self._is_checked = False
+        self._axes: set[Path] | None = None  # where in a batch the samples lie along the first axis
+        self._witnesses: list[tuple[Path, Path]] | None = None
 
     def __call__(self, samples: Any) -> Any:
         """Collate ``samples``.
 
+        Returns:
+            The batch, in a `FollowedBatch` where its rows are not the samples in their order.
+
         Raises:
-            ValueError: if `collate_fn` puts them into another order.
+            InvalidLoaderError: If `collate_fn` puts them into another order.
         """
         if not self._is_checked:
             self._is_checked = True
             worker = get_worker_info()
             if (worker is None or worker.id == 0) and sorts_samples(self.collate_fn, samples):
                 self._say()
-        return self.collate_fn(samples)
+        if not isinstance(samples, list):
+            return self.collate_fn(samples)
+        given = list(samples)  # it may empty the list
+        batch = self.collate_fn(samples)
+        rows = self._rows(given, batch)
+        return batch if rows is None else FollowedBatch(batch, rows)
+
+    def _rows(self, samples: list[Any], batch: Any) -> list[int] | None:
+        """Return which sample each row of ``batch`` is, -1 for none; None where they are just ``samples``."""
+        present = [i for i, sample in enumerate(samples) if sample is not None]
+        tensors = _dense(batch)
+        n_rows = self._count_rows(tensors, len(samples), len(present))
+        if n_rows is None:
+            return None
+        if n_rows == len(present):
+            self._learn_axes(tensors, n_rows)
+            if self._agrees([samples[i] for i in present], tensors):
+                return None if n_rows == len(samples) else present
+        return self._matched(samples, present, tensors, n_rows)
+
+    def _count_rows(self, tensors: dict[Path, Tensor], n: int, n_present: int) -> int | None:
+        lengths = Counter(len(tensors[path]) for path in (self._axes or tensors) if path in tensors)
+        if n_present in lengths:
+            return n_present
+        if n in lengths:
+            return n
+        # of the first batch it is not known yet where the samples lie; time-major ones lie along another axis
+        if not self._axes and any({n, n_present} & {*tensor.shape[1:]} for tensor in tensors.values()):
+            return None
+        return lengths.most_common(1)[0][0] if len(lengths) == 1 or (lengths and self._axes) else None
+
+    def _learn_axes(self, tensors: dict[Path, Tensor], n_rows: int) -> None:
+        found = {path for path, tensor in tensors.items() if len(tensor) == n_rows not in tensor.shape[1:]}
+        self._axes = found if self._axes is None else (self._axes & found or self._axes)
+
+    def _agrees(self, samples: list[Any], tensors: dict[Path, Tensor]) -> bool:
+        """Return whether the numbers that samples are told by are where they should be."""
+        if self._witnesses is None:
+            self._witnesses = _find_witnesses(samples, tensors) if len(samples) > 1 else None
+            return True
+        return all(_same_numbers(samples, tensors, pair) for pair in self._witnesses)
+
+    def _matched(
+        self, samples: list[Any], present: list[int], tensors: dict[Path, Tensor], n_rows: int
+    ) -> list[int] | None:
+        if len(present) == len(samples) == n_rows and not self._repeats_itself(samples):
+            return None
+        axes = [path for path in (self._axes or tensors) if path in tensors and len(tensors[path]) == n_rows]
+        alone: dict[int, dict[Path, Tensor]] = {}
+        for i in present:
+            try:
+                with isolate_rng(include_cuda=False):
+                    alone[i] = _dense(self.collate_fn([copy.deepcopy(samples[i])]))
+            except Exception:  # one that the collate function would leave out
+                continue
+        alone = {i: found for i, found in alone.items() if all(len(found.get(path, ())) == 1 for path in axes)}
+        return _match({path: tensors[path] for path in axes}, alone, n_rows)
+
+    def _repeats_itself(self, samples: list[Any]) -> bool:
+        """Forget the witnesses that the collate function draws at random; return whether any other is left."""
+        assert self._witnesses is not None
+        tried = [_collated(self.collate_fn, samples, seed) for seed in range(2)]
+        self._witnesses = [
+            (there, path)
+            for there, path in self._witnesses
+            if all(path in found for found in tried) and torch.equal(tried[0][path], tried[1][path])
+        ]
+        return bool(self._witnesses)
 
     def _say(self) -> None:
         name = getattr(self.collate_fn, "__qualname__", type(self.collate_fn).__name__)
@@ -63,14 +183,14 @@ class OrderChecked:
 
 
 def checked(collate_fn: Collate, *, required: bool) -> Collate:
-    """``collate_fn`` as `OrderChecked`; torch's own, which keeps the order, as it is."""
-    if collate_fn is default_collate or isinstance(collate_fn, OrderChecked):
+    """Return ``collate_fn`` as `FollowedCollate`; torch's own, which keeps every sample in its place, as it is."""
+    if collate_fn is default_collate or isinstance(collate_fn, FollowedCollate):
         return collate_fn
-    return OrderChecked(collate_fn, required=required)
+    return FollowedCollate(collate_fn, required=required)
 
 
 def sorts_samples(collate_fn: Collate, samples: Any) -> bool:
-    """Whether ``collate_fn`` changes the order of the first samples, for all that can be told.
+    """Return whether ``collate_fn`` changes the order of the first samples, for all that can be told.
 
     They are copied, as it may change them, and random states are put back. Nothing can be told where it mixes samples,
     changes them at random, or gives no tensor with a row for each.
@@ -85,7 +205,8 @@ def sorts_samples(collate_fn: Collate, samples: Any) -> bool:
     """
     if not isinstance(samples, list):
         return False
-    tried = samples[: min(_N_TRIED, len(samples) // 2 * 2)]  # of an odd number, one would keep its place
+    tried = [sample for sample in samples if sample is not None]
+    tried = tried[: min(_N_TRIED, len(tried) // 2 * 2)]  # of an odd number, one would keep its place
     try:
         forth, back = (_rows(collate_fn, some) for some in (tried, tried[::-1]))
     except Exception:  # it will say itself what is wrong, of the whole batch
@@ -104,16 +225,111 @@ def sorts_samples(collate_fn: Collate, samples: Any) -> bool:
 
 
 def _rows(collate_fn: Collate, samples: list[Any]) -> dict[Path, Tensor]:
-    """The tensors of a batch that have a row for each sample, by where they lie in it."""
+    """Return the tensors of a batch that have a row for each sample, by where they lie in it."""
+    found = _collated(collate_fn, samples)
+    return {path: tensor for path, tensor in found.items() if len(tensor) == len(samples)}
+
+
+def _collated(collate_fn: Collate, samples: list[Any], seed: int | None = None) -> dict[Path, Tensor]:
     with isolate_rng(include_cuda=False):
-        batch = collate_fn(copy.deepcopy(samples))
+        if seed is not None:
+            torch.manual_seed(seed)
+        return _dense(collate_fn(copy.deepcopy(samples)))
+
+
+def _dense(batch: Any) -> dict[Path, Tensor]:
+    """Return the tensors of a batch that have a first axis."""
     found = {path: tensor for path, tensor in tensors_in(batch) if not tensor.is_sparse and not tensor.is_nested}
-    return {path: tensor for path, tensor in found.items() if tensor.dim() > 0 and len(tensor) == len(samples)}
+    return {path: tensor for path, tensor in found.items() if tensor.dim() > 0}
 
 
 def _are_same_rows(a: Tensor, b: Tensor) -> bool:
+    """Return whether ``a`` has just the rows of ``b``, each as often."""
     if a.shape != b.shape:
         return False
-    n = len(a)
-    equal = (a.reshape(n, 1, -1) == b.reshape(1, n, -1)).all(2)
-    return bool(equal.any(0).all() and equal.any(1).all())
+    among_b, among_a = (_equal_rows(a, other).sum(1) for other in (b, a))
+    return torch.equal(among_b, among_a)
+
+
+def _equal_rows(a: Tensor, b: Tensor) -> Tensor:
+    return (a.reshape(len(a), 1, -1) == b.reshape(1, len(b), -1)).all(2)
+
+
+def _find_witnesses(samples: list[Any], tensors: dict[Path, Tensor]) -> list[tuple[Path, Path]]:
+    """Return pairs of paths, in a sample and in a batch, at which a number is passed on as it is; the most telling."""
+    there = {path: len(set(numbers)) for path, numbers in _numbers_of(samples).items()}
+    telling = sorted((path for path, n in there.items() if n > 1), key=lambda path: -there[path])
+    pairs = [(path, axis) for path in telling for axis in tensors if _same_numbers(samples, tensors, (path, axis))]
+    return pairs[:_MOST_WITNESSES]
+
+
+def _numbers_of(samples: list[Any]) -> dict[Path, list[float]]:
+    numbers: dict[Path, list[float]] = defaultdict(list)
+    for sample in samples:
+        for path in _leaves(sample):
+            if (number := _first_number(part_at(sample, path))) is not None:
+                numbers[path].append(number)
+    return {path: found for path, found in numbers.items() if len(found) == len(samples)}
+
+
+def _leaves(sample: Any) -> list[Path]:
+    if isinstance(sample, dict):
+        return [(key,) for key in sample]
+    return [(i,) for i in range(len(sample))] if isinstance(sample, tuple | list) else [()]
+
+
+def _first_number(part: Any) -> float | None:
+    """Return the first number of a tensor, an array or a list, or the number itself."""
+    if isinstance(part, list | tuple) and part:
+        part = part[0]
+    if hasattr(part, "reshape") and hasattr(part, "shape"):
+        part = part.reshape(-1)[0] if 0 not in part.shape else None
+    try:
+        return float(part)
+    except (TypeError, ValueError):
+        return None
+
+
+def _same_numbers(samples: list[Any], tensors: dict[Path, Tensor], pair: tuple[Path, Path]) -> bool:
+    there, path = pair
+    rows = tensors.get(path)
+    if rows is None or len(rows) != len(samples) or rows[0].numel() == 0 or rows.is_complex():
+        return False
+    try:
+        given = [_first_number(part_at(sample, there)) for sample in samples]
+    except (LookupError, TypeError, AttributeError):
+        return False
+    if None in given:
+        return False
+    found = rows.reshape(len(rows), -1)[:, 0]
+    expected = torch.tensor(given, dtype=torch.float64).to(found.dtype)
+    return bool(((found == expected) | (found.isnan() & expected.isnan())).all())
+
+
+def _match(tensors: dict[Path, Tensor], alone: dict[int, dict[Path, Tensor]], n_rows: int) -> list[int]:
+    """Return for each row the sample whose row it has when it is collated alone, each first once; -1 for none."""
+    waiting: dict[tuple[bytes, ...], deque[int]] = defaultdict(deque)
+    widths = {
+        path: _common_width(tensor, [found[path] for found in alone.values()]) for path, tensor in tensors.items()
+    }
+    for i, found in alone.items():
+        waiting[tuple(_key(found[path][0], width) for path, width in widths.items())].append(i)
+    rows = []
+    for row in range(n_rows):
+        samples = waiting.get(tuple(_key(tensors[path][row], width) for path, width in widths.items()))
+        if samples:
+            samples.rotate(-1)
+        rows.append(samples[-1] if samples else -1)
+    return rows
+
+
+def _common_width(tensor: Tensor, alone: Sequence[Tensor]) -> int | None:
+    """Return how much of a row there is whatever it is padded to, None for all of it."""
+    if tensor.dim() < 2 or all(other.shape[1:] == tensor.shape[1:] for other in alone):
+        return None
+    return min([tensor.shape[1], *(other.shape[1] for other in alone)])
+
+
+def _key(row: Tensor, width: int | None) -> bytes:
+    part = row if width is None else row[:width]
+    return part.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if part.numel() else b""

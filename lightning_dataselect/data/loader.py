@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
     DistributedSampler,
     IterableDataset,
     RandomSampler,
-    Sampler,
     SequentialSampler,
     SubsetRandomSampler,
 )
 
-from lightning_dataselect.data.collate_check import checked
-from lightning_dataselect.data.sampler import RecordingBatchSampler, SelectionSampler
-from lightning_dataselect.data.user_sampler import draws_for_its_rank, from_all_ranks, own_order
+from lightning_dataselect.data.batches import RecordingBatchSampler
+from lightning_dataselect.data.collate_check import checked, report_rows
+from lightning_dataselect.data.sampler import SelectionSampler
+from lightning_dataselect.data.user_sampler import OwnDraws, draws_for_its_rank, from_all_ranks, twin
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.utils.errors import InvalidLoaderError, UnsupportedLoaderError
 
@@ -33,33 +35,32 @@ class SelectedLoader:
     """A copy of a loader that follows a plan, with the parts of it that the selector talks to.
 
     Attributes:
-        loader: the copy; the user's own loader is never written to.
-        sampler: takes the plan of each epoch.
-        batches: knows which samples a batch is made of.
-        own_sampler: a sampler of the user's own, whose draws are kept among the selected samples, or None.
-        given: the user's own loader.
-        ranks_draw: whether that sampler draws for its rank alone, and not for all of them alike.
+        loader: The copy, for the training loop alone; the user's own loader is never written to.
+        shown: Another copy, for everybody else: its batches are those of the plan, its samplers answer as the user's.
+        sampler: Takes the plan of each epoch.
+        batches: Knows which samples a batch is made of.
+        given: The user's own loader.
+        structure: What the user has put the loader in, a list, say; see `in_structure`.
     """
 
     loader: DataLoader[Any]
+    shown: DataLoader[Any]
     sampler: SelectionSampler
     batches: RecordingBatchSampler
-    own_sampler: Sampler[int] | None
     given: DataLoader[Any]
-    ranks_draw: bool = False
+    structure: Any = None
 
     @property
     def n(self) -> int:
         """Number of samples of the training set."""
         return len(self.loader.dataset)  # type: ignore[arg-type]
 
-    def follow(self, plan: EpochPlan, start_batch: int = 0) -> EpochPlan:
-        """Take up ``plan`` from batch ``start_batch`` on; the plan that comes back has the order filled in.
+    def apply_plan(self, plan: EpochPlan, start_batch: int = 0) -> None:
+        """Take up ``plan`` from batch ``start_batch`` on.
 
-        A pass of the user's own sampler is no longer than the selected share of what it draws with nothing pruned.
+        Raises:
+            InvalidLoaderError: If the epoch would have no batch.
         """
-        if self.own_sampler is not None and plan.order is None:
-            plan = replace(plan, order=own_order(self.own_sampler, plan, self.sampler, self.n, self.ranks_draw))
         self.sampler.plan = plan
         self.batches.start_batch = start_batch
         if len(self.batches) == 0:
@@ -68,7 +69,18 @@ class SelectedLoader:
                 f" on {self.sampler.num_replicas} rank(s), and the loader's batch_size={self.batches.batch_size} with"
                 " drop_last=True drops them all. Lower `prune_ratio`, lower the batch size, or set drop_last=False."
             )
-        return plan
+
+    def meet_samples(self) -> None:
+        """Take note of how many samples the data set has now."""
+        own = self.batches.own
+        if own is None or own.sampler is None:
+            self.sampler.full_size = self.n
+        if own is not None:
+            self.batches.own = replace(own, n=self.n)
+
+    def in_structure(self, loader: DataLoader[Any]) -> Any:
+        """Return ``loader`` in the list or mapping, if any, that the user gave theirs in."""
+        return loader if self.structure is None else tree_unflatten([loader], self.structure)
 
 
 def prepare(
@@ -76,26 +88,28 @@ def prepare(
 ) -> SelectedLoader:
     """Copy ``loader`` so that a plan decides which samples it yields.
 
-    Everything else is kept, whatever the class: ``batch_size``, ``drop_last``, ``collate_fn`` (see `collate_order`),
+    Everything else is kept, whatever the class: ``batch_size``, ``drop_last``, ``collate_fn`` (see `collate_check`),
     workers, pinning, ``worker_init_fn``, ``generator``. A shuffled loader is shuffled by ``seed``, a sequential one
-    stays in order, and a sampler of the user's own is drawn once an epoch and filtered.
+    stays in order, and a sampler or a batch sampler of the user's own is drawn once an epoch and filtered.
 
     Args:
-        loader: what the user gave to ``fit`` or returned from ``train_dataloader``.
-        seed: seed of the order.
-        world_size: number of ranks.
-        rank: this rank.
-        needs_losses: whether samples must be found again in a batch: a collate function that changes their order is
+        loader: What the user gave to ``fit`` or returned from ``train_dataloader``.
+        seed: Seed of the order.
+        world_size: Number of ranks.
+        rank: This rank.
+        needs_losses: Whether samples must be found again in a batch: a collate function that changes their order is
             then an error, and else a warning.
 
     Raises:
-        TypeError: if samples cannot be chosen by index from this loader; the message says what to change.
-        ValueError: if the data set is empty, or the loader yields batches in another order than it draws them.
+        UnsupportedLoaderError: If samples cannot be chosen by index from this loader; the message says what to change.
+        InvalidLoaderError: If the data set is empty, or the loader yields batches in another order than it draws them.
     """
-    single = _single_loader(loader)
+    single, structure = _single_loader(loader)
     _refuse_unindexed(single)
-    drawn, batch_sampler = _index_source(single, world_size)
-    own: Sampler[int] | None = None
+    batch_sampler = _batch_sampler_of(single, world_size)
+    drawn = getattr(batch_sampler, "sampler", None)
+    makes_batches = not _is_torchs(batch_sampler, BatchSampler)
+    own: Any = None
     full_size, ranks_draw = None, False
     shuffle = isinstance(drawn, RandomSampler) or _is_torchs(drawn, RandomSampler)
     if type(drawn) is DistributedSampler:
@@ -105,35 +119,41 @@ def prepare(
             "The train loader's SubsetRandomSampler hides part of the data set, so no share of the set can be kept."
             " Wrap the data set instead: DataLoader(torch.utils.data.Subset(dataset, indices), shuffle=True, ...)."
         )
-    elif not _is_plain(drawn):
-        own, full_size = drawn, len(drawn)  # type: ignore[arg-type]
-        if ranks_draw := draws_for_its_rank(drawn, world_size):
+    elif drawn is None or not _is_plain(drawn):
+        own = drawn
+        ranks_draw = draws_for_its_rank(batch_sampler if drawn is None else drawn, world_size)
+        if ranks_draw:
             world_size, rank = dist.get_world_size(), dist.get_rank()
-            full_size = sum(from_all_ranks(full_size))
+    if own is not None:
+        full_size = sum(from_all_ranks(len(own))) if ranks_draw else len(own)
+    n, draws = len(single.dataset), makes_batches or own is not None  # type: ignore[arg-type]
     sampler = SelectionSampler(
-        len(single.dataset),  # type: ignore[arg-type]
+        n,
         shuffle=shuffle,
         seed=seed,
         num_replicas=world_size,
         rank=rank,
         full_size=full_size,
+        followers=tuple(part for part in _parts(single) if callable(getattr(part, "set_epoch", None))),
     )
-    batches = copy.copy(batch_sampler)
-    batches.sampler = sampler
-    if not (consecutive := _is_torchs(batch_sampler, BatchSampler)):
-        _refuse_fixed_length(batches, sampler)
-    recorder = RecordingBatchSampler(batches, sampler, consecutive=consecutive)
+    size = getattr(batch_sampler, "batch_size", None)
+    recorder = RecordingBatchSampler(
+        sampler,
+        size if isinstance(size, int) else None,
+        drop_last=bool(getattr(batch_sampler, "drop_last", False)),
+        own=OwnDraws(n, own, batch_sampler if makes_batches else None, ranks_draw) if draws else None,
+    )
     copied = _with_samplers(single, sampler, recorder)
     if copied.batch_sampler is not None:
         copied.collate_fn = checked(copied.collate_fn, required=needs_losses)
-    return SelectedLoader(copied, sampler, recorder, own, single, ranks_draw)
+    return SelectedLoader(copied, _shown(single, recorder), sampler, recorder, single, structure)
 
 
 def scoring_loader(selected: SelectedLoader, indices: Tensor, epoch: int) -> SelectedLoader:
-    """A loader like ``selected`` that yields the samples ``indices`` once, in order, with none left out.
+    """Return a loader like ``selected`` that yields the samples ``indices`` once, in order, with none left out.
 
     Args:
-        selected: the train loader.
+        selected: The train loader.
         indices: int64 (m,), sorted.
         epoch: 0-based epoch that the samples are scored for.
     """
@@ -144,11 +164,10 @@ def scoring_loader(selected: SelectedLoader, indices: Tensor, epoch: int) -> Sel
         rank=selected.sampler.rank,
     )
     sampler.plan = EpochPlan(epoch, indices)
-    batches = BatchSampler(sampler, selected.batches.batch_size or _DEFAULT_BATCH_SIZE, drop_last=False)
-    recorder = RecordingBatchSampler(batches, sampler, consecutive=True)
+    recorder = RecordingBatchSampler(sampler, selected.batches.batch_size or _DEFAULT_BATCH_SIZE)
     loader = _with_samplers(selected.loader, sampler, recorder)
     loader.generator = None  # starting workers would draw from the user's own
-    return SelectedLoader(loader, sampler, recorder, None, selected.given)
+    return SelectedLoader(loader, selected.shown, sampler, recorder, selected.given)
 
 
 def _with_samplers(
@@ -161,29 +180,38 @@ def _with_samplers(
     else:
         copied.__dict__.update(sampler=sampler, batch_sampler=recorder)
     copied.__dict__["_iterator"] = None
+    report_rows(copied, recorder.arrive)
     if hasattr(loader, "load_state_dict"):
         copied.__dict__["load_state_dict"] = _leave_to_plan
     return copied
 
 
 def _leave_to_plan(state: Any) -> None:
-    """Nothing: a stateful loader would leave out what the plan leaves out already."""
+    """Do nothing: a stateful loader would leave out what the plan leaves out already."""
 
 
-def _single_loader(loader: object) -> DataLoader[Any]:
+def _shown(loader: DataLoader[Any], recorder: RecordingBatchSampler) -> DataLoader[Any]:
+    """Return a copy of the user's ``loader`` of the batches of the plan, with samplers that answer as the user's do."""
+    copied = copy.copy(loader)
+    name = "sampler" if loader.batch_sampler is None else "batch_sampler"
+    answers = {"__iter__": lambda self: recorder.peek(), "__len__": lambda self: len(recorder)}
+    copied.__dict__.update({name: twin(getattr(loader, name), **answers), "_iterator": None})
+    return copied
+
+
+def _single_loader(loader: object) -> tuple[DataLoader[Any], Any]:
+    """Return the one DataLoader, and the structure that it is given in, None for none."""
     if isinstance(loader, DataLoader):
-        return loader
-    flattened = getattr(loader, "flattened", None)
-    members = flattened if flattened is not None else loader
-    if isinstance(members, list | tuple | dict):
-        if len(members) == 1:
-            raise UnsupportedLoaderError(
-                f"The train loader is a {type(loader).__name__} around one DataLoader. Give the DataLoader itself."
-            )
+        return loader, None
+    members = getattr(loader, "iterables", loader)
+    leaves, structure = tree_flatten(members)
+    if len(leaves) != 1 and isinstance(members, list | tuple | Mapping):
         raise UnsupportedLoaderError(
-            f"Samples are selected from one train loader, but {len(members)} were given ({type(loader).__name__})."
+            f"Samples are selected from one train loader, but {len(leaves)} were given ({type(loader).__name__})."
             " Join the data sets with torch.utils.data.ConcatDataset into one DataLoader, or remove the selector."
         )
+    if len(leaves) == 1 and isinstance(leaves[0], DataLoader):
+        return leaves[0], None if members is leaves[0] else structure
     raise UnsupportedLoaderError(
         f"Samples are selected from a torch.utils.data.DataLoader, but the train loader is a {type(loader).__name__}."
         " Return a DataLoader over a map-style data set, or remove the selector."
@@ -210,8 +238,8 @@ def _refuse_unindexed(loader: DataLoader[Any]) -> None:
         )
 
 
-def _index_source(loader: DataLoader[Any], world_size: int) -> tuple[Sampler[int], BatchSampler]:
-    """The sampler that the indices come from, and the batch sampler that groups them."""
+def _batch_sampler_of(loader: DataLoader[Any], world_size: int) -> Any:
+    """Return what groups the indices into batches."""
     batch_sampler = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
     if loader.batch_sampler is None and (not isinstance(batch_sampler, BatchSampler) or world_size > 1):
         raise UnsupportedLoaderError(
@@ -219,43 +247,28 @@ def _index_source(loader: DataLoader[Any], world_size: int) -> tuple[Sampler[int
             f" on {world_size} rank(s): which samples make a batch cannot be seen. Give it a batch_size, or, on one"
             " rank, sampler=torch.utils.data.BatchSampler(...)."
         )
-    drawn = getattr(batch_sampler, "sampler", None)
-    if drawn is None:
-        raise UnsupportedLoaderError(
-            f"The batch sampler {type(batch_sampler).__name__} has no `sampler` attribute, so it cannot be told which"
-            " samples are selected. Derive it from torch.utils.data.BatchSampler and draw from `self.sampler`, or give"
-            " the loader batch_size= and shuffle= in place of batch_sampler=."
-        )
-    for part in (drawn, batch_sampler):
+    for part in (getattr(batch_sampler, "sampler", ()), batch_sampler):
         if not hasattr(part, "__len__"):
             raise UnsupportedLoaderError(
                 f"The train loader's {type(part).__name__} has no __len__, so the length of an epoch is unknown. Give"
                 " it a __len__."
             )
-    return drawn, batch_sampler  # type: ignore[return-value]
+    return batch_sampler
 
 
-def _refuse_fixed_length(batches: BatchSampler, sampler: SelectionSampler) -> None:
-    """Lightning goes by the length: an epoch that ends before it is never validated."""
-    whole, before = len(batches), sampler.plan
-    sampler.plan = EpochPlan(before.epoch, before.indices[:1])
-    is_fixed = whole == len(batches) > 1
-    sampler.plan = before
-    if is_fixed:
-        raise UnsupportedLoaderError(
-            f"The batch sampler {type(batches).__name__} answers len() with {whole} even where only one sample is"
-            " selected, so the end of an epoch, and validation with it, would be missed. Let its __len__ count from"
-            " len(self.sampler), or give the loader `batch_size=` and `shuffle=` in place of `batch_sampler=`."
-        )
+def _parts(loader: DataLoader[Any]) -> list[Any]:
+    """Return the samplers that Lightning tells each epoch."""
+    inner = getattr(loader.batch_sampler, "sampler", None)
+    return [loader.sampler] if inner is None or inner is loader.sampler else [loader.sampler, inner]
 
 
-def _is_plain(sampler: Sampler[int]) -> bool:
+def _is_plain(sampler: object) -> bool:
     if _is_torchs(sampler, RandomSampler):
         return not sampler.replacement and sampler._num_samples is None  # type: ignore[attr-defined]
     return type(sampler) is SequentialSampler
 
 
 def _is_torchs(sampler: object, kind: type) -> bool:
-    """Whether it is one of just that class, or of torchdata's of that name, which a stateful loader makes."""
+    """Return whether it is one of just that class, or of torchdata's of that name, which a stateful loader makes."""
     mine = type(sampler)
     return mine is kind or (mine.__module__.startswith("torchdata.") and mine.__name__ == kind.__name__)

@@ -1,19 +1,17 @@
-"""The order of an epoch: the selected samples, shuffled, sharded over ranks, started in the middle after a resume."""
+"""The order of an epoch: the selected samples, shuffled, sharded over ranks."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DistributedSampler, Sampler
+from torch.utils.data import DistributedSampler
 
 from lightning_dataselect.numerics.sampling import random_order
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.plan import EpochPlan
-from lightning_dataselect.utils.errors import UnsupportedLoaderError, UnsupportedTrainerError
 
 _CHUNK = 1 << 16
 
@@ -26,12 +24,13 @@ class SelectionSampler(DistributedSampler[int]):
     last ranks repeat one sample where the count does not divide.
 
     Args:
-        n: number of samples of the training set.
-        shuffle: whether the order is shuffled, anew for each epoch, or ascending.
-        seed: seed of the order.
-        num_replicas: number of ranks.
-        rank: this rank.
-        full_size: number of samples of an epoch with nothing pruned, ``n`` unless the user's sampler draws otherwise.
+        n: Number of samples of the training set.
+        shuffle: Whether the order is shuffled, anew for each epoch, or ascending.
+        seed: Seed of the order.
+        num_replicas: Number of ranks.
+        rank: This rank.
+        full_size: Number of samples of an epoch with nothing pruned, ``n`` unless the user's sampler draws otherwise.
+        followers: Samplers of the user's own, which are told the epoch whenever this one is.
 
     Example:
         >>> sampler = SelectionSampler(6, shuffle=False)
@@ -49,17 +48,18 @@ class SelectionSampler(DistributedSampler[int]):
         num_replicas: int = 1,
         rank: int = 0,
         full_size: int | None = None,
+        followers: tuple[Any, ...] = (),
     ) -> None:
         super().__init__(range(n), num_replicas, rank, shuffle, seed)  # type: ignore[arg-type]
         self.full_size = n if full_size is None else full_size
         self.plan = EpochPlan(0, torch.arange(n))
-        self.n_readings = 0
-        """How often it was iterated: a batch sampler that never does draws its indices from elsewhere."""
         self.announce_full = False
         """Whether ``len`` answers for the whole set: schedules that are built before training count whole epochs."""
+        self._followers = followers
+        self._told_epoch: int | None = None
 
     def __len__(self) -> int:
-        """How many samples this rank yields."""
+        """Return how many samples this rank yields."""
         return self.full_len if self.announce_full else self._shard_size(self._plan_size())
 
     @property
@@ -73,11 +73,18 @@ class SelectionSampler(DistributedSampler[int]):
         return len(range(self.rank, self._plan_size(), self.num_replicas))
 
     def set_epoch(self, epoch: int) -> None:
-        """Do nothing: the plan says which epoch it is for."""
+        """Pass ``epoch`` on to the user's samplers, as Lightning means it for them; the plan knows its own."""
+        self._told_epoch = epoch
+        for sampler in self._followers:
+            sampler.set_epoch(epoch)
+
+    def announce_epoch(self) -> None:
+        """Tell the user's samplers the epoch of the plan, unless Lightning has done so."""
+        if self._told_epoch != self.plan.epoch:
+            self.set_epoch(self.plan.epoch)
 
     def __iter__(self) -> Iterator[int]:
-        """The dataset indices of this rank, in order."""
-        self.n_readings += 1
+        """Yield the dataset indices of this rank, in order."""
         size = self._plan_size()
         order = self._order()
         mine = order[self.rank :: self.num_replicas]
@@ -103,97 +110,3 @@ class SelectionSampler(DistributedSampler[int]):
 
     def _resolve(self, chunk: Tensor) -> Tensor:
         return chunk if self.plan.order is not None else self.plan.indices[chunk.long()]
-
-
-@dataclass(frozen=True)
-class BatchIndices:
-    """The samples of one batch: their dataset indices, of which the first ``n_unpadded`` are not repeats."""
-
-    batch_idx: int
-    indices: list[int]
-    n_unpadded: int
-
-
-class RecordingBatchSampler(Sampler[list[int]]):
-    """Passes on the batches of a batch sampler and remembers their indices until the training loop asks for them.
-
-    The main process draws the indices of every batch in order, however many workers read them, so the record is exact
-    with prefetching and persistent workers.
-
-    Args:
-        batches: the batch sampler, drawing from ``sampler``.
-        sampler: where its indices come from.
-        consecutive: whether the batches cut the sampler's order into pieces of ``batches.batch_size``.
-    """
-
-    def __init__(self, batches: Iterable[list[int]], sampler: SelectionSampler, *, consecutive: bool) -> None:
-        self.batches = batches
-        self.sampler = sampler
-        self.batch_size = getattr(batches, "batch_size", None)
-        self.drop_last = getattr(batches, "drop_last", False)
-        self.start_batch = 0
-        """The first batch that is yielded, greater than 0 when an epoch goes on after a resume."""
-        self._consecutive = consecutive
-        self._record: deque[BatchIndices] = deque()
-
-    def __len__(self) -> int:
-        """Number of batches of a whole epoch of the present plan, whatever ``start_batch`` is."""
-        return len(self.batches)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[list[int]]:
-        """The batches of the present plan from ``start_batch`` on."""
-        record: deque[BatchIndices] = deque()
-        self._record = record
-        start, own, position = self.start_batch, self.sampler.n_unpadded, 0
-        selected, n_readings = self.sampler.plan.indices, self.sampler.n_readings
-        for batch_idx, batch in enumerate(self._none_of_one() if self._consecutive else self.batches):
-            if batch_idx == start and not self._consecutive:
-                self._check_drawn_from(batch, selected, read=self.sampler.n_readings > n_readings)
-            if batch_idx >= start:
-                n_unpadded = min(max(own - position, 0), len(batch)) if self._consecutive else len(batch)
-                record.append(BatchIndices(batch_idx, batch, n_unpadded))
-                yield batch
-            position += len(batch)
-
-    def _none_of_one(self) -> Iterator[list[int]]:
-        """The batches, the last of them lent a sample by the one before if pruning has left it with one.
-
-        BatchNorm, for one, refuses a batch of one sample, which the whole set may never have made.
-        """
-        size = self.batch_size or 1
-        if size < 3 or self.sampler.full_len % size == 1:
-            yield from self.batches
-            return
-        before: list[int] = []
-        for batch in self.batches:
-            if len(batch) == 1 and before:
-                batch = [before.pop(), *batch]
-            if before:
-                yield before
-            before = batch
-        if before:
-            yield before
-
-    def size_of(self, batch_idx: int) -> int:
-        """Number of samples of a batch that was drawn and not yet taken."""
-        return len(self._record[batch_idx - self._record[0].batch_idx].indices)
-
-    def take(self, batch_idx: int) -> BatchIndices:
-        """What batch ``batch_idx`` of this epoch is made of; earlier records are forgotten."""
-        while self._record and self._record[0].batch_idx < batch_idx:
-            self._record.popleft()
-        if not self._record or self._record[0].batch_idx != batch_idx:
-            raise UnsupportedTrainerError(
-                f"Batch {batch_idx} reached the training step, but the loader was never asked for its indices. The"
-                " train loader that the Trainer uses is not the one that the selector prepared: does another callback"
-                " or strategy replace it? Put the selector first in `callbacks`, or remove the other."
-            )
-        return self._record.popleft()
-
-    def _check_drawn_from(self, batch: list[int], selected: Tensor, *, read: bool) -> None:
-        if not read or not bool(torch.isin(torch.tensor(batch), selected).all()):
-            raise UnsupportedLoaderError(
-                f"The batch sampler {type(self.batches).__name__} yields samples whether they are selected or not: it"
-                " has a `sampler` attribute but does not draw its indices from it. Let its __iter__ read"
-                " `self.sampler`, or give the loader `batch_size=` and `shuffle=` in place of `batch_sampler=`."
-            )

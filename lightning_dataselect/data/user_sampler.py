@@ -1,15 +1,19 @@
-"""A sampler of the user's own: drawn once an epoch, on each rank or for all, and kept to what is selected."""
+"""Samplers and batch samplers of the user's own: drawn once an epoch, on each rank or for all, and filtered."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DistributedSampler, Sampler
+from torch.utils.data import DistributedSampler
 
 from lightning_dataselect.data.sampler import SelectionSampler
 from lightning_dataselect.state.plan import EpochPlan
@@ -20,67 +24,183 @@ _FEWEST_DRAWN = 0.75
 _T = TypeVar("_T")
 
 
-def own_order(sampler: Sampler[int], plan: EpochPlan, selection: SelectionSampler, n: int, ranks_draw: bool) -> Tensor:
-    """The order in which all ranks together go through the samples of ``plan``, int64 (m,).
+@dataclass(frozen=True)
+class OwnDraws:
+    """What the user's own sampler and batch sampler make of an epoch.
 
-    It is no longer than the selected share of what ``sampler`` draws with nothing pruned.
+    They are drawn when the epoch's first batch is asked for, which is when a DataLoader draws them, so that they know
+    all that hooks have told them by then.
 
-    Args:
-        sampler: the user's.
-        plan: what is selected.
-        selection: deals the order out to the ranks.
-        n: number of samples of the data set.
-        ranks_draw: whether ``sampler`` draws for its rank alone, and not for all of them alike.
-
-    Raises:
-        ValueError: if ``sampler`` has drawn none of the selected samples.
+    Attributes:
+        n: Number of samples of the data set.
+        sampler: Draws samples; None where the order follows from the selector's seed.
+        batch_sampler: Makes batches; None where they are of the loader's ``batch_size``.
+        ranks_draw: Whether ``sampler`` draws for its rank alone, and not for all of them alike.
     """
-    order = _selected_draws(sampler, plan, n)
-    if selection.num_replicas > 1:
-        order = _in_turns(from_all_ranks(order)) if ranks_draw else _from_first_rank(order)
-    if order.numel() == 0:
-        raise InvalidLoaderError(
-            f"The sampler {type(sampler).__name__} drew none of the {plan.indices.numel()} selected samples in epoch"
-            f" {plan.epoch}. Lower `prune_ratio`, or let the sampler draw more samples an epoch."
-        )
-    share = round(selection.full_size * plan.indices.numel() / n)
-    if order.numel() < _FEWEST_DRAWN * share:
-        rank_zero_warn(
-            f"The sampler {type(sampler).__name__} draws far fewer of the selected samples than their share of the data"
-            " set, so more is dropped than you asked for. If it draws from a part of the data set, wrap the data set in"
-            " torch.utils.data.Subset and let it draw from all of that."
-        )
-    return order[: max(share, 1)]
+
+    n: int
+    sampler: Any | None
+    batch_sampler: Any | None
+    ranks_draw: bool = False
+
+    @property
+    def makes_batches(self) -> bool:
+        """Whether the batches are of the user's own making."""
+        return self.batch_sampler is not None
+
+    def expected_batches(self, selection: SelectionSampler) -> int:
+        """Return how many batches there will be of the plan, as far as can be said before they are drawn."""
+        assert self.batch_sampler is not None
+        return min(len(with_sampler(self.batch_sampler, selection)), len(self.batch_sampler))
+
+    def draw(self, selection: SelectionSampler, whole_size: Callable[[int, int], int]) -> EpochPlan:
+        """Return the plan of ``selection`` with the order, and the batches, in which all ranks go through its samples.
+
+        The order of a sampler is no longer than the selected share of what it draws with nothing pruned, rounded up to
+        whole batches where that makes whole ones.
+
+        Args:
+            selection: Has the plan, and deals the order out to the ranks.
+            whole_size: Rounds a number of samples, the first, to whole batches of no more than the second.
+
+        Raises:
+            InvalidLoaderError: If none of the selected samples was drawn.
+        """
+        plan = selection.plan
+        selection.announce_epoch()
+        if self.sampler is not None:
+            plan = replace(plan, order=self._order(plan, selection, whole_size))
+        if self.batch_sampler is None:
+            return plan
+        given, selection.plan = selection.plan, plan
+        lists = _kept_batches(_drawn_batches(self.batch_sampler, selection), plan, self.n)
+        selection.plan = given
+        if selection.num_replicas > 1:
+            lists = _lists_in_turns(from_all_ranks(lists))
+        if not lists:
+            raise _drew_nothing(self.batch_sampler, plan)
+        flat = array("q", (index for batch in lists for index in batch))
+        sizes = torch.tensor([len(batch) for batch in lists], dtype=torch.int64)
+        return replace(plan, order=torch.frombuffer(flat, dtype=torch.int64).clone(), batch_sizes=sizes)
+
+    def peek(self, selection: SelectionSampler, batch_size: int | None) -> Iterator[list[int]]:
+        """Yield batches of one more pass over the samplers, by this rank alone."""
+        kept = _mask(selection.plan, self.n)
+        if self.batch_sampler is not None:
+            yield from _kept_batches(_drawn_batches(self.batch_sampler, selection), selection.plan, self.n)
+            return
+        assert self.sampler is not None and batch_size is not None
+        drawn = (index for index in self.sampler if kept[index])
+        while batch := list(islice(drawn, batch_size)):
+            yield batch
+
+    def _order(self, plan: EpochPlan, selection: SelectionSampler, whole_size: Callable[[int, int], int]) -> Tensor:
+        assert self.sampler is not None
+        drawn = torch.tensor(list(islice(self.sampler, len(self.sampler))), dtype=torch.int64)
+        if selection.num_replicas > 1:
+            drawn = _in_turns(from_all_ranks(drawn)) if self.ranks_draw else _from_first_rank(drawn)
+        order = drawn[_mask(plan, self.n)[drawn]]
+        if order.numel() == 0:
+            raise _drew_nothing(self.sampler, plan)
+        share = max(round(selection.full_size * plan.indices.numel() / self.n), 1)
+        if order.numel() < _FEWEST_DRAWN * share:
+            rank_zero_warn(
+                f"The sampler {type(self.sampler).__name__} draws far fewer of the selected samples than their share of"
+                " the data set, so more is dropped than you asked for. If it draws from a part of the data set, wrap"
+                " the data set in torch.utils.data.Subset and let it draw from all of that."
+            )
+        return order[: whole_size(share, order.numel())]
 
 
-def _selected_draws(sampler: Sampler[int], plan: EpochPlan, n: int) -> Tensor:
-    """One pass of the user's sampler, without what is not selected."""
-    if callable(set_epoch := getattr(sampler, "set_epoch", None)):
-        set_epoch(plan.epoch)
-    drawn = torch.tensor(list(sampler), dtype=torch.int64)
-    kept = torch.zeros(n, dtype=torch.bool)
-    kept[plan.indices] = True
-    return drawn[kept[drawn]]
-
-
-def draws_for_its_rank(sampler: Sampler[int], world_size: int) -> bool:
-    """Whether each of several ranks is to train on what its own sampler draws, as Lightning would have it."""
+def draws_for_its_rank(sampler: object, world_size: int) -> bool:
+    """Return whether each of several ranks is to train on what its own sampler draws, as Lightning would have it."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return False
     return isinstance(sampler, DistributedSampler) or world_size == 1  # 1: use_distributed_sampler=False
 
 
 def from_all_ranks(mine: _T) -> list[_T]:
-    """What each rank has handed in, by rank."""
+    """Return what each rank has handed in, by rank."""
     everyones = [mine] * dist.get_world_size()
     dist.all_gather_object(everyones, mine)
     return everyones
 
 
+def twin(original: Any, **members: Any) -> Any:
+    """Return an object of the class of ``original``, with some members of its own, that shares all of its attributes.
+
+    What is read from, or written to, the one is read from, or written to, the other.
+
+    Example:
+        >>> class Bucketed:
+        ...     epoch = 0
+        ...     def set_epoch(self, epoch): self.epoch = epoch
+        >>> bucketed = Bucketed()
+        >>> other = twin(bucketed, __len__=lambda self: 7)
+        >>> other.set_epoch(3)
+        >>> bucketed.epoch, len(other), isinstance(other, Bucketed)
+        (3, 7, True)
+    """
+    cls = type(original)
+    made: Any = object.__new__(type(cls.__name__, (cls,), {"__module__": cls.__module__, **members}))
+    # not by setattr: while Lightning asks for a loader, it notes down what is set on batch samplers
+    object.__setattr__(made, "__dict__", original.__dict__)
+    return made
+
+
+def with_sampler(batch_sampler: Any, sampler: SelectionSampler) -> Any:
+    """Return ``batch_sampler`` drawing from ``sampler``, if it has one to draw from; else, as it is."""
+    if not hasattr(batch_sampler, "sampler"):
+        return batch_sampler
+    return twin(batch_sampler, sampler=_Fixed(sampler))
+
+
+class _Fixed:
+    """An attribute that reads as one value, whatever is written to the instance."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        return self._value
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        instance.__dict__["sampler"] = value
+
+
+def _drawn_batches(batch_sampler: Any, selection: SelectionSampler) -> Iterator[list[int]]:
+    return islice(with_sampler(batch_sampler, selection), len(batch_sampler))
+
+
+def _kept_batches(batches: Iterable[Iterable[int]], plan: EpochPlan, n: int) -> list[list[int]]:
+    """Return the batches without what is not selected: nothing, where they were made of a sampler's selection."""
+    kept = _mask(plan, n).tolist()
+    filtered = ([int(index) for index in batch if kept[index]] for batch in batches)
+    return [batch for batch in filtered if batch]
+
+
+def _mask(plan: EpochPlan, n: int) -> Tensor:
+    kept = torch.zeros(n, dtype=torch.bool)
+    kept[plan.indices] = True
+    return kept
+
+
+def _drew_nothing(sampler: object, plan: EpochPlan) -> InvalidLoaderError:
+    return InvalidLoaderError(
+        f"The sampler {type(sampler).__name__} drew none of the {plan.indices.numel()} selected samples in epoch"
+        f" {plan.epoch}. Lower `prune_ratio`, or let the sampler draw more samples an epoch."
+    )
+
+
 def _in_turns(orders: list[Tensor]) -> Tensor:
-    """One sample of each rank's order after another: dealt out in turns, each rank has its own; the longer lend."""
+    """Return one sample of each rank's order after another: dealt out in turns, each rank has its own; longer lend."""
     dealt = pad_sequence(orders, padding_value=-1).flatten()
     return dealt[dealt >= 0]
+
+
+def _lists_in_turns(lists: list[list[list[int]]]) -> list[list[int]]:
+    turns = range(max(map(len, lists)))
+    return [rank[turn] for turn in turns for rank in lists if turn < len(rank)]
 
 
 def _from_first_rank(order: Tensor) -> Tensor:

@@ -24,23 +24,23 @@ class ImageClassifier(pl.LightningModule):
         self.lr = lr
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits, float32 (B, C), of images, float32 (B, 1, H, W)."""
+        """Compute the logits, float32 (B, C), of images, float32 (B, 1, H, W)."""
         return self.net(images)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The mean cross-entropy of one batch of images and int64 classes."""
+        """Return the mean cross-entropy of a batch of images and int64 classes."""
         images, classes = batch
         return F.cross_entropy(self(images), classes)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Logs loss and accuracy, averaged over the epoch by sample."""
+        """Log loss and accuracy, averaged over the epoch by sample."""
         images, classes = batch
         logits = self(images)
         self.log("val_loss", F.cross_entropy(logits, classes))
         self.log("val_acc", (logits.argmax(1) == classes).float().mean())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW, stepped by OneCycle after every batch."""
+        """Return AdamW under OneCycle, which steps after every batch."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps)
@@ -48,10 +48,10 @@ class ImageClassifier(pl.LightningModule):
 
 
 class ImageData(pl.LightningDataModule):
-    """Loaders over the `train` and `val` sets that a subclass puts in place in `setup`.
+    """Returns loaders over the data sets `train` and `val` that a subclass sets in `setup`.
 
     Args:
-        batch_size: Of training; validation takes eight times as many, as it keeps no graph.
+        batch_size: Samples in a training batch; validation takes eight times as many, since it keeps no graph.
     """
 
     train: Dataset[tuple[Tensor, ...]]
@@ -62,16 +62,16 @@ class ImageData(pl.LightningDataModule):
         self.batch_size = batch_size
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Shuffled batches of the training set."""
+        """Return a loader of shuffled batches of the training set."""
         return DataLoader(self.train, batch_size=self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
-        """Batches of the validation set, in order."""
+        """Return a loader of the validation set, in order."""
         return DataLoader(self.val, batch_size=8 * self.batch_size)
 
 
 def conv_block(channels_in: int, channels_out: int) -> nn.Sequential:
-    """Convolution, batch norm, ReLU, and a halving of height and width."""
+    """Return a convolution, batch norm, ReLU, and a pooling that halves height and width."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False),
         nn.BatchNorm2d(channels_out),

@@ -38,7 +38,7 @@ class DigitsData(ImageData):
     """The digits, split once and for all seeds alike into training and validation images.
 
     Args:
-        batch_size: Of training.
+        batch_size: Samples in a training batch.
         n_val: Images held out for validation; the other 1797 - n_val are trained on.
 
     Raises:
@@ -58,7 +58,7 @@ class DigitsData(ImageData):
         self.n_val = n_val
 
     def setup(self, stage: str) -> None:
-        """Reads the images from scikit-learn, scaled to 0..1."""
+        """Read the images from scikit-learn, scaled to 0..1."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()

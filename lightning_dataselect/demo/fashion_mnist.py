@@ -41,7 +41,7 @@ class FashionMNISTData(ImageData):
     Args:
         data_dir: A folder with `fashion_mnist.npz`, whose arrays are `x_train`, `y_train`,
             `x_test` and `y_test` (uint8; images (N, 28, 28), classes (N,)).
-        batch_size: Of training.
+        batch_size: Samples in a training batch.
         n_train: Train on this many images, drawn once and for all seeds alike; None takes all.
 
     Raises:
@@ -54,7 +54,7 @@ class FashionMNISTData(ImageData):
         self.n_train = n_train
 
     def setup(self, stage: str) -> None:
-        """Reads the file and scales the images to 0..1."""
+        """Read the file and scale the images to 0..1."""
         path = self.data_dir / FILE
         if not path.is_file():
             raise MissingFileError(f"{path} does not exist: give --data-dir a folder with {FILE}.")

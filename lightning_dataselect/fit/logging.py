@@ -13,17 +13,22 @@ from lightning_dataselect.state.fit_state import EpochRecord
 _MAX_QUANTILE_SAMPLES = 1_000_000
 
 
-def log_epoch(module: pl.LightningModule, history: Sequence[EpochRecord], scores: Tensor) -> None:
+def log_epoch(
+    module: pl.LightningModule, history: Sequence[EpochRecord], scores: Tensor, train_loss: Tensor | None
+) -> None:
     """Log the share of samples that the last epoch kept, what was saved so far, and how the scores are spread.
 
     Args:
-        module: the LightningModule, within a hook that may log.
-        history: one record an epoch, that of the epoch that has ended last.
+        module: The LightningModule, within a hook that may log.
+        history: One record an epoch, that of the epoch that has ended last.
         scores: float32 (N,), NaN = never measured.
+        train_loss: 0-dim float32, the mean loss of the epoch's samples without weights; None if none was measured.
     """
     record = history[-1]
     saved = sum(r["n_total"] - r["n_backward"] for r in history)
     module.log("dataselect/kept_share", record["n_selected"] / record["n_total"], prog_bar=True)
+    if train_loss is not None:
+        module.log("dataselect/train_loss", train_loss, sync_dist=True)
     values = {"samples_saved": float(saved), "select_seconds": record["select_seconds"]}
     sampled = scores[:: max(1, scores.numel() // _MAX_QUANTILE_SAMPLES)]
     if (known := sampled[~sampled.isnan()]).numel():

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from lightning_dataselect.data.loader import SelectedLoader, scoring_loader
+from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.step.isolation import SideEffectGuard
-from lightning_dataselect.step.reader import Reading, StepReader
+from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import batch_to_device, shows_progress, takes_batch_idx
 
 
@@ -24,21 +23,23 @@ def score_samples(
     step: Callable[..., Any],
     reader: StepReader,
     known: Tensor,
-) -> Iterator[tuple[Tensor, Reading]]:
+    epoch: int,
+) -> Iterator[Observation]:
     """Run the user's training step over samples in eval mode, without gradients and without side effects.
 
     The samples are read by the user's own loader (collate function, workers), sharded over the ranks.
 
     Args:
-        trainer: the Trainer of the fit under way.
-        selected: the train loader.
+        trainer: The Trainer of the fit under way.
+        selected: The train loader.
         indices: int64 (m,), dataset indices, sorted.
-        step: the module's own ``training_step``.
-        reader: reads what the samples lost.
+        step: The module's own ``training_step``.
+        reader: Reads what the samples lost.
         known: float32 (N + 1,), the last loss of every sample.
+        epoch: 0-based epoch that the observations are of.
 
     Yields:
-        For each batch its dataset indices, int64 (B,), N for samples repeated to make ranks even, and what they lost.
+        What each batch has shown; N stands among its indices for samples repeated to make ranks even.
     """
     module = trainer.lightning_module
     loader = scoring_loader(selected, indices, trainer.current_epoch)
@@ -51,15 +52,8 @@ def score_samples(
             disable=not shows_progress(trainer),
         )
         for batch_idx, batch in enumerate(progress):
-            taken = loader.batches.take(batch_idx)
-            own = torch.tensor(taken.indices, dtype=torch.int64)
-            own[taken.n_unpadded :] = selected.n
+            own = loader.batches.take(batch_idx).slots(selected.n)
             batch = batch_to_device(trainer, batch)
+            args = (batch, batch_idx) if takes_batch_idx(step) else (batch,)
             with trainer.precision_plugin.train_step_context():
-                call = functools.partial(step, *_arguments(step, batch, batch_idx))
-                own = own.to(module.device)
-                yield own, reader.score(call, own, known)
-
-
-def _arguments(step: Callable[..., Any], batch: Any, batch_idx: int) -> tuple[Any, ...]:
-    return (batch, batch_idx) if takes_batch_idx(step) else (batch,)
+                yield reader.score(step, args, {}, own.to(module.device), known, epoch, is_rescoring=True)

@@ -1,18 +1,23 @@
-"""The selection methods, one file a paper."""
+"""The selection methods, one file a paper; each is imported when it is first asked for."""
 
-from lightning_dataselect.methods.autoassist.callback import AutoAssist
-from lightning_dataselect.methods.dynamic_pruning import UCB, EpsilonGreedy
-from lightning_dataselect.methods.el2n import EL2N
-from lightning_dataselect.methods.evolved_sampling import ESWP, EvolvedSampling
-from lightning_dataselect.methods.forgetting import Forgetting
-from lightning_dataselect.methods.grand import GraNd
-from lightning_dataselect.methods.infobatch import InfoBatch
-from lightning_dataselect.methods.kakurenbo import KAKURENBO
-from lightning_dataselect.methods.random_pruning import RandomPruning
-from lightning_dataselect.methods.rho_loss import RHOLoss
-from lightning_dataselect.methods.selective_backprop import SelectiveBackprop
-from lightning_dataselect.methods.seta import SeTa
-from lightning_dataselect.methods.swiftlearn import SwiftLearn
+from typing import TYPE_CHECKING
+
+from lightning_dataselect.methods.catalog import CATALOG
+
+if TYPE_CHECKING:
+    from lightning_dataselect.methods.autoassist.callback import AutoAssist
+    from lightning_dataselect.methods.dynamic_pruning import UCB, EpsilonGreedy
+    from lightning_dataselect.methods.el2n import EL2N
+    from lightning_dataselect.methods.evolved_sampling import ESWP, EvolvedSampling
+    from lightning_dataselect.methods.forgetting import Forgetting
+    from lightning_dataselect.methods.grand import GraNd
+    from lightning_dataselect.methods.infobatch import InfoBatch
+    from lightning_dataselect.methods.kakurenbo import KAKURENBO
+    from lightning_dataselect.methods.random_pruning import RandomPruning
+    from lightning_dataselect.methods.rho_loss import RHOLoss
+    from lightning_dataselect.methods.selective_backprop import SelectiveBackprop
+    from lightning_dataselect.methods.seta import SeTa
+    from lightning_dataselect.methods.swiftlearn import SwiftLearn
 
 __all__ = [
     "EL2N",
@@ -31,3 +36,14 @@ __all__ = [
     "SelectiveBackprop",
     "SwiftLearn",
 ]
+
+if not TYPE_CHECKING:  # so that a type checker knows a wrong name
+
+    def __getattr__(name: str) -> object:
+        if name not in CATALOG:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return CATALOG[name].cls
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *CATALOG})

@@ -8,7 +8,7 @@ from lightning_dataselect.utils.errors import UnreadableStepError
 
 
 def logits_and_targets(seen: Observation, user: str) -> tuple[Tensor, Tensor]:
-    """The logits and targets of a batch, or an error that says who needs them.
+    """Return the logits and targets of a batch, or raise an error that names the method that needs them.
 
     Args:
         seen: What the batch has shown.
@@ -38,7 +38,7 @@ def logits_and_targets(seen: Observation, user: str) -> tuple[Tensor, Tensor]:
 
 
 def output_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """The error vector ``softmax(f(x)) - y``, which is the loss's gradient at the logits.
+    """Return the error vector ``softmax(f(x)) - y``, the gradient of the loss at the logits.
 
     Args:
         logits: (B, C), any float dtype.
@@ -61,7 +61,7 @@ def output_error(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def correct(logits: Tensor, targets: Tensor) -> Tensor:
-    """Whether each sample is classified as its target says.
+    """Return for each sample whether it is classified as its target.
 
     Args:
         logits: (B, C).

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.classification import logits_and_targets, output_error
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, top_k, uniform_subset
@@ -33,7 +34,7 @@ Uncertainty = Literal["cross_entropy", "el2n"]
 
 
 def moving_average(old: Tensor, new: Tensor, alpha: float) -> Tensor:
-    """``(1 - alpha) * old + alpha * new``; where ``old`` is NaN (nothing known yet), ``new``.
+    """Return ``(1 - alpha) * old + alpha * new``, and ``new`` where ``old`` is NaN (nothing known yet).
 
     Args:
         old: (B,).
@@ -68,7 +69,7 @@ def moving_moments(mean: Tensor, variance: Tensor, new: Tensor, alpha: float) ->
 
 
 def epsilon_greedy(scores: Tensor, k: int, epsilon: float, generator: torch.Generator) -> Tensor:
-    """The best ``(1 - epsilon) k`` samples and ``epsilon k`` drawn uniformly from the others.
+    """Take the best ``(1 - epsilon) k`` samples, and draw ``epsilon k`` uniformly from the others.
 
     Args:
         scores: float32 (N,), NaN = never measured; these come first, even beyond ``(1-epsilon) k``.
@@ -103,7 +104,7 @@ class _UncertaintySelector(DataSelector):
         self.uncertainty = check_choice("uncertainty", uncertainty, ("cross_entropy", "el2n"))
 
     def samples_to_rescore(self, epoch: int) -> Tensor:
-        """Everything; asked only with ``rescore``."""
+        """Return all samples; asked only with ``rescore``."""
         return torch.arange(self.store.n)
 
     def _uncertainty(self, seen: Observation) -> Tensor:
@@ -137,14 +138,7 @@ class EpsilonGreedy(_UncertaintySelector):
         tensor([2, 3])
     """
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2021,
-        paper="Raju, Daruwalla, Lipasti, Accelerating Deep Learning with Dynamic Data Pruning",
-        url="https://arxiv.org/abs/2111.12621",
-        kind="set-level",
-        needs="losses, or logits and targets",
-        published="up to 2x less training time on CIFAR-10/100 without significant loss",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["EpsilonGreedy"]
 
     def __init__(
         self,
@@ -193,7 +187,7 @@ class UCB(_UncertaintySelector):
         tensor([2, 3])
     """
 
-    info: ClassVar[MethodInfo] = EpsilonGreedy.info
+    info: ClassVar[MethodInfo] = CATALOG["UCB"]
 
     def __init__(
         self,
@@ -211,7 +205,7 @@ class UCB(_UncertaintySelector):
             raise InvalidArgumentError(f"c={c!r} must be finite and at least 0: 0 ranks by the mean alone.")
 
     def columns(self) -> dict[str, float]:
-        """The moving mean and variance; the score is ``mean + c * variance``."""
+        """Name the columns of the moving mean and variance; the score is ``mean + c * variance``."""
         return {"mean": math.nan, "variance": math.nan}
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:

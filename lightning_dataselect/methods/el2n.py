@@ -14,6 +14,7 @@ are taken in the training step, with its dropout and augmentation.
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.classification import logits_and_targets, output_error
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.methods.static import (
@@ -49,15 +50,7 @@ class EL2N(StaticSelector):
     """
 
     measuring_epochs: ClassVar[int] = 10
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2021,
-        paper="Paul, Ganguli, Dziugaite, Deep Learning on a Data Diet, NeurIPS 2021",
-        url="https://arxiv.org/abs/2107.07075",
-        kind="static",
-        needs="logits and targets",
-        published="CIFAR-10 ResNet-18 95.3 / 95.1 / 91.9 % at 30 / 50 / 70 % dropped (full 95.6),"
-        " as later papers tabulate it",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["EL2N"]
 
     def __init__(
         self,
@@ -70,7 +63,7 @@ class EL2N(StaticSelector):
         super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common)
 
     def columns(self) -> dict[str, float]:
-        """How often each sample was measured."""
+        """Name the column that counts the measurements of each sample."""
         return mean_columns()
 
     def rate(self, seen: Observation, store: ScoreStore) -> None:

@@ -31,22 +31,21 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_dataselect.callbacks.batch_selector import BatchSelector
+from lightning_dataselect.callbacks.batch_selector import BatchSelector, WithinBatches
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, weighted_subset
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError
-from lightning_dataselect.utils.validation import SET_LEVEL, check_share, refuse_unused
+from lightning_dataselect.utils.validation import check_share
 
-_PAPER = "Cheng, Li, Bian, Data-Efficient Training by Evolved Sampling, 2025"
-_URL = "https://arxiv.org/abs/2509.23461"
 # beyond the logarithm of any float32, and of any exponential draw
 _FIRST, _LAST = 1e3, -1e3
 
 
 def evolve(memory: Tensor, losses: Tensor, betas: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """The new weights and the new memory of some samples.
+    """Return the new weights and the new memory of some samples.
 
     Args:
         memory: float32 (B,), ``s``.
@@ -67,15 +66,15 @@ def evolve(memory: Tensor, losses: Tensor, betas: tuple[float, float]) -> tuple[
 
 
 def draw(weights: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """``k`` positions without replacement, drawn one after another in proportion to ``weights``.
+    """Draw ``k`` positions without replacement, one after another in proportion to ``weights``.
 
     The largest of ``log w + Gumbel noise``, on the device of ``weights`` and without waiting for it. Weights of zero
     come only when nothing else is left, NaN comes first; ties are broken at random.
 
     Args:
         weights: float32 (B,), not negative.
-        k: number to draw, at most B.
-        generator: on the device of ``weights``.
+        k: Number to draw, at most B.
+        generator: On the device of ``weights``.
 
     Returns:
         int64 (k,).
@@ -92,7 +91,7 @@ def draw(weights: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
 
 class _Evolving(BatchSelector):
-    """What both methods of the paper do."""
+    """The base of both methods of the paper."""
 
     def __init__(self, *, betas: tuple[float, float], **common: Any) -> None:
         super().__init__(**common)
@@ -102,7 +101,7 @@ class _Evolving(BatchSelector):
         self.betas = (check_share("betas[0]", betas[0]), check_share("betas[1]", betas[1]))
 
     def in_warmup(self, epoch: int) -> bool:
-        """Whether ``epoch`` is one of the first ``warmup_epochs``, or wholly in the first ``anneal`` share."""
+        """Return whether ``epoch`` is one of the first ``warmup_epochs``, or wholly in the first ``anneal`` share."""
         annealed = self.max_epochs is not None and epoch + 1 <= round(self.anneal * self.max_epochs, 9)
         return annealed or super().in_warmup(epoch)
 
@@ -127,7 +126,7 @@ class _Evolving(BatchSelector):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say once that losses were below zero, and close the epoch."""
-        if self._store is not None and not self._said_shift and bool((self.store["lowest"] < 0).any()):
+        if self.run_state.has_begun and not self._said_shift and bool((self.store["lowest"] < 0).any()):
             self._said_shift = True
             rank_zero_warn(
                 f"{type(self).__name__} draws samples in proportion to a moving average of their losses, and losses"
@@ -137,36 +136,28 @@ class _Evolving(BatchSelector):
         super().on_train_epoch_end(trainer, pl_module)
 
 
-class EvolvedSampling(_Evolving):
+class EvolvedSampling(WithinBatches, _Evolving):
     """Scores each batch, and trains on a part of it drawn by evolved weights (ES).
 
     Args:
-        batch_ratio: share of each batch that is trained on, in (0, 1]. Default 1/4, the paper's.
+        batch_ratio: Share of each batch that is trained on, in (0, 1]. Default 1/4, the paper's.
         betas: ``(b1, b2)``, each in [0, 1]. Default (0.2, 0.9), the paper's; (0, 0) draws by the present loss, equal
             ones by a plain moving average.
-        anneal: share of the epochs at the start *and* at the end that trains on whole batches. Default 0.05, the
+        anneal: Share of the epochs at the start *and* at the end that trains on whole batches. Default 0.05, the
             paper's.
-        warmup_epochs: least number of such epochs at the start. Default 1.
-        **common: arguments of `BatchSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``: that is `ESWP`.
+        warmup_epochs: Least number of such epochs at the start. Default 1.
+        **common: Arguments of `BatchSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``: that is `ESWP`.
 
     Raises:
-        TypeError: if an argument is of the wrong type, or means nothing here.
-        ValueError: if an argument is out of its range.
+        TypeError: If an argument is of the wrong type, or means nothing here.
+        ValueError: If an argument is out of its range.
 
     Example:
         >>> EvolvedSampling(betas=(0.2, 0.8)).betas
         (0.2, 0.8)
     """
 
-    unused: ClassVar[frozenset[str]] = SET_LEVEL
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2025,
-        paper=_PAPER,
-        url=_URL,
-        kind="batch-level",
-        needs="losses",
-        published="lossless in pre-training and post-training; up to nearly 45 % of wall-clock saved (with pruning)",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["EvolvedSampling"]
 
     def __init__(
         self,
@@ -177,15 +168,11 @@ class EvolvedSampling(_Evolving):
         warmup_epochs: int = 1,
         **common: Any,
     ) -> None:
-        refuse_unused(type(self).__name__, self.unused, common, "batch_ratio")
         super().__init__(
             batch_ratio=batch_ratio,
             betas=betas,
             anneal=anneal,
             warmup_epochs=warmup_epochs,
-            prune_ratio=0.0,
-            every_n_epochs=1,
-            balance=None,
             **common,
         )
 
@@ -194,15 +181,15 @@ class ESWP(_Evolving):
     """Evolved sampling with pruning: also draws the samples of each epoch by their weights.
 
     Args:
-        batch_ratio: share of each batch that is trained on, in (0, 1]. Default 1/4, the paper's.
+        batch_ratio: Share of each batch that is trained on, in (0, 1]. Default 1/4, the paper's.
         betas: ``(b1, b2)``, each in [0, 1]. Default (0.2, 0.9), the paper's.
-        prune_ratio: share of the samples dropped before each epoch. Default 0.2, a reconstruction.
-        anneal: share of the epochs at the start *and* at the end that trains on everything. Default 0.05, the paper's.
-        warmup_epochs: least number of such epochs at the start. Default 1.
-        **common: arguments of `BatchSelector`.
+        prune_ratio: Share of the samples dropped before each epoch. Default 0.2, a reconstruction.
+        anneal: Share of the epochs at the start *and* at the end that trains on everything. Default 0.05, the paper's.
+        warmup_epochs: Least number of such epochs at the start. Default 1.
+        **common: Arguments of `BatchSelector`.
 
     Raises:
-        ValueError: if an argument is out of its range.
+        ValueError: If an argument is out of its range.
 
     Example:
         >>> selector = ESWP(prune_ratio=0.5)
@@ -210,14 +197,7 @@ class ESWP(_Evolving):
         tensor([1, 2])
     """
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2025,
-        paper=_PAPER,
-        url=_URL,
-        kind="batch-level",
-        needs="losses",
-        published="lossless in pre-training and post-training; up to nearly 45 % of wall-clock saved",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["ESWP"]
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.classification import correct, logits_and_targets
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.methods.static import StaticSelector
@@ -26,7 +27,7 @@ from lightning_dataselect.state.store import ScoreStore
 
 
 def forgetting_score(events: Tensor, learnt: Tensor, epoch: int) -> Tensor:
-    """The number of forgetting events; for a sample never learnt, more than any can have.
+    """Return the number of forgetting events, and for a sample never learnt more than any can have.
 
     Args:
         events: float32 (B,), forgetting events so far.
@@ -63,14 +64,7 @@ class Forgetting(StaticSelector):
 
     measuring_epochs: ClassVar[int] = 20
     fewest_epochs: ClassVar[int] = 2
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2019,
-        paper="Toneva et al., An Empirical Study of Example Forgetting during Deep Neural Network Learning, ICLR 2019",
-        url="https://arxiv.org/abs/1812.05159",
-        kind="static",
-        needs="logits and targets",
-        published="30 % of CIFAR-10 dropped without loss of accuracy",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["Forgetting"]
 
     def __init__(
         self,
@@ -83,7 +77,7 @@ class Forgetting(StaticSelector):
         super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common)
 
     def columns(self) -> dict[str, float]:
-        """Whether a sample was right last, whether ever, and how often it was forgotten."""
+        """Name the columns: right last time, right ever, and how often forgotten."""
         return {"correct": math.nan, "learnt": 0.0, "forgotten": 0.0}
 
     def rate(self, seen: Observation, store: ScoreStore) -> None:

@@ -19,9 +19,11 @@ EL2N the score is averaged over the first epochs of the fit, where the paper ave
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal
 
-import lightning.pytorch as pl
 from torch import Tensor
 
+from lightning_dataselect.callbacks.fit_local import FitLocal
+from lightning_dataselect.fit.context import FitContext
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.methods.last_layer import LastLayerGradients
 from lightning_dataselect.methods.static import StaticSelector, add_to_mean, mean_columns
@@ -62,14 +64,11 @@ class GraNd(StaticSelector):
     """
 
     measuring_epochs: ClassVar[int] = 10
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2021,
-        paper="Paul, Ganguli, Dziugaite, Deep Learning on a Data Diet, NeurIPS 2021",
-        url="https://arxiv.org/abs/2107.07075",
-        kind="static",
-        needs="logits, targets and the input of the last linear layer; or the module's gradients",
-        published="half of CIFAR-10 dropped without loss of accuracy, scored over ten networks",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["GraNd"]
+
+    _last_layer = FitLocal[LastLayerGradients | None](None)
+    _all_layers = FitLocal[SampleGradients | None](None)
+    _norms = FitLocal[Tensor | None](None)
 
     def __init__(
         self,
@@ -83,38 +82,32 @@ class GraNd(StaticSelector):
         super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common)
         self.layers = check_choice("layers", layers, ("last", "all"))
 
-    def _drop_live_parts(self) -> None:
-        super()._drop_live_parts()
-        self._last_layer: LastLayerGradients | None = None
-        self._all_layers: SampleGradients | None = None
-        self._norms: Tensor | None = None
-
     def columns(self) -> dict[str, float]:
-        """How often each sample was measured."""
+        """Name the column that counts the measurements of each sample."""
         return mean_columns()
 
     @property
     def needs_extra_forward(self) -> bool:
-        """Gradients of all layers are taken before the step that trains."""
+        """True with ``layers="all"``, whose gradients take a pass of their own."""
         return self.layers == "all" and self._given is None
 
-    def on_fit_setup(self, pl_module: pl.LightningModule) -> None:
+    def on_fit_setup(self, context: FitContext) -> None:
         """Get ready to measure gradients."""
         if self._given is not None:
             return
         if self.layers == "all":
-            self._all_layers = SampleGradients(pl_module)
+            self._all_layers = SampleGradients(context.module)
         else:
-            self._last_layer = LastLayerGradients(pl_module, lambda: self.measures(self.state.plan.epoch))
-            self._undo.append(self._last_layer.remove)
+            self._last_layer = LastLayerGradients(context.module, lambda: self.measures(context.epoch))
+            context.add_cleanup(self._last_layer.remove)
 
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Measure the gradients of all layers first, if they are asked for."""
-        assert self._batch is not None
+        assert self.batch is not None
         if self._all_layers is not None and self.measures(self.state.plan.epoch):
-            size = self._batch[0].numel()
+            size = len(self.batch)
             self._norms = self._all_layers.norms(step, args, kwargs, size)
-            self.count_samples(forward=size, backward=size)
+            self.run_state.count_samples(forward=size, backward=size)
         return super().run_step(step, args, kwargs)
 
     def rate(self, seen: Observation, store: ScoreStore) -> None:

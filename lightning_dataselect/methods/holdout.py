@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.data.loader import prepare
-from lightning_dataselect.fit.rescoring import score_samples
 from lightning_dataselect.numerics.sampling import uniform_subset
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import Selection
@@ -43,19 +42,19 @@ def fit_holdout(
     state are left as they are.
 
     Args:
-        module: untrained; its ``training_step`` gives the losses. A smaller one than that to be trained will do.
-        train: the training data.
-        holdout: data that is not trained on, or None to cross-fit.
-        seed: seed of the halves and of the order.
-        sample_loss: see `DataSelector`.
-        **trainer_options: arguments of ``lightning.pytorch.Trainer``; ``max_epochs`` above all. The paper stops where
+        module: Untrained; its ``training_step`` gives the losses. A smaller one than that to be trained will do.
+        train: The training data.
+        holdout: Data that is not trained on, or None to cross-fit.
+        seed: Seed of the halves and of the order.
+        sample_loss: See `DataSelector`.
+        **trainer_options: Arguments of ``lightning.pytorch.Trainer``; ``max_epochs`` above all. The paper stops where
             the held-out loss is lowest.
 
     Returns:
         float32 (N,), on the CPU.
 
     Raises:
-        ValueError: if a loss is not finite, or there are fewer than two samples to cross-fit.
+        ValueError: If a loss is not finite, or there are fewer than two samples to cross-fit.
 
     Example:
         >>> from lightning_dataselect.methods import RHOLoss
@@ -75,7 +74,7 @@ def train_holdout(
     callbacks: Sequence[pl.Callback] | pl.Callback | None = None,
     **trainer_options: Any,
 ) -> list[HoldoutRun]:
-    """The runs of :func:`fit_holdout`: one, or one a half."""
+    """Make the runs of :func:`fit_holdout`: one, or one a half."""
     others = [callbacks] if isinstance(callbacks, pl.Callback) else list(callbacks or ())
     runs = []
     for half in (None,) if holdout is not None else (0, 1):
@@ -89,16 +88,16 @@ def train_holdout(
 
 
 def copy_to_train(module: pl.LightningModule) -> pl.LightningModule:
-    """A copy that trains itself, not compiled: the compiled steps of a copy would go on training ``module``."""
+    """Copy a module without its compiled steps, which would go on training ``module``."""
     copied = copy.deepcopy(module)
     return copied if getattr(copied, "_compiler_ctx", None) is None else to_uncompiled(copied)
 
 
 def joined_losses(runs: Sequence[HoldoutRun]) -> Tensor:
-    """What each sample lost in the run that measured it, float32 (N,).
+    """Return the loss of each sample in the run that measured it, float32 (N,).
 
     Raises:
-        ValueError: if a loss is not finite.
+        ValueError: If a loss is not finite.
     """
     losses = torch.stack([run.measured for run in runs]).nan_to_num(0).sum(0)
     unknown = torch.stack([run.measured.isnan() for run in runs]).all(0)
@@ -114,7 +113,7 @@ def halves(n: int, seed: int) -> tuple[Tensor, Tensor]:
     """Cut ``n`` samples in two at random; the first half is the smaller one if ``n`` is odd.
 
     Raises:
-        ValueError: if there are fewer than two.
+        ValueError: If there are fewer than two.
 
     Example:
         >>> first, second = halves(5, seed=0)
@@ -132,43 +131,44 @@ class HoldoutRun(DataSelector):
     """Trains on one half of the samples, or on all of a held-out set, then measures the others.
 
     Args:
-        half: which half is trained on; None for all.
-        target: the loader whose samples are measured; None for the other half.
-        **common: arguments of `DataSelector`.
+        half: The half that is trained on; None for all.
+        target: The loader whose samples are measured; None for the other half.
+        **common: Arguments of `DataSelector`.
     """
 
     def __init__(self, half: int | None, target: DataLoader[Any] | None, **common: Any) -> None:
-        super().__init__(prune_ratio=0.0, warmup_epochs=0, **common)
+        super().__init__(prune_ratio=0.0, warmup_epochs=0, whole_batches=False, **common)
         self.half = half
         self.target = target
         self.measured = torch.empty(0)
         """float32 (N,), what the samples lost that were not trained on; NaN for the others."""
 
     def trains_on_everything(self, epoch: int) -> bool:
-        """Whether there is a held-out set."""
+        """Return whether there is a held-out set."""
         return self.half is None
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
-        """The half that is trained on."""
+        """Select the half that is trained on."""
         assert self.half is not None
         return Selection(halves(len(scores), self.seed)[self.half])
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure."""
-        if self._loader is None or self._reader is None or self._step is None:
+        """Measure the losses of the other samples."""
+        context = self.context
+        if context is None:
             raise TrainerSettingsError(
                 "overfit_batches trains on a few batches alone, which makes no holdout model: remove it."
             )
         world_size, rank = sampler_ranks(trainer)
-        loader = self._loader
+        loader = context.loader
         if self.target is not None:
             loader = prepare(self.target, seed=self.seed, world_size=world_size, rank=rank)
         others = torch.arange(loader.n) if self.half is None else halves(loader.n, self.seed)[1 - self.half]
         store = ScoreStore(loader.n, world_size=trainer.world_size)
         store.to(pl_module.device)
-        for indices, reading in score_samples(trainer, loader, others, self._step, self._reader, store["loss"]):
-            store["loss"][indices] = reading.losses
-            store.touch(indices)
+        for seen in context.score_samples(others, store["loss"], loader):
+            store["loss"][seen.indices] = seen.losses
+            store.mark_dirty(seen.indices)
         store.merge()
         self.measured = store.column("loss")
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, uniform_subset
 from lightning_dataselect.state.selection import Selection
@@ -74,14 +75,7 @@ class InfoBatch(DataSelector):
         tensor([2., 2., 1.])
     """
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2024,
-        paper="Qin et al., InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning, ICLR 2024",
-        url="https://arxiv.org/abs/2303.04947",
-        kind="set-level",
-        needs="losses",
-        published="lossless, 40 % of the cost saved on CIFAR-10/100 and ImageNet-1K",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["InfoBatch"]
 
     def __init__(
         self,

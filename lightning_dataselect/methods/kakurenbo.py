@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.classification import correct, logits_and_targets
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, top_k
@@ -36,7 +37,7 @@ _FALL = 0.2  # of F, at each phase
 
 
 def certainty(logits: Tensor, targets: Tensor) -> Tensor:
-    """The probability of the predicted class where the prediction is right, else 0.
+    """Return the probability of the predicted class where the prediction is right, else 0.
 
     Args:
         logits: (B, C), any float dtype.
@@ -56,14 +57,14 @@ def certainty(logits: Tensor, targets: Tensor) -> Tensor:
 def hidden_samples(
     losses: Tensor, certainties: Tensor, prune_ratio: float, tau: float, generator: torch.Generator
 ) -> Tensor:
-    """Which samples to hide.
+    """Return the samples to hide.
 
     Args:
         losses: float32 (N,), NaN = never measured.
         certainties: float32 (N,), of `certainty`.
-        prune_ratio: largest share to hide, in [0, 1).
-        tau: least certainty of a hidden sample, which is above 0 in any case.
-        generator: source of the random numbers for ties.
+        prune_ratio: Largest share to hide, in [0, 1).
+        tau: Least certainty of a hidden sample, which is above 0 in any case.
+        generator: Source of the random numbers for ties.
 
     Returns:
         bool (N,).
@@ -86,19 +87,19 @@ class KAKURENBO(DataSelector):
     Costs a forward pass over the hidden samples each epoch.
 
     Args:
-        prune_ratio: largest share hidden. Default 0.3, the paper's.
-        tau: least probability of the right class of a hidden sample, in [0, 1]; with 0 it must only be predicted.
+        prune_ratio: Largest share hidden. Default 0.3, the paper's.
+        tau: Least probability of the right class of a hidden sample, in [0, 1]; with 0 it must only be predicted.
             Default 0.7, the paper's.
-        phases: shares of the epochs at which ``prune_ratio`` falls by a fifth of its first value, at most four.
+        phases: Shares of the epochs at which ``prune_ratio`` falls by a fifth of its first value, at most four.
             Default (0.3, 0.6, 0.8), as in the authors' code.
-        scale_lr: whether the learning rate is multiplied by ``1 / (1 - F*)`` during each optimizer step, as the paper
+        scale_lr: Whether the learning rate is multiplied by ``1 / (1 - F*)`` during each optimizer step, as the paper
             does for SGD; schedulers and monitors see their own values. Default True.
-        warmup_epochs: epochs on all data at the start. Default 1: nothing is known before.
-        **common: arguments of `DataSelector`.
+        warmup_epochs: Epochs on all data at the start. Default 1: nothing is known before.
+        **common: Arguments of `DataSelector`.
 
     Raises:
-        TypeError: if the module optimizes manually, so that it cannot be run without training.
-        ValueError: if an argument is out of its range; on the first batch, if there is no classification loss.
+        TypeError: If the module optimizes manually, so that it cannot be run without training.
+        ValueError: If an argument is out of its range; on the first batch, if there is no classification loss.
 
     Example:
         >>> selector = KAKURENBO(prune_ratio=0.5)
@@ -108,15 +109,7 @@ class KAKURENBO(DataSelector):
     """
 
     rescores = True
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2023,
-        paper="Nguyen, Gerofi, Martinez-Noriega, Trahay, Wahib, KAKURENBO: Adaptively Hiding Samples in Deep Neural"
-        " Network Training, NeurIPS 2023",
-        url="https://arxiv.org/abs/2310.10102",
-        kind="set-level",
-        needs="losses, logits and targets",
-        published="up to 22 % less training time, 0.4 % of accuracy lost",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["KAKURENBO"]
 
     def __init__(
         self,
@@ -138,11 +131,11 @@ class KAKURENBO(DataSelector):
         self.scale_lr = scale_lr
 
     def columns(self) -> dict[str, float]:
-        """The probability of the right class where it was predicted, else 0."""
+        """Name the column of the right class's probability where it was predicted, else 0."""
         return {"certainty": math.nan}
 
     def hidden_share(self, epoch: int) -> float:
-        """The largest share hidden in ``epoch``, F."""
+        """Return the largest share hidden in ``epoch``, F."""
         if self.max_epochs is None:
             return self.prune_ratio
         # rounded, because 0.6 * 5 is not 3 in floating point
@@ -155,13 +148,13 @@ class KAKURENBO(DataSelector):
         store["certainty"][seen.indices] = certainty(*logits_and_targets(seen, "KAKURENBO"))
 
     def samples_to_rescore(self, epoch: int) -> Tensor:
-        """Those hidden in the epoch that has ended."""
+        """Return the samples hidden in the epoch that has ended."""
         hidden = torch.ones(self.store.n, dtype=torch.bool)
         hidden[self.state.plan.indices] = False
         return hidden.nonzero().squeeze(1)
 
     def lr_factor(self, epoch: int) -> float:
-        """One over the share of the samples that ``epoch`` trains on."""
+        """Return one over the share of the samples that ``epoch`` trains on."""
         return self.store.n / self.state.plan.indices.numel() if self.scale_lr else 1.0
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:

@@ -12,11 +12,11 @@ from lightning_dataselect.utils.errors import UnreadableStepError
 
 
 def last_layer_gradient_norm(error: Tensor, features: Tensor, bias: bool) -> Tensor:
-    """The norm of each sample's gradient with respect to the last linear layer.
+    """Compute the norm of each sample's gradient with respect to the last linear layer.
 
     Args:
-        error: float (B, C), softmax minus target.
-        features: float (B, H), the layer's input.
+        error: Float (B, C), softmax minus target.
+        features: Float (B, H), the layer's input.
         bias: Whether the layer has a bias.
 
     Returns:
@@ -35,8 +35,8 @@ class LastLayerGradients:
     """Watches what a module's linear layers are given in training, until :meth:`remove`.
 
     Args:
-        module: the model.
-        wanted: whether the present batch is to be measured; of others nothing is kept.
+        module: The model.
+        wanted: Whether the present batch is to be measured; of others nothing is kept.
     """
 
     def __init__(self, module: nn.Module, wanted: Callable[[], bool]) -> None:
@@ -55,10 +55,10 @@ class LastLayerGradients:
             self._inputs[layer.out_features] = args[0].detach(), layer.bias is not None
 
     def norms(self, seen: Observation) -> Tensor:
-        """The norms for the batch that the module has just seen, float32 (B,); its features are let go of.
+        """Compute the norms for the batch that the module has just seen, float32 (B,), and drop its features.
 
         Raises:
-            ValueError: if there was no classification loss, or no linear layer with as many outputs as classes.
+            ValueError: If there was no classification loss, or no linear layer with as many outputs as classes.
         """
         error = output_error(*logits_and_targets(seen, "GraNd"))
         n_samples, n_classes = error.shape

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, random_order, uniform_subset
 from lightning_dataselect.numerics.seeding import epoch_generator
@@ -33,7 +34,7 @@ _LONGEST_PERIOD = 100
 
 
 def walk(n: int, k: int, step: int, seed: int) -> Tensor:
-    """The ``k`` samples of step ``step`` of a walk through the shuffled set.
+    """Return the ``k`` samples of step ``step`` of a walk through the shuffled set.
 
     A pure function of its arguments. No sample comes again before all others have come. The set is
     shuffled anew after the least number of steps that makes whole passes; where that would be more
@@ -62,7 +63,7 @@ def walk(n: int, k: int, step: int, seed: int) -> Tensor:
 
 
 class RandomPruning(DataSelector):
-    """A random subset each epoch: the baseline that every other method has to beat.
+    """Trains on a random subset each epoch: the baseline that every other method has to beat.
 
     Args:
         prune_ratio: Share of the samples dropped each epoch. Default 0.5.
@@ -83,16 +84,7 @@ class RandomPruning(DataSelector):
     """
 
     needs_losses: ClassVar[bool] = False
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2024,
-        paper="Okanovic et al., Repeated Random Sampling for Minimizing the Time-to-Accuracy of"
-        " Learning (RS2), ICLR 2024",
-        url="https://arxiv.org/abs/2305.18424",
-        kind="set-level",
-        needs="nothing",
-        published="CIFAR-10 ResNet-18 94.8 / 94.5 / 93.0 % at 30 / 50 / 70 % dropped (full 95.6),"
-        " as later papers tabulate dynamic random pruning",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["RandomPruning"]
 
     def __init__(
         self,

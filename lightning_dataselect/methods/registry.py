@@ -1,77 +1,75 @@
-"""Which methods there are: collects the classes of `lightning_dataselect.methods`."""
+"""Find selection methods by name; none is imported before its class is asked for."""
 
-import difflib
-import inspect
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from __future__ import annotations
 
-from lightning_dataselect import methods
-from lightning_dataselect.callbacks.selector import DataSelector
+from typing import TYPE_CHECKING
+
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.utils.arguments import did_you_mean
 from lightning_dataselect.utils.errors import UnknownMethodError
 
-
-@dataclass(frozen=True, kw_only=True)
-class MethodEntry(MethodInfo):
-    """The facts of a method, its name and its class.
-
-    Attributes:
-        name: Name of the class.
-        cls: The callback.
-    """
-
-    name: str
-    cls: type[DataSelector]
+if TYPE_CHECKING:
+    from lightning_dataselect.callbacks.selector import DataSelector
 
 
-def list_methods() -> list[MethodEntry]:
-    """Every selection method, by name.
+def list_methods() -> list[MethodInfo]:
+    """Return every selection method, by name.
 
     Example:
         >>> [method.year for method in list_methods() if method.name == "InfoBatch"]
         [2024]
     """
-    classes = [getattr(methods, name) for name in sorted(methods.__all__, key=str.lower)]
-    return [MethodEntry(name=cls.__name__, cls=cls, **asdict(cls.info)) for cls in classes]
+    return list(CATALOG.values())
 
 
-def get(name: str) -> MethodEntry:
-    """The method called ``name``, in any spelling of upper and lower case.
+def load_methods() -> list[type[DataSelector]]:
+    """Import every method and return the classes; jsonargparse finds by a short name what has been imported."""
+    return [method.cls for method in list_methods()]
+
+
+def get(name: str) -> MethodInfo:
+    """Return the method called ``name``, in any spelling of upper and lower case.
 
     Args:
         name: Name of the class, such as ``"InfoBatch"``.
 
     Raises:
-        ValueError: If there is none; the message names the nearest ones.
+        UnknownMethodError: If there is none; the message names the nearest ones.
 
     Example:
         >>> get("infobatch").cls.__name__
         'InfoBatch'
     """
-    known = {method.name.lower(): method for method in list_methods()}
+    known = {key.lower(): info for key, info in CATALOG.items()}
     if name.lower() in known:
         return known[name.lower()]
-    close = [known[key].name for key in difflib.get_close_matches(name.lower(), known)]
-    names = ", ".join(method.name for method in known.values())
-    hint = f"Did you mean {' or '.join(close)}? " if close else ""
-    raise UnknownMethodError(f"There is no method {name!r}. {hint}The methods are {names}.")
+    raise UnknownMethodError(
+        f"There is no method {name!r}.{did_you_mean(name, CATALOG, n=3)} The methods are {', '.join(CATALOG)}."
+    )
 
 
-def accepted_arguments(cls: type[DataSelector]) -> Iterator[str]:
-    """Names of the arguments that a constructor takes, up the bases while they go on as ``**kwargs``.
+def check_spelling(argument: str, name: str) -> None:
+    """Refuse a name on the command line that is no method's, or is spelt in other letters, upper or lower case.
 
     Args:
-        cls: A callback's class.
+        argument: The option that it was given to.
+        name: The name.
+
+    Raises:
+        UnknownMethodError: If there is no such method, or its name is spelt otherwise.
 
     Example:
-        >>> "alpha" in accepted_arguments(get("UCB").cls), "seed" in accepted_arguments(get("UCB").cls)
-        (True, True)
+        >>> check_spelling("--select", "ucb")
+        Traceback (most recent call last):
+        ...
+        lightning_dataselect.utils.errors.UnknownMethodError: --select ucb: the method is spelt UCB.
     """
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
-        taken = (p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
-        yield from taken if base is cls else (name for name in taken if name not in cls.unused)
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return
+    try:
+        found = get(name).name
+    except UnknownMethodError as error:
+        raise UnknownMethodError(
+            f"{argument}: {error} A class of your own goes by its import path, as in my.{name}."
+        ) from None
+    if found != name:
+        raise UnknownMethodError(f"{argument} {name}: the method is spelt {found}.")

@@ -22,7 +22,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
-from lightning_dataselect.callbacks.batch_selector import BatchSelector
+from lightning_dataselect.callbacks.batch_selector import BatchSelector, WithinBatches
+from lightning_dataselect.callbacks.fit_local import FitLocal
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.holdout import copy_to_train, fit_holdout, joined_losses, train_holdout
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.load_values import ValueSource, load_values
@@ -30,7 +32,7 @@ from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.trainer import shows_progress
 from lightning_dataselect.utils.errors import InvalidArgumentError, TrainerSettingsError
-from lightning_dataselect.utils.validation import SET_LEVEL, check_count, refuse_unused
+from lightning_dataselect.utils.validation import check_count
 
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
@@ -40,12 +42,12 @@ def _function(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def highest(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """Positions of the ``k`` highest scores, on their device and without waiting for it.
+    """Return the positions of the ``k`` highest scores, on their device and without waiting for it.
 
     Args:
         scores: float32 (B,); NaN comes first.
-        k: number to choose, at most B.
-        generator: on the device of ``scores``; breaks ties.
+        k: Number to choose, at most B.
+        generator: On the device of ``scores``; breaks ties.
 
     Returns:
         int64 (k,).
@@ -60,7 +62,7 @@ def highest(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
     return tie_break[ranked.argsort(descending=True, stable=True)[:k]]
 
 
-class RHOLoss(BatchSelector):
+class RHOLoss(WithinBatches, BatchSelector):
     """Scores each batch, and trains on the samples whose loss is furthest above their irreducible loss.
 
     Args:
@@ -68,17 +70,17 @@ class RHOLoss(BatchSelector):
             file of them, ``.pt``, ``.npy``, ``.csv`` or ``.parquet`` (column ``loss``, as ``export`` writes it). None
             cross-fits copies of the module on the two halves of the training set when the fit begins, on one device;
             what that costs is counted in the first record of ``history``.
-        batch_ratio: share of each batch that is trained on, in (0, 1]. Default 0.1, the paper's.
-        holdout_epochs: epochs of the copies where ``holdout_losses`` is None. Default: as many as the fit's, which
+        batch_ratio: Share of each batch that is trained on, in (0, 1]. Default 0.1, the paper's.
+        holdout_epochs: Epochs of the copies where ``holdout_losses`` is None. Default: as many as the fit's, which
             together costs as much as a fit without the callback: on Fashion-MNIST, copies trained for a quarter of it
             and less chose samples that cost the model four points. One where only steps or time end the fit.
-        warmup_epochs: epochs on whole batches at the start. Default 0, the paper's.
-        **common: arguments of `BatchSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
+        warmup_epochs: Epochs on whole batches at the start. Default 0, the paper's.
+        **common: Arguments of `BatchSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
             nothing here.
 
     Raises:
-        TypeError: if an argument is of the wrong type, or means nothing here.
-        ValueError: if an argument is out of its range, the losses are not finite, or, when the fit begins, if there is
+        TypeError: If an argument is of the wrong type, or means nothing here.
+        ValueError: If an argument is out of its range, the losses are not finite, or, when the fit begins, if there is
             not one for each sample.
 
     Example:
@@ -87,17 +89,9 @@ class RHOLoss(BatchSelector):
         0.1
     """
 
-    unused: ClassVar[frozenset[str]] = SET_LEVEL
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2022,
-        paper="Mindermann et al., Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet"
-        " Learnt, ICML 2022",
-        url="https://arxiv.org/abs/2206.07137",
-        kind="batch-level",
-        needs="losses, and those of a held-out model",
-        published="18x fewer steps to the same accuracy on Clothing-1M",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["RHOLoss"]
     fit_holdout = staticmethod(fit_holdout)
+    _untrained = FitLocal[pl.LightningModule | None](None)
 
     def __init__(
         self,
@@ -108,13 +102,9 @@ class RHOLoss(BatchSelector):
         warmup_epochs: int = 0,
         **common: Any,
     ) -> None:
-        refuse_unused(type(self).__name__, self.unused, common, "batch_ratio")
         super().__init__(
             batch_ratio=batch_ratio,
             warmup_epochs=warmup_epochs,
-            prune_ratio=0.0,
-            every_n_epochs=1,
-            balance=None,
             **common,
         )
         self.holdout_epochs = (
@@ -130,12 +120,8 @@ class RHOLoss(BatchSelector):
                     " measure every training sample, say with RHOLoss.fit_holdout(module, loader, max_epochs=10)."
                 )
 
-    def _drop_live_parts(self) -> None:
-        super()._drop_live_parts()
-        self._untrained: pl.LightningModule | None = None
-
     def columns(self) -> dict[str, float]:
-        """The irreducible losses."""
+        """Name the column of the irreducible losses."""
         return {"holdout": math.nan}
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
@@ -154,7 +140,7 @@ class RHOLoss(BatchSelector):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the irreducible losses, or measure them."""
-        if self._loader is None:
+        if self.context is None:
             return
         holdout = self.store["holdout"][: self.store.n]
         if self._given is not None:
@@ -175,7 +161,7 @@ class RHOLoss(BatchSelector):
                 "RHOLoss trains its holdout models on one device. With several, measure first, with losses ="
                 " RHOLoss.fit_holdout(module, loader, max_epochs=10), and give RHOLoss(holdout_losses=losses)."
             )
-        assert self._untrained is not None and self._loader is not None
+        assert self._untrained is not None and self.context is not None
         for name in _TRANSFER_HOOKS:
             if trainer.datamodule is not None and is_overridden(name, trainer.datamodule):  # type: ignore[attr-defined]
                 # a function, because a copy of a bound method copies the datamodule and the Trainer with it
@@ -187,7 +173,7 @@ class RHOLoss(BatchSelector):
         )
         runs = train_holdout(
             self._untrained,
-            self._loader.given,
+            self.context.loader.given,
             None,
             seed=self.seed,
             sample_loss=self.sample_loss,
@@ -199,7 +185,7 @@ class RHOLoss(BatchSelector):
         )
         losses = joined_losses(runs)
         records = [record for run in runs for record in run.history]
-        self.count_samples(
+        self.run_state.count_samples(
             forward=len(losses) + sum(record["n_forward"] for record in records),
             backward=sum(record["n_backward"] for record in records),
         )

@@ -24,22 +24,23 @@ for it, once. The other methods within a batch take a fixed number and wait for 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lightning_dataselect.callbacks.batch_selector import BatchSelector
+from lightning_dataselect.callbacks.batch_selector import BatchSelector, WithinBatches
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError
-from lightning_dataselect.utils.validation import SET_LEVEL, check_count, check_number, refuse_unused
+from lightning_dataselect.utils.validation import check_count, check_number, refuse_unused
 
 
 def percentile(losses: Tensor, recent: Tensor) -> Tensor:
-    """The share of ``recent`` that lies below each loss; equal ones count by the mean of their ranks.
+    """Return the share of ``recent`` below each loss; equal ones count by the mean of their ranks.
 
     Args:
         losses: float32 (B,).
@@ -61,12 +62,12 @@ def percentile(losses: Tensor, recent: Tensor) -> Tensor:
 
 
 def take_by_chance(probabilities: Tensor, generator: torch.Generator, fewest: int = 1) -> Tensor:
-    """Positions taken independently of each other, filled up by those that came nearest; waits for the device once.
+    """Draw positions independently of each other, filled up by those that came nearest; waits for the device once.
 
     Args:
         probabilities: float32 (B,), NaN counts as 1.
-        generator: on the device of ``probabilities``.
-        fewest: how many are taken at least, at most B.
+        generator: On the device of ``probabilities``.
+        fewest: The least number that is taken, at most B.
 
     Returns:
         int64 (b,), ``fewest <= b <= B``.
@@ -81,34 +82,28 @@ def take_by_chance(probabilities: Tensor, generator: torch.Generator, fewest: in
     return excess.topk(taken).indices
 
 
-class SelectiveBackprop(BatchSelector):
+class SelectiveBackprop(WithinBatches, BatchSelector):
     """Scores each batch, and trains on a sample with the probability ``percentile(loss) ** beta``.
 
     Args:
-        beta: how strongly high losses are preferred, 0 (everything is trained on) or more. Default 3, the paper's.
-        history: number ``R`` of losses that a loss is ranked among. Default 1024, the paper's.
-        warmup_epochs: epochs on everything at the start. Default 1, the paper's.
-        **common: arguments of `BatchSelector` but ``batch_ratio``, which follows from ``beta``, and ``prune_ratio``,
+        beta: How strongly high losses are preferred, 0 (everything is trained on) or more. Default 3, the paper's.
+        history: Number ``R`` of losses that a loss is ranked among. Default 1024, the paper's.
+        warmup_epochs: Epochs on everything at the start. Default 1, the paper's.
+        **common: Arguments of `BatchSelector` but ``batch_ratio``, which follows from ``beta``, and ``prune_ratio``,
             ``every_n_epochs`` and ``balance``, which mean nothing here.
 
     Raises:
-        TypeError: if an argument is of the wrong type, or means nothing here.
-        ValueError: if an argument is out of its range.
+        TypeError: If an argument is of the wrong type, or means nothing here.
+        ValueError: If an argument is out of its range.
 
     Example:
         >>> SelectiveBackprop(beta=3).batch_ratio  # expected
         0.25
     """
 
-    unused: ClassVar[frozenset[str]] = SET_LEVEL | {"batch_ratio"}
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2019,
-        paper="Jiang et al., Accelerating Deep Learning by Focusing on the Biggest Losers, 2019",
-        url="https://arxiv.org/abs/1910.00762",
-        kind="batch-level",
-        needs="losses",
-        published="up to 3.5x faster to a target error",
-    )
+    unused: ClassVar[frozenset[str]] = WithinBatches.unused | {"batch_ratio"}
+    chosen_by = "beta"
+    info: ClassVar[MethodInfo] = CATALOG["SelectiveBackprop"]
 
     def __init__(
         self,
@@ -121,13 +116,10 @@ class SelectiveBackprop(BatchSelector):
         self.beta = check_number("beta", beta)
         if not 0 <= self.beta < torch.inf:
             raise InvalidArgumentError(f"beta={beta!r} must be finite and 0 or more: 3 is the paper's.")
-        refuse_unused(type(self).__name__, self.unused, common, "beta")
+        refuse_unused(type(self).__name__, {"batch_ratio"}, common, self.chosen_by)
         super().__init__(
             batch_ratio=1 / (1 + self.beta),
             warmup_epochs=warmup_epochs,
-            prune_ratio=0.0,
-            every_n_epochs=1,
-            balance=None,
             **common,
         )
         self.n_recent = check_count("history", history, minimum=1)
@@ -136,7 +128,7 @@ class SelectiveBackprop(BatchSelector):
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Take up the losses, and rank them; the score is the probability."""
         recent = self._recent.to(seen.losses.device, non_blocking=True)
-        if self.sees_all_of_batch:  # the losses of those trained on are not the usual ones
+        if seen.is_full_batch:  # the losses of those trained on are not the usual ones
             own = torch.where(seen.indices < store.n, seen.losses, torch.nan)
             recent = torch.cat([recent, own])[-self.n_recent :]
         self._recent = recent
@@ -147,30 +139,16 @@ class SelectiveBackprop(BatchSelector):
         return take_by_chance(self.store["score"][seen.indices], generator, fewest=min(2, k))
 
     def forget(self) -> None:
-        """Also the recent losses."""
-        super().forget()
+        """Let go of the recent losses."""
         self._recent = self._no_losses()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Also the recent losses, float32 (1, R)."""
-        state = super().state_dict()
-        return {**state, "recent": self._recent.cpu()[None]} if state else state
+    def rank_state(self) -> dict[str, Any]:
+        """Return the recent losses, float32 (R,)."""
+        return {"recent": self._recent.cpu()}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Also the recent losses: those of this rank."""
-        super().load_state_dict(state_dict)
-        if state_dict:
-            of_ranks = state_dict["recent"]
-            self._recent = of_ranks[self._rank % len(of_ranks)]
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Save the recent losses of all ranks, float32 (world_size, R)."""
-        super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if self._store is not None and self._store.world_size > 1:
-            of_ranks = trainer.strategy.all_gather(self._recent.to(pl_module.device))
-            checkpoint["callbacks"][self.state_key]["recent"] = of_ranks.cpu()
+    def load_rank_state(self, state: Mapping[str, Any]) -> None:
+        """Take over recent losses."""
+        self._recent = state["recent"]
 
     def _no_losses(self) -> Tensor:
         return torch.full((self.n_recent,), torch.nan)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.kmeans import group_limits
 from lightning_dataselect.numerics.sampling import keep_count, top_k
@@ -36,7 +37,7 @@ def seta(
     step: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """The samples of one selection.
+    """Return the samples of one selection.
 
     Args:
         losses: float32 (N,), NaN = never measured; those are drawn first and kept.
@@ -97,14 +98,7 @@ class SeTa(DataSelector):
         tensor([0, 1, 2, 3])
     """
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2025,
-        paper="Zhou, Gao, Wang, Scale Efficient Training for Large Datasets, CVPR 2025",
-        url="https://arxiv.org/abs/2503.13385",
-        kind="set-level",
-        needs="losses",
-        published="CIFAR-10 ResNet-18 95.7 / 95.3 / 95.0 % at 30 / 50 / 70 % dropped (full 95.6)",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["SeTa"]
 
     def __init__(
         self,
@@ -121,7 +115,7 @@ class SeTa(DataSelector):
         self.window_scale = check_share("window_scale", window_scale)
 
     def trains_on_everything(self, epoch: int) -> bool:
-        """Only the warm-up does: annealing takes a uniform subset."""
+        """Return whether ``epoch`` is in the warm-up; annealing takes a uniform subset."""
         return self.in_warmup(epoch)
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:

@@ -17,7 +17,7 @@ from lightning_dataselect.utils.errors import InvalidArgumentError
 
 
 def load_scores(source: ValueSource | Sequence[ValueSource]) -> Tensor:
-    """Scores measured before; several runs are averaged, as the papers on static scores do.
+    """Load scores measured before, averaged over several runs, as in the papers on static scores.
 
     Args:
         source: One source, or a sequence of them, one a run.
@@ -63,7 +63,7 @@ def add_to_mean(store: ScoreStore, indices: Tensor, values: Tensor) -> None:
 
 
 def mean_columns() -> dict[str, float]:
-    """The column that `add_to_mean` counts in: presentations since the mean began."""
+    """Name the column in which `add_to_mean` counts presentations since the mean began."""
     return {"presentations": 0.0}
 
 
@@ -98,7 +98,7 @@ class StaticSelector(DataSelector):
         self.needs_losses = scores is None  # type: ignore[misc]
 
     def measures(self, epoch: int) -> bool:
-        """Whether scores are measured in ``epoch``."""
+        """Return whether scores are measured in ``epoch``."""
         return self._given is None and self.in_warmup(epoch)
 
     def rate(self, seen: Observation, store: ScoreStore) -> None:
@@ -107,7 +107,7 @@ class StaticSelector(DataSelector):
 
     @property
     def scores(self) -> Tensor:
-        """float32 (N,), on the CPU: those measured, or those given; NaN = never measured."""
+        """The scores measured or given, float32 (N,), on the CPU; NaN for a sample never measured."""
         return super().scores if self._given is None else self._given
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
@@ -115,15 +115,20 @@ class StaticSelector(DataSelector):
         if self.measures(seen.epoch):
             self.rate(seen, store)
 
+    def line_up(self, scores: Tensor) -> Tensor:
+        """Return the scores that were measured, or given."""
+        return scores if self._given is None else self._given
+
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Keep the highest scores, and the same ones each time."""
         if self._given is not None:
-            n = len(scores) if self._members is None else self.store.n
+            subset = self.run_state.subset
+            n = len(scores) if subset is None else self.store.n
             if len(self._given) != n:
                 raise InvalidArgumentError(
                     f"{type(self).__name__} was given {len(self._given)} scores, but the data set has {n} samples: give"
                     " the scores of this data set."
                 )
-            scores = self._given if self._members is None else self._given[self._members]
+            scores = self._given if subset is None else self._given[subset]
         k = keep_count(len(scores), self.prune_ratio)
         return Selection(top_k(scores, k, epoch_generator(self.seed, 0, "static")))

@@ -21,13 +21,15 @@ nothing, so that changes of kept and of dropped samples span the same time.
 import math
 from typing import Any, ClassVar, Literal
 
-import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.capture import Outputs
+from lightning_dataselect.fit.context import FitContext
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.projection import project
 from lightning_dataselect.numerics.sampling import keep_count, top_k, weighted_subset
@@ -41,7 +43,7 @@ _LARGEST_LOGIT = 1e4  # what is beyond masks a class; its float16 would hide the
 
 
 def importance(now: Tensor, before: Tensor, measure: str) -> Tensor:
-    """How much each sample's outputs have changed.
+    """Return how much each sample's outputs have changed.
 
     Args:
         now: (B, D).
@@ -74,22 +76,22 @@ class SwiftLearn(DataSelector):
     nearly so, and ``"l1"`` becomes proportional to the root of ``"mse"``.
 
     Args:
-        prune_ratio: share of the samples dropped. Default 0.9, the paper's.
-        warmup_epochs: epochs on all data at the start, W. At least and by default 2: a change needs two measurements.
-        every_n_epochs: epochs between two passes over the whole set, U. Default 5, our choice: a pass costs about as
+        prune_ratio: Share of the samples dropped. Default 0.9, the paper's.
+        warmup_epochs: Epochs on all data at the start, W. At least and by default 2: a change needs two measurements.
+        every_n_epochs: Epochs between two passes over the whole set, U. Default 5, our choice: a pass costs about as
             much as an epoch on a third of the data. 0 for none, so that the first choice stands.
         measure: ``"mse"`` (default), ``"l1"`` or ``"cosine"``.
         on: ``"logits"`` (default; the outputs as they are) or ``"probabilities"`` (of a classifier).
         mode: ``"topk"`` (default) keeps the most important, ``"sample"`` draws in proportion to the importance.
-        max_width: numbers kept a sample at most. Default 256.
+        max_width: Numbers kept a sample at most. Default 256.
         outputs: ``"auto"`` takes the outputs from the loss function of torch.nn.functional that is given them; the
             name of a submodule, such as ``"net.head"``, takes what that module returned last in the step, padding
             included.
-        **common: arguments of `DataSelector`.
+        **common: Arguments of `DataSelector`.
 
     Raises:
-        TypeError: if the module optimizes manually, so that it cannot be run without training.
-        ValueError: if an argument is out of its range; on the first batch, if no outputs are seen.
+        TypeError: If the module optimizes manually, so that it cannot be run without training.
+        ValueError: If an argument is out of its range; on the first batch, if no outputs are seen.
 
     Example:
         >>> selector = SwiftLearn(prune_ratio=0.5)
@@ -97,16 +99,8 @@ class SwiftLearn(DataSelector):
         tensor([1, 3])
     """
 
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2023,
-        paper="Hajimolahoseini, Wen et al., SwiftLearn: A Data-Efficient Training Method of Deep Learning Models using"
-        " Importance Sampling",
-        url="https://arxiv.org/abs/2311.15134",
-        kind="set-level",
-        needs="the model's outputs",
-        published="BERT on GLUE with almost 90 % of the data dropped: 3.36x faster end to end on average, less than"
-        " 0.92 % of average accuracy lost",
-    )
+    info: ClassVar[MethodInfo] = CATALOG["SwiftLearn"]
+    _submodule = FitLocal[SubmoduleOutputs | None](None)
 
     def __init__(
         self,
@@ -131,40 +125,35 @@ class SwiftLearn(DataSelector):
                 " in two epochs. Give at least 2."
             )
         self.rescores = every_n_epochs > 0
-        self.change = check_choice("measure", measure, ("mse", "l1", "cosine"))
+        self.measure = check_choice("measure", measure, ("mse", "l1", "cosine"))
         self.on = check_choice("on", on, ("logits", "probabilities"))
         self.mode = check_choice("mode", mode, ("topk", "sample"))
         self.max_width = check_count("max_width", max_width, minimum=1)
         self.outputs = outputs
 
-    def _drop_live_parts(self) -> None:
-        super()._drop_live_parts()
-        self._submodule: SubmoduleOutputs | None = None
-
-    def on_fit_setup(self, pl_module: pl.LightningModule) -> None:
+    def on_fit_setup(self, context: FitContext) -> None:
         """Watch where the outputs come from."""
         if self.outputs == "auto":
-            assert self._reader is not None
-            self._reader.capture.summarize = self._summarize
+            context.watch_outputs(self._summarize, self._measures)
         else:
-            self._submodule = SubmoduleOutputs(pl_module, self.outputs)
-            self._undo.append(self._submodule.remove)
+            self._submodule = context.watch_submodule(self.outputs)
 
     def selects_anew(self, epoch: int) -> bool:
-        """Whether ``epoch`` follows a measurement; with U = 0 only the first after the warm-up does."""
+        """Return whether ``epoch`` follows a measurement; with U = 0 only the first after the warm-up does."""
         return super().selects_anew(epoch) and (self.rescores or self.in_warmup(epoch - 1))
 
     def samples_to_rescore(self, epoch: int) -> Tensor | None:
-        """Everything, but after the warm-up, which has just measured it."""
+        """Return all samples, or none after the warm-up, which has just measured them."""
         return None if self.in_warmup(epoch - 1) else torch.arange(self.store.n)
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Compare the outputs with those of the last measurement, and keep them in their place."""
         now = seen.outputs
+        measures = self._measures(seen.epoch, seen.is_rescoring)
         if self._submodule is not None:
             outputs = self._submodule.take(len(seen.indices), self.on == "probabilities")
-            now = None if outputs is None else self._summarize(outputs)
-        if not self._measures():
+            now = self._summarize(outputs) if outputs is not None and measures else None
+        if not measures:
             return
         if now is None and "outputs" in store:
             return
@@ -174,7 +163,7 @@ class SwiftLearn(DataSelector):
                 " does not show them. Name the submodule that returns them: SwiftLearn(outputs='net.head')."
             )
         kept, i = store["outputs"], seen.indices
-        store["score"][i] = importance(now, kept[i], self.change)
+        store["score"][i] = importance(now, kept[i], self.measure)
         kept[i] = now.to(kept.dtype)
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
@@ -182,13 +171,11 @@ class SwiftLearn(DataSelector):
         choose = top_k if self.mode == "topk" else weighted_subset
         return Selection(choose(scores, keep_count(len(scores), self.prune_ratio), generator))
 
-    def _measures(self) -> bool:
-        return self.rescoring or self.in_warmup(self.state.plan.epoch)
+    def _measures(self, epoch: int, is_rescoring: bool) -> bool:
+        return is_rescoring or self.in_warmup(epoch)
 
-    def _summarize(self, outputs: Outputs) -> Tensor | None:
-        """What is kept of a batch's outputs, float32 (B, D)."""
-        if not self._measures():
-            return None
+    def _summarize(self, outputs: Outputs) -> Tensor:
+        """Make of a batch's outputs what is kept of them, float32 (B, D)."""
         values, of_classes = outputs.values, outputs.probabilities is not None
         if self.on == "probabilities":
             if outputs.probabilities is None:
@@ -199,7 +186,7 @@ class SwiftLearn(DataSelector):
             values = outputs.probabilities(values.float())
         _, n_vectors, width = values.shape
         if "outputs" not in self.store:
-            if self.change == "cosine" and n_vectors * width == 1:
+            if self.measure == "cosine" and n_vectors * width == 1:
                 raise UnreadableStepError(
                     "SwiftLearn(measure='cosine') found one output a sample, of which it would see nothing but the"
                     " sign. Use measure='mse' or 'l1'."

@@ -10,7 +10,7 @@ _CHUNK = 1 << 20
 
 
 def group_limits(ordered: Tensor, n_groups: int) -> Tensor:
-    """The limits between the groups of a one-dimensional k-means, the best there are.
+    """Return the limits between the groups of the best one-dimensional k-means.
 
     Groups of least squared distance are stretches of the sorted values, so the best cuts follow by
     dynamic programming. Up to 512 values, or so many different ones, every cut is tried; of more, 512
@@ -45,7 +45,7 @@ def _sum(values: Tensor) -> Tensor:
 
 
 def _best_cuts(sums: Tensor, sizes: Tensor, n_groups: int) -> Tensor:
-    """Where to cut a row of pieces into groups so that their means explain the most squares.
+    """Cut a row of pieces into the groups whose means explain the most squares.
 
     Pieces have the total ``sums`` (M,) and ``sizes`` (M,); the cuts, int64 (n_groups - 1,), say with
     which piece each group but the first begins.

@@ -26,9 +26,9 @@ def project(values: Tensor, width: int, valid: Tensor | None = None, largest: fl
 
     Args:
         values: (B, T, C), T vectors a sample; T may change from batch to batch.
-        width: numbers kept a sample, D.
+        width: Numbers kept a sample, D.
         valid: bool (B, T), False for vectors to leave out; None: none.
-        largest: numbers of a greater magnitude count as 0.
+        largest: Numbers of a greater magnitude count as 0.
 
     Returns:
         float32 (B, D).
@@ -60,7 +60,7 @@ def project(values: Tensor, width: int, valid: Tensor | None = None, largest: fl
 
 
 def _signs(rows: int, width: int, salt: int, device: torch.device) -> Tensor:
-    """+1 or -1, float32 (rows, width), +1 in the first row; a longer table begins as a shorter one."""
+    """Return signs, float32 (rows, width), +1 in the first row; a longer table begins as a shorter one."""
     place = torch.arange(rows * width, device=device) + salt
     place = (place * _GOLDEN) ^ ((place * _GOLDEN) >> 29)
     place = (place * _MIX) ^ ((place * _MIX) >> 32)

@@ -20,7 +20,7 @@ _BUCKETS = 2**16
 
 
 def keep_count(n: int, prune_ratio: float) -> int:
-    """How many of ``n`` samples stay when the share ``prune_ratio`` is dropped.
+    """Return how many of ``n`` samples stay when the share ``prune_ratio`` is dropped.
 
     ``(1 - prune_ratio) * n`` rounded half up, where the ratio is taken as it is written (0.9 is
     nine tenths, not the nearest binary number). At least 1, so that an epoch is never empty; 0 for
@@ -49,7 +49,7 @@ def keep_count(n: int, prune_ratio: float) -> int:
 
 
 def random_order(n: int, generator: torch.Generator) -> Tensor:
-    """A random permutation of ``0 .. n - 1``.
+    """Draw a random permutation of ``0 .. n - 1``.
 
     Sorts random numbers with the positions in their low bits, which costs about half of what
     ``torch.randperm`` does. That leaves 35 random bits or more for each of 100 million samples: of
@@ -80,7 +80,7 @@ def random_order(n: int, generator: torch.Generator) -> Tensor:
 
 
 def uniform_subset(n: int, k: int, generator: torch.Generator) -> Tensor:
-    """``k`` of ``n`` samples, every subset of that size being equally likely.
+    """Draw ``k`` of ``n`` samples, every subset of that size being equally likely.
 
     Args:
         n: Number of samples.
@@ -101,7 +101,7 @@ def uniform_subset(n: int, k: int, generator: torch.Generator) -> Tensor:
 
 
 def top_k(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """The ``k`` samples with the highest scores.
+    """Take the ``k`` samples with the highest scores.
 
     NaN (never measured) and +inf (broken) come before every finite score. Ties are broken at
     random, not by index. Scores are ranked in float32.
@@ -127,7 +127,7 @@ def top_k(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
 
 def weighted_subset(p: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """``k`` samples without replacement, drawn one after another in proportion to ``p``.
+    """Draw ``k`` samples without replacement, one after another in proportion to ``p``.
 
     Exponential keys (Efraimidis and Spirakis 2006): the k largest of ``p_i / e_i`` with
     ``e_i ~ Exp(1)``. The exponentials have 53 random bits, so that rare samples stay rare among 100
@@ -194,7 +194,7 @@ def _largest_finite(weights: Tensor) -> float:
 
 
 def _ordered(values: Tensor) -> Tensor:
-    """Int32 keys in the order of the float32 values; NaN and +inf are one and the highest."""
+    """Return int32 keys in the order of float32 values; NaN and +inf are one and the highest."""
     plain = torch.nan_to_num(values.float(), nan=math.inf, posinf=math.inf, neginf=-math.inf)
     bits = plain.add_(0.0).view(torch.int32)  # -0.0 + 0.0 is 0.0: the two zeros are one key
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
@@ -211,7 +211,7 @@ def _uniform_mask(n: int, k: int, generator: torch.Generator) -> Tensor:
 
 
 def _top_mask(key: Callable[[slice], Tensor], n: int, k: int, generator: torch.Generator) -> Tensor:
-    """Bool (n,): the ``k`` largest int32 keys, of which ``key`` gives one chunk at a time."""
+    """Mark the ``k`` largest int32 keys, bool (n,); ``key`` gives one chunk of them at a time."""
     _check_k(k, n)
     mask = torch.zeros(n, dtype=torch.bool)
     if k == 0:
@@ -229,7 +229,7 @@ def _top_mask(key: Callable[[slice], Tensor], n: int, k: int, generator: torch.G
 
 
 def _kth_largest(key: Callable[[slice], Tensor], n: int, k: int) -> tuple[int, int, int]:
-    """The k-th largest int32 key, how many keys are above it, and how many are equal to it."""
+    """Return the k-th largest int32 key, how many keys are above it, and how many are equal to it."""
     counts = torch.zeros(_BUCKETS, dtype=torch.int64)
     for part in _parts(n):
         counts += torch.bincount((key(part) >> 16) + _BUCKETS // 2, minlength=_BUCKETS)
@@ -244,7 +244,7 @@ def _kth_largest(key: Callable[[slice], Tensor], n: int, k: int) -> tuple[int, i
 
 
 def _bucket(counts: Tensor, k: int) -> tuple[int, int]:
-    """The bucket that holds the k-th item from the top, and the number of items above it."""
+    """Return the bucket that holds the k-th item from the top, and the number of items above it."""
     from_top = counts.flip(0).cumsum(0)
     place = int(torch.searchsorted(from_top, k))
     bucket = len(counts) - 1 - place

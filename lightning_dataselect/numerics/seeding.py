@@ -8,12 +8,12 @@ import torch
 
 
 def epoch_generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
-    """A CPU generator that depends on nothing but its arguments: what it draws is the same on every rank and resume.
+    """Return a CPU generator seeded by its arguments alone, so that it draws the same on every rank and resume.
 
     Args:
-        seed: the selector's seed.
+        seed: The selector's seed.
         epoch: 0-based epoch.
-        purpose: keeps the draws of one epoch apart, say ``"order"`` and ``"select"``.
+        purpose: Keeps the draws of one epoch apart, say ``"order"`` and ``"select"``.
 
     Example:
         >>> a, b = (torch.rand(1, generator=epoch_generator(0, 3, "order")) for _ in range(2))

@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lightning_dataselect.report.figures import blank_figure
+from lightning_dataselect.report.figures import blank_figure, plot_selector
 from lightning_dataselect.state.sample_history import UNKNOWN
 from lightning_dataselect.utils.errors import InvalidArgumentError
 
@@ -113,6 +113,28 @@ def label_of(sample: Any) -> int | None:
     return numbers[0] if len(numbers) == 1 else None
 
 
+def plot_results(selector: Results, kind: str, dataset: Any = None, decode: Decode | None = None) -> Figure:
+    """Draw the figure behind `DataSelector.plot`.
+
+    Args:
+        selector: During or after a fit.
+        kind: `gallery`, or one of `plot_selector`.
+        dataset: For the gallery; None takes the training set itself, while somebody holds it.
+        decode: Makes a string of token ids.
+
+    Raises:
+        ValueError: If there is no such kind, no data set to show, or nothing in it that can be shown.
+    """
+    if kind != "gallery":
+        return plot_selector(selector, kind)
+    dataset = selector.run_state.dataset if dataset is None else dataset
+    if dataset is None:
+        raise InvalidArgumentError(
+            "plot('gallery'): the training set is gone; give it again, as plot('gallery', dataset=...)."
+        )
+    return gallery(selector, dataset, decode)
+
+
 def gallery(selector: Results, dataset: Any, decode: Decode | None = None) -> Figure:
     """The hardest, the easiest and the most often forgotten samples, as pictures or as text.
 
@@ -125,7 +147,7 @@ def gallery(selector: Results, dataset: Any, decode: Decode | None = None) -> Fi
     Raises:
         ValueError: If no sample was measured, or the samples are neither images nor text.
     """
-    first = _shown(dataset[0], decode)
+    first = shown_of(dataset[0], decode)
     as_text = isinstance(first, str)
     rows = rows_of(selector, _N_TEXTS if as_text else _N_PICTURES, dataset)
     title = f"{type(selector).__name__}: samples by their last loss"
@@ -143,7 +165,7 @@ def _pictures(rows: Sequence[Row], dataset: Any, title: str) -> Figure:
         of_row[0].set_ylabel(row.name.replace("often ", "often\n"), size=10)
         for i, note, panel in zip(row.indices, row.notes, of_row, strict=False):
             panel.set_visible(True)
-            panel.imshow(_shown(dataset[i], None), cmap="gray")
+            panel.imshow(shown_of(dataset[i], None), cmap="gray")
             panel.set_title("\n".join([f"#{i}", *note.split(", ")]), size=7)
     figure.suptitle(title, x=0.01, ha="left", size=11)
     return figure
@@ -161,7 +183,7 @@ def _texts(rows: Sequence[Row], dataset: Any, decode: Decode | None, title: str)
         for i, note in zip(row.indices, row.notes, strict=True):
             line += 1
             # what a text holds is the user's: a dollar must not begin a formula
-            said = shorten(str(_shown(dataset[i], decode)), _LINE, placeholder=" …")
+            said = shorten(str(shown_of(dataset[i], decode)), _LINE, placeholder=" …")
             axes.text(0.01, line, f"#{i}  {note}", size=8, va="top", color="#555555")
             axes.text(0.24, line, said, size=8, va="top", parse_math=False)
         line += 1.6
@@ -169,7 +191,7 @@ def _texts(rows: Sequence[Row], dataset: Any, decode: Decode | None, title: str)
     return figure
 
 
-def _shown(sample: Any, decode: Decode | None) -> np.ndarray | str:
+def shown_of(sample: Any, decode: Decode | None = None) -> np.ndarray | str:
     """The image or the text that a sample is, or the first of its parts that is one."""
     for part in _parts(sample):
         if isinstance(part, str):

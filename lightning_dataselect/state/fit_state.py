@@ -43,6 +43,8 @@ class FitState:
         n_backward: samples back-propagated in this epoch so far, likewise.
         n_measured: samples whose losses were written in this epoch so far, likewise.
         seconds: training seconds of this epoch so far.
+        is_cut: whether the end of the fit has cut the present epoch short; its record, the last of ``history``, then is
+            one of the part that was trained.
         scheduler_calls: how often each learning-rate scheduler was stepped to keep it in time, in the Trainer's order.
         history: one record for each epoch that has ended.
     """
@@ -54,6 +56,7 @@ class FitState:
     n_backward: int = 0
     n_measured: int = 0
     seconds: float = 0.0
+    is_cut: bool = False
     scheduler_calls: list[int] = field(default_factory=list)
     history: list[EpochRecord] = field(default_factory=list)
 
@@ -62,8 +65,23 @@ class FitState:
         self.plan = plan
         self.batches_done = 0
 
+    def cut(self, n_total: int) -> None:
+        """Write the record of an epoch that ends with the fit, before its last batch."""
+        self._write_record(n_total)
+        self.is_cut = True
+
+    def reopen(self) -> None:
+        """Take up an epoch that was cut."""
+        self.history.pop()
+        self.is_cut = False
+
     def close(self, n_total: int) -> None:
         """Write the record of the epoch that has ended."""
+        self._write_record(n_total)
+        self.batches_done = self.n_forward = self.n_backward = self.n_measured = 0
+        self.seconds = 0.0
+
+    def _write_record(self, n_total: int) -> None:
         self.history.append(
             EpochRecord(
                 epoch=self.plan.epoch,
@@ -75,8 +93,6 @@ class FitState:
                 select_seconds=0.0,
             )
         )
-        self.batches_done = self.n_forward = self.n_backward = self.n_measured = 0
-        self.seconds = 0.0
 
     def sum_over_ranks(self, store: ScoreStore) -> None:
         """Give every rank the counts of all that write to ``store``; all ranks must call it together."""
@@ -114,7 +130,7 @@ class FitState:
         )
 
 
-_PLAIN = ("batches_done", "batch_size", "n_forward", "n_backward", "n_measured", "seconds")
+_PLAIN = ("batches_done", "batch_size", "n_forward", "n_backward", "n_measured", "seconds", "is_cut")
 
 
 def check_same_samples(n: int, *, fit: int | None, checkpoint: int | None) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.utils.errors import InvalidArgumentError, MissingFileError
+from lightning_dataselect.utils.extras import require_report_extra
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +62,8 @@ def _read(path: Path, column: str, argument: str) -> Tensor:
         return loaded
     if path.suffix == ".npy":
         return torch.from_numpy(np.load(path))
-    import pandas as pd  # an extra, needed for tables alone
+    require_report_extra(f"{argument}={str(path)!r}", "pandas")
+    import pandas as pd
 
     return _of_table(pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path), path, column, argument)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -15,11 +16,26 @@ class EpochPlan:
         epoch: 0-based epoch.
         indices: int64 (n,), the selected samples, sorted.
         weights: float32 (n,), the loss weight of each, or None.
-        order: int64 (m,), the order in which a sampler of the user's own drew them; None means that the order
-            follows from the seed.
+        order: int64 (m,), the order in which a sampler of the user's own drew them, of all ranks; None as long as it
+            has not, or where the order follows from the seed.
+        batch_sizes: int64 (b,), the sizes of the batches that a batch sampler of the user's own has made of ``order``,
+            of all ranks in turns; None where every batch has the loader's ``batch_size``.
     """
 
     epoch: int
     indices: Tensor
     weights: Tensor | None = None
     order: Tensor | None = None
+    batch_sizes: Tensor | None = None
+
+    def weights_of(self, indices: Tensor) -> Tensor:
+        """Return the loss weights of the samples ``indices``, int64 (B,), as float32 (B,); 1 for any not selected.
+
+        Example:
+            >>> plan = EpochPlan(0, torch.tensor([1, 4]), weights=torch.tensor([2.0, 3.0]))
+            >>> plan.weights_of(torch.tensor([4, 2, 1, 9]))
+            tensor([3., 1., 2., 1.])
+        """
+        assert self.weights is not None
+        places = torch.searchsorted(self.indices, indices).clamp(max=self.indices.numel() - 1)
+        return torch.where(self.indices[places] == indices, self.weights[places], 1.0)

@@ -1,7 +1,8 @@
-"""The decisions that make a method, apart from the Trainer."""
+"""The decisions that make a selection method, apart from the Trainer."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -12,57 +13,77 @@ from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 
 
-class Method:
-    """What a selection method decides; each decision has a default but :meth:`select`.
+class SelectionPolicy:
+    """Decide what a fit trains on; every decision but :meth:`select` has a default.
 
     Attributes:
-        prune_ratio: share of the samples that is dropped.
-        warmup_epochs: epochs from the first one on that train on everything.
-        anneal: share of the epochs at the end that train on everything.
-        every_n_epochs: epochs between two selections.
-        max_epochs: epochs of the fit under way, or None if only steps or time end it.
+        prune_ratio: Share of the samples that is dropped.
+        warmup_epochs: Epochs from the first one on that train on everything.
+        anneal: Share of the epochs at the end that train on everything.
+        every_n_epochs: Epochs between two selections.
+        seed: Seed of the order and of the selection.
+        lr_schedule: ``"stretch"`` or ``"steps"``.
+        balance: ``"class"`` to select within each class, or None.
+        whole_batches: True to fill up the last batch of a pruned epoch where that of the unpruned one is full.
+        max_epochs: Epochs of the fit under way, or None if only steps or time end it.
     """
 
     prune_ratio: float
     warmup_epochs: int
     anneal: float
     every_n_epochs: int
+    seed: int
+    lr_schedule: str
+    balance: str | None
     max_epochs: int | None
+    whole_batches: bool = True
 
     needs_losses: ClassVar[bool] = True
-    """Whether the method cannot go on where no per-sample loss can be captured."""
+    """True for a method that cannot go on where no per-sample loss can be captured."""
     unused: ClassVar[frozenset[str]] = frozenset()
     """Arguments of `DataSelector` that mean nothing for the method, and are refused."""
     rescores: bool = False
-    """Whether :meth:`samples_to_rescore` ever asks for a pass."""
+    """True if :meth:`samples_to_rescore` may ask for a pass."""
 
-    @property
-    def first_epoch(self) -> int:
-        """The 0-based epoch that the method began with: above 0 in a fit that goes on from a checkpoint without it."""
-        return 0
-
-    @property
-    def needs_extra_forward(self) -> bool:
-        """Whether training steps are run without training, as one that optimizes manually cannot be."""
-        return self.rescores
-
-    @property
-    def ranks_by_loss(self) -> bool:
-        """Whether the score is the last loss, as it is by default: one column then does for both."""
-        return type(self).observe is Method.observe
+    # ---- what a sample is scored by ------------------------------------------------------------------------------
 
     def columns(self) -> dict[str, float]:
-        """Further N-sized float32 columns that the method keeps, by name, with their initial values."""
+        """Return further N-sized float32 columns that the method keeps, by name, with their initial values."""
         return {}
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Update the score columns after a batch; the default ranks by the last loss.
 
         Args:
-            seen: what the batch has shown.
-            store: the columns; ``store["loss"]`` is already written. Nothing here may wait for the device.
+            seen: What the batch has shown.
+            store: The columns; ``store["loss"]`` is already written. Nothing here may wait for the device.
         """
         store["score"].index_copy_(0, seen.indices, seen.losses)
+
+    @property
+    def ranks_by_loss(self) -> bool:
+        """True if the score is the last loss, as it is by default: one column then does for both."""
+        return type(self).observe is SelectionPolicy.observe
+
+    @property
+    def needs_extra_forward(self) -> bool:
+        """True if training steps are run without training, as one that optimizes manually cannot be."""
+        return self.rescores
+
+    def samples_to_rescore(self, epoch: int) -> Tensor | None:
+        """Name the samples to measure by a pass without gradients before those of ``epoch`` are chosen.
+
+        Asked only where ``epoch`` :meth:`selects_anew`, of a method that sets ``rescores``.
+
+        Args:
+            epoch: The 0-based epoch to come.
+
+        Returns:
+            int64 (m,), dataset indices, or None for no pass. They reach :meth:`observe` as those of a batch do.
+        """
+        return None
+
+    # ---- what an epoch trains on ---------------------------------------------------------------------------------
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Choose the samples of an epoch.
@@ -70,7 +91,7 @@ class Method:
         Called at the end of the epoch before, on every rank with the same arguments.
 
         Args:
-            epoch: the 0-based epoch to come.
+            epoch: The 0-based epoch to come.
             scores: float32 (N,), on the CPU; NaN = never measured.
             generator: CPU generator seeded for this epoch.
 
@@ -79,48 +100,65 @@ class Method:
         """
         raise NotImplementedError(f"{type(self).__name__} must define select(epoch, scores, generator) -> Selection.")
 
+    @property
+    def first_epoch(self) -> int:
+        """The 0-based epoch that the method began with: above 0 in a fit that goes on from a checkpoint without it."""
+        return 0
+
+    def line_up(self, scores: Tensor) -> Tensor:
+        """Return what samples stand in line by to fill up a last batch that the selected ones leave in part.
+
+        Args:
+            scores: float32 (N,), on the CPU; NaN = never measured.
+
+        Returns:
+            float32 (N,); the highest are taken first, and NaN before all. Default: ``scores``.
+        """
+        return scores
+
     def trains_on_everything(self, epoch: int) -> bool:
-        """Whether ``epoch`` takes all samples without asking :meth:`select`."""
+        """Return whether ``epoch`` takes all samples without asking :meth:`select`."""
         return self.prune_ratio == 0 or self.in_warmup(epoch) or self.in_annealing(epoch)
 
     def in_warmup(self, epoch: int) -> bool:
-        """Whether ``epoch`` is one of the first ``warmup_epochs`` since :attr:`first_epoch`."""
+        """Return whether ``epoch`` is one of the first ``warmup_epochs`` since :attr:`first_epoch`."""
         return epoch < self.first_epoch + self.warmup_epochs
 
     def in_annealing(self, epoch: int) -> bool:
-        """Whether ``epoch`` is in the last ``anneal`` share of the epochs, if their number is known."""
+        """Return whether ``epoch`` is in the last ``anneal`` share of the epochs, if their number is known."""
         # rounded, because (1 - 0.3) * 10 is not 7 in floating point
         return self.max_epochs is not None and epoch >= round((1 - self.anneal) * self.max_epochs, 9)
 
     def selects_anew(self, epoch: int) -> bool:
-        """Whether the samples of ``epoch`` are chosen anew, or are those of the epoch before."""
+        """Return whether the samples of ``epoch`` are chosen anew, or are those of the epoch before."""
         since_warmup = epoch - self.first_epoch - self.warmup_epochs
         return not self.trains_on_everything(epoch) and since_warmup % self.every_n_epochs == 0
 
-    def samples_to_rescore(self, epoch: int) -> Tensor | None:
-        """Which samples to measure by a pass without gradients before those of ``epoch`` are chosen.
-
-        Asked only where ``epoch`` :meth:`selects_anew`, of a method that sets ``rescores``.
-
-        Args:
-            epoch: the 0-based epoch to come.
-
-        Returns:
-            int64 (m,), dataset indices, or None for no pass. They reach :meth:`observe` as those of a batch do.
-        """
-        return None
+    # ---- how it is trained ---------------------------------------------------------------------------------------
 
     def lr_factor(self, epoch: int) -> float:
-        """What the learning rate of every optimizer step of ``epoch`` is multiplied by."""
+        """Return what the learning rate of every optimizer step of ``epoch`` is multiplied by."""
         return 1.0
 
     def wrap_dataloader(self, loader: DataLoader[Any]) -> DataLoader[Any]:
-        """What the Trainer iterates in place of the prepared train loader.
+        """Return what the Trainer iterates in place of the prepared train loader.
 
         Args:
-            loader: yields the batches of the plan.
+            loader: Yields the batches of the plan.
 
         Returns:
             A loader of as many batches, in the same order; a method may change what they hold.
         """
         return loader
+
+    # ---- what it remembers besides the columns -------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Let go of what an earlier fit has shown: a new one begins."""
+
+    def rank_state(self) -> dict[str, Any]:
+        """Return what this rank must save besides the columns: plain tensors, numbers, lists and dicts."""
+        return {}
+
+    def load_rank_state(self, state: Mapping[str, Any]) -> None:
+        """Take over an earlier :meth:`rank_state`; another rank's where the fit goes on with more ranks than before."""

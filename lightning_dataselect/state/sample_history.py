@@ -83,7 +83,7 @@ class SampleHistoryStore(ScoreStore):
         >>> store = SampleHistoryStore(3)
         >>> for epoch, logits in enumerate(([[2.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [3.0, 0.0]])):
         ...     i, labels = torch.tensor([0, 2]), torch.tensor([0, 0])
-        ...     store.see(Observation(i, torch.zeros(2), torch.tensor(logits), labels, epoch))
+        ...     store.record_logits(Observation(i, torch.zeros(2), torch.tensor(logits), labels, epoch))
         ...     store.count_trained(i)
         ...     store.end_epoch(kept=i)
         >>> {name: store.column(name).tolist() for name in ("times_trained", "times_dropped", "predicted")}
@@ -116,7 +116,7 @@ class SampleHistoryStore(ScoreStore):
 
     # ---- in a step: nothing here waits for the device, or does more than put aside --------------------------------
 
-    def see(self, seen: Observation) -> None:
+    def record_logits(self, seen: Observation) -> None:
         """Take note of the classes that a batch has shown, if any."""
         if seen.logits is None or seen.targets is None or seen.logits.shape[1] < 2:
             return

@@ -1,4 +1,4 @@
-"""What a method is told about a batch, and what it answers at the boundary of an epoch."""
+"""The samples of a batch, what running it has shown, and what a method selects for the next epoch."""
 
 from __future__ import annotations
 
@@ -25,8 +25,29 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class BatchSamples:
+    """The samples of the batch under way, on the module's device.
+
+    Attributes:
+        indices: int64 (B,), dataset indices; the value N marks a sample repeated to make ranks even.
+        weights: float32 (B,), the loss weight of each, or None for the plain loss.
+    """
+
+    indices: Tensor
+    weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return the number of samples, B."""
+        return self.indices.numel()
+
+    def subset(self, positions: Tensor) -> BatchSamples:
+        """Return the samples at ``positions``, int64 (b,), of the batch."""
+        return BatchSamples(self.indices[positions], None if self.weights is None else self.weights[positions])
+
+
+@dataclass(frozen=True)
 class Observation:
-    """What one batch has shown; on the module's device, without graph.
+    """What running the training step on some samples has shown; on the module's device, without graph.
 
     Attributes:
         indices: int64 (B,), dataset indices; the value N marks a sample repeated to make ranks even.
@@ -35,6 +56,8 @@ class Observation:
         targets: int64 (B,) classes or (B, C) soft targets, if a classification loss gave them.
         epoch: 0-based epoch.
         outputs: float32 (B, D), what a method that asks for the model's outputs has made of them.
+        is_full_batch: False if the samples are the part of a batch that was chosen to be trained on.
+        is_rescoring: True if they were measured by a pass between two epochs, without training.
     """
 
     indices: Tensor
@@ -43,14 +66,16 @@ class Observation:
     targets: Tensor | None
     epoch: int
     outputs: Tensor | None = None
+    is_full_batch: bool = True
+    is_rescoring: bool = False
 
 
 def check_selection(selection: object, n: int, method: str) -> Selection:
     """Validate what ``select`` returned and sort it by index.
 
     Raises:
-        TypeError: if it is no :class:`Selection` of int64 indices.
-        ValueError: if it is empty, repeats a sample, leaves the data set, or has weights of another size.
+        TypeError: If it is no :class:`Selection` of int64 indices.
+        ValueError: If it is empty, repeats a sample, leaves the data set, or has weights of another size.
 
     Example:
         >>> check_selection(Selection(torch.tensor([3, 1])), 5, "Mine").indices
@@ -88,10 +113,10 @@ def check_selection(selection: object, n: int, method: str) -> Selection:
 
 
 def class_targets(seen: Observation) -> Tensor:
-    """The class of each sample of a batch, int64 (B,).
+    """Return the class of each sample of a batch, int64 (B,).
 
     Raises:
-        ValueError: if the batch's loss shows no class targets.
+        ValueError: If the batch's loss shows no class targets.
     """
     if seen.targets is None:
         raise UnreadableStepError(
@@ -109,9 +134,9 @@ def select_by_class(
     """Select within each class; samples whose class was never seen are a class of their own.
 
     Args:
-        select: chooses among the samples it is given, int64 (m,), and answers with positions among them.
+        select: Chooses among the samples it is given, int64 (m,), and answers with positions among them.
         classes: float32 (N,), NaN = never seen.
-        generator: passed on to ``select``.
+        generator: Passed on to ``select``.
 
     Example:
         >>> scores = torch.tensor([1.0, 2.0, 9.0])

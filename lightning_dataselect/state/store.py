@@ -52,7 +52,7 @@ class ScoreStore:
         self._columns = {name: torch.full((n + 1,), value) for name, value in initial.items()}
         if score_is_loss:
             self._columns["score"] = self._columns["loss"]
-        self._touched = torch.zeros(n + 1 if world_size > 1 else 0, dtype=torch.bool)
+        self._dirty = torch.zeros(n + 1 if world_size > 1 else 0, dtype=torch.bool)
         self._over_ranks: dict[str, OverRanks] = {}
         self._merged: dict[str, Tensor] = {}  # the sums as they were after the last merge, with several ranks
 
@@ -111,13 +111,13 @@ class ScoreStore:
         self._columns = {name: column.to(device) for name, column in self._columns.items()}
         if self._score_is_loss:
             self._columns["score"] = self._columns["loss"]
-        self._touched = self._touched.to(device)
+        self._dirty = self._dirty.to(device)
         self._merged = {name: column.to(device) for name, column in self._merged.items()}
 
-    def touch(self, indices: Tensor) -> None:
+    def mark_dirty(self, indices: Tensor) -> None:
         """Mark ``indices``, int64 (B,), as written by this rank since the last merge."""
         if self.world_size > 1:
-            self._touched[indices] = True
+            self._dirty[indices] = True
 
     def merge(self) -> None:
         """Give every rank what each rank has written since the last merge; all ranks must call it together.
@@ -132,11 +132,11 @@ class ScoreStore:
                 self._reduce(name, self._columns[name])
         for start in range(0, self.n, _CHUNK):
             self._merge_from(start, min(start + _CHUNK, self.n))
-        self._touched.zero_()
+        self._dirty.zero_()
 
     def _merge_from(self, start: int, end: int) -> None:
         """Merge the columns' last values of the samples from ``start`` to ``end``."""
-        mine = start + self._touched[start:end].nonzero().squeeze(1)
+        mine = start + self._dirty[start:end].nonzero().squeeze(1)
         count = torch.tensor([mine.numel()], device=mine.device)
         counts = [torch.zeros_like(count) for _ in range(self.world_size)]
         dist.all_gather(counts, count)
@@ -167,10 +167,11 @@ class ScoreStore:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over the columns of an earlier :meth:`state_dict`."""
         for name, values in state.items():
+            n = len(values)  # of fewer samples, where the data set has grown
             if values.dim() == 2:
                 shape = self.n + 1, values.shape[1]
                 self._columns[name] = self["loss"].new_full(shape, torch.nan, dtype=values.dtype)
-            self._columns[name][: self.n] = values.to(self._columns[name].device)
+            self._columns[name][:n] = values.to(self._columns[name].device)
             if name in self._merged:
                 self._merged[name].copy_(self._columns[name])
 

@@ -1,91 +1,116 @@
-"""What a training step's samples lost, by capture or by the user's own word."""
+"""Running a training step and reading what its samples lost, by capture or by the user's own word."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-from lightning_dataselect.capture import Captured, CaptureError, LossCapture, NoLossReturned
+from lightning_dataselect.capture import CaptureError, LossCapture, NoLossReturned, Outputs
+from lightning_dataselect.data.batch_layout import BatchLayout
+from lightning_dataselect.data.subset_batch import step_on_part
+from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.sample_loss import SampleLoss, read_sample_loss, reweighted
-from lightning_dataselect.step.witness import Part, Witness
+from lightning_dataselect.step.witness import Witness
 
-
-@dataclass(frozen=True)
-class Reading:
-    """The losses of a batch, float32 (B,), as they are; logits, targets and outputs if they were seen."""
-
-    losses: Tensor
-    logits: Tensor | None = None
-    targets: Tensor | None = None
-    outputs: Tensor | None = None
+Summarize = Callable[[Outputs], Tensor | None]
 
 
 class StepReader:
-    """Runs training steps and reads per-sample losses from them.
+    """Run training steps and read per-sample losses from them.
 
     Args:
-        module: the LightningModule.
-        source: where per-sample losses come from.
-        required: whether a step without per-sample losses is an error, or only worth a warning.
-        method: name of the method, for messages.
+        module: The LightningModule.
+        source: Where per-sample losses come from.
+        required: True if a step without per-sample losses is an error, and not only worth a warning.
+        keeps_infinite: True if infinite losses are shown as they are; else they become NaN, as they would stay in
+            moving averages for good.
+        method: Name of the method, for messages.
     """
 
-    def __init__(self, module: pl.LightningModule, source: SampleLoss, *, required: bool, method: str) -> None:
+    def __init__(
+        self, module: pl.LightningModule, source: SampleLoss, *, required: bool, keeps_infinite: bool, method: str
+    ) -> None:
         self.capture = LossCapture(module)
         self._source = source
         self._required = required
+        self._keeps_infinite = keeps_infinite
         self._method = method
         self._witness = Witness(module, self.capture)
+        self.layout = BatchLayout()
+        """Where the samples lie in a batch."""
+        self.loader: DataLoader[Any] | None = None
+        """The train loader, once the Trainer has it."""
+        self._step_facts = 0, False  # epoch of the step under way, and whether it rescores
         self.blind = False
-        """Whether nothing can be read, and nothing is required."""
+        """True once nothing can be read, and nothing is required."""
 
-    def read(
-        self,
-        step: Callable[[], Any],
-        indices: Tensor,
-        known: Tensor,
-        weights: Tensor | None,
-        part: Part | None = None,
-    ) -> tuple[Any, Reading | None]:
-        """Run ``step`` once.
+    def watch_outputs(self, summarize: Summarize, wanted: Callable[[int, bool], bool]) -> None:
+        """Have ``Observation.outputs`` made of the outputs that loss functions are given.
 
         Args:
-            step: runs the module on a batch.
-            indices: int64 (B,), its samples.
+            summarize: Makes of a batch's outputs what is kept of them, float32 (B, D), or None.
+            wanted: Called with the epoch and whether a pass rescores; says whether outputs are kept.
+        """
+
+        def summary(outputs: Outputs) -> Tensor | None:
+            return summarize(outputs) if wanted(*self._step_facts) else None
+
+        self.capture.summarize = summary
+
+    def run(
+        self,
+        step: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        samples: BatchSamples,
+        known: Tensor,
+        epoch: int,
+        *,
+        is_full_batch: bool = True,
+    ) -> tuple[Any, Observation | None]:
+        """Run a step that trains.
+
+        Args:
+            step: Runs the module on a batch.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            samples: The samples of the batch, and their weights in the loss.
             known: float32 (N + 1,), the last loss of every sample.
-            weights: float32 (B,), the weight of each sample in the loss, or None.
-            part: makes the same step on some samples of the batch, for a `Witness`; None: it cannot be made.
+            epoch: 0-based epoch.
+            is_full_batch: False if the batch was cut.
 
         Returns:
-            What the step returned, with the weights in its loss, and what was read; None where
-            nothing can be read and nothing is required, and for a step like none before, which
-            calls for a second look.
+            What the step returned, with the weights in its loss, and what was seen; None where nothing can be read and
+            nothing is required, and for a step like none before, which calls for a second look.
         """
+        indices, weights = samples.indices, samples.weights
         if self._source != "auto":
-            output = step()
+            output = step(*args, **kwargs)
             losses = read_sample_loss(self._source, output, known[indices])
             if weights is not None:
                 output = reweighted(output, losses, weights)
-            return output, Reading(losses.detach().float())
+            losses = self._finite(losses.detach().float())
+            return output, Observation(indices, losses, None, None, epoch, None, is_full_batch)
         if self.blind:
-            return step(), None
-        self._call_witness(part, indices.numel())
+            return step(*args, **kwargs), None
+        self._step_facts = epoch, False
+        if is_full_batch:
+            self._hear_witness(step, args, kwargs, indices)
+        call = functools.partial(step, *args, **kwargs)
         returned: list[Any] = []
-
-        def kept() -> Any:
-            returned.append(step())
-            return returned[-1]
-
+        if not self._required:
+            call = functools.partial(_keep_output, call, returned)
         try:
-            output, captured = self.capture.run(kept, indices.numel(), weights)
+            output, captured = self.capture.run(call, indices.numel(), weights)
         except NoLossReturned:
-            return returned[0], None
+            return None, None
         except CaptureError as error:
             if not returned:
                 raise
@@ -93,21 +118,46 @@ class StepReader:
             return returned[0], None
         if self._witness.is_waiting:
             self.capture.probe_next()
-        return output, _reading(captured) if captured.known and not self.blind else None
+        if not captured.known or self.blind:
+            return output, None
+        losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
+        return output, Observation(indices, self._finite(losses), logits, targets, epoch, outputs, is_full_batch)
 
-    def _call_witness(self, part: Part | None, size: int) -> None:
-        if part is not None and self.capture.is_probing:
-            self._witness.hear(part, size)
+    def score(
+        self,
+        step: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        indices: Tensor,
+        known: Tensor,
+        epoch: int,
+        *,
+        is_rescoring: bool = False,
+    ) -> Observation:
+        """Run a step for what its samples lose, without a graph but for the first look at a step.
 
-    def score(self, step: Callable[[], Any], indices: Tensor, known: Tensor, part: Part | None = None) -> Reading:
-        """What the samples lose in ``step``, which keeps nothing for a backward pass; NaN where it returns None."""
+        Args:
+            step: Runs the module on a batch.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            indices: int64 (B,), the samples of the batch.
+            known: float32 (N + 1,), the last loss of every sample.
+            epoch: 0-based epoch.
+            is_rescoring: True for a pass between two epochs.
+        """
         if self._source != "auto":
-            return Reading(read_sample_loss(self._source, step(), known[indices]).float())
-        self._call_witness(part, indices.numel())
+            losses = read_sample_loss(self._source, step(*args, **kwargs), known[indices]).float()
+            return Observation(indices, self._finite(losses), None, None, epoch, None, True, is_rescoring)
+        self._step_facts = epoch, is_rescoring
+        self._hear_witness(step, args, kwargs, indices)
+        call = functools.partial(step, *args, **kwargs)
         try:
-            return _reading(self.capture.score(step, indices.numel()))
+            captured = self.capture.score(call, indices.numel())
         except NoLossReturned:
-            return Reading(torch.full_like(indices, torch.nan, dtype=torch.float32))
+            unknown = torch.full_like(indices, torch.nan, dtype=torch.float32)
+            return Observation(indices, unknown, None, None, epoch, None, True, is_rescoring)
+        losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
+        return Observation(indices, self._finite(losses), logits, targets, epoch, outputs, True, is_rescoring)
 
     def root(self, loss: Tensor) -> Tensor:
         """Take a loss that a step back-propagates itself; give back what to back-propagate."""
@@ -119,6 +169,17 @@ class StepReader:
             self._go_blind(error)
             return loss
 
+    def _hear_witness(
+        self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
+    ) -> None:
+        if self.capture.is_probing:
+            part = step_on_part(step, args, kwargs, indices, self.layout, self.loader)
+            self._witness.hear(part, indices.numel())
+
+    def _finite(self, losses: Tensor) -> Tensor:
+        # not finite becomes NaN without a look at it, which would wait for the device
+        return losses if self._keeps_infinite else losses + losses * 0
+
     def _go_blind(self, error: CaptureError) -> None:
         if self._required:
             raise error
@@ -127,5 +188,6 @@ class StepReader:
         self.blind = True
 
 
-def _reading(captured: Captured) -> Reading:
-    return Reading(captured.losses, captured.logits, captured.targets, captured.outputs)
+def _keep_output(call: Callable[[], Any], returned: list[Any]) -> Any:
+    returned.append(call())
+    return returned[-1]

@@ -20,10 +20,10 @@ from lightning_dataselect.trainer.epoch_length import (
     shorten_val_check_interval,
 )
 from lightning_dataselect.trainer.loops import (
+    begin_ended_epoch,
     come_first,
     epochs_processed,
-    forget_train_loader,
-    intercept_train_loader,
+    go_on_within_epoch,
     limited_batches,
     optimizer_steps_now,
     overfits,
@@ -33,12 +33,14 @@ from lightning_dataselect.trainer.loops import (
     resumes_within_epoch,
     sampler_ranks,
     shows_progress,
+    steps_reached,
     stops_early,
     time_fetches,
 )
 from lightning_dataselect.trainer.lr import scale_learning_rate, step_lr_scheduler, take_over_step_schedulers
 from lightning_dataselect.trainer.patching import Restore, patch_attribute
 from lightning_dataselect.trainer.steps import batch_to_device, logging_parts, takes_batch_idx, takes_dataloader_iter
+from lightning_dataselect.trainer.train_loader import forget_train_loader, intercept_train_loader, show_apart
 
 __all__ = [
     "ByReload",
@@ -46,10 +48,12 @@ __all__ = [
     "InPlace",
     "Restore",
     "batch_to_device",
+    "begin_ended_epoch",
     "come_first",
     "epoch_lengths",
     "epochs_processed",
     "forget_train_loader",
+    "go_on_within_epoch",
     "intercept_train_loader",
     "limited_batches",
     "logging_parts",
@@ -62,10 +66,12 @@ __all__ = [
     "sampler_ranks",
     "scale_learning_rate",
     "set_counted_length",
+    "show_apart",
     "patch_attribute",
     "shorten_val_check_interval",
     "shows_progress",
     "step_lr_scheduler",
+    "steps_reached",
     "stops_early",
     "take_over_step_schedulers",
     "takes_batch_idx",

@@ -23,7 +23,7 @@ class EpochLengths(Protocol):
             replanned: whether its plan has changed after Lightning made its iterator.
         """
 
-    def follow(self, n_batches: int) -> None:
+    def set_next(self, n_batches: int) -> None:
         """Make the epoch that follows the one that ends now ``n_batches`` long."""
 
     def give_back(self) -> None:
@@ -58,9 +58,9 @@ class InPlace:
         """Start the iterator anew if the plan has changed, and set every length."""
         if replanned:
             iter(self._trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
-        self.follow(n_batches)
+        self.set_next(n_batches)
 
-    def follow(self, n_batches: int) -> None:
+    def set_next(self, n_batches: int) -> None:
         """Set every length."""
         trainer, loop = self._trainer, self._trainer.fit_loop
         assert loop._combined_loader is not None and loop._data_fetcher is not None
@@ -88,7 +88,7 @@ class ByReload:
             self._trainer.fit_loop.setup_data()
             self._reload_after(1)
 
-    def follow(self, n_batches: int) -> None:
+    def set_next(self, n_batches: int) -> None:
         """Nothing: Lightning asks for the loader once the epoch begins."""
 
     def give_back(self) -> None:

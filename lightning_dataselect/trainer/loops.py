@@ -1,4 +1,4 @@
-"""Where the fit loop gets its loader, and where it stands."""
+"""Where the fit loop stands, and what it was told."""
 
 from __future__ import annotations
 
@@ -8,51 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning_utilities.core.inheritance import get_all_subclasses
-from torch.utils.data import BatchSampler, DataLoader
 
-from lightning_dataselect.trainer.patching import Restore, missing, patch_attribute, refusal
-
-
-def intercept_train_loader(trainer: pl.Trainer, transform: Callable[[Any], Any]) -> Restore:
-    """Pass every train loader that the Trainer asks for through ``transform``, wherever it comes from.
-
-    Uses ``fit_loop._data_source.dataloader``: one place for loaders given to ``fit``, by a datamodule or by the module.
-    """
-    if missing(trainer, path := "fit_loop._data_source.dataloader"):
-        raise refusal("no selector can take hold of the train loader", path)
-    source = trainer.fit_loop._data_source
-    original = source.dataloader
-
-    def dataloader() -> Any:
-        try:
-            return transform(original())
-        except BaseException:
-            _unwrap_loader_classes()
-            raise
-
-    source.dataloader = dataloader  # type: ignore[method-assign]
-
-    def undo() -> None:
-        source.__dict__.pop("dataloader", None)
-
-    return undo
-
-
-def _unwrap_loader_classes() -> None:
-    """Give loaders their own constructors back: Lightning wraps them while it asks for one, for good if that fails."""
-    for base in (DataLoader, BatchSampler):
-        for cls in {base, *get_all_subclasses(base)}:
-            for name in ("__init__", "__setattr__", "__delattr__"):
-                if (old := f"__old{name}") in vars(cls):
-                    setattr(cls, name, getattr(cls, old))
-                    delattr(cls, old)
-
-
-def forget_train_loader(trainer: pl.Trainer) -> None:
-    """Let the Trainer ask anew for a train loader that it has already been asked for, as by a callback's ``setup``."""
-    if trainer.train_dataloader is not None:
-        trainer.fit_loop._combined_loader = None
+from lightning_dataselect.trainer.patching import Restore, patch_attribute
 
 
 def come_first(trainer: pl.Trainer, callback: pl.Callback) -> None:
@@ -132,6 +89,11 @@ def stops_early(trainer: pl.Trainer, n_epochs: int) -> bool:
     return trainer.should_stop and met_epochs and met_steps
 
 
+def steps_reached(trainer: pl.Trainer) -> bool:
+    """Return whether ``max_steps`` ends the fit now."""
+    return trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps
+
+
 def planned_epochs(trainer: pl.Trainer) -> int | None:
     """Number of epochs the fit will take if nothing stops it, or None if only steps or time end it.
 
@@ -142,18 +104,51 @@ def planned_epochs(trainer: pl.Trainer) -> int | None:
 
 
 def resumes_within_epoch(trainer: pl.Trainer) -> bool:
-    """Whether the fit goes on from a checkpoint that was written before an epoch's last batch."""
-    loop = trainer.fit_loop
-    progress = loop.epoch_loop.batch_progress
-    return loop.restarting and progress.current.completed > 0 and not progress.is_last_batch
+    """Return whether the fit goes on from a checkpoint that was written before an epoch's last batch."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    return _is_within_epoch(trainer) and progress.current.completed > 0 and not progress.is_last_batch
 
 
 def resumes_after_last_batch(trainer: pl.Trainer) -> bool:
-    """Whether the fit goes on from a checkpoint written between an epoch's last batch and its end: after validation."""
+    """Return whether it goes on from one written between an epoch's last batch and its end, after validation."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    return _is_within_epoch(trainer) and progress.current.completed > 0 and progress.is_last_batch
+
+
+def _is_within_epoch(trainer: pl.Trainer) -> bool:
+    epochs = trainer.fit_loop.epoch_progress.current
+    return trainer.fit_loop.restarting and epochs.ready > epochs.processed  # type: ignore[attr-defined]
+
+
+def begin_ended_epoch(trainer: pl.Trainer) -> None:
+    """Let the loop, about to run, begin the next epoch if the checkpoint was written when one had ended.
+
+    With ``max_steps`` set, Lightning takes up the ended epoch again, and trains some batches more in it.
+    """
     loop = trainer.fit_loop
-    epochs, progress = loop.epoch_progress.current, loop.epoch_loop.batch_progress
-    begun = loop.restarting and epochs.ready > epochs.processed  # type: ignore[attr-defined]
-    return begun and progress.current.completed > 0 and progress.is_last_batch
+    if loop.restarting and not _is_within_epoch(trainer):
+        _set_epochs(trainer, begun=loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
+        for each in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
+            each.on_iteration_done()
+
+
+def go_on_within_epoch(trainer: pl.Trainer, epoch: int) -> None:
+    """Let the loop, about to run, go on with ``epoch``, which the end of a fit had cut short.
+
+    Lightning counts a cut epoch as done, or, with ``max_steps`` set, the one after it as begun.
+    """
+    _set_epochs(trainer, begun=epoch + 1, done=epoch)
+    trainer.fit_loop.restarting = True
+    trainer.fit_loop.update_restart_stage()
+
+
+def _set_epochs(trainer: pl.Trainer, begun: int, done: int | None = None) -> None:
+    progress: Any = trainer.fit_loop.epoch_progress
+    done = begun if done is None else done
+    for name, value in {"ready": begun, "started": begun, "processed": done, "completed": done}.items():
+        change = value - getattr(progress.current, name)
+        for counts in (progress.current, progress.total):
+            setattr(counts, name, getattr(counts, name) + change)
 
 
 def epochs_processed(trainer: pl.Trainer) -> int:

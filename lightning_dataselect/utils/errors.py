@@ -94,5 +94,23 @@ class AssistantError(DataSelectError, RuntimeError):
     """The network that AutoAssist trains alongside has failed."""
 
 
+class MissingExtraError(DataSelectError, ImportError):
+    """A package of the extra ``report`` is needed, which a machine that only trains may lack."""
+
+
 class UserInputError(DataSelectError):
     """A command line or a config is wrong: shown as one plain sentence, without a traceback."""
+
+
+def one_line(error: BaseException) -> str:
+    r"""Return an error as one line of text; one that the user can mend goes without its type.
+
+    Example:
+        >>> one_line(ValueError("two\nlines")), one_line(UserInputError("two\nlines"))
+        ('ValueError: two lines', 'two lines')
+    """
+    name, text = type(error).__name__, str(error)
+    if isinstance(error, DataSelectError):
+        # a worker process of a DataLoader sends its traceback as the message, with our own at its end
+        return " ".join(text.rpartition(f"{name}: ")[2].split())
+    return " ".join(f"{name}: {text}".split())

@@ -8,7 +8,7 @@ from numbers import Integral, Real
 
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, UnexpectedArgumentError
 
-SET_LEVEL = frozenset({"prune_ratio", "every_n_epochs", "balance"})
+SET_LEVEL = frozenset({"prune_ratio", "every_n_epochs", "balance", "whole_batches"})
 """Arguments without a meaning for a method that takes every sample in every epoch."""
 
 
@@ -44,6 +44,17 @@ def check_number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ArgumentTypeError(f"{name}={value!r} is not a number: give a float.")
     return float(value)
+
+
+def check_flag(name: str, value: object) -> bool:
+    """Return ``value``, True or False.
+
+    Raises:
+        ArgumentTypeError: If it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ArgumentTypeError(f"{name}={value!r} is not a bool: give True or False.")
+    return value
 
 
 def check_positive(name: str, value: object) -> float:

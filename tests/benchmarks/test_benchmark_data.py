@@ -97,7 +97,7 @@ def test_samples_are_chosen_from_a_set_that_is_read_a_batch_at_a_time(tmp_path):
     assert torch.equal(selector.selected, torch.arange(20, 40))
 
 
-def test_a_table_is_standardised_by_its_training_rows():
+def test_table_is_standardised_by_its_training_rows():
     data = TableData("breast_cancer", n_val=100)
     data.setup("fit")
     assert (len(data.train), len(data.val), len(data.test)) == (320, 100, 149)

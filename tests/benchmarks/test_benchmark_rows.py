@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-from test_compare_summary import EPOCHS, N, record
+from comparison_records import EPOCHS, N, record
 
 from benchmarks.harness import Part, run_study
 from benchmarks.images import digits_config
 from benchmarks.plots import SHOWN, curve_names
 from benchmarks.rows import summed_up
-from lightning_dataselect.compare.comparison import Outcome, Settings
-from lightning_dataselect.compare.records import Point, RunRecord
-from lightning_dataselect.compare.spec import parse_methods
+from lightning_dataselect.comparison.records import Point, RunRecord
+from lightning_dataselect.comparison.runner import Outcome, Settings
+from lightning_dataselect.comparison.spec import parse_methods
 
 
 def run(method, seed, value, curve, *, n_forward=None, **others):
@@ -80,7 +80,7 @@ def test_nothing_is_said_of_times_that_no_run_of_full_data_was_as_short_as():
     assert rows[-1]["vs_short"]["mean"] == pytest.approx(10.0) and rows[-1]["vs_time"] is None
 
 
-def test_the_time_to_the_full_runs_value_is_of_the_seeds_that_reach_it():
+def test_time_to_the_full_runs_value_is_of_the_seeds_that_reach_it():
     assert part()[1]["full"]["time_to_full"] == pytest.approx(1.0)
     row = part()[1]["UCB"]
     assert row["reached"] == 1 and row["time_to_full"] is None  # one seed of two is no majority
@@ -98,13 +98,16 @@ def study(tmp_path, capsys):
     return go
 
 
-def test_a_study_goes_on_and_keeps_the_parts_it_was_not_asked_for(study, tmp_path):
+def test_study_resumes_and_keeps_its_other_parts(study, tmp_path):
     assert study()[0] == 0
     first = json.loads((tmp_path / "tiny.json").read_text())
     assert sorted(first["parts"]) == ["a", "b"] and first["quick"] is True
+    assert "runs" not in first["parts"]["a"], "the runs and their curves stay in the output folder"
+    pictures = [f"a_{kind}.png" for kind in ("against_cost", "over_samples", "over_time")]
+    assert sorted(path.name for path in (tmp_path / "tiny").glob("a_*.png")) == pictures
     labels = [row["label"] for row in first["parts"]["a"]["rows"]]
     assert labels == ["full", "short, 1 epoch", "random(prune_ratio=0.5)"]
-    assert set(first["parts"]["a"]["runs"][0]["tested"]) == {"test_loss", "test_acc"}
+    assert first["parts"]["a"]["metric"] == "test_acc"
     first["parts"]["b"]["remark"] = "On a slow day."
     (tmp_path / "tiny.json").write_text(json.dumps(first))
     code, said = study("--only", "b", "--seeds", "2")
@@ -114,7 +117,7 @@ def test_a_study_goes_on_and_keeps_the_parts_it_was_not_asked_for(study, tmp_pat
     assert second["parts"]["b"]["seeds"] == 2 and second["parts"]["b"]["remark"] == "On a slow day."
 
 
-def test_what_has_finished_can_be_collected(study, tmp_path):
+def test_finished_runs_are_collected_without_running(study, tmp_path):
     assert study("--collect")[0] == 0 and not (tmp_path / "tiny.json").exists()
     both = ("random(prune_ratio=0.5)", "UCB(prune_ratio=0.5)")
     assert study("--only", "a", "--methods", "random", methods=both)[0] == 0
@@ -125,7 +128,7 @@ def test_what_has_finished_can_be_collected(study, tmp_path):
     assert list(parts) == ["a"]
 
 
-def test_a_wrong_part_is_named(study):
+def test_wrong_part_is_named(study):
     code, said = study("--only", "c")
     assert code == 2 and said.err == "benchmarks.tiny: --only c: the parts are a, b.\n"
 

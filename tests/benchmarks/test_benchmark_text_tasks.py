@@ -16,7 +16,7 @@ from benchmarks.harness import parts_by_name
 from benchmarks.multi30k import BEGIN, END, PAD, ReversedData, Translator, padded, until_end
 from benchmarks.schedule import linear_with_warmup
 from benchmarks.shakespeare import CharacterGPT, sequences
-from lightning_dataselect.compare.errors import UserError
+from lightning_dataselect.utils.errors import UserInputError
 
 
 def arguments(**given):
@@ -37,7 +37,7 @@ def test_each_target_is_the_next_character():
     assert (following == ids + 1).all()
 
 
-def test_the_gpt_sees_no_later_character():
+def test_gpt_sees_no_later_character():
     torch.manual_seed(0)
     model = CharacterGPT(n_layers=2, n_heads=2, width=16, block=8, n_classes=10).eval()
     ids = torch.randint(10, (2, 8))
@@ -77,19 +77,19 @@ def test_greedy_decoding_takes_the_likeliest_piece_given_its_own(translator):
     assert (likeliest == found)[found != PAD].all()
 
 
-def test_a_translation_ends_before_the_first_end():
+def test_translation_ends_before_the_first_end():
     assert until_end([5, 6, END, 7, PAD]) == [5, 6]
     assert until_end([5, 6, 7]) == [5, 6, 7]
 
 
-def test_made_up_pairs_are_turned_round():
+def test_made_up_targets_are_their_sources_backwards():
     data = ReversedData()
     data.setup("fit")
     for source, target in data.train[:20]:
         assert target == [i + 1 for i in reversed(source)]
 
 
-def test_the_schedule_rises_to_the_peak_and_falls_to_nothing():
+def test_schedule_rises_to_the_peak_and_falls_to_nothing():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
     schedule = linear_with_warmup(optimizer, n_steps=20, warmup=0.1)["lr_scheduler"]["scheduler"]
     rates = []
@@ -108,15 +108,15 @@ def test_only_parts_that_are_asked_for_are_made():
         raise AssertionError("made")
 
     assert parts_by_name(arguments(only=["b"]), {"a": fails}, {"b": lambda: "made"}) == ["made"]
-    with pytest.raises(UserError, match="--only c: the parts are a, b"):
+    with pytest.raises(UserInputError, match="--only c: the parts are a, b"):
         parts_by_name(arguments(only=["c"]), {"a": fails}, {"b": fails})
 
 
 @pytest.mark.parametrize("study", [text, translation, language_model])
-def test_a_study_without_its_data_says_what_is_missing(study, monkeypatch):
+def test_study_without_its_data_says_what_is_missing(study, monkeypatch):
     monkeypatch.setattr("benchmarks.text.need", lambda *modules: None)
     monkeypatch.setattr("benchmarks.translation.need", lambda *modules: None)
-    with pytest.raises(UserError, match="--data-dir is needed for"):
+    with pytest.raises(UserInputError, match="--data-dir is needed for"):
         study.parts(arguments())
 
 
@@ -127,7 +127,7 @@ def test_quick_parts_need_no_data(study, capsys):
     assert "data_dir" not in str(part.config) or part.config["data"]["init_args"]["data_dir"] is None
 
 
-def test_the_control_takes_the_same_steps_of_random_parts():
+def test_random_within_batches_takes_as_many_steps():
     seen = []
 
     class Model(pl.LightningModule):

@@ -6,7 +6,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import Hardest, Net, Shares, dataset, fit, loader, same_weights, trainer
+from helpers import Hardest, Net, Shares, dataset, fit, loader, same_weights
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SubsetRandomSampler
@@ -70,35 +70,6 @@ class CountingBatches(torch.utils.data.Sampler):
         return iter(BatchSampler(self.sampler, 10, False))
 
 
-class Deaf(CountingBatches):
-    """Has a sampler, but does not read it."""
-
-    def __iter__(self):
-        return iter(BatchSampler(range(100), 10, False))
-
-    def __len__(self):
-        return len(self.sampler) // 10
-
-
-class Counted(CountingBatches):
-    """Has counted its batches once and for all."""
-
-    def __init__(self):
-        super().__init__()
-        self.n = len(self.sampler) // 10
-
-    def __len__(self):
-        return self.n
-
-
-class NoSampler(torch.utils.data.Sampler):
-    def __iter__(self):
-        return iter([[0], [1]])
-
-    def __len__(self):
-        return 2
-
-
 LOADERS = {
     "no length": (lambda: DataLoader(Endless(), sampler=range(5)), TypeError, "Endless has no __len__.*Give it a"),
     "sampler without length": (
@@ -109,19 +80,12 @@ LOADERS = {
     "two in a list": (lambda: [loader(), loader()], TypeError, "but 2 were given.*ConcatDataset"),
     "two in a dict": (lambda: {"a": loader(), "b": loader()}, TypeError, "but 2 were given.*remove the selector"),
     "combined": (lambda: CombinedLoader([loader(), loader()], "min_size"), TypeError, r"2 were given \(Combined"),
-    "one in a list": (lambda: [loader()], TypeError, "Give the DataLoader itself"),
     "not a loader": (lambda: ((x, y) for x, y in [(1, 2)]), TypeError, "the train loader is a generator"),
     "out of order": (
         lambda: loader(num_workers=1, in_order=False), ValueError, "in_order=False.*Set in_order=True"),
     "empty": (lambda: DataLoader(dataset()[:0][0], 10), ValueError, "is empty: there are no samples"),
     "subset": (
         lambda: DataLoader(dataset(), 10, sampler=SubsetRandomSampler(range(9))), TypeError, "Subset.dataset, indices"),
-    "no sampler": (
-        lambda: DataLoader(dataset(), batch_sampler=NoSampler()), TypeError, "NoSampler has no `sampler` attribute"),
-    "deaf sampler": (
-        lambda: DataLoader(dataset(), batch_sampler=Deaf()), TypeError, "Deaf yields samples whether they are sel"),
-    "fixed length": (
-        lambda: DataLoader(dataset(), batch_sampler=Counted()), TypeError, "Counted answers len.. with 10 even where"),
     "no batches": (lambda: DataLoader(dataset(), batch_size=None), TypeError, "Give it a batch_size"),
     "all dropped": (lambda: loader(batch_size=60, drop_last=True), ValueError, "would have no batch: 50 of 100"),
 }  # fmt: skip
@@ -285,17 +249,6 @@ def test_a_checkpoint_of_another_data_set(checkpoint):
     with pytest.raises(ValueError, match="written with a data set of 100 samples, but the train loader's has 60"):
         fit(Hardest(), net, loader(60), ckpt_path=checkpoint)
     assert net.steps == []
-
-
-def test_a_data_set_that_changes_its_length_in_a_fit():
-    class Growing(Net):
-        sizes = iter([40, 60])
-
-        def train_dataloader(self):
-            return loader(next(self.sizes))
-
-    with pytest.raises(ValueError, match="fit began with a data set of 40 samples, but the train loader's has 60"):
-        trainer(Shares(0.5), reload_dataloaders_every_n_epochs=1).fit(Growing())
 
 
 def test_a_checkpoint_without_a_selector_gives_the_weights(tmp_path):

@@ -35,7 +35,7 @@ class Losses(L.Callback):
         with torch.no_grad():
             self.now = F.cross_entropy(module.net(batch[0]), batch[1], reduction="none")
         module.train()
-        self.indices = self.selector._batch[0]
+        self.indices = self.selector.batch.indices
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         self.batches.append((self.indices, self.now, self.selector.losses[self.indices]))
@@ -124,7 +124,7 @@ class Scores(L.Callback):
         self.selector, self.batches = selector, []
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        self.before, self.indices = self.selector.losses, self.selector._batch[0]
+        self.before, self.indices = self.selector.losses, self.selector.batch.indices
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         step = trainer.current_epoch, batch_idx, self.indices
@@ -332,8 +332,9 @@ def test_losses_below_zero_are_drawn_by_what_they_are_above_the_least():
 
     for make in (EvolvedSampling, ESWP):
         selector = make(warmup_epochs=1, anneal=0)
-        words = rf"{make.__name__} draws.*losses down to -1\d\d.*SelectiveBackprop"
-        with pytest.warns(UserWarning, match=words) as said:
+        with pytest.warns(
+            UserWarning, match=rf"{make.__name__} draws.*losses down to -1\d\d.*SelectiveBackprop"
+        ) as said:
             fit(selector, Negative(), max_epochs=3)
         assert sum("losses down to" in str(warning.message) for warning in said) == 1
         assert selector.losses.isfinite().all()

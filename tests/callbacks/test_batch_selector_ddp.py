@@ -51,7 +51,7 @@ def test_two_ranks_stay_together_and_resume_to_the_same_bits(tmp_path, method):
     assert trained == sum(n for *_, n in first["counts"]) and first["counts"] == second["counts"]
     if method == "SelectiveBackprop":
         assert first["sizes"] != second["sizes"]
-        assert not torch.equal(first["state"]["recent"], second["state"]["recent"])
+        assert not torch.equal(*(rank["state"]["ranks"][0]["recent"] for rank in ranks))
     again = on_ranks(run, 2, tmp_path / "again", method=method, ckpt_path=tmp_path / "steps" / "step=8.ckpt")
     for resumed, whole in zip(again, ranks, strict=True):
         assert equal(resumed["weights"], whole["weights"])
@@ -64,6 +64,6 @@ def test_ranks_choose_with_chances_of_their_own():
     for rank in range(2):
         selector = EvolvedSampling()
         fit(selector, max_epochs=1)
-        selector._rank = rank
-        draws.append(torch.rand(3, generator=selector._batch_generator(torch.device("cpu"))))
+        selector.run_state.rank = rank
+        draws.append(torch.rand(3, generator=selector.batch_generator(torch.device("cpu"))))
     assert not torch.equal(*draws)

@@ -117,7 +117,7 @@ def test_module_datamodule_and_loaders_are_as_before(where, error):
     assert vars(made) == inside
     assert "dataloader" not in vars(made_trainer.fit_loop._data_source)
     assert functions == (vars(F), vars(torch), dict(vars(torch.Tensor)))
-    assert selector._loader is None and selector._reader is None
+    assert selector.context is None and selector.batch is None
 
 
 def test_the_module_keeps_nothing_that_it_would_not_have_without():

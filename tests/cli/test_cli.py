@@ -1,5 +1,6 @@
 """The command line: help, list, and LightningCLI with `--select`."""
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from lightning.pytorch import LightningDataModule
 from lightning_dataselect import list_methods
 from lightning_dataselect.cli import lightning as lightning_cli
 from lightning_dataselect.cli.main import main
-from lightning_dataselect.methods.registry import accepted_arguments
+from lightning_dataselect.utils.arguments import accepted_arguments
 
 METHODS = {method.name: method.cls for method in list_methods()}
 
@@ -67,11 +68,46 @@ def test_help_and_version(arguments, text, capsys):
         assert said.strip() == f"lightning-dataselect {version('lightning-dataselect')}"
 
 
-def test_an_unknown_command_is_refused(capsys):
-    with pytest.raises(SystemExit) as ended:
-        main(["fitt"])
-    assert ended.value.code == 2
-    assert "fitt" in capsys.readouterr().err
+LIGHT = {
+    "": "lightning-dataselect: the following arguments are required: COMMAND; see lightning-dataselect --help.",
+    "fitt": "lightning-dataselect: There is no command 'fitt'. Did you mean fit? The commands are compare, list, fit,",
+    "--verison": "lightning-dataselect: There is no option --verison. Did you mean --version?",
+    "list extra": "lightning-dataselect list: extra is not understood.",
+    "compare --seds 3": "lightning-dataselect compare: --seds is not understood. Did you mean --seeds?",
+    "compare --prune_ratio 0.3": "compare: --prune_ratio is not understood. Did you mean --prune-ratio?",
+    "compare --prune-ratio abc": "compare: --prune-ratio: expected float, got abc; see lightning-dataselect",
+    "compare --mode up": "compare: --mode: expected one of ",
+    "compare --methods full,InfoBach": "compare: There is no method 'InfoBach': did you mean InfoBatch?",
+    "compare --seeds 0": "lightning-dataselect compare: --seeds '0': give how many (1 or more), or which, each once",
+    "fit --select UBC": "lightning-dataselect fit: --select: There is no method 'UBC'. Did you mean UCB? The",
+    "fit --select=ucb": "lightning-dataselect fit: --select ucb: the method is spelt UCB.",
+    "fit --select.help UBC": "--select.help: There is no method 'UBC'. Did you mean UCB?",
+    "fit --select Mine": "A class of your own goes by its import path, as in my.Mine.",
+}
+
+
+@pytest.mark.parametrize("arguments", LIGHT)
+def test_a_misspelt_command_line_is_refused_in_one_sentence(arguments, capsys):
+    assert main(arguments.split()) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and LIGHT[arguments] in said[0], said
+
+
+@pytest.mark.parametrize(("command", "package"), [("compare", "pandas"), ("list", "rich"), ("fit", "jsonargparse")])
+def test_a_missing_extra_is_named_with_its_cure(command, package, capsys, monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else find_spec(name))
+    assert main([command]) == 2
+    cure = f"lightning-dataselect {command}: {package} is missing: pip install 'lightning-dataselect[report]'."
+    assert capsys.readouterr().err.strip() == cure
+
+
+def test_help_and_version_need_no_extra(capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for arguments in (["--version"], ["--help"], ["compare", "--help"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
 
 
 @pytest.fixture
@@ -163,7 +199,7 @@ def test_the_help_of_a_method_explains_each_argument(name, capsys):
 
 
 WRONG = {
-    "--select UBC": "There is no method 'UBC'. Did you mean UCB? The methods are AutoAssist, EL2N,",
+    "--select UBC": "--select: There is no method 'UBC'. Did you mean UCB? The methods are AutoAssist, EL2N,",
     "--select ucb": "--select ucb: the method is spelt UCB.",
     "--select.help UBC": "There is no method 'UBC'. Did you mean UCB?",
     "--select my.Nope": "--select: my.Nope cannot be imported: No module named 'my'.",
@@ -179,15 +215,35 @@ WRONG = {
     "--select UCB --select.sample_loss math.pi": "sample_loss='math.pi' is 3.14",
     "--select EL2N --select.scores none.csv": "scores='none.csv': there is no such file.",
     "--trainer.callbacks+=UCB --trainer.callbacks.prune_ratio=1": "prune_ratio=1.0 is outside [0, 1)",
-    "--trainer.callbacks+=UBC": "There is no method 'UBC'. Did you mean UCB?",
+    "--trainer.callbacks+=UBC": "--trainer.callbacks: 'UBC' names no class. Did you mean UCB?",
     "--select UCB --trainer.callbacks+=InfoBatch": "There are 2 selectors (InfoBatch, UCB) in --select and",
     "--config none.yaml": "none.yaml'.",
     "--config bad.yaml": "UCB takes no argument 'prune_ration'. Did you mean prune_ratio?",
     "--config torn.yaml": "Problems parsing config: while parsing a flow node",
-    "--selct UCB": "unrecognized arguments: --selct UCB.",
-    "--data.n_vaal 3": "DigitsData takes no argument 'n_vaal'.",
+    "--config list.yaml": "--config: a config holds sections such as model, data, trainer and select, but this one",
+    "--config empty.yaml": "--config: a config holds sections such as model, data, trainer and select, but this one",
+    "--config section.yaml": "There is no option --trainr.max_epochs. Did you mean --trainer.max_epochs?",
+    "--config trainer.yaml": "There is no option --trainer.max_epoch. Did you mean --trainer.max_epochs?",
+    "--config section_of_list.yaml": "--trainer: give its arguments by name, as in max_epochs: 3, not ['max",
+    "--ckpt_path none.ckpt": "--ckpt_path none.ckpt: there is no such file.",
+    "--selct UCB": "There is no option --selct. Did you mean --select?",
+    "--select UCB --select": "--select: expected one argument.",
+    "--select UCB --select.every_n_epochs 0": "every_n_epochs=0 is too small: give an int of at least 1.",
+    "--select UCB --select.every_n_epochs 1.5": "--select.every_n_epochs: expected int, got 1.5.",
+    "--select lightning_dataselect.UBC": "lightning_dataselect.UBC cannot be imported: module 'light",
+    "--trainer.callbacks+=EarlyStoping": "'EarlyStoping' names no class. Did you mean EarlyStopping",
+    "--trainer.max_epochs x": "--trainer.max_epochs: expected int, got x.",
+    "--trainer.overfit_batches x": "--trainer.overfit_batches: expected int or float, got x.",
+    "--trainer.accelerator tpuu": "--trainer: You selected an invalid accelerator name: `accelerator='tpuu'`.",
+    "--trainer.val_check_interval 1.5": "--trainer: You have passed invalid value 1.5 for val_check_interval",
+    "--data.n_vaal 3": "DigitsData takes no argument 'n_vaal'. Did you mean n_val?",
+    "--data.n_val 3000": "n_val=3000: hold out between 1 and 1796 of the 1797 digits.",
+    "--model lightning_dataselect.demo.DigitsModl": "no attribute 'DigitsModl'. Did you mean DigitsModel?",
     "--model my.No": "--model: my.No cannot be imported: No module named 'my'.",
-    "--optimizer Foo": "--optimizer: 'Foo' names no class: give its import path, as in my_package.Foo.",
+    "--optimizer Foo": "--optimizer: 'Foo' names no class. A class of your own goes by its import path, as in my.Foo.",
+    "--optimizer Adma": "--optimizer: 'Adma' names no class. Did you mean Adamax or Adam?",
+    "--optimizer Adam --optimizer.lrr 3": "Adam takes no argument 'lrr'. Did you mean lr?",
+    "--lr_scheduler StepLr": "--lr_scheduler: 'StepLr' names no class. Did you mean StepLR",
 }
 
 
@@ -196,16 +252,41 @@ def test_a_wrong_input_ends_in_one_plain_sentence(arguments, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.yaml").write_text("select: {class_path: UCB, init_args: {prune_ration: 0.5}}")
     (tmp_path / "torn.yaml").write_text("select: {class_path: [")
+    (tmp_path / "list.yaml").write_text("- model\n- data\n")
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "section.yaml").write_text("trainr: {max_epochs: 3}")
+    (tmp_path / "trainer.yaml").write_text("trainer: {max_epoch: 3}")
+    (tmp_path / "section_of_list.yaml").write_text("trainer: [max_epochs, 3]")
     assert main([*FIT, *arguments.split()]) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if not line.endswith("seed set to 0")]
     assert len(said) == 1 and said[0].startswith("lightning-dataselect fit: "), said
     assert WRONG[arguments] in said[0]
 
 
+@pytest.mark.parametrize("command", ["fit", "validate"])
+def test_a_missing_model_is_named(command, capsys):
+    assert main([command]) == 2
+    assert capsys.readouterr().err.strip() == f"lightning-dataselect {command}: --model is missing."
+
+
+def test_a_config_of_an_earlier_run_is_not_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text("mine: 1")
+    assert main([*FIT, "--trainer.enable_checkpointing", "false"]) == 2
+    assert f"fit: {tmp_path} holds the config.yaml of an earlier run: move it, or" in capsys.readouterr().err
+    assert (tmp_path / "config.yaml").read_text() == "mine: 1"
+
+
 def test_an_error_of_the_users_own_code_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="n_val=3000: hold out between 1 and 1796"):
-        main([*FIT, "--data.n_val", "3000"])
+    with pytest.raises(ValueError, match="a slip of the user's") as caught:
+        main(["fit", "--model", "test_cli.SlipsWhenMade", *NAMED])
+    assert str(caught.value.__cause__.__cause__) == "its cause"
+
+
+class SlipsWhenMade(Model):
+    def __init__(self):
+        raise ValueError("a slip of the user's") from RuntimeError("its cause")
 
 
 class Named(Model):
@@ -276,8 +357,8 @@ def test_a_slip_in_a_training_step_keeps_its_traceback(tmp_path, monkeypatch):
 
 def test_a_slip_of_our_own_keeps_its_traceback(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("lightning_dataselect.callbacks.selector.StepReader.read", lambda self: None)
-    with pytest.raises(TypeError, match="positional argument"):
+    monkeypatch.setattr("lightning_dataselect.fit.context.StepReader.run", lambda self: None)
+    with pytest.raises(TypeError, match="<lambda>"):
         main(["fit", "--model", "test_cli.Model", *NAMED])
 
 

@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, default_collate
 
 from lightning_dataselect import InfoBatch, RandomPruning
-from lightning_dataselect.data.collate_check import OrderChecked, checked, sorts_samples
+from lightning_dataselect.data.collate_check import FollowedCollate, checked, sorts_samples
 
 
 def texts(lengths=(3, 5, 2, 4, 2)):
@@ -126,7 +126,7 @@ def test_it_is_looked_at_once_and_sees_the_batch_as_it_is():
         calls.append(len(samples))
         return padded(samples)
 
-    each, samples = OrderChecked(collate, required=True), texts((2,) * 20)
+    each, samples = FollowedCollate(collate, required=True), texts((2,) * 20)
     for _ in range(3):
         torch.testing.assert_close(each(samples), padded(samples))
     assert calls == [8, 8, 20, 20, 20]

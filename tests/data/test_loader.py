@@ -2,7 +2,8 @@ import os
 
 import pytest
 import torch
-from helpers import N, Net, Shares, dataset, fit, loader
+from helpers import N, Net, Seen, Shares, dataset, fit, loader
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -12,6 +13,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from lightning_dataselect import EvolvedSampling
 from lightning_dataselect.data.loader import prepare
 from lightning_dataselect.state.plan import EpochPlan
 
@@ -62,7 +64,7 @@ class Grouped(Sampler[int]):
 
 
 def keep(prepared, kept, epoch=1):
-    prepared.follow(EpochPlan(epoch, torch.as_tensor(kept)))
+    prepared.apply_plan(EpochPlan(epoch, torch.as_tensor(kept)))
     return [prepared.batches.take(i).indices for i, _ in enumerate(prepared.loader)]
 
 
@@ -82,8 +84,8 @@ def test_everything_but_the_sampler_is_kept():
     )
     before = dict(vars(given))
     copied = prepare(given, seed=0).loader
-    changed = {name for name in before if vars(copied)[name] is not before[name]}
-    assert changed == {"sampler", "batch_sampler", "collate_fn"}
+    changed = {name for name in vars(copied) if vars(copied)[name] is not before.get(name)}
+    assert changed == {"sampler", "batch_sampler", "collate_fn", "_get_iterator"}
     assert copied.collate_fn.collate_fn is collate
     assert type(copied) is DataLoader and len(copied) == N // 7
     assert vars(given) == before
@@ -105,7 +107,7 @@ def test_shuffles_only_what_the_user_shuffled():
 
 def test_the_samples_are_those_that_are_recorded():
     prepared = prepare(loader(num_workers=2), seed=0)
-    prepared.follow(EpochPlan(1, torch.arange(0, N, 3)))
+    prepared.apply_plan(EpochPlan(1, torch.arange(0, N, 3)))
     x = dataset().tensors[0]
     for batch_idx, (batch, _) in enumerate(prepared.loader):
         torch.testing.assert_close(batch, x[prepared.batches.take(batch_idx).indices])
@@ -115,7 +117,7 @@ def test_a_subclass_stays_itself():
     given = Named("mine", dataset())
     prepared = prepare(given, seed=0)
     assert type(prepared.loader) is Named and prepared.loader.name == "mine"
-    prepared.follow(EpochPlan(1, torch.tensor([3, 5])))
+    prepared.apply_plan(EpochPlan(1, torch.tensor([3, 5])))
     (batch, _), *rest = prepared.loader
     torch.testing.assert_close(batch, dataset().tensors[0][prepared.batches.take(0).indices] + 1)
     assert not rest
@@ -167,11 +169,12 @@ def test_a_sampler_of_ones_own_is_told_the_epoch_and_drawn_once():
             self.epochs.append(epoch)
 
     prepared = prepare(DataLoader(dataset(), batch_size=10, sampler=Told(dataset().tensors[1])), seed=0)
-    plan = prepared.follow(EpochPlan(6, torch.arange(50)))
-    assert Told.epochs == [6]
-    prepared.follow(plan)
-    assert Told.epochs == [6]
-    assert plan.order.numel() == 50
+    prepared.apply_plan(EpochPlan(6, torch.arange(50)))
+    assert Told.epochs == [] and prepared.sampler.plan.order is None, "it is drawn with the first batch"
+    for _ in range(2):
+        next(iter(prepared.loader))
+        assert Told.epochs == [6]
+    assert prepared.sampler.plan.order.numel() == 50
 
 
 def test_a_distributed_sampler_gives_its_shards():
@@ -245,3 +248,196 @@ def test_a_sampler_whose_draws_are_a_fair_share_is_not(recwarn):
     weighted = WeightedRandomSampler(torch.ones(N), N, generator=torch.Generator().manual_seed(0))
     keep(prepare(DataLoader(dataset(), batch_size=10, sampler=weighted), seed=0), range(60))
     assert not [w for w in recwarn if "far fewer" in str(w.message)]
+
+
+class Deaf(Pairs):
+    """Has a sampler, but does not read it."""
+
+    def __iter__(self):
+        return iter(BatchSampler(range(N), 10, False))
+
+    def __len__(self):
+        return len(self.sampler) // 10
+
+
+class Counted(Pairs):
+    """Has counted its batches once and for all."""
+
+    def __init__(self, sampler):
+        super().__init__(sampler)
+        self.n = len(sampler) // 2
+
+    def __len__(self):
+        return self.n
+
+
+class Bucketed(Sampler[list[int]]):
+    """Has no sampler: makes batches of samples that are alike, and shuffles them by the epoch."""
+
+    epoch = 0
+
+    def __init__(self, sampler=None):
+        self.drawn = []
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        self.drawn.append(self.epoch)
+        order = torch.randperm(10, generator=torch.Generator().manual_seed(self.epoch)).tolist()
+        return ([*range(10 * bucket, 10 * bucket + 10)] for bucket in order)
+
+    def __len__(self):
+        return 10
+
+
+class Endless(Bucketed):
+    """Never stops yielding, as Lightning never asks for more than its length."""
+
+    def __iter__(self):
+        while True:
+            yield from super().__iter__()
+
+
+@pytest.mark.parametrize("make", [Deaf, Counted, Bucketed, Endless])
+def test_batch_samplers_that_know_nothing_of_a_selection_are_filtered(make):
+    given = make(RandomSampler(dataset()))
+    selector = Shares(1, 0.5, 0.3)
+    seen = Seen(selector)
+    _, net = fit(selector, train=DataLoader(dataset(), batch_sampler=given), callbacks=[seen], max_epochs=3)
+    for epoch, n in enumerate((100, 50, 30)):
+        drawn = seen.of_epoch(epoch)
+        assert len(drawn) == len(set(drawn)) == n
+    assert [net.steps[-1].epoch, net.validated[-1][0]] == [2, 2]
+    assert [sum(s.is_last for s in net.steps if s.epoch == e) for e in range(3)] == [1, 1, 1]
+    if make is Bucketed:
+        for _, batch in seen.batches:
+            assert len({i // 10 for i in batch}) == 1
+
+
+HOOKS = ["on_train_epoch_start", "on_train_batch_start", "on_train_batch_end", "on_validation_epoch_end"]
+
+
+class Peeking(Net):
+    """Looks at the train data whenever ``hook`` is called, and keeps what it has begun."""
+
+    def __init__(self, hook, how):
+        super().__init__()
+        self.how, self.kept = how, []
+        setattr(self, hook, self.peek)
+
+    def peek(self, *_):
+        if self.trainer.sanity_checking:
+            return
+        source = self.trainer.train_dataloader
+        if self.how == "asked for anew":
+            source = self.trainer.fit_loop._data_source.dataloader()
+        iterator = iter(source)
+        self.kept.append((iterator, next(iterator)))
+        if self.how == "whole":
+            self.kept.append((list(iterator),))
+
+
+def peeked(net):
+    selector = Shares(1, 0.5, 0.2)
+    seen = Seen(selector)
+    fit(selector, net, callbacks=[seen], max_epochs=3, val_check_interval=0.5)
+    return seen.batches, selector.losses.tolist(), [p.tolist() for p in net.parameters()]
+
+
+def test_looking_at_the_train_loader_changes_nothing():
+    expected = peeked(Net())
+    for hook in HOOKS:
+        for how in ("one batch", "whole", "asked for anew"):
+            assert peeked(Peeking(hook, how)) == expected, (hook, how)
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_looking_at_it_with_workers_changes_nothing(persistent):
+    runs = []
+    for net in (Net(), Peeking("on_train_epoch_start", "one batch")):
+        selector = Shares(1, 0.5)
+        seen = Seen(selector)
+        train = loader(num_workers=1, persistent_workers=persistent)
+        fit(selector, net, train, callbacks=[seen], max_epochs=2)
+        net.kept = None
+        runs.append((seen.batches, selector.losses.tolist()))
+    assert runs[0] == runs[1]
+
+
+class Updated(Grouped):
+    """Is told things by hooks, and draws by the last."""
+
+    def __init__(self, labels):
+        super().__init__(labels)
+        self.first, self.drew = None, []
+
+    def update(self, first):
+        self.first = first
+
+    def __iter__(self):
+        self.drew.append(self.first)
+        return super().__iter__()
+
+
+class Updating(Net):
+    def on_train_epoch_start(self):
+        loader, epoch = self.trainer.train_dataloader, self.trainer.current_epoch
+        loader.sampler.update(epoch)
+        loader.sampler.mine = epoch
+        assert loader.sampler.mine == epoch and isinstance(loader.sampler, Updated)
+        assert loader.batch_sampler.sampler is loader.sampler
+        assert len(loader) == (10 if epoch != 1 else 5)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_sampler_hears_what_hooks_say_before_it_is_drawn(workers):
+    runs = []
+    for selector in (None, Shares(1, 0.5)):
+        sampler = Updated(dataset().tensors[1])
+        net = Updating() if selector else Net()
+        hook = None if selector else Updating.on_train_epoch_start
+        if hook:
+            net.on_train_epoch_start = lambda net=net, s=sampler: s.update(net.trainer.current_epoch)
+        fit(selector, net, DataLoader(dataset(), 10, sampler=sampler, num_workers=workers), max_epochs=3)
+        runs.append(sampler.drew)
+    assert runs[0] == runs[1]
+
+
+class Told(Grouped):
+    def __init__(self, labels):
+        super().__init__(labels)
+        self.epochs = []
+
+    def set_epoch(self, epoch):
+        self.epochs.append(epoch)
+
+
+def test_samplers_are_told_the_epoch_where_lightning_tells_them():
+    runs = []
+    for selector in (None, Shares(1, 0.5)):
+        outer, inner = Told(dataset().tensors[1]), Told(dataset().tensors[1])
+        for train in (
+            DataLoader(dataset(), 10, sampler=outer),
+            DataLoader(dataset(), batch_sampler=BatchSampler(inner, 10, False)),
+        ):
+            fit(selector, train=train, max_epochs=4)
+        runs.append((outer.epochs, inner.epochs))
+    assert runs[0] == runs[1] == ([0, 1, 2, 3], [0, 1, 2, 3])
+
+
+class InAList(Net):
+    def training_step(self, batch, batch_idx):
+        (batch,) = batch.values() if isinstance(batch, dict) else batch
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("put", [lambda x: [x], lambda x: {"a": x}, lambda x: CombinedLoader([x], "min_size")])
+@pytest.mark.parametrize("make", [lambda: Shares(1, 0.5), lambda: EvolvedSampling(batch_ratio=0.5)])
+def test_one_loader_in_a_list_is_taken_as_lightning_takes_it(put, make):
+    runs = []
+    for module, given in ((InAList(), put(loader())), (Net(), loader())):
+        selector = make()
+        _, net = fit(selector, module, given, max_epochs=2)
+        runs.append(([s.size for s in net.steps], selector.losses.tolist()))
+    assert runs[0] == runs[1]

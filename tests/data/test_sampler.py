@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler
 
-from lightning_dataselect.data.sampler import RecordingBatchSampler, SelectionSampler
+from lightning_dataselect.data.batches import RecordingBatchSampler
+from lightning_dataselect.data.sampler import SelectionSampler
 from lightning_dataselect.state.plan import EpochPlan
 
 
@@ -16,7 +17,7 @@ def shards(n, kept, ranks, *, shuffle=True, epoch=1, seed=0):
     return plan, samplers
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(kept=st.integers(1, 40), ranks=st.integers(1, 5), shuffle=st.booleans())
 def test_ranks_share_the_selection_evenly_and_repeat_only_to_pad(kept, ranks, shuffle):
     plan, samplers = shards(40, kept, ranks, shuffle=shuffle)
@@ -61,8 +62,7 @@ def test_announces_the_full_size_to_schedules_only_while_asked():
 
 def recorder(kept=11, ranks=1, rank=0, batch_size=3, drop_last=False):
     _, samplers = shards(22, kept, ranks, shuffle=False)
-    batches = BatchSampler(samplers[rank], batch_size, drop_last)
-    return RecordingBatchSampler(batches, samplers[rank], consecutive=True)
+    return RecordingBatchSampler(samplers[rank], batch_size, drop_last=drop_last)
 
 
 def test_records_each_batch_however_far_the_loader_reads_ahead():
@@ -88,13 +88,13 @@ def test_goes_on_in_the_middle_without_changing_its_length():
     assert batches.take(2).indices == whole[2]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(n=st.integers(5, 40), kept=st.integers(2, 40), batch_size=st.integers(3, 7), ranks=st.integers(1, 3))
 def test_pruning_makes_no_batch_of_one(n, kept, batch_size, ranks):
     _, samplers = shards(n, min(kept, n), ranks, shuffle=False)
     for sampler in samplers:
         plain = list(BatchSampler(sampler, batch_size, drop_last=False))
-        batches = RecordingBatchSampler(BatchSampler(sampler, batch_size, drop_last=False), sampler, consecutive=True)
+        batches = RecordingBatchSampler(sampler, batch_size)
         made = list(batches)
         assert sum(made, []) == sum(plain, []) and len(made) == len(plain) == len(batches)
         assert sum(batches.take(i).n_unpadded for i in range(len(made))) == sampler.n_unpadded

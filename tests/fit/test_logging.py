@@ -2,11 +2,13 @@ import csv
 
 import pytest
 import torch
-from helpers import Hardest, Net, Shares, fit, loader, trainer
+from helpers import Hardest, Net, Seen, Shares, WeightedShares, fit, loader, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-KEYS = {"kept_share", "samples_saved", "select_seconds", "score_q10", "score_q50", "score_q90"}
+from lightning_dataselect import EvolvedSampling
+
+KEYS = {"kept_share", "train_loss", "samples_saved", "select_seconds", "score_q10", "score_q50", "score_q90"}
 
 
 def logged(metrics):
@@ -111,3 +113,25 @@ def test_a_fit_too_short_for_its_arguments_is_named(arguments, words):
 def test_a_fit_that_is_long_enough_is_not(arguments, recwarn):
     fit(Hardest(**arguments))
     assert not [w for w in recwarn if "Hardest will" in str(w.message)]
+
+
+def test_the_train_loss_is_the_mean_over_the_samples_without_their_weights():
+    class Fixed(Net):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    for selector in (WeightedShares(0.5), EvolvedSampling(batch_ratio=0.5, anneal=0.0), Shares(1.0)):
+        net = Fixed()
+        seen = Seen(selector)
+        made, _ = fit(selector, net, callbacks=[seen], max_epochs=1)
+        x, y = loader().dataset.tensors
+        every = torch.nn.functional.cross_entropy(net.net(x), y, reduction="none")
+        expected = every[torch.tensor(seen.of_epoch(0))].mean()
+        assert float(made.callback_metrics["dataselect/train_loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_nothing_is_logged_where_that_is_asked_for():
+    made, _ = fit(Shares(1.0, 0.5, log=False), max_epochs=2)
+    assert logged(made.callback_metrics) == {} and "train_loss" in made.callback_metrics
+    with pytest.raises(TypeError, match="log='no' is not a bool: give True or False"):
+        Shares(log="no")

@@ -33,14 +33,14 @@ fits = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(fits, st.integers(1, 4))
 def test_counts_the_calls_of_lightning(fit, frequency):
     expected = simulated(fit, frequency)
     assert [fit.calls(batch, frequency) for batch in range(len(expected))] == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(fits, st.lists(st.integers(1, 12), min_size=4, max_size=4))
 def test_a_pruned_fit_goes_forward_and_ends_where_the_unpruned_one_does(fit, lengths):
     last, steps, before = len(simulated(fit, 1)) - 1, 0, 0
@@ -57,7 +57,7 @@ def test_a_pruned_fit_goes_forward_and_ends_where_the_unpruned_one_does(fit, len
     assert before == last
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(fits, st.integers(1, 4))
 def test_an_unpruned_fit_makes_each_call_at_its_own_batch(fit, frequency):
     steps = 0

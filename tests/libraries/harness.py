@@ -142,7 +142,7 @@ class _Batches(pl.Callback):
         self.selector, self.seen = selector, []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.seen.append(self.selector._batch)
+        self.seen.append((self.selector.batch.indices, self.selector.batch.weights))
 
 
 def rows_loader(rows, copies=1, **options) -> Callable[[int], DataLoader]:

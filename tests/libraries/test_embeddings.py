@@ -39,7 +39,7 @@ def case(loss, two_views):
 
 
 @pytest.mark.parametrize("name", ["NTXentLoss", "BarlowTwinsLoss"])
-def test_lightly_between_samples_is_answered_in_words(name):
+def test_lightly_contrastive_loss_is_refused(name):
     losses = pytest.importorskip("lightly.loss")
     with pytest.raises(CaptureError, match="depends on the other samples of its batch.*sample_loss"):
         fit(case(getattr(losses, name), True), InfoBatch(), batch_size=8, max_epochs=1)
@@ -53,14 +53,14 @@ def test_lightly_of_two_views():
 
 
 @pytest.mark.parametrize("name", ["ContrastiveLoss", "TripletMarginLoss", "NTXentLoss", "MultiSimilarityLoss"])
-def test_metric_learning_between_samples_is_answered_in_words(name):
+def test_metric_learning_contrastive_loss_is_refused(name):
     losses = pytest.importorskip("pytorch_metric_learning.losses")
     with pytest.raises(CaptureError, match="sample_loss"):
         fit(case(getattr(losses, name), False), InfoBatch(), batch_size=8, max_epochs=1)
 
 
 @pytest.mark.parametrize("name", ["ArcFaceLoss", "ProxyNCALoss"])
-def test_metric_learning_that_picks_rows_by_a_mask_is_answered_in_words(name):
+def test_metric_learning_loss_that_picks_rows_by_a_mask_is_refused(name):
     losses = pytest.importorskip("pytorch_metric_learning.losses")
     with pytest.raises(CaptureError, match="picks rows out of the batch by a mask"):
         fit(case(lambda: getattr(losses, name)(4, 8), False), InfoBatch(), batch_size=8, max_epochs=1)

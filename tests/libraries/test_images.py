@@ -113,7 +113,7 @@ def test_torchvision_segmentation_with_an_auxiliary_head():
     check_losses(case(network, loss, MASKS))
 
 
-def test_torchvision_detection_is_answered_in_words():
+def test_torchvision_detection_is_refused_with_a_way_out():
     detection = pytest.importorskip("torchvision.models.detection")
 
     class Detection(L.LightningModule):
@@ -162,7 +162,7 @@ def test_segmentation_models_by_batches():
 
 
 @pytest.mark.parametrize("loss", ["DiceLoss", "JaccardLoss", "LovaszLoss"])
-def test_a_score_of_the_whole_batch_is_answered_in_words(loss):
+def test_loss_of_the_whole_batch_is_refused_with_a_way_out(loss):
     losses = pytest.importorskip("segmentation_models_pytorch.losses")
     made = case(lambda: unet(1), getattr(losses, loss)("binary"), MASKS[:, None].float())
     with pytest.raises(CaptureError, match="sample_loss"):

@@ -54,5 +54,5 @@ def test_learns_from_fewer_samples(opinions):
     assert module.trainer.callback_metrics["accuracy"] > 0.9
 
 
-def test_by_batches(opinions):
+def test_batch_level_method_trains_on_parts_of_batches(opinions):
     check_batch_method(opinions)

@@ -49,7 +49,7 @@ def test_chemprop(predictor):
     check_trains(made)
 
 
-def test_chemprop_by_batches_is_answered_in_words():
+def test_chemprop_batches_that_cannot_be_cut_are_refused():
     with pytest.raises(TypeError, match="BatchMolGraph, which cannot be cut"):
         fit(mpnn("RegressionFFN"), EvolvedSampling(anneal=0.0), batch_size=8, max_epochs=2)
 

@@ -176,5 +176,5 @@ def test_trains(make):
 
 
 @pytest.mark.parametrize("make", [classification, token_classification, llama, t5])
-def test_trains_by_batches(make):
+def test_batch_level_method_trains_on_parts_of_batches(make):
     check_batch_method(make())

@@ -33,6 +33,6 @@ if __name__ == "__main__":
         "scores": selector.scores,
         "losses": selector.losses,
         "weights": net.state_dict(),
-        "assistant": selector.state_dict()["assistants"][0],
+        "assistant": selector.rank_state()["assistant"],
     }
     torch.save(facts, folder / f"rank{trainer.global_rank}.pt")

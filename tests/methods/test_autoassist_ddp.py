@@ -17,7 +17,8 @@ def launch(folder, synchronous, checkpoint="none"):
     folder.mkdir(exist_ok=True)
     ranks = {"LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "RANK"}
     clean = {k: v for k, v in os.environ.items() if k not in ranks and not k.startswith("PYTEST")}
-    env = {**clean, "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
+    path = os.pathsep.join(filter(None, [str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH")]))
+    env = {**clean, "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     arguments = [sys.executable, SCRIPT, folder, "yes" if synchronous else "no", checkpoint]
     done = subprocess.run(arguments, env=env, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -43,7 +44,7 @@ def check(ranks):
     assert first["history"][-1]["n_backward"] < N
 
 
-def test_two_ranks_at_their_own_pace(tmp_path):
+def test_two_ranks_share_each_epoch_though_assistants_differ(tmp_path):
     check(launch(tmp_path, synchronous=False))
 
 

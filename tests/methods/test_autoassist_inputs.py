@@ -49,7 +49,7 @@ class Example:
         ((IDS.byte(), LABELS), "tokens", IDS, LABELS),
     ],
 )
-def test_what_is_found(batch, kind, x, labels):
+def test_inputs_and_labels_are_found_in_a_batch(batch, kind, x, labels):
     reader = InputReader(batch, B)
     found = reader.read(batch)
     assert reader.kind == kind and torch.equal(found.x, x)
@@ -57,14 +57,14 @@ def test_what_is_found(batch, kind, x, labels):
     assert found.labels is None or found.labels.dtype == torch.int64
 
 
-def test_a_function_of_ones_own():
+def test_own_function_finds_the_inputs():
     batch = {"signal": torch.rand(2, B), "id": LABELS}
     reader = InputReader(batch, B, lambda batch: (batch["signal"].T, batch["id"].int()))
     assert reader.read(batch).labels.dtype == torch.int64
     assert reader.kind == "tabular" and torch.equal(reader.read(batch).x, batch["signal"].T)
 
 
-def test_a_copy_of_inputs_is_nobody_else_s():
+def test_cloned_inputs_share_no_memory():
     inputs = SampleInputs(torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64))
     copy, part = inputs.clone(), inputs[torch.tensor([2, 0])]
     inputs.x[0] = inputs.labels[0] = 1
@@ -76,7 +76,7 @@ def test_a_copy_of_inputs_is_nobody_else_s():
 @pytest.mark.parametrize(
     "batch", [(LABELS, LABELS), {"text": ["a"] * B}, torch.rand(B + 1, 3), (IDS[0], torch.ones(1))]
 )
-def test_nothing_to_look_at(batch):
+def test_batch_without_inputs_is_refused(batch):
     with pytest.raises(TypeError, match=f"of {B} samples.*`inputs=`"):
         InputReader(batch, B)
 
@@ -90,6 +90,6 @@ def test_nothing_to_look_at(batch):
         ((LABELS, None), r"int64 and shape \(4,\)"),
     ],
 )
-def test_a_function_that_returns_something_else(found, message):
+def test_own_function_that_returns_no_inputs_is_refused(found, message):
     with pytest.raises(TypeError, match=message):
         InputReader(TABLE, B, lambda batch: found)

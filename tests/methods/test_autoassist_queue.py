@@ -53,6 +53,11 @@ def until(condition):
         time.sleep(0.002)
 
 
+def until_asleep(queue):
+    """Wait until the thread has looked at the queue as it is, and found nothing to do."""
+    until(lambda: len(queue._change._waiters) == 1)
+
+
 @pytest.fixture
 def gate():
     return Gate()
@@ -67,7 +72,7 @@ def queue(gate):
     assert not [t for t in threading.enumerate() if t.name == "AutoAssist"]
 
 
-def test_nobody_waits_for_a_busy_assistant(queue, gate):
+def test_training_does_not_wait_for_a_busy_assistant(queue, gate):
     queue.offer(waiting(0))
     assert gate.busy.wait(100)
     taken = queue.take()
@@ -81,18 +86,18 @@ def test_nobody_waits_for_a_busy_assistant(queue, gate):
     assert gate.calls[0] == "judge" and taken.verdict is None, "the training already goes by the whole batch"
 
 
-def test_a_full_record_queue_drops_its_oldest(queue):
+def test_full_record_queue_drops_its_oldest(queue):
     for loss in range(10):
         queue.report(record(float(loss)))
     assert [float(kept.losses[0]) for kept in queue._records] == [7.0, 8.0, 9.0]
 
 
-def test_it_judges_in_order_and_learns_only_when_enough_is_judged(queue, gate):
+def test_assistant_judges_in_order_and_learns_only_when_enough_is_judged(queue, gate):
     gate.open.set()
     queue.report(record())
     queue.offer(waiting(0))
     until(lambda: queue._waiting[0].verdict is not None)
-    time.sleep(0.05)
+    until_asleep(queue)
     assert gate.calls == ["judge"], "one judged batch is less than learn_at=2"
     queue.offer(waiting(1))
     until(lambda: queue._assistant.steps == 1)
@@ -100,7 +105,7 @@ def test_it_judges_in_order_and_learns_only_when_enough_is_judged(queue, gate):
     assert queue.take().verdict.positions.tolist() == [0, 1]
 
 
-def test_nobody_waits_while_it_learns(queue, gate):
+def test_training_does_not_wait_while_the_assistant_learns(queue, gate):
     gate.open.set()
     for index in range(2):
         queue.offer(waiting(index))
@@ -115,7 +120,7 @@ def test_nobody_waits_while_it_learns(queue, gate):
     assert queue._assistant.steps == 0, "it had to come to an end first"
 
 
-def test_a_batch_is_judged_by_its_own_base_prob(queue, gate):
+def test_batch_is_judged_by_its_own_base_prob(queue, gate):
     gate.open.set()
     inputs = SampleInputs(torch.ones(3, 3), None)
     for kind in (queue, InlineQueue(queue._assistant)):
@@ -126,7 +131,7 @@ def test_a_batch_is_judged_by_its_own_base_prob(queue, gate):
         assert [kind.take().verdict.positions.tolist() for _ in range(2)] == [[0, 1], [0, 1, 2]]
 
 
-def test_what_leaves_first_is_judged_first(queue, gate):
+def test_batch_that_leaves_first_is_judged_first(queue, gate):
     for index in range(3):
         queue.offer(waiting(index))
     assert gate.busy.wait(100)
@@ -135,17 +140,17 @@ def test_what_leaves_first_is_judged_first(queue, gate):
     assert queue._next().batch_idx == 1
 
 
-def test_a_record_wakes_it(queue, gate):
+def test_record_wakes_a_sleeping_assistant(queue, gate):
     gate.open.set()
     for index in range(2):
         queue.offer(waiting(index))
     until(lambda: all(left.verdict is not None for left in queue._waiting))
-    time.sleep(0.05)  # it has gone to sleep
+    until_asleep(queue)
     queue.report(record())
     until(lambda: queue._assistant.steps == 1)
 
 
-def test_it_learns_from_the_oldest_record_first(queue, monkeypatch):
+def test_assistant_learns_from_the_oldest_record_first(queue, monkeypatch):
     learnt = []
     monkeypatch.setattr(queue._assistant, "learn", lambda record: learnt.append(float(record.losses[0])))
     for loss in range(3):
@@ -155,7 +160,7 @@ def test_it_learns_from_the_oldest_record_first(queue, monkeypatch):
     assert learnt == [0, 1, 2]
 
 
-def test_an_epoch_that_was_left_is_forgotten(queue):
+def test_batches_of_an_interrupted_epoch_are_forgotten(queue):
     inline = InlineQueue(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
     for kind in (queue, inline):
         kind.offer(waiting(0))
@@ -164,20 +169,20 @@ def test_an_epoch_that_was_left_is_forgotten(queue):
         assert kind.take().batch_idx == 1 and len(kind) == 0
 
 
-def test_it_learns_when_the_epoch_has_no_more_to_judge(queue, gate):
+def test_assistant_learns_when_the_epoch_has_no_more_to_judge(queue, gate):
     gate.open.set()
     queue.report(record())
-    time.sleep(0.05)
+    until_asleep(queue)
     assert queue._assistant.steps == 0, "more may have to be judged"
     queue.close_epoch()
     until(lambda: queue._assistant.steps == 1)
     queue.open_epoch()
     queue.report(record())
-    time.sleep(0.05)
+    until_asleep(queue)
     assert queue._assistant.steps == 1
 
 
-def test_its_error_is_raised_where_the_training_is(queue, gate):
+def test_error_of_the_assistant_is_raised_in_the_training_loop(queue, gate):
     gate.open.set()
     queue.offer(waiting(0, SampleInputs(torch.full((2, 3), -1.0), None)))
     until(lambda: queue._error is not None)
@@ -206,7 +211,7 @@ def test_looking_ahead_keeps_order_and_bounds(capacity, length):
     assert most == min(capacity, length // 2)
 
 
-def test_the_desk_is_told_where_an_epoch_begins_and_ends():
+def test_queue_is_told_where_an_epoch_begins_and_ends():
     told = []
 
     class Told(InlineQueue):
@@ -229,7 +234,7 @@ def test_the_desk_is_told_where_an_epoch_begins_and_ends():
     assert told.index("close") == 3 and told[-1] == "take"
 
 
-def test_a_batch_that_is_wanted_whole_is_passed_on_as_it_is():
+def test_whole_batch_is_released_uncopied():
     judged = waiting(0)
     judged.batch = torch.arange(2)
     assert released(judged, pinned=False) is judged.batch
@@ -239,27 +244,33 @@ def test_a_batch_that_is_wanted_whole_is_passed_on_as_it_is():
     assert released(judged, pinned=False).tolist() == [1]
 
 
-def test_a_loader_that_ends_early():
+def test_look_ahead_ends_with_a_short_loader():
     queue = InlineQueue(Assistant(nn.Linear(3, 1), CONVENTIONS["tabular"], 0.75))
     assert len(list(look_ahead(iter(range(3)), 0, 8, lambda i, b: waiting(i), lambda: queue))) == 3
 
 
 def screening(batch, epoch=0, rank=0, **options):
-    """That of a rank in an epoch, with its first batch admitted."""
+    """That of a rank in an epoch, with its first batch admitted, and the queue."""
     selector = AutoAssist(**options)
-    selector._state = SimpleNamespace(plan=SimpleNamespace(epoch=epoch), history=[{"epoch": 0}])
-    epochs = SimpleNamespace(loader=SimpleNamespace(batches=SimpleNamespace(size_of=lambda index: 4)))
-    made = PrefetchFilter(selector, epochs, rank)
-    return made, made._admit(0, batch)
+    batches = SimpleNamespace(size_of=lambda index: 4)
+    context = SimpleNamespace(loader=SimpleNamespace(batches=batches), rank=rank, epoch=epoch)
+    queues = []
+
+    def build_queue(*first):
+        queues.append(selector.build_queue(*first))
+        return queues[0]
+
+    made = PrefetchFilter(context, build_queue, selector.base_prob_of, seed=selector.seed, inputs=selector.inputs)
+    return made, made.admit(0, batch), queues[0]
 
 
 def test_each_seed_epoch_batch_and_rank_has_random_numbers_of_its_own():
     drawn = {}
     for seed, epoch, rank in itertools.product(range(2), repeat=3):
-        made, first = screening(torch.zeros(4, 3), epoch, rank, seed=seed, synchronous=True)
-        _, same = screening(torch.zeros(4, 3), epoch, rank, seed=seed, synchronous=True)
+        made, first, _ = screening(torch.zeros(4, 3), epoch, rank, seed=seed, synchronous=True)
+        _, same, _ = screening(torch.zeros(4, 3), epoch, rank, seed=seed, synchronous=True)
         assert torch.equal(first.draws, same.draws)
-        for index, left in enumerate((first, made._admit(1, torch.zeros(4, 3)))):
+        for index, left in enumerate((first, made.admit(1, torch.zeros(4, 3)))):
             drawn[seed, epoch, rank, index] = tuple(left.draws.tolist())
     assert len(set(drawn.values())) == len(drawn) == 16
     assert all(0 <= u < 1 for draws in drawn.values() for u in draws)
@@ -276,10 +287,9 @@ def test_each_seed_epoch_batch_and_rank_has_random_numbers_of_its_own():
         (torch.zeros(4, 3, dtype=torch.int64), 7, 7, 7, [1.0, 0.5]),
     ],
 )
-def test_a_fits_queues_are_as_long_as_asked_for(batch, asked, capacity, learn_at, base_probs):
+def test_fits_queues_are_as_long_as_asked_for(batch, asked, capacity, learn_at, base_probs):
     for epoch, base_prob in enumerate(base_probs):
-        made, first = screening(batch, epoch, queue_size=asked)
-        queue = made._queue_of_fit()
+        made, first, queue = screening(batch, epoch, queue_size=asked)
         try:
             assert (queue.capacity, queue._learn_at, queue._records.maxlen) == (capacity, learn_at, capacity)
             assert first.base_prob == base_prob
@@ -288,10 +298,10 @@ def test_a_fits_queues_are_as_long_as_asked_for(batch, asked, capacity, learn_at
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
-def test_a_record_says_what_was_trained_and_when(epoch, monkeypatch):
-    made, left = screening(torch.arange(12.0).view(4, 3), epoch, synchronous=True)
+def test_record_says_what_was_trained_and_when(epoch, monkeypatch):
+    made, left, queue = screening(torch.arange(12.0).view(4, 3), epoch, synchronous=True)
     records = []
-    monkeypatch.setattr(made._queue_of_fit(), "report", records.append)
+    monkeypatch.setattr(queue, "report", records.append)
     made.report(left, torch.ones(4))
     left.verdict = Verdict(torch.ones(4), torch.tensor([0, 2]))
     made.report(left, torch.ones(2))
@@ -312,7 +322,7 @@ def test_networks_that_cannot_be_assistants(network, message):
         Assistant(network, CONVENTIONS["tabular"], 0.75)
 
 
-def test_a_network_without_one_logit_a_sample():
+def test_network_without_one_logit_a_sample():
     assistant = Assistant(nn.Linear(3, 2), CONVENTIONS["tabular"], 0.75)
     with pytest.raises(ValueError, match=r"shape \(2, 2\) for 2 samples"):
         assistant.judge(INPUTS, torch.zeros(2), 0.3)

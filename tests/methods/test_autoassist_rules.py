@@ -27,12 +27,12 @@ def test_acceptance_is_the_formula(q, base, accuracy):
     np.testing.assert_allclose(found, b + (1 - b) * np.asarray(q), atol=1e-6)
 
 
-def test_a_sample_nobody_can_judge_is_trained_on():
+def test_sample_nobody_can_judge_is_trained_on():
     assert acceptance(torch.tensor([float("nan")]), 0.3, 1.0).tolist() == [1.0]
 
 
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.floats(0, 1, width=32, exclude_max=True)), min_size=1))
-def test_who_is_accepted(pairs):
+def test_samples_below_their_probability_are_accepted_and_two_at_least(pairs):
     p, u = (torch.tensor(column, dtype=torch.float32) for column in zip(*pairs, strict=True))
     expected = [i for i, (a, b) in enumerate(pairs) if b < a]
     found = accepted(p, u).tolist()
@@ -45,7 +45,7 @@ def test_who_is_accepted(pairs):
         assert min(margin[found]) >= max(np.delete(margin, found), default=-np.inf)
 
 
-def test_the_share_accepted_is_the_probability():
+def test_share_accepted_is_the_probability():
     p = torch.tensor([0.3, 0.65, 1.0]).repeat_interleave(20_000)
     taken = accepted(p, torch.rand(60_000, generator=torch.Generator().manual_seed(0)))
     counts = torch.bincount(taken // 20_000).double().numpy()
@@ -53,7 +53,7 @@ def test_the_share_accepted_is_the_probability():
 
 
 @given(batches=LOSSES, a=st.floats(0, 0.99))
-def test_the_recent_mean(batches, a):
+def test_recent_mean_follows_the_formula(batches, a):
     mean, n, s = RecentMean(a), 0.0, 0.0
     for losses in batches:
         n = a * n + (1 - a) * len(losses)
@@ -62,7 +62,7 @@ def test_the_recent_mean(batches, a):
 
 
 @given(epochs=st.lists(LOSSES, min_size=2, max_size=4))
-def test_the_mean_of_the_epoch_before(epochs):
+def test_last_epoch_mean_is_that_of_the_epoch_before(epochs):
     mean, before = LastEpochMean(), None
     for epoch, batches in enumerate(epochs):
         seen = []
@@ -79,9 +79,9 @@ def random_batches(count, size, features, classes, seed):
         yield rng.normal(size=(size, *features)), rng.integers(0, classes, size), rng.exponential(size=size)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**16), size=st.integers(1, 9), memory=st.floats(0, 0.9))
-def test_a_vector_assistant_learns_by_the_formula(seed, size, memory):
+def test_vector_assistant_learns_by_the_formula(seed, size, memory):
     w, u, accuracy, n, s = np.zeros(12), np.zeros(5), 0.0, 0.0, 0.0
     assistant = None
     for x, y, losses in random_batches(8, size, (3, 2, 2), 5, seed):
@@ -134,7 +134,7 @@ def averaged_down(images):
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
-def test_what_a_vector_assistant_sees_of_a_sample(kind, shape, seen, dtype):
+def test_vector_assistant_logits_follow_the_formula(kind, shape, seen, dtype):
     rng = np.random.default_rng(0)
     x = torch.tensor(rng.normal(size=(4, *shape)) * 50 + 120).clamp(0, 255).to(dtype)
     y = torch.tensor([0, 1023, 1025, -1])
@@ -149,7 +149,7 @@ def test_what_a_vector_assistant_sees_of_a_sample(kind, shape, seen, dtype):
     np.testing.assert_allclose(network(x, None).detach(), expected + u[0], rtol=1e-4, atol=1e-3)
 
 
-def test_what_is_missing_of_a_sample_counts_as_zero():
+def test_missing_features_count_as_zero():
     x = torch.tensor([[float("nan"), 1.0], [0.0, 1.0]])
     network = default_network(SampleInputs(x, None), "tabular")
     torch.nn.init.ones_(network.weight)
@@ -171,9 +171,9 @@ def padded(texts, start):
     return torch.tensor([[*(start + t for t in text), *[-100] * (width - len(text))] for text in texts])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**16))
-def test_a_token_assistant_learns_by_the_formula(seed):
+def test_token_assistant_learns_by_the_formula(seed):
     rng = np.random.default_rng(seed)
     sides = [{"w": np.zeros(9), "v": 0.0, "counted": []} for _ in range(2)]
     bias, size = 0.0, 4
@@ -205,7 +205,7 @@ def test_a_token_assistant_learns_by_the_formula(seed):
     np.testing.assert_allclose(assistant.network.classes.detach()[0, 0], bias, atol=1e-5)
 
 
-def test_losses_are_read_when_the_device_has_brought_them():
+def test_losses_are_read_after_their_copy_has_ended():
     class Event:
         def synchronize(self):
             losses.copy_(torch.tensor([0.0, 1.0]))
@@ -217,7 +217,7 @@ def test_losses_are_read_when_the_device_has_brought_them():
     assert assistant.steps == 1 and assistant.network.weight.sign().tolist() == [-1, 1]
 
 
-def test_what_is_frozen_of_an_assistant_stays():
+def test_frozen_parameters_of_an_assistant_stay():
     inputs = SampleInputs(torch.eye(2), None)
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1))
     network[0].requires_grad_(False)
@@ -268,13 +268,13 @@ def test_conventions_are_the_authors():
         (0.2, "tokens", [1.0, 0.2, 0.2, 0.2]),
     ],
 )
-def test_the_probability_of_what_is_taken_for_easy(asked, kind, expected):
+def test_base_prob_follows_epoch_and_kind_of_input(asked, kind, expected):
     assert [AutoAssist(base_prob=asked).base_prob_of(epoch, CONVENTIONS[kind]) for epoch in range(4)] == expected
 
 
 @pytest.mark.parametrize(("kind", "rate"), [("tabular", 0.01), ("tokens", 0.5)])
 @pytest.mark.parametrize("arguments", [{}, {"learning_rate": 0.2, "memory": 0.4}])
-def test_an_assistant_has_the_learning_rate_and_the_memory_asked_for(kind, rate, arguments):
+def test_assistant_has_the_learning_rate_and_the_memory_asked_for(kind, rate, arguments):
     x = {"tabular": torch.zeros(4, 2), "tokens": torch.full((4, 2), -1)}[kind]
     inputs = SampleInputs(x, None)
     assistant = AutoAssist(**arguments).build_assistant(inputs, kind)
@@ -285,7 +285,7 @@ def test_an_assistant_has_the_learning_rate_and_the_memory_asked_for(kind, rate,
     assert bias == pytest.approx(-arguments.get("learning_rate", rate) * (3 * 0.5 - 0.5) / 4)
 
 
-def test_a_state_that_was_handed_out_does_not_change():
+def test_state_that_was_handed_out_does_not_change():
     inputs = SampleInputs(torch.tensor([[1.0], [2.0]]), None)
     assistant = Assistant(default_network(inputs, "tabular"), CONVENTIONS["tabular"], 0.75)
     early = assistant.state_dict()

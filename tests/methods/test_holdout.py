@@ -21,7 +21,7 @@ QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 
 
 @pytest.mark.parametrize("name", ["a.pt", "a.npy", "a.csv", "a.parquet", "shuffled.csv", "plain.csv"])
-def test_files(tmp_path, name):
+def test_holdout_losses_are_read_from_files_in_dataset_order(tmp_path, name):
     path = tmp_path / name
     table = pd.DataFrame({"index": range(100), "loss": HELD.numpy()})
     if name == "shuffled.csv":
@@ -40,7 +40,7 @@ def test_files(tmp_path, name):
         torch.testing.assert_close(selector.store.column("holdout"), HELD)
 
 
-def test_the_export_of_another_run(tmp_path):
+def test_export_of_another_run_serves_as_holdout_losses(tmp_path):
     other = EvolvedSampling()
     fit(other, max_epochs=1)
     selector = RHOLoss(holdout_losses=other.export(tmp_path / "losses.csv"))
@@ -103,7 +103,7 @@ def test_cross_fitting_measures_each_sample_by_the_model_that_has_not_seen_it():
     torch.testing.assert_close(losses, torch.full((40,), 3.0).log())
 
 
-def test_a_held_out_set_trains_one_model():
+def test_held_out_set_trains_one_model():
     """Trained on the first 20 samples, it has learnt these and no others."""
     held = DataLoader(TensorDataset(torch.arange(20), torch.arange(20) % 3), 5)
     # so many epochs that dropout, which draws from the global random state, cannot hide a sample in all of them
@@ -112,7 +112,7 @@ def test_a_held_out_set_trains_one_model():
     torch.testing.assert_close(losses[20:], torch.full((20,), 3.0).log())
 
 
-def test_the_losses_are_those_of_a_copy_trained_by_hand():
+def test_losses_are_those_of_a_copy_trained_by_hand():
     class Only(DataSelector):
         def __init__(self, indices):
             super().__init__(seed=4, warmup_epochs=0)
@@ -131,7 +131,7 @@ def test_the_losses_are_those_of_a_copy_trained_by_hand():
         torch.testing.assert_close(losses[other], expected[other])
 
 
-def test_a_data_module_and_odd_loaders():
+def test_holdout_loaders_are_taken_from_a_datamodule_and_read_whole():
     class Data(L.LightningDataModule):
         def setup(self, stage):
             self.loader = numbered(39, 8, drop_last=True)
@@ -158,7 +158,7 @@ def test_by_default_the_copies_train_for_as_many_epochs_as_the_fit():
     torch.testing.assert_close(selector.store.column("holdout"), expected)
 
 
-def test_a_model_that_diverges_is_an_error():
+def test_model_that_diverges_is_an_error():
     class Diverging(Net):
         def training_step(self, batch, batch_idx):
             return super().training_step(batch, batch_idx) * torch.inf
@@ -204,7 +204,7 @@ def test_by_itself_it_takes_the_transfer_hooks_of_the_data_module():
     assert made.global_step == 10
 
 
-def test_a_resumed_fit_does_not_train_holdout_models_again(tmp_path, monkeypatch):
+def test_resumed_fit_does_not_train_holdout_models_again(tmp_path, monkeypatch):
     selector = RHOLoss()
     keep = ModelCheckpoint(tmp_path, every_n_train_steps=5, save_top_k=-1, filename="{step}")
     _, net = fit(selector, callbacks=[keep], enable_checkpointing=True, max_epochs=2)

@@ -26,7 +26,7 @@ def gen(seed=0):
 # ---- the rule
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), n=st.integers(1, 9), classes=st.integers(2, 5))
 def test_certainty_is_the_probability_of_a_right_prediction(data, n, classes):
     number = st.floats(-20, 20, width=32)
@@ -53,7 +53,7 @@ def oracle(losses, certainties, ratio, tau):
     return [i for i in order[: min(limit, n - unknown)] if certainties[i] > 0 and certainties[i] >= tau]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 2**32 - 1),
     n=st.integers(1, 30),
@@ -74,7 +74,7 @@ def test_ties_are_broken_at_random_and_the_number_holds():
 
 
 @pytest.mark.parametrize("epochs", [5, 10, 30, 100, 200])
-def test_the_share_falls_where_the_phases_say(epochs):
+def test_share_falls_where_the_phases_say(epochs):
     selector = KAKURENBO()
     assert selector.hidden_share(3) == 0.3
     selector.max_epochs = epochs
@@ -110,7 +110,7 @@ def by_step(optimizer, trainer):
 
 
 @pytest.mark.parametrize("scale_lr", [True, False])
-def test_only_the_step_sees_the_longer_rate(scale_lr, tmp_path):
+def test_scaled_learning_rate_lasts_for_the_step_alone(scale_lr, tmp_path):
     selector, rates = KAKURENBO(prune_ratio=0.5, tau=0.4, scale_lr=scale_lr), Rates()
     logger = CSVLogger(tmp_path, flush_logs_every_n_steps=1)
     monitor = LearningRateMonitor("step")
@@ -126,7 +126,7 @@ def test_only_the_step_sees_the_longer_rate(scale_lr, tmp_path):
     assert len(monitored) and set(np.round(monitored, 9)) <= {round(0.1 * 0.9**e, 9) for e in range(6)}
 
 
-def test_a_failed_step_leaves_the_rate_as_it_was():
+def test_failed_step_leaves_the_rate_as_it_was():
     class Failing(Net):
         def training_step(self, batch, batch_idx):
             if self.trainer.current_epoch == 3:
@@ -145,7 +145,7 @@ def test_a_failed_step_leaves_the_rate_as_it_was():
     assert kept == [0.1]
 
 
-def test_the_hidden_are_renewed_each_epoch_and_hidden_by_the_rule():
+def test_hidden_samples_are_chosen_anew_each_epoch_by_the_rule():
     selector, net, facts = KAKURENBO(prune_ratio=0.5, tau=0.6), Net(), []
     x, y = dataset().tensors
     passes = watch_eval_steps(net)
@@ -180,7 +180,7 @@ def test_nothing_is_hidden_that_is_not_sure_enough():
     assert [r["n_forward"] for r in selector.history] == [100] * 3
 
 
-def test_a_wrong_prediction_is_never_hidden():
+def test_wrong_prediction_is_never_hidden():
     x, y = dataset().tensors
     wrong_label = torch.arange(100) % 4 == 0
     mixed = DataLoader(TensorDataset(x, torch.where(wrong_label, (y + 1) % 3, y)), 10, shuffle=True)
@@ -215,7 +215,7 @@ def test_each_class_hides_the_lowest_losses_of_its_share():
     assert checked == [True] * 9
 
 
-def test_a_fit_resumed_anywhere_is_the_same_bit_for_bit(tmp_path):
+def test_resumed_fit_ends_in_same_weights_and_scores(tmp_path):
     def make():
         return KAKURENBO(prune_ratio=0.5, tau=0.5)
 
@@ -253,6 +253,6 @@ def test_arguments_out_of_range(options, words):
         KAKURENBO(**options)
 
 
-def test_a_regression_is_an_error_on_the_first_batch():
+def test_regression_is_an_error_on_the_first_batch():
     with pytest.raises(ValueError, match="KAKURENBO needs the logits and targets.*no classification loss"):
         fit(KAKURENBO(), Regressor(), loader(), max_epochs=1)

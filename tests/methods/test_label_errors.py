@@ -13,7 +13,7 @@ roc_auc_score = pytest.importorskip("sklearn.metrics").roc_auc_score
 
 
 @pytest.mark.parametrize("make", [InfoBatch, lambda: EL2N(warmup_epochs=4, prune_ratio=0.3)])
-def test_a_tenth_of_the_labels_flipped_at_random_is_found(make, tmp_path):
+def test_tenth_of_the_labels_flipped_at_random_is_found(make, tmp_path):
     data = DigitsData()
     data.setup("fit")
     images, classes = data.train.tensors

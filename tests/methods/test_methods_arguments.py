@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from lightning_dataselect import DataSelector, list_methods
-from lightning_dataselect.compare.spec import parse_methods
+from lightning_dataselect.comparison.spec import parse_methods
 from lightning_dataselect.methods.registry import get
+from lightning_dataselect.utils.arguments import accepted_arguments
 from lightning_dataselect.utils.validation import SET_LEVEL
 
 every_method = pytest.mark.parametrize("name", [method.name for method in list_methods()])
-COMMON = set(inspect.signature(DataSelector.__init__).parameters) - {"self"}
+COMMON = set(accepted_arguments(DataSelector))
 GIVEN = {"prune_ratio": 0.3, "every_n_epochs": 2, "balance": "class", "batch_ratio": 0.2}
 WITHIN_BATCHES = ("AutoAssist", "EvolvedSampling", "RHOLoss", "SelectiveBackprop")
 
@@ -27,7 +28,7 @@ def described(cls):
 
 
 @every_method
-def test_the_command_line_has_every_argument_that_means_something_with_its_help(name):
+def test_command_line_has_every_argument_that_means_something_with_its_help(name):
     cls = get(name).cls
     found = {argument: text for argument, text in described(cls).items() if not argument.endswith(".help")}
     own = {name for name, p in inspect.signature(cls).parameters.items() if p.kind is p.KEYWORD_ONLY}
@@ -36,7 +37,7 @@ def test_the_command_line_has_every_argument_that_means_something_with_its_help(
 
 
 @pytest.mark.parametrize("name", WITHIN_BATCHES)
-def test_a_method_within_batches_refuses_what_it_cannot_heed(name):
+def test_method_within_batches_refuses_what_it_cannot_heed(name):
     cls = get(name).cls
     assert cls.unused >= SET_LEVEL
     for argument in cls.unused:

@@ -14,7 +14,6 @@ from lightning_dataselect.methods.evolved_sampling import draw, evolve
 from lightning_dataselect.methods.holdout import halves
 from lightning_dataselect.methods.rho_loss import highest
 from lightning_dataselect.methods.selective_backprop import percentile, take_by_chance
-from lightning_dataselect.state.store import ScoreStore
 
 NAN = float("nan")
 losses = st.floats(0, 1e4, width=32) | st.sampled_from([0.0, 0.5, 1.0])
@@ -35,8 +34,8 @@ def seen(indices, values, epoch=0):
 
 
 def replay(selector, n, batches):
-    store = ScoreStore(n, selector.columns())
-    selector._store = store
+    selector.run_state.open(selector, n, world_size=1, epoch=0)
+    store = selector.store
     for batch in batches:
         store["loss"][batch.indices] = batch.losses
         selector.observe(batch, store)
@@ -135,7 +134,7 @@ PEER = {  # by rank of the loss among 8, in 100,000 draws
 
 
 @pytest.mark.parametrize("keep", PEER)
-def test_draw_agrees_with_a_peer(keep):
+def test_draw_agrees_with_composer(keep):
     """Composer (mosaicml 0.32.1) draws ``keep`` of a batch by weights, ``((rank - 1/2) / B) ** (1 / keep - 1)``.
 
     That is what its `select_using_loss` calls selective backprop: it ranks within the batch and takes a fixed number.
@@ -144,7 +143,7 @@ def test_draw_agrees_with_a_peer(keep):
     close(shares(lambda g: draw(weights, int(keep * 8), g), 8), PEER[keep], atol=0.045)
 
 
-def test_selective_backprop_is_not_the_peer_s():
+def test_selective_backprop_differs_from_composers():
     """By the paper the highest of R losses is always taken, and the numbers differ from batch to batch."""
     chances = percentile(torch.arange(8.0), torch.arange(8.0)) ** 3
     ours = shares(lambda g: take_by_chance(chances, g), 8)
@@ -265,7 +264,7 @@ def test_more_are_taken_where_chance_takes_fewer_than_are_asked_for():
         assert take_by_chance(p, gen(seed), fewest=2).tolist() == excess.argsort(descending=True)[:n].tolist()
 
 
-def test_the_share_expected_of_steady_losses():
+def test_batch_ratio_is_the_expected_share_of_steady_losses():
     values = torch.rand(1024, generator=gen())
     for beta in (0, 1, 3):
         chance = percentile(values, values) ** beta
@@ -295,7 +294,8 @@ def test_losses_below_zero_shift_the_weights_that_a_batch_is_drawn_by():
 def test_rho_takes_the_highest_reducible_losses(pairs, data):
     now, held = (np.array(side, np.float32) for side in zip(*pairs, strict=True))
     selector = RHOLoss(holdout_losses=torch.from_numpy(held))
-    selector._store = store = ScoreStore(len(now), selector.columns())
+    selector.run_state.open(selector, len(now), world_size=1, epoch=0)
+    store = selector.store
     store["holdout"][:-1] = torch.from_numpy(held)
     batch = seen(list(range(len(now))), now.tolist())
     selector.observe(batch, store)

@@ -73,7 +73,7 @@ def kept(selector):
 
 
 @pytest.mark.parametrize("mode", ["fresh", "walk"])
-def test_random_pruning(mode):
+def test_random_pruning_keeps_its_share_every_epoch(mode):
     selector = RandomPruning(prune_ratio=0.75, mode=mode)
     fit(selector)
     assert kept(selector) == [15, 15, 15, 15]
@@ -99,7 +99,7 @@ def test_random_pruning_goes_on_without_losses_unless_it_rescales():
         fit(RandomPruning(prune_ratio=0.75, rescale=True), module=Contrastive)
 
 
-def test_infobatch():
+def test_infobatch_prunes_between_warm_up_and_annealing():
     selector = InfoBatch(prune_ratio=0.5, anneal=0.25)
     fit(selector)
     assert kept(selector)[0] == N and kept(selector)[3] == N and kept(selector)[1] < N
@@ -236,7 +236,7 @@ def test_grand_without_a_linear_layer_says_what_it_saw():
         fit(GraNd(warmup_epochs=1), module=NoHead)
 
 
-def test_seta():
+def test_seta_prunes_by_windows_until_it_anneals():
     selector = SeTa(prune_ratio=0.2, anneal=0.25)
     fit(selector, epochs=8)
     sizes = kept(selector)

@@ -31,9 +31,9 @@ def seen(indices, losses, logits=None, targets=None, epoch=0):
 # ---- random pruning
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), n=st.integers(1, 80), seed=st.integers(0, 5))
-def test_a_walk_repeats_no_sample_before_all_have_come(data, n, seed):
+def test_walk_repeats_no_sample_before_all_have_come(data, n, seed):
     k = data.draw(st.integers(1, n))
     period = n // math.gcd(n, k)
     counts = np.zeros(n, dtype=int)
@@ -46,7 +46,7 @@ def test_a_walk_repeats_no_sample_before_all_have_come(data, n, seed):
         assert counts.min() == counts.max()
 
 
-def test_a_walk_shuffles_anew_after_whole_passes_and_is_a_function_of_the_step():
+def test_walk_shuffles_anew_after_whole_passes_and_is_a_function_of_the_step():
     passes = [{tuple(walk(60, 20, 3 * p + s, 0).tolist()) for s in range(3)} for p in range(2)]
     assert passes[0].isdisjoint(passes[1])
     assert torch.equal(walk(60, 20, 4, 0), walk(60, 20, 4, 0))
@@ -54,14 +54,14 @@ def test_a_walk_shuffles_anew_after_whole_passes_and_is_a_function_of_the_step()
 
 
 @pytest.mark.parametrize(("n", "k"), [(1_000_003, 1), (30_011, 7), (1797, 899)])
-def test_a_walk_over_an_awkward_number_goes_on_without_a_gap(n, k):
+def test_walk_over_an_awkward_number_goes_on_without_a_gap(n, k):
     first = walk(n, k, 0, 0)
     second = walk(n, k, 1, 0)
     overlap = len(np.intersect1d(first, second))
     assert overlap == max(2 * k - n, 0)
 
 
-def test_a_walk_whose_pass_is_long_and_not_whole_goes_through_nearly_all_before_it_begins_again():
+def test_walk_whose_pass_is_long_and_not_whole_goes_through_nearly_all_before_it_begins_again():
     n, k = 3001, 7
     counts = np.zeros(n, dtype=int)
     for step in range(429):  # 428.7 steps are a pass
@@ -100,7 +100,7 @@ def test_random_pruning_draws_anew_and_rescales_on_demand():
 # ---- InfoBatch
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     values=st.lists(st.one_of(st.floats(0, 50, width=32), st.just(NAN)), min_size=1, max_size=50),
     percent=st.integers(0, 99),
@@ -178,7 +178,7 @@ def test_moving_statistics_follow_the_formulas():
     assert np.isnan(s[5]) and not np.isnan(s[:5]).any()
 
 
-def test_a_loss_that_is_not_finite_starts_the_statistics_anew():
+def test_loss_that_is_not_finite_starts_the_statistics_anew():
     ucb = UCB(alpha=0.5)
     store = ScoreStore(1, ucb.columns())
     for loss in (1.0, 3.0, NAN):
@@ -189,7 +189,7 @@ def test_a_loss_that_is_not_finite_starts_the_statistics_anew():
     assert store.column("mean").item() == 3.0 and store.column("variance").item() == 2.0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data(), n=st.integers(1, 50), percent=st.integers(0, 100))
 def test_epsilon_greedy_takes_the_best_and_as_many_others(data, n, percent):
     k = data.draw(st.integers(1, n))
@@ -295,7 +295,7 @@ def test_published_defaults():
     )
 
 
-def test_the_registry_lists_each_method_with_its_facts():
+def test_registry_lists_each_method_with_its_facts():
     methods = list_methods()
     names = [method.name for method in methods]
     assert {"RandomPruning", "InfoBatch", "EpsilonGreedy", "UCB"} <= set(names)
@@ -307,7 +307,7 @@ def test_the_registry_lists_each_method_with_its_facts():
         assert method.paper and method.needs and method.published
 
 
-def test_the_registry_suggests_the_nearest_name():
+def test_registry_suggests_the_nearest_name():
     assert get("ucb").cls is UCB
     with pytest.raises(ValueError, match=r"'InfoBach'.*Did you mean InfoBatch\?"):
         get("InfoBach")

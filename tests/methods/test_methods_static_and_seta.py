@@ -57,9 +57,9 @@ def test_groups_are_at_least_as_good_as_the_library_s(shape, k):
     assert ours <= 1.01 * library
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(values=st.lists(st.floats(0, 100, width=32), min_size=1, max_size=12), k=st.integers(1, 4))
-def test_groups_of_few_losses(values, k):
+def test_groups_of_few_losses_are_the_best_there_are(values, k):
     limits = group_limits(torch.tensor(sorted(values)), k)
     assert len(limits) == min(k, len(set(values))) - 1
     x = np.float64(values)
@@ -79,7 +79,7 @@ def test_groups_of_numbers_that_are_hard_to_tell_apart(values, times, limits):
     assert group_limits(torch.tensor(values).repeat_interleave(times), len(limits) + 1).equal(torch.tensor(limits))
 
 
-def test_the_window_slides_from_easy_to_hard_and_begins_again():
+def test_window_slides_from_easy_to_hard_and_begins_again():
     losses = torch.arange(5.0).repeat_interleave(4)
     kept = [seta(losses, 0.0, 5, 0.6, step, gen()) for step in range(4)]
     groups = [sorted(set(losses[k].int().tolist())) for k in kept]
@@ -87,7 +87,7 @@ def test_the_window_slides_from_easy_to_hard_and_begins_again():
     assert [len(k) for k in kept] == [12, 12, 12, 12]
 
 
-def test_the_default_window_leaves_out_one_group_of_five():
+def test_default_window_leaves_out_one_group_of_five():
     selector = SeTa(prune_ratio=0.0)
     losses = torch.arange(5.0)
     assert selector.select(0, losses, gen()).indices.tolist() == [0, 1, 2, 3]
@@ -106,7 +106,7 @@ def test_seta_draws_the_unknown_first_and_keeps_them():
 @pytest.mark.parametrize(
     ("groups", "scale", "kept"), [(5, 0.9, 4), (5, 0.75, 4), (5, 0.7, 4), (4, 0.7, 3), (5, 0.0, 1)]
 )
-def test_the_window_is_as_wide_as_the_authors_round_it(groups, scale, kept):
+def test_window_is_as_wide_as_the_authors_round_it(groups, scale, kept):
     """``round(3.75)`` is 4, ``round(4.5)`` is 4 as well, and no window is empty."""
     losses = torch.arange(float(groups))
     assert len(seta(losses, 0.0, groups, scale, 0, gen())) == kept
@@ -150,7 +150,7 @@ def test_el2n_averages_over_the_measuring_epochs_alone():
     assert np.allclose(store.column("score"), np.mean(norms[:2], 0), rtol=1e-5)
 
 
-def test_a_mean_over_presentations_begins_anew_after_one_that_broke():
+def test_mean_over_presentations_begins_anew_after_one_that_broke():
     store = ScoreStore(3, mean_columns())
     presentations = np.array([[1, 5, 2, 9], [NAN, 4, 8, 3], [1, 2, NAN, 7]])
     for values in presentations.T:
@@ -175,7 +175,7 @@ def test_grand_is_the_norm_of_the_last_layer_s_gradient(bias):
         assert math.isclose(ours[i], math.sqrt(squares), rel_tol=1e-4)
 
 
-def test_the_last_layer_s_features_are_those_of_the_batch_and_kept_no_longer():
+def test_last_layer_s_features_are_those_of_the_batch_and_kept_no_longer():
     layer, wanted = torch.nn.Linear(2, 3), [True]
     last = LastLayerGradients(layer, lambda: wanted[0])
     logits = layer(torch.randn(4, 2, generator=gen()))
@@ -209,7 +209,7 @@ class Distilled(torch.nn.Module):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_last_layer_is_the_last_of_the_model_s_own_with_an_output_a_class(bias, dtype):
+def test_last_layer_is_the_last_of_the_model_s_own_with_an_output_a_class(bias, dtype):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Distilled(bias).to(dtype)
@@ -226,7 +226,7 @@ def test_the_last_layer_is_the_last_of_the_model_s_own_with_an_output_a_class(bi
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=2, max_size=9))
 def test_forgetting_is_the_count_of_steps_from_right_to_wrong(right):
     forgetting = Forgetting(warmup_epochs=len(right))
@@ -261,7 +261,7 @@ def test_forgetting_counts_from_right_to_wrong():
     assert forgetting.select(4, store.column("score"), gen()).indices.tolist() == [0, 3]
 
 
-def test_a_static_subset_is_the_same_each_time_ties_included():
+def test_static_subset_is_the_same_each_time_ties_included():
     forgetting = Forgetting(prune_ratio=0.5, scores=torch.zeros(40))
     first, second = (forgetting.select(e, torch.zeros(40), gen(e)).indices for e in (0, 5))
     assert torch.equal(first, second)
@@ -299,13 +299,13 @@ def test_scores_that_do_not_fit_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("cls", "epochs"), [(EL2N, 0), (GraNd, 0), (Forgetting, 1)])
-def test_a_static_score_needs_epochs_to_be_measured_in(cls, epochs):
+def test_static_score_needs_epochs_to_be_measured_in(cls, epochs):
     with pytest.raises(ValueError, match=f"warmup_epochs={epochs}"):
         cls(warmup_epochs=epochs)
 
 
 @pytest.mark.parametrize("cls", [EL2N, Forgetting])
-def test_a_static_score_without_logits_says_so(cls):
+def test_static_score_without_logits_says_so(cls):
     selector = cls()
     seen = Observation(torch.arange(2), torch.rand(2, generator=gen()), None, None, 0)
     with pytest.raises(ValueError, match=f"{cls.__name__} needs the logits"):

@@ -37,7 +37,7 @@ def oracle(now, before, measure):
 # ---- the importance
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), n=st.integers(1, 7), width=st.integers(1, 5), measure=st.sampled_from(MEASURES))
 def test_importance_is_the_formula(data, n, width, measure):
     draw = st.lists(st.lists(floats, min_size=width, max_size=width), min_size=n, max_size=n)
@@ -48,7 +48,7 @@ def test_importance_is_the_formula(data, n, width, measure):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_what_was_never_measured_or_broke_has_no_importance(measure):
+def test_unmeasured_and_broken_outputs_have_no_importance(measure):
     now = torch.tensor([[1.0, 2.0], [1.0, 2.0], [math.nan, 0.0], [3.0, 1.0]])
     before = torch.tensor([[math.nan, math.nan], [1.0, 2.0], [0.0, 0.0], [-3.0, 1.0]], dtype=torch.float16)
     got = importance(now, before, measure)
@@ -66,16 +66,16 @@ def test_no_rounding_makes_an_importance_negative(measure):
 # ---- the projection
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 4), st.integers(1, 9), st.integers(1, 20))
-def test_what_fits_is_kept_as_it_is(n, tokens, width):
+def test_projection_keeps_a_vector_of_its_width(n, tokens, width):
     values = torch.randn(n, 1, width, generator=torch.Generator().manual_seed(tokens))
     assert torch.equal(project(values, width), values[:, 0])
 
 
 @pytest.mark.parametrize(("tokens", "classes"), [(1, 3000), (40, 5), (7, 100), (30, 1000)])
 @pytest.mark.parametrize("structure", ["noise", "alike tokens", "one class"])
-def test_the_projection_keeps_the_mean_square(tokens, classes, structure):
+def test_projection_keeps_the_mean_square(tokens, classes, structure):
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(64, tokens, classes, generator=generator)
     if structure == "alike tokens":
@@ -90,7 +90,7 @@ def test_the_projection_keeps_the_mean_square(tokens, classes, structure):
     assert ratio.std() < 2 * math.sqrt(2 / width)
 
 
-def test_the_projection_is_linear_and_does_not_see_padding():
+def test_projection_is_linear_and_does_not_see_padding():
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 5, 9, 70, generator=generator)
     torch.testing.assert_close(project(a - b, 16), project(a, 16) - project(b, 16), atol=1e-5, rtol=1e-4)
@@ -148,7 +148,7 @@ def test_capture_hands_over_the_outputs_of_the_main_term(loss, scoring):
     assert not capture._recorder.calls
 
 
-def test_nobody_pays_for_outputs_that_nobody_asks_for():
+def test_outputs_are_kept_only_on_demand():
     model, x = torch.nn.Linear(4, 3), torch.randn(6, 4)
     capture = LossCapture()
     kept = []
@@ -183,7 +183,7 @@ def measured(selector, net, batches, **flags):
 
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("on", ["logits", "probabilities"])
-def test_a_classifiers_scores_are_the_formula(measure, on):
+def test_classifiers_scores_are_the_formula(measure, on):
     selector = SwiftLearn(measure=measure, on=on)
     given = measured(selector, Net(), loader())
     assert len(given) == 100 and all(len(z) == 2 for z in given.values())
@@ -196,7 +196,7 @@ def test_a_classifiers_scores_are_the_formula(measure, on):
 
 
 @pytest.mark.parametrize("options", [{}, {"by_hand": True}])
-def test_a_regressors_scores_are_the_formula(options):
+def test_regressors_scores_are_the_formula(options):
     selector = SwiftLearn(outputs="head" if options else "auto")
     given = measured(selector, Regressor(**options), loader())
     before, now = (np.stack([given[i][t] for i in range(100)]) for t in range(2))
@@ -204,7 +204,7 @@ def test_a_regressors_scores_are_the_formula(options):
 
 
 @pytest.mark.parametrize("on", ["logits", "probabilities"])
-def test_a_named_submodules_scores_are_the_formula(on):
+def test_named_submodules_scores_are_the_formula(on):
     class ByHand(Net):
         def training_step(self, batch, batch_idx):
             z = self.net(batch[0])
@@ -218,7 +218,7 @@ def test_a_named_submodules_scores_are_the_formula(on):
     np.testing.assert_allclose(selector.scores, oracle(now, before, "mse"), rtol=0.02, atol=2e-4)
 
 
-def test_large_predictions_count_as_they_are():
+def test_large_predictions_are_compared_unclipped():
     class Large(Regressor):
         def training_step(self, batch, batch_idx):
             return F.mse_loss(1e5 * self.head(batch[0]), 1e5 * batch[0][:, :3]) * 1e-10
@@ -230,7 +230,7 @@ def test_large_predictions_count_as_they_are():
 
 
 @pytest.mark.parametrize("mask", [-1e5, -1e30])
-def test_a_class_that_is_masked_by_a_large_number_hides_no_change(mask):
+def test_class_masked_by_a_large_number_hides_no_change(mask):
     class Masking(Net):
         def training_step(self, batch, batch_idx):
             z = self.net(batch[0])
@@ -242,7 +242,7 @@ def test_a_class_that_is_masked_by_a_large_number_hides_no_change(mask):
     np.testing.assert_allclose(selector.scores, oracle(now, before, "mse"), rtol=0.02, atol=2e-4)
 
 
-def test_a_batch_that_shows_no_outputs_keeps_its_scores():
+def test_batch_that_shows_no_outputs_keeps_its_scores():
     class Odd(Net):
         def training_step(self, batch, batch_idx):
             z = self.net(batch[0])
@@ -254,7 +254,7 @@ def test_a_batch_that_shows_no_outputs_keeps_its_scores():
     assert 0 < int(selector.scores.isnan().sum()) < N and selector.history[2]["n_selected"] == N // 2
 
 
-def test_a_token_models_scores_are_near_the_formula_in_bounded_memory():
+def test_token_models_scores_are_near_the_formula_in_bounded_memory():
     selector = SwiftLearn(max_width=256)
     batches = token_loader()
     given = measured(selector, Tokens(lr=0.3), batches, val=[])
@@ -292,7 +292,7 @@ def test_memory_is_one_bounded_vector_a_sample(n):
 
 
 @pytest.mark.parametrize(("period", "passes"), [(1, [3, 4, 5, 6]), (2, [4, 6]), (3, [5]), (0, [])])
-def test_warm_up_period_and_cost(period, passes):
+def test_epochs_follow_warm_up_and_period_and_passes_are_counted(period, passes):
     selector = SwiftLearn(prune_ratio=0.7, every_n_epochs=period)
     chosen = []
 
@@ -312,7 +312,7 @@ def test_warm_up_period_and_cost(period, passes):
     assert set(changes) <= set(passes) and (len(changes) > 0) == (period > 0)
 
 
-def test_without_passes_the_first_draw_stands():
+def test_period_zero_keeps_the_first_selection():
     selector, drawn = SwiftLearn(prune_ratio=0.5, every_n_epochs=0, mode="sample"), []
 
     class Watch(Seen):
@@ -323,7 +323,7 @@ def test_without_passes_the_first_draw_stands():
     assert len(drawn[2]) == 50 and drawn[2:] == [drawn[2]] * 4
 
 
-def test_a_pass_compares_with_the_last_measurement_and_training_in_between_does_not():
+def test_pass_compares_with_the_last_measurement_and_training_in_between_does_not():
     selector = SwiftLearn(prune_ratio=0.5, every_n_epochs=3)
     net, x, outputs = Net(), dataset().tensors[0], {}
 
@@ -349,7 +349,7 @@ def test_dropped_samples_come_back():
 
 
 @pytest.mark.parametrize("mode", ["topk", "sample"])
-def test_modes(mode):
+def test_each_mode_takes_unmeasured_samples_and_prefers_high_scores(mode):
     scores = torch.tensor([5.0, 0.0, math.nan, 1.0, 0.0, 3.0])
     selector = SwiftLearn(prune_ratio=0.5, mode=mode)
     drawn = [selector.select(2, scores, torch.Generator().manual_seed(s)).indices.tolist() for s in range(300)]
@@ -362,7 +362,7 @@ def test_modes(mode):
 
 
 @pytest.mark.parametrize("period", [0, 1])
-def test_a_fit_resumed_anywhere_is_the_same_bit_for_bit(tmp_path, period):
+def test_resumed_fit_ends_in_same_weights_and_scores(tmp_path, period):
     def make():
         return SwiftLearn(prune_ratio=0.6, every_n_epochs=period)
 
@@ -384,7 +384,7 @@ def test_a_fit_resumed_anywhere_is_the_same_bit_for_bit(tmp_path, period):
         assert cost[0] == cost[1], path
 
 
-def test_it_pickles_between_fits_and_balances_classes():
+def test_selector_pickles_between_fits_and_balances_classes():
     selector = SwiftLearn(prune_ratio=0.5, balance="class")
     fit(selector, max_epochs=4)
     classes = dataset().tensors[1]
@@ -435,7 +435,7 @@ def test_no_outputs_is_an_error_on_the_first_batch(selector, module, words):
     assert len(module.steps) <= 1 and "training_step" not in vars(module)
 
 
-def test_an_output_module_that_returns_no_tensor_by_sample():
+def test_output_module_that_returns_no_tensor_by_sample():
     class Odd(Net):
         def __init__(self, returned):
             super().__init__()

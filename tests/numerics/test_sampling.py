@@ -62,7 +62,7 @@ def test_keep_count_edges():
 any_float = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(data=st.data(), values=st.lists(any_float, min_size=1, max_size=40))
 def test_top_k_agrees_with_a_sort(data, values):
     k = data.draw(st.integers(0, len(values)))
@@ -74,7 +74,7 @@ def test_top_k_agrees_with_a_sort(data, values):
 
 
 @pytest.mark.parametrize("k", [0, 1, 30, 59, 100])
-def test_top_k_over_chunks(chunk, k):
+def test_top_k_takes_the_highest_across_chunks(chunk, k):
     scores = torch.randn(100, generator=gen(3)).round(decimals=1)
     chosen = top_k(scores, k, gen())
     assert is_sorted_subset(chosen, 100, k)
@@ -118,14 +118,14 @@ def test_inputs_are_left_alone():
     assert torch.equal(scores.view(torch.int32), before.view(torch.int32))
 
 
-def test_the_same_seed_gives_the_same_choice(chunk):
+def test_same_seed_gives_the_same_choice(chunk):
     scores = torch.ones(40)
     for choose in (top_k, weighted_subset):
         assert torch.equal(choose(scores, 20, gen(5)), choose(scores, 20, gen(5)))
         assert not torch.equal(choose(scores, 20, gen(5)), choose(scores, 20, gen(6)))
 
 
-def test_the_global_random_state_is_not_touched():
+def test_global_random_state_is_not_touched():
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     weighted_subset(torch.rand(50, generator=gen()), 20, gen())
     uniform_subset(50, 20, gen())
@@ -138,7 +138,7 @@ def test_the_global_random_state_is_not_touched():
 # ---- uniform_subset and random_order
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), n=st.integers(0, 60))
 def test_uniform_subset_is_a_sorted_subset(data, n):
     k = data.draw(st.integers(0, n))
@@ -232,7 +232,7 @@ def test_weighted_subset_is_not_limited_to_2_to_the_24():
     assert weighted_subset(p, 3, gen()).tolist() == [n - 3, n - 2, n - 1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), p=st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=30))
 def test_weighted_subset_is_exact_in_number(data, p):
     k = data.draw(st.integers(0, len(p)))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.docs
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 ABSOLUTE = re.compile(r"(/home|/root|/tmp|/work|/Users|/usr|/opt|[A-Z]:\\)[/\\]?\w")
 

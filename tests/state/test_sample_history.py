@@ -71,7 +71,7 @@ def test_whenever_it_is_written_the_history_is_the_same(read_every):
         i = rng.integers(0, N + 1, 8)  # N is padding
         logits, labels = rng.normal(size=(8, C)).astype(np.float32), rng.integers(0, C, 8)
         seen = Observation(*map(torch.tensor, (i, np.zeros(8), logits, labels)), epoch)
-        store.see(seen)
+        store.record_logits(seen)
         store.count_trained(seen.indices)
         store.count_dropped(seen.indices, seen.indices[:5])
         seen.logits.zero_(), seen.targets.zero_()  # a loader may reuse its memory
@@ -88,11 +88,13 @@ def test_whenever_it_is_written_the_history_is_the_same(read_every):
 
 def test_soft_targets_count_by_their_largest_entry_and_one_class_is_no_classification():
     store = SampleHistoryStore(4)
-    store.see(Observation(torch.tensor([0]), torch.zeros(1), torch.randn(1, 1), torch.zeros(1).long(), 0))
+    store.record_logits(Observation(torch.tensor([0]), torch.zeros(1), torch.randn(1, 1), torch.zeros(1).long(), 0))
     store.flush()
     assert not store.knows_classes
     logits = torch.tensor([[1.0, 3.0], [0.0, 2.0]])
-    store.see(Observation(torch.tensor([1, 2]), torch.zeros(2), logits, torch.tensor([[0.3, 0.7], [0.9, 0.1]]), 0))
+    store.record_logits(
+        Observation(torch.tensor([1, 2]), torch.zeros(2), logits, torch.tensor([[0.3, 0.7], [0.9, 0.1]]), 0)
+    )
     np.testing.assert_allclose(store.column("margin"), [np.nan, 2.0, -2.0, np.nan])
 
 
@@ -104,7 +106,7 @@ def test_what_is_put_aside_stays_small():
             if n_classes > 10_000 and step > 3:
                 break
             indices = torch.arange(size)
-            store.see(Observation(indices, torch.zeros(size), logits, labels, 0))
+            store.record_logits(Observation(indices, torch.zeros(size), logits, labels, 0))
             store.count_trained(indices)
             kept = [t for shown in store._shown for t in shown[1:]] + store._trained
             assert sum(t.nbytes for t in kept) < 8 << 20
@@ -272,13 +274,13 @@ def merged(strategy, devices):
         seen = Observation(
             torch.tensor([sample]), torch.zeros(1), torch.tensor([[0.0, 1.0]]), torch.tensor([rank]), epoch
         )
-        store.see(Observation(seen.indices, seen.losses, -seen.logits, seen.targets, epoch))
+        store.record_logits(Observation(seen.indices, seen.losses, -seen.logits, seen.targets, epoch))
         store.count_trained(seen.indices)
-        store.touch(seen.indices)
+        store.mark_dirty(seen.indices)
         store.end_epoch(torch.tensor([0, 1, 2]))
     if rank == 0:
-        store.see(Observation(torch.tensor([0]), torch.zeros(1), torch.zeros(1, 2), torch.zeros(1).long(), 2))
-        store.touch(torch.tensor([0]))
+        store.record_logits(Observation(torch.tensor([0]), torch.zeros(1), torch.zeros(1, 2), torch.zeros(1).long(), 2))
+        store.mark_dirty(torch.tensor([0]))
     store.merge()
     return store.state_dict()
 
@@ -292,7 +294,7 @@ def test_what_ranks_found_of_one_sample_is_brought_together(tmp_path):
     assert first["times_dropped"].tolist() == [0, 0, 0, 2]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_on_a_gpu_nothing_waits_and_the_last_presentation_stands():
     rng = np.random.default_rng(0)
     store, diary = SampleHistoryStore(N), Diary()
@@ -302,7 +304,7 @@ def test_on_a_gpu_nothing_waits_and_the_last_presentation_stands():
     try:
         torch.cuda.set_sync_debug_mode("error")
         for seen in moved:
-            store.see(seen)
+            store.record_logits(seen)
             store.count_trained(seen.indices)
     finally:
         torch.cuda.set_sync_debug_mode("default")

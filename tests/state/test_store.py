@@ -47,7 +47,7 @@ def write_and_merge(rank, path, answers):
     mine = torch.tensor([[0, 5, 2**24], [5, 7, 2**24 + 1, BEYOND_FLOAT32]][rank])
     for value in (1.0, 2.0):
         store["loss"][mine] = mine.float() * 0 + value + 10 * rank
-        store.touch(mine)
+        store.mark_dirty(mine)
         store.merge()
     known = (~store.column("loss").isnan()).nonzero().squeeze(1)
     answers.put((rank, known.tolist(), store.column("loss")[known].tolist()))
@@ -70,7 +70,7 @@ def test_merge_gives_every_rank_what_each_has_written(tmp_path):
 
 def test_one_rank_has_nothing_to_merge():
     store = ScoreStore(2)
-    store.touch(torch.tensor([0]))
+    store.mark_dirty(torch.tensor([0]))
     store["loss"][0] = 3.5
     store.merge()
     assert store.column("loss")[0] == pytest.approx(3.5)

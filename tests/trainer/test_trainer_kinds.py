@@ -125,7 +125,7 @@ def test_losses_in_every_precision(kind, precision, dtype, tolerance):
     torch.testing.assert_close(selector.losses.double(), reference, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @both_kinds
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed", "bf16-true", "64-true", "32-true"])
 def test_losses_in_every_precision_on_a_gpu(kind, precision):
@@ -143,7 +143,7 @@ def _on_gpu(**options):
     return L.Trainer(**options | {"accelerator": "gpu", "devices": 1})
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="FSDP needs a GPU")
+@pytest.mark.gpu
 @both_kinds
 def test_fsdp_on_a_gpu(kind):
     import lightning as L

@@ -23,7 +23,7 @@ _DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the Assistant thinks of a batch.
+    """The Assistant's choice from a batch.
 
     Attributes:
         q: float32 (B,), the probability that each sample's loss is high.
@@ -36,13 +36,13 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Record:
-    """What a trained batch has shown.
+    """The losses of a trained batch, from which the Assistant learns.
 
     Attributes:
-        inputs: of the batch.
+        inputs: The inputs of the batch.
         positions: int64 (b,), which of them were trained on; None for all.
         losses: float32 (b,), on the CPU once ``ready``.
-        ready: the event after which ``losses`` is there, or None if it is.
+        ready: The event after which ``losses`` is there, or None if it is.
         epoch: 0-based epoch.
     """
 
@@ -60,13 +60,13 @@ class Assistant:
     from another one at any time without waiting.
 
     Args:
-        network: called with ``(x, labels)``, or with ``x`` alone if its ``forward`` takes one argument; gives the
+        network: Called with ``(x, labels)``, or with ``x`` alone if its ``forward`` takes one argument; gives the
             logits (B,) or (B, 1) of a sample's loss being high.
-        conventions: of the kind of input.
-        memory: the share of the old value that the running mean loss and the accuracy keep at each batch.
+        conventions: The hyperparameters for its kind of input.
+        memory: The share of the old value that the running mean loss and the accuracy keep at each batch.
 
     Raises:
-        ValueError: if the network draws random numbers or has nothing to learn.
+        ValueError: If the network draws random numbers or has nothing to learn.
 
     Example:
         >>> from lightning_dataselect.methods.autoassist.networks import CONVENTIONS
@@ -102,9 +102,9 @@ class Assistant:
         """Choose whom to train on.
 
         Args:
-            inputs: of the batch.
+            inputs: The inputs of the batch.
             draws: float32 (B,), uniform in [0, 1).
-            base_prob: the probability of a sample taken for easy.
+            base_prob: The probability of a sample taken for easy.
         """
         self.network.eval()
         with torch.no_grad():
@@ -135,14 +135,14 @@ class Assistant:
         self._publish()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state after the last step that is done: tensors and numbers."""
+        """Return the state after the last finished step: tensors and numbers."""
         return self._published
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over an earlier state.
 
         Raises:
-            ValueError: if it belongs to another network.
+            ValueError: If it belongs to another network.
         """
         try:
             self.network.load_state_dict(state["network"])

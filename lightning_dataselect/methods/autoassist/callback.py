@@ -32,30 +32,31 @@ neither.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.callbacks.batch_selector import WithinBatches
+from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.methods.autoassist.assistant import Assistant
 from lightning_dataselect.methods.autoassist.inputs import InputFinder, Kind, SampleInputs
 from lightning_dataselect.methods.autoassist.networks import CONVENTIONS, Conventions, make_network
 from lightning_dataselect.methods.autoassist.prefetch import filter_batches
 from lightning_dataselect.methods.autoassist.prefetch_filter import PrefetchFilter
-from lightning_dataselect.methods.autoassist.queue import PendingBatch
+from lightning_dataselect.methods.autoassist.queue import BatchQueue, InlineQueue, PendingBatch, ThreadedQueue
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError
-from lightning_dataselect.utils.validation import SET_LEVEL, check_count, check_positive, check_share, refuse_unused
+from lightning_dataselect.utils.validation import check_count, check_positive, check_share
 
 
-class AutoAssist(DataSelector):
+class AutoAssist(WithinBatches):
     """Cuts each batch to the samples that a small network, learning alongside, expects a high loss of.
 
     The Assistant works in a thread on the CPU, for which the training never waits, and is chosen by the first batch:
@@ -66,28 +67,28 @@ class AutoAssist(DataSelector):
     Which samples a run drops depends on how fast the Assistant is; ``synchronous=True`` repeats exactly.
 
     Args:
-        base_prob: probability to train on a sample that is taken for easy, in (0, 1]. Default None: the authors' 0.3,
+        base_prob: Probability to train on a sample that is taken for easy, in (0, 1]. Default None: the authors' 0.3,
             for token ids 0.5.
-        assistant: the Assistant: a small module, which is copied, or a function that makes one from the ``x`` and
+        assistant: The Assistant: a small module, which is copied, or a function that makes one from the ``x`` and
             ``labels`` of the first batch. It is called with ``(x, labels)``, or with ``x`` alone if its ``forward``
             takes one argument, and returns a logit a sample, (B,) or (B, 1). ``x`` is what ``inputs`` finds; token ids
             are negative where the attention mask is 0. Default None: the authors' logistic regressions.
-        synchronous: whether the Assistant judges and learns in the training loop, batch by batch: the same run again
+        synchronous: Whether the Assistant judges and learns in the training loop, batch by batch: the same run again
             with the same seed, also after a resume, but the training waits for it.
-        inputs: a function of a batch that returns the tensors ``(x, labels)``, labels None if there are none. Default
+        inputs: A function of a batch that returns the tensors ``(x, labels)``, labels None if there are none. Default
             None: they are looked for.
-        queue_size: batches that may wait for the training, and records that may wait for the Assistant. Default None:
+        queue_size: Batches that may wait for the training, and records that may wait for the Assistant. Default None:
             20, for token ids 50. Where fewer than 5 (token ids: 10) may wait, all of them judged let it learn.
-        learning_rate: of the Assistant. Default None: 0.01, for token ids 0.5.
+        learning_rate: The Assistant's. Default None: 0.01, for token ids 0.5.
         memory: ``a``, the share of the old value that Lbar and the accuracy keep at each batch, in [0, 1). Default
             0.75, the authors'.
-        warmup_epochs: epochs at the start that train on everything. Default 0; for token ids the first one does anyway.
-        **common: arguments of `DataSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
+        warmup_epochs: Epochs at the start that train on everything. Default 0; for token ids the first one does anyway.
+        **common: Arguments of `DataSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
             nothing here. ``lr_schedule`` changes nothing: the number of steps stays.
 
     Raises:
-        TypeError: if an argument is of the wrong type or means nothing here, or no input is found in the first batch.
-        ValueError: if an argument is out of its range.
+        TypeError: If an argument is of the wrong type or means nothing here, or no input is found in the first batch.
+        ValueError: If an argument is out of its range.
 
     Example:
         >>> AutoAssist(base_prob=0.0)
@@ -96,15 +97,11 @@ class AutoAssist(DataSelector):
         lightning_dataselect.utils.errors.InvalidArgumentError: base_prob=0.0 would never train on what is taken ...
     """
 
-    unused: ClassVar[frozenset[str]] = SET_LEVEL
-    info: ClassVar[MethodInfo] = MethodInfo(
-        year=2019,
-        paper="Zhang et al., AutoAssist: A Framework to Accelerate Training of Deep Neural Networks, NeurIPS 2019",
-        url="https://arxiv.org/abs/1905.03381",
-        kind="batch-level",
-        needs="losses, raw inputs",
-        published="ResNet: the same accuracy in 40 % fewer epochs; Transformer: the same BLEU in 30 % less time",
-    )
+    chosen_by = "base_prob"
+    info: ClassVar[MethodInfo] = CATALOG["AutoAssist"]
+
+    _prefetch_filter = FitLocal[PrefetchFilter | None](None)
+    _pending = FitLocal[PendingBatch | None](None)
 
     def __init__(
         self,
@@ -119,14 +116,10 @@ class AutoAssist(DataSelector):
         warmup_epochs: int = 0,
         **common: Any,
     ) -> None:
-        refuse_unused(type(self).__name__, self.unused, common, "base_prob")
         self._assistant: Assistant | None = None
-        self._restored_assistants: list[dict[str, Any]] = []
+        self._restored_assistant: Mapping[str, Any] | None = None
         super().__init__(
             warmup_epochs=warmup_epochs,
-            prune_ratio=0.0,
-            every_n_epochs=1,
-            balance=None,
             **common,
         )
         self.base_prob = None if base_prob is None else check_share("base_prob", base_prob)
@@ -147,103 +140,88 @@ class AutoAssist(DataSelector):
         self.learning_rate = None if learning_rate is None else check_positive("learning_rate", learning_rate)
         self.memory = check_share("memory", memory, below_one=True)
 
-    def _drop_live_parts(self) -> None:
-        super()._drop_live_parts()
-        self._prefetch_filter: PrefetchFilter | None = None
-        self._left: PendingBatch | None = None
-
     @property
     def assistant_accuracy(self) -> float:
-        """How often the Assistant has told high losses from low ones of late, in [0, 1]."""
+        """The share of recent losses that the Assistant has rightly called high or low, in [0, 1]."""
         return 0.0 if self._assistant is None else self._assistant.accuracy
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
-        """Nothing: the scores are the Assistant's, written as it judges."""
+        """Hand the losses to the Assistant; the scores are its own, written as it judges."""
+        if self._prefetch_filter is not None and self._pending is not None:
+            self._prefetch_filter.report(self._pending, seen.losses)
 
     def wrap_dataloader(self, loader: DataLoader[Any]) -> DataLoader[Any]:
-        """The loader, with its batches pulled ahead and cut."""
+        """Return the loader, with its batches pulled ahead and cut."""
+        context = self.context
+        assert context is not None
         if self._prefetch_filter is None:
-            assert self._epochs is not None
-            self._prefetch_filter = PrefetchFilter(self, self._epochs, self._rank)
-            self._undo.append(self._prefetch_filter.stop)
+            self._prefetch_filter = PrefetchFilter(
+                context, self.build_queue, self.base_prob_of, seed=self.seed, inputs=self.inputs
+            )
+            context.add_cleanup(self._prefetch_filter.stop)
         return filter_batches(loader, functools.partial(self._prefetch_filter.pass_on, pinned=loader.pin_memory))
 
     def base_prob_of(self, epoch: int, known: Conventions) -> float:
-        """The probability, in ``epoch``, of a sample that the Assistant takes for easy."""
+        """Return the probability, in ``epoch``, of training on a sample that the Assistant takes for easy."""
         whole = epoch == self.first_epoch and known.first_epoch_whole
         if whole or self.in_warmup(epoch) or self.in_annealing(epoch):
             return 1.0
         return known.base_prob if self.base_prob is None else self.base_prob
 
     def build_assistant(self, inputs: SampleInputs, kind: Kind) -> Assistant:
-        """The Assistant of the fit; if there is none yet, one for such ``inputs``."""
+        """Return the Assistant of the fit, and make it for such ``inputs`` if there is none yet."""
         if self._assistant is None:
             rule = CONVENTIONS[kind]
             if self.learning_rate is not None:
                 rule = replace(rule, learning_rate=self.learning_rate)
             self._assistant = Assistant(make_network(self.assistant, inputs, kind), rule, self.memory)
-            if self._restored_assistants:
-                # a fit that goes on with other ranks than before has some take up another one's
-                self._assistant.load_state_dict(self._restored_assistants[self._rank % len(self._restored_assistants)])
-            self._restored_assistants = []
+            if self._restored_assistant is not None:
+                self._assistant.load_state_dict(self._restored_assistant)
+                self._restored_assistant = None
         return self._assistant
 
-    # ---- hooks of the Trainer ------------------------------------------------------------------------------------
+    def build_queue(self, first: SampleInputs, draws: Tensor, kind: Kind) -> BatchQueue:
+        """Return the queue of a fit, whose Assistant has judged the ``first`` inputs once on trial.
+
+        Args:
+            first: The inputs of the first batch.
+            draws: float32 (B,), uniform in [0, 1).
+            kind: What they are.
+        """
+        assistant, known = self.build_assistant(first, kind), CONVENTIONS[kind]
+        assistant.judge(first, draws, 1.0)  # what does not fit fails here, in the user's own thread
+        if self.synchronous:
+            return InlineQueue(assistant)
+        capacity = self.queue_size or known.queue_size
+        # more than may wait would never be judged, and nothing learnt
+        return ThreadedQueue(assistant, capacity, min(known.learn_at, capacity))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Look up which samples are left of the batch, and keep what is learnt from."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._batch is None or self._prefetch_filter is None:
+        if self.batch is None or self._prefetch_filter is None:
             return
-        self._left = self._prefetch_filter.take(batch_idx)
-        if (verdict := self._left.verdict) is not None:
-            indices, _ = self._batch
+        self._pending = self._prefetch_filter.take(batch_idx)
+        if (verdict := self._pending.verdict) is not None:
+            indices = self.batch.indices
             self.store["score"][indices] = verdict.q.to(indices.device, non_blocking=True)
-            self.store.touch(indices)
-            taken = indices[verdict.positions.to(indices.device, non_blocking=True)]
-            self.store.count_dropped(indices, taken)
-            self._batch = taken, None
+            self.store.mark_dirty(indices)
+            self.batch = self.batch.subset(verdict.positions.to(indices.device, non_blocking=True))
+            self.store.count_dropped(indices, self.batch.indices)
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Hand the losses to the Assistant."""
-        seen, left = self._seen, self._left
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if seen is not None and left is not None and self._prefetch_filter is not None:
-            self._prefetch_filter.report(left, seen.losses)
-        self._left = None
-
-    # ---- state ---------------------------------------------------------------------------------------------------
+    # ---- what it remembers ---------------------------------------------------------------------------------------
 
     def forget(self) -> None:
-        """Also the Assistant."""
-        super().forget()
-        self._assistant, self._restored_assistants = None, []
+        """Let go of the Assistant."""
+        self._assistant = self._restored_assistant = None
 
-    def state_dict(self) -> dict[str, Any]:
-        """Also the Assistant's."""
-        mine = self._restored_assistants if self._assistant is None else [self._assistant.state_dict()]
-        return super().state_dict() | ({"assistants": mine} if mine else {})
+    def rank_state(self) -> dict[str, Any]:
+        """Return the Assistant's state."""
+        state = self._restored_assistant if self._assistant is None else self._assistant.state_dict()
+        return {} if state is None else {"assistant": dict(state)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the Assistants' state until the first batch shows what they look at."""
-        super().load_state_dict(state_dict)
-        self._assistant, self._restored_assistants = None, state_dict.get("assistants", [])
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Save every rank's Assistant."""
-        super().on_save_checkpoint(trainer, pl_module, checkpoint)
-        if self._assistant is not None and trainer.world_size > 1:
-            everyone: list[Any] = [None] * trainer.world_size
-            dist.all_gather_object(everyone, self._assistant.state_dict())
-            checkpoint["callbacks"][self.state_key]["assistants"] = everyone
+    def load_rank_state(self, state: Mapping[str, Any]) -> None:
+        """Keep an Assistant's state until the first batch shows what it looks at."""
+        self._assistant, self._restored_assistant = None, state["assistant"]

@@ -35,11 +35,11 @@ class SampleInputs:
     labels: Tensor | None
 
     def __getitem__(self, positions: Tensor) -> SampleInputs:
-        """Those of the samples at ``positions``, int64 (b,)."""
+        """Return the inputs of the samples at ``positions``, int64 (b,)."""
         return SampleInputs(self.x[positions], None if self.labels is None else self.labels[positions])
 
     def clone(self) -> SampleInputs:
-        """A copy that nobody else writes to."""
+        """Return a copy that nobody else writes to."""
         return SampleInputs(self.x.clone(), None if self.labels is None else self.labels.clone())
 
 
@@ -51,12 +51,12 @@ class InputReader:
     the last tensor of integers, one a sample (or one row of tokens a sample where the input is tokens).
 
     Args:
-        batch: the first batch.
-        size: number of its samples.
-        finder: the user's own way, or None.
+        batch: The first batch.
+        size: Number of its samples.
+        finder: The user's own function of a batch, or None.
 
     Raises:
-        TypeError: if no tensor of the batch can be an input, or ``finder`` returns none.
+        TypeError: If no tensor of the batch can be an input, or ``finder`` returns none.
 
     Example:
         >>> reader = InputReader({"pixel_values": torch.rand(4, 3, 8, 8), "label": torch.arange(4)}, size=4)
@@ -75,7 +75,7 @@ class InputReader:
         self.kind = _checked_kind(self.read(batch).x, size)
 
     def read(self, batch: Any) -> SampleInputs:
-        """The inputs of ``batch``; they share its memory."""
+        """Return the inputs of ``batch``, which share its memory."""
         if self._finder is not None:
             return _checked(self._finder(batch))
         x = part_at(batch, self._x)

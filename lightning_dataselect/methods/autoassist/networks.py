@@ -20,17 +20,17 @@ _LARGEST_SIDE = 32
 
 @dataclass(frozen=True)
 class Conventions:
-    """How an Assistant of one kind of input works; the authors' values.
+    """The hyperparameters of an Assistant of one kind of input, by default the authors'.
 
     Attributes:
-        base_prob: probability of a sample taken for easy.
-        first_epoch_whole: whether the first epoch drops nothing.
-        queue_size: batches that wait ahead of the training, and records that wait for the Assistant.
-        learn_at: batches that must have been judged before the Assistant turns to learning.
-        learning_rate: step size.
-        l2: what the weights are multiplied by, added to the gradient.
-        summed: whether that gradient is the sum over the batch (and the step size divided by B), not the mean.
-        threshold: what a loss must be above to be called high.
+        base_prob: Probability of a sample taken for easy.
+        first_epoch_whole: Whether the first epoch drops nothing.
+        queue_size: Batches that wait ahead of the training, and records that wait for the Assistant.
+        learn_at: Batches that must have been judged before the Assistant turns to learning.
+        learning_rate: Step size.
+        l2: What the weights are multiplied by, added to the gradient.
+        summed: Whether that gradient is the sum over the batch (and the step size divided by B), not the mean.
+        threshold: The rule for the limit above which a loss is called high.
     """
 
     base_prob: float
@@ -54,10 +54,10 @@ CONVENTIONS: dict[Kind, Conventions] = {
 def make_network(
     given: nn.Module | Callable[[Tensor, Tensor | None], nn.Module] | None, inputs: SampleInputs, kind: Kind
 ) -> nn.Module:
-    """The Assistant that a user has asked for: a copy of a module, what a function makes, or the default.
+    """Make the network that a user has asked for: a copy of a module, what a function makes, or the default.
 
     Raises:
-        TypeError: if the function makes no module.
+        TypeError: If the function makes no module.
     """
     if given is None:
         return default_network(inputs, kind)
@@ -70,7 +70,7 @@ def make_network(
 
 
 def default_network(inputs: SampleInputs, kind: Kind) -> nn.Module:
-    """The Assistant for inputs like these."""
+    """Make the default network for inputs like these."""
     if kind == "tokens":
         return TokenNetwork()
     return VectorNetwork(inputs.x, squash=kind == "tabular")
@@ -84,7 +84,7 @@ class VectorNetwork(nn.Module):
 
     Args:
         x: (B, ...), an example of the inputs.
-        squash: whether the features pass through ``asinh``.
+        squash: Whether the features pass through ``asinh``.
 
     Example:
         >>> network = VectorNetwork(torch.rand(2, 3, 64, 48), squash=False)
@@ -99,7 +99,7 @@ class VectorNetwork(nn.Module):
         self.classes = nn.Parameter(torch.zeros(_CLASS_SLOTS, 1, dtype=torch.float32))
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Logits (B,) of the loss being high, for x (B, ...) and labels int64 (B,)."""
+        """Compute the logits, (B,), of a high loss for x (B, ...) and labels, int64 (B,)."""
         return self._features(x) @ self.weight + _class_weights(self.classes, x, labels)
 
     def _features(self, x: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class TokenNetwork(nn.Module):
         self.bags = nn.ModuleList([_Bag(), _Bag()])
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Logits (B,) of the loss being high, for x int64 (B, T) and labels int64 (B,), (B, S) or None."""
+        """Compute the logits, (B,), of a high loss for x, int64 (B, T), and labels, int64 (B,), (B, S) or None."""
         source, target = self.bags
         logits: Tensor = source(x.long())
         if labels is not None and labels.dim() == 2:
@@ -134,7 +134,7 @@ class TokenNetwork(nn.Module):
 
 
 class _Bag(nn.Module):
-    """The share that one text has in the logits."""
+    """The contribution of one text to the logits."""
 
     texts: Tensor
     frequency: Tensor

@@ -25,7 +25,7 @@ class _FilteredLoader(DataLoader[Any]):
 
 
 def filter_batches(loader: DataLoader[Any], pass_on: Callable[[Iterator[Any]], Iterator[Any]]) -> DataLoader[Any]:
-    """A copy of ``loader``, of its class and with its attributes, whose iterators go through ``pass_on``.
+    """Return a copy of ``loader``, of its class and with its attributes, whose iterators go through ``pass_on``.
 
     Example:
         >>> [float(batch) for batch in filter_batches(DataLoader([1.0, 2.0]), lambda batches: (b + 1 for b in batches))]
@@ -45,17 +45,17 @@ def look_ahead(
     admit: Callable[[int, Any], PendingBatch],
     queue_of_fit: Callable[[], BatchQueue],
 ) -> Iterator[PendingBatch]:
-    """The batches of an epoch in their order, after having waited at a queue.
+    """Yield the batches of an epoch in their order, each after it has waited in a queue.
 
     Two are pulled for each one that leaves until the queue is full, so that an epoch starts after two batches and not
     after a full queue.
 
     Args:
-        batches: the loader's.
-        first: index of the first one.
-        end: index after the last one that the epoch trains on; no more are pulled.
-        admit: makes a batch ready to wait.
-        queue_of_fit: where they wait; asked for once the first batch is admitted.
+        batches: The loader's batches.
+        first: Index of the first one.
+        end: Index after the last one that the epoch trains on; no more are pulled.
+        admit: Makes a batch ready to wait.
+        queue_of_fit: Returns the queue in which they wait; called once the first batch is admitted.
     """
     coming = islice(enumerate(batches, first), max(end - first, 0))
     queue: BatchQueue | None = None
@@ -80,11 +80,11 @@ def look_ahead(
 
 
 def released(waiting: PendingBatch, pinned: bool) -> Any:
-    """The batch to train on: cut to the samples that were accepted, or whole where no verdict is there in time.
+    """Return the batch to train on: cut to the accepted samples, or whole where no verdict came in time.
 
     Args:
-        waiting: a batch that has left the queue.
-        pinned: whether its tensors lie in pinned memory, which the cut ones then do, too.
+        waiting: A batch that has left the queue.
+        pinned: Whether its tensors lie in pinned memory, which the cut ones then do, too.
     """
     verdict = waiting.verdict
     if verdict is None or verdict.positions.numel() == waiting.size:

@@ -2,52 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.methods.autoassist.assistant import Record
-from lightning_dataselect.methods.autoassist.inputs import InputReader
-from lightning_dataselect.methods.autoassist.networks import CONVENTIONS
+from lightning_dataselect.methods.autoassist.inputs import InputFinder, InputReader, Kind, SampleInputs
+from lightning_dataselect.methods.autoassist.networks import CONVENTIONS, Conventions
 from lightning_dataselect.methods.autoassist.prefetch import look_ahead, released
-from lightning_dataselect.methods.autoassist.queue import BatchQueue, InlineQueue, PendingBatch, ThreadedQueue
+from lightning_dataselect.methods.autoassist.queue import BatchQueue, PendingBatch
 from lightning_dataselect.numerics.seeding import epoch_generator
-
-if TYPE_CHECKING:
-    from lightning_dataselect.fit.epochs import Epochs
-    from lightning_dataselect.methods.autoassist.callback import AutoAssist
 
 
 class PrefetchFilter:
-    """Has the batches of each epoch judged ahead of the training, and hands back what they lost.
+    """Have the batches of each epoch judged ahead of the training, and hand back what they lost.
 
     Args:
-        selector: whose arguments say how, and whose Assistant it is.
-        epochs: which batches there are.
-        rank: of this process.
+        context: The fit, which says which batches there are.
+        build_queue: Makes the queue that batches wait at, of the inputs of the first one, its random numbers and their
+            kind.
+        base_prob: Says, of an epoch, how probably a sample taken for easy is trained on.
+        seed: Seed of the random numbers that acceptance is decided by.
+        inputs: Finds the inputs of a batch; None looks for them.
     """
 
-    def __init__(self, selector: AutoAssist, epochs: Epochs, rank: int) -> None:
-        self._selector = selector
-        self._epochs = epochs
-        self._rank = rank
+    def __init__(
+        self,
+        context: FitContext,
+        build_queue: Callable[[SampleInputs, Tensor, Kind], BatchQueue],
+        base_prob: Callable[[int, Conventions], float],
+        *,
+        seed: int,
+        inputs: InputFinder | None,
+    ) -> None:
+        self._context = context
+        self._build_queue = build_queue
+        self._base_prob = base_prob
+        self._seed = seed
+        self._inputs = inputs
         self._reader: InputReader | None = None
         self._queue: BatchQueue | None = None
         self._left: dict[int, PendingBatch] = {}
 
     def pass_on(self, batches: Iterator[Any], pinned: bool) -> Iterator[Any]:
-        """The batches of an epoch, cut to the samples that were accepted.
+        """Yield the batches of an epoch, cut to the samples that were accepted.
 
         Args:
-            batches: the loader's.
-            pinned: whether their tensors lie in pinned memory.
+            batches: The loader's batches.
+            pinned: True if their tensors lie in pinned memory.
         """
-        assert self._epochs.loader is not None
         self._left.clear()
-        first, end = self._epochs.loader.batches.start_batch, self._epochs.n_batches
-        for left in look_ahead(batches, first, end, self._admit, self._queue_of_fit):
+        first, end = self._context.loader.batches.start_batch, self._context.n_batches
+        for left in look_ahead(batches, first, end, self.admit, self._queue_of_fit):
             batch = released(left, pinned)
             if batch is left.batch:
                 # a step may write into the batch that it is given, while the Assistant still reads it
@@ -56,8 +65,20 @@ class PrefetchFilter:
             self._left[left.batch_idx] = left
             yield batch
 
+    def admit(self, batch_idx: int, batch: Any) -> PendingBatch:
+        """Make a batch ready to wait."""
+        size, epoch = self._context.loader.batches.size_of(batch_idx), self._context.epoch
+        if self._reader is None:
+            self._reader = InputReader(batch, size, self._inputs)
+        generator = epoch_generator(self._seed, epoch, f"accept batch {batch_idx} of rank {self._context.rank}")
+        draws = torch.rand(size, generator=generator, dtype=torch.float32)
+        inputs, kind = self._reader.read(batch), self._reader.kind
+        if self._queue is None:
+            self._queue = self._build_queue(inputs, draws, kind)
+        return PendingBatch(batch_idx, batch, size, inputs, draws, self._base_prob(epoch, CONVENTIONS[kind]))
+
     def take(self, batch_idx: int) -> PendingBatch:
-        """What became of the batch that is about to be trained on."""
+        """Return what became of the batch that is about to be trained on."""
         return self._left.pop(batch_idx)
 
     def report(self, left: PendingBatch, losses: Tensor) -> None:
@@ -66,33 +87,12 @@ class PrefetchFilter:
         if losses.is_cuda:
             losses, ready = losses.to("cpu", non_blocking=True), torch.cuda.Event()
             ready.record()
-        epoch = self._selector.state.plan.epoch
-        self._queue_of_fit().report(Record(left.inputs, positions, losses.cpu(), ready, epoch))
+        self._queue_of_fit().report(Record(left.inputs, positions, losses.cpu(), ready, self._context.epoch))
 
     def stop(self) -> None:
-        """End whatever the Assistant does."""
+        """End all work of the Assistant."""
         if self._queue is not None:
             self._queue.stop()
-
-    def _admit(self, batch_idx: int, batch: Any) -> PendingBatch:
-        assert self._epochs.loader is not None
-        selector, size = self._selector, self._epochs.loader.batches.size_of(batch_idx)
-        epoch = selector.state.plan.epoch
-        if self._reader is None:
-            self._reader = InputReader(batch, size, selector.inputs)
-        generator = epoch_generator(selector.seed, epoch, f"accept batch {batch_idx} of rank {self._rank}")
-        draws = torch.rand(size, generator=generator, dtype=torch.float32)
-        inputs, known = self._reader.read(batch), CONVENTIONS[self._reader.kind]
-        if self._queue is None:
-            assistant = selector.build_assistant(inputs, self._reader.kind)
-            assistant.judge(inputs, draws, 1.0)  # what does not fit fails here, in the user's own thread
-            if selector.synchronous:
-                self._queue = InlineQueue(assistant)
-            else:
-                capacity = selector.queue_size or known.queue_size
-                # more than may wait would never be judged, and nothing learnt
-                self._queue = ThreadedQueue(assistant, capacity, min(known.learn_at, capacity))
-        return PendingBatch(batch_idx, batch, size, inputs, draws, selector.base_prob_of(epoch, known))
 
     def _queue_of_fit(self) -> BatchQueue:
         assert self._queue is not None

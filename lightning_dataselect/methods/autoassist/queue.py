@@ -16,16 +16,16 @@ from lightning_dataselect.utils.errors import AssistantError
 
 @dataclass(eq=False)
 class PendingBatch:
-    """A batch ahead of the training.
+    """A batch fetched ahead, which waits for its verdict.
 
     Attributes:
-        batch_idx: which batch of the epoch.
-        batch: what the loader yielded.
-        size: number of its samples.
-        inputs: what the Assistant sees of them.
+        batch_idx: Its index within the epoch.
+        batch: The batch as the loader yielded it.
+        size: Number of its samples.
+        inputs: The part of it that the Assistant sees.
         draws: float32 (B,), uniform in [0, 1), what acceptance is decided by.
-        base_prob: the probability of a sample taken for easy.
-        verdict: the Assistant's, once it is there.
+        base_prob: The probability of a sample taken for easy.
+        verdict: The Assistant's, once it is there.
     """
 
     batch_idx: int
@@ -38,7 +38,7 @@ class PendingBatch:
 
 
 class BatchQueue:
-    """What the training loop hands batches and records to, and takes batches from; see the two kinds below."""
+    """The queue between the training loop and the Assistant; the base of both kinds."""
 
     capacity = 0
     """How many batches may wait behind the one that is trained on."""
@@ -48,7 +48,7 @@ class BatchQueue:
         self._waiting: deque[PendingBatch] = deque()
 
     def __len__(self) -> int:
-        """Number of batches that wait."""
+        """Return the number of batches that wait."""
         return len(self._waiting)
 
     def open_epoch(self) -> None:
@@ -56,14 +56,14 @@ class BatchQueue:
         self._waiting.clear()
 
     def close_epoch(self) -> None:
-        """No further batches come in this epoch."""
+        """Take note that no further batches come in this epoch."""
 
     def offer(self, waiting: PendingBatch) -> None:
         """Put a batch at the end of the queue."""
         raise NotImplementedError
 
     def take(self) -> PendingBatch:
-        """The first batch of the queue, judged or not."""
+        """Remove and return the first batch of the queue, judged or not."""
         raise NotImplementedError
 
     def report(self, record: Record) -> None:
@@ -71,7 +71,7 @@ class BatchQueue:
         raise NotImplementedError
 
     def stop(self) -> None:
-        """End whatever goes on."""
+        """End all work under way."""
 
 
 class InlineQueue(BatchQueue):
@@ -83,7 +83,7 @@ class InlineQueue(BatchQueue):
         self._waiting.append(waiting)
 
     def take(self) -> PendingBatch:
-        """The batch that was just judged."""
+        """Remove and return the batch that was just judged."""
         return self._waiting.popleft()
 
     def report(self, record: Record) -> None:
@@ -98,9 +98,9 @@ class ThreadedQueue(BatchQueue):
     more are to be judged in this epoch. Where more records come than it can learn from, the oldest are dropped.
 
     Args:
-        assistant: used by the thread alone from now on.
-        capacity: how many batches may wait, and how many records.
-        learn_at: judged batches that must wait before it learns.
+        assistant: The Assistant, which the thread alone uses from now on.
+        capacity: The most batches that may wait, and the most records.
+        learn_at: Judged batches that must wait before it learns.
     """
 
     def __init__(self, assistant: Assistant, capacity: int, learn_at: int) -> None:
@@ -134,10 +134,10 @@ class ThreadedQueue(BatchQueue):
             self._change.notify()
 
     def take(self) -> PendingBatch:
-        """The first batch of the queue, judged or not.
+        """Remove and return the first batch of the queue, judged or not.
 
         Raises:
-            RuntimeError: if the Assistant has failed.
+            RuntimeError: If the Assistant has failed.
         """
         if self._error is not None:
             raise AssistantError(
@@ -155,7 +155,7 @@ class ThreadedQueue(BatchQueue):
             self._change.notify()
 
     def stop(self) -> None:
-        """End the thread after what it is just doing."""
+        """End the thread after its present task."""
         with self._change:
             self._stopping = True
             self._change.notify()

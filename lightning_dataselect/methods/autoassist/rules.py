@@ -12,12 +12,12 @@ _LEAST = 2  # BatchNorm cannot train on one sample
 
 
 def acceptance(q: Tensor, base_prob: float, accuracy: float) -> Tensor:
-    """The probability of training on each sample: ``P = b + (1 - b) q`` with ``b = max(base_prob, 1 - accuracy)``.
+    """Return the probability of training on each sample, ``b + (1 - b) q`` with ``b = max(base_prob, 1 - accuracy)``.
 
     Args:
         q: float32 (B,), the Assistant's probability that the loss is high; NaN counts as 1.
-        base_prob: the probability of a sample that the Assistant takes for easy.
-        accuracy: how often the Assistant has been right of late, in [0, 1].
+        base_prob: The probability of a sample that the Assistant takes for easy.
+        accuracy: The Assistant's share of right calls of late, in [0, 1].
 
     Example:
         >>> acceptance(torch.tensor([0.0, 0.5, 1.0]), base_prob=0.25, accuracy=0.5)
@@ -28,7 +28,7 @@ def acceptance(q: Tensor, base_prob: float, accuracy: float) -> Tensor:
 
 
 def accepted(probabilities: Tensor, draws: Tensor) -> Tensor:
-    """The positions of the samples taken by chance, ascending, int64 (b,); at least two, if there are two.
+    """Draw the samples to train on, int64 (b,), ascending positions; at least two, if there are two.
 
     Args:
         probabilities: float32 (B,).
@@ -48,7 +48,7 @@ def accepted(probabilities: Tensor, draws: Tensor) -> Tensor:
 
 @dataclass
 class RecentMean:
-    """The mean loss of late, ``s / n``, with ``n <- a n + (1 - a) B`` and ``s <- a s + (1 - a) sum l`` a batch.
+    """A running mean of the loss, ``s / n``, with ``n <- a n + (1 - a) B`` and ``s <- a s + (1 - a) sum l`` a batch.
 
     Example:
         >>> mean = RecentMean(memory=0.5)
@@ -61,7 +61,7 @@ class RecentMean:
     total: float = 0.0
 
     def update(self, losses: Tensor, epoch: int) -> float:
-        """Count ``losses`` in; what comes back separates high losses from low ones."""
+        """Add ``losses`` to the mean, and return the limit between high losses and low ones."""
         self.count = self.memory * self.count + (1 - self.memory) * losses.numel()
         self.total = self.memory * self.total + (1 - self.memory) * float(losses.sum(dtype=torch.float64))
         return self.total / self.count
@@ -69,7 +69,7 @@ class RecentMean:
 
 @dataclass
 class LastEpochMean:
-    """The mean loss of the epoch before; in the first epoch the mean of what has been seen of it.
+    """The mean loss of the epoch before, or in the first epoch of its batches so far.
 
     Example:
         >>> mean = LastEpochMean()
@@ -85,7 +85,7 @@ class LastEpochMean:
     last: float | None = None
 
     def update(self, losses: Tensor, epoch: int) -> float:
-        """Count ``losses`` in; what comes back separates high losses from low ones."""
+        """Add ``losses`` to the mean, and return the limit between high losses and low ones."""
         if epoch != self.epoch:
             self.last = self.total / self.count if self.count else self.last
             self.epoch, self.count, self.total = epoch, 0, 0.0
@@ -95,7 +95,7 @@ class LastEpochMean:
 
 
 def gradient_step(parameters: Iterable[Tensor], gradients: Iterable[Tensor], rate: float, l2: float) -> None:
-    """One step of gradient descent in place: ``w <- w - rate (g + l2 w)``.
+    """Take one step of gradient descent in place: ``w <- w - rate (g + l2 w)``.
 
     Example:
         >>> w = torch.tensor([1.0, 2.0])

@@ -1,0 +1,94 @@
+"""The methods that the README recommends: one table and one picture of them, beside full data for fewer epochs."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from lightning_dataselect.report.figures import new_figure, style
+
+RESULTS = Path(__file__).parent / "results"
+RECOMMENDED = (
+    "InfoBatch(prune_ratio=0.5)",
+    "EpsilonGreedy(prune_ratio=0.5, every_n_epochs=2)",
+    "EvolvedSampling(batch_ratio=0.5, score_every_n_batches=4)",
+    "ESWP(batch_ratio=0.5, score_every_n_batches=4)",
+)
+# The studies of the table: title, file, and the parts that hold a row of one method or another.
+STUDIES = (
+    ("Fashion-MNIST", "images", ("fashion_mnist", "fashion_mnist_seldom")),
+    ("40 % of its labels flipped", "noisy_labels", ("flipped_40",)),
+    ("Adult", "tabular", ("adult",)),
+    ("SST-2, fine-tuned", "text", ("sst2_small",)),
+    ("tinyshakespeare, loss: lower is better", "language_model", ("shakespeare_small",)),
+)
+Row = Mapping[str, Any]
+
+
+def recommended_table() -> str:
+    """Return the difference of each recommended method from full data at equal compute, study by study."""
+    lines = [f"| method | {' | '.join(title for title, _, _ in STUDIES)} |", "|---" * (len(STUDIES) + 1) + "|"]
+    for label in RECOMMENDED:
+        lines.append(f"| `{label}` | {' | '.join(_cell(label, study, parts) for _, study, parts in STUDIES)} |")
+    return "\n".join(lines)
+
+
+def draw_recommended() -> Path:
+    """Draw the picture of the README; return where it lies."""
+    target = RESULTS / "recommended.png"
+    recommended_picture().savefig(target, format="png", metadata={"Software": None})
+    return target
+
+
+def recommended_picture() -> Figure:
+    """Draw what each recommended method ends with over what it cost, beside the line of full data."""
+    parts = _parts("images")
+    figure, axes = new_figure()
+    line = sorted(
+        (row["time"], row["value"]["mean"], row["value"]["std"])
+        for row in parts["fashion_mnist"]["rows"]
+        if (row["label"] == "full" or row["label"].startswith("short, "))
+        and row["value"]["n"] == parts["fashion_mnist"]["seeds"]
+        and row["cost"] <= 1
+    )
+    x, y, spread = zip(*line, strict=True)
+    axes.plot(x, y, color="black", ls="--", marker="x", label="full data, for fewer epochs")
+    axes.fill_between(
+        x, [m - s for m, s in zip(y, spread, strict=True)], [m + s for m, s in zip(y, spread, strict=True)],
+        color="black", alpha=0.1, lw=0,
+    )  # fmt: skip
+    for i, label in enumerate(RECOMMENDED):
+        row = _row(label, "images", STUDIES[0][2])
+        if row is None:
+            continue
+        axes.errorbar(
+            row["time"], row["value"]["mean"], yerr=row["value"]["std"], ms=10, capsize=3,
+            **{**style(i), "linestyle": "none"}, label=label.split("(")[0],
+        )  # fmt: skip
+    axes.set(xlabel="CPU time of training, share of full data's", ylabel="test accuracy, %")
+    axes.set_title("Fashion-MNIST, 12,000 images, 8 epochs: above the line, a method pays (5 seeds)", loc="left")
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def _cell(label: str, study: str, parts: tuple[str, ...]) -> str:
+    row = _row(label, study, parts)
+    if row is None:
+        return ""
+    digits = 2 if _parts(study)[parts[0]]["percent"] else 3
+    verdict = f" **{row['verdict']}**" if row["verdict"] else ""
+    return f"{row['vs_short']['mean']:+.{digits}f} ± {row['vs_short']['std']:.{digits}f}{verdict}"
+
+
+def _row(label: str, study: str, parts: tuple[str, ...]) -> Row | None:
+    rows = [row for part in parts for row in _parts(study)[part]["rows"]]
+    return next((row for row in rows if row["label"] == label), None)
+
+
+def _parts(study: str) -> dict[str, Any]:
+    parts: dict[str, Any] = json.loads((RESULTS / f"{study}.json").read_text())["parts"]
+    return parts

@@ -1,0 +1,130 @@
+"""Read the arguments of `compare` and `list`; a wrong one is told in one sentence."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NoReturn
+
+from lightning_dataselect.utils.arguments import did_you_mean
+from lightning_dataselect.utils.errors import UserInputError
+
+LIGHTNING = ("fit", "validate", "test", "predict")
+EPILOG = """\
+examples:
+  lightning-dataselect compare                      the demo: scikit-learn's digits, minutes on a laptop
+  lightning-dataselect compare exp.yaml             your own task: any LightningCLI config
+  lightning-dataselect compare train.py --epochs 30    or a script with make_module() and make_data()
+  lightning-dataselect compare exp.yaml --budget 20min
+  lightning-dataselect compare exp.yaml --methods full,short,random,InfoBatch,ESWP --seeds 5
+  lightning-dataselect fit --model my.Model --data my.Data --select UCB --select.prune_ratio 0.3
+  lightning-dataselect fit --select.help UCB        every argument of a method
+  lightning-dataselect fit --help                   every argument of Lightning's own command line
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Parse a command line; a wrong one is told in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        text = re.sub(r"invalid (\w+) value: '(.*)'", r"expected \1, got \2", message.removeprefix("argument "))
+        text = re.sub(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", r"expected one of \2, got \1", text)
+        raise UserInputError(f"{text}; see {self.prog} --help.")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of `compare` and `list`; the other commands are LightningCLI's."""
+    parser = _Parser(
+        prog="lightning-dataselect",
+        description="Train on the samples that are worth it, and find out whether that pays.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('lightning-dataselect')}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _add_compare(commands.add_parser("compare", help="which method pays on a task?"))
+    listing = commands.add_parser("list", help="the methods, a line each")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    for name in LIGHTNING:
+        commands.add_parser(name, help=f"LightningCLI's {name}, with --select METHOD", add_help=False)
+    return parser
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Runs methods x seeds on a task, beside full data and full data for fewer epochs, says what "
+        "to do, and writes a report. The default task is scikit-learn's digits. A rerun with the same "
+        "--out goes on from the runs that have finished, and runs again what your code, your data or "
+        "other versions have changed."
+    )
+    add = parser.add_argument
+    add(
+        "task",
+        nargs="?",
+        metavar="TASK",
+        help="a LightningCLI config with class_path under model and data, a script with make_module() and make_data(), "
+        "or a demo: digits, fashion_mnist (default: digits)",
+    )
+    add("--config", metavar="FILE", help="the same, as an option")
+    add(
+        "--methods",
+        default="auto",
+        metavar="LIST",
+        help="auto (full, short, and what suits the task), or a list of: full, short, "
+        "random, random_rescaled (with rescaling and annealing), names of "
+        "`lightning-dataselect list`, or dotted paths of your own, with arguments in brackets: "
+        "'full,short,UCB(every_n_epochs=2)' (default: %(default)s)",
+    )
+    add(
+        "--prune-ratio",
+        type=float,
+        default=0.5,
+        metavar="R",
+        help="handed to every method that takes one, unless its own arguments say otherwise; what a method makes of it "
+        "is in `lightning-dataselect list` (default: %(default)s)",
+    )
+    add(
+        "--seeds",
+        default="3",
+        metavar="N",
+        help="how many seeds, or which, as in 1,2,3 (default: %(default)s)",
+    )
+    add("--epochs", type=int, metavar="E", help="of a full run (default: the config's max_epochs)")
+    add(
+        "--monitor",
+        metavar="METRIC",
+        help="what counts, as the model logs it (default: val_acc or another likely one)",
+    )
+    add(
+        "--mode",
+        choices=("max", "min"),
+        help="whether more or less of it is better (default: min for losses and errors, else max)",
+    )
+    add(
+        "--out",
+        default="compare-out",
+        metavar="DIR",
+        help="the folder for runs and report (default: %(default)s)",
+    )
+    add(
+        "--budget",
+        metavar="B",
+        help="what it may cost, in full runs (30) or time (20min, 2h): chooses seeds and epochs that fit, and gives up "
+        "the worse half of the methods after each seed",
+    )
+    add("--jobs", type=int, default=1, metavar="J", help="runs at once, each a process with a GPU of its own")
+    add("--json", action="store_true", help="print what was found as JSON, and the progress on stderr")
+    add("--data-dir", metavar="DIR", help="given to the datamodule as `data_dir`")
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments of `compare` or `list`.
+
+    Raises:
+        UserInputError: If one is unknown, missing or of the wrong type.
+    """
+    arguments, unknown = make_parser().parse_known_args(argv)
+    if unknown:
+        options = [f"--{name.replace('_', '-')}" for name in vars(arguments) if name != "command"]
+        raise UserInputError(f"{unknown[0]} is not understood.{did_you_mean(unknown[0], options)}")
+    return arguments

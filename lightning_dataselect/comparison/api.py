@@ -1,0 +1,80 @@
+"""`lightning_dataselect.compare`: the comparison from a plain script or a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+from rich.console import Console
+
+from lightning_dataselect.comparison.result import Comparison, Wishes, carry_out
+from lightning_dataselect.comparison.task import MadeTask
+
+
+def compare(
+    make_module: Callable[[], pl.LightningModule],
+    make_data: Callable[[], Any],
+    *,
+    max_epochs: int,
+    methods: str | Sequence[str] = "auto",
+    seeds: int | Sequence[int] = 3,
+    monitor: str | None = None,
+    mode: Literal["max", "min"] | None = None,
+    prune_ratio: float = 0.5,
+    budget: str | float | None = None,
+    trainer: Mapping[str, Any] | None = None,
+    out: str | Path = "compare-out",
+    jobs: int = 1,
+    quiet: bool = False,
+) -> Comparison:
+    """Find out which method pays on a task, beside full data and full data for fewer epochs.
+
+    Every run gets a module, data and a Trainer of its own. Finished runs are kept in `out` and taken up again, as long
+    as nothing that they depend on has changed: your code, your data, the settings, the versions.
+
+    Args:
+        make_module: Returns a fresh LightningModule; global random generators are seeded before it is called.
+        make_data: Returns a fresh LightningDataModule, a train loader, or a pair of train and validation loaders.
+        max_epochs: Epochs of a full run.
+        methods: Names of `list_methods`, `full`, `short`, `random`, or dotted paths, with arguments in brackets:
+            `"full,short,UCB(every_n_epochs=2)"`, or a list of such. `"auto"` takes what suits the task.
+        seeds: How many, or which.
+        monitor: The metric that counts, as the module logs it. None takes a likely one.
+        mode: Whether more (`"max"`) or less (`"min"`) of it is better. None goes by its name.
+        prune_ratio: Handed to each method that takes one and names none itself; `list_methods` tells what each makes
+            of it.
+        budget: Full runs (`30`) or a time (`"20min"`) that the comparison may cost: seeds and epochs are chosen to fit,
+            and the worse half of the methods is given up after each seed.
+        trainer: Further arguments of each run's Trainer, such as `{"accelerator": "gpu", "precision": "bf16-mixed"}`.
+        out: The folder for runs and report.
+        jobs: Runs that go on at once, each in a process of its own.
+        quiet: Whether to say nothing on the way.
+
+    Returns:
+        What was found: `.best`, `.table`, `.plot()`, `.save(folder)`; it shows itself in a notebook.
+
+    Raises:
+        UserInputError: If an argument is wrong, or the task fails on its first batches.
+
+    Example:
+        >>> from lightning_dataselect.demo import DigitsData, DigitsModel
+        >>> folder = getfixture("tmp_path")
+        >>> found = compare(DigitsModel, DigitsData, max_epochs=1, methods="full", seeds=1, out=folder, quiet=True)
+        >>> found.table["label"].tolist(), found.best
+        (['full'], None)
+    """
+    wishes = Wishes(
+        methods=methods if isinstance(methods, str) else ",".join(methods),
+        seeds=str(seeds) if isinstance(seeds, int) else "".join(f"{seed}," for seed in seeds),
+        prune_ratio=prune_ratio,
+        monitor=monitor,
+        mode=mode,
+        out=Path(out),
+        budget=None if budget is None else str(budget),
+        jobs=jobs,
+    )
+    wishes.out.mkdir(parents=True, exist_ok=True)
+    task = MadeTask(make_module, make_data, dict(trainer or {}), max_epochs)
+    return carry_out(task, wishes, Console(quiet=quiet, force_jupyter=False))

@@ -1,0 +1,150 @@
+"""One run as a thing that can be done here or in a process of its own, and many of them, several at once."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing.queues import Queue
+from pathlib import Path
+from pickle import PicklingError
+from typing import Protocol
+
+import torch
+
+from lightning_dataselect.comparison.records import RunRecord
+from lightning_dataselect.comparison.run import run
+from lightning_dataselect.comparison.spec import MethodSpec
+from lightning_dataselect.comparison.task import Task
+from lightning_dataselect.utils.errors import UserInputError, one_line
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that one run needs; see `run` for what is not said here.
+
+    Attributes:
+        name: Of its files: the method, and of `short` the epochs.
+        spec: The method, or a baseline.
+        prune_ratio: Handed to the method if it takes one.
+    """
+
+    name: str
+    task: Task
+    spec: MethodSpec
+    prune_ratio: float
+    seed: int
+    epochs: int
+    monitor: str
+    maximize: bool
+    root: Path
+    fingerprint: dict[str, str]
+    test: bool
+    samples: Path
+
+    def do(self, on_epoch: OnEpoch) -> RunRecord | Failed:
+        """Run; an error is returned, and only Ctrl-C is raised."""
+        try:
+            return run(
+                self.task,
+                label=self.spec.label,
+                selector=self.spec.build(self.prune_ratio, self.seed) if self.spec.cls else None,
+                seed=self.seed,
+                epochs=self.epochs,
+                monitor=self.monitor,
+                maximize=self.maximize,
+                root=self.root,
+                fingerprint=self.fingerprint,
+                on_epoch=on_epoch,
+                test=self.test,
+                samples=self.samples,
+            )
+        except Exception as error:
+            return Failed(one_line(error), traceback.format_exc())
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An error, as text, which crosses from one process to another.
+
+    Attributes:
+        message: In one line.
+        traceback: All of it.
+    """
+
+    message: str
+    traceback: str
+
+
+class OnEpoch(Protocol):
+    """Told of an epoch's end."""
+
+    def __call__(self, done: int, value: float | None) -> None:
+        """So many epochs are done, and the metric has that value."""
+
+
+class Watcher(Protocol):
+    """Told of the runs."""
+
+    def begin(self, label: str, seed: int, epochs: int) -> None:
+        """A run begins."""
+
+    def epoch(self, done: int, value: float | None) -> None:
+        """An epoch of it has ended."""
+
+
+def done_by(n_processes: int, jobs: Sequence[Job], watcher: Watcher) -> Iterator[tuple[Job, RunRecord | Failed]]:
+    """Do jobs, and yield each with what came of it.
+
+    Args:
+        n_processes: How many go on at once; with 1, all of them in this process.
+        jobs: In the order of their beginning.
+        watcher: Told of each run; with several processes only when it has ended.
+
+    Raises:
+        UserInputError: If a job cannot be sent to another process.
+    """
+    if n_processes == 1:
+        for job in jobs:
+            watcher.begin(job.name, job.seed, job.epochs)
+            yield job, job.do(watcher.epoch)
+        return
+    if not jobs:
+        return
+    # a forked process cannot use a GPU that its parent has used
+    context = multiprocessing.get_context("spawn")
+    places: Queue[int] = context.Queue()
+    n_processes = min(n_processes, len(jobs))
+    for place in range(n_processes):
+        places.put(place)
+    threads = max(1, torch.get_num_threads() // n_processes)
+    pool = ProcessPoolExecutor(n_processes, context, _settle, (places, torch.cuda.device_count(), threads))
+    try:
+        futures = {pool.submit(_do, job): job for job in jobs}
+        for future in as_completed(futures):
+            job = futures[future]
+            result = future.result()
+            watcher.begin(job.name, job.seed, job.epochs)
+            yield job, result
+    except (PicklingError, AttributeError, TypeError, BrokenProcessPool) as error:
+        raise UserInputError(
+            f"--jobs {n_processes}: the task cannot go to another process ({one_line(error)}). Make module and data by"
+            " functions at the top of a file, call compare() under `if __name__ == '__main__':`, or take --jobs 1."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _settle(places: Queue[int], n_gpus: int, threads: int) -> None:
+    place = places.get()
+    if n_gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(place % n_gpus)
+    torch.set_num_threads(threads)
+
+
+def _do(job: Job) -> RunRecord | Failed:
+    return job.do(lambda done, value: None)

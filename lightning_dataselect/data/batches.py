@@ -1,0 +1,229 @@
+"""The batches of an epoch, as the loader draws them, and which samples each of them holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from lightning_dataselect.data.sampler import SelectionSampler
+from lightning_dataselect.data.user_sampler import OwnDraws
+from lightning_dataselect.state.plan import EpochPlan
+from lightning_dataselect.utils.errors import UnsupportedTrainerError
+
+
+@dataclass(frozen=True)
+class BatchIndices:
+    """The samples of one batch.
+
+    Attributes:
+        batch_idx: Which batch of the epoch it is, from 0.
+        indices: Dataset indices, one a row of the batch; -1 for a row that is none of the samples drawn for it.
+        n_unpadded: How many of them, from the first, are not repeats that make ranks even.
+    """
+
+    batch_idx: int
+    indices: list[int]
+    n_unpadded: int
+
+    def slots(self, n: int) -> Tensor:
+        """Return where the rows are written, int64 (B,): at their dataset indices, or at ``n``, which holds nothing.
+
+        Example:
+            >>> BatchIndices(0, [4, -1, 2], n_unpadded=2).slots(10)
+            tensor([ 4, 10, 10])
+        """
+        slots = torch.tensor(self.indices, dtype=torch.int64)
+        slots[self.n_unpadded :] = n
+        slots[slots < 0] = n
+        return slots
+
+
+@dataclass
+class _Record:
+    """What one pass over the loader has drawn, and the training loop has not taken yet."""
+
+    first: int
+    drawn: dict[int, BatchIndices] = field(default_factory=dict)
+    n_arrived: int = 0
+
+
+class RecordingBatchSampler(Sampler[list[int]]):
+    """Yields the batches of a plan and remembers their indices until the training loop asks for them.
+
+    The main process draws the indices of every batch in order, however many workers read them, so the record is exact
+    with prefetching and persistent workers. Only the last pass is on record: this is what the training loop iterates,
+    and nobody else (see `peek`).
+
+    Args:
+        sampler: Knows the plan, and the order of its samples.
+        batch_size: Samples a batch, or None where ``own`` makes batches of no fixed size.
+        drop_last: Whether a last batch that is not full is left out.
+        own: What draws the order in place of ``sampler``, or None.
+    """
+
+    def __init__(
+        self,
+        sampler: SelectionSampler,
+        batch_size: int | None,
+        *,
+        drop_last: bool = False,
+        own: OwnDraws | None = None,
+    ) -> None:
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self.own = own
+        self.start_batch = 0
+        """The first batch that is yielded, greater than 0 when an epoch goes on after a resume."""
+        self.on_drawn: Callable[[EpochPlan], None] = _ignore
+        """Told the plan once ``own`` has drawn its order."""
+        self._record = _Record(0)
+        self._has_warned = False
+
+    def __len__(self) -> int:
+        """Return the number of batches of a whole epoch of the present plan, whatever ``start_batch`` is."""
+        sampler = self.sampler
+        if self.own is not None and self.own.makes_batches:
+            drawn = None if sampler.announce_full else sampler.plan.batch_sizes
+            return self.own.expected_batches(sampler) if drawn is None else -(-drawn.numel() // sampler.num_replicas)
+        assert self.batch_size is not None
+        return len(sampler) // self.batch_size if self.drop_last else -(-len(sampler) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the batches of the present plan from ``start_batch`` on."""
+        self._record = record = _Record(self.start_batch)
+        if self.own is not None and self.sampler.plan.order is None:
+            self.sampler.plan = self.own.draw(self.sampler, self.whole_size)
+            self.on_drawn(self.sampler.plan)
+        for batch_idx, (batch, n_unpadded) in enumerate(self._batches()):
+            if batch_idx >= record.first:
+                record.drawn[batch_idx] = BatchIndices(batch_idx, batch, n_unpadded)
+                yield batch
+
+    def peek(self) -> Iterator[list[int]]:
+        """Yield the batches of the present plan unrecorded, for whoever looks at the data besides the training loop."""
+        if self.own is not None and self.sampler.plan.order is None:
+            yield from self.own.peek(self.sampler, self.batch_size)
+        else:
+            yield from (batch for batch, _ in self._batches())
+
+    def whole_size(self, size: int, at_most: int | None = None) -> int:
+        """Round ``size`` samples up to whole batches on every rank, where the unpruned epoch has no other ones.
+
+        Args:
+            size: Number of samples of all ranks.
+            at_most: How many there are; where they do not suffice, they are rounded down to whole batches, if to any.
+
+        Example:
+            >>> sampler = SelectionSampler(40, shuffle=False)
+            >>> RecordingBatchSampler(sampler, 8).whole_size(11), RecordingBatchSampler(sampler, 9).whole_size(11)
+            (16, 11)
+            >>> RecordingBatchSampler(sampler, 8).whole_size(11, 13)
+            8
+        """
+        most = self.sampler.full_size if at_most is None else at_most
+        if self.batch_size is None or (self.own is not None and self.own.makes_batches):
+            return min(size, most)
+        if self.sampler.full_len % self.batch_size and not self.drop_last:
+            return min(size, most)
+        unit = self.batch_size * self.sampler.num_replicas
+        whole = -(-size // unit) * unit
+        return whole if whole <= most else most // unit * unit or min(size, most)
+
+    def size_of(self, batch_idx: int) -> int:
+        """Return the number of rows of a batch that was drawn and not yet taken."""
+        return len(self._record.drawn[batch_idx].indices)
+
+    def arrive(self, rows: Sequence[int] | None) -> None:
+        """Note that the next batch has come out of the loader.
+
+        Args:
+            rows: For each row of the batch the position, among the samples drawn for it, of the sample that it is, and
+                -1 for any other; None where the rows are just the samples that were drawn.
+        """
+        record = self._record
+        batch_idx = record.first + record.n_arrived
+        record.n_arrived += 1
+        if rows is not None and (drawn := record.drawn.get(batch_idx)) is not None:
+            indices = [drawn.indices[p] if 0 <= p < drawn.n_unpadded else -1 for p in rows]
+            record.drawn[batch_idx] = BatchIndices(batch_idx, indices, len(indices))
+            self._warn_of_strangers(indices)
+
+    def take(self, batch_idx: int) -> BatchIndices:
+        """Return what batch ``batch_idx`` of this epoch is made of; earlier records are forgotten.
+
+        Raises:
+            UnsupportedTrainerError: If that batch was never drawn.
+        """
+        drawn = self._record.drawn
+        for earlier in [i for i in drawn if i < batch_idx]:
+            del drawn[earlier]
+        if batch_idx not in drawn:
+            raise UnsupportedTrainerError(
+                f"Batch {batch_idx} reached the training step, but the loader was never asked for its indices. The"
+                " train loader that the Trainer uses is not the one that the selector prepared: does another callback"
+                " or strategy replace it? Put the selector first in `callbacks`, or remove the other."
+            )
+        return drawn.pop(batch_idx)
+
+    def _batches(self) -> Iterator[tuple[list[int], int]]:
+        """Yield each batch of the plan, which has its order, and how many of its samples are not repeats."""
+        sampler = self.sampler
+        if sampler.plan.batch_sizes is not None:
+            yield from _dealt(sampler.plan, sampler.num_replicas, sampler.rank)
+            return
+        own, position = sampler.n_unpadded, 0
+        for batch in self._none_of_one():
+            yield batch, min(max(own - position, 0), len(batch))
+            position += len(batch)
+
+    def _none_of_one(self) -> Iterator[list[int]]:
+        """Yield the batches, the last of them lent a sample by the one before if pruning has left it with one.
+
+        BatchNorm, for one, refuses a batch of one sample, which the whole set may never have made.
+        """
+        size = self.batch_size
+        assert size is not None
+        order = iter(self.sampler)
+        lends = size >= 3 and self.sampler.full_len % size != 1
+        before: list[int] = []
+        while batch := list(islice(order, size)):
+            if len(batch) < size and self.drop_last:
+                break
+            if len(batch) == 1 and before and lends:
+                batch = [before.pop(), *batch]
+            if before:
+                yield before
+            before = batch
+        if before:
+            yield before
+
+    def _warn_of_strangers(self, indices: list[int]) -> None:
+        if -1 in indices and not self._has_warned:
+            self._has_warned = True
+            rank_zero_warn(
+                f"The collate function put {indices.count(-1)} rows into a batch that are none of the samples drawn for"
+                " it, as far as can be told. Their losses count for no sample; those of such rows in later batches"
+                " neither. Leave bad samples out of the data set, or out of the batch, in place of changing them."
+            )
+
+
+def _dealt(plan: EpochPlan, n_ranks: int, rank: int) -> Iterator[tuple[list[int], int]]:
+    """Yield the batches of one rank of those that a batch sampler made, dealt out in turns; the last may be repeats."""
+    assert plan.order is not None and plan.batch_sizes is not None
+    starts = [0, *plan.batch_sizes.cumsum(0).tolist()]
+    n = len(starts) - 1
+    for turn in range(-(-n // n_ranks)):
+        which = turn * n_ranks + rank
+        batch = plan.order[starts[which % n] : starts[which % n + 1]].tolist()
+        yield batch, len(batch) if which < n else 0
+
+
+def _ignore(plan: EpochPlan) -> None:
+    pass

@@ -1,0 +1,156 @@
+"""What a fit under way offers a method: the protected API that `on_fit_setup` is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from lightning_dataselect.data.loader import SelectedLoader
+from lightning_dataselect.fit.epochs import Epochs
+from lightning_dataselect.state.run_state import RunState
+from lightning_dataselect.state.sample_history import SampleHistoryStore
+from lightning_dataselect.state.selection import BatchSamples, Observation
+from lightning_dataselect.step.reader import StepReader, Summarize
+from lightning_dataselect.step.submodule_outputs import SubmoduleOutputs
+from lightning_dataselect.trainer import Restore
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """A fit under way, from its setup to its end, as a method may use it.
+
+    Attributes:
+        module: The LightningModule.
+        training_step: The module's own ``training_step``, which captures nothing.
+        rank: Of this process, 0-based.
+        world_size: Number of processes.
+        reader: Runs training steps and reads what their samples lost.
+        epochs: Leads the fit from epoch to epoch.
+        run: What outlives the fit.
+    """
+
+    module: pl.LightningModule
+    training_step: Callable[..., Any]
+    rank: int
+    world_size: int
+    reader: StepReader
+    epochs: Epochs
+    run: RunState
+    _cleanups: list[Restore] = field(default_factory=list, repr=False)
+
+    @property
+    def store(self) -> SampleHistoryStore:
+        """The per-sample columns; there from the moment that the Trainer has its train loader."""
+        return self.run.store
+
+    @property
+    def loader(self) -> SelectedLoader:
+        """The train loader under a plan; there from the moment that the Trainer has it."""
+        return self.epochs.loader
+
+    @property
+    def n_batches(self) -> int:
+        """Batches of the present epoch."""
+        return self.epochs.n_batches
+
+    @property
+    def epoch(self) -> int:
+        """The 0-based epoch of the present plan."""
+        return self.run.fit.plan.epoch
+
+    def add_cleanup(self, restore: Restore) -> None:
+        """Call ``restore`` once the fit ends, however it ends; the last one added is called first."""
+        self._cleanups.append(restore)
+
+    def watch_outputs(self, summarize: Summarize, wanted: Callable[[int, bool], bool]) -> None:
+        """Have ``Observation.outputs`` made of the outputs that loss functions are given.
+
+        Args:
+            summarize: Makes of a batch's outputs what is kept of them, float32 (B, D), or None.
+            wanted: Called with the epoch and whether a pass rescores; says whether outputs are kept.
+        """
+        self.reader.watch_outputs(summarize, wanted)
+
+    def watch_submodule(self, name: str) -> SubmoduleOutputs:
+        """Watch what a submodule returns, until the fit ends.
+
+        Args:
+            name: Of the submodule, such as ``"net.head"``.
+
+        Raises:
+            ValueError: If there is no such submodule.
+        """
+        watched = SubmoduleOutputs(self.module, name)
+        self.add_cleanup(watched.remove)
+        return watched
+
+    def train_step(
+        self,
+        step: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        samples: BatchSamples,
+        *,
+        is_full_batch: bool = True,
+    ) -> tuple[Any, Observation | None]:
+        """Run a step that trains, and count its samples.
+
+        Args:
+            step: The module's own ``training_step``.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            samples: The samples that it trains on.
+            is_full_batch: False if they are a part of the batch under way.
+
+        Returns:
+            What the step returned, with the samples' weights in its loss, and what was seen; None if nothing could be
+            captured and the method can do without.
+        """
+        run, n = self.run, len(samples)
+        known, epoch = run.store["loss"], run.fit.plan.epoch
+        done = self.reader.run(step, args, kwargs, samples, known, epoch, is_full_batch=is_full_batch)
+        if done[0] is None and self.module.automatic_optimization:
+            return done  # Lightning passes over the batch
+        if done[1] is not None:
+            run.train_loss.add(done[1].losses)
+        run.store.count_trained(samples.indices)
+        run.count_samples(forward=n, backward=n)
+        return done
+
+    def score_step(
+        self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
+    ) -> Observation:
+        """Run a step for what its samples lose, and count them; to be called within a `SideEffectGuard`.
+
+        Args:
+            step: The module's own ``training_step``.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+            indices: int64 (B,), the samples of the batch.
+        """
+        self.run.count_samples(forward=indices.numel(), backward=0)
+        return self.reader.score(step, args, kwargs, indices, self.store["loss"], self.epoch)
+
+    def score_samples(
+        self, indices: Tensor, known: Tensor, loader: SelectedLoader | None = None
+    ) -> Iterator[Observation]:
+        """Measure samples by a pass in eval mode, without gradients and without side effects.
+
+        Args:
+            indices: int64 (m,), dataset indices, sorted.
+            known: float32 (N + 1,), the last loss of every sample.
+            loader: Where they are read from; None for the train loader.
+
+        Yields:
+            What each batch has shown; N stands among its indices for samples repeated to make ranks even.
+        """
+        return self.epochs.score_samples(indices, known, loader)
+
+    def close(self) -> None:
+        """Give everything back as it was."""
+        while self._cleanups:
+            self._cleanups.pop()()

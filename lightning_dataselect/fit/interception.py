@@ -1,0 +1,153 @@
+"""The start of a fit: what is refused, and where it takes hold of the module, the train loader and the optimizers."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from lightning_dataselect.fit.context import FitContext
+from lightning_dataselect.fit.epochs import Epochs
+from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.state.run_state import RunState
+from lightning_dataselect.step.reader import StepReader
+from lightning_dataselect.step.sample_loss import SampleLoss
+from lightning_dataselect.trainer import (
+    forget_train_loader,
+    intercept_train_loader,
+    logging_parts,
+    overfits,
+    patch_attribute,
+    resumes_within_epoch,
+    scale_learning_rate,
+    takes_dataloader_iter,
+)
+from lightning_dataselect.utils.errors import CheckpointMismatchError, TrainerSettingsError, UnsupportedStepError
+
+RunStep = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
+
+
+def open_fit(
+    trainer: pl.Trainer, module: pl.LightningModule, policy: SelectionPolicy, run: RunState, sample_loss: SampleLoss
+) -> FitContext | None:
+    """Make what a fit is led by; nothing is taken hold of yet.
+
+    Args:
+        trainer: The Trainer of the fit.
+        module: Its LightningModule.
+        policy: Decides.
+        run: The columns and the position of the fit, which outlive it; a new one forgets an earlier fit.
+        sample_loss: Where per-sample losses come from.
+
+    Returns:
+        The fit, or None where ``overfit_batches`` leaves nothing to select.
+
+    Raises:
+        TrainerSettingsError: If the Trainer has two selectors.
+        UnsupportedStepError: If the module's batches cannot be seen, or its step cannot be run without training.
+    """
+    run.discard_checkpoint()
+    _refuse_second_selector(trainer)
+    if overfits(trainer):
+        rank_zero_info(f"{type(policy).__name__} is off: overfit_batches fixes which batches are trained on.")
+        return None
+    _refuse_module(module, policy)
+    if trainer.current_epoch == 0:
+        run.forget()
+        policy.forget()
+    else:
+        run.restart_epoch()
+    run.rank = trainer.global_rank
+    step = module.training_step
+    reader = StepReader(
+        module,
+        sample_loss,
+        required=policy.needs_losses,
+        keeps_infinite=policy.ranks_by_loss,
+        method=type(policy).__name__,
+    )
+    epochs = Epochs(trainer, policy, run, step, reader)
+    return FitContext(module, step, trainer.global_rank, trainer.world_size, reader, epochs, run)
+
+
+def take_hold(trainer: pl.Trainer, context: FitContext, run_step: RunStep, is_active: Callable[[], bool]) -> None:
+    """Patch the training step, and the train loader, before either is used; undone when the fit ends.
+
+    Args:
+        trainer: The Trainer of the fit.
+        context: The fit.
+        run_step: Called in place of the training step, with the step, its arguments and its keyword arguments.
+        is_active: Whether a batch of the plan is under way; in between the step is the module's own.
+    """
+    module, step, reader = context.module, context.training_step, context.reader
+
+    @functools.wraps(step)
+    def training_step(*args: Any, **kwargs: Any) -> Any:
+        return run_step(step, args, kwargs) if is_active() else step(*args, **kwargs)
+
+    forget_train_loader(trainer)
+    context.add_cleanup(intercept_train_loader(trainer, context.epochs.prepare_loader))
+    context.add_cleanup(context.epochs.give_back)
+    context.add_cleanup(patch_attribute(module, "training_step", training_step))
+    for part in logging_parts(module):
+        context.add_cleanup(patch_attribute(part, "log", reader.capture.unwatched(part.log)))
+    if not module.automatic_optimization:
+        backward = module.manual_backward
+
+        @functools.wraps(backward)
+        def manual_backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
+            backward(reader.root(loss) if is_active() else loss, *args, **kwargs)
+
+        context.add_cleanup(patch_attribute(module, "manual_backward", manual_backward))
+
+
+def begin_fit(trainer: pl.Trainer, context: FitContext, policy: SelectionPolicy) -> None:
+    """Settle which epoch the fit begins with, and scale learning rates until it ends.
+
+    Args:
+        trainer: The Trainer of the fit, whose checkpoint is loaded.
+        context: The fit.
+        policy: Decides.
+
+    Raises:
+        CheckpointMismatchError: If the fit goes on within an epoch of which nobody knows the samples that are left.
+    """
+    state = context.run.fit
+    if resumes_within_epoch(trainer) and not (state.batches_done or state.history):
+        raise CheckpointMismatchError(
+            "The checkpoint was written in the middle of an epoch by a fit without a selector, so"
+            f" {type(policy).__name__} cannot know which samples that epoch has left. Resume from a checkpoint at the"
+            " end of an epoch, or load the weights alone into a new fit."
+        )
+    context.epochs.start()
+    if type(policy).lr_factor is not SelectionPolicy.lr_factor:
+        for optimizer in trainer.optimizers:
+            context.add_cleanup(scale_learning_rate(optimizer, lambda: policy.lr_factor(context.epoch)))
+
+
+def _refuse_second_selector(trainer: pl.Trainer) -> None:
+    names = [type(c).__name__ for c in trainer.callbacks if isinstance(c, SelectionPolicy)]  # type: ignore[attr-defined]
+    if len(names) > 1:
+        raise TrainerSettingsError(
+            f"The Trainer has {len(names)} selectors ({', '.join(names)}), but only one can decide which samples an"
+            " epoch trains on. Keep one of them."
+        )
+
+
+def _refuse_module(module: pl.LightningModule, policy: SelectionPolicy) -> None:
+    name = type(policy).__name__
+    if takes_dataloader_iter(module):
+        raise UnsupportedStepError(
+            "training_step(dataloader_iter) fetches its own batches, so"
+            f" {name} cannot tell which samples they hold. Let training_step take `batch`, or remove the callback."
+        )
+    if policy.needs_extra_forward and not module.automatic_optimization:
+        raise UnsupportedStepError(
+            f"{name} measures samples by passes through training_step without training, but with"
+            " manual optimization the step trains while it runs. Use automatic optimization, or a method without"
+            " such passes, such as InfoBatch."
+        )

@@ -1,0 +1,55 @@
+"""What a user is warned of at the start of a fit and at the end of its epochs."""
+
+from __future__ import annotations
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_dataselect.state.fit_state import FitState
+from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.state.run_state import RunState
+
+_FEW_CHOICES = 4
+
+
+def warn_if_idle(policy: SelectionPolicy) -> None:
+    """Warn where the arguments leave a fit of this length nothing to prune, or hardly a choice."""
+    name, n_epochs = type(policy).__name__, policy.max_epochs
+    if policy.prune_ratio == 0 or not n_epochs:
+        return
+    pruned = [epoch for epoch in range(policy.first_epoch, n_epochs) if not policy.trains_on_everything(epoch)]
+    n_choices = sum(map(policy.selects_anew, pruned))
+    if not pruned:
+        rank_zero_warn(
+            f"{name} will drop nothing: warmup_epochs={policy.warmup_epochs} and anneal={policy.anneal} leave"
+            f" none of the {n_epochs} epochs to prune. Lower them, or train for more epochs."
+        )
+    elif policy.every_n_epochs > 1 and n_choices < min(_FEW_CHOICES, len(pruned)):
+        rank_zero_warn(
+            f"{name} will choose {n_choices} times in {n_epochs} epochs, as every_n_epochs="
+            f"{policy.every_n_epochs}: what it drops is dropped for long, which costs accuracy. Lower"
+            " every_n_epochs, or train for more epochs."
+        )
+
+
+def warn_of_batch_size(state: FitState, now: int) -> None:
+    """Warn where an epoch goes on in batches of ``now`` samples, not as many as before: Lightning counts batches."""
+    before = state.batch_size
+    if now != before and before:
+        rank_zero_warn(
+            f"The checkpoint was written after {state.batches_done} batches of epoch {state.plan.epoch}, of"
+            f" {before} samples on all ranks, and now a batch has {now}: Lightning goes on with batch"
+            f" {state.batches_done}, so that some samples of this epoch are trained on"
+            f" {'not at all' if now > before else 'twice'}. The epochs to come are whole. Resume with the batch"
+            " size of the checkpoint, or from the end of an epoch, if that matters."
+        )
+
+
+def warn_of_losses(run: RunState, method: str) -> bool:
+    """Warn of samples whose losses were not finite; return whether there were any. All ranks must call it together."""
+    bad = run.count_not_finite()
+    if bad:
+        rank_zero_warn(
+            f"The losses of {bad} samples of epoch {run.fit.plan.epoch} were NaN or infinite. Training goes on as it"
+            f" would without {method}; such samples count as never measured and are kept."
+        )
+    return bad > 0

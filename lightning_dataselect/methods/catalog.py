@@ -1,0 +1,199 @@
+"""List every selection method, in one place and without importing any: a list of them must not take seconds.
+
+A new method is a file in this room, an entry here, and its name in ``methods/__init__.py``.
+"""
+
+from lightning_dataselect.methods.info import MethodInfo
+
+_METHODS = (
+    MethodInfo(
+        name="AutoAssist",
+        module="autoassist.callback",
+        year=2019,
+        paper="Zhang et al., AutoAssist: A Framework to Accelerate Training of Deep Neural Networks, NeurIPS 2019",
+        url="https://arxiv.org/abs/1905.03381",
+        kind="batch-level",
+        needs="losses, raw inputs",
+        drops="of each batch what its assistant finds easy, never more than 1 - base_prob; takes no prune_ratio",
+        published="ResNet: the same accuracy in 40 % fewer epochs; Transformer: the same BLEU in 30 % less time",
+    ),
+    MethodInfo(
+        name="EL2N",
+        module="el2n",
+        year=2021,
+        paper="Paul, Ganguli, Dziugaite, Deep Learning on a Data Diet, NeurIPS 2021",
+        url="https://arxiv.org/abs/2107.07075",
+        kind="static",
+        needs="logits and targets",
+        drops="prune_ratio of all samples for good, once they are scored",
+        published=(
+            "CIFAR-10 ResNet-18 95.3 / 95.1 / 91.9 % at 30 / 50 / 70 % dropped (full 95.6), as later papers tabulate it"
+        ),
+    ),
+    MethodInfo(
+        name="EpsilonGreedy",
+        module="dynamic_pruning",
+        year=2021,
+        paper="Raju, Daruwalla, Lipasti, Accelerating Deep Learning with Dynamic Data Pruning",
+        url="https://arxiv.org/abs/2111.12621",
+        kind="set-level",
+        needs="losses, or logits and targets",
+        drops="prune_ratio of all samples in each epoch after the first ones",
+        published="up to 2x less training time on CIFAR-10/100 without significant loss",
+    ),
+    MethodInfo(
+        name="ESWP",
+        module="evolved_sampling",
+        year=2025,
+        paper="Cheng, Li, Bian, Data-Efficient Training by Evolved Sampling, 2025",
+        url="https://arxiv.org/abs/2509.23461",
+        kind="batch-level",
+        needs="losses",
+        drops="prune_ratio of all samples before each epoch, then all but batch_ratio of each batch",
+        published="lossless in pre-training and post-training; up to nearly 45 % of wall-clock saved",
+    ),
+    MethodInfo(
+        name="EvolvedSampling",
+        module="evolved_sampling",
+        year=2025,
+        paper="Cheng, Li, Bian, Data-Efficient Training by Evolved Sampling, 2025",
+        url="https://arxiv.org/abs/2509.23461",
+        kind="batch-level",
+        needs="losses",
+        drops="all but batch_ratio of each batch; takes no prune_ratio",
+        published="lossless in pre-training and post-training; up to nearly 45 % of wall-clock saved (with pruning)",
+    ),
+    MethodInfo(
+        name="Forgetting",
+        module="forgetting",
+        year=2019,
+        paper="Toneva et al., An Empirical Study of Example Forgetting during Deep Neural Network Learning, ICLR 2019",
+        url="https://arxiv.org/abs/1812.05159",
+        kind="static",
+        needs="logits and targets",
+        drops="prune_ratio of all samples for good, once they are scored",
+        published="30 % of CIFAR-10 dropped without loss of accuracy",
+    ),
+    MethodInfo(
+        name="GraNd",
+        module="grand",
+        year=2021,
+        paper="Paul, Ganguli, Dziugaite, Deep Learning on a Data Diet, NeurIPS 2021",
+        url="https://arxiv.org/abs/2107.07075",
+        kind="static",
+        needs="logits, targets and the input of the last linear layer; or the module's gradients",
+        drops="prune_ratio of all samples for good, once they are scored",
+        published="half of CIFAR-10 dropped without loss of accuracy, scored over ten networks",
+    ),
+    MethodInfo(
+        name="InfoBatch",
+        module="infobatch",
+        year=2024,
+        paper="Qin et al., InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning, ICLR 2024",
+        url="https://arxiv.org/abs/2303.04947",
+        kind="set-level",
+        needs="losses",
+        drops=(
+            "prune_ratio of the samples below the mean loss, so less than that of all; none in the first"
+            " and the last epochs"
+        ),
+        published="lossless, 40 % of the cost saved on CIFAR-10/100 and ImageNet-1K",
+    ),
+    MethodInfo(
+        name="KAKURENBO",
+        module="kakurenbo",
+        year=2023,
+        paper=(
+            "Nguyen, Gerofi, Martinez-Noriega, Trahay, Wahib, KAKURENBO: Adaptively Hiding Samples in Deep Neural"
+            " Network Training, NeurIPS 2023"
+        ),
+        url="https://arxiv.org/abs/2310.10102",
+        kind="set-level",
+        needs="losses, logits and targets",
+        drops="at most prune_ratio of all samples, those that are learnt; the share falls as training goes on",
+        published="up to 22 % less training time, 0.4 % of accuracy lost",
+    ),
+    MethodInfo(
+        name="RandomPruning",
+        module="random_pruning",
+        year=2024,
+        paper=(
+            "Okanovic et al., Repeated Random Sampling for Minimizing the Time-to-Accuracy of Learning (RS2), ICLR 2024"
+        ),
+        url="https://arxiv.org/abs/2305.18424",
+        kind="set-level",
+        needs="nothing",
+        drops="prune_ratio of all samples in each epoch",
+        published=(
+            "CIFAR-10 ResNet-18 94.8 / 94.5 / 93.0 % at 30 / 50 / 70 % dropped (full 95.6), as later papers tabulate"
+            " dynamic random pruning"
+        ),
+    ),
+    MethodInfo(
+        name="RHOLoss",
+        module="rho_loss",
+        year=2022,
+        paper=(
+            "Mindermann et al., Prioritized Training on Points that are Learnable, Worth Learning, and Not Yet Learnt,"
+            " ICML 2022"
+        ),
+        url="https://arxiv.org/abs/2206.07137",
+        kind="batch-level",
+        needs="losses, and those of a held-out model",
+        drops="all but batch_ratio of each batch; takes no prune_ratio",
+        published="18x fewer steps to the same accuracy on Clothing-1M",
+    ),
+    MethodInfo(
+        name="SelectiveBackprop",
+        module="selective_backprop",
+        year=2019,
+        paper="Jiang et al., Accelerating Deep Learning by Focusing on the Biggest Losers, 2019",
+        url="https://arxiv.org/abs/1910.00762",
+        kind="batch-level",
+        needs="losses",
+        drops="of each batch the likelier the lower the loss, more with a higher beta; takes no prune_ratio",
+        published="up to 3.5x faster to a target error",
+    ),
+    MethodInfo(
+        name="SeTa",
+        module="seta",
+        year=2025,
+        paper="Zhou, Gao, Wang, Scale Efficient Training for Large Datasets, CVPR 2025",
+        url="https://arxiv.org/abs/2503.13385",
+        kind="set-level",
+        needs="losses",
+        drops="prune_ratio of all samples at random, and what lies outside its window of losses on top",
+        published="CIFAR-10 ResNet-18 95.7 / 95.3 / 95.0 % at 30 / 50 / 70 % dropped (full 95.6)",
+    ),
+    MethodInfo(
+        name="SwiftLearn",
+        module="swiftlearn",
+        year=2023,
+        paper=(
+            "Hajimolahoseini, Wen et al., SwiftLearn: A Data-Efficient Training Method of Deep Learning Models using"
+            " Importance Sampling"
+        ),
+        url="https://arxiv.org/abs/2311.15134",
+        kind="set-level",
+        needs="the model's outputs",
+        drops="prune_ratio of all samples, chosen anew every few epochs",
+        published=(
+            "BERT on GLUE with almost 90 % of the data dropped: 3.36x faster end to end on average, less than 0.92 %"
+            " of average accuracy lost"
+        ),
+    ),
+    MethodInfo(
+        name="UCB",
+        module="dynamic_pruning",
+        year=2021,
+        paper="Raju, Daruwalla, Lipasti, Accelerating Deep Learning with Dynamic Data Pruning",
+        url="https://arxiv.org/abs/2111.12621",
+        kind="set-level",
+        needs="losses, or logits and targets",
+        drops="prune_ratio of all samples in each epoch after the first ones",
+        published="up to 2x less training time on CIFAR-10/100 without significant loss",
+    ),
+)
+
+CATALOG = {info.name: info for info in _METHODS}
+"""Name of each class -> what is known about it, in alphabetical order."""

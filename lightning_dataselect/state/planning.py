@@ -1,0 +1,100 @@
+"""The plan of the next epoch: everything, what the epoch before selected, or what the method selects anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.numerics.seeding import epoch_generator
+from lightning_dataselect.state.plan import EpochPlan
+from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.state.run_state import RunState
+from lightning_dataselect.state.selection import Selection, check_selection, select_by_class
+
+
+def plan_epoch(
+    policy: SelectionPolicy,
+    run: RunState,
+    epoch: int,
+    before: EpochPlan | None = None,
+    whole_size: Callable[[int, int], int] | None = None,
+) -> EpochPlan:
+    """Plan what ``epoch`` trains on.
+
+    Args:
+        policy: Decides.
+        run: Holds the scores.
+        epoch: The 0-based epoch to come.
+        before: The plan of the epoch before; None at the start of a fit.
+        whole_size: Rounds a number of samples up to whole batches, of no more samples than its second argument, where
+            the unpruned epoch has no other ones.
+
+    Raises:
+        TypeError: If the method's ``select`` returned no `Selection` of int64 indices.
+        ValueError: If what it returned is empty, repeats a sample or leaves the data set.
+    """
+    n = run.store.n
+    if policy.trains_on_everything(epoch):
+        return EpochPlan(epoch, torch.arange(n))
+    if before is not None and not (policy.selects_anew(epoch) or policy.trains_on_everything(before.epoch)):
+        return EpochPlan(epoch, before.indices, before.weights)
+    generator = epoch_generator(policy.seed, epoch, "select")
+
+    def select_among(subset: Tensor, generator: torch.Generator) -> Selection:
+        with run.restricted_to(subset):
+            return policy.select(epoch, run.column("score"), generator)
+
+    if policy.balance:
+        chosen = select_by_class(select_among, run.store.column("class"), generator)
+    else:
+        chosen = policy.select(epoch, run.store.column("score"), generator)
+    chosen = check_selection(chosen, n, type(policy).__name__)
+    if policy.whole_batches and whole_size is not None and chosen.indices.numel() < n:
+        generator = epoch_generator(policy.seed, epoch, "whole batches")
+        line = policy.line_up(run.store.column("score"))
+        # of a few large batches, rounding up could take all: one batch less then
+        chosen = resize(chosen, whole_size(chosen.indices.numel(), n - 1), line, generator)
+    return EpochPlan(epoch, chosen.indices, chosen.weights)
+
+
+def resize(chosen: Selection, size: int, line: Tensor, generator: torch.Generator) -> Selection:
+    """Return a selection of ``size`` samples: with those that were next in line, or without those that were last in it.
+
+    Args:
+        chosen: Sorted by index.
+        size: At least 1, and no more than there are samples.
+        line: float32 (N,), what the samples stand in line by, the highest first; NaN = never measured, before all.
+        generator: Decides among equals.
+
+    Returns:
+        The selection, sorted by index; a sample that is added has the weight 1.
+
+    Example:
+        >>> chosen = Selection(torch.tensor([1, 2]), torch.tensor([2.0, 3.0]))
+        >>> line = torch.tensor([0.1, 0.9, 0.5, float("nan")])
+        >>> resize(chosen, 3, line, torch.Generator())
+        Selection(indices=tensor([1, 2, 3]), weights=tensor([2., 3., 1.]))
+        >>> resize(chosen, 1, line, torch.Generator())
+        Selection(indices=tensor([1]), weights=tensor([2.]))
+    """
+    indices, weights = chosen.indices, chosen.weights
+    missing = size - indices.numel()
+    if missing < 0:
+        kept = _first_in_line(indices, size, line, generator).sort().values
+        return Selection(indices[kept], None if weights is None else weights[kept])
+    if missing == 0:
+        return chosen
+    is_left = torch.ones(line.numel(), dtype=torch.bool)
+    is_left[indices] = False
+    left = is_left.nonzero().squeeze(1)
+    added = left[_first_in_line(left, missing, line, generator)]
+    indices, order = torch.cat([indices, added]).sort()
+    return Selection(indices, None if weights is None else torch.cat([weights, weights.new_ones(missing)])[order])
+
+
+def _first_in_line(indices: Tensor, k: int, line: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the places in ``indices`` of the ``k`` samples that come first."""
+    shuffled = torch.randperm(indices.numel(), generator=generator)
+    return shuffled[line[indices[shuffled]].nan_to_num(nan=torch.inf).topk(k).indices]

@@ -1,0 +1,302 @@
+"""What a fit has found out about its samples, and where it stands: all that outlives it, or goes with a checkpoint."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightning_dataselect.state.fit_state import FitState, check_same_samples
+from lightning_dataselect.state.plan import EpochPlan
+from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.state.sample_history import SampleHistoryStore
+from lightning_dataselect.state.selection import Observation, class_targets
+from lightning_dataselect.utils.errors import InvalidArgumentError, NoFitYetError
+
+
+class RunningMean:
+    """The mean of numbers that come in batches; nothing waits for the device before it is read.
+
+    Example:
+        >>> mean = RunningMean()
+        >>> mean.add(torch.tensor([1.0, 2.0])), mean.add(torch.tensor([6.0]))
+        (None, None)
+        >>> mean.read(), mean.read()
+        (tensor(3.), None)
+    """
+
+    def __init__(self) -> None:
+        self._sum: Tensor | None = None
+        self._n = 0
+
+    def add(self, values: Tensor) -> None:
+        """Take in ``values``, float32 (B,)."""
+        total = values.sum()
+        self._sum = total if self._sum is None else self._sum + total
+        self._n += values.numel()
+
+    def read(self) -> Tensor | None:
+        """Return the mean of what was added since the last call, 0-dim; None if nothing was."""
+        total, n = self._sum, self._n
+        self.__init__()  # type: ignore[misc]
+        return None if total is None else total / n
+
+
+class RunState:
+    """The per-sample columns and the position of a fit, from its first epoch, or a checkpoint, to the next fit.
+
+    Args:
+        owner: Name of the method, for messages.
+
+    Example:
+        >>> run = RunState("InfoBatch")
+        >>> hasattr(run, "store")
+        False
+    """
+
+    def __init__(self, owner: str) -> None:
+        self.rank = 0
+        """This process's rank in the fit."""
+        self.train_loss = RunningMean()
+        """The mean loss, without weights, of what the present epoch has trained on so far, on this rank."""
+        self.subset: Tensor | None = None
+        """int64 (m,), the samples that ``select`` is choosing among; None: all."""
+        self.samples: dict[int, dict[str, int]] = {}
+        """What a few samples of the data set look like, to know it again."""
+        self._owner = owner
+        self._first_epoch: int | None = None  # of what is known, where an earlier data set's was dropped
+        self._is_bad = torch.zeros(0, dtype=torch.bool)  # (N + 1,), whether the last loss was NaN or infinite
+        self._store: SampleHistoryStore | None = None
+        self._fit: FitState | None = None
+        self._restored: Mapping[str, Any] | None = None  # of a checkpoint, until the number of samples is known
+        self._dataset: weakref.ref[Any] | None = None
+
+    # ---- what is there -------------------------------------------------------------------------------------------
+
+    @property
+    def has_begun(self) -> bool:
+        """True once the number of samples is known, and columns are there."""
+        return self._fit is not None
+
+    @property
+    def store(self) -> SampleHistoryStore:
+        """The per-sample columns of the fit.
+
+        Raises:
+            NoFitYetError: If there is no fit yet.
+        """
+        if self._store is None:
+            raise NoFitYetError(
+                f"{self._owner} has no per-sample state before a fit has begun: call trainer.fit first. That of a fit"
+                " whose processes the Trainer started (ddp_spawn, ddp_fork, ddp_notebook) ended with them: read it in a"
+                " callback's on_train_end, or from a checkpoint."
+            )
+        return self._store
+
+    @property
+    def fit(self) -> FitState:
+        """Where the fit stands.
+
+        Raises:
+            NoFitYetError: If there is no fit yet.
+        """
+        if self._fit is None:
+            raise NoFitYetError(f"{self._owner} has selected nothing before a fit has begun: call trainer.fit first.")
+        return self._fit
+
+    @property
+    def first_epoch(self) -> int:
+        """The 0-based epoch that the selector began with; 0 before a fit."""
+        if self._fit is None:
+            return 0
+        if self._first_epoch is not None:
+            return self._first_epoch
+        return self._fit.history[0]["epoch"] if self._fit.history else self._fit.plan.epoch
+
+    def column(self, name: str) -> Tensor:
+        """Return the column ``name`` of the samples that ``select`` is choosing among, float32, on the CPU."""
+        column = self.store.column(name)
+        return column if self.subset is None else column[self.subset]
+
+    @contextlib.contextmanager
+    def restricted_to(self, subset: Tensor) -> Iterator[None]:
+        """Let :meth:`column` answer for the samples ``subset``, int64 (m,), alone."""
+        self.subset = subset
+        try:
+            yield
+        finally:
+            self.subset = None
+
+    @property
+    def dataset(self) -> Any:
+        """The training set, while somebody else holds it; else None."""
+        return None if self._dataset is None else self._dataset()
+
+    def remember_dataset(self, dataset: object) -> None:
+        """Keep in mind what is trained on, without keeping it alive."""
+        try:
+            self._dataset = weakref.ref(dataset)
+        except TypeError:  # a list, say, has no weak references
+            self._dataset = None
+
+    # ---- from fit to fit -----------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Let go of what an earlier fit has shown: a new one begins."""
+        self._store = self._fit = self._first_epoch = None
+        self.samples = {}
+
+    def discard_checkpoint(self) -> None:
+        """Let go of a checkpoint's state that was loaded and never taken up."""
+        self._restored = None
+
+    def restart_epoch(self) -> None:
+        """Begin the epoch anew, as Lightning does after Ctrl-C; a checkpoint, still to be loaded, may know better."""
+        if self._fit is not None:
+            self._fit.batches_done = 0
+
+    @property
+    def known_n(self) -> int | None:
+        """The number of samples that there is something known of, in this fit or in a checkpoint."""
+        if self._restored is not None:
+            return int(self._restored["n"])
+        return None if self._store is None else self._store.n
+
+    @property
+    def known_samples(self) -> dict[int, dict[str, int]]:
+        """What a few of them look like."""
+        return self.samples if self._restored is None else dict(self._restored["samples"])
+
+    def grow(self, policy: SelectionPolicy, n: int) -> None:
+        """Take in the samples that have come to a data set of ``n``, as never measured, into the present plan too."""
+        fit, before = self.fit, self.store
+        plan, new = fit.plan, torch.arange(before.n, n)
+        weights = None if plan.weights is None else torch.cat([plan.weights, plan.weights.new_ones(len(new))])
+        fit.plan = EpochPlan(plan.epoch, torch.cat([plan.indices, new]), weights)
+        self._make_store(policy, n, before.world_size)
+        self.store.load_state_dict(before.state_dict())
+        self.to(before["loss"].device)
+
+    def start_anew(self, policy: SelectionPolicy, n: int, epoch: int) -> None:
+        """Forget what is known of the samples, as others have taken their places, and begin again with ``epoch``."""
+        before = self.store
+        self._make_store(policy, n, before.world_size)
+        self.to(before["loss"].device)
+        self._first_epoch = epoch
+        self.fit.plan = EpochPlan(epoch, torch.arange(n))
+
+    def _make_store(self, policy: SelectionPolicy, n: int, world_size: int) -> None:
+        columns = policy.columns() | ({"class": math.nan} if policy.balance else {})
+        self._store = SampleHistoryStore(n, columns, world_size, score_is_loss=policy.ranks_by_loss)
+        self._is_bad = torch.zeros(n + 1, dtype=torch.bool)
+
+    def open(self, policy: SelectionPolicy, n: int, world_size: int, epoch: int) -> bool:
+        """Begin, or go on with, the per-sample columns of ``n`` samples.
+
+        Args:
+            policy: Says which columns there are.
+            n: Number of samples of the training set.
+            world_size: Number of ranks that write.
+            epoch: 0-based epoch to come.
+
+        Returns:
+            True if the fit begins here, so that its first epoch is still to be planned.
+
+        Raises:
+            CheckpointMismatchError: If the columns that there are belong to another data set.
+            InvalidArgumentError: If nothing would be kept.
+        """
+        restored = self._restored
+        check_same_samples(
+            n,
+            fit=None if self._store is None else self._store.n,
+            checkpoint=None if restored is None else restored["n"],
+        )
+        if round((1 - policy.prune_ratio) * n) < 1:
+            raise InvalidArgumentError(
+                f"prune_ratio={policy.prune_ratio} leaves 0 of {n} samples: nothing is left to train"
+                f" on. Give at most {(n - 1) / n:.3g}."
+            )
+        if self._store is None:
+            self._make_store(policy, n, world_size)
+        if restored is not None:
+            self.store.load_state_dict(restored["columns"])
+            self.samples, self._first_epoch = self.known_samples, restored["first_epoch"]
+            self._fit = FitState.from_state_dict(restored["fit"], n)
+            self._fit.leave_counts_to_first(self.rank)
+            if of_ranks := restored["ranks"]:
+                # a fit that goes on with more ranks than before has some take up another one's
+                policy.load_rank_state(of_ranks[self.rank % len(of_ranks)])
+            self._restored = None
+        begins = self._fit is None
+        if begins:
+            self._fit = FitState(EpochPlan(epoch, torch.arange(n)))
+        return begins
+
+    def state_dict(self, ranks: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return everything that a resumed fit needs to be the same fit.
+
+        Args:
+            ranks: What each rank saves besides the columns, see `SelectionPolicy.rank_state`; empty for nothing.
+        """
+        if self._store is None or self._fit is None:
+            return {}
+        return {
+            "n": self._store.n,
+            "columns": self._store.state_dict(),
+            "fit": self._fit.state_dict(self._store.n),
+            "ranks": ranks,
+            "samples": self.samples,
+            "first_epoch": self._first_epoch,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Keep the state until the loader, and with it the number of samples, is known."""
+        self._restored = state or None
+
+    def to(self, device: torch.device) -> None:
+        """Move all that is written batch by batch to ``device``."""
+        self.store.to(device)
+        self._is_bad = self._is_bad.to(device)
+
+    # ---- in a fit ------------------------------------------------------------------------------------------------
+
+    def record(self, seen: Observation, policy: SelectionPolicy) -> None:
+        """Write down what was seen, in the base's columns and in the method's own; nothing here waits for the device.
+
+        Args:
+            seen: What a batch, or a part of one, has shown.
+            policy: Writes the method's own columns.
+        """
+        store = self.store
+        store["loss"].index_copy_(0, seen.indices, seen.losses)
+        self._is_bad.index_copy_(0, seen.indices, ~seen.losses.isfinite())
+        if policy.balance:
+            store["class"][seen.indices] = class_targets(seen).float()
+        if not policy.ranks_by_loss:
+            policy.observe(seen, store)
+        store.record_logits(seen)
+        store.mark_dirty(seen.indices)
+        self.fit.n_measured += seen.indices.numel()
+
+    def count_not_finite(self) -> int:
+        """Count the samples whose last loss was NaN or infinite, on all ranks; all must call it together."""
+        bad = self._is_bad[: self.store.n].sum()
+        if self.store.world_size > 1:
+            dist.all_reduce(bad)
+        return int(bad)
+
+    def count_samples(self, *, forward: int, backward: int) -> None:
+        """Count samples that were forwarded and back-propagated on this rank."""
+        self.fit.n_forward += forward
+        self.fit.n_backward += backward
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the training set, which is not copied along."""
+        return {**self.__dict__, "_dataset": None}

@@ -1,0 +1,93 @@
+"""How the fit loop comes to its train loader, and what everybody else is shown of it."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning_utilities.core.inheritance import get_all_subclasses
+from torch.utils.data import BatchSampler, DataLoader
+
+from lightning_dataselect.trainer.patching import Restore, missing, refusal
+
+
+def intercept_train_loader(trainer: pl.Trainer, transform: Callable[[Any], Any]) -> Restore:
+    """Pass every train loader that the fit loop asks for through ``transform``, wherever it comes from.
+
+    Uses ``fit_loop._data_source.dataloader``: one place for loaders given to ``fit``, by a datamodule or by the module.
+    Whoever else asks there, while the loop has a loader and is not about to reload it, gets the user's own.
+
+    Args:
+        trainer: The Trainer of the fit to come.
+        transform: Given what the user has given; returns what the loop is to iterate.
+
+    Returns:
+        What takes the interception back.
+
+    Raises:
+        RuntimeError: If this lightning has no such place.
+    """
+    if missing(trainer, path := "fit_loop._data_source.dataloader"):
+        raise refusal("no selector can take hold of the train loader", path)
+    loop = trainer.fit_loop
+    source = loop._data_source
+    original = source.dataloader
+
+    def dataloader() -> Any:
+        has_loader = getattr(loop, "_combined_loader", None) is not None
+        if has_loader and not getattr(loop, "_should_reload_train_dl", True):
+            return original()
+        try:
+            return transform(original())
+        except BaseException:
+            _unwrap_loader_classes()
+            raise
+
+    source.dataloader = dataloader  # type: ignore[method-assign]
+
+    def undo() -> None:
+        source.__dict__.pop("dataloader", None)
+
+    return undo
+
+
+def show_apart(trainer: pl.Trainer, looped: Any, shown: Any) -> Any:
+    """Return a combined loader of which the loop iterates ``looped``, while ``trainer.train_dataloader`` is ``shown``.
+
+    So whoever looks at the train data in a hook cannot disturb the loop's own pass over it.
+
+    Args:
+        trainer: The Trainer of the fit under way.
+        looped: A DataLoader, or a list or mapping of one.
+        shown: The same, for everybody but the loop.
+    """
+    # of the package, lightning or pytorch_lightning, that made the Trainer: it takes no other's as combined
+    modules = (sys.modules[cls.__module__] for cls in type(trainer.fit_loop).__mro__)
+    base = next(module.CombinedLoader for module in modules if hasattr(module, "CombinedLoader"))
+    combined = _showing(base)(looped, "max_size_cycle")
+    combined._shown = shown
+    return combined
+
+
+@functools.cache
+def _showing(base: type) -> type[Any]:
+    return type(base.__name__, (base,), {"__module__": __name__, "iterables": property(lambda self: self._shown)})
+
+
+def forget_train_loader(trainer: pl.Trainer) -> None:
+    """Let the Trainer ask anew for a train loader that it has already been asked for, as by a callback's ``setup``."""
+    if trainer.train_dataloader is not None:
+        trainer.fit_loop._combined_loader = None
+
+
+def _unwrap_loader_classes() -> None:
+    """Give loaders their own constructors back: Lightning wraps them while it asks for one, for good if that fails."""
+    for base in (DataLoader, BatchSampler):
+        for cls in {base, *get_all_subclasses(base)}:
+            for name in ("__init__", "__setattr__", "__delattr__"):
+                if (old := f"__old{name}") in vars(cls):
+                    setattr(cls, name, getattr(cls, old))
+                    delattr(cls, old)

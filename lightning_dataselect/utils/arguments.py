@@ -1,0 +1,112 @@
+"""List the arguments that a class takes, and find the one that a misspelt name means."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence, Set
+
+from lightning_dataselect.utils.errors import UnexpectedArgumentError
+
+_SHORT = reprlib.Repr()
+_SHORT.maxother = _SHORT.maxstring = 80
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def accepted_arguments(cls: type) -> dict[str, inspect.Parameter]:
+    """Find the arguments that a constructor takes, up the base classes as long as they are handed on by ``**kwargs``.
+
+    Args:
+        cls: A callback's class. Arguments in its set ``unused`` are left out where a base class takes them.
+
+    Returns:
+        Each with its default, by name, those of the class itself first.
+
+    Example:
+        >>> class Base:
+        ...     def __init__(self, *, seed=0, balance=None): ...
+        >>> class Method(Base):
+        ...     unused = {"balance"}
+        ...     def __init__(self, *, alpha=0.5, **common): ...
+        >>> list(accepted_arguments(Method))
+        ['alpha', 'seed']
+    """
+    unused: Set[str] = getattr(cls, "unused", frozenset())
+    accepted: dict[str, inspect.Parameter] = {}
+    for base in cls.__mro__[:-1]:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
+        for parameter in parameters:
+            if parameter.kind in _NAMED and (base is cls or parameter.name not in unused):
+                accepted.setdefault(parameter.name, parameter)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return accepted
+
+
+def call_text(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -> str:
+    """Write down the call of a constructor with every argument that it takes, given or by default.
+
+    Example:
+        >>> class Method:
+        ...     def __init__(self, *shares, seed=0, mode="fresh"): ...
+        >>> call_text(Method, (0.5, 0.25), {"mode": "walk"})
+        "Method(0.5, 0.25, seed=0, mode='walk')"
+    """
+    accepted = accepted_arguments(cls)
+    values = {name: p.default for name, p in accepted.items() if p.default is not p.empty} | dict(kwargs)
+    named = [f"{name}={_text(values[name])}" for name in dict.fromkeys([*accepted, *kwargs]) if name in values]
+    return f"{cls.__name__}({', '.join([*map(_text, args), *named])})"
+
+
+def _text(value: object) -> str:
+    shape = getattr(value, "shape", None)  # numbers by the million are no text
+    return _SHORT.repr(value) if shape is None else f"<{type(value).__name__} of shape {tuple(shape)}>"
+
+
+def nearest(name: str, known: Iterable[str], n: int = 1) -> list[str]:
+    """Return the names of ``known`` that were probably meant by ``name``, the nearest first, at most ``n``.
+
+    Example:
+        >>> nearest("infobach", ["InfoBatch", "UCB"]), nearest("zzz", ["InfoBatch", "UCB"])
+        (['InfoBatch'], [])
+    """
+    folded = {candidate.lower(): candidate for candidate in known}
+    return [folded[key] for key in difflib.get_close_matches(name.lower(), folded, n)]
+
+
+def did_you_mean(name: str, known: Iterable[str], n: int = 1) -> str:
+    """Return the question that follows a message about an unknown ``name``; empty if no name of ``known`` is near.
+
+    Example:
+        >>> did_you_mean("prune_ration", ["seed", "prune_ratio"])
+        ' Did you mean prune_ratio?'
+    """
+    close = nearest(name, known, n)
+    return f" Did you mean {' or '.join(close)}?" if close else ""
+
+
+def refuse_unknown(cls: type, unknown: Iterable[str]) -> None:
+    """Refuse keyword arguments that no constructor of a class has taken.
+
+    Args:
+        cls: The class that was called.
+        unknown: Names of the arguments that are left over.
+
+    Raises:
+        UnexpectedArgumentError: If there are any; the message names the class and the nearest right argument.
+
+    Example:
+        >>> from lightning_dataselect import InfoBatch
+        >>> InfoBatch(prune_ration=0.5)
+        Traceback (most recent call last):
+        ...
+        lightning_dataselect.utils.errors.UnexpectedArgumentError: InfoBatch takes no argument 'prune_ration'. Did ...
+    """
+    for name in unknown:
+        known = list(accepted_arguments(cls))
+        raise UnexpectedArgumentError(
+            f"{cls.__name__} takes no argument {name!r}.{did_you_mean(name, known)} It takes {', '.join(known)}."
+        )

@@ -1,0 +1,109 @@
+"""What `--methods`, `--seeds` and a config are read as, and what is said of wrong ones."""
+
+import pytest
+
+from lightning_dataselect import UCB, RandomPruning
+from lightning_dataselect.comparison.spec import parse_methods, parse_seeds
+from lightning_dataselect.comparison.task import load_task
+from lightning_dataselect.utils.errors import UserInputError
+
+
+def test_methods_with_arguments_aliases_and_dotted_paths():
+    specs = parse_methods("full, random, UCB(every_n_epochs=2, uncertainty='el2n'), compare_helpers.Failing")
+    assert [spec.label for spec in specs] == [
+        "full",
+        "random",
+        "UCB(every_n_epochs=2, uncertainty='el2n')",
+        "compare_helpers.Failing",
+    ]
+    assert [spec.cls and spec.cls.__name__ for spec in specs] == [None, "RandomPruning", "UCB", "Failing"]
+    built = specs[2].build(prune_ratio=0.3, seed=7)
+    assert isinstance(built, UCB)
+    assert (built.every_n_epochs, built.uncertainty, built.prune_ratio, built.seed) == (2, "el2n", 0.3, 7)
+
+
+def test_own_arguments_win_over_the_common_ones_and_over_a_preset():
+    spec = parse_methods("random_rescaled(prune_ratio=0.9, anneal=0)")[0]
+    built = spec.build(prune_ratio=0.3, seed=7)
+    assert isinstance(built, RandomPruning)
+    assert (built.prune_ratio, built.anneal, built.rescale) == (0.9, 0.0, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("full,InfoBach", "There is no method 'InfoBach': did you mean InfoBatch?"),
+        ("fulll", "did you mean full?"),
+        ("zzzzzz", "known are full, short, random"),
+        ("full,full", "names full twice"),
+        ("", "is empty"),
+        ("UCB(", "cannot be read"),
+        ("full(epochs=3)", "full takes no arguments"),
+        ("UCB(2)", "give arguments by name"),
+        ("UCB(c=open('x'))", "with plain values"),
+        ("no_such_module.Method", "cannot be imported"),
+        ("pathlib.Path", "no subclass of lightning_dataselect.DataSelector"),
+        ("3", "no name of a method"),
+    ],
+)
+def test_wrong_methods_get_a_plain_sentence(text, message):
+    with pytest.raises(UserInputError, match=message.replace("(", r"\(")):
+        parse_methods(text)
+
+
+def test_arguments_that_a_method_refuses_get_a_plain_sentence():
+    with pytest.raises(UserInputError, match=r"UCB\(every_n_epochs=0\) cannot be made: .*every_n_epochs"):
+        parse_methods("UCB(every_n_epochs=0)")[0].build(prune_ratio=0.5, seed=0)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1,1", "a", "", ",", "1.5", "-1,2"])
+def test_wrong_seeds_get_a_plain_sentence(text):
+    with pytest.raises(UserInputError, match=f"--seeds {text!r}"):
+        parse_seeds(text)
+
+
+def test_seeds_are_how_many_or_which():
+    assert parse_seeds("2") == [0, 1]
+    assert parse_seeds("7,3") == [7, 3]
+    assert parse_seeds("7,") == [7]
+
+
+def test_a_config_of_the_fit_subcommand_is_read_as_well(tmp_path):
+    path = tmp_path / "exp.yaml"
+    path.write_text("fit:\n  model: a.Model\n  ckpt_path: null\n  trainer: {max_epochs: 4}\n")
+    task = load_task(str(path))
+    assert task.epochs == 4
+    assert task.config == {"model": "a.Model", "trainer": {"max_epochs": 4}}
+
+
+def test_data_dir_goes_to_the_datamodule_and_without_one_to_the_module(tmp_path):
+    path = tmp_path / "exp.yaml"
+    path.write_text("{model: a.Model, trainer: {max_epochs: 4}}")
+    assert load_task(str(path), data_dir="d").config["model"] == {
+        "class_path": "a.Model",
+        "init_args": {"data_dir": "d"},
+    }
+    fashion = load_task("fashion_mnist", data_dir="d")
+    assert fashion.config["data"]["init_args"] == {"data_dir": "d"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainer: {max_epochs: 3}", "names no model"),
+        ("- 1", "names no model"),
+        ("a: [", "is not YAML"),
+        ("model: a.Model", "How many epochs"),
+        ("{model: a.Model, trainer: {max_epochs: -1}}", "How many epochs"),
+    ],
+)
+def test_wrong_configs_get_a_plain_sentence(tmp_path, text, message):
+    path = tmp_path / "exp.yaml"
+    path.write_text(text)
+    with pytest.raises(UserInputError, match=message):
+        load_task(str(path))
+
+
+def test_a_missing_config_gets_a_plain_sentence(tmp_path):
+    with pytest.raises(UserInputError, match=r"nowhere.yaml cannot be read \(No such file"):
+        load_task(str(tmp_path / "nowhere.yaml"))

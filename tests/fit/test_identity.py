@@ -1,0 +1,151 @@
+"""Scores belong to samples: a data set that grows, or is exchanged, is noticed."""
+
+import random
+
+import pytest
+import torch
+from helpers import Net, Seen, Shares, dataset, fit, trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+
+from lightning_dataselect import EL2N, EvolvedSampling, InfoBatch
+from lightning_dataselect.data.fingerprint import fingerprint, has_changed
+
+
+class Frozen(Net):
+    """Trains nothing, so that the loss of a sample stays."""
+
+    def __init__(self, make, lr=0.0):
+        super().__init__(lr=lr)
+        self.make = make
+
+    def train_dataloader(self):
+        return DataLoader(self.make(), 10, shuffle=True)
+
+    def losses_of(self, data):
+        x, y = (torch.stack(part) for part in zip(*[data[i] for i in range(len(data))], strict=True))
+        return torch.nn.functional.cross_entropy(self.net(x), y, reduction="none").detach()
+
+
+def parts(*ranges):
+    whole, ranges = dataset(200), iter(ranges)
+    return lambda: Subset(whole, next(ranges))
+
+
+def run(selector, net, **flags):
+    made = trainer(selector, **{"max_epochs": 2, "reload_dataloaders_every_n_epochs": 1, **flags})
+    made.fit(net)
+    return made
+
+
+@pytest.mark.parametrize("make", [lambda: InfoBatch(), lambda: EL2N(warmup_epochs=1), lambda: EvolvedSampling()])
+def test_other_samples_in_the_same_places_drop_the_scores(make):
+    selector, net = make(), Frozen(parts(range(60), range(60, 120)))
+    with pytest.warns(UserWarning, match="no longer holds the 60 samples that were scored.*begins anew with epoch 1"):
+        run(selector, net)
+    assert selector.history[1]["n_selected"] == 60
+    torch.testing.assert_close(selector.losses, net.losses_of(Subset(dataset(200), range(60, 120))))
+
+
+def test_fewer_samples_drop_them_too():
+    selector = InfoBatch()
+    with pytest.warns(UserWarning, match="it has 40, and others"):
+        run(selector, Frozen(parts(range(60), range(40))))
+    assert [r["n_total"] for r in selector.history] == [60, 40]
+
+
+def test_samples_that_come_to_a_data_set_are_never_measured(recwarn):
+    selector, net = Shares(1.0, 0.5, 1.0), Frozen(parts(range(60), range(60), range(90)))
+    run(selector, net, max_epochs=3)
+    assert [r["n_total"] for r in selector.history] == [60, 60, 90]
+    torch.testing.assert_close(selector.losses, net.losses_of(Subset(dataset(200), range(90))))
+    assert not [w for w in recwarn if "no longer holds" in str(w.message)]
+
+
+def test_they_are_trained_on_in_the_epoch_that_they_come_in():
+    selector, net = Shares(1.0, 0.5), Frozen(parts(range(60), range(90)))
+    seen = Seen(selector)
+    trainer(selector, seen, max_epochs=2, reload_dataloaders_every_n_epochs=1).fit(net)
+    assert set(range(60, 90)) <= set(seen.of_epoch(1)) and len(seen.of_epoch(1)) == 30 + 30
+
+
+class Growing(Dataset):
+    def __init__(self):
+        self.samples = [dataset(200)[i] for i in range(60)]
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return self.samples[index]
+
+
+@pytest.mark.parametrize("change", ["grow", "exchange"])
+def test_a_data_set_that_changes_in_place_is_noticed_too(change, recwarn):
+    data, selector = Growing(), Shares(1.0)
+    whole = dataset(200)
+
+    class Changing(Frozen):
+        def on_validation_end(self):
+            if self.trainer.current_epoch == 1 and not self.trainer.sanity_checking:
+                new = [whole[i] for i in range(60, 120)]
+                data.samples = [*data.samples, *new] if change == "grow" else new
+
+    net = Changing(None)
+    _, net = fit(selector, net, DataLoader(data, 10, shuffle=True), max_epochs=4)
+    assert [r["n_total"] for r in selector.history] == ([60, 60, 120, 120] if change == "grow" else [60] * 4)
+    torch.testing.assert_close(selector.losses, net.losses_of(data))
+    assert bool([w for w in recwarn if "no longer holds" in str(w.message)]) == (change == "exchange")
+
+
+class Augmented(Dataset):
+    """Is drawn at random, by global states or by one of its own."""
+
+    def __init__(self, kind):
+        self.kind, self.own = kind, random.Random(0)
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, i):
+        noise = {"torch": lambda: torch.rand(3), "random": lambda: random.random(), "own": self.own.random}[self.kind]
+        return {"x": torch.full((3,), float(i)) + noise(), "y": i % 3}
+
+
+@pytest.mark.parametrize("kind", ["torch", "random", "own"])
+def test_samples_drawn_at_random_are_known_again(kind):
+    before, state = fingerprint(Augmented(kind)), random.getstate()
+    assert not has_changed(before, Augmented(kind)) and random.getstate() == state
+
+
+def test_another_transform_is_no_other_sample():
+    x, y = dataset().tensors
+    before = fingerprint(dataset())
+    assert not has_changed(before, TensorDataset(x * 2, y))
+    assert has_changed(before, TensorDataset(x.flip(0), y.flip(0)))
+    assert has_changed(before, dataset(seed=1))
+
+
+def test_what_cannot_be_read_or_compared_says_nothing():
+    class Broken(Dataset):
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, i):
+            raise OSError
+
+    class Things(Broken):
+        def __getitem__(self, i):
+            return object()
+
+    for data in (Broken(), Things()):
+        assert not has_changed(fingerprint(data), data)
+
+
+@pytest.mark.parametrize("data, words", [(dataset(100), None), (dataset(100, seed=1), "no longer holds the 100")])
+def test_a_checkpoint_of_another_data_set_of_the_same_length(data, words, tmp_path, recwarn):
+    keep = ModelCheckpoint(tmp_path, filename="last", save_on_train_epoch_end=True)
+    fit(Shares(1.0), callbacks=[keep], enable_checkpointing=True, max_epochs=1)
+    fit(Shares(1.0), train=DataLoader(data, 10), ckpt_path=tmp_path / "last.ckpt", max_epochs=2)
+    told = [str(w.message) for w in recwarn if "no longer holds" in str(w.message)]
+    assert bool(told) == bool(words) and all(words in each for each in told)

@@ -1,0 +1,156 @@
+"""The order of the rooms: imports go down, in no circle, and methods keep to what the base offers them."""
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+import lightning_dataselect
+from lightning_dataselect import BatchSelector, DataSelector
+
+PACKAGE = "lightning_dataselect"
+ROOT = Path(lightning_dataselect.__file__).parent
+ROOMS = [  # bottom to top
+    "utils",
+    "numerics",
+    "capture",
+    "state",
+    "data",
+    "trainer",
+    "step",
+    "fit",
+    "callbacks",
+    "methods",
+    "report",
+    "parsing",
+    "comparison",
+    "cli",
+    "demo",
+]
+# results are data: those who hold them only say, when they are asked to, who writes and draws them
+WRITERS = {
+    ("callbacks.selector", "report.export"),
+    ("callbacks.selector", "report.gallery"),
+    ("comparison.result", "comparison.report"),
+}
+WITHOUT_LIGHTNING = ("utils", "numerics", "capture", "state")
+DEMO_MAY_USE = {"utils"}
+
+
+def name_of(path):
+    """The module in a file, below the package; "" for the package itself."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text()) for name, path in FILES.items()}
+
+
+def imported(tree):
+    """Every module that is imported anywhere: at the top, in functions, for type checkers alone."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: imports are absolute"
+            # a name may be a module of the package that it is imported from
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def inside(module):
+    """The module of this package that holds what is imported as ``module``, or None for what is another's."""
+    if module != PACKAGE and not module.startswith(f"{PACKAGE}."):
+        return None
+    below = module.removeprefix(PACKAGE).removeprefix(".")
+    while below and below not in FILES:
+        below = below.rpartition(".")[0]
+    return below
+
+
+EDGES = {name: {inside(module) for module in imported(tree)} - {None, name} for name, tree in TREES.items()}
+
+
+def room(name):
+    return name.partition(".")[0]
+
+
+def test_only_the_package_and_its_main_stand_at_the_root():
+    assert {path.name for path in ROOT.glob("*.py")} == {"__init__.py", "__main__.py"}
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == set(ROOMS)
+
+
+def test_imports_go_down():
+    up = [
+        (name, target)
+        for name, targets in EDGES.items()
+        for target in targets
+        if room(name) in ROOMS and target and ROOMS.index(room(target)) > ROOMS.index(room(name))
+    ]
+    assert set(up) <= WRITERS
+
+
+def test_demo_stands_apart():
+    assert {room(target) for name, targets in EDGES.items() if room(name) == "demo" for target in targets} <= {
+        "demo",
+        *DEMO_MAY_USE,
+    }
+    users = {name for name, targets in EDGES.items() for target in targets if room(target) == "demo"}
+    assert all(room(name) in ("demo", "cli") for name in users), users
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    below = {name: {t for t in targets if (name, t) not in WRITERS} for name, targets in EDGES.items()}
+    try:
+        TopologicalSorter(below).prepare()
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if room(name) in WITHOUT_LIGHTNING])
+def test_what_lies_below_the_trainer_knows_no_lightning(name):
+    others = {module.partition(".")[0] for module in imported(TREES[name])}
+    assert not others & {"lightning", "pytorch_lightning", "lightning_fabric", "lightning_utilities"}
+
+
+def bases_of_methods():
+    """The classes of this package that a method is derived from."""
+    known = {cls.__name__ for cls in (*DataSelector.__mro__, *BatchSelector.__mro__)}
+    for name, tree in TREES.items():
+        if room(name) in ("callbacks", "state"):
+            yield from (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name in known)
+
+
+def private_names(cls):
+    """What begins with an underscore of all that a class defines, or sets on itself."""
+    for node in ast.walk(cls):
+        if isinstance(node, ast.FunctionDef):
+            yield node.name
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self":
+            yield node.attr
+        elif isinstance(node, ast.Assign) and node in cls.body:
+            yield from (target.id for target in node.targets)
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__")
+
+
+PRIVATE = {name for cls in bases_of_methods() for name in private_names(cls) if is_private(name)}
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if room(name) == "methods"])
+def test_methods_touch_nothing_private_of_the_base(name):
+    assert {"_checkpointer", "_end_fit", "_guard"} <= PRIVATE
+    imports = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.Import | ast.ImportFrom)]
+    others = {alias.asname or alias.name for node in imports for alias in node.names}
+    for node in ast.walk(TREES[name]):
+        if not isinstance(node, ast.Attribute) or not is_private(node.attr):
+            continue
+        owner = ast.unparse(node.value)
+        if owner in ("self", "cls"):
+            assert node.attr not in PRIVATE, f"{name}, line {node.lineno}: self.{node.attr} is the base's own"
+        else:  # torch has public classes with private names
+            assert owner.partition(".")[0] in others, f"{name}, line {node.lineno}: {owner}.{node.attr} is private"
