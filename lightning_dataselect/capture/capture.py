@@ -62,7 +62,7 @@ class LossCapture:
     def __init__(self, module: nn.Module | None = None) -> None:
         self._module = module
         self._recorder = Recorder()
-        self._interceptors = Interceptors(self._recorder)
+        self._interceptors = Interceptors(self._recorder, module)
         self._watch: Watch | None = None
         self._ways = Ways()
         self._scales: list[dict[Key, Scale]] = []  # of the last probe, root by root

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import nll_loss  # as it is before any patch
 
 from lightning_dataselect.capture import hidden
+from lightning_dataselect.utils.errors import InvalidArgumentError
 
 Function = Callable[..., Tensor]
 Bound = dict[str, Any]
@@ -126,11 +127,11 @@ class Loss:
     rows: Callable[[Bound, Tensor], Tensor] = _as_is
     units: Callable[[Bound], Tensor | None] = _evenly
     classes: Callable[[Bound], Classes | None] = _no_classes
-    arguments: tuple[str, ...] = field(init=False)
+    arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = tuple(inspect.signature(getattr(F, self.name)).parameters)
-        object.__setattr__(self, "arguments", names)
+        if not self.arguments:
+            object.__setattr__(self, "arguments", tuple(inspect.signature(getattr(F, self.name)).parameters))
 
     def bind(self, args: tuple[Any, ...], kwargs: Bound) -> Bound:
         """Name the arguments, with the two legacy ones turned into ``reduction``."""
@@ -187,3 +188,56 @@ _TABLE: dict[str, dict[str, Any]] = {
     "triplet_margin_with_distance_loss": {"split": once},  # its distance may be a network
 }
 LOSSES = tuple(Loss(name, **how) for name, how in _TABLE.items() if hasattr(F, name))
+REGISTERED: dict[Function, Loss] = {}
+
+
+def register_loss(function: Function, *, input: str | None = None, target: str | None = None) -> Function:  # noqa: A002
+    """Teach capture a loss function from outside of `torch.nn.functional`.
+
+    It must take ``reduction="mean"``, ``"sum"`` and ``"none"``, as torch's own do. A loss that is put together from
+    torch's functions, means and sums needs no registering; one that computes its mean in a kernel of its own does.
+
+    Args:
+        function: Called by the step, under whatever name. Returns one loss a sample, or several, for
+            ``reduction="none"``.
+        input: The name of its argument that holds the logits, (B, C), of a classification. Default None: no methods
+            that need logits can be used with it.
+        target: The name of its argument that holds the classes, int64 (B,). Default None.
+
+    Returns:
+        The function, so that this can be used as a decorator.
+
+    Raises:
+        InvalidArgumentError: If it has no argument ``reduction``, or none of the given names.
+
+    Example:
+        >>> from lightning_dataselect.capture import LossCapture
+        >>> class Fused(torch.autograd.Function):
+        ...     @staticmethod
+        ...     def forward(ctx, out, y):
+        ...         ctx.save_for_backward(out - y)
+        ...         return (out - y) ** 2 / 2
+        ...     @staticmethod
+        ...     def backward(ctx, slope):
+        ...         return slope * ctx.saved_tensors[0], None
+        >>> @register_loss
+        ... def half_squares(out, y, reduction="mean"):
+        ...     losses = Fused.apply(out, y)
+        ...     return losses if reduction == "none" else torch.einsum("b->", losses) / len(y)
+        >>> w, y = torch.tensor([1.0, 2.0], requires_grad=True), torch.zeros(2)
+        >>> LossCapture().run(lambda: half_squares(w * 2, y), batch_size=2)[1].losses
+        tensor([2., 8.])
+    """
+    arguments = tuple(inspect.signature(function).parameters)
+    for name in ("reduction", *(name for name in (input, target) if name is not None)):
+        if name not in arguments:
+            raise InvalidArgumentError(
+                f"register_loss({function.__name__}) needs an argument {name!r}, but it takes {', '.join(arguments)}."
+            )
+
+    def classes(bound: Bound) -> Classes | None:
+        return (bound[input], bound[target]) if input is not None and target is not None else None
+
+    name = f"{function.__module__}.{function.__qualname__}"
+    REGISTERED[function] = Loss(name, once, classes=classes, arguments=arguments)
+    return function

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_dataselect.capture.endings import ENDINGS, Ending, ends
-from lightning_dataselect.capture.losses import LOSSES, Loss
+from lightning_dataselect.capture.losses import LOSSES, REGISTERED, Loss
 from lightning_dataselect.capture.recorder import Recorder
 
 
@@ -135,6 +135,17 @@ class Patches:
                 self.__enter__()
 
 
+def _names_of(function: Callable[..., Any], module: nn.Module | None) -> Iterator[tuple[dict[str, Any], str]]:
+    """Where a function can be called from by name: modules that hold or have imported it, and attributes."""
+    spaces = [function.__globals__, *(vars(found) for found in list(sys.modules.values()) if found is not None)]
+    spaces += [] if module is None else [vars(part) for part in module.modules()]
+    seen: set[int] = set()
+    for space in spaces:
+        if id(space) not in seen:
+            seen.add(id(space))
+            yield from [(space, name) for name, value in list(space.items()) if value is function]
+
+
 class Interceptors:
     """What one recorder hangs up: every loss function, and what its probes have found besides.
 
@@ -145,7 +156,7 @@ class Interceptors:
         originals: interceptor of a mean or a sum -> what it stands for.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, module: nn.Module | None = None) -> None:
         self.losses, self.reductions = Patches(), Patches()
         self.known: dict[Any, tuple[Loss, Any]] = {}
         self.originals: dict[Any, Any] = {}
@@ -158,6 +169,10 @@ class Interceptors:
             self.known[function] = self.known[new] = loss, function
             self._interceptor_of[function] = new
             self.losses.add(vars(F), loss.name, new)
+        for function, loss in REGISTERED.items():
+            new = intercept_loss(recorder, loss, function)
+            for space, name in _names_of(function, module):
+                self.losses.add(space, name, new)
 
     def original(self, value: Any) -> Any:
         """What a mean or a sum was before it was intercepted; anything else as it is."""

@@ -127,11 +127,13 @@ class FollowedCollate:
             return n_present
         if n in lengths:
             return n
-        # of the first batch it is not known yet where the samples lie
+        # of the first batch it is not known yet where the samples lie; time-major ones lie along another axis
+        if not self._axes and any({n, n_present} & {*tensor.shape[1:]} for tensor in tensors.values()):
+            return None
         return lengths.most_common(1)[0][0] if len(lengths) == 1 or (lengths and self._axes) else None
 
     def _learn_axes(self, tensors: dict[Path, Tensor], n_rows: int) -> None:
-        found = {path for path, tensor in tensors.items() if len(tensor) == n_rows}
+        found = {path for path, tensor in tensors.items() if len(tensor) == n_rows not in tensor.shape[1:]}
         self._axes = found if self._axes is None else (self._axes & found or self._axes)
 
     def _agrees(self, samples: list[Any], tensors: dict[Path, Tensor]) -> bool:
