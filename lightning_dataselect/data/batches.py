@@ -79,6 +79,8 @@ class RecordingBatchSampler(Sampler[list[int]]):
         self.batch_size = batch_size
         self.drop_last = drop_last
         self.own = own
+        self.fills_up = True
+        """True to fill up a last batch that a selection leaves in part, where the unpruned epoch has only full ones."""
         self.start_batch = 0
         """The first batch that is yielded, greater than 0 when an epoch goes on after a resume."""
         self.on_drawn: Callable[[EpochPlan], None] = _ignore
@@ -128,7 +130,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
             8
         """
         most = self.sampler.full_size if at_most is None else at_most
-        if self.batch_size is None or (self.own is not None and self.own.makes_batches):
+        if not self.fills_up or self.batch_size is None or (self.own is not None and self.own.makes_batches):
             return min(size, most)
         if self.sampler.full_len % self.batch_size and not self.drop_last:
             return min(size, most)

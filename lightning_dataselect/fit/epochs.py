@@ -93,6 +93,7 @@ class Epochs:
         first, self._loader = self._loader is None, selected
         run.remember_dataset(selected.loader.dataset)
         self._reader.loader = selected.loader
+        selected.batches.fills_up = policy.whole_batches
         policy.max_epochs = planned_epochs(trainer)
         dataset, whole_size = selected.loader.dataset, selected.batches.whole_size
         begins = run.open(policy, number_to_open(run, dataset), trainer.world_size, trainer.current_epoch)

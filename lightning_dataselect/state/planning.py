@@ -51,7 +51,7 @@ def plan_epoch(
     else:
         chosen = policy.select(epoch, run.store.column("score"), generator)
     chosen = check_selection(chosen, n, type(policy).__name__)
-    if policy.whole_batches and whole_size is not None and chosen.indices.numel() < n:
+    if whole_size is not None and chosen.indices.numel() < n:
         generator = epoch_generator(policy.seed, epoch, "whole batches")
         line = policy.line_up(run.store.column("score"))
         # of a few large batches, rounding up could take all: one batch less then

@@ -54,7 +54,7 @@ def run(selector, batch_size, train=None, steps=None, **flags):
 
 
 def hardest(**options):
-    return run(Hardest(prune_ratio=0.37), **options)
+    return run(Hardest(prune_ratio=0.37, whole_batches=False), **options)
 
 
 def shares(**options):
