@@ -152,7 +152,7 @@ def test_a_batch_that_is_not_scored_is_chosen_from_by_its_stored_scores():
 def test_selective_backprop_ranks_among_the_losses_of_whole_batches():
     selector = SelectiveBackprop(beta=1, history=1000, score_every_n_batches=2)
     fit(selector, max_epochs=2)
-    assert (~selector._recent.isnan()).sum() == 100 + 50
+    assert (~selector.rank_state()["recent"].isnan()).sum() == 100 + 50
 
 
 def test_the_samples_chosen_are_those_trained_on():
