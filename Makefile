@@ -10,13 +10,17 @@ BENCH_OUT ?= bench-out
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-oldest test-libraries test-notebooks notebooks lint bench-quick docs docs-serve dist clean
+.PHONY: demo test test-slow test-oldest test-libraries test-notebooks notebooks lint bench-quick docs docs-serve dist clean
 
 demo: $(VENV)/.report
 	$(BIN)/lightning-dataselect compare --seeds $(SEEDS) --out $(OUT)
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not libraries and not docs'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow and not libraries and not docs'
+
+# Tests of many processes, of all seeds or of ten million samples, which take as long again.
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow and not libraries and not docs'
 
 # Other packages' modules, in an environment of their own: they bring some gigabytes along.
 test-libraries:

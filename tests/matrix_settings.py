@@ -59,11 +59,14 @@ class Setting:
         return get(self.method).cls(**(self.written(folder) | changes))
 
     def written(self, folder):
-        """The arguments, as they would stand in a config file."""
-        if self.arguments.get("holdout_losses") != HOLDOUT:
-            return self.arguments
+        """The arguments, as they would stand in a config file; the numbers of samples are those without filling up."""
+        arguments = self.arguments
+        if "whole_batches" not in get(self.method).cls.unused:
+            arguments = {"whole_batches": False} | arguments
+        if arguments.get("holdout_losses") != HOLDOUT:
+            return arguments
         (folder / HOLDOUT).write_text("loss\n" + "\n".join(str(i / N) for i in range(N)))
-        return self.arguments | {"holdout_losses": str(folder / HOLDOUT)}
+        return arguments | {"holdout_losses": str(folder / HOLDOUT)}
 
 
 ALL = (N,) * EPOCHS
@@ -107,6 +110,11 @@ SETTINGS = {
         AFTER_ONE, refuses=NO_SUBSET | PASSES,
     ),
     "Forgetting": Setting("Forgetting", {"prune_ratio": 0.5, "warmup_epochs": 2}, AFTER_TWO, share=0.5),
+    "Frontier": Setting(
+        # its third pass, the first on evidence, begins in the last epoch
+        "Frontier", {"budget": 2 / 3}, (32,) * EPOCHS, {"warmup_epochs": EPOCHS}, share=2 / 3,
+        refuses={"balance": Refusal(TypeError, "Frontier has no use for balance='class': it spends `budget`")},
+    ),
     "GraNd": Setting("GraNd", {"prune_ratio": 0.5, "warmup_epochs": 1}, AFTER_ONE, share=0.5),
     "GraNd, all layers": Setting(
         # the gradients of the first epoch are a backward pass more

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.data.subset_batch import subset_arguments
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import BatchSamples, Observation, Selection
@@ -24,8 +23,8 @@ class WithinBatches(DataSelector):
     """Take every sample in every epoch, and choose within the batches alone; named before `BatchSelector`, if both.
 
     Args:
-        **common: Arguments of the next base class but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
-            nothing here.
+        **common: Arguments of the next base class but ``prune_ratio``, ``every_n_epochs``, ``balance`` and
+            ``whole_batches``, which mean nothing here.
 
     Raises:
         UnexpectedArgumentError: If one of those is given.
@@ -44,7 +43,7 @@ class WithinBatches(DataSelector):
 
     def __init__(self, **common: Any) -> None:
         refuse_unused(type(self).__name__, SET_LEVEL, common, self.chosen_by)
-        super().__init__(prune_ratio=0.0, every_n_epochs=1, balance=None, **common)
+        super().__init__(prune_ratio=0.0, every_n_epochs=1, balance=None, whole_batches=True, **common)
 
 
 class BatchSelector(DataSelector):
@@ -63,14 +62,14 @@ class BatchSelector(DataSelector):
             from by the scores that their samples have, and renew those of the samples trained on alone. Default 1:
             every batch is scored, as in the papers. More is our own, and cheaper: with shuffled batches a sample's
             score comes from about n epochs ago.
-        **common: see :class:`~lightning_dataselect.callbacks.selector.DataSelector`.
+        **common: See :class:`~lightning_dataselect.callbacks.selector.DataSelector`.
 
     Raises:
         ValueError: If an argument is out of its range.
     """
 
     _guard = FitLocal[SideEffectGuard | None](None)
-    _has_cut = FitLocal[bool](False)
+    _has_cut = FitLocal(False)
     _fewest = FitLocal[int](1)
 
     def __init__(
@@ -132,34 +131,22 @@ class BatchSelector(DataSelector):
         context, batch = self.context, self.batch
         assert context is not None and batch is not None
         if not self._has_cut:
-            self._try_to_cut(args, kwargs, batch)
+            # batches that cannot be cut are refused at the first of them, not after epochs that train on whole ones
+            context.learn_layout(args, kwargs, batch.indices)
+            first = torch.arange(self._share(len(batch)), device=batch.indices.device)
+            context.subset_arguments(args, kwargs, first, len(batch))
+            self._has_cut = True
         if self.trains_on_whole_batches(context.epoch):
             return super().run_step(step, args, kwargs)
         is_scored = self.state.batches_done % self.score_every_n_batches == 0
         scored = self._score(step, args, kwargs, batch) if is_scored else self._remembered(batch)
         positions = self.choose(scored, self._share(len(batch)), self.batch_generator(batch.indices.device))
         chosen = batch.subset(positions)
-        args, kwargs = self._cut(args, kwargs, positions, len(batch))
+        args, kwargs = context.subset_arguments(args, kwargs, positions, len(batch))
         output, trained = context.train_step(step, args, kwargs, chosen, is_full_batch=False)
         self.seen = None if is_scored else trained
         context.store.count_dropped(batch.indices, chosen.indices)
         return output
-
-    def _try_to_cut(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: BatchSamples) -> None:
-        """Refuse batches that cannot be cut at the first of them, and not after epochs that train on whole ones."""
-        assert self.context is not None
-        size, reader = len(batch), self.context.reader
-        positions = [size - 1, 0, size // 2][: min(3, size)]
-        reader.layout.learn(reader.loader, args[0] if args else next(iter(kwargs.values())), batch.indices, positions)
-        self._cut(args, kwargs, torch.arange(self._share(size), device=batch.indices.device), size)
-        self._has_cut = True
-
-    def _cut(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], positions: Tensor, size: int
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        assert self.context is not None
-        layout = self.context.reader.layout
-        return subset_arguments(args, kwargs, positions, size, layout.axes, layout.numbers(positions.numel()))
 
     def batch_generator(self, device: torch.device) -> torch.Generator:
         """Return the generator of the batch under way, which is this rank's own."""

@@ -1,4 +1,4 @@
-"""What a fit leaves in a checkpoint, and whose checkpoint the next one goes on from."""
+"""The state of a fit in a checkpoint, and the refusal of a checkpoint that is another method's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Checkpointer:
         self._policy = policy
         self._run = run
         self.state_key = _PREFIX + type(policy).__qualname__
-        """Where the state lies in a checkpoint; Lightning asks for it at every hook."""
+        """The key of the state in a checkpoint; Lightning asks for it at every hook."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed fit needs to be the same fit, with this rank's state for all."""

@@ -72,7 +72,7 @@ class DataSelector(SelectionPolicy, Results, Callback):
     batch = FitLocal[BatchSamples | None](None)
     """The samples of the batch under way."""
     seen = FitLocal[Observation | None](None)
-    """What the training step under way has shown, to be recorded at the end of the batch."""
+    """The observation of the training step under way, recorded at the end of the batch."""
 
     def __init__(
         self,
@@ -110,8 +110,6 @@ class DataSelector(SelectionPolicy, Results, Callback):
         """The 0-based epoch that the selector began with; 0 before a fit."""
         return self.run_state.first_epoch
 
-    # ---- a fit begins and ends -----------------------------------------------------------------------------------
-
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take hold of the training step and of the train loader, before either is used."""
         if stage != "fit":
@@ -125,11 +123,7 @@ class DataSelector(SelectionPolicy, Results, Callback):
             self.on_fit_setup(self.context)
 
     def on_fit_setup(self, context: FitContext) -> None:
-        """Get ready for a fit: take hold of more of the module than its training step, say.
-
-        Args:
-            context: What a method may use of the fit, until it ends; kept as :attr:`context`.
-        """
+        """Get ready for a fit, of which :attr:`context` is what a method may use until it ends; nothing by default."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Settle which epoch it is and how long."""
@@ -208,7 +202,7 @@ class DataSelector(SelectionPolicy, Results, Callback):
 
     @property
     def state_key(self) -> str:
-        """Where the state lies in a checkpoint."""
+        """The key of the state in a checkpoint."""
         return self._checkpointer.state_key
 
     def state_dict(self) -> dict[str, Any]:

@@ -75,6 +75,15 @@ class LossCapture:
         self.summarize: Summarize | None = None
         """Makes of a batch's outputs what is kept of them; None: they are not looked for."""
 
+    @property
+    def keeps_value(self) -> bool:
+        """Whether weights change the gradient of the loss alone: what a step logs of it is then the unweighted one."""
+        return self._recorder.keeps_value
+
+    @keeps_value.setter
+    def keeps_value(self, keeps: bool) -> None:
+        self._recorder.keeps_value = keeps
+
     def __reduce__(self) -> tuple[type[LossCapture], tuple[()]]:
         """Copy and pickle as one that has seen nothing yet: the rest is bound to this process."""
         return LossCapture, ()
@@ -329,7 +338,8 @@ class LossCapture:
             # with the graph of the coefficients, which may be learned
             own = {turn: w for term, _ in parts for turn, w in turns_of(term, self._weights)}
             for term, slope in coefficients(loss, list(own), again=True):
-                loss = loss + slope * (term.weighted(own[term]) - term.weighted(None))
+                change = slope * (term.weighted(own[term]) - term.weighted(None))
+                loss = loss + (change - change.detach() if recorder.keeps_value else change)
         return loss
 
     def _constant_of(self, loss: Tensor, parts: Parts, n: int) -> Tensor | None:
@@ -372,7 +382,8 @@ class LossCapture:
             warnings.warn(f"{_NOT_MEASURED} {words}", stacklevel=2)
             tally.partial = True
         parts = gathered(parts, recorder.facts, recorder.batch_size)
-        constant = rest(loss, parts, recorder.weights) if n in recorder.facts.shifted and parts else None
+        weights = None if recorder.keeps_value else recorder.weights
+        constant = rest(loss, parts, weights) if n in recorder.facts.shifted and parts else None
         tally.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant)
 
 

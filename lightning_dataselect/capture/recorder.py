@@ -37,6 +37,7 @@ class Recorder:
         self.facts = Facts()
         self._samples = torch.empty(0)
         self.weights: Tensor | None = None
+        self.keeps_value = False  # whether weights change the gradient of a loss alone, and not its value
         self.scoring = False
         self.keeps_calls = False
         self.observer: Observer | None = None
@@ -98,8 +99,8 @@ class Recorder:
                     if classes is not None:
                         self.sources.append(Source(classes, losses))
                 return losses
-            key, counts, weights = self._meet(loss.name, True)
-            if not counts or not (self.scoring or _has_graph(bound)):
+            key, enters, weights = self._meet(loss.name, True)
+            if not enters or not (self.scoring or _has_graph(bound)):
                 return function(*args, **kwargs)  # a metric, say
             graph = weights is not None or self.observer is not None
             # A compiler makes one pass of it, and must find no reducing call in its graph: it
@@ -111,7 +112,8 @@ class Recorder:
             if self._is_unlike_before(key, elements):
                 return function(*args, **kwargs) if value is None else value
             is_sum = bound.get("reduction", "mean") == "sum"
-            units = counts = None
+            units: Tensor | None = None
+            counts: Tensor | None = None
             if not is_sum and self._needs_units(elements, value, loss.weighs_elements(bound)):
                 units = self._turned(key, loss.units(bound))
             if is_sum and (self.observer is not None or self.facts.divisors.get(key) == "counts"):
@@ -119,6 +121,9 @@ class Recorder:
             strided = self._strided(key, elements)
             if value is None:
                 value = reduce(elements, units, is_sum=is_sum, weights=weights, strided=strided)
+                if weights is not None:
+                    plain = reduce(elements.detach(), units, is_sum=is_sum, strided=strided)
+                    value = self._with_value(value, plain)
                 weights = None
             made = self.observer is not None and self.observer.from_parameters(bound.values())
             self._note_call(key, loss, bound)
@@ -220,13 +225,16 @@ class Recorder:
             return key in self.facts.strided
         return self.observer.strided(elements.shape, self.batch_size)
 
+    def _with_value(self, weighted: Tensor, plain: Tensor) -> Tensor:
+        return weighted + (plain - weighted).detach() if self.keeps_value else weighted
+
     def _keep(self, term: Term, weights: Tensor | None) -> None:
         if weights is not None and hidden.is_needed():
             with hidden.saving():
                 change = term.weighted(weights) - term.weighted(None)
-            term.value = term.value + change
+            term.value = self._with_value(term.value + change, term.value)
         elif weights is not None:
-            term.value = term.weighted(weights).view_as(term.value)
+            term.value = self._with_value(term.weighted(weights).view_as(term.value), term.value)
         if self.observer is None:
             term.elements = term.elements.detach()
         if torch.compiler.is_dynamo_compiling():

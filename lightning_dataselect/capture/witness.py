@@ -123,10 +123,12 @@ def _settle(
     first = fitting[0]
     facts.trust(key, layout.axis, layout.strided, first.divisor, inside, whole.facts)
     facts.doubts.pop(key, None)
-    others = [other for other in fitting[1:] if other.is_other_than(first)]
-    if others and first.product is not None and not inside:
-        facts.doubts[key] = (first.divisor, first.product), (others[0].divisor, others[0].product)
-        facts.follow(others[0].divisor, whole.facts)
+    other = next((other for other in fitting[1:] if other.is_other_than(first)), None)
+    if other is None or inside or first.divisor is None or other.divisor is None:
+        return
+    if first.product is not None and other.product is not None:
+        facts.doubts[key] = (first.divisor, first.product), (other.divisor, other.product)
+        facts.follow(other.divisor, whole.facts)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The command `lightning-dataselect`."""
 
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -8,7 +7,8 @@ from collections.abc import Sequence
 from lightning_dataselect.cli.parser import LIGHTNING, parse
 from lightning_dataselect.cli.spelling import refuse_misspelt
 from lightning_dataselect.comparison.spec import AUTO, parse_methods, parse_seeds
-from lightning_dataselect.utils.errors import DataSelectError, MissingExtraError, one_line
+from lightning_dataselect.utils.errors import DataSelectError, one_line
+from lightning_dataselect.utils.extras import require_report_extra
 
 FILE_WIDTH = 120
 NEEDS = {
@@ -42,21 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _check_extras(command: str) -> None:
-    missing = [name for name in NEEDS[command] if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(f"{', '.join(missing)} is missing: pip install 'lightning-dataselect[report]'.")
-
-
 def _run(argv: list[str], given: Sequence[str] | None) -> int:
     if argv and argv[0] in LIGHTNING:
-        _check_extras(argv[0])
+        require_report_extra("this command", *NEEDS[argv[0]])
         from lightning_dataselect.cli.lightning import run_lightning
 
         run_lightning(given)
         return 0
     arguments = parse(argv)
-    _check_extras(arguments.command)
+    require_report_extra("this command", *NEEDS[arguments.command])
     from rich.console import Console
 
     # A notebook gets lines of text: no box of HTML for each, and no bars, though its FORCE_COLOR asks for a terminal's.

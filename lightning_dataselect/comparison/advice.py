@@ -47,12 +47,7 @@ def advise(summary: Summary, outcome: Outcome, settings: Settings) -> Advice:
         )
         return Advice(headline, row.label, *_lines_of(spec, settings, outcome.epochs), _pays_after(row, outcome))
     full = summary.row(FULL)
-    most = max((row.value.n for row in summary.rows), default=0)
-    shorts = [
-        row
-        for row in summary.rows
-        if row.method == SHORT and row.vs_full is not None and row.value.n == most and (row.saved or 0) > 0
-    ]
+    shorts = [row for row in summary.rows if row.method == SHORT and row.vs_full is not None and (row.saved or 0) > 0]
     if full is None or not shorts:
         asked = {spec.label for spec in settings.methods}
         missing = [name for name in (FULL, SHORT) if name not in asked]
@@ -62,6 +57,9 @@ def advise(summary: Summary, outcome: Outcome, settings: Settings) -> Advice:
         return _nothing(
             "One seed decides nothing: run at least three, as with --seeds 3, before you change how you train."
         )
+    shorts = [row for row in shorts if row.value.n > 1]
+    if not shorts:
+        return _nothing("Nothing to recommend: no cheaper run on full data has more than one seed; give more --seeds.")
     # a loss that another seed makes, too
     enough = [
         row
@@ -73,9 +71,10 @@ def advise(summary: Summary, outcome: Outcome, settings: Settings) -> Advice:
         return Advice(keep, FULL, "", "", None)
     row = max(enough, key=lambda each: each.saved or 0.0)
     epochs = next(run.epochs for run in outcome.runs if run.method == SHORT and short_label(run.epochs) == row.label)
+    few = f" over {row.value.n} of {full.value.n} seeds"
     headline = (
         f"Train {epochs} epoch{'s' * (epochs != 1)} instead of {outcome.epochs}: {_cheaper(row)},"
-        f" {_against_full(row, unit, summary.maximize)}."
+        f" {_against_full(row, unit, summary.maximize)}{'' if row.value.n == full.value.n else few}."
     )
     lines = f"trainer = L.Trainer(max_epochs={epochs})", f"trainer:\n  max_epochs: {epochs}"
     return Advice(headline, row.label, *lines, _pays_after(row, outcome))

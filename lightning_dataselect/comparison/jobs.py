@@ -15,7 +15,9 @@ from pickle import PicklingError
 from typing import Protocol
 
 import torch
+from rich.console import Console
 
+from lightning_dataselect.comparison.progress import watching
 from lightning_dataselect.comparison.records import RunRecord
 from lightning_dataselect.comparison.run import run
 from lightning_dataselect.comparison.spec import MethodSpec
@@ -97,46 +99,62 @@ class Watcher(Protocol):
         """An epoch of it has ended."""
 
 
-def done_by(n_processes: int, jobs: Sequence[Job], watcher: Watcher) -> Iterator[tuple[Job, RunRecord | Failed]]:
-    """Do jobs, and yield each with what came of it.
+class Workers:
+    """Does jobs, here or in processes that stay for all of them.
 
     Args:
-        n_processes: How many go on at once; with 1, all of them in this process.
-        jobs: In the order of their beginning.
-        watcher: Told of each run; with several processes only when it has ended.
-
-    Raises:
-        UserInputError: If a job cannot be sent to another process.
+        n_processes: How many jobs go on at once; with 1, all of them in this process.
     """
-    if n_processes == 1:
-        for job in jobs:
-            watcher.begin(job.name, job.seed, job.epochs)
-            yield job, job.do(watcher.epoch)
-        return
-    if not jobs:
-        return
-    # a forked process cannot use a GPU that its parent has used
-    context = multiprocessing.get_context("spawn")
-    places: Queue[int] = context.Queue()
-    n_processes = min(n_processes, len(jobs))
-    for place in range(n_processes):
-        places.put(place)
-    threads = max(1, torch.get_num_threads() // n_processes)
-    pool = ProcessPoolExecutor(n_processes, context, _settle, (places, torch.cuda.device_count(), threads))
-    try:
-        futures = {pool.submit(_do, job): job for job in jobs}
-        for future in as_completed(futures):
-            job = futures[future]
-            result = future.result()
-            watcher.begin(job.name, job.seed, job.epochs)
-            yield job, result
-    except (PicklingError, AttributeError, TypeError, BrokenProcessPool) as error:
-        raise UserInputError(
-            f"--jobs {n_processes}: the task cannot go to another process ({one_line(error)}). Make module and data by"
-            " functions at the top of a file, call compare() under `if __name__ == '__main__':`, or take --jobs 1."
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+
+    def __init__(self, n_processes: int) -> None:
+        self.n_processes = n_processes
+        self._pool: ProcessPoolExecutor | None = None
+
+    def do(self, jobs: Sequence[Job], watcher: Watcher) -> Iterator[tuple[Job, RunRecord | Failed]]:
+        """Yield each job with what came of it, as soon as it has ended.
+
+        Args:
+            jobs: In the order of their beginning.
+            watcher: Told of each run; with several processes only when it has ended.
+
+        Raises:
+            UserInputError: If a job cannot be sent to another process.
+        """
+        if self.n_processes == 1:
+            for job in jobs:
+                watcher.begin(job.name, job.seed, job.epochs)
+                yield job, job.do(watcher.epoch)
+            return
+        try:
+            futures = {self._started().submit(_do, job): job for job in jobs}
+            for future in as_completed(futures):
+                job, result = futures[future], future.result()
+                watcher.begin(job.name, job.seed, job.epochs)
+                yield job, result
+        except (PicklingError, AttributeError, TypeError, BrokenProcessPool) as error:
+            raise UserInputError(
+                f"--jobs {self.n_processes}: the task cannot go to another process ({one_line(error)}). Make module and"
+                " data by functions at the top of a file, call compare() under `if __name__ == '__main__':`, or take"
+                " --jobs 1."
+            ) from error
+
+    def close(self) -> None:
+        """End the processes; jobs that have not begun are forgotten."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # a forked process cannot use a GPU that its parent has used
+            context = multiprocessing.get_context("spawn")
+            places: Queue[int] = context.Queue()
+            for place in range(self.n_processes):
+                places.put(place)
+            threads = max(1, torch.get_num_threads() // self.n_processes)
+            settings = places, torch.cuda.device_count(), threads
+            self._pool = ProcessPoolExecutor(self.n_processes, context, _settle, settings)
+        return self._pool
 
 
 def _settle(places: Queue[int], n_gpus: int, threads: int) -> None:
@@ -147,4 +165,6 @@ def _settle(places: Queue[int], n_gpus: int, threads: int) -> None:
 
 
 def _do(job: Job) -> RunRecord | Failed:
-    return job.do(lambda done, value: None)
+    # what Lightning says of each run is for a run that somebody watches
+    with watching(Console(quiet=True), job.maximize):
+        return job.do(lambda done, value: None)

@@ -15,10 +15,10 @@ import yaml
 from matplotlib.figure import Figure
 
 from lightning_dataselect.comparison import samples, table
-from lightning_dataselect.comparison.numbers import share, shown, spread
+from lightning_dataselect.comparison.numbers import share, shown
 from lightning_dataselect.comparison.records import RunFolder, RunRecord
 from lightning_dataselect.comparison.runner import Outcome, spent
-from lightning_dataselect.comparison.spec import SHORT
+from lightning_dataselect.comparison.spec import FULL, SHORT
 from lightning_dataselect.report import svg
 from lightning_dataselect.report.over_time import Curve, metric_over_time
 
@@ -157,17 +157,19 @@ def _both(draw: Callable[[int], str]) -> str:
 
 def _places(comparison: Comparison) -> tuple[list[svg.Place], list[svg.Place]]:
     outcome, summary = comparison.outcome, comparison.summary
-    scale = 100.0 if summary.percent else 1.0
+    full = summary.row(FULL)
+    # of a full run as it was, which something may have stopped early
+    of = fmean(spent(run) for run in outcome.runs if run.method == FULL) if full else float(outcome.epochs)
     line: list[svg.Place] = []
     places: list[svg.Place] = []
     for row in summary.rows:
         deviation = row.value.std if row.value.n > 1 else 0.0
         if row.is_baseline:
             # the whole line by one figure of what an epoch takes, so that it never folds back
-            runs = [run for run in outcome.runs if run.method == row.method and _is_of(run, row.label)]
-            at = fmean(spent(run) for run in runs) / outcome.epochs
-            value = spread(scale * run.value for run in runs)
-            line.append(svg.Place(at, value.mean, deviation, f"{row.label}: {shown(row.value)}"))
+            at = fmean(spent(run) for run in outcome.runs if run.method == row.method and _is_of(run, row.label)) / of
+            # and by differences within seeds, so that a row of few seeds does not bend it
+            value = full.value.mean + row.vs_full.mean if full and row.vs_full else row.value.mean
+            line.append(svg.Place(at, value, deviation, f"{row.label}: {shown(row.value)}"))
         else:
             at = 1 - row.saved_time if row.saved_time is not None else 1.0
             text = f"{row.label}: {shown(row.value)} in {share(at)} of the time"

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from lightning_dataselect.comparison import identity
-from lightning_dataselect.comparison.jobs import Job, done_by
+from lightning_dataselect.comparison.jobs import Job, Workers
 from lightning_dataselect.comparison.records import Failure, RunFolder, RunRecord
 from lightning_dataselect.comparison.rehearsal import Rehearsal, rehearse
 from lightning_dataselect.comparison.spec import FULL, SHORT, MethodSpec
@@ -235,6 +235,8 @@ def run_all(
                 comparison.drop_worse_half(n_seeds_done + 1)
     except KeyboardInterrupt:
         comparison.outcome.interrupted = True
+    finally:
+        comparison.workers.close()
     return comparison.outcome
 
 
@@ -267,6 +269,7 @@ class _Comparison:
         self.watcher = watcher
         self.rehearsal = rehearsal
         self.folder = RunFolder(settings.out)
+        self.workers = Workers(settings.jobs)
         self.outcome = Outcome(task.epochs)
         self.going = [spec for spec in settings.methods if spec.label != SHORT]
         self.short = next((spec for spec in settings.methods if spec.label == SHORT), None)
@@ -295,7 +298,7 @@ class _Comparison:
                 continue
             self.watcher.begin(job.name, job.seed, job.epochs)
             self._keep(finished, reused=True)
-        for job, result in done_by(self.settings.jobs, todo, self.watcher):
+        for job, result in self.workers.do(todo, self.watcher):
             if isinstance(result, RunRecord):
                 self.folder.save(job.name, result)
                 self._keep(result, reused=False)

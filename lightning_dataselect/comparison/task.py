@@ -1,5 +1,6 @@
 """The task that is compared on: a LightningCLI config, or functions that make its parts; built afresh for every run."""
 
+import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -88,8 +89,7 @@ class ConfigTask:
             )
         except ArgumentError as error:
             raise UserInputError(f"The config does not fit: {in_plain_words(error)}") from error
-        own = cli.config_init.trainer.callbacks or []
-        _keep_quiet(cli.trainer, own if isinstance(own, list) else [own])
+        _keep_quiet(cli.trainer, asked=_asks_for_checkpoints(cli.config.trainer))
         _check(cli.trainer, callbacks)
         return cli.trainer, cli.model, cli.datamodule
 
@@ -139,7 +139,7 @@ class MadeTask:
             trainer = _trainer_class(module)(**arguments)
         except TypeError as error:
             raise UserInputError(f"trainer={dict(self.trainer)}: {error}") from error
-        _keep_quiet(trainer, own)
+        _keep_quiet(trainer, asked=any(isinstance(callback, Checkpoint) for callback in own))
         _check(trainer, callbacks)
         return trainer, module, self.make_data()
 
@@ -289,11 +289,16 @@ def _epochs(config: dict[str, Any], name: str, epochs: int | None) -> int:
     return int(chosen)
 
 
-def _keep_quiet(trainer: pl.Trainer, own: list[pl.Callback]) -> None:
-    """Takes out what would draw over the comparison's own progress, or save what nobody asked."""
-    unwanted: tuple[type, ...] = (ProgressBar, ModelSummary)
-    if not any(isinstance(callback, Checkpoint) for callback in own):
-        unwanted = (*unwanted, Checkpoint)
+def _asks_for_checkpoints(trainer: Any) -> bool:
+    """Whether a parsed config names a callback that saves; the Trainer adds one of its own where it does not."""
+    entries = trainer.callbacks or []
+    paths = [entry.class_path for entry in (entries if isinstance(entries, list) else [entries])]
+    return any(issubclass(pkgutil.resolve_name(path), Checkpoint) for path in paths)
+
+
+def _keep_quiet(trainer: pl.Trainer, *, asked: bool) -> None:
+    """Takes out what would draw over the comparison's own progress, or save what nobody asked for."""
+    unwanted: tuple[type, ...] = (ProgressBar, ModelSummary) if asked else (ProgressBar, ModelSummary, Checkpoint)
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks[:] = [callback for callback in callbacks if not isinstance(callback, unwanted)]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_dataselect.data.loader import SelectedLoader, prepare
 from lightning_dataselect.fit.identity import meet_samples, number_to_open
-from lightning_dataselect.fit.lr_schedulers import StretchedSchedulers
+from lightning_dataselect.fit.lr_schedulers import ManualSchedulers, RateWatch, Schedules, StretchedSchedulers
 from lightning_dataselect.fit.notices import warn_if_idle, warn_of_batch_size, warn_of_losses
 from lightning_dataselect.fit.rescoring import score_samples
 from lightning_dataselect.fit.unpruned_fit import UnprunedFit
@@ -30,7 +30,6 @@ from lightning_dataselect.trainer import (
     epochs_processed,
     go_on_within_epoch,
     limited_batches,
-    optimizer_steps_now,
     planned_accumulation,
     planned_epochs,
     resumes_after_last_batch,
@@ -68,7 +67,9 @@ class Epochs:
         self._step = step
         self._reader = reader
         self._loader: SelectedLoader | None = None
-        self._schedulers: StretchedSchedulers | None = None  # None: schedules are left alone
+        self._schedules: Schedules | None = None  # None: they are left alone
+        self._rates: RateWatch | None = None
+        self._is_within_batch = False
         self._lengths: EpochLengths | None = None
         self._length_is_due = self._warned_of_losses = False
         self._trained_before = False  # whether the present epoch was trained by an earlier fit, without the selector
@@ -90,8 +91,8 @@ class Epochs:
         world_size, rank = sampler_ranks(trainer)
         selected = prepare(loader, seed=policy.seed, world_size=world_size, rank=rank, needs_losses=policy.needs_losses)
         first, self._loader = self._loader is None, selected
-        self._reader.loader = selected.loader
         run.remember_dataset(selected.loader.dataset)
+        self._reader.loader = selected.loader
         policy.max_epochs = planned_epochs(trainer)
         dataset, whole_size = selected.loader.dataset, selected.batches.whole_size
         begins = run.open(policy, number_to_open(run, dataset), trainer.world_size, trainer.current_epoch)
@@ -157,6 +158,7 @@ class Epochs:
         if self._length_is_due:  # it had to wait for the loop's counters
             set_counted_length(self._trainer, self.n_batches)
             self._length_is_due = False
+        self._is_within_batch = True
         taken, plan = self.loader.batches.take(batch_idx), self._run.fit.plan
         slots, weights = taken.slots(self.loader.n), None
         if plan.weights is not None:
@@ -167,8 +169,13 @@ class Epochs:
         """Count a batch as done, and keep schedules in time."""
         state = self._run.fit
         state.batches_done = batch_idx + 1
-        if self._schedulers is not None and optimizer_steps_now(self._trainer):
-            self._schedulers.catch_up(self._trainer, state, self.n_batches)
+        if self._rates is not None:
+            self._rates.before_schedulers(state.batches_done, self.n_batches)
+        if self._schedules is not None:
+            self._schedules.end_batch(state, self.n_batches)
+        if self._rates is not None:
+            self._rates.after_schedulers(state.batches_done, self.n_batches)
+        self._is_within_batch = False
 
     # ---- from epoch to epoch -------------------------------------------------------------------------------------
 
@@ -189,8 +196,8 @@ class Epochs:
         self._give_back_interval()
         if self._lengths is not None:
             self._lengths.give_back()
-        if self._schedulers is not None:
-            self._schedulers.give_back()
+        if self._schedules is not None:
+            self._schedules.give_back()
 
     def score_samples(
         self, indices: Tensor, known: Tensor, loader: SelectedLoader | None = None
@@ -305,14 +312,30 @@ class Epochs:
 
     def _take_over_schedulers(self) -> None:
         """Keep step-wise schedules in time from here on; an endless fit has no end that they could reach."""
-        policy, trainer = self._policy, self._trainer
-        stretches = policy.lr_schedule == "stretch" and trainer.lightning_module.automatic_optimization
-        if not stretches or policy.max_epochs is None or not trainer.lr_scheduler_configs:
+        policy, trainer, state = self._policy, self._trainer, self._run.fit
+        if policy.lr_schedule != "stretch" or policy.max_epochs is None:
             return
-        accumulate = planned_accumulation(trainer)
-        unpruned = UnprunedFit(self._full_length(), policy.max_epochs, accumulate, trainer.max_steps)
-        self._schedulers = StretchedSchedulers(trainer, unpruned)
-        self._schedulers.start(trainer, self._run.fit, self.n_batches)
+        full, accumulate = self._full_length(), planned_accumulation(trainer)
+        unpruned = UnprunedFit(full, policy.max_epochs, accumulate, trainer.max_steps)
+        ends_by_steps = 0 <= trainer.max_steps < unpruned.calls(full * policy.max_epochs)
+        if not ends_by_steps:
+            self._rates = RateWatch(trainer, full, policy.max_epochs, type(policy).__name__)
+        if not trainer.lr_scheduler_configs:
+            return
+        if trainer.lightning_module.automatic_optimization:
+            self._schedules = StretchedSchedulers(trainer, unpruned)
+        elif not ends_by_steps:
+            self._schedules = ManualSchedulers(trainer, full, self._present_length)
+        if self._schedules is not None:
+            self._schedules.start(state, self.n_batches)
+
+    def _present_length(self) -> int | None:
+        """Return the number of batches of the present epoch; None between batches."""
+        if not self._is_within_batch:
+            return None
+        if self._rates is not None:
+            self._rates.forget()
+        return self.n_batches
 
     def _take_over_batch_size(self, *, goes_on: bool) -> None:
         state, loader = self._run.fit, self.loader

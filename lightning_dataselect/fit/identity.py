@@ -1,4 +1,4 @@
-"""Whether the samples of a fit are those that its scores belong to: data sets grow, and are exchanged."""
+"""A check that the samples of a fit are those that its scores belong to: data sets grow, and are exchanged."""
 
 from __future__ import annotations
 

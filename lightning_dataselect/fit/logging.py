@@ -1,4 +1,4 @@
-"""What is logged of an epoch, next to the user's own metrics."""
+"""Logging of an epoch, next to the user's own metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user is warned of at the start of a fit and at the end of its epochs."""
+"""Warnings at the start of a fit and at the end of its epochs."""
 
 from __future__ import annotations
 

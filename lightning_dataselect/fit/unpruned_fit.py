@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class UnprunedFit:
-    """The fit as it would be with nothing pruned: what schedules are kept in time with.
+    """Describe the fit as it would be with nothing pruned, which schedules are kept in time with.
 
     Attributes:
-        full_batches: batches of an epoch.
-        max_epochs: number of epochs.
+        full_batches: Batches of an epoch.
+        max_epochs: Number of epochs.
         accumulate: ``accumulate_grad_batches`` by the epoch from which it holds; the first epoch is 0.
-        max_steps: optimizer steps that end the fit, or -1.
+        max_steps: Optimizer steps that end the fit, or -1.
 
     Example:
         >>> fit = UnprunedFit(full_batches=8, max_epochs=2)
@@ -30,16 +30,16 @@ class UnprunedFit:
     max_steps: int = -1
 
     def position(self, epoch: int, batches_done: int, n_batches: int, steps: int) -> int:
-        """Which batch of the unpruned fit a pruned one has come as far as.
+        """Find the batch of the unpruned fit that a pruned one has come as far as.
 
         After batch b of the n that an epoch has, that is batch ``b F // n`` of the F that it would have; where
         ``max_steps`` comes before the last epoch, both fits end at that step, and what is nearer to it counts.
 
         Args:
             epoch: 0-based epoch.
-            batches_done: batches done of it.
-            n_batches: batches that it has.
-            steps: optimizer steps done in the whole fit.
+            batches_done: Batches done of it.
+            n_batches: Batches that it has.
+            steps: Optimizer steps done in the whole fit.
         """
         whole = self.max_epochs * self.full_batches
         by_batches = epoch * self.full_batches + batches_done * self.full_batches // n_batches
@@ -49,7 +49,7 @@ class UnprunedFit:
         return min(max(by_batches * end // whole, self._batches_of(steps)), end)
 
     def calls(self, position: int, frequency: int = 1) -> int:
-        """How often Lightning has stepped a step-wise scheduler after ``position`` batches of the unpruned fit.
+        """Count how often Lightning has stepped a step-wise scheduler after ``position`` batches of the unpruned fit.
 
         It does so after an optimizer step, where the epoch's number of batches is a multiple of ``frequency``; the
         optimizer steps every ``accumulate`` batches and after an epoch's last one.
@@ -73,7 +73,7 @@ class UnprunedFit:
         return batches
 
     def _spans(self) -> Iterator[tuple[int, int, int]]:
-        """The first epoch, the number of epochs and the accumulation of each span in which that is the same."""
+        """Yield the first epoch, the number of epochs and the accumulation of each span in which that is the same."""
         firsts = sorted(first for first in self.accumulate if first < self.max_epochs)
         for first, end in zip(firsts, [*firsts[1:], self.max_epochs], strict=True):
             yield first, end - first, self.accumulate[first]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lightning_dataselect.methods.el2n import EL2N
     from lightning_dataselect.methods.evolved_sampling import ESWP, EvolvedSampling
     from lightning_dataselect.methods.forgetting import Forgetting
+    from lightning_dataselect.methods.frontier import Frontier
     from lightning_dataselect.methods.grand import GraNd
     from lightning_dataselect.methods.infobatch import InfoBatch
     from lightning_dataselect.methods.kakurenbo import KAKURENBO
@@ -28,6 +29,7 @@ __all__ = [
     "EpsilonGreedy",
     "EvolvedSampling",
     "Forgetting",
+    "Frontier",
     "GraNd",
     "InfoBatch",
     "RHOLoss",

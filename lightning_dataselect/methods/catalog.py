@@ -75,6 +75,17 @@ _METHODS = (
         published="30 % of CIFAR-10 dropped without loss of accuracy",
     ),
     MethodInfo(
+        name="Frontier",
+        module="frontier",
+        year=2026,
+        paper="a method of this package's own: no paper describes it",
+        url="https://pypi.org/project/lightning-dataselect/",
+        kind="set-level",
+        needs="losses",
+        drops="1 - budget of every epoch; what is learnt, or contradicted by the rest, waits longest for its turn",
+        published="measured here only: see the benchmarks",
+    ),
+    MethodInfo(
         name="GraNd",
         module="grand",
         year=2021,

@@ -1,4 +1,4 @@
-"""Where a fit stands: all that a resumed fit needs, next to the scores, to be the same fit."""
+"""The position of a fit: all that a resumed fit needs, next to the scores, to be the same fit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_dataselect.utils.errors import CheckpointMismatchError
 
 
 class EpochRecord(TypedDict):
-    """What one epoch cost.
+    """The cost of one epoch.
 
     ``n_total`` samples in the set, ``n_selected`` of them chosen; ``n_forward`` and ``n_backward`` samples
     forwarded and back-propagated on all ranks, repeats included; ``seconds`` of training without
@@ -36,17 +36,17 @@ class FitState:
     """The plan of the present epoch, how far it has come, and what the epochs before it cost.
 
     Attributes:
-        plan: what the present epoch trains on.
-        batches_done: batches of it that are done.
-        batch_size: samples of a batch on all ranks together, 0 where that is not fixed.
-        n_forward: samples forwarded in this epoch so far, by this rank until the ranks' counts are summed.
-        n_backward: samples back-propagated in this epoch so far, likewise.
-        n_measured: samples whose losses were written in this epoch so far, likewise.
-        seconds: training seconds of this epoch so far.
-        is_cut: whether the end of the fit has cut the present epoch short; its record, the last of ``history``, then is
+        plan: What the present epoch trains on.
+        batches_done: Batches of it that are done.
+        batch_size: Samples of a batch on all ranks together, 0 where that is not fixed.
+        n_forward: Samples forwarded in this epoch so far, by this rank until the ranks' counts are summed.
+        n_backward: Samples back-propagated in this epoch so far, likewise.
+        n_measured: Samples whose losses were written in this epoch so far, likewise.
+        seconds: Training seconds of this epoch so far.
+        is_cut: Whether the end of the fit has cut the present epoch short; its record, the last of ``history``, then is
             one of the part that was trained.
-        scheduler_calls: how often each learning-rate scheduler was stepped to keep it in time, in the Trainer's order.
-        history: one record for each epoch that has ended.
+        scheduler_calls: How often each learning-rate scheduler was stepped to keep it in time, in the Trainer's order.
+        history: One record for each epoch that has ended.
     """
 
     plan: EpochPlan
@@ -108,7 +108,7 @@ class FitState:
             self.n_forward = self.n_backward = self.n_measured = 0
 
     def state_dict(self, n_total: int) -> dict[str, Any]:
-        """Plain tensors, numbers, lists and dicts, so that ``torch.load(weights_only=True)`` reads them."""
+        """Return plain tensors, numbers, lists and dicts, so that ``torch.load(weights_only=True)`` reads them."""
         state: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
         full = self.plan.indices.numel() == n_total
         state["plan"] = {**vars(self.plan), "indices": None if full else self.plan.indices}
@@ -118,7 +118,7 @@ class FitState:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any], n_total: int) -> FitState:
-        """The state that :meth:`state_dict` wrote, for the same number of samples."""
+        """Make the state that :meth:`state_dict` wrote, for the same number of samples."""
         plan = dict(state["plan"])
         if plan["indices"] is None:
             plan["indices"] = torch.arange(n_total)
@@ -137,12 +137,12 @@ def check_same_samples(n: int, *, fit: int | None, checkpoint: int | None) -> No
     """Refuse to go on with the scores of other samples.
 
     Args:
-        n: number of samples of the train loader's data set.
-        fit: number that the fit began with, if it has begun.
-        checkpoint: number that the checkpoint was written with, if there is one.
+        n: Number of samples of the train loader's data set.
+        fit: Number that the fit began with, if it has begun.
+        checkpoint: Number that the checkpoint was written with, if there is one.
 
     Raises:
-        ValueError: if they differ.
+        ValueError: If they differ.
     """
     for origin, before in {"checkpoint was written with": checkpoint, "fit began with": fit}.items():
         if before is not None and before != n:

@@ -23,16 +23,16 @@ def load_values(source: ValueSource, *, column: str, argument: str) -> Tensor:
     """Read one number a sample, in the order of the data set.
 
     Args:
-        source: a tensor, or a file. A table is sorted by its column ``index``, if it has one.
-        column: the table's column that holds the numbers.
-        argument: name of the caller's argument, for messages.
+        source: A tensor, or a file. A table is sorted by its column ``index``, if it has one.
+        column: The table's column that holds the numbers.
+        argument: Name of the caller's argument, for messages.
 
     Returns:
         float32 (N,), on the CPU.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is of an unknown kind, has no such column, leaves out samples, or the numbers are not
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is of an unknown kind, has no such column, leaves out samples, or the numbers are not
             one-dimensional.
 
     Example:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What one epoch trains on.
+    """The samples that one epoch trains on.
 
     Attributes:
         epoch: 0-based epoch.

@@ -1,4 +1,4 @@
-"""What a selector answers during and after a fit: data only."""
+"""The results of a fit, as data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Results:
 
     @property
     def state(self) -> FitState:
-        """Where the fit stands."""
+        """The position of the fit."""
         return self.run_state.fit
 
     def column(self, name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a fit has found out about its samples, and where it stands: all that outlives it, or goes with a checkpoint."""
+"""The findings and the position of a fit: all that outlives it, or goes with a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import Observation, class_targets
 from lightning_dataselect.utils.errors import InvalidArgumentError, NoFitYetError
 
+_MOST_PUT_ASIDE = 64  # batches: one operation for many costs a short step less than one for each
+
 
 class RunningMean:
-    """The mean of numbers that come in batches; nothing waits for the device before it is read.
+    """Average numbers that come in batches; nothing waits for the device before the mean is read.
 
     Example:
         >>> mean = RunningMean()
@@ -32,24 +34,25 @@ class RunningMean:
     """
 
     def __init__(self) -> None:
-        self._sum: Tensor | None = None
+        self._sums: list[Tensor] = []
         self._n = 0
 
     def add(self, values: Tensor) -> None:
         """Take in ``values``, float32 (B,)."""
-        total = values.sum()
-        self._sum = total if self._sum is None else self._sum + total
+        self._sums.append(values.sum())
         self._n += values.numel()
+        if len(self._sums) == _MOST_PUT_ASIDE:
+            self._sums = [torch.stack(self._sums).sum()]
 
     def read(self) -> Tensor | None:
         """Return the mean of what was added since the last call, 0-dim; None if nothing was."""
-        total, n = self._sum, self._n
-        self.__init__()  # type: ignore[misc]
-        return None if total is None else total / n
+        sums, n = self._sums, self._n
+        self._sums, self._n = [], 0
+        return torch.stack(sums).sum() / n if sums else None
 
 
 class RunState:
-    """The per-sample columns and the position of a fit, from its first epoch, or a checkpoint, to the next fit.
+    """Hold the per-sample columns and the position of a fit, from its first epoch, or a checkpoint, to the next fit.
 
     Args:
         owner: Name of the method, for messages.
@@ -68,10 +71,11 @@ class RunState:
         self.subset: Tensor | None = None
         """int64 (m,), the samples that ``select`` is choosing among; None: all."""
         self.samples: dict[int, dict[str, int]] = {}
-        """What a few samples of the data set look like, to know it again."""
+        """A fingerprint of a few samples of the data set, to know it again."""
         self._owner = owner
         self._first_epoch: int | None = None  # of what is known, where an earlier data set's was dropped
         self._is_bad = torch.zeros(0, dtype=torch.bool)  # (N + 1,), whether the last loss was NaN or infinite
+        self._put_aside: list[tuple[Tensor, Tensor]] = []  # indices and losses that _is_bad is to be told of
         self._store: SampleHistoryStore | None = None
         self._fit: FitState | None = None
         self._restored: Mapping[str, Any] | None = None  # of a checkpoint, until the number of samples is known
@@ -101,7 +105,7 @@ class RunState:
 
     @property
     def fit(self) -> FitState:
-        """Where the fit stands.
+        """The position of the fit.
 
         Raises:
             NoFitYetError: If there is no fit yet.
@@ -170,7 +174,7 @@ class RunState:
 
     @property
     def known_samples(self) -> dict[int, dict[str, int]]:
-        """What a few of them look like."""
+        """A fingerprint of a few of them."""
         return self.samples if self._restored is None else dict(self._restored["samples"])
 
     def grow(self, policy: SelectionPolicy, n: int) -> None:
@@ -194,7 +198,7 @@ class RunState:
     def _make_store(self, policy: SelectionPolicy, n: int, world_size: int) -> None:
         columns = policy.columns() | ({"class": math.nan} if policy.balance else {})
         self._store = SampleHistoryStore(n, columns, world_size, score_is_loss=policy.ranks_by_loss)
-        self._is_bad = torch.zeros(n + 1, dtype=torch.bool)
+        self._is_bad, self._put_aside = torch.zeros(n + 1, dtype=torch.bool), []
 
     def open(self, policy: SelectionPolicy, n: int, world_size: int, epoch: int) -> bool:
         """Begin, or go on with, the per-sample columns of ``n`` samples.
@@ -262,6 +266,7 @@ class RunState:
 
     def to(self, device: torch.device) -> None:
         """Move all that is written batch by batch to ``device``."""
+        self._mark_bad()
         self.store.to(device)
         self._is_bad = self._is_bad.to(device)
 
@@ -276,7 +281,10 @@ class RunState:
         """
         store = self.store
         store["loss"].index_copy_(0, seen.indices, seen.losses)
-        self._is_bad.index_copy_(0, seen.indices, ~seen.losses.isfinite())
+        # compiled modules write the next batch's losses into the same memory
+        self._put_aside.append((seen.indices, seen.losses.clone()))
+        if len(self._put_aside) == _MOST_PUT_ASIDE:
+            self._mark_bad()
         if policy.balance:
             store["class"][seen.indices] = class_targets(seen).float()
         if not policy.ranks_by_loss:
@@ -287,10 +295,17 @@ class RunState:
 
     def count_not_finite(self) -> int:
         """Count the samples whose last loss was NaN or infinite, on all ranks; all must call it together."""
+        self._mark_bad()
         bad = self._is_bad[: self.store.n].sum()
         if self.store.world_size > 1:
             dist.all_reduce(bad)
         return int(bad)
+
+    def _mark_bad(self) -> None:
+        if self._put_aside:
+            indices, losses = map(torch.cat, zip(*self._put_aside, strict=True))
+            self._is_bad.index_copy_(0, indices, ~losses.isfinite())
+            self._put_aside = []
 
     def count_samples(self, *, forward: int, backward: int) -> None:
         """Count samples that were forwarded and back-propagated on this rank."""

@@ -1,4 +1,4 @@
-"""What becomes of each sample in a fit: how often it was trained on and dropped, when it was learnt, how sure it is."""
+"""The history of each sample in a fit: how often it was trained on and dropped, when it was learnt, how sure it is."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import OverRanks, ScoreStore
 
 NEVER = torch.iinfo(torch.int32).max
-"""What ``first_learnt`` holds of a sample that was never classified right."""
+"""The value of ``first_learnt`` for a sample that was never classified right."""
 UNKNOWN = -1
-"""What ``predicted`` holds of a sample that was never seen."""
+"""The value of ``predicted`` for a sample that was never seen."""
 
 _MOST_BATCHES = 64
 _MOST_BYTES = 8 << 20
@@ -30,7 +30,7 @@ _OF_CLASSES: dict[str, tuple[float, torch.dtype, OverRanks]] = {
 
 
 def margins(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """How far the class of each sample's label is ahead, and the class that is.
+    """Return how far the class of each sample's label is ahead, and which class is.
 
     A margin above 0 means that the sample is classified right; it is the log of the odds of the labelled class against
     the best other one.
@@ -61,7 +61,7 @@ class _Shown(NamedTuple):
 
 
 class SampleHistoryStore(ScoreStore):
-    """A score store that also keeps the history of each sample.
+    """Keep the history of each sample besides its scores.
 
     Columns, int32 unless said otherwise: ``times_trained``, how often the sample was back-propagated, and
     ``times_dropped``, how often the method left it out, of an epoch or of a batch. From the first batch on that shows
@@ -74,10 +74,10 @@ class SampleHistoryStore(ScoreStore):
     more, 8 without classes.
 
     Args:
-        n: number of samples of the training set.
-        columns: further columns and their initial values.
-        world_size: number of ranks that write.
-        score_is_loss: whether the method ranks by the last loss, so that both are one column.
+        n: Number of samples of the training set.
+        columns: Further columns and their initial values.
+        world_size: Number of ranks that write.
+        score_is_loss: Whether the method ranks by the last loss, so that both are one column.
 
     Example:
         >>> store = SampleHistoryStore(3)
@@ -111,7 +111,7 @@ class SampleHistoryStore(ScoreStore):
 
     @property
     def knows_classes(self) -> bool:
-        """Whether the logits of classes were seen, and with them the columns are there."""
+        """True once the logits of classes were seen, and their columns are there."""
         return "margin" in self
 
     # ---- in a step: nothing here waits for the device, or does more than put aside --------------------------------
@@ -184,7 +184,7 @@ class SampleHistoryStore(ScoreStore):
         super().merge()
 
     def column(self, name: str) -> Tensor:
-        """The column ``name`` without its padding slot, (N,) or (N, width), on the CPU."""
+        """Return the column ``name`` without its padding slot, (N,) or (N, width), on the CPU."""
         self.flush()
         return super().column(name)
 
@@ -201,12 +201,12 @@ class SampleHistoryStore(ScoreStore):
         super().load_state_dict(state)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Every column, (N,) or (N, width), on the CPU."""
+        """Return every column, (N,) or (N, width), on the CPU."""
         self.flush()
         return super().state_dict()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything, with nothing left aside."""
+        """Pickle everything, with nothing left aside."""
         self.flush()
         return self.__dict__
 

@@ -47,7 +47,7 @@ class BatchSamples:
 
 @dataclass(frozen=True)
 class Observation:
-    """What running the training step on some samples has shown; on the module's device, without graph.
+    """The outcome of running the training step on some samples; on the module's device, without graph.
 
     Attributes:
         indices: int64 (B,), dataset indices; the value N marks a sample repeated to make ranks even.

@@ -13,22 +13,22 @@ _CHUNK = 1 << 22  # samples that are merged at a time, so that what travels take
 _BASE_COLUMNS = {"loss": float("nan"), "score": float("nan")}
 
 OverRanks = Literal["last", "sum", "min"]
-"""What a column holds of several ranks' writes to a sample: the last value, the sum of their increments, the least."""
+"""How a column merges several ranks' writes to a sample: the last value, the sum of the increments, the least."""
 
 
 class ScoreStore:
-    """Columns of one float32, or one vector, a sample, written by batch index and read at the end of an epoch.
+    """Hold columns of one float32, or one vector, a sample, written by batch index and read at the end of an epoch.
 
     A column has ``N + 1`` slots: slot ``N`` swallows what padding samples write, so that a step needs no masking and
     never waits for the device. Every store has the columns ``"loss"`` (the last loss seen) and ``"score"`` (what the
     method ranks by); NaN means never measured.
 
     Args:
-        n: number of samples of the training set.
-        columns: further columns and their initial values.
-        world_size: number of ranks that write. With more than one, each rank marks what it has written since the last
+        n: Number of samples of the training set.
+        columns: Further columns and their initial values.
+        world_size: Number of ranks that write. With more than one, each rank marks what it has written since the last
             :meth:`merge`.
-        score_is_loss: whether the method ranks by the last loss, so that both are one column.
+        score_is_loss: Whether the method ranks by the last loss, so that both are one column.
 
     Example:
         >>> store = ScoreStore(3)
@@ -57,21 +57,21 @@ class ScoreStore:
         self._merged: dict[str, Tensor] = {}  # the sums as they were after the last merge, with several ranks
 
     def __getitem__(self, name: str) -> Tensor:
-        """The column ``name``, float32 (N + 1,), on the store's device."""
+        """Return the column ``name``, float32 (N + 1,), on the store's device."""
         return self._columns[name]
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is a column ``name``."""
+        """Return whether there is a column ``name``."""
         return name in self._columns
 
     def add_column(self, name: str, initial: float, dtype: torch.dtype, over_ranks: OverRanks = "last") -> Tensor:
         """Add a column of one number a sample.
 
         Args:
-            name: of a column that is not there yet.
-            initial: the number that every sample begins with.
-            dtype: of the numbers.
-            over_ranks: what becomes of several ranks' writes to a sample.
+            name: Of a column that is not there yet.
+            initial: The number that every sample begins with.
+            dtype: Of the numbers.
+            over_ranks: What becomes of several ranks' writes to a sample.
 
         Returns:
             The column, (N + 1,), on the store's device.
@@ -88,9 +88,9 @@ class ScoreStore:
         With several ranks all must call it together; the widest is taken.
 
         Args:
-            name: of a column that is not there yet.
-            width: numbers a sample.
-            dtype: of the numbers.
+            name: Of a column that is not there yet.
+            width: Numbers a sample.
+            dtype: Of the numbers.
 
         Returns:
             The column, (N + 1, width), on the store's device.
@@ -103,7 +103,7 @@ class ScoreStore:
         return self._columns[name]
 
     def column(self, name: str) -> Tensor:
-        """The column ``name`` without its padding slot, (N,) or (N, width), on the CPU."""
+        """Return the column ``name`` without its padding slot, (N,) or (N, width), on the CPU."""
         return self._columns[name][: self.n].cpu()
 
     def to(self, device: torch.device | str) -> None:
@@ -161,7 +161,7 @@ class ScoreStore:
         merged.copy_(column)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Every column, (N,) or (N, width), on the CPU."""
+        """Return every column, (N,) or (N, width), on the CPU."""
         return {name: self.column(name).clone() for name in self._columns}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

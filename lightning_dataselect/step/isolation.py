@@ -29,7 +29,7 @@ _DEPTH = 5
 
 
 class SideEffectGuard:
-    """Lets a module run in eval mode and takes back every trace of it.
+    """Let a module run in eval mode, and take back every trace of it.
 
     Kept as they were: the train/eval mode of every submodule, BatchNorm statistics, attributes and buffers of the
     user's own modules and of torchmetrics objects (counters, lists, states, generators, also within containers and
@@ -38,10 +38,10 @@ class SideEffectGuard:
     through ``tensor.data``.
 
     Args:
-        module: whose ``training_step`` runs inside.
+        module: Whose ``training_step`` runs inside.
 
     Raises:
-        RuntimeError: at the end of a ``with`` block in which the module wrote to its parameters, or, for the first
+        RuntimeError: At the end of a ``with`` block in which the module wrote to its parameters, or, for the first
             time, to another tensor too large to be copied each time.
 
     Example:
@@ -63,10 +63,10 @@ class SideEffectGuard:
 
     @contextmanager
     def __call__(self, *, grad: bool = False) -> Iterator[None]:
-        """Be quiet for the length of a ``with`` block.
+        """Keep the module as it is for the length of a ``with`` block.
 
         Args:
-            grad: whether a graph is built, as the first look at a loss needs it.
+            grad: Whether a graph is built, as the first look at a loss needs it.
         """
         module = self._module
         parts = list(module.named_modules())  # once: with many small parts the walk takes longer than all the rest
@@ -114,7 +114,7 @@ def _random_state(device: torch.device) -> Iterator[None]:
 
 
 class _Snapshot:
-    """What a module holds that a step may write to; torch's own layers keep still in eval mode."""
+    """Keep a copy of what a step may write to; torch's own layers write nothing in eval mode."""
 
     def __init__(self, parts: Iterable[tuple[str, nn.Module]], still: dict[int, weakref.ref[Tensor]]) -> None:
         self._still = still
@@ -221,7 +221,7 @@ def _items(container: Any) -> Iterable[Any]:
 
 
 def _random_state_of(value: Any) -> Callable[[], object] | None:
-    """How to take back what is drawn from a generator, or None if ``value`` is none."""
+    """Return what takes back the draws from a generator, or None if ``value`` is none."""
     state: Any
     if isinstance(value, torch.Generator):
         state = value.get_state()

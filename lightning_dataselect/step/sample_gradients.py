@@ -1,4 +1,4 @@
-"""How long the gradient of each sample is: that of a training step on the sample alone, exactly."""
+"""The length of each sample's gradient: that of a training step on the sample alone, exactly."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FEWEST_AT_ONCE = 16  # below, one by one is as fast or faster: with ResNet-18 2
 
 
 class SampleGradients:
-    """Measures gradients of single samples by a module's own training step, in eval mode and without a trace.
+    """Measure gradients of single samples by a module's own training step, in eval mode and without side effects.
 
     ``torch.func`` takes the gradients of a chunk of samples at once, as many as half a GiB holds. Models of which it
     holds fewer than 16 (more than 8 million parameters) go sample by sample, and so does, with a warning, what
@@ -33,10 +33,10 @@ class SampleGradients:
     by themselves.
 
     Args:
-        module: whose trainable parameters the gradients are of.
+        module: Whose trainable parameters the gradients are of.
 
     Raises:
-        ValueError: if a BatchNorm layer keeps no running statistics, so that a sample alone has no loss.
+        ValueError: If a BatchNorm layer keeps no running statistics, so that a sample alone has no loss.
 
     Example:
         >>> class Line(pl.LightningModule):
@@ -66,20 +66,20 @@ class SampleGradients:
         self._is_checked = False
 
     def norms(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], size: int) -> Tensor:
-        """The norm of each sample's gradient with respect to all trainable parameters.
+        """Measure the norm of each sample's gradient with respect to all trainable parameters.
 
         Args:
-            step: runs the module on a batch, and returns the loss, alone or under ``"loss"`` of a dict.
-            args: its positional arguments, the batch first, on the module's device.
-            kwargs: its keyword arguments; the batch is the first of them where no other is.
-            size: number of samples in the batch, B.
+            step: Runs the module on a batch, and returns the loss, alone or under ``"loss"`` of a dict.
+            args: Its positional arguments, the batch first, on the module's device.
+            kwargs: Its keyword arguments; the batch is the first of them where no other is.
+            size: Number of samples in the batch, B.
 
         Returns:
             float32 (B,); float64 for a module that is.
 
         Raises:
-            TypeError: if the batch cannot be cut to single samples.
-            ValueError: if the step returns no loss.
+            TypeError: If the batch cannot be cut to single samples.
+            ValueError: If the step returns no loss.
         """
         positions = torch.arange(size, device=self._module.device)
         subset_arguments(args, kwargs, positions, size, self._axes)

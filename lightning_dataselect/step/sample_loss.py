@@ -19,7 +19,7 @@ from lightning_dataselect.utils.errors import (
 )
 
 SampleLoss = Literal["auto", "batch"] | str | Callable[[Any], Tensor]
-"""Where per-sample losses come from.
+"""The source of per-sample losses.
 
 ``"auto"`` captures them from the loss functions that the step calls. A callable gets what the step returned; it may be
 given as its import path, such as ``"my_package.losses_of"``. Another word is a key of the dict that the step returns.
@@ -30,11 +30,11 @@ _BATCH_MEMORY = 0.5
 
 
 def check_sample_loss(given: object) -> SampleLoss:
-    """What a user gave as ``sample_loss``, with an import path replaced by what it names.
+    """Check what a user gave as ``sample_loss``, and replace an import path by what it names.
 
     Raises:
-        TypeError: if it is neither a string nor callable, or its arguments are others than the step's output.
-        ValueError: if an import path names nothing that can be called.
+        TypeError: If it is neither a string nor callable, or its arguments are others than the step's output.
+        ValueError: If an import path names nothing that can be called.
 
     Example:
         >>> check_sample_loss("per_sample"), check_sample_loss("operator.neg")(1)
@@ -79,23 +79,23 @@ def _takes_the_output(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def step_loss(output: Any) -> Tensor | None:
-    """The loss that a training step returned: the tensor itself, or the value under ``"loss"``."""
+    """Return the loss in what a training step returned: the tensor itself, or the value under ``"loss"``."""
     loss = output.get("loss") if isinstance(output, Mapping) else output
     return loss if isinstance(loss, Tensor) else None
 
 
 def read_sample_loss(source: str | Callable[[Any], Tensor], output: Any, previous: Tensor) -> Tensor:
-    """The per-sample losses that the user named, (B,), with their graph.
+    """Read the per-sample losses that the user named, (B,), with their graph.
 
     Args:
-        source: key, callable or ``"batch"``.
-        output: what the training step returned.
+        source: Key, callable or ``"batch"``.
+        output: What the training step returned.
         previous: float32 (B,), the losses these samples had last; NaN where there are none.
 
     Raises:
-        KeyError: if the step returned no such key.
-        TypeError: if what is there is no tensor.
-        ValueError: if it is not of shape (B,).
+        KeyError: If the step returned no such key.
+        TypeError: If what is there is no tensor.
+        ValueError: If it is not of shape (B,).
     """
     n = previous.numel()
     if source == "batch":
@@ -125,15 +125,17 @@ def read_sample_loss(source: str | Callable[[Any], Tensor], output: Any, previou
 
 
 def reweighted(output: Any, losses: Tensor, weights: Tensor) -> Any:
-    """The step's output with its loss changed as if sample i had entered the mean with ``weights[i]``.
+    """Return the step's output with its loss's gradient as if sample i had entered the mean with ``weights[i]``.
+
+    Its value stays the unweighted one, which is what callbacks are to see.
 
     Args:
-        output: what the step returned: a loss, or a dict with one under ``"loss"``.
+        output: What the step returned: a loss, or a dict with one under ``"loss"``.
         losses: (B,), with their graph.
         weights: float32 (B,).
 
     Raises:
-        ValueError: if the losses carry no graph, so that weights cannot reach the gradient.
+        ValueError: If the losses carry no graph, so that weights cannot reach the gradient.
     """
     loss = step_loss(output)
     if loss is None or not losses.requires_grad:
@@ -141,5 +143,6 @@ def reweighted(output: Any, losses: Tensor, weights: Tensor) -> Any:
             "This method weighs samples in the loss, but the per-sample losses it was given carry no gradient. Return"
             ' them without .detach(), next to a "loss" that is their mean, or use sample_loss="auto".'
         )
-    weighted = loss + ((weights - 1) * losses).mean()
+    change = ((weights - 1) * losses).mean()
+    weighted = loss + change - change.detach()
     return {**output, "loss": weighted} if isinstance(output, Mapping) else weighted

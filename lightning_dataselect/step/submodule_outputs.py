@@ -1,4 +1,4 @@
-"""What a named submodule returned last: the outputs of a model whose loss does not show them."""
+"""The last return value of a named submodule: the outputs of a model whose loss does not show them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lightning_dataselect.utils.errors import InvalidArgumentError
 
 
 class SubmoduleOutputs:
-    """Watches a submodule from its making until :meth:`remove`.
+    """Watch a submodule until :meth:`remove` is called.
 
     Args:
-        module: the model.
-        name: of the submodule in it, such as ``"net.head"``.
+        module: The model.
+        name: Of the submodule in it, such as ``"net.head"``.
 
     Raises:
-        ValueError: if there is no such submodule.
+        ValueError: If there is no such submodule.
 
     Example:
         >>> model = nn.Sequential(nn.Identity(), nn.Flatten(0))
@@ -46,14 +46,14 @@ class SubmoduleOutputs:
         self._returned = returned.detach() if isinstance(returned, Tensor) else returned
 
     def take(self, n_samples: int, of_classes: bool = False) -> Outputs | None:
-        """What was returned last, by sample, and let go of it; None if nothing was since it was taken.
+        """Return what the submodule returned last, by sample, and let go of it; None if nothing since the last call.
 
         Args:
-            n_samples: samples in the batch, B.
-            of_classes: whether these are classes' scores, of which there are probabilities.
+            n_samples: Samples in the batch, B.
+            of_classes: Whether these are classes' scores, of which there are probabilities.
 
         Raises:
-            ValueError: if it is not one tensor with the samples along its first axis.
+            ValueError: If it is not one tensor with the samples along its first axis.
         """
         returned, self._returned = self._returned, None
         if returned is None:

@@ -93,5 +93,5 @@ class _DrawsNumbersError(Exception):
 
 def _random_states() -> tuple[Any, ...]:
     cuda = torch.cuda.get_rng_state().numpy().tobytes() if torch.cuda.is_initialized() else b""
-    numpy_state = np.random.get_state()
+    numpy_state: Any = np.random.get_state()
     return torch.get_rng_state().numpy().tobytes(), cuda, repr(numpy_state[1:3]), str(numpy_state[1]), random.getstate()

@@ -37,7 +37,13 @@ from lightning_dataselect.trainer.loops import (
     stops_early,
     time_fetches,
 )
-from lightning_dataselect.trainer.lr import scale_learning_rate, step_lr_scheduler, take_over_step_schedulers
+from lightning_dataselect.trainer.lr import (
+    intercept_scheduler_calls,
+    learning_rates,
+    scale_learning_rate,
+    step_lr_scheduler,
+    take_over_step_schedulers,
+)
 from lightning_dataselect.trainer.patching import Restore, patch_attribute
 from lightning_dataselect.trainer.steps import batch_to_device, logging_parts, takes_batch_idx, takes_dataloader_iter
 from lightning_dataselect.trainer.train_loader import forget_train_loader, intercept_train_loader, show_apart
@@ -54,7 +60,9 @@ __all__ = [
     "epochs_processed",
     "forget_train_loader",
     "go_on_within_epoch",
+    "intercept_scheduler_calls",
     "intercept_train_loader",
+    "learning_rates",
     "limited_batches",
     "logging_parts",
     "optimizer_steps_now",

@@ -13,14 +13,14 @@ _LENGTH = ("fit_loop._combined_loader.limits", "fit_loop._data_fetcher.length")
 
 
 class EpochLengths(Protocol):
-    """Gives the epochs of a fit the lengths of their plans."""
+    """Give the epochs of a fit the lengths of their plans."""
 
     def begin(self, n_batches: int, replanned: bool) -> None:
         """Make the epoch that the loop is about to begin, or to go on with, ``n_batches`` long.
 
         Args:
-            n_batches: its length.
-            replanned: whether its plan has changed after Lightning made its iterator.
+            n_batches: Its length.
+            replanned: Whether its plan has changed after Lightning made its iterator.
         """
 
     def set_next(self, n_batches: int) -> None:
@@ -31,7 +31,7 @@ class EpochLengths(Protocol):
 
 
 def epoch_lengths(trainer: pl.Trainer) -> EpochLengths:
-    """How to change the length of epochs with this lightning; to be asked once the train loader has an iterator."""
+    """Find out how to change the length of epochs with this lightning; ask once the train loader has an iterator."""
     gone = [path for path in _LENGTH if missing(trainer, path)]
     if not gone:
         return InPlace(trainer)
@@ -44,7 +44,7 @@ def epoch_lengths(trainer: pl.Trainer) -> EpochLengths:
 
 
 class InPlace:
-    """Changes lengths without a new loader, so that workers persist.
+    """Change lengths without a new loader, so that workers persist.
 
     Every place that remembers the length is set: ``fit_loop.max_batches`` (progress bar, end of epoch, gradient
     accumulation), the combined loader's limits (the iterators to come), the fetcher's ``length`` (``is_last_batch`` of
@@ -70,11 +70,11 @@ class InPlace:
         _set_validation_batch(trainer, n_batches)
 
     def give_back(self) -> None:
-        """Nothing: the next fit sets every length."""
+        """Do nothing: the next fit sets every length."""
 
 
 class ByReload:
-    """Lets Lightning make a new loader for each epoch and read the length from it."""
+    """Let Lightning make a new loader for each epoch and read the length from it."""
 
     def __init__(self, trainer: pl.Trainer) -> None:
         self._trainer = trainer
@@ -89,7 +89,7 @@ class ByReload:
             self._reload_after(1)
 
     def set_next(self, n_batches: int) -> None:
-        """Nothing: Lightning asks for the loader once the epoch begins."""
+        """Do nothing: Lightning asks for the loader once the epoch begins."""
 
     def give_back(self) -> None:
         """Reload as often as the user has said."""

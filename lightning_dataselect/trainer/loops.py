@@ -1,4 +1,4 @@
-"""Where the fit loop stands, and what it was told."""
+"""The position and the settings of the fit loop."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def time_fetches(trainer: pl.Trainer, add: Callable[[float], None]) -> Restore:
 
 
 def overfits(trainer: pl.Trainer) -> bool:
-    """Whether ``overfit_batches`` fixes which batches are trained on."""
+    """Return whether ``overfit_batches`` fixes which batches are trained on."""
     return bool(trainer.overfit_batches)  # type: ignore[attr-defined]
 
 
 def sampler_ranks(trainer: pl.Trainer) -> tuple[int, int]:
-    """World size and rank that samples are sharded over: (1, 0) where the user turned sharding off."""
+    """Return world size and rank that samples are sharded over: (1, 0) where the user turned sharding off."""
     if not getattr(getattr(trainer, "_accelerator_connector", None), "use_distributed_sampler", True):
         return 1, 0
     kwargs = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
@@ -60,7 +60,7 @@ def sampler_ranks(trainer: pl.Trainer) -> tuple[int, int]:
 
 
 def limited_batches(trainer: pl.Trainer, n_batches: int) -> int:
-    """How many of ``n_batches`` ``limit_train_batches`` leaves of an epoch, at least one."""
+    """Count how many of ``n_batches`` ``limit_train_batches`` leaves of an epoch, at least one."""
     limit = trainer.limit_train_batches
     if isinstance(limit, int):
         return min(n_batches, limit)
@@ -68,7 +68,7 @@ def limited_batches(trainer: pl.Trainer, n_batches: int) -> int:
 
 
 def optimizer_steps_now(trainer: pl.Trainer) -> bool:
-    """Whether the batch under way ends in an optimizer step rather than in further accumulation."""
+    """Return whether the batch under way ends in an optimizer step rather than in further accumulation."""
     batches = trainer.fit_loop.epoch_loop.batch_progress
     last = batches.is_last_batch or batches.current.ready >= trainer.fit_loop.max_batches
     accumulated = batches.current.ready % trainer.accumulate_grad_batches == 0
@@ -84,7 +84,7 @@ def planned_accumulation(trainer: pl.Trainer) -> dict[int, int]:
 
 
 def stops_early(trainer: pl.Trainer, n_epochs: int) -> bool:
-    """Whether ``trainer.should_stop`` ends the fit after ``n_epochs``: not before ``min_epochs`` and ``min_steps``."""
+    """Return whether ``should_stop`` ends the fit after ``n_epochs``, with ``min_epochs`` and ``min_steps`` met."""
     met_epochs, met_steps = n_epochs >= (trainer.min_epochs or 0), trainer.global_step >= (trainer.min_steps or 0)
     return trainer.should_stop and met_epochs and met_steps
 
@@ -95,7 +95,7 @@ def steps_reached(trainer: pl.Trainer) -> bool:
 
 
 def planned_epochs(trainer: pl.Trainer) -> int | None:
-    """Number of epochs the fit will take if nothing stops it, or None if only steps or time end it.
+    """Return the number of epochs if nothing stops the fit, or None if only steps or time end it.
 
     Uses ``fit_loop.max_epochs``, which is -1 for an endless fit.
     """
@@ -152,10 +152,10 @@ def _set_epochs(trainer: pl.Trainer, begun: int, done: int | None = None) -> Non
 
 
 def epochs_processed(trainer: pl.Trainer) -> int:
-    """The 0-based epoch that the fit is about to train, after a resume in the middle of an epoch that epoch."""
+    """Return the 0-based epoch that the fit is about to train, after a resume in the middle of an epoch that epoch."""
     return int(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
 
 
 def shows_progress(trainer: pl.Trainer) -> bool:
-    """Whether this rank has a progress bar."""
+    """Return whether this rank has a progress bar."""
     return trainer.is_global_zero and trainer.progress_bar_callback is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.optim import Optimizer
 
-from lightning_dataselect.trainer.patching import Restore
+from lightning_dataselect.trainer.patching import Restore, missing, patch_attribute
 
 
 def take_over_step_schedulers(trainer: pl.Trainer) -> tuple[list[int | None], Restore]:
@@ -33,9 +34,67 @@ def take_over_step_schedulers(trainer: pl.Trainer) -> tuple[list[int | None], Re
     return [frequency if ours else None for frequency, ours in zip(frequencies, taken, strict=True)], undo
 
 
-def step_lr_scheduler(trainer: pl.Trainer, scheduler: Any) -> None:
-    """Step ``scheduler`` as Lightning does, through the module's own ``lr_scheduler_step``."""
-    trainer.lightning_module.lr_scheduler_step(scheduler, None)
+def step_lr_scheduler(trainer: pl.Trainer, scheduler: Any, global_step: int) -> None:
+    """Step ``scheduler`` as Lightning does, through the module's own ``lr_scheduler_step``.
+
+    Args:
+        trainer: The Trainer.
+        scheduler: One of its schedulers.
+        global_step: What ``trainer.global_step`` answers meanwhile: some schedulers go by that.
+    """
+    module = trainer.lightning_module
+    if missing(trainer, "fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed"):
+        module.lr_scheduler_step(scheduler, None)
+        return
+    steps = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total
+    with_selector = steps.completed
+    steps.completed = global_step
+    try:
+        module.lr_scheduler_step(scheduler, None)
+    finally:
+        steps.completed = with_selector
+
+
+def intercept_scheduler_calls(trainer: pl.Trainer, call: Callable[[int, Callable[[], None]], None]) -> Restore:
+    """Pass every ``step()`` that the module's own code calls on one of its schedulers through ``call``.
+
+    Args:
+        trainer: The Trainer, its schedulers set up.
+        call: Given which scheduler it is, in the Trainer's order, and what steps it once.
+
+    Returns:
+        What takes the interception back. A step that is told an epoch or a metric is left alone.
+    """
+    undos = [
+        patch_attribute(config.scheduler, "step", _passed_on(which, config.scheduler.step, call))
+        for which, config in enumerate(trainer.lr_scheduler_configs)
+        if not config.reduce_on_plateau
+    ]
+
+    def undo() -> None:
+        for each in undos:
+            each()
+
+    return undo
+
+
+def _passed_on(
+    which: int, step: Callable[..., None], call: Callable[[int, Callable[[], None]], None]
+) -> Callable[..., None]:
+    @functools.wraps(step)
+    def passed_on(*args: Any, **kwargs: Any) -> None:
+        if args or kwargs:
+            step(*args, **kwargs)
+        else:
+            call(which, step)
+
+    return passed_on
+
+
+def learning_rates(trainer: pl.Trainer) -> list[float]:
+    """Return the learning rate of every parameter group, but for those that would have to be waited for."""
+    rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    return [float(rate) for rate in rates if not getattr(rate, "is_cuda", False)]
 
 
 def scale_learning_rate(optimizer: Optimizer, factor: Callable[[], float]) -> Restore:

@@ -1,4 +1,4 @@
-"""Whether Lightning still has a name, what to say where it has not, and setting one for the time of a fit."""
+"""Private names of Lightning: a check that they are there, the error if not, and setting one for a fit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Restore = Callable[[], None]
 
 
 def missing(target: object, path: str) -> bool:
-    """Whether there is no attribute at the end of a dotted path."""
+    """Return whether there is no attribute at the end of a dotted path."""
     for name in path.split("."):
         if not hasattr(target, name):
             return True
@@ -21,7 +21,7 @@ def missing(target: object, path: str) -> bool:
 
 
 def refusal(what: str, path: str) -> UnsupportedTrainerError:
-    """The error for a fit that cannot do without the name at ``path``; ``what`` says what it is needed for."""
+    """Make the error of a fit that cannot do without the name at ``path``; ``what`` says what it is needed for."""
     return UnsupportedTrainerError(
         f"This lightning ({pl.__version__}) has no {path}, without which {what}. Use a release of lightning that this"
         " lightning-dataselect was tested with, 2.5 or 2.6, or a newer lightning-dataselect."

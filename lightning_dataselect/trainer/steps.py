@@ -1,4 +1,4 @@
-"""What a LightningModule's training step takes, and how a batch comes to it."""
+"""The arguments of a LightningModule's training step, and the way of a batch to it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from lightning_dataselect.trainer.patching import missing, refusal
 
 
 def logging_parts(module: pl.LightningModule) -> list[Any]:
-    """The LightningModules within ``module``, itself among them, of whichever package: those with a ``log``."""
+    """Find the LightningModules within ``module``, itself among them, of whichever package: those with a ``log``."""
     return [part for part in module.modules() if callable(getattr(part, "log", None)) and hasattr(part, "log_dict")]
 
 
 def takes_dataloader_iter(module: pl.LightningModule) -> bool:
-    """Whether ``training_step(dataloader_iter)`` fetches the batches itself."""
+    """Return whether ``training_step(dataloader_iter)`` fetches the batches itself."""
     return "dataloader_iter" in inspect.signature(module.training_step).parameters
 
 
 def takes_batch_idx(step: Callable[..., Any]) -> bool:
-    """Whether ``training_step`` has an argument besides the batch, which Lightning then gives the batch's index."""
+    """Return whether ``training_step`` has an argument besides the batch: the batch's index."""
     return len(inspect.signature(step).parameters) > 1
 
 

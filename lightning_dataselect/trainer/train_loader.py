@@ -1,4 +1,4 @@
-"""How the fit loop comes to its train loader, and what everybody else is shown of it."""
+"""The fit loop's train loader, and the one that everybody else is shown."""
 
 from __future__ import annotations
 

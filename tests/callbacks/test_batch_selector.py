@@ -332,9 +332,8 @@ def test_losses_below_zero_are_drawn_by_what_they_are_above_the_least():
 
     for make in (EvolvedSampling, ESWP):
         selector = make(warmup_epochs=1, anneal=0)
-        with pytest.warns(
-            UserWarning, match=rf"{make.__name__} draws.*losses down to -1\d\d.*SelectiveBackprop"
-        ) as said:
+        words = rf"{make.__name__} draws.*losses down to -1\d\d.*SelectiveBackprop"
+        with pytest.warns(UserWarning, match=words) as said:
             fit(selector, Negative(), max_epochs=3)
         assert sum("losses down to" in str(warning.message) for warning in said) == 1
         assert selector.losses.isfinite().all()

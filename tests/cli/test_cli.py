@@ -98,7 +98,7 @@ def test_a_missing_extra_is_named_with_its_cure(command, package, capsys, monkey
     find_spec = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else find_spec(name))
     assert main([command]) == 2
-    cure = f"lightning-dataselect {command}: {package} is missing: pip install 'lightning-dataselect[report]'."
+    cure = f"lightning-dataselect {command}: this command needs {package}: pip install 'lightning-dataselect[report]'."
     assert capsys.readouterr().err.strip() == cure
 
 

@@ -107,3 +107,19 @@ def test_wrong_configs_get_a_plain_sentence(tmp_path, text, message):
 def test_a_missing_config_gets_a_plain_sentence(tmp_path):
     with pytest.raises(UserInputError, match=r"nowhere.yaml cannot be read \(No such file"):
         load_task(str(tmp_path / "nowhere.yaml"))
+
+
+SAVER = "{class_path: lightning.pytorch.callbacks.ModelCheckpoint, init_args: {dirpath: saved}}"
+STOPPER = "{class_path: EarlyStopping, init_args: {monitor: val_acc, mode: max}}"
+
+
+@pytest.mark.parametrize(("callbacks", "n"), [("[]", 0), (f"[{STOPPER}]", 0), (f"[{SAVER}, {STOPPER}]", 1)])
+def test_checkpoints_are_off_unless_asked_for_and_carry_the_runs_name(tmp_path, callbacks, n):
+    path = tmp_path / "exp.yaml"
+    path.write_text(
+        "model: lightning_dataselect.demo.DigitsModel\n"
+        f"trainer: {{max_epochs: 2, accelerator: cpu, callbacks: {callbacks}}}\n"
+    )
+    trainer, *_ = load_task(str(path)).build(seed=0, epochs=2, callbacks=[], root=tmp_path / "UCB-3")
+    assert len(trainer.checkpoint_callbacks) == n
+    assert all(callback.dirpath.endswith("saved/UCB-3") for callback in trainer.checkpoint_callbacks)

@@ -8,6 +8,7 @@ from comparison_records import EPOCHS, pruned, record
 
 from lightning_dataselect.comparison.advice import advise
 from lightning_dataselect.comparison.records import Failure
+from lightning_dataselect.comparison.report import _places
 from lightning_dataselect.comparison.result import Comparison
 from lightning_dataselect.comparison.runner import Outcome, Settings
 from lightning_dataselect.comparison.spec import parse_methods
@@ -127,3 +128,16 @@ def test_the_page_is_whole_by_itself(page):
     assert page.index("Use UCB: 50% cheaper") < page.index("<table>") < page.index("<svg")
     assert "a very long text &lt;b&gt; &amp; so on" in page and "#3, cat, taken for dog, loss 4.2" in page
     assert "#4, target 2.5, predicted 1.5, loss 4.1" in page and "probable label errors" in page
+
+
+def test_the_line_of_full_data_is_one_of_differences_within_seeds(tmp_path):
+    runs = [record("full", seed, value, seconds=10.0) for seed, value in enumerate((0.8, 0.9))]
+    # stopped halfway: what full data spent is the measure
+    runs = [replace(run, n_backward=run.n_backward // 2, epochs_done=5, ended_by="EarlyStopping") for run in runs]
+    runs += [record("short", 0, 0.78, epochs=4, seconds=8.0), record("short", 1, 0.87, epochs=2, seconds=4.0)]
+    outcome = Outcome(EPOCHS, runs)
+    settings = Settings(parse_methods("full,short"), [0, 1], 0.5, "val_acc", True, tmp_path)
+    summary = summarise(outcome, settings)
+    made = Comparison(ConfigTask({}, EPOCHS), settings, outcome, summary, advise(summary, outcome, settings))
+    line, _ = _places(made)
+    assert [(round(place.x, 6), round(place.y, 6)) for place in line] == [(1.0, 85.0), (0.4, 82.0), (0.8, 83.0)]

@@ -78,6 +78,9 @@ def test_without_a_better_method_the_cheapest_run_is_named_that_loses_no_more_th
     # seeds differ by 1.0; 5 epochs lose 2.1
     assert advice.headline == "Train 8 epochs instead of 10: 20% cheaper, 0.1 ± 0.8 points lower than full data."
     assert yaml.safe_load(advice.yaml) == {"trainer": {"max_epochs": 8}} and "max_epochs=8" in advice.python
+    outcome.runs = [run for run in outcome.runs if (run.epochs, run.seed) != (8, 0)]
+    headline = advise(summarise(outcome, asked), outcome, asked).headline
+    assert headline.startswith("Train 8 epochs") and headline.endswith("full data over 2 of 3 seeds.")
     outcome.runs = [run for run in outcome.runs if run.epochs != 8]
     advice = advise(summarise(outcome, asked), outcome, asked)
     assert advice.headline == "Keep all 10 epochs on full data: whatever is cheaper loses more than another seed does."

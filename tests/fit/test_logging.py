@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_dataselect import EvolvedSampling
+from lightning_dataselect.capture import LossCapture
 
 KEYS = {"kept_share", "train_loss", "samples_saved", "select_seconds", "score_q10", "score_q50", "score_q90"}
 
@@ -135,3 +136,52 @@ def test_nothing_is_logged_where_that_is_asked_for():
     assert logged(made.callback_metrics) == {} and "train_loss" in made.callback_metrics
     with pytest.raises(TypeError, match="log='no' is not a bool: give True or False"):
         Shares(log="no")
+
+
+class Logging(Net):
+    """Logs its loss as it comes, as a number, and by a function of it."""
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.log_dict({"number": loss.item(), "twice": 2 * loss}, on_step=False, on_epoch=True)
+        return self.returned(loss, batch)
+
+    def returned(self, loss, batch):
+        return loss
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+class LoggingByName(Logging):
+    def returned(self, loss, batch):
+        return {"loss": loss, "each": torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1], reduction="none")}
+
+
+@pytest.mark.parametrize("module, source", [(Logging, "auto"), (LoggingByName, "each")])
+def test_what_a_step_logs_of_its_loss_is_unweighted(module, source):
+    selector = WeightedShares(0.5, sample_loss=source)
+    made, net = fit(selector, module(), max_epochs=2)
+    x, y = loader().dataset.tensors
+    kept = selector.selected
+    expected = float(torch.nn.functional.cross_entropy(net.net(x[kept]), y[kept]))
+    values = made.callback_metrics
+    assert float(values["number"]) == pytest.approx(expected, rel=1e-5)
+    assert float(values["twice"]) == pytest.approx(2 * expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_weights_that_leave_the_value_alone_still_reach_the_gradient(steps):
+    torch.manual_seed(0)
+    net, x, y = torch.nn.Linear(4, 3), torch.randn(8, 4), torch.randint(3, (8,))
+    weights = torch.rand(8) * 2
+    capture = LossCapture(net)
+    capture.keeps_value = True
+    for _ in range(steps):
+        net.zero_grad()
+        loss, _ = capture.run(lambda: torch.nn.functional.cross_entropy(net(x), y), 8, weights)
+        loss.backward()
+    each = torch.nn.functional.cross_entropy(net(x), y, reduction="none")
+    (expected,) = torch.autograd.grad((weights * each).mean(), [net.weight])
+    torch.testing.assert_close(net.weight.grad, expected)
+    torch.testing.assert_close(loss, each.mean())

@@ -112,8 +112,7 @@ def test_two_optimizers_have_a_schedule_each():
             return made, [StepLR(o, 1, 0.9) for o in made]
 
     trainer, _ = fit(Shares(0.5), Two())
-    # a step that calls its schedulers itself has them in its own hands
-    assert [c.scheduler.last_epoch for c in trainer.lr_scheduler_configs] == [20, 20]
+    assert [c.scheduler.last_epoch for c in trainer.lr_scheduler_configs] == [40, 40]
 
 
 def decay(optimizer, trainer):
@@ -144,3 +143,143 @@ def test_a_schedule_ends_where_it_would_although_accumulation_changes_on_the_way
         return made.lr_scheduler_configs[0].scheduler.last_epoch, net.steps[-1].epoch
 
     assert run(1.0, 0.4, 0.7, 0.5) == run(1.0) == (3 + 3 + 5 + 5, 3)
+
+
+class ByHand(Net):
+    """Optimizes manually, and steps its scheduler ``when`` it does."""
+
+    def __init__(self, when):
+        super().__init__(decay)
+        self.automatic_optimization, self.when = False, when
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
+        if self.when(self, batch_idx):
+            self.lr_schedulers().step()
+
+
+WHEN = {
+    "each batch": lambda net, i: True,
+    "every second batch": lambda net, i: (i + 1) % 2 == 0,
+    "every second batch from the first": lambda net, i: i % 2 == 0,
+    "the last batch": lambda net, i: net.trainer.is_last_batch,
+    "every second epoch": lambda net, i: net.trainer.is_last_batch and net.trainer.current_epoch % 2 == 1,
+}
+
+
+@pytest.mark.parametrize("shares", PRUNED)
+@pytest.mark.parametrize("when", WHEN)
+def test_schedules_that_a_module_steps_itself_end_where_they_would(when, shares, recwarn):
+    ends = []
+    for selector in (None, Shares(*shares)):
+        made, _ = fit(selector, ByHand(WHEN[when]))
+        ends.append(made.lr_scheduler_configs[0].scheduler.last_epoch)
+    assert ends[0] == ends[1]
+    assert not [w for w in recwarn if "learning rate changes" in str(w.message)]
+
+
+def test_schedules_of_epochs_are_left_to_a_module_that_steps_them_between_batches():
+    class AtTheEnd(ByHand):
+        def on_train_epoch_end(self):
+            self.lr_schedulers().step()
+
+    made, _ = fit(Shares(0.5), AtTheEnd(lambda net, i: False))
+    assert made.lr_scheduler_configs[0].scheduler.last_epoch == 4
+
+
+class ByPosition:
+    """Goes by the number of updates that it is told, as timm's schedulers do."""
+
+    def __init__(self, optimizer, total):
+        self.optimizer, self.total = optimizer, total
+        self.told = []
+
+    def step_update(self, num_updates, metric=None):
+        self.told.append(num_updates)
+        for group in self.optimizer.param_groups:
+            group["lr"] = 1 - num_updates / self.total
+
+    def step(self, epoch, metric=None):
+        pass
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+class Timm(Net):
+    own = 0
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=1.0)
+        scheduler = ByPosition(optimizer, steps(self.trainer))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler, metric):
+        self.own += 1
+        scheduler.step_update(num_updates=self.global_step if self.by_global_step else self.own)
+
+
+@pytest.mark.parametrize("by_global_step", [True, False])
+@pytest.mark.parametrize("flags", [{}, {"accumulate_grad_batches": 3}, {"max_steps": 17}], ids=str)
+def test_schedulers_that_are_told_the_step_are_told_that_of_the_unpruned_fit(flags, by_global_step, recwarn):
+    def run(selector):
+        net = Timm()
+        net.by_global_step = by_global_step
+        made, _ = fit(selector, net, **flags)
+        return made.lr_scheduler_configs[0].scheduler.told, made.optimizers[0].param_groups[0]["lr"]
+
+    told, rate = run(None)
+    for shares in PRUNED:
+        assert run(Shares(*shares)) == (told, rate)
+    assert not [w for w in recwarn if "learning rate changes" in str(w.message)]
+
+
+def set_in_optimizer_step(net, total):
+    net.trainer.optimizers[0].param_groups[0]["lr"] = 1 - net.trainer.global_step / total
+
+
+class ByGlobalStep(Net):
+    """Sets its rate in a hook, from the number of steps that there would be."""
+
+    def configure_optimizers(self):
+        self.total = steps(self.trainer)
+        return super().configure_optimizers()
+
+    def on_before_optimizer_step(self, optimizer):
+        set_in_optimizer_step(self, self.total)
+
+
+class ByGlobalStepInStep(ByGlobalStep):
+    def on_before_optimizer_step(self, optimizer):
+        pass
+
+    def training_step(self, batch, batch_idx):
+        set_in_optimizer_step(self, self.total)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("module", [ByGlobalStep, ByGlobalStepInStep])
+def test_rates_that_cannot_be_kept_in_time_are_named(module):
+    with pytest.warns(UserWarning, match="changes from batch to batch.*With Shares this epoch takes 5 batches"):
+        fit(Shares(1.0, 0.5), module())
+
+
+@pytest.mark.parametrize(
+    "selector, flags", [(Shares(1.0), {}), (Shares(0.5, lr_schedule="steps"), {}), (Shares(0.5), {"max_steps": 17})]
+)
+def test_nothing_is_said_where_they_reach_their_end(selector, flags, recwarn):
+    fit(selector, ByGlobalStep(), **flags)
+    assert not [w for w in recwarn if "learning rate changes" in str(w.message)]
+
+
+@pytest.mark.parametrize("schedule", [cosine, one_cycle, every_second_step, by_epoch])
+def test_nothing_is_said_of_schedulers_that_are_kept_in_time(schedule, recwarn):
+    for shares in ((0.5, 0.2), (0.3,)):
+        fit(Shares(*shares), Net(schedule), max_epochs=6)
+    assert not [w for w in recwarn if "learning rate changes" in str(w.message)]

@@ -109,7 +109,7 @@ def test_samples_whose_losses_are_nan_are_counted_among_those_drawn():
         fit(selector, Unmeasurable(0.5), FITS["cut, with replacement"][1](), callbacks=[seen], max_epochs=1,
             limit_train_batches=3)  # fmt: skip
     drawn = set(seen.of_epoch(0))
-    bad = sum(bool(dataset().tensors[0][i, 0] > 1.0) for i in drawn)
+    bad = sum(bool(dataset().tensors[0][i, 0] > 0.5) for i in drawn)
     (told,) = [str(w.message) for w in caught if "NaN or infinite" in str(w.message)]
     assert f"The losses of {bad} samples" in told and bad > 0
 

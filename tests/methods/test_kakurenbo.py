@@ -215,6 +215,7 @@ def test_each_class_hides_the_lowest_losses_of_its_share():
     assert checked == [True] * 9
 
 
+@pytest.mark.slow
 def test_resumed_fit_ends_in_same_weights_and_scores(tmp_path):
     def make():
         return KAKURENBO(prune_ratio=0.5, tau=0.5)

@@ -13,7 +13,7 @@ from lightning_dataselect.utils.validation import SET_LEVEL
 
 every_method = pytest.mark.parametrize("name", [method.name for method in list_methods()])
 COMMON = set(accepted_arguments(DataSelector))
-GIVEN = {"prune_ratio": 0.3, "every_n_epochs": 2, "balance": "class", "batch_ratio": 0.2}
+GIVEN = {"prune_ratio": 0.3, "every_n_epochs": 2, "balance": "class", "batch_ratio": 0.2, "whole_batches": False}
 WITHIN_BATCHES = ("AutoAssist", "EvolvedSampling", "RHOLoss", "SelectiveBackprop")
 
 
@@ -63,7 +63,8 @@ def test_every_other_argument_of_the_base_class_is_taken(name):
     taken = {argument: value for argument, value in values.items() if argument not in cls.unused}
     selector = cls(**taken)
     assert {argument: getattr(selector, argument) for argument in taken} == taken
-    kept = {"prune_ratio": 0.0, "every_n_epochs": 1, "balance": None}
+    prune_ratio = 1 - selector.budget if name == "Frontier" else 0.0
+    kept = {"prune_ratio": prune_ratio, "every_n_epochs": 1, "balance": None}
     assert all(getattr(selector, argument) == kept[argument] for argument in cls.unused & kept.keys())
 
 

@@ -361,6 +361,7 @@ def test_each_mode_takes_unmeasured_samples_and_prefers_high_scores(mode):
         assert counts[1] == counts[4] == 0 and counts[0] > counts[5] > counts[3] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("period", [0, 1])
 def test_resumed_fit_ends_in_same_weights_and_scores(tmp_path, period):
     def make():

@@ -1,9 +1,7 @@
 """The documentation: every code block marked as runnable runs, every page's claims about files and errors hold."""
 
-import os
 import re
-import subprocess
-import sys
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +10,10 @@ import yaml
 
 from benchmarks.tables import ROOT
 from lightning_dataselect import list_methods
+from lightning_dataselect.cli.main import main
 from lightning_dataselect.utils import errors
 
+pytestmark = pytest.mark.docs
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 BLOCK = re.compile(r"<!-- (run|file: (?P<file>\S+)) -->\n```(?P<language>\w+)\n(?P<code>.*?)```", re.DOTALL)
 RUNNABLE = [path for path in PAGES if "<!-- run -->" in path.read_text()]
@@ -26,23 +26,22 @@ def blocks(page: Path) -> Iterator[tuple[str | None, str, str]]:
     yield from ((match["file"], match["language"], match["code"]) for match in found)
 
 
-@pytest.mark.docs
+# In this process, which has imported torch and Lightning already.
 @pytest.mark.parametrize("page", RUNNABLE, ids=lambda page: page.stem)
-def test_code_blocks_run(page, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    script = ["import warnings", "warnings.simplefilter('ignore')"]
-    commands = []
-    for file, language, code in blocks(page):
+@pytest.mark.filterwarnings("ignore")
+def test_code_blocks_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": page.stem}
+    found = list(blocks(page))
+    for file, _, code in found:
         if file is not None:
-            (tmp_path / file).write_text(code)
-        elif language == "python":
-            script.append(code)
-        else:
-            commands.append(code.replace("lightning-dataselect", f"{sys.executable} -m lightning_dataselect"))
-    (tmp_path / "page.py").write_text("\n".join(script))
-    for command in [f"{sys.executable} page.py", *commands]:
-        ran = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert ran.returncode == 0, ran.stderr[-3000:]
+            Path(file).write_text(code)
+    for file, language, code in found:
+        if file is None and language == "python":
+            exec(compile(code, f"{page.name}, a code block", "exec"), namespace)
+        elif file is None:
+            program, *arguments = shlex.split(code)
+            assert program == "lightning-dataselect" and main(arguments) == 0
 
 
 def test_there_are_pages_that_run():
@@ -67,3 +66,11 @@ def test_every_kind_of_error_has_an_entry_in_the_faq():
     kinds = {name for name, kind in vars(errors).items() if isinstance(kind, type) and name != "DataSelectError"}
     told = set(re.findall(r"^### (\w+Error)$", (ROOT / "docs" / "faq.md").read_text(), re.MULTILINE))
     assert kinds == told
+
+
+def test_compatibility_names_tests_that_there_are():
+    files = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    named = re.findall(r"`(test_\w+)(\*?)`", (ROOT / "docs" / "compatibility.md").read_text())
+    assert len(named) > 10
+    missing = [name for name, star in named if not (any(f.startswith(name) for f in files) if star else name in files)]
+    assert missing == []

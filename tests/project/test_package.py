@@ -48,8 +48,8 @@ def test_every_paper_can_be_cited():
 def test_the_release_workflow_looks_for_what_is_there():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "release.yml").read_text())
     steps = " ".join(step.get("run", "") for step in workflow["jobs"]["build"]["steps"])
-    assert "lightning_dataselect/__init__.py" in steps and "CHANGELOG.md" in steps
+    assert "lightning_dataselect/utils/version.py" in steps and "CHANGELOG.md" in steps
     assert re.search(
-        r'^__version__ = "[^"]+"$', (ROOT / "lightning_dataselect" / "__init__.py").read_text(), re.MULTILINE
+        r'^__version__ = "[^"]+"$', (ROOT / "lightning_dataselect" / "utils" / "version.py").read_text(), re.MULTILINE
     )
     assert re.search(r'^repository = "[^"]*"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)

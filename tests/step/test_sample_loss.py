@@ -50,12 +50,12 @@ def test_a_callable_that_wants_more_than_the_output_is_refused_at_construction()
         assert check_sample_loss(fine) is fine
 
 
-def test_reweighted_loss_and_gradient_follow_the_formula():
+def test_a_reweighted_loss_keeps_its_value_and_its_gradient_follows_the_formula():
     x, w = torch.tensor([1.0, -2.0, 4.0], requires_grad=True), torch.tensor([0.5, 2.0, 0.0])
     losses = x**2
     out = reweighted({"loss": losses.mean(), "more": 1}, losses, w)
     assert out["more"] == 1
-    assert out["loss"].item() == pytest.approx(np.mean([0.5 * 1, 2 * 4, 0]))
+    assert out["loss"].item() == pytest.approx(np.mean([1, 4, 16]))
     out["loss"].backward()
     np.testing.assert_allclose(x.grad, np.array([0.5, 2, 0]) * 2 * np.array([1, -2, 4]) / 3)
 

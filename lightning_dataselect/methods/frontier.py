@@ -1,0 +1,281 @@
+"""Frontier: spend a budget on what the model can learn now, and drop nothing where that cannot be told.
+
+A method of our own; no paper describes it. Its evidence is `benchmarks.frontier` and the documentation's page on it.
+
+The baseline that is hard to beat is training on everything for fewer epochs. Frontier is that baseline, walked through
+the shuffled set in epochs of ``budget`` times the set's size, until losses show that samples can be left out of a pass:
+
+- ``m_i`` is the moving average of weight 1/2 of the losses of sample i, ``l_i`` and ``p_i`` are its last one and the
+  one before, and ``L`` is the mean loss of the untrained model, that is of the first three batches.
+- After two passes over everything, *learnt* samples, those with ``m_i < 0.15 L``, are left out if they are 20 % or
+  more. A model that only memorizes has not got that far after two visits of each sample. Asked of classification alone:
+  a squared error that is small still has a gradient that counts.
+- After two passes, and once more after three, the *persistence* of high losses is measured: of the samples with
+  ``p_i > L``, the share that still has ``l_i > L``. A wrong label stays above the loss of a model that knows nothing; a
+  sample that is only hard comes down. From 65 % on after two passes, 75 % after three, with 3 % of the samples above L,
+  and 30 % below L / 2 to contradict them, the samples with both ``p_i > L`` and ``l_i > L`` are left out.
+- Nine in ten of what is left out are, drawn anew for each pass; the tenth keeps the measurements fresh.
+
+What is saved goes to the rest: every epoch trains on the same number of samples, so the passes become shorter, and the
+compute is that of training on everything for ``budget`` times the epochs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.methods.catalog import CATALOG
+from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.sampling import keep_count, uniform_subset
+from lightning_dataselect.state.selection import Observation, Selection
+from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.utils.errors import InvalidArgumentError, UnexpectedArgumentError
+from lightning_dataselect.utils.validation import check_share
+
+_UNTRAINED_BATCHES = 3
+_LEARNT_BELOW = 0.15
+_LEARNT_SHARE = 0.2
+_PERSISTENCE = {2: 0.65, 3: 0.75}  # by passes done
+_ABOVE_SHARE = 0.03
+_LOW_SHARE = 0.3  # of losses below half of L
+_LEFT_OUT = 0.9
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the losses show when a pass begins.
+
+    Attributes:
+        untrained_loss: L.
+        learnt_share: Share of the samples whose moving average is below 0.15 L.
+        low_share: Share of the samples whose last loss is below L / 2.
+        above_share: Share of the samples whose last loss but one was above L.
+        persistence: Share of these whose last loss is above L, too; 0 where there are none.
+    """
+
+    untrained_loss: float
+    learnt_share: float
+    low_share: float
+    above_share: float
+    persistence: float
+
+
+def weigh_evidence(mean: Tensor, previous: Tensor, last: Tensor, untrained_loss: float) -> Evidence:
+    """Measure how much is learnt, and how much stays above the loss of an untrained model.
+
+    Args:
+        mean: float32 (N,), the moving average of each sample's losses.
+        previous: float32 (N,), the last loss but one; samples of which it is NaN do not count.
+        last: float32 (N,), the last loss.
+        untrained_loss: L.
+
+    Example:
+        >>> losses = torch.tensor([0.1, 3.0, 3.0, 1.5])
+        >>> weigh_evidence(losses, losses, torch.tensor([0.1, 3.0, 1.0, 1.5]), untrained_loss=2.0)
+        Evidence(untrained_loss=2.0, learnt_share=0.25, low_share=0.25, above_share=0.5, persistence=0.5)
+    """
+    known = ~(previous.isnan() | last.isnan())
+    n_known = max(int(known.sum()), 1)
+    above = known & (previous > untrained_loss)
+    n_above = int(above.sum())
+    return Evidence(
+        untrained_loss=untrained_loss,
+        learnt_share=int((known & (mean < _LEARNT_BELOW * untrained_loss)).sum()) / n_known,
+        low_share=int((known & (last < untrained_loss / 2)).sum()) / n_known,
+        above_share=n_above / n_known,
+        persistence=int((above & (last > untrained_loss)).sum()) / max(n_above, 1),
+    )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is left out of a pass, and why.
+
+    Attributes:
+        passes: Passes over the set that were done when the pass began.
+        learnt: True if learnt samples are left out.
+        contradicted: True if contradicted samples are left out.
+        evidence: What the losses showed.
+        epoch: 0-based epoch that the pass begins in.
+        n_left_out: Samples that the pass leaves out.
+    """
+
+    passes: int
+    learnt: bool
+    contradicted: bool
+    evidence: Evidence
+    epoch: int = 0
+    n_left_out: int = 0
+
+
+def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decision | None) -> Decision:
+    """Decide whether learnt and contradicted samples are left out of a pass.
+
+    That is settled after two passes, or three, by losses that training has hardly biased yet, and stays.
+
+    Args:
+        passes: Passes over the set that are done.
+        evidence: What the losses show.
+        classifies: True if the losses are those of a classification.
+        before: The decision on the pass before, or None.
+
+    Example:
+        >>> shown = Evidence(untrained_loss=2.3, learnt_share=0.3, low_share=0.5, above_share=0.2, persistence=0.9)
+        >>> made = decide(2, shown, classifies=False, before=None)
+        >>> made.learnt, made.contradicted
+        (False, True)
+    """
+    learnt = before is not None and before.learnt
+    contradicted = before is not None and before.contradicted
+    if passes == min(_PERSISTENCE):
+        learnt = classifies and evidence.learnt_share >= _LEARNT_SHARE
+    if passes in _PERSISTENCE and evidence.above_share >= _ABOVE_SHARE and evidence.low_share >= _LOW_SHARE:
+        contradicted = contradicted or evidence.persistence >= _PERSISTENCE[passes]
+    return Decision(passes, learnt, contradicted, evidence)
+
+
+def can_go(decision: Decision, mean: Tensor, previous: Tensor, last: Tensor) -> Tensor:
+    """Return which samples a decision lets go, bool (N,).
+
+    Args:
+        decision: Says which kinds.
+        mean: float32 (N,), the moving average of each sample's losses.
+        previous: float32 (N,), the last loss but one.
+        last: float32 (N,), the last loss.
+
+    Example:
+        >>> shown = Evidence(untrained_loss=2.0, learnt_share=0.3, low_share=0.5, above_share=0.3, persistence=0.5)
+        >>> losses = torch.tensor([0.1, 3.0, 1.0])
+        >>> can_go(Decision(2, True, False, shown), losses, losses, losses)
+        tensor([ True, False, False])
+    """
+    untrained = decision.evidence.untrained_loss
+    learnt = mean < _LEARNT_BELOW * untrained
+    contradicted = (previous > untrained) & (last > untrained)
+    return (learnt & decision.learnt) | (contradicted & decision.contradicted)
+
+
+class Frontier(DataSelector):
+    """Spend a budget of compute on what the model can learn now; where losses do not tell, on everything in turn.
+
+    An epoch trains on ``budget`` times the set. Until there is evidence the epochs walk through the shuffled set, which
+    is training on everything for fewer epochs, with schedules that end in time. Then samples that are learnt, or that
+    the rest contradicts, are left out of nine in ten passes, and the others take their place.
+
+    Args:
+        budget: Share of the compute of the whole fit that is spent, in (0, 1). Default 0.5.
+        warmup_epochs: Epochs at the start that train on the whole set, beyond the budget. Default 0.
+        anneal: Share of the epochs at the end that trains on the whole set, beyond the budget. Default 0.
+        **common: Arguments of `DataSelector` but ``prune_ratio``, which is ``1 - budget``, and ``every_n_epochs`` and
+            ``balance``, which mean nothing here.
+
+    Raises:
+        ArgumentTypeError: If an argument is of the wrong type.
+        InvalidArgumentError: If an argument is out of its range.
+        UnexpectedArgumentError: If an argument means nothing here.
+
+    Example:
+        >>> Frontier(budget=0.25).prune_ratio
+        0.75
+    """
+
+    unused: ClassVar[frozenset[str]] = frozenset({"prune_ratio", "every_n_epochs", "balance"})
+    info: ClassVar[MethodInfo] = CATALOG["Frontier"]
+
+    def __init__(self, *, budget: float = 0.5, warmup_epochs: int = 0, anneal: float = 0.0, **common: Any) -> None:
+        for name in sorted(self.unused & common.keys()):
+            raise UnexpectedArgumentError(
+                f"{type(self).__name__} has no use for {name}={common[name]!r}: it spends `budget`, the share of the"
+                " set that each epoch trains on. Leave it out, or take InfoBatch or RandomPruning."
+            )
+        self.budget = check_share("budget", budget)
+        if not 0 < self.budget < 1:
+            raise InvalidArgumentError(
+                f"budget={budget!r} must lie between 0 and 1: give the share of the fit's compute to spend, say 0.5."
+                " With all of it there is nothing to choose: leave the callback out."
+            )
+        super().__init__(
+            prune_ratio=1 - self.budget,
+            warmup_epochs=warmup_epochs,
+            anneal=anneal,
+            every_n_epochs=1,
+            balance=None,
+            **common,
+        )
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin without evidence."""
+        self.decisions: list[Decision] = []
+        """One for each pass from the third on, with the evidence for it."""
+        self._passes = 0
+        self._n_batches = 0
+
+    def columns(self) -> dict[str, float]:
+        """Return the columns: the last two losses, those of the untrained model, and turns had in passes."""
+        return {"previous": math.nan, "latest": math.nan, "untrained": math.nan, "turns": 0.0}
+
+    def observe(self, seen: Observation, store: ScoreStore) -> None:
+        """Renew the moving average, which is the score, and the last two losses."""
+        i, losses, mean = seen.indices, seen.losses, store["score"][seen.indices]
+        store["previous"][i] = store["latest"][i]
+        store["latest"][i] = losses
+        store["score"][i] = torch.where(mean.isnan(), losses, (mean + losses) / 2)
+        if self._n_batches < _UNTRAINED_BATCHES:
+            store["untrained"][i] = losses
+        self._n_batches += 1
+
+    def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
+        """Take those that are next in the pass under way, and begin another pass where they are not enough."""
+        n, turns = scores.numel(), self.column("turns")
+        k = keep_count(n, self.prune_ratio)
+        taken = torch.zeros(n, dtype=torch.bool)
+
+        def take(line: Tensor) -> None:
+            line = line.nonzero().squeeze(1)
+            drawn = line[uniform_subset(line.numel(), min(k - int(taken.sum()), line.numel()), generator)]
+            taken[drawn] = True
+            turns[drawn] = turns[drawn].clamp(min=self._passes + 1)
+
+        take(turns <= self._passes)
+        while int(taken.sum()) < k and bool((turns > self._passes).all()):
+            self._passes += 1
+            self._leave_out(epoch, turns, generator)
+            take((turns <= self._passes) & ~taken)
+        take(~taken)  # where a pass leaves out so much that an epoch is longer
+        self.store["turns"][:n] = turns.to(self.store["turns"].device)
+        return Selection(taken.nonzero().squeeze(1))
+
+    def line_up(self, scores: Tensor) -> Tensor:
+        """Return those first whose turn in the pass is still to come."""
+        return -self.column("turns")
+
+    def rank_state(self) -> dict[str, Any]:
+        """Return the position in the passes, and what was decided."""
+        decisions = [asdict(decision) for decision in self.decisions]
+        return {"passes": self._passes, "n_batches": self._n_batches, "decisions": decisions}
+
+    def load_rank_state(self, state: Mapping[str, Any]) -> None:
+        """Take over an earlier :meth:`rank_state`."""
+        self._passes, self._n_batches = state["passes"], state["n_batches"]
+        self.decisions = [Decision(**{**one, "evidence": Evidence(**one["evidence"])}) for one in state["decisions"]]
+
+    def _leave_out(self, epoch: int, turns: Tensor, generator: torch.Generator) -> None:
+        """Decide on the pass that begins, and let those that it leaves out have had their turn."""
+        untrained = self.column("untrained").nanmean()
+        if self._passes < min(_PERSISTENCE) or self.first_epoch > 0 or not bool(untrained.isfinite()):
+            return
+        losses = self.column("score"), self.column("previous"), self.column("latest")
+        evidence = weigh_evidence(*losses, float(untrained))
+        before = self.decisions[-1] if self.decisions else None
+        decision = decide(self._passes, evidence, classifies=self.store.knows_classes, before=before)
+        out = can_go(decision, *losses) & (torch.rand(turns.numel(), generator=generator) < _LEFT_OUT)
+        turns[out] = turns[out].clamp(min=self._passes + 1)
+        self.decisions.append(replace(decision, epoch=epoch, n_left_out=int(out.sum())))

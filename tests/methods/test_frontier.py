@@ -1,0 +1,176 @@
+"""Frontier: the walk it falls back on, the evidence it asks for, and what it leaves out."""
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import fit, same_weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_dataselect import Frontier
+from lightning_dataselect.methods.frontier import Decision, Evidence, can_go, decide, weigh_evidence
+
+UNTRAINED = np.log(4)
+losses = st.lists(st.floats(0, 5, width=32) | st.just(float("nan")), min_size=12, max_size=12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(mean=losses, previous=losses, last=losses)
+def test_evidence_and_what_can_go_are_those_of_the_formulas(mean, previous, last):
+    m, p, x = (np.array(values, dtype=np.float64) for values in (mean, previous, last))
+    known = ~(np.isnan(p) | np.isnan(x))
+    above = known & (p > UNTRAINED)
+    found = weigh_evidence(*(torch.tensor(values) for values in (mean, previous, last)), float(UNTRAINED))
+    n = max(known.sum(), 1)
+    assert found.learnt_share == pytest.approx((known & (m < 0.15 * UNTRAINED)).sum() / n)
+    assert found.low_share == pytest.approx((known & (x < UNTRAINED / 2)).sum() / n)
+    assert found.above_share == pytest.approx(above.sum() / n)
+    assert found.persistence == pytest.approx((above & (x > UNTRAINED)).sum() / max(above.sum(), 1))
+    both = Decision(2, True, True, found)
+    expected = (m < 0.15 * UNTRAINED) | ((p > UNTRAINED) & (x > UNTRAINED))
+    assert can_go(both, *(torch.tensor(values) for values in (mean, previous, last))).tolist() == expected.tolist()
+
+
+def evidence(learnt=0.0, low=0.5, above=0.1, persistence=0.0):
+    return Evidence(2.3, learnt, low, above, persistence)
+
+
+@pytest.mark.parametrize(
+    ("passes", "shown", "classifies", "decided"),
+    [
+        (2, evidence(learnt=0.2), True, (True, False)),
+        (2, evidence(learnt=0.19), True, (False, False)),
+        (2, evidence(learnt=0.9), False, (False, False)),
+        (3, evidence(learnt=0.9), True, (False, False)),  # by then a model may have memorized
+        (2, evidence(persistence=0.65), True, (False, True)),
+        (2, evidence(persistence=0.64), True, (False, False)),
+        (3, evidence(persistence=0.75), True, (False, True)),
+        (3, evidence(persistence=0.74), True, (False, False)),
+        (4, evidence(persistence=1.0), True, (False, False)),
+        (2, evidence(persistence=1.0, above=0.02), True, (False, False)),
+        (2, evidence(persistence=1.0, low=0.2), True, (False, False)),  # nothing has been learnt that contradicts
+    ],
+)
+def test_decisions_open_on_evidence_alone(passes, shown, classifies, decided):
+    made = decide(passes, shown, classifies=classifies, before=None)
+    assert (made.learnt, made.contradicted) == decided
+
+
+def test_a_decision_stays():
+    opened = decide(2, evidence(learnt=0.5, persistence=0.9), classifies=True, before=None)
+    later = decide(7, evidence(), classifies=True, before=opened)
+    assert later.learnt and later.contradicted
+
+
+class Drawn(L.Callback):
+    def __init__(self, selector):
+        self.selector, self.epochs = selector, []
+
+    def on_train_epoch_start(self, trainer, module):
+        self.epochs.append(self.selector.selected.tolist())
+
+
+class Classifier(L.LightningModule):
+    """Tells four clusters apart; a learning rate of 0 leaves it untrained."""
+
+    def __init__(self, lr=0.05):
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.net, self.lr = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 4)), lr
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+
+def clusters(n=400, flipped=0.0, spread=0.35):
+    g = torch.Generator().manual_seed(1)
+    y = torch.arange(n) % 4
+    x = spread * torch.randn(n, 8, generator=g)
+    x[torch.arange(n), y] += 2
+    wrong = torch.rand(n, generator=g) < flipped
+    given = torch.where(wrong, (y + torch.randint(1, 4, (n,), generator=g)) % 4, y)
+    return DataLoader(TensorDataset(x, given), 20, shuffle=True), wrong
+
+
+def train(selector, module, data, max_epochs, **flags):
+    drawn = Drawn(selector)
+    fit(selector, module, data, callbacks=[drawn], max_epochs=max_epochs, limit_val_batches=0, **flags)
+    return [torch.tensor(epoch) for epoch in drawn.epochs]
+
+
+@pytest.mark.parametrize("budget", [0.25, 0.3, 0.5, 0.85])
+def test_where_nothing_can_be_told_every_sample_has_its_turn_before_any_comes_again(budget):
+    data, _ = clusters()
+    epochs = train(Frontier(budget=budget, whole_batches=False), Classifier(lr=0.0), data, 8)
+    assert [len(epoch) for epoch in epochs] == [round(budget * 400)] * 8
+    times = torch.bincount(torch.cat(epochs), minlength=400)
+    assert int(times.max() - times.min()) <= 1
+
+
+def test_learnt_samples_are_left_out_of_nine_in_ten_passes_once_two_are_done():
+    data, _ = clusters()
+    selector = Frontier(budget=0.5)
+    epochs = train(selector, Classifier(), data, 12)
+    first, *later = selector.decisions
+    assert (first.passes, first.epoch, first.learnt, first.contradicted) == (2, 4, True, False)
+    assert first.evidence.untrained_loss == pytest.approx(UNTRAINED, rel=0.5)
+    assert [len(epoch) for epoch in epochs] == [200] * 12
+    assert first.n_left_out == pytest.approx(0.9 * 400 * first.evidence.learnt_share, rel=0.1)
+    assert later and all(decision.learnt for decision in later)
+
+
+def test_wrong_labels_are_left_out_and_right_ones_are_not():
+    data, wrong = clusters(flipped=0.3)
+    selector = Frontier(budget=0.6)
+    epochs = train(selector, Classifier(lr=0.02), data, 12)
+    assert selector.decisions[-1].contradicted
+    times = torch.bincount(torch.cat(epochs[6:]), minlength=400).float()
+    assert times[wrong].mean() < 0.6 * times[~wrong].mean()
+
+
+def test_regression_never_leaves_out_what_is_learnt():
+    class Regressor(Classifier):
+        def training_step(self, batch, batch_idx):
+            return F.mse_loss(self.net(batch[0])[:, 0], batch[1].float())
+
+    data, _ = clusters()
+    selector = Frontier(budget=0.5)
+    train(selector, Regressor(), data, 8)
+    assert selector.decisions[-1].evidence.learnt_share > 0.2 and not selector.decisions[-1].learnt
+
+
+def test_a_fit_resumed_within_a_pass_ends_in_the_same_weights(tmp_path):
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    def go(ckpt_path=None, **flags):
+        selector, module = Frontier(budget=0.3), Classifier(lr=0.02)
+        data, _ = clusters(flipped=0.3)
+        fit(selector, module, data, max_epochs=12, ckpt_path=ckpt_path, limit_val_batches=0, **flags)
+        return selector, module
+
+    keep = ModelCheckpoint(tmp_path, every_n_epochs=1, save_top_k=-1, filename="{epoch}")
+    whole, expected = go(callbacks=[keep], enable_checkpointing=True)
+    assert whole.decisions
+    for path in sorted(tmp_path.glob("*.ckpt"))[1::3]:
+        resumed, module = go(path)
+        assert same_weights(module, expected) and resumed.decisions == whole.decisions, path
+
+
+@pytest.mark.parametrize("budget", [0, 1, 1.5, -0.1, float("nan")])
+def test_a_budget_of_nothing_or_all_is_refused(budget):
+    with pytest.raises(ValueError, match=f"budget={budget}"):
+        Frontier(budget=budget)
+
+
+@pytest.mark.parametrize("given", [{"prune_ratio": 0.3}, {"every_n_epochs": 2}, {"balance": "class"}])
+def test_arguments_without_a_meaning_are_refused(given):
+    with pytest.raises(TypeError, match=f"Frontier has no use for {next(iter(given))}=.*it spends `budget`"):
+        Frontier(**given)
