@@ -1,0 +1,197 @@
+"""Frontier against its fallback: the same budget spent on everything in turn, with the schedule fitted to it.
+
+    python -m benchmarks.frontier --data-dir DIR [--seeds N] [--out FILE] [--only NAME ...]
+
+Both are the package's callbacks in a Lightning fit of as many samples, on the same seeds: `Frontier(budget=0.5)` beside
+`RandomPruning(mode="walk")`, which walks through the shuffled set and is full data for half of the epochs. Small
+networks, so that five seeds of all tasks take about half an hour on two cores. DIR holds fashion_mnist, cifar10 and
+adult; the two regressions are made up.
+
+Thresholds were set on `fashion`, `fashion_20`, `fashion_40` and `regression`, with other seeds than these; `fashion_5`,
+`fashion_imbalanced`, `fashion_duplicates`, `cifar10`, `adult` and `heavy_tails` judge them.
+"""
+
+import argparse
+import functools
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.image_data import _channels_first, _read
+from benchmarks.resident import Resident
+from benchmarks.tabular import _encoded
+from lightning_dataselect import Frontier, RandomPruning
+
+BUDGET, FIRST_SEED = 0.5, 100
+RESULTS = Path(__file__).parent / "results" / "frontier.json"
+
+
+@dataclass
+class Task:
+    """Samples to train on and to test on, a network for them, and the epochs of a whole fit."""
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    network: Callable[[], nn.Module]
+    epochs: int
+    lr: float = 2e-3
+
+
+def perceptron(n_in: int, n_out: int, width: int = 128) -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(n_in, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, n_out)
+    )
+
+
+class Module(pl.LightningModule):
+    """A network with the loss that fits its targets, and a schedule over the whole fit."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.network, self.lr = task.network(), task.lr
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        x, y = batch
+        if y.is_floating_point():
+            return nn.functional.mse_loss(self.network(x).squeeze(1), y)
+        return nn.functional.cross_entropy(self.network(x), y)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), weight_decay=0.01)
+        n_steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=n_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+@functools.cache
+def _arrays(name: Any, data_dir: str) -> tuple[Tensor, ...]:
+    arrays = _read(name, data_dir)
+    x, x_test = (_channels_first(arrays[part]) for part in ("x_train", "x_test"))
+    y, y_test = (torch.from_numpy(arrays[part]).long() for part in ("y_train", "y_test"))
+    return x, y, x_test, y_test
+
+
+def images(name: Any, data_dir: str, n: int, rng: np.random.Generator, kind: str) -> tuple[Any, Any]:
+    """Return ``n`` training images with labels of a kind, and the test images with true ones."""
+    x, y, *test = _arrays(name, f"{data_dir}/{name}")
+    order = torch.from_numpy(rng.permutation(len(y)))
+    if kind == "imbalanced":  # the largest class a hundred times the smallest
+        kept = [order[y[order] == c][: int(5000 * 0.01 ** (c / 9))] for c in range(10)]
+        order = torch.cat(kept)[torch.from_numpy(rng.permutation(sum(map(len, kept))))]
+    elif kind == "duplicates":  # half of the samples are copies of a quarter of them
+        order = torch.cat([order[: n // 2], order[torch.from_numpy(rng.integers(0, n // 4, n - n // 2))]])
+    else:
+        order = order[:n]
+    x, y = x[order], y[order]
+    if kind.isdigit():
+        wrong = torch.from_numpy(rng.permutation(len(y))[: int(len(y) * int(kind) / 100)])
+        y[wrong] = (y[wrong] + torch.from_numpy(rng.integers(1, 10, len(wrong)))) % 10
+    return (x.float() / 255 - 0.5, y), (test[0].float() / 255 - 0.5, test[1])
+
+
+def regression(rng: np.random.Generator, degrees: float) -> tuple[Any, Any]:
+    """Return a smooth function of ten features, with noise of Student's t, and without any for testing."""
+    fixed = np.random.default_rng(5)
+    inner, outer = fixed.normal(size=(10, 16)), fixed.normal(size=16)
+    x = rng.normal(size=(16000, 10))
+    y = np.tanh(x @ inner / 3) @ outer
+    y = (y - y.mean()) / y.std()
+    noisy = y[:12000] + 0.3 * rng.standard_t(degrees, 12000)
+    x_, y_, noisy_ = (torch.tensor(a, dtype=torch.float32) for a in (x, y, noisy))
+    return (x_[:12000], noisy_), (x_[12000:], y_[12000:])
+
+
+def task(name: str, seed: int, data_dir: str) -> Task:
+    rng = np.random.default_rng(seed)
+    if name in ("regression", "heavy_tails"):
+        return Task(*regression(rng, 2.2 if name == "heavy_tails" else 50), lambda: perceptron(10, 1), 16)
+    if name == "adult":
+        inputs, classes, n_train = _encoded("adult", f"{data_dir}/adult")
+        inputs = (inputs - inputs[:n_train].mean(0)) / inputs[:n_train].std(0).clamp(min=1e-3)
+        halves = (inputs[:n_train], classes[:n_train]), (inputs[n_train:], classes[n_train:])
+        return Task(*halves, lambda: perceptron(inputs.shape[1], 2), 10)
+    if name == "cifar10":
+        (x, y), (x_test, y_test) = images("cifar10", data_dir, 12000, rng, "")
+        pool = nn.AvgPool2d(2)
+        return Task((pool(x), y), (pool(x_test), y_test), lambda: perceptron(768, 10, 256), 12)
+    kind = name.partition("_")[2]
+    epochs = 20 if kind in ("20", "40") else 10
+    return Task(*images("fashion_mnist", data_dir, 12000, rng, kind), lambda: perceptron(784, 10), epochs)
+
+
+NAMES = ("fashion", "fashion_20", "fashion_40", "regression", "fashion_5", "fashion_imbalanced", "fashion_duplicates",
+         "cifar10", "adult", "heavy_tails")  # fmt: skip
+
+
+def score(made: Task, selector: Any, seed: int) -> tuple[float, int]:
+    """Return the test accuracy in percent, or the mean squared error times 100, and the samples back-propagated."""
+    pl.seed_everything(seed, verbose=False)
+    module = Module(made)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=made.epochs, callbacks=[selector], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, Resident(*made.train).loader(128, shuffle=True))
+    module.eval()
+    with torch.no_grad():
+        out = torch.cat([module.network(x) for x in made.test[0].split(1000)])
+    y = made.test[1]
+    if y.is_floating_point():
+        result = 100 * float((out.squeeze(1) - y).square().mean())
+    else:
+        result = 100 * float((out.argmax(1) == y).float().mean())
+    return result, sum(record["n_backward"] for record in selector.history)
+
+
+def row(name: str, data_dir: str, n_seeds: int) -> dict[str, Any]:
+    """Run a task on every seed; return the row of the table."""
+    walked, gained, decided = [], [], []
+    for seed in range(FIRST_SEED, FIRST_SEED + n_seeds):
+        made = task(name, seed, data_dir)
+        walk, n_walk = score(made, RandomPruning(prune_ratio=1 - BUDGET, mode="walk", seed=seed), seed)
+        selector = Frontier(budget=BUDGET, seed=seed)
+        found, n_found = score(made, selector, seed)
+        assert n_walk == n_found, (n_walk, n_found)
+        walked.append(walk)
+        gained.append(found - walk)
+        last = selector.decisions[-1]
+        decided.append("+".join(kind for kind in ("learnt", "contradicted") if getattr(last, kind)) or "nothing")
+    error = float(np.std(gained, ddof=1)) / math.sqrt(n_seeds)
+    return {
+        "task": name,
+        "lower_is_better": name in ("regression", "heavy_tails"),
+        "seeds": n_seeds,
+        "everything": round(float(np.mean(walked)), 3),
+        "difference": round(float(np.mean(gained)), 3),
+        "standard_error": round(error, 3),
+        "left_out": ", ".join(sorted(set(decided))),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    rows = []
+    for name in arguments.only:
+        rows.append(row(name, arguments.data_dir, arguments.seeds))
+        print(rows[-1], flush=True)
+        lines = ",\n  ".join(map(json.dumps, rows))
+        arguments.out.write_text(f'{{"budget": {BUDGET}, "rows": [\n  {lines}\n]}}\n')
+
+
+if __name__ == "__main__":
+    main()
