@@ -30,8 +30,8 @@ ROOMS = [  # bottom to top
 ]
 # results are data: those who hold them only say, when they are asked to, who writes and draws them
 WRITERS = {
-    ("callbacks.selector", "report.export"),
-    ("callbacks.selector", "report.gallery"),
+    ("callbacks.reports", "report.export"),
+    ("callbacks.reports", "report.gallery"),
     ("comparison.result", "comparison.report"),
 }
 WITHOUT_LIGHTNING = ("utils", "numerics", "capture", "state")

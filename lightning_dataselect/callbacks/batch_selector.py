@@ -142,7 +142,7 @@ class BatchSelector(DataSelector):
         args, kwargs = self._cut(args, kwargs, positions, len(batch))
         output, trained = context.train_step(step, args, kwargs, chosen, is_full_batch=False)
         self.seen = None if is_scored else trained
-        context.store.count_dropped(batch.indices, chosen.indices)
+        context.run.count_dropped(batch.indices, chosen.indices)
         return output
 
     def _try_to_cut(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: BatchSamples) -> None:

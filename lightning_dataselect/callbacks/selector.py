@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_dataselect.callbacks.base import Callback
 from lightning_dataselect.callbacks.checkpointing import Checkpointer
 from lightning_dataselect.callbacks.fit_local import FitLocal, drop_fit_locals
+from lightning_dataselect.callbacks.reports import Reports
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.fit.interception import begin_fit, open_fit, take_hold
 from lightning_dataselect.fit.logging import log_epoch
 from lightning_dataselect.fit.stopwatch import Stopwatch
+from lightning_dataselect.fit.summary import fit_summary
 from lightning_dataselect.state.policy import SelectionPolicy
-from lightning_dataselect.state.results import Results
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.sample_loss import SampleLoss, check_sample_loss
@@ -24,11 +25,8 @@ from lightning_dataselect.trainer import come_first
 from lightning_dataselect.utils.arguments import refuse_unknown
 from lightning_dataselect.utils.validation import check_choice, check_count, check_flag, check_share
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-
-class DataSelector(SelectionPolicy, Results, Callback):
+class DataSelector(SelectionPolicy, Reports, Callback):
     """Train on the samples that are worth it; derive from it to write a method of your own.
 
     A method is one decision, :meth:`select`, and what it needs to be scored by, :meth:`observe`. Capture of per-sample
@@ -50,7 +48,8 @@ class DataSelector(SelectionPolicy, Results, Callback):
             loss with class targets, so that they can be seen.
         whole_batches: Fill up the last batch of a pruned epoch with the samples that were next in line, where the
             unpruned epoch has only full ones: at most a batch more is trained on. False keeps exactly the share.
-        log: Log what each epoch kept, what was saved, and the mean loss of its samples, under ``dataselect/``.
+        log: Log what each epoch kept, what was saved, and the mean loss of its samples, under ``dataselect/``, and say
+            in one line what the fit has dropped when it ends.
 
     Raises:
         TypeError: If an argument is of the wrong type.
@@ -176,7 +175,7 @@ class DataSelector(SelectionPolicy, Results, Callback):
         self.batch = self.seen = None
         self.context.epochs.end_batch(batch_idx)
 
-    # ---- an epoch, checkpoints and results -----------------------------------------------------------------------
+    # ---- an epoch, the fit's end, and checkpoints ----------------------------------------------------------------
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -200,6 +199,11 @@ class DataSelector(SelectionPolicy, Results, Callback):
         if self.history and self.logs and not trainer.barebones:
             log_epoch(pl_module, self.history, self.scores, self.run_state.train_loss.read())
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say what the fit has dropped."""
+        if self.context is not None and self.history and self.logs and not trainer.barebones:
+            rank_zero_info(fit_summary(type(self).__name__, self.history))
+
     @property
     def state_key(self) -> str:
         """The key of the state in a checkpoint."""
@@ -220,30 +224,3 @@ class DataSelector(SelectionPolicy, Results, Callback):
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another method."""
         self._checkpointer.refuse_others(checkpoint)
-
-    def export(self, path: str | Path) -> Path:
-        """Write one row a sample as .csv or .parquet.
-
-        Its columns are named and explained at :func:`~lightning_dataselect.report.export.to_frame`.
-        """
-        from lightning_dataselect.report.export import write_samples
-
-        return write_samples(self, path)
-
-    def plot(
-        self, kind: str = "kept_share", *, dataset: Any = None, decode: Callable[[Any], str] | None = None
-    ) -> Figure:
-        """Draw a matplotlib figure.
-
-        Args:
-            kind: ``"kept_share"`` by epoch, ``"score_histogram"``, ``"data_map"`` (each sample by its last loss and
-                its score), or ``"gallery"``: the hardest, the easiest and the most often forgotten samples themselves.
-            dataset: For the gallery, images or text in the order of the training set; None takes the training set.
-            decode: Makes a string of a sample's token ids, such as ``tokenizer.decode``.
-
-        Raises:
-            ValueError: If there is no such kind, no data set to show, or nothing in it that can be shown.
-        """
-        from lightning_dataselect.report.gallery import plot_results
-
-        return plot_results(self, kind, dataset, decode)

@@ -117,7 +117,7 @@ class FitContext:
             return done  # Lightning passes over the batch
         if done[1] is not None:
             run.train_loss.add(done[1].losses)
-        run.store.count_trained(samples.indices)
+        run.count_trained(samples.indices)
         run.count_samples(forward=n, backward=n)
         return done
 

@@ -18,8 +18,9 @@ class EpochRecord(TypedDict):
     """The cost of one epoch.
 
     ``n_total`` samples in the set, ``n_selected`` of them chosen; ``n_forward`` and ``n_backward`` samples
-    forwarded and back-propagated on all ranks, repeats included; ``seconds`` of training without
-    validation; ``select_seconds`` between this epoch and the next.
+    forwarded and back-propagated on all ranks, repeats included; ``n_trained`` samples that the module was
+    trained on, and ``n_left_out`` that were in its batches but were not trained on, likewise; ``seconds`` of
+    training without validation; ``select_seconds`` between this epoch and the next.
     """
 
     epoch: int
@@ -27,6 +28,8 @@ class EpochRecord(TypedDict):
     n_selected: int
     n_forward: int
     n_backward: int
+    n_trained: int
+    n_left_out: int
     seconds: float
     select_seconds: float
 
@@ -41,6 +44,8 @@ class FitState:
         batch_size: Samples of a batch on all ranks together, 0 where that is not fixed.
         n_forward: Samples forwarded in this epoch so far, by this rank until the ranks' counts are summed.
         n_backward: Samples back-propagated in this epoch so far, likewise.
+        n_trained: Samples trained on in this epoch so far, likewise.
+        n_left_out: Samples of this epoch's batches so far that were not trained on, likewise.
         n_measured: Samples whose losses were written in this epoch so far, likewise.
         seconds: Training seconds of this epoch so far.
         is_cut: Whether the end of the fit has cut the present epoch short; its record, the last of ``history``, then is
@@ -54,6 +59,8 @@ class FitState:
     batch_size: int = 0
     n_forward: int = 0
     n_backward: int = 0
+    n_trained: int = 0
+    n_left_out: int = 0
     n_measured: int = 0
     seconds: float = 0.0
     is_cut: bool = False
@@ -78,7 +85,8 @@ class FitState:
     def close(self, n_total: int) -> None:
         """Write the record of the epoch that has ended."""
         self._write_record(n_total)
-        self.batches_done = self.n_forward = self.n_backward = self.n_measured = 0
+        self.batches_done = 0
+        self._forget_counts()
         self.seconds = 0.0
 
     def _write_record(self, n_total: int) -> None:
@@ -89,6 +97,8 @@ class FitState:
                 n_selected=self.plan.indices.numel(),
                 n_forward=self.n_forward,
                 n_backward=self.n_backward,
+                n_trained=self.n_trained,
+                n_left_out=self.n_left_out,
                 seconds=self.seconds,
                 select_seconds=0.0,
             )
@@ -97,15 +107,19 @@ class FitState:
     def sum_over_ranks(self, store: ScoreStore) -> None:
         """Give every rank the counts of all that write to ``store``; all ranks must call it together."""
         if store.world_size > 1:
-            counts = [self.n_forward, self.n_backward, self.n_measured]
-            summed = torch.tensor(counts, device=store["loss"].device)
+            summed = torch.tensor([getattr(self, name) for name in _COUNTS], device=store["loss"].device)
             dist.all_reduce(summed)
-            self.n_forward, self.n_backward, self.n_measured = summed.tolist()
+            for name, count in zip(_COUNTS, summed.tolist(), strict=True):
+                setattr(self, name, count)
 
     def leave_counts_to_first(self, rank: int) -> None:
         """Go on counting from what all ranks have, without counting it once a rank."""
         if rank > 0:
-            self.n_forward = self.n_backward = self.n_measured = 0
+            self._forget_counts()
+
+    def _forget_counts(self) -> None:
+        for name in _COUNTS:
+            setattr(self, name, 0)
 
     def state_dict(self, n_total: int) -> dict[str, Any]:
         """Return plain tensors, numbers, lists and dicts, so that ``torch.load(weights_only=True)`` reads them."""
@@ -130,7 +144,8 @@ class FitState:
         )
 
 
-_PLAIN = ("batches_done", "batch_size", "n_forward", "n_backward", "n_measured", "seconds", "is_cut")
+_COUNTS = ("n_forward", "n_backward", "n_trained", "n_left_out", "n_measured")
+_PLAIN = ("batches_done", "batch_size", *_COUNTS, "seconds", "is_cut")
 
 
 def check_same_samples(n: int, *, fit: int | None, checkpoint: int | None) -> None:

@@ -312,6 +312,16 @@ class RunState:
         self.fit.n_forward += forward
         self.fit.n_backward += backward
 
+    def count_trained(self, indices: Tensor) -> None:
+        """Count samples that this rank trains on, int64 (B,)."""
+        self.store.count_trained(indices)
+        self.fit.n_trained += indices.numel()
+
+    def count_dropped(self, offered: Tensor, taken: Tensor) -> None:
+        """Count samples left out of a batch: int64 (B,), those it had, and int64 (b,), those this rank trains on."""
+        self.store.count_dropped(offered, taken)
+        self.fit.n_left_out += offered.numel() - taken.numel()
+
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the training set, which is not copied along."""
         return {**self.__dict__, "_dataset": None}

@@ -209,7 +209,7 @@ class AutoAssist(WithinBatches):
             self.store["score"][indices] = verdict.q.to(indices.device, non_blocking=True)
             self.store.mark_dirty(indices)
             self.batch = self.batch.subset(verdict.positions.to(indices.device, non_blocking=True))
-            self.store.count_dropped(indices, self.batch.indices)
+            self.run_state.count_dropped(indices, self.batch.indices)
 
     # ---- what it remembers ---------------------------------------------------------------------------------------
 

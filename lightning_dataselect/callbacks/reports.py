@@ -1,0 +1,43 @@
+"""The results of a fit, written and drawn by the room that does so, which is loaded when it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_dataselect.state.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Reports(Results):
+    """Export a fit's results, and draw them."""
+
+    def export(self, path: str | Path) -> Path:
+        """Write one row a sample as .csv or .parquet.
+
+        Its columns are named and explained at :func:`~lightning_dataselect.report.export.to_frame`.
+        """
+        from lightning_dataselect.report.export import write_samples
+
+        return write_samples(self, path)
+
+    def plot(
+        self, kind: str = "kept_share", *, dataset: Any = None, decode: Callable[[Any], str] | None = None
+    ) -> Figure:
+        """Draw a matplotlib figure.
+
+        Args:
+            kind: ``"kept_share"`` by epoch, ``"score_histogram"``, ``"data_map"`` (each sample by its last loss and
+                its score), or ``"gallery"``: the hardest, the easiest and the most often forgotten samples themselves.
+            dataset: For the gallery, images or text in the order of the training set; None takes the training set.
+            decode: Makes a string of a sample's token ids, such as ``tokenizer.decode``.
+
+        Raises:
+            ValueError: If there is no such kind, no data set to show, or nothing in it that can be shown.
+        """
+        from lightning_dataselect.report.gallery import plot_results
+
+        return plot_results(self, kind, dataset, decode)

@@ -1,0 +1,77 @@
+"""What a fit has dropped and saved, in one line at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+from lightning_dataselect.state.fit_state import EpochRecord
+
+_FEWEST_FULL = 2
+
+
+def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
+    """Return what a fit has trained on, and how much less time that took.
+
+    The time is named where the fit itself has measured what full data costs: by the median seconds per sample of its
+    full epochs, of which there must be two besides the first one, in which everything is new. It is left out where
+    these epochs do not agree that there was a saving, and where other models were trained as well.
+
+    Args:
+        name: Of the method.
+        history: One record for each epoch that has ended, at least one.
+
+    Example:
+        >>> def record(n, seconds):
+        ...     return {"epoch": 0, "n_total": 100, "n_selected": n, "n_forward": n, "n_backward": n, "n_trained": n,
+        ...             "n_left_out": 0, "seconds": seconds, "select_seconds": 0.1}
+        >>> full, pruned = record(100, 2.0), record(50, 1.1)
+        >>> fit_summary("InfoBatch", [full, pruned, pruned])
+        'InfoBatch: trained on 67 of 100 samples an epoch (33 % dropped)'
+        >>> fit_summary("InfoBatch", [full, pruned, pruned, full, full])
+        'InfoBatch: trained on 80 of 100 samples an epoch (20 % dropped), 13 % less time than planned'
+        >>> fit_summary("InfoBatch", [full])
+        'InfoBatch dropped nothing: trained on all 100 samples an epoch, for 1 epoch'
+    """
+    trained, offered, epochs = sum(r["n_trained"] for r in history), sum(map(_offered, history)), len(history)
+    if all(map(_is_whole, history)) or not offered:
+        span = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        return f"{name} dropped nothing: trained on all {trained / epochs:,.0f} samples an epoch, for {span}"
+    dropped = 100 * (1 - trained / offered)
+    percent = f"{dropped:.0f}" if dropped >= 0.5 else "less than 1"
+    counts = f"{trained / epochs:,.0f} of {offered / epochs:,.0f} samples an epoch"
+    text = f"{name}: trained on {counts} ({percent} % dropped)"
+    saved = _time_saved(history)
+    if saved is None:
+        return text
+    return f"{text}, {100 * abs(saved):.0f} % {'less' if saved > 0 else 'more'} time than planned"
+
+
+def _is_whole(record: EpochRecord) -> bool:
+    return record["n_selected"] == record["n_total"] and record["n_left_out"] == 0
+
+
+def _offered(record: EpochRecord) -> float:
+    """Count what the epoch would have trained on with nothing dropped; loaders may leave samples out themselves."""
+    in_batches = record["n_trained"] + record["n_left_out"]
+    return in_batches * record["n_total"] / record["n_selected"] if record["n_selected"] else record["n_total"]
+
+
+def _time_saved(history: Sequence[EpochRecord]) -> float | None:
+    """Return the share of the time that was saved, below 0 if time was lost; None if nobody can tell."""
+    if any(r["n_backward"] != r["n_trained"] for r in history):
+        return None
+    full = [r["seconds"] / r["n_trained"] for r in history[1:] if _is_whole(r) and 0 < r["n_forward"] <= r["n_trained"]]
+    if len(full) < _FEWEST_FULL:
+        return None
+    first, others = history[0], history[1:]
+    spent = sum(r["seconds"] + r["select_seconds"] for r in history)
+
+    def saved(seconds: float) -> float:
+        """The share saved if a sample of full data takes so long."""
+        if _is_whole(first):
+            return 1 - spent / (first["seconds"] + seconds * sum(map(_offered, others)))
+        return 1 - spent / (seconds * sum(map(_offered, history)))
+
+    least, likely, most = round(saved(min(full)), 2), round(saved(median(full)), 2), round(saved(max(full)), 2)
+    return likely if least * most > 0 else None
