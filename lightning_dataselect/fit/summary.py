@@ -8,14 +8,16 @@ from statistics import median
 from lightning_dataselect.state.fit_state import EpochRecord
 
 _FEWEST_FULL = 2
+_MOST_APART = 0.1
 
 
 def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
     """Return what a fit has trained on, and how much less time that took.
 
     The time is named where the fit itself has measured what full data costs: by the median seconds per sample of its
-    full epochs, of which there must be two besides the first one, in which everything is new. It is left out where
-    these epochs do not agree that there was a saving, and where other models were trained as well.
+    full epochs, of which there must be two besides the first one, in which everything is new. It is left out where the
+    clock cannot be trusted: where these epochs disagree on whether there was a saving, or by more than 10 points on how
+    large it was, or where more time was saved than samples; and where other models were trained as well.
 
     Args:
         name: Of the method.
@@ -42,7 +44,7 @@ def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
     counts = f"{trained / epochs:,.0f} of {offered / epochs:,.0f} samples an epoch"
     text = f"{name}: trained on {counts} ({percent} % dropped)"
     saved = _time_saved(history)
-    if saved is None:
+    if saved is None or round(100 * saved) > round(dropped):
         return text
     return f"{text}, {100 * abs(saved):.0f} % {'less' if saved > 0 else 'more'} time than planned"
 
@@ -74,4 +76,4 @@ def _time_saved(history: Sequence[EpochRecord]) -> float | None:
         return 1 - spent / (seconds * sum(map(_offered, history)))
 
     least, likely, most = round(saved(min(full)), 2), round(saved(median(full)), 2), round(saved(max(full)), 2)
-    return likely if least * most > 0 else None
+    return likely if least * most > 0 and most - least <= _MOST_APART else None

@@ -125,6 +125,8 @@ FULL, HALF = record(seconds=2.0), record(50, seconds=1.2)
         ([FULL, HALF, HALF, FULL, record(100, 50, seconds=1.0)], ", 18 % less time than planned"),
         ([FULL, HALF, HALF, FULL], ""),  # one full epoch has no spread
         ([FULL, HALF, HALF, record(seconds=1.0), record(seconds=2.5)], ""),  # a saving by one, a loss by the other
+        ([FULL, HALF, HALF, record(seconds=2.6), record(seconds=2.0)], ""),  # they are far apart
+        ([record(seconds=1.0), HALF, HALF, record(seconds=9.0), record(seconds=9.0)], ""),  # more than was dropped
         ([record(seconds=2.0, n_backward=300), HALF, HALF, FULL, FULL], ""),  # other models were trained, untimed
         ([FULL, HALF, record(seconds=1.5, n_forward=200), record(seconds=1.5, n_forward=200)], ""),  # with scoring
     ],
