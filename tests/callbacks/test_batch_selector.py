@@ -35,7 +35,7 @@ class Losses(L.Callback):
         with torch.no_grad():
             self.now = F.cross_entropy(module.net(batch[0]), batch[1], reduction="none")
         module.train()
-        self.indices = self.selector._batch[0]
+        self.indices = self.selector.batch.indices
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         self.batches.append((self.indices, self.now, self.selector.losses[self.indices]))
@@ -124,7 +124,7 @@ class Scores(L.Callback):
         self.selector, self.batches = selector, []
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        self.before, self.indices = self.selector.losses, self.selector._batch[0]
+        self.before, self.indices = self.selector.losses, self.selector.batch.indices
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         step = trainer.current_epoch, batch_idx, self.indices
