@@ -51,7 +51,11 @@ def scale_table() -> str:
         for row in study["results"]
         if row["n"] >= 10**6
     ]
-    return "\n".join([*rows, "", _measured_on(study["environment"], "selection_scale")])
+    where = [
+        _measured_on(study["environment"], "selection_scale --only select"),
+        _measured_on(study["memory_environment"], "selection_scale --only memory"),
+    ]
+    return "\n".join([*rows, "", where[0], "", where[1]])
 
 
 def merge_table() -> str:

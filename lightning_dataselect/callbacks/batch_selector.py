@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.data.subset_batch import subset_arguments
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import BatchSamples, Observation, Selection
@@ -69,7 +70,7 @@ class BatchSelector(DataSelector):
     """
 
     _guard = FitLocal[SideEffectGuard | None](None)
-    _has_cut = FitLocal(False)
+    _has_cut = FitLocal[bool](False)
     _fewest = FitLocal[int](1)
 
     def __init__(
@@ -131,22 +132,34 @@ class BatchSelector(DataSelector):
         context, batch = self.context, self.batch
         assert context is not None and batch is not None
         if not self._has_cut:
-            # batches that cannot be cut are refused at the first of them, not after epochs that train on whole ones
-            context.learn_layout(args, kwargs, batch.indices)
-            first = torch.arange(self._share(len(batch)), device=batch.indices.device)
-            context.subset_arguments(args, kwargs, first, len(batch))
-            self._has_cut = True
+            self._try_to_cut(args, kwargs, batch)
         if self.trains_on_whole_batches(context.epoch):
             return super().run_step(step, args, kwargs)
         is_scored = self.state.batches_done % self.score_every_n_batches == 0
         scored = self._score(step, args, kwargs, batch) if is_scored else self._remembered(batch)
         positions = self.choose(scored, self._share(len(batch)), self.batch_generator(batch.indices.device))
         chosen = batch.subset(positions)
-        args, kwargs = context.subset_arguments(args, kwargs, positions, len(batch))
+        args, kwargs = self._cut(args, kwargs, positions, len(batch))
         output, trained = context.train_step(step, args, kwargs, chosen, is_full_batch=False)
         self.seen = None if is_scored else trained
         context.store.count_dropped(batch.indices, chosen.indices)
         return output
+
+    def _try_to_cut(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: BatchSamples) -> None:
+        """Refuse batches that cannot be cut at the first of them, and not after epochs that train on whole ones."""
+        assert self.context is not None
+        size, reader = len(batch), self.context.reader
+        positions = [size - 1, 0, size // 2][: min(3, size)]
+        reader.layout.learn(reader.loader, args[0] if args else next(iter(kwargs.values())), batch.indices, positions)
+        self._cut(args, kwargs, torch.arange(self._share(size), device=batch.indices.device), size)
+        self._has_cut = True
+
+    def _cut(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], positions: Tensor, size: int
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        assert self.context is not None
+        layout = self.context.reader.layout
+        return subset_arguments(args, kwargs, positions, size, layout.axes, layout.numbers(positions.numel()))
 
     def batch_generator(self, device: torch.device) -> torch.Generator:
         """Return the generator of the batch under way, which is this rank's own."""

@@ -10,7 +10,6 @@ import lightning.pytorch as pl
 from torch import Tensor
 
 from lightning_dataselect.data.loader import SelectedLoader
-from lightning_dataselect.data.subset_batch import subset_arguments
 from lightning_dataselect.fit.epochs import Epochs
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.sample_history import SampleHistoryStore
@@ -121,35 +120,6 @@ class FitContext:
         run.store.count_trained(samples.indices)
         run.count_samples(forward=n, backward=n)
         return done
-
-    def learn_layout(self, args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor) -> None:
-        """Find out where the samples lie in the batches, by the first one.
-
-        Args:
-            args: Positional arguments of the step, the batch first.
-            kwargs: Its keyword arguments.
-            indices: int64 (B,), the samples of the batch.
-        """
-        size = indices.numel()
-        batch = args[0] if args else next(iter(kwargs.values()))
-        self.reader.layout.learn(self.reader.loader, batch, indices, [size - 1, 0, size // 2][: min(3, size)])
-
-    def subset_arguments(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], positions: Tensor, batch_size: int
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Cut the batch that a step is given to some of its samples.
-
-        Args:
-            args: Positional arguments of the step, the batch first.
-            kwargs: Its keyword arguments.
-            positions: int64 (b,), within the batch.
-            batch_size: Number of samples of the batch.
-
-        Raises:
-            UnsupportedLoaderError: If it cannot be cut.
-        """
-        layout = self.reader.layout
-        return subset_arguments(args, kwargs, positions, batch_size, layout.axes, layout.numbers(positions.numel()))
 
     def score_step(
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor

@@ -47,7 +47,7 @@ class StepReader:
         self.layout = BatchLayout()
         """Where the samples lie in a batch."""
         self.loader: DataLoader[Any] | None = None
-        """Yields the batches; None until the Trainer has asked for it."""
+        """The train loader, once the Trainer has it."""
         self._step_facts = 0, False  # epoch of the step under way, and whether it rescores
         self.blind = False
         """True once nothing can be read, and nothing is required."""
@@ -102,9 +102,9 @@ class StepReader:
         if self.blind:
             return step(*args, **kwargs), None
         self._step_facts = epoch, False
-        call = functools.partial(step, *args, **kwargs)
         if is_full_batch:
-            self._call_witness(step, args, kwargs, indices)
+            self._hear_witness(step, args, kwargs, indices)
+        call = functools.partial(step, *args, **kwargs)
         returned: list[Any] = []
         if not self._required:
             call = functools.partial(_keep_output, call, returned)
@@ -117,7 +117,7 @@ class StepReader:
                 raise
             self._go_blind(error)
             return returned[0], None
-        if is_full_batch and self._witness.is_waiting:
+        if self._witness.is_waiting:
             self.capture.probe_next()
         if not captured.known or self.blind:
             return output, None
@@ -150,9 +150,8 @@ class StepReader:
             losses = read_sample_loss(self._source, step(*args, **kwargs), known[indices]).float()
             return Observation(indices, self._finite(losses), None, None, epoch, None, True, is_rescoring)
         self._step_facts = epoch, is_rescoring
+        self._hear_witness(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
-        if not is_rescoring:
-            self._call_witness(step, args, kwargs, indices)
         try:
             captured = self.capture.score(call, indices.numel())
         except NoLossReturned:
@@ -161,14 +160,6 @@ class StepReader:
             return Observation(nobody, unknown, None, None, epoch, None, True, is_rescoring)
         losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
         return Observation(indices, self._finite(losses), logits, targets, epoch, outputs, True, is_rescoring)
-
-    def _call_witness(
-        self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
-    ) -> None:
-        """Let single samples of a batch say what they lose, where it is yet to be settled how its loss is read."""
-        if self.capture.is_probing:
-            part = step_on_part(step, args, kwargs, indices, self.layout, self.loader)
-            self._witness.hear(part, indices.numel())
 
     def root(self, loss: Tensor) -> Tensor:
         """Take a loss that a step back-propagates itself; give back what to back-propagate."""
@@ -179,6 +170,13 @@ class StepReader:
         except CaptureError as error:
             self._go_blind(error)
             return loss
+
+    def _hear_witness(
+        self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
+    ) -> None:
+        if self.capture.is_probing:
+            part = step_on_part(step, args, kwargs, indices, self.layout, self.loader)
+            self._witness.hear(part, indices.numel())
 
     def _finite(self, losses: Tensor) -> Tensor:
         # not finite becomes NaN without a look at it, which would wait for the device

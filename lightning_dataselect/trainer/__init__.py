@@ -8,7 +8,11 @@ while it runs. What is used here of the loops was read in lightning 2.5 and 2.6,
 - those in ``lengths._LENGTH``, to change the length of epochs; where one is missing, each epoch gets a new loader;
 - ``_accelerator_connector.use_distributed_sampler``; where it is missing, it counts as True, its default;
 - ``LightningModule._on_before_batch_transfer``, for passes that score; where it is missing, they are refused;
-- ``_val_check_time_interval``, which lightning 2.5 does not have.
+- ``_val_check_time_interval``, which lightning 2.5 does not have;
+- ``fit_loop._should_reload_train_dl``, to tell the loop from others who ask for a loader; where it is missing, all get
+  the loop's;
+- ``automatic_optimization.optim_progress``, to tell ``lr_scheduler_step`` the step of the unpruned fit; where it is
+  missing, schedulers that go by ``global_step`` see that of the pruned one.
 """
 
 from lightning_dataselect.trainer.epoch_length import (
