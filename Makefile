@@ -37,10 +37,10 @@ test-oldest: $(OLDEST)/.oldest
 
 # Runs every notebook from a clean kernel and leaves the files alone; `make notebooks` writes what came out into them.
 test-notebooks: $(VENV)/.notebooks
-	$(BIN)/jupyter execute --timeout=180 notebooks/*.ipynb
+	$(BIN)/jupyter execute --timeout=900 notebooks/*.ipynb
 
 notebooks: $(VENV)/.notebooks
-	$(BIN)/jupyter execute --inplace --timeout=180 --NotebookClient.record_timing=False notebooks/*.ipynb
+	$(BIN)/jupyter execute --inplace --timeout=900 --NotebookClient.record_timing=False notebooks/*.ipynb
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ def set_level(ratio: float) -> list[str]:
         f"UCB(prune_ratio={ratio}, every_n_epochs=2)",
         f"EpsilonGreedy(prune_ratio={ratio}, every_n_epochs=2)",
         f"SwiftLearn(prune_ratio={ratio}, every_n_epochs=3)",
+        f"Frontier(budget={round(1 - ratio, 6)})",
     ]
 
 

@@ -8,12 +8,17 @@ from torch.utils.data import DataLoader, TensorDataset
 
 
 def watch_eval_steps(net):
-    """Lists the inputs of every pass in eval mode, as the module's own ``training_step`` gets them."""
-    seen = []
+    """Lists the inputs of every pass in eval mode, as the module's own ``training_step`` gets them.
+
+    Those of the witness, before the first step that trains, are left out.
+    """
+    seen, trained = [], []
     step = net.training_step
 
     def training_step(batch, batch_idx):
-        if not net.training:
+        if net.training:
+            trained.append(batch_idx)
+        elif trained:
             seen.append(batch[0].detach().clone())
         return step(batch, batch_idx)
 

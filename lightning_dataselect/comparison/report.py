@@ -50,7 +50,7 @@ def write_report(comparison: Comparison, out: Path) -> Path:
 
 def fragment(comparison: Comparison) -> str:
     """Return what a notebook shows: what to do, and the table."""
-    return _template("compare_answer.html.j2").render(**_answer(comparison), in_notebook=True)
+    return _template("compare_answer.html.j2").render({**_answer(comparison), "in_notebook": True})
 
 
 def metric_figure(comparison: Comparison) -> Figure:

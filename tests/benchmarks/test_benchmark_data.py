@@ -90,7 +90,7 @@ class Rows(pl.LightningModule):
 
 def test_samples_are_chosen_from_a_set_that_is_read_a_batch_at_a_time(tmp_path):
     data = Resident(torch.arange(40.0), torch.zeros(40, dtype=torch.int64))
-    selector = EpsilonGreedy(prune_ratio=0.5, every_n_epochs=1, epsilon=0.0)
+    selector = EpsilonGreedy(prune_ratio=0.5, every_n_epochs=1, epsilon=0.0, whole_batches=False)
     trainer = pl.Trainer(max_epochs=2, accelerator="cpu", callbacks=[selector], default_root_dir=tmp_path, **QUIET)
     trainer.fit(Rows(), data.loader(8, shuffle=True))
     assert torch.allclose(selector.losses, torch.arange(40.0), atol=1e-4)

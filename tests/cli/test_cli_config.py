@@ -99,11 +99,11 @@ def test_by_arguments_and_again_by_the_saved_config(name, script, tmp_path):
 
 
 def test_by_yaml(script, tmp_path):
-    selector = {"class_path": "helpers.Hardest", "init_args": {"prune_ratio": 0.25, "sample_loss": "auto", "seed": 4}}
+    selector = {"class_path": "helpers.Hardest", "init_args": {"prune_ratio": 0.5, "sample_loss": "auto", "seed": 4}}
     callbacks = [{"class_path": "test_cli_config.Counter"}, selector]
     (tmp_path / "mine.yaml").write_text(yaml.dump({"trainer": {"callbacks": callbacks}}))
     cli = script.run("--config", tmp_path / "mine.yaml")
-    assert [r["n_backward"] for r in selector_of(cli).history] == [48, 36, 36, 36]
+    assert [r["n_backward"] for r in selector_of(cli).history] == [48, 24, 24, 24]
     assert selector_of(cli).seed == 4
     same_run(cli, script.run("--config", script.saved))
 
