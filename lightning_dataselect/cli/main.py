@@ -13,6 +13,7 @@ from lightning_dataselect.utils.extras import require_report_extra
 FILE_WIDTH = 120
 NEEDS = {
     "compare": ("jinja2", "jsonargparse", "matplotlib", "pandas", "rich", "scipy", "sklearn"),
+    "init": (),
     "list": ("rich",),
     **dict.fromkeys(LIGHTNING, ("jsonargparse",)),
 }
@@ -50,6 +51,11 @@ def _run(argv: list[str], given: Sequence[str] | None) -> int:
         run_lightning(given)
         return 0
     arguments = parse(argv)
+    if arguments.command == "init":
+        from lightning_dataselect.cli.init import write_config
+
+        write_config(arguments)
+        return 0
     require_report_extra("this command", *NEEDS[arguments.command])
     from rich.console import Console
 

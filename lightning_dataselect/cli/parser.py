@@ -1,4 +1,4 @@
-"""Read the arguments of `compare` and `list`; a wrong one is told in one sentence."""
+"""Read the arguments of `compare`, `init` and `list`; a wrong one is told in one sentence."""
 
 import argparse
 import re
@@ -17,6 +17,7 @@ examples:
   lightning-dataselect compare train.py --epochs 30    or a script with make_module() and make_data()
   lightning-dataselect compare exp.yaml --budget 20min
   lightning-dataselect compare exp.yaml --methods full,short,random,InfoBatch,ESWP --seeds 5
+  lightning-dataselect init --model my.Model --data my.Data     writes exp.yaml for classes of your own
   lightning-dataselect fit --model my.Model --data my.Data --select UCB --select.prune_ratio 0.3
   lightning-dataselect fit --select.help UCB        every argument of a method
   lightning-dataselect fit --help                   every argument of Lightning's own command line
@@ -33,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of `compare` and `list`; the other commands are LightningCLI's."""
+    """Return the parser of `compare`, `init` and `list`; the other commands are LightningCLI's."""
     parser = _Parser(
         prog="lightning-dataselect",
         description="Train on the samples that are worth it, and find out whether that pays.",
@@ -43,11 +44,25 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('lightning-dataselect')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_compare(commands.add_parser("compare", help="which method pays on a task?"))
+    _add_init(commands.add_parser("init", help="write exp.yaml for a module and a datamodule of your own"))
     listing = commands.add_parser("list", help="the methods, a line each")
     listing.add_argument("--json", action="store_true", help="as JSON")
     for name in LIGHTNING:
         commands.add_parser(name, help=f"LightningCLI's {name}, with --select METHOD", add_help=False)
     return parser
+
+
+def _add_init(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes a LightningCLI config for a module and a datamodule that can be imported from here, with every "
+        "argument that they take and its default. What has no default is left for you to fill in."
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="PATH", help="import path of the LightningModule, as in my.Model")
+    add("--data", required=True, metavar="PATH", help="import path of the LightningDataModule, as in my.Data")
+    add("--max-epochs", type=int, default=30, metavar="E", help="how long to train (default: %(default)s)")
+    add("--out", default="exp.yaml", metavar="FILE", help="the file to write (default: %(default)s)")
+    add("--force", action="store_true", help="overwrite the file if there is one")
 
 
 def _add_compare(parser: argparse.ArgumentParser) -> None:
@@ -118,7 +133,7 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """Read the arguments of `compare` or `list`.
+    """Read the arguments of `compare`, `init` or `list`.
 
     Raises:
         UserInputError: If one is unknown, missing or of the wrong type.

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 MISSING = "-"
 _ALONE = 4  # significant digits of a number whose spread is unknown
-_NO_SPREAD = 1e-6  # of the mean: what rounding alone makes
+_NO_SPREAD = 1e-5  # of the mean: what rounding alone makes, differences in single precision included
 _LARGE, _SMALL = 1e6, 1e-4
 
 

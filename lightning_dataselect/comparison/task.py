@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.parsing.messages import in_plain_words
 from lightning_dataselect.utils.errors import UserInputError
 
@@ -226,7 +227,7 @@ def _class_paths(node: Any) -> Iterator[str]:
 
 
 def load_task(config: str, *, epochs: int | None = None, data_dir: str | None = None) -> ConfigTask:
-    """Reads a LightningCLI config, or one of the demos by name.
+    """Reads a LightningCLI config, or one of the demos by name, without the selector that it trains with.
 
     Args:
         config: A path to YAML or JSON, or `digits`, or `fashion_mnist`.
@@ -253,9 +254,25 @@ def load_task(config: str, *, epochs: int | None = None, data_dir: str | None = 
             "with `class_path` and `init_args` under `model` and `data`, and `trainer`."
         )
     chosen = {key: loaded[key] for key in SECTIONS if loaded.get(key)}
+    if isinstance(chosen.get("trainer"), dict) and "callbacks" in chosen["trainer"]:
+        chosen["trainer"] = {**chosen["trainer"], "callbacks": _without_selectors(chosen["trainer"]["callbacks"])}
     if data_dir is not None:
         chosen = _with_data_dir(chosen, data_dir)
     return ConfigTask(chosen, _epochs(chosen, config, epochs))
+
+
+def _without_selectors(callbacks: Any) -> list[Any]:
+    """The other callbacks: which selector a run has is for the comparison to say."""
+    entries = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+    return [entry for entry in entries if not _is_selector(entry["class_path"] if isinstance(entry, dict) else entry)]
+
+
+def _is_selector(path: str) -> bool:
+    try:
+        cls = CATALOG[path].cls if path in CATALOG else pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError):
+        return False  # a short name of LightningCLI's, or one that the parser refuses
+    return isinstance(cls, type) and issubclass(cls, DataSelector)
 
 
 def _read(config: str) -> str:

@@ -70,8 +70,9 @@ def test_help_and_version(arguments, text, capsys):
 
 LIGHT = {
     "": "lightning-dataselect: the following arguments are required: COMMAND; see lightning-dataselect --help.",
-    "fitt": "lightning-dataselect: There is no command 'fitt'. Did you mean fit? The commands are compare, list, fit,",
+    "fitt": "lightning-dataselect: There is no command 'fitt'. Did you mean fit? The commands are compare, init, list,",
     "--verison": "lightning-dataselect: There is no option --verison. Did you mean --version?",
+    "init": "lightning-dataselect init: the following arguments are required: --model, --data; see",
     "list extra": "lightning-dataselect list: extra is not understood.",
     "compare --seds 3": "lightning-dataselect compare: --seds is not understood. Did you mean --seeds?",
     "compare --prune_ratio 0.3": "compare: --prune_ratio is not understood. Did you mean --prune-ratio?",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_dataselect import UCB, RandomPruning
+from lightning_dataselect import UCB, DataSelector, RandomPruning
 from lightning_dataselect.comparison.spec import parse_methods, parse_seeds
 from lightning_dataselect.comparison.task import load_task
 from lightning_dataselect.utils.errors import UserInputError
@@ -123,3 +123,17 @@ def test_checkpoints_are_off_unless_asked_for_and_carry_the_runs_name(tmp_path, 
     trainer, *_ = load_task(str(path)).build(seed=0, epochs=2, callbacks=[], root=tmp_path / "UCB-3")
     assert len(trainer.checkpoint_callbacks) == n
     assert all(callback.dirpath.endswith("saved/UCB-3") for callback in trainer.checkpoint_callbacks)
+
+
+def test_the_selector_that_a_config_trains_with_is_left_out(tmp_path):
+    path = tmp_path / "exp.yaml"
+    ours = "{class_path: lightning_dataselect.InfoBatch, init_args: {prune_ratio: 0.3}}, {class_path: UCB}"
+    path.write_text(
+        "model: {class_path: lightning_dataselect.demo.DigitsModel}\n"
+        "data: {class_path: lightning_dataselect.demo.DigitsData}\n"
+        f"trainer: {{max_epochs: 2, accelerator: cpu, callbacks: [{ours}, {STOPPER}]}}\n"
+    )
+    chosen = RandomPruning()
+    trainer, *_ = load_task(str(path)).build(seed=0, epochs=2, callbacks=[chosen], root=tmp_path)
+    assert [callback for callback in trainer.callbacks if isinstance(callback, DataSelector)] == [chosen]
+    assert "EarlyStopping" in [type(callback).__name__ for callback in trainer.callbacks]

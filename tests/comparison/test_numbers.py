@@ -24,6 +24,7 @@ from lightning_dataselect.comparison.numbers import Spread, shown
         (1234.5678, math.nan, "1,235"),
         (0.5, 0.0, "0.5 ± 0"),
         (-543.21, 1e-12, "-543.2 ± 0"),  # which rounding alone makes
+        (-3.999999, 4.2e-6, "-4 ± 0"),  # a difference of accuracies in single precision
         (math.inf, math.nan, "inf"),
     ],
 )
