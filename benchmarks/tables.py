@@ -24,10 +24,21 @@ from lightning_dataselect.comparison.summary import short_label
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-COSTS = ("overhead", "selection_scale")
+COSTS = ("frontier", "overhead", "selection_scale")
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-NO_TABLES = ("frontier", "run")  # filled by hand; a code block that is run by the tests
+NO_TABLES = ("run",)  # a code block that is run by the tests
 Row = Mapping[str, Any]
+
+
+def frontier_table() -> str:
+    """Return what Frontier gains over the same budget spent on everything in turn, a row a task."""
+    rows = ["| task | everything in turn | Frontier | left out |", "|---|---|---|---|"]
+    for row in _read("frontier")["rows"]:
+        name = row["task"] + (", error: lower is better" if row["lower_is_better"] else "")
+        digits = 3 if row["lower_is_better"] else 2
+        gain = f"{row['difference']:+.{digits}f} ± {row['standard_error']:.{digits}f}"
+        rows.append(f"| {name} | {row['everything']:.{digits}f} | {gain} | {row['left_out']} |")
+    return "\n".join(rows)
 
 
 def overhead_table() -> str:
@@ -253,6 +264,7 @@ def studies() -> list[str]:
 def tables() -> dict[str, Callable[[], str]]:
     """Return the makers of the tables that a page may show, by name; a part of a study is called ``STUDY_PART``."""
     made: dict[str, Callable[[], str]] = {
+        "frontier": frontier_table,
         "overhead": overhead_table,
         "scale": scale_table,
         "methods": method_table,

@@ -110,7 +110,10 @@ def _own_file(module: types.ModuleType | None) -> Path | None:
     if file is None or not file.endswith(".py"):
         return None
     path = Path(file).resolve()
-    return None if any(path.is_relative_to(folder) for folder in _library_folders()) or not path.is_file() else path
+    # also those of another environment, as one that is layered on it sees them
+    is_installed = not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+    is_library = is_installed or any(path.is_relative_to(folder) for folder in _library_folders())
+    return None if is_library or not path.is_file() else path
 
 
 def _library_folders() -> list[Path]:
@@ -121,19 +124,21 @@ def _library_folders() -> list[Path]:
 
 
 def _follow(path: Path, files: dict[Path, str]) -> None:
-    if path in files:
-        return
-    try:
-        tree = ast.parse(path.read_text())
-    except (OSError, SyntaxError, ValueError):
-        return
-    files[path] = digest(ast.dump(_Meaning().visit(tree)))
-    package = _package_of(path)
-    for name in _imported(tree, package):
-        found = sys.modules.get(name)
-        file = _own_file(found) if found is not None else _file_of(name)
-        if file is not None:
-            _follow(file, files)
+    waiting = [path]
+    while waiting:
+        path = waiting.pop()
+        if path in files:
+            continue
+        try:
+            tree = ast.parse(path.read_text())
+        except (OSError, SyntaxError, ValueError):
+            continue
+        files[path] = digest(ast.dump(_Meaning().visit(tree)))
+        for name in _imported(tree, _package_of(path)):
+            found = sys.modules.get(name)
+            file = _own_file(found) if found is not None else _file_of(name)
+            if file is not None:
+                waiting.append(file)
 
 
 def _file_of(name: str) -> Path | None:
