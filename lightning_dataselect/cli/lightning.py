@@ -35,13 +35,13 @@ class SelectCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser as Lightning does, whose ``parser_class`` is newer than its 2.5.0."""
+        load_methods()  # before the Trainer's arguments: older parsers look then for the callbacks that there are
         parser = HelpfulParser(**{"dump_header": [f"lightning.pytorch=={pl.__version__}"], **kwargs})
         parser.add_argument("-c", "--config", action=ActionConfigFile, help="Configuration file, in JSON or YAML.")
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add `--select`: a method's name, or the path of a class of one's own."""
-        load_methods()
         parser.add_subclass_arguments(DataSelector, "select", fail_untyped=False, required=False, help=_SELECT_HELP)
 
     def before_instantiate_classes(self) -> None:
