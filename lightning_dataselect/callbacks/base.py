@@ -23,7 +23,7 @@ def _base() -> type[pl.Callback]:
         return pl.Callback
     if (int(major), int(minor)) >= _FIRST_TO_TAKE_ANY:
         return pl.Callback
-    return type("Callback", (pl.Callback, import_module("pytorch_lightning").Callback), {"__module__": __name__})
+    return type("_Base", (pl.Callback, import_module("pytorch_lightning").Callback), {"__module__": __name__})
 
 
 if TYPE_CHECKING:
