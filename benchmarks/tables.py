@@ -264,11 +264,11 @@ def studies() -> list[str]:
 def tables() -> dict[str, Callable[[], str]]:
     """Return the makers of the tables that a page may show, by name; a part of a study is called ``STUDY_PART``."""
     made: dict[str, Callable[[], str]] = {
-        "frontier": frontier_table,
         "overhead": overhead_table,
         "scale": scale_table,
         "methods": method_table,
         "recommended": recommended_table,
+        "frontier": frontier_table,
     }
     for name in studies():
         for part in _read(name)["parts"]:
