@@ -186,7 +186,6 @@ def test_wrong_input_gets_one_plain_sentence(compare, options, message, capsys):
     ("change", "message"),
     [
         (("accelerator: cpu", "accelerator: cpu, devices: 2"), "set trainer.devices to 1"),
-        (("accelerator: cpu", "accelerator: cpu, callbacks: [lightning_dataselect.UCB]"), "name it in --methods"),
         (("width: 8", "width: eight"), "The config does not fit"),
         (("n_val: 1600", "n_val: 0"), "n_val=0"),
     ],
