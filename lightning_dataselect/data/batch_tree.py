@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Path = tuple[Hashable, ...]
@@ -62,3 +63,15 @@ def _keys(part: Any) -> list[Hashable]:
 
 def _child(part: Any, key: Any) -> Any:
     return part[key] if isinstance(part, Mapping) or isinstance(key, int) else getattr(part, key)
+
+
+def bytes_of(part: Tensor) -> bytes:
+    """Return the entries of a tensor on the CPU as bytes, whatever its strides.
+
+    Example:
+        >>> column = torch.arange(6, dtype=torch.int64).reshape(2, 3)[:1, 1]
+        >>> bytes_of(column) == bytes_of(torch.tensor([1]))
+        True
+    """
+    # a tensor of one entry counts as contiguous whatever its stride, and cannot be seen as bytes then
+    return part.new_empty(part.numel()).copy_(part.reshape(-1)).view(torch.uint8).numpy().tobytes()

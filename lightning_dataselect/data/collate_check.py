@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate, get_worker_info
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from lightning_dataselect.data.batch_tree import Path, part_at, tensors_in
+from lightning_dataselect.data.batch_tree import Path, bytes_of, part_at, tensors_in
 from lightning_dataselect.utils.errors import InvalidLoaderError
 
 Collate = Callable[[Any], Any]
@@ -332,4 +332,4 @@ def _common_width(tensor: Tensor, alone: Sequence[Tensor]) -> int | None:
 
 def _key(row: Tensor, width: int | None) -> bytes:
     part = row if width is None else row[:width]
-    return part.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if part.numel() else b""
+    return bytes_of(part) if part.numel() else b""

@@ -17,6 +17,8 @@ import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
+from lightning_dataselect.data.batch_tree import bytes_of
+
 Fingerprint = dict[int, dict[str, int]]
 """Of a few samples, by their positions, a checksum of each of their parts."""
 
@@ -99,7 +101,7 @@ def _content(part: Any) -> bytes | None:
     if isinstance(part, Tensor):
         if part.layout is not torch.strided or part.is_quantized:
             return None
-        return part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return bytes_of(part.detach().cpu())
     if isinstance(part, np.ndarray | np.generic):
         return None if part.dtype == object else part.tobytes()
     if hasattr(part, "tobytes"):  # an image

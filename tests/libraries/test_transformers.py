@@ -156,6 +156,10 @@ def segformer():
         depths=[1, 1, 1, 1], hidden_sizes=[8, 8, 16, 16], num_attention_heads=[1, 1, 2, 2], decoder_hidden_size=16,
         num_labels=3,
     )  # fmt: skip
+    try:
+        hf.SegformerForSemanticSegmentation(config)(pixel_values=images(2))
+    except RuntimeError as error:
+        pytest.skip(f"this transformers cannot run its own Segformer of this size: {error}")
     return case(lambda: hf.SegformerForSemanticSegmentation(config), columns)
 
 
