@@ -91,7 +91,7 @@ def method_table() -> str:
     rows = ["| method | kind | needs | published by its authors | paper |", "|---|---|---|---|---|"]
     rows += [
         f"| [{method.name}]({method.name}.md) | {method.kind} | {method.needs} | {method.published}"
-        f" | [{method.paper}]({method.url}), {method.year} |"
+        f" | {f'[{method.paper}]({method.url})' if method.url else method.paper}, {method.year} |"
         for method in list_methods()
     ]
     return "\n".join(rows)

@@ -32,7 +32,6 @@ ROOMS = [  # bottom to top
 WRITERS = {
     ("callbacks.reports", "report.export"),
     ("callbacks.reports", "report.gallery"),
-    ("comparison.result", "comparison.report"),
 }
 WITHOUT_LIGHTNING = ("utils", "numerics", "capture", "state")
 DEMO_MAY_USE = {"utils"}

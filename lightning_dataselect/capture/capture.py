@@ -12,19 +12,20 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dataselect.capture import hidden
+from lightning_dataselect.capture.analysis import analyze_loss
 from lightning_dataselect.capture.constants import has_constant, rest
 from lightning_dataselect.capture.errors import CaptureError, NoLossReturned
-from lightning_dataselect.capture.judge import judge
 from lightning_dataselect.capture.loops import gathered, incomplete, turns_of
 from lightning_dataselect.capture.patch import Interceptors
 from lightning_dataselect.capture.probe import Probe, Watch
 from lightning_dataselect.capture.recorder import Recorder
+from lightning_dataselect.capture.reprobe import ReprobePolicy
 from lightning_dataselect.capture.shares import Parts, Scale, coefficients, scale
 from lightning_dataselect.capture.step import described, eagerly, loss_of, with_loss
-from lightning_dataselect.capture.tally import Captured, Mains, Summarize, Tally
+from lightning_dataselect.capture.step_result import Captured, PrimaryTerms, StepResult, Summarize
 from lightning_dataselect.capture.terms import Facts, Key, Term
-from lightning_dataselect.capture.ways import Ways
 from lightning_dataselect.capture.witness import Shown, decide
+from lightning_dataselect.utils.errors import InvalidArgumentError
 
 _NOT_MEASURED = "The samples of some batches are not measured."
 
@@ -64,13 +65,13 @@ class LossCapture:
         self._recorder = Recorder()
         self._interceptors = Interceptors(self._recorder, module)
         self._watch: Watch | None = None
-        self._ways = Ways()
+        self._reprobe = ReprobePolicy()
         self._scales: list[dict[Key, Scale]] = []  # of the last probe, root by root
         self._constants: list[Tensor | None] = []  # likewise
-        self._mains = Mains()
+        self._primary = PrimaryTerms()
         self._is_compiled = False
         self._is_one_term = False  # whether the last loss was a term's value, as it came
-        self._tally: Tally | None = None  # while a step runs
+        self._result: StepResult | None = None  # while a step runs
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
         self.summarize: Summarize | None = None
         """Makes of a batch's outputs what is kept of them; None: they are not looked for."""
@@ -104,28 +105,28 @@ class LossCapture:
             CaptureError: the first step shows no sound per-sample loss.
         """
         if weights is not None and weights.shape != (batch_size,):
-            raise ValueError(
-                f"weights has the shape {tuple(weights.shape)}; one weight for each of the "
-                f"batch's {batch_size} samples is needed."
+            raise InvalidArgumentError(
+                f"weights has the shape {tuple(weights.shape)}: give one weight for each of the batch's {batch_size}"
+                f" samples, of shape ({batch_size},)."
             )
-        probing = self._ways.probes > 0
+        probing = self._reprobe.probes > 0
         self._recorder.start(batch_size, None if probing else weights)
         self._recorder.keeps_calls = self.summarize is not None
-        self._tally = tally = Tally(self._recorder, self._mains, self.summarize)
+        self._result = result = StepResult(self._recorder, self._primary, self.summarize)
         try:
             if probing:
                 self._weights = weights
-                out = self._probe(step, tally)
+                out = self._probe(step, result)
             else:
                 with self._interceptors.losses, self._watch or self._interceptors.reductions:
                     out = step()
-                if not tally.roots:
-                    self._follow(loss_of(out), tally)
-                if tally.roots:
-                    tally.lost = tally.partial or not self._ways.check(tally.way(), tally.beside)
-            return out, tally.captured()
+                if not result.roots:
+                    self._follow(loss_of(out), result)
+                if result.roots:
+                    result.lost = result.partial or not self._reprobe.check(result.way(), result.unknown)
+            return out, result.captured()
         finally:
-            self._tally = self._weights = None
+            self._result = self._weights = None
             self._recorder.stop()
 
     def score(self, step: Callable[[], Any], batch_size: int) -> Captured:
@@ -154,16 +155,16 @@ class LossCapture:
             >>> capture.score(lambda: step(x), batch_size=6).losses.shape
             torch.Size([6])
         """
-        if self._ways.probes == 0 and self._is_one_term:
+        if self._reprobe.probes == 0 and self._is_one_term:
             captured = self._score_one_term(step, batch_size)
             if captured is not None:
                 return captured
         with torch.enable_grad():
-            if self._ways.probes == 0:
+            if self._reprobe.probes == 0:
                 whole = self._recorder.facts.differentiates
                 with contextlib.nullcontext() if whole else hidden.saving_numbers_only():
                     captured = self.run(step, batch_size)[1]
-                if captured.known or self._ways.probes == 0:
+                if captured.known or self._reprobe.probes == 0:
                     return captured
             return self.run(step, batch_size)[1]
 
@@ -172,7 +173,7 @@ class LossCapture:
         recorder, interceptors = self._recorder, self._interceptors
         recorder.start(batch_size, scoring=True)
         recorder.keeps_calls = self.summarize is not None
-        tally = Tally(recorder, self._mains, self.summarize, beside=None)
+        result = StepResult(recorder, self._primary, self.summarize, unknown=None)
         try:
             with torch.no_grad(), interceptors.losses, self._watch or interceptors.reductions:
                 loss = loss_of(step())
@@ -180,12 +181,12 @@ class LossCapture:
             if not own or len(recorder.sources) > 1 or recorder.compiled:
                 self._is_one_term = False
                 return None
-            tally.add([(own[0], scale(own[0], 1.0, recorder))], loss)
-            return tally.captured()
+            result.add([(own[0], scale(own[0], 1.0, recorder))], loss)
+            return result.captured()
         finally:
             recorder.stop()
 
-    def root(self, loss: Tensor) -> Tensor:
+    def register_backward_loss(self, loss: Tensor) -> Tensor:
         """Take a loss that is back-propagated inside the step (manual optimization).
 
         To be called before each backward. What a sample loses in a step is the sum over its
@@ -198,15 +199,15 @@ class LossCapture:
             The loss to back-propagate: the same one, or, where a probed step has weights, the
             weighted one.
         """
-        if self._tally is None:
+        if self._result is None:
             return loss
-        with self._recorder.unheard():
+        with self._recorder.paused():
             if self._recorder.observer is not None:
-                return self._judge(loss, self._tally)
-            self._follow(loss, self._tally)
+                return self._analyze(loss, self._result)
+            self._follow(loss, self._result)
         return loss
 
-    def unwatched(self, function: Callable[..., Any]) -> Callable[..., Any]:
+    def bypass(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A function that finds torch's own means and sums in their places, also when a step calls it.
 
         For one that compares them with its arguments, as Lightning's ``log`` does with ``reduce_fx``.
@@ -218,7 +219,7 @@ class LossCapture:
         def plain(*args: Any, **kwargs: Any) -> Any:
             if not interceptors.originals:
                 return function(*args, **kwargs)
-            with interceptors.reductions.lifted():
+            with interceptors.reductions.suspended():
                 given = {name: interceptors.original(value) for name, value in kwargs.items()}
                 return function(*args, **given)
 
@@ -226,7 +227,7 @@ class LossCapture:
 
     def probe_next(self) -> None:
         """Look at everything anew in the next step, as where the step may have changed."""
-        self._ways.probe_next()
+        self._reprobe.probe_next()
 
     def start_epoch(self) -> None:
         """Look at compiled code anew, which does not show when it adds something to the loss; other steps do."""
@@ -236,7 +237,7 @@ class LossCapture:
     @property
     def is_probing(self) -> bool:
         """Whether the next step will be looked at in full."""
-        return self._ways.probes > 0
+        return self._reprobe.probes > 0
 
     def show(self, step: Callable[[], Any], batch_size: int) -> Shown:
         """Run a step to hold its terms against those of other batches, and learn nothing from it.
@@ -261,13 +262,13 @@ class LossCapture:
                 raise CaptureError("The step returned no loss that has a gradient.")
             own = coefficients(loss, [term for term in recorder.terms if not term.from_parameters])
             terms = {term.key: (term, torch.as_tensor(slope).detach()) for term, slope in own}
-            tally = Tally(recorder, Mains(), None)
+            result = StepResult(recorder, PrimaryTerms(), None)
             with contextlib.suppress(CaptureError), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                parts = judge(loss, recorder.terms, probe, batch_size, recorder.facts)
+                parts = analyze_loss(loss, recorder.terms, probe, batch_size, recorder.facts)
                 scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
-                tally.add(scaled, loss, self._constant_in(loss, parts))
-            losses = tally.captured().losses if tally.roots else None
+                result.add(scaled, loss, self._constant_in(loss, parts))
+            losses = result.captured().losses if result.roots else None
             numbers = {key: term.detached() for key, term in recorder.divisors.items()}
             terms = {key: (term.detached(), slope) for key, (term, slope) in terms.items()}
             return Shown(batch_size, loss.detach(), terms, numbers, losses, recorder.facts, probe.sorts, probe.reorders)
@@ -283,7 +284,7 @@ class LossCapture:
         """Go on where an earlier run has judged the step: it is not refused for a share that has become small."""
         self._recorder.facts.resumed = True
 
-    def _probe(self, step: Callable[[], Any], tally: Tally) -> Any:
+    def _probe(self, step: Callable[[], Any], result: StepResult) -> Any:
         """Run a step under watch, and learn how to do without."""
         probe = Probe(self._recorder, self._interceptors, self._module)
         self._recorder.observer = probe
@@ -291,11 +292,11 @@ class LossCapture:
         try:
             with eagerly(), self._interceptors.losses, probe:
                 out = step()
-            if not tally.roots:
+            if not result.roots:
                 loss = loss_of(out)
                 if isinstance(loss, Tensor):
-                    out = with_loss(out, self._judge(loss, tally))
-                elif not self._ways.known:
+                    out = with_loss(out, self._analyze(loss, result))
+                elif not self._reprobe.known:
                     passed_over = out is None and not any(map(_shows_a_loss, self._recorder.terms))
                     raise (NoLossReturned if passed_over else CaptureError)(
                         f"The step returned no loss, but {described(out)}, and back-propagated none. With manual"
@@ -305,35 +306,35 @@ class LossCapture:
             self._recorder.observer = None
         for space, name in probe.names:
             self._interceptors.add_name(space, name)
-        if not tally.way().isdisjoint(probe.unreachable):
+        if not result.way().isdisjoint(probe.unreachable):
             self._watch = Watch(self._recorder, self._interceptors)
-        if tally.lost:
-            self._ways.give_up()
-        elif not self._ways.settle(tally.way(), tally.beside):
+        if result.lost:
+            self._reprobe.give_up()
+        elif not self._reprobe.settle(result.way(), result.unknown):
             self._watch = Watch(self._recorder, self._interceptors)
         return out
 
-    def _judge(self, loss: Tensor, tally: Tally) -> Tensor:
+    def _analyze(self, loss: Tensor, result: StepResult) -> Tensor:
         """Resolve a root of a probed step, and weigh it."""
         recorder = self._recorder
         probe = recorder.observer
         assert isinstance(probe, Probe)
         try:
-            parts = judge(loss, recorder.terms, probe, recorder.batch_size, recorder.facts)
+            parts = analyze_loss(loss, recorder.terms, probe, recorder.batch_size, recorder.facts)
         except CaptureError as error:
-            if not self._ways.known or recorder.facts.refused:
+            if not self._reprobe.known or recorder.facts.refused:
                 raise
             warnings.warn(f"{_NOT_MEASURED} {error}", stacklevel=2)
-            tally.lost, parts = True, []
+            result.lost, parts = True, []
         for term, _ in parts:
             for where in (key[0] for key in recorder.facts.places(term.key) if not isinstance(key[0], str)):
                 self._interceptors.add_site(probe.sites[where], where)
         self._is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
         self._is_one_term &= not recorder.facts.differentiates
-        self._mains.choose(parts, recorder)
+        self._primary.choose(parts, recorder)
         scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
         self._scales.append({term.key: factor for term, factor in scaled})
-        tally.add(scaled, loss, self._constant_of(loss, parts, len(tally.roots)))
+        result.add(scaled, loss, self._constant_of(loss, parts, len(result.roots)))
         if self._weights is not None:
             # with the graph of the coefficients, which may be learned
             own = {turn: w for term, _ in parts for turn, w in turns_of(term, self._weights)}
@@ -358,17 +359,17 @@ class LossCapture:
         bent = any(term.key in facts.bent for term, _ in parts)
         return rest(loss, parts) if parts and means and not bent and has_constant(loss, parts) else None
 
-    def _follow(self, loss: Any, tally: Tally) -> None:
+    def _follow(self, loss: Any, result: StepResult) -> None:
         """Resolve a root by what the probes have found."""
         recorder = self._recorder
         if not isinstance(loss, Tensor):
             return
-        n = len(tally.roots)
+        n = len(result.roots)
         if recorder.compiled:
             # A compiled graph cannot be asked for what happens inside it.
             self._is_compiled = True
             known, constant = (self._scales[n], self._constants[n]) if n < len(self._scales) else ({}, None)
-            tally.add([(term, known[term.key]) for term in recorder.terms if term.key in known], loss, constant)
+            result.add([(term, known[term.key]) for term in recorder.terms if term.key in known], loss, constant)
             return
         parts: Parts = []
         self._is_one_term = False
@@ -380,11 +381,11 @@ class LossCapture:
             parts = coefficients(loss, recorder.terms)
         if words := incomplete(parts, recorder.facts, recorder.batch_size):
             warnings.warn(f"{_NOT_MEASURED} {words}", stacklevel=2)
-            tally.partial = True
+            result.partial = True
         parts = gathered(parts, recorder.facts, recorder.batch_size)
         weights = None if recorder.keeps_value else recorder.weights
         constant = rest(loss, parts, weights) if n in recorder.facts.shifted and parts else None
-        tally.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant)
+        result.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant)
 
 
 def _shows_a_loss(term: Term) -> bool:

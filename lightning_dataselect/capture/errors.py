@@ -13,12 +13,13 @@ class CaptureError(DataSelectError, ValueError):
     """No sound per-sample loss was found; the message says what was, and what to do.
 
     Example:
-        >>> print(str(CaptureError("The step returned no loss."))[:26])
-        The step returned no loss.
+        >>> print(str(CaptureError("The step returned no loss."))[:42])
+        The step returned no loss. Return a dict w
     """
 
-    def __init__(self, found: str) -> None:
-        super().__init__(f"{found} {FIX}")
+    def __str__(self) -> str:
+        # not in the constructor, which copying and pickling call again
+        return f"{super().__str__()} {FIX}"
 
 
 class NoLossReturned(CaptureError):

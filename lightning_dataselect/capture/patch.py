@@ -1,4 +1,4 @@
-"""Interceptors, and where they are hung for the time of a step."""
+"""Interceptors, and where they are installed for the time of a step."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_dataselect.capture.endings import ENDINGS, Ending, ends
 from lightning_dataselect.capture.losses import LOSSES, REGISTERED, Loss
 from lightning_dataselect.capture.recorder import Recorder
+from lightning_dataselect.capture.reductions import ENDINGS, Reduction, ends
 
 
 def site(frame: FrameType, function: Any) -> Hashable:
@@ -42,7 +42,7 @@ def intercept_loss(recorder: Recorder, loss: Loss, function: Callable[..., Tenso
 
 def intercept_reduction(recorder: Recorder, sites: set[Hashable], function: Callable[..., Tensor]) -> Any:
     """Wrap a mean or a sum; only calls from the sites count."""
-    ending: Ending = ENDINGS[function]
+    ending: Reduction = ENDINGS[function]
 
     def intercepted(*args: Any, **kwargs: Any) -> Tensor:
         value = function(*args, **kwargs)
@@ -115,23 +115,23 @@ class Patches:
         self._saved, self._saved_methods = [], {}
 
     @contextmanager
-    def lifted(self) -> Iterator[None]:
+    def suspended(self) -> Iterator[None]:
         """Let the names stand for what they are inside a ``with`` block.
 
         Example:
             >>> names = {"pi": 3.14159}
             >>> patches = Patches([(names, "pi", 3)])
-            >>> with patches, patches.lifted():
+            >>> with patches, patches.suspended():
             ...     names["pi"]
             3.14159
         """
-        hung = bool(self._saved or self._saved_methods)
-        if hung:
+        installed = bool(self._saved or self._saved_methods)
+        if installed:
             self.__exit__(None, None, None)
         try:
             yield
         finally:
-            if hung:
+            if installed:
                 self.__enter__()
 
 

@@ -13,10 +13,10 @@ from torch.autograd.graph import Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from lightning_dataselect.capture.divisions import Divisions
-from lightning_dataselect.capture.endings import ENDINGS, ends
 from lightning_dataselect.capture.mixing import Anchor
 from lightning_dataselect.capture.patch import Interceptors, site
 from lightning_dataselect.capture.recorder import Observer, Recorder
+from lightning_dataselect.capture.reductions import ENDINGS, ends
 from lightning_dataselect.capture.step import compiler_in_use
 from lightning_dataselect.capture.terms import Key
 
@@ -68,7 +68,7 @@ class Watch(TorchFunctionMode):
         kwargs = kwargs or {}
         if not self.recorder.listens():
             return func(*args, **kwargs)
-        if func in self._known:  # by its interceptor, where it names itself while that is hung
+        if func in self._known:  # by its interceptor, where it names itself while that is installed
             return self.loss(self._known[func][1], args, kwargs)
         self.check(func, args)
         out = func(*args, **kwargs)

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch._guards import TracingContext
 
 from lightning_dataselect.capture import hidden
-from lightning_dataselect.capture.endings import Ending
 from lightning_dataselect.capture.fold import foldable, reduce
 from lightning_dataselect.capture.graph import edge_of
 from lightning_dataselect.capture.losses import Classes, Loss, once, twice
+from lightning_dataselect.capture.reductions import Reduction
 from lightning_dataselect.capture.terms import Facts, Key, Source, Term
 
 
@@ -78,7 +78,7 @@ class Recorder:
         return self._thread == threading.get_ident() and not self.busy
 
     @contextlib.contextmanager
-    def unheard(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """Compute something within the step that is none of its own."""
         self.busy = True
         try:
@@ -134,7 +134,7 @@ class Recorder:
         finally:
             self.busy = False
 
-    def reduction(self, where: Hashable, ending: Ending, given: Tensor, value: Tensor) -> Tensor:
+    def reduction(self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor) -> Tensor:
         """Take note of a hand-written loss's last step: a mean or a sum to one number.
 
         Compiled code does not know its place (None): it is recognised by its turn in the step.
@@ -174,12 +174,12 @@ class Recorder:
             self.facts.across.add(key)
         return key in self.facts.across
 
-    def _divisor(self, key: Key, ending: Ending, given: Tensor, value: Tensor) -> Term:
+    def _divisor(self, key: Key, ending: Reduction, given: Tensor, value: Tensor) -> Term:
         term = self._ended(key, ending, given, value)
         term.elements = term.elements.float()
         return term
 
-    def _ended(self, key: Key, ending: Ending, given: Tensor, value: Tensor) -> Term:
+    def _ended(self, key: Key, ending: Reduction, given: Tensor, value: Tensor) -> Term:
         made = self.observer is not None and self.observer.from_parameters([given])
         elements, units = ending.elements(given), ending.units(given)
         return Term(key, value, elements, units, ending.is_sum, self._strided(key, elements), from_parameters=made)

@@ -7,7 +7,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import jinja2
 import pandas as pd
@@ -15,22 +15,56 @@ import yaml
 from matplotlib.figure import Figure
 
 from lightning_dataselect.comparison import samples, table
+from lightning_dataselect.comparison.advice import Advice
 from lightning_dataselect.comparison.numbers import share, shown
 from lightning_dataselect.comparison.records import RunFolder, RunRecord
-from lightning_dataselect.comparison.runner import Outcome, spent
+from lightning_dataselect.comparison.runner import Outcome, Settings, spent
 from lightning_dataselect.comparison.spec import FULL, SHORT
+from lightning_dataselect.comparison.summary import Summary
+from lightning_dataselect.comparison.task import Task
 from lightning_dataselect.report import svg
 from lightning_dataselect.report.over_time import Curve, metric_over_time
-
-if TYPE_CHECKING:
-    from lightning_dataselect.comparison.result import Comparison
 
 # For the page on a phone and on anything wider, in pixels.
 _WIDTHS = {"narrow": 350, "wide": 540}
 _TERMS = (0.1, 0.5)  # of its epochs, a sample is dropped seldom up to the first, and often from the second on
 
 
-def write_report(comparison: Comparison, out: Path) -> Path:
+class Reported(Protocol):
+    """A comparison as its report needs it."""
+
+    @property
+    def task(self) -> Task:
+        """The task that was compared on."""
+
+    @property
+    def settings(self) -> Settings:
+        """The methods, seeds and metric."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """The runs, and those that failed."""
+
+    @property
+    def summary(self) -> Summary:
+        """The rows and what they mean."""
+
+    @property
+    def advice(self) -> Advice:
+        """The recommendation."""
+
+    @property
+    def best(self) -> str | None:
+        """The label of the recommended row, if any."""
+
+    def described(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+
+    def json(self) -> str:
+        """Return the same as JSON."""
+
+
+def write_report(comparison: Reported, out: Path) -> Path:
     """Write all of it, over what an earlier report left there.
 
     Args:
@@ -48,12 +82,12 @@ def write_report(comparison: Comparison, out: Path) -> Path:
     return out / "report.html"
 
 
-def fragment(comparison: Comparison) -> str:
+def fragment(comparison: Reported) -> str:
     """Return what a notebook shows: what to do, and the table."""
     return _template("compare_answer.html.j2").render({**_answer(comparison), "in_notebook": True})
 
 
-def metric_figure(comparison: Comparison) -> Figure:
+def metric_figure(comparison: Reported) -> Figure:
     """Return the metric over the time of training."""
     outcome, settings = comparison.outcome, comparison.settings
     full: dict[int, list[Curve]] = {}
@@ -92,7 +126,7 @@ def _template(name: str) -> jinja2.Template:
     return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True).get_template(name)
 
 
-def _answer(comparison: Comparison) -> dict[str, Any]:
+def _answer(comparison: Reported) -> dict[str, Any]:
     summary = comparison.summary
     columns = table.columns(summary, comparison.settings.monitor) if summary.rows else []
     rows = [
@@ -114,7 +148,7 @@ def _answer(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def _pictures(comparison: Comparison, folder: RunFolder) -> dict[str, Any]:
+def _pictures(comparison: Reported, folder: RunFolder) -> dict[str, Any]:
     summary, outcome, settings = comparison.summary, comparison.outcome, comparison.settings
     unit = f"{settings.monitor}{', %' if summary.percent else ''}"
     line, places = _places(comparison)
@@ -155,7 +189,7 @@ def _both(draw: Callable[[int], str]) -> str:
     return "".join(f'<div class="{name}">{picture}</div>' for name, picture in pictures.items() if picture)
 
 
-def _places(comparison: Comparison) -> tuple[list[svg.Place], list[svg.Place]]:
+def _places(comparison: Reported) -> tuple[list[svg.Place], list[svg.Place]]:
     outcome, summary = comparison.outcome, comparison.summary
     full = summary.row(FULL)
     # of a full run as it was, which something may have stopped early
@@ -185,7 +219,7 @@ def _samples(run: RunRecord, folder: RunFolder) -> dict[str, Any]:
     return samples.read(folder.samples(run.method, run.seed))
 
 
-def _leader(comparison: Comparison, known: list[str]) -> str | None:
+def _leader(comparison: Reported, known: list[str]) -> str | None:
     """The method that comes nearest to being recommended."""
     sign = 1 if comparison.settings.maximize else -1
     verdicts = comparison.summary.verdicts
@@ -209,14 +243,14 @@ def _data_map(found: dict[str, Any]) -> str:
     return _both(lambda width: svg.scatter(groups, width=width, **axes))
 
 
-def _task_name(comparison: Comparison) -> str:
+def _task_name(comparison: Reported) -> str:
     described = comparison.task.described()
     model = described.get("model") or described.get("make_module") or "the task"
     name = model.get("class_path", "the task") if isinstance(model, dict) else model
     return str(name).rpartition(".")[2]
 
 
-def _arguments(comparison: Comparison) -> dict[str, str]:
+def _arguments(comparison: Reported) -> dict[str, str]:
     settings = comparison.settings
     return {
         "methods": ", ".join(spec.label for spec in settings.methods),

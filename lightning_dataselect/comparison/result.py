@@ -135,7 +135,7 @@ class Comparison:
         return json.dumps(_without_nan(self.described()), indent=1, allow_nan=False, default=repr)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """What to do, the table, and what it means."""
+        """Yield what to do, the table, and what it means."""
         yield Text(self.advice.headline, style="bold")
         if self.advice.python:
             for title, lines in (

@@ -118,7 +118,7 @@ def _samples(selector: DataSelector | None, meter: Meter) -> tuple[int, int, int
 
 
 def _ended_by(trainer: pl.Trainer, epochs: int) -> str:
-    """What has stopped a run before its last epoch was whole, or nothing."""
+    """Return what has stopped a run before its last epoch was whole, or nothing."""
     if trainer.current_epoch >= epochs:
         return ""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]

@@ -105,7 +105,7 @@ def _sureness(losses: Tensor, margin: Tensor | None) -> Tensor:
 
 
 def _predictor(module: pl.LightningModule) -> Any:
-    """What the module says of one item, if `forward` takes the item's first part; else None."""
+    """Return what the module says of one item, if `forward` takes the item's first part; else None."""
     module = copy.copy(module).eval()
 
     def predict(item: Any) -> float | None:

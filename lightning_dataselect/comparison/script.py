@@ -31,7 +31,11 @@ def task_of(name: str, *, epochs: int | None, data_dir: str | None) -> Task:
     try:
         tree = ast.parse(path.read_text())
     except (OSError, SyntaxError) as error:
-        raise UserInputError(f"{name} cannot be read: {one_line(error)}") from error
+        reason = error.strerror if isinstance(error, OSError) else one_line(error)
+        raise UserInputError(
+            f"{name} cannot be read ({reason}): give a script that runs with `python {name}` and defines"
+            " make_module() and make_data(), or a LightningCLI config."
+        ) from error
     calls = {_called(node) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     if "LightningCLI" in calls and not functions.issuperset(_MAKERS):

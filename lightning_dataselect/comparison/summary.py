@@ -71,7 +71,7 @@ class Row:
 
     @property
     def is_baseline(self) -> bool:
-        """Whether it is trained on full data."""
+        """True if it is trained on full data."""
         return self.method in (FULL, SHORT)
 
 
@@ -315,7 +315,7 @@ def _names(entries: Entries, unit: str) -> str:
 
 
 def _on_resolution(rows: Sequence[Row], settings: Settings, percent: bool) -> list[str]:
-    """How large a difference so few seeds can show, and how many would show one that matters."""
+    """Say how large a difference so few seeds can show, and how many would show one that matters."""
     family = [row.vs_short for row in rows if row.vs_short is not None]
     std, freedom = pooled(family)
     full = next((row.value.mean for row in rows if row.method == FULL), None)
@@ -332,7 +332,7 @@ def _on_resolution(rows: Sequence[Row], settings: Settings, percent: bool) -> li
 
 
 def _on_halving(outcome: Outcome) -> list[str]:
-    """What the rule that gives methods up can miss."""
+    """Say what the rule that gives methods up can miss."""
     if not outcome.dropped:
         return []
     told = ", ".join(f"{label} after {n} seed{'s' * (n > 1)}" for label, n in outcome.dropped.items())

@@ -1,5 +1,6 @@
 """The task that is compared on: a LightningCLI config, or functions that make its parts; built afresh for every run."""
 
+import difflib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -282,9 +283,11 @@ def _read(config: str) -> str:
     try:
         return path.read_text()
     except OSError as error:
+        close = difflib.get_close_matches(config, DEMOS, n=1)
+        meant = f" Did you mean {close[0]}?" if close else ""
         raise UserInputError(
-            f"--config {config} cannot be read ({error.strerror}): "
-            f"give a LightningCLI config, or one of {', '.join(DEMOS)}."
+            f"--config {config} cannot be read ({error.strerror}): give a LightningCLI config, or one of"
+            f" {', '.join(DEMOS)}.{meant}"
         ) from error
 
 
@@ -307,7 +310,7 @@ def _epochs(config: dict[str, Any], name: str, epochs: int | None) -> int:
 
 
 def _asks_for_checkpoints(trainer: Any) -> bool:
-    """Whether a parsed config names a callback that saves; the Trainer adds one of its own where it does not."""
+    """Return whether a parsed config names a callback that saves; the Trainer adds one of its own where it does not."""
     entries = trainer.callbacks or []
     paths = [entry.class_path for entry in (entries if isinstance(entries, list) else [entries])]
     return any(issubclass(pkgutil.resolve_name(path), Checkpoint) for path in paths)

@@ -81,7 +81,7 @@ class BatchLayout:
                 self.varying[path] = parts[2:]
 
     def numbers(self, n: int, positions: Sequence[int] | None = None) -> Callable[[Path, Any], Any]:
-        """What stands in a batch of fewer samples for a number of all.
+        """Return a function that puts into a batch of fewer samples what stands for a number of all.
 
         Args:
             n: how many samples there are.
@@ -153,7 +153,7 @@ def _collated(loader: DataLoader[Any], indices: Sequence[int]) -> list[Mapping[P
 
 
 def random_states_in(part: Any, depth: int = _DEPTH) -> list[Callable[[], object]]:
-    """How to put the generators of random numbers that an object holds back to where they are.
+    """Return calls that put the generators of random numbers that an object holds back to where they are now.
 
     Example:
         >>> class Noise:

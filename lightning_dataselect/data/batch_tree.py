@@ -45,7 +45,7 @@ def leaves_in(part: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def part_at(batch: Any, path: Path) -> Any:
-    """What lies in ``batch`` at ``path``."""
+    """Return the part of ``batch`` at ``path``."""
     for key in path:
         batch = _child(batch, key)
     return batch

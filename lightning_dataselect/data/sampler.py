@@ -54,7 +54,7 @@ class SelectionSampler(DistributedSampler[int]):
         self.full_size = n if full_size is None else full_size
         self.plan = EpochPlan(0, torch.arange(n))
         self.announce_full = False
-        """Whether ``len`` answers for the whole set: schedules that are built before training count whole epochs."""
+        """True to let ``len`` answer for the whole set: schedules that are built before training count whole epochs."""
         self._followers = followers
         self._told_epoch: int | None = None
 
@@ -64,12 +64,12 @@ class SelectionSampler(DistributedSampler[int]):
 
     @property
     def full_len(self) -> int:
-        """How many samples this rank yields with nothing pruned."""
+        """The number of samples that this rank yields with nothing pruned."""
         return self._shard_size(self.full_size)
 
     @property
     def n_unpadded(self) -> int:
-        """How many of the samples that this rank yields are its own, not repeated to make ranks even."""
+        """The number of samples of this rank that are its own, not repeated to make ranks even."""
         return len(range(self.rank, self._plan_size(), self.num_replicas))
 
     def set_epoch(self, epoch: int) -> None:

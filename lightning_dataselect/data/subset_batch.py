@@ -137,7 +137,7 @@ def step_on_part(
 
 
 def _moves(part: Any) -> bool:
-    """Whether an object is taken to the device with the batch, so that samples are in it."""
+    """Return whether an object is taken to the device with the batch, so that samples are in it."""
     return callable(getattr(part, "to", None)) and not isinstance(part, Tensor | type)
 
 
@@ -215,13 +215,13 @@ class _Cutter:
         return tuple(items) if isinstance(part, tuple) else items
 
     def _settle(self, path: Path, fits: bool, axis: int = 0) -> bool:
-        """Whether there is a sample axis: only what has fitted every batch so far is one."""
+        """Return whether there is a sample axis: only what has fitted every batch so far is one."""
         found = axis if fits and self._axes.get(path, axis) is not None else None
         self._axes[path] = found
         return found is not None
 
     def _holds_fields(self, part: Sequence[Any]) -> bool:
-        """Whether the items are fields of a batch, each with a sample axis, and not samples."""
+        """Return whether the items are fields of a batch, each with a sample axis, and not samples."""
         if hasattr(part, "_fields"):
             return True
         lengths = [_length_of_array(item) for item in part]

@@ -45,7 +45,7 @@ class OwnDraws:
 
     @property
     def makes_batches(self) -> bool:
-        """Whether the batches are of the user's own making."""
+        """True if the batches are of the user's own making."""
         return self.batch_sampler is not None
 
     def expected_batches(self, selection: SelectionSampler) -> int:

@@ -94,13 +94,13 @@ def take_hold(trainer: pl.Trainer, context: FitContext, run_step: RunStep, is_ac
     context.add_cleanup(context.epochs.give_back)
     context.add_cleanup(patch_attribute(module, "training_step", training_step))
     for part in logging_parts(module):
-        context.add_cleanup(patch_attribute(part, "log", reader.capture.unwatched(part.log)))
+        context.add_cleanup(patch_attribute(part, "log", reader.capture.bypass(part.log)))
     if not module.automatic_optimization:
         backward = module.manual_backward
 
         @functools.wraps(backward)
         def manual_backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
-            backward(reader.root(loss) if is_active() else loss, *args, **kwargs)
+            backward(reader.register_backward_loss(loss) if is_active() else loss, *args, **kwargs)
 
         context.add_cleanup(patch_attribute(module, "manual_backward", manual_backward))
 

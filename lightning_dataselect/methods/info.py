@@ -21,7 +21,7 @@ class MethodInfo:
         module: Its module, below ``lightning_dataselect.methods``.
         year: Year of publication.
         paper: Authors, title and venue.
-        url: The address of the paper.
+        url: The address of the paper; empty for a method that no paper describes.
         kind: ``"set-level"`` chooses the samples of an epoch, ``"batch-level"`` those of a batch,
             ``"static"`` one subset for good.
         needs: What the method reads of each sample; ``"nothing"`` if it does without.

@@ -161,12 +161,12 @@ class StepReader:
         losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
         return Observation(indices, self._finite(losses), logits, targets, epoch, outputs, True, is_rescoring)
 
-    def root(self, loss: Tensor) -> Tensor:
+    def register_backward_loss(self, loss: Tensor) -> Tensor:
         """Take a loss that a step back-propagates itself; give back what to back-propagate."""
         if self.blind or self._source != "auto":
             return loss
         try:
-            return self.capture.root(loss)
+            return self.capture.register_backward_loss(loss)
         except CaptureError as error:
             self._go_blind(error)
             return loss

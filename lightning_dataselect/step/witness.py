@@ -65,7 +65,7 @@ class Witness:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether batches so far have left it open what the step does."""
+        """True if batches so far have left it open what the step does."""
         return 0 < self._n_left < _MOST_TRIED
 
     def _hear(self, part: Part, positions: list[int]) -> bool:

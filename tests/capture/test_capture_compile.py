@@ -130,7 +130,7 @@ def test_manual_optimization_under_compile(s: SimpleNamespace) -> None:
 
     def step() -> None:
         for factor in (1, 2):
-            capture.root(factor * forward(s.x)).backward()
+            capture.register_backward_loss(factor * forward(s.x)).backward()
 
     for _ in range(3):
         _, captured = capture.run(step, B)
@@ -148,7 +148,7 @@ def test_hand_written_losses_of_several_roots_keep_their_turns(s: SimpleNamespac
 
     def step() -> None:
         for factor in (1, 2):
-            capture.root(factor * forward(s.x)).backward()
+            capture.register_backward_loss(factor * forward(s.x)).backward()
 
     own = ((s.model(s.x) - s.z).abs() * mask).sum(1) / mask.sum(1)
     for _ in range(3):

@@ -283,7 +283,7 @@ def test_manual_optimization_adds_up_the_roots(s: SimpleNamespace) -> None:
 
     def step() -> None:
         for loss in (F.cross_entropy(s.model(s.x), s.y), 2 * by_method(s)):
-            capture.root(loss).backward()
+            capture.register_backward_loss(loss).backward()
 
     own = each(s.model(s.x), s.y) + 2 * (s.model(s.x) - s.z).pow(2).mean(1).detach()
     weights = torch.rand(B)

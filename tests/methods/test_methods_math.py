@@ -302,7 +302,9 @@ def test_registry_lists_each_method_with_its_facts():
     assert names == sorted(names, key=str.lower) and len(set(names)) == len(names)
     for method in methods:
         assert method.cls.__name__ == method.name
-        assert method.url.startswith("https://") and 2015 < method.year < 2030
+        # a method of our own has no paper to link to
+        assert method.url.startswith("https://") or (method.name, method.url) == ("Frontier", "")
+        assert 2015 < method.year < 2030
         assert method.kind in {"set-level", "batch-level", "static"}
         assert method.paper and method.needs and method.published
 

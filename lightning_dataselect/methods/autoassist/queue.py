@@ -41,7 +41,7 @@ class BatchQueue:
     """The queue between the training loop and the Assistant; the base of both kinds."""
 
     capacity = 0
-    """How many batches may wait behind the one that is trained on."""
+    """The number of batches that may wait behind the one that is trained on."""
 
     def __init__(self, assistant: Assistant) -> None:
         self._assistant = assistant

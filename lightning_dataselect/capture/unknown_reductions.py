@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 _MOST = 32  # nodes that are looked at: a new term is added near the end of the step
 
 
-def beside(start: Node | None, known: Container[Node]) -> tuple[str, ...]:
+def unknown_reductions(start: Node | None, known: Container[Node]) -> tuple[str, ...]:
     """The reductions to one number that a loss is put together from, but for known ones.
 
     The graph is walked back through numbers, and vectors that are made of numbers, so it costs some microseconds. No
@@ -28,7 +28,7 @@ def beside(start: Node | None, known: Container[Node]) -> tuple[str, ...]:
         >>> x = torch.ones(3, requires_grad=True)
         >>> term = x.sum()
         >>> loss = 0.5 * term + torch.stack([x.norm(), x.mean()]).sum()
-        >>> beside(loss.grad_fn, {term.grad_fn})
+        >>> unknown_reductions(loss.grad_fn, {term.grad_fn})
         ('LinalgVectorNormBackward0', 'MeanBackward0')
     """
     met: list[str] = []

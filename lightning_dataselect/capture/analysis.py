@@ -33,7 +33,7 @@ _PICKED = (
 )
 
 
-def judge(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, facts: Facts) -> Parts:
+def analyze_loss(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, facts: Facts) -> Parts:
     """Find the terms that a loss is soundly made of.
 
     Args:

@@ -31,7 +31,7 @@ def _nonzero(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Ending:
+class Reduction:
     """How one function reduces.
 
     Attributes:
@@ -57,12 +57,12 @@ def ends(given: Tensor, value: Tensor) -> bool:
 
 
 _BY_NAME = {
-    "mean": Ending(False),
-    "sum": Ending(True),
-    "nanmean": Ending(False, _nan_as_zero, _numbers),
-    "nansum": Ending(True, _nan_as_zero),
-    "count_nonzero": Ending(True, _nonzero),
+    "mean": Reduction(False),
+    "sum": Reduction(True),
+    "nanmean": Reduction(False, _nan_as_zero, _numbers),
+    "nansum": Reduction(True, _nan_as_zero),
+    "count_nonzero": Reduction(True, _nonzero),
 }
-ENDINGS: dict[Any, Ending] = {
+ENDINGS: dict[Any, Reduction] = {
     getattr(space, name): ending for name, ending in _BY_NAME.items() for space in (torch, torch._C.TensorBase)
 }

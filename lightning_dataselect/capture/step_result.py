@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.capture import classes
-from lightning_dataselect.capture.beside import beside
 from lightning_dataselect.capture.loops import turns_in
 from lightning_dataselect.capture.losses import Classes
 from lightning_dataselect.capture.outputs import Outputs, find_outputs, shows_outputs
 from lightning_dataselect.capture.recorder import Recorder
+from lightning_dataselect.capture.reprobe import Unknown
 from lightning_dataselect.capture.shares import Parts, weigh
 from lightning_dataselect.capture.terms import Key
-from lightning_dataselect.capture.ways import Beside
+from lightning_dataselect.capture.unknown_reductions import unknown_reductions
 
 Summarize = Callable[[Outputs], Tensor | None]
 
@@ -41,7 +41,7 @@ class Captured:
 
 
 @dataclass
-class Mains:
+class PrimaryTerms:
     """Of several terms, those with the greatest coefficients in the first probe.
 
     Attributes:
@@ -61,7 +61,7 @@ class Mains:
 
 
 @dataclass(eq=False)
-class Tally:
+class StepResult:
     """The roots of one step.
 
     Attributes:
@@ -69,16 +69,16 @@ class Tally:
         mains: which of several terms' logits and outputs count.
         summarize: makes of the outputs what is kept; None: they are not looked for.
         roots: the terms of each, with their factors.
-        beside: what else each root was put together from (see `beside.beside`); None where nobody can tell.
+        unknown: what else each root was put together from (see `unknown_reductions`); None where nobody can tell.
         lost: the step has gone an unknown way, so that terms may be missing.
         partial: some samples lack a term that others have, and nobody knows which.
     """
 
     recorder: Recorder
-    mains: Mains
+    mains: PrimaryTerms
     summarize: Summarize | None
     roots: list[Parts] = field(default_factory=list)
-    beside: Beside | None = ()
+    unknown: Unknown | None = ()
     lost: bool = False
     partial: bool = False
     _losses: Tensor | None = None
@@ -97,10 +97,10 @@ class Tally:
         recorder = self.recorder
         self.roots.append(parts)
         if recorder.compiled:
-            self.beside = None  # compiled code shows one node for all that is in it
-        elif self.beside is not None:
+            self.unknown = None  # compiled code shows one node for all that is in it
+        elif self.unknown is not None:
             nodes = {turn.node for term, _ in parts for turn in turns_in(term)}
-            self.beside = (*self.beside, beside(loss.grad_fn, nodes))
+            self.unknown = (*self.unknown, unknown_reductions(loss.grad_fn, nodes))
         self._device = loss.device
         if not parts:
             return
@@ -127,13 +127,13 @@ class Tally:
         return Captured(self._losses, logits, targets, self._outputs)
 
 
-def find_classes(recorder: Recorder, parts: Parts, mains: Mains, loss: Tensor | None) -> Classes | None:
+def find_classes(recorder: Recorder, parts: Parts, mains: PrimaryTerms, loss: Tensor | None) -> Classes | None:
     """The logits and targets of the terms, or else of the unreduced losses that the loss starts from."""
     size = recorder.batch_size
     return classes.of_terms(parts, size, mains.classes) or classes.of_sources(recorder.sources, size, loss)
 
 
-def summary(recorder: Recorder, parts: Parts, mains: Mains, summarize: Summarize | None) -> Tensor | None:
+def summary(recorder: Recorder, parts: Parts, mains: PrimaryTerms, summarize: Summarize | None) -> Tensor | None:
     """What is kept of the outputs that the step has shown so far."""
     if summarize is None:
         return None

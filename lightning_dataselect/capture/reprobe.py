@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import TypeAlias
 
 Way: TypeAlias = frozenset[Hashable]
-Beside: TypeAlias = tuple[tuple[str, ...], ...]
+Unknown: TypeAlias = tuple[tuple[str, ...], ...]
 
 # Steps of two kinds may take turns: the one that was missed is at most this many steps away.
 _PROBES = 2
@@ -16,7 +16,7 @@ _PROBES = 2
 _TRIES = 2
 
 
-class Ways:
+class ReprobePolicy:
     """The kinds of step that are known, each by the terms of its loss.
 
     Attributes:
@@ -24,12 +24,12 @@ class Ways:
         probes: how many of the next steps are to be probed.
 
     Example:
-        >>> ways = Ways()
-        >>> ways.settle(frozenset("a")), ways.probes
+        >>> policy = ReprobePolicy()
+        >>> policy.settle(frozenset("a")), policy.probes
         (True, 0)
-        >>> ways.check(frozenset("b")), ways.probes
+        >>> policy.check(frozenset("b")), policy.probes
         (False, 2)
-        >>> ways.settle(frozenset("b")), ways.check(frozenset("b"), beside=(("MeanBackward0",),))
+        >>> policy.settle(frozenset("b")), policy.check(frozenset("b"), unknown=(("MeanBackward0",),))
         (True, False)
     """
 
@@ -37,7 +37,7 @@ class Ways:
         self.known: set[Way] = set()
         self.probes = 1
         self._lost = False
-        self._tries: Counter[tuple[Way, Beside]] = Counter()
+        self._tries: Counter[tuple[Way, Unknown]] = Counter()
 
     def probe_next(self) -> None:
         """Call for a probe of the next step."""
@@ -47,30 +47,30 @@ class Ways:
         """After a probe that has found nothing sound: call for no more of them."""
         self.probes, self._lost = 0, False
 
-    def check(self, way: Way, beside: Beside | None = None) -> bool:
+    def check(self, way: Way, unknown: Unknown | None = None) -> bool:
         """After a step without a probe: whether its way is known; if not, call for probes.
 
         Args:
             way: the terms of its loss.
-            beside: what else each of its roots was put together from; None where nobody can tell.
+            unknown: what else each of its roots was put together from; None where nobody can tell.
         """
         if way not in self.known:
             self.probes, self._lost = _PROBES, True
             return False
-        if beside is None or self._tries[way, beside] >= _TRIES:
+        if unknown is None or self._tries[way, unknown] >= _TRIES:
             return True
-        self._tries[way, beside] += 1
+        self._tries[way, unknown] += 1
         self.probes = _PROBES
         return False
 
-    def settle(self, way: Way, beside: Beside | None = None) -> bool:
+    def settle(self, way: Way, unknown: Unknown | None = None) -> bool:
         """After a probe: whether steps of this kind can be followed without.
 
         They cannot if a step has been lost, and probes show nothing that was not known.
         """
-        seen = beside is None or self._tries[way, beside] >= _TRIES
-        if beside is not None:
-            self._tries[way, beside] = _TRIES
+        seen = unknown is None or self._tries[way, unknown] >= _TRIES
+        if unknown is not None:
+            self._tries[way, unknown] = _TRIES
         if way and (way not in self.known or not (seen or self._lost)):
             self.known.add(way)
             self.probes, self._lost = 0, False
