@@ -60,12 +60,12 @@ class ImageData(pl.LightningDataModule):
         if hasattr(self, "train"):
             return
         options = self.hparams
-        arrays = _read(options["name"], options["data_dir"])
+        arrays = read_arrays(options["name"], options["data_dir"])
         classes = torch.from_numpy(arrays["y_train"]).long()
         noisy = self._training_labels(classes)
         order = torch.randperm(len(classes), generator=self._generator())
         held_out, rest = order[: options["n_val"]], order[options["n_val"] :][: options["n_train"]]
-        images = _channels_first(arrays["x_train"])
+        images = channels_first(arrays["x_train"])
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         over = (0, 2, 3)
         self.mean = images[rest].float().mean(over).view(1, -1, 1, 1).to(device)
@@ -73,7 +73,7 @@ class ImageData(pl.LightningDataModule):
         self.train = _resident(images[rest], noisy[rest], device)
         self.val = _resident(images[held_out], classes[held_out], device)
         test_classes = torch.from_numpy(arrays["y_test"]).long()
-        self.test = _resident(_channels_first(arrays["x_test"]), test_classes, device)
+        self.test = _resident(channels_first(arrays["x_test"]), test_classes, device)
 
     def train_dataloader(self) -> DataLoader[Any]:
         return self.train.loader(self.batch_size, shuffle=True)
@@ -185,7 +185,7 @@ READERS = {
 
 
 @functools.cache  # reading is no training: only the first run of a study would pay for it
-def _read(name: Name, data_dir: str | None) -> Arrays:
+def read_arrays(name: Name, data_dir: str | None) -> Arrays:
     return READERS[name](Path(data_dir or "."))
 
 
@@ -204,7 +204,7 @@ def _decode(differences: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(planes.transpose(1, 2, 3, 0))
 
 
-def _channels_first(images: np.ndarray) -> Tensor:
+def channels_first(images: np.ndarray) -> Tensor:
     tensor = torch.from_numpy(images)
     return tensor[:, None] if tensor.dim() == 3 else tensor.permute(0, 3, 1, 2).contiguous()
 

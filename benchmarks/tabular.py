@@ -46,7 +46,7 @@ class TableData(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         if hasattr(self, "train"):
             return
-        inputs, classes, n_train = _encoded(self.name, self.data_dir)
+        inputs, classes, n_train = encoded(self.name, self.data_dir)
         order = torch.randperm(n_train, generator=torch.Generator().manual_seed(0))
         held_out, rest = order[: self.n_val], order[self.n_val :]
         inputs = (inputs - inputs[rest].mean(0)) / inputs[rest].std(0).clamp(min=1e-3)
@@ -79,7 +79,7 @@ def _read_breast_cancer() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 @functools.cache  # reading is no training: only the first run of a study would pay for it
-def _encoded(name: str, data_dir: str | None) -> tuple[Tensor, Tensor, int]:
+def encoded(name: str, data_dir: str | None) -> tuple[Tensor, Tensor, int]:
     """Return all rows, float32 (N, columns), their classes, int64 (N,), and how many, the first, are for training."""
     train, test = _read_adult(Path(data_dir or ".")) if name == "adult" else _read_breast_cancer()
     table = pd.concat([train, test])

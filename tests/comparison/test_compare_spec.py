@@ -3,6 +3,7 @@
 import pytest
 
 from lightning_dataselect import UCB, DataSelector, RandomPruning
+from lightning_dataselect.comparison.script import task_of
 from lightning_dataselect.comparison.spec import parse_methods, parse_seeds
 from lightning_dataselect.comparison.task import load_task
 from lightning_dataselect.utils.errors import UserInputError
@@ -137,3 +138,16 @@ def test_the_selector_that_a_config_trains_with_is_left_out(tmp_path):
     trainer, *_ = load_task(str(path)).build(seed=0, epochs=2, callbacks=[chosen], root=tmp_path)
     assert [callback for callback in trainer.callbacks if isinstance(callback, DataSelector)] == [chosen]
     assert "EarlyStopping" in [type(callback).__name__ for callback in trainer.callbacks]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("nowhere.py", r"nowhere.py cannot be read \(No such file or directory\): give a script .*make_module\(\)"),
+        ("digit", r"give a LightningCLI config, or one of digits, fashion_mnist. Did you mean digits\?"),
+    ],
+)
+def test_task_that_is_not_there_is_answered_with_what_to_give(given, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserInputError, match=said):
+        task_of(given, epochs=2, data_dir=None)
