@@ -7,7 +7,8 @@ Both are the package's callbacks in a Lightning fit of as many samples, on the s
 networks, so that five seeds of all tasks take about half an hour on two cores. DIR holds fashion_mnist, cifar10 and
 adult; the two regressions are made up.
 
-All tasks but `fashion_duplicates` were looked at, with other seeds than these, while the rule and its thresholds were made.
+All tasks but `fashion_duplicates` were looked at, with other seeds than these, while the rule and its thresholds were
+made.
 """
 
 import argparse
