@@ -1,1 +1,1 @@
-"""Which method pays on this task? Runs methods x seeds against full data and equal compute."""
+"""Compare methods on a user's own task: every method and seed, against full data at equal compute."""

@@ -1,4 +1,4 @@
-"""What to do: one line, and the lines of Python and of YAML that do it."""
+"""Advice drawn from a comparison: one sentence, and the lines of Python and YAML that follow it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_dataselect.comparison.summary import Row, Summary, short_label, u
 
 @dataclass(frozen=True)
 class Advice:
-    """What to do, and how.
+    """A recommendation, and the code that follows it.
 
     Attributes:
         headline: In a sentence or two.

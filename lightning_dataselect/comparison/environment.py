@@ -1,4 +1,4 @@
-"""Where a comparison was run."""
+"""The machine and the versions that a comparison ran on."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""What a run depends on, as hashes by name: a finished run is taken up again only if all of them are the same.
+"""Hashes of everything a run depends on: a finished run is reused only if all of them still match.
 
 Code counts by what it does: the syntax trees of the user's own files, without comments, docstrings, and calls of
 `compare` itself, so that a script that asks for another seed need not train everything again.

@@ -1,4 +1,4 @@
-"""What a run costs and reaches, measured alike for every method."""
+"""Measure the cost and the result of a run, in the same way for every method."""
 
 import time
 from collections.abc import Callable, Iterator

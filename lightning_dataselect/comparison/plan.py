@@ -1,4 +1,4 @@
-"""What a comparison will cost, before it is run; and what of it fits into a budget.
+"""Estimate the cost of a comparison before it runs, and cut it to fit a budget.
 
 The budget is spent by sequential halving (Karnin, Koren and Somekh, Almost Optimal Exploration in Multi-Armed Bandits,
 ICML 2013; Jamieson and Talwalkar, AISTATS 2016, as successive halving): every method runs with the first seed, the
@@ -27,7 +27,7 @@ _TYPICAL_SAVING = 0.3
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be run.
+    """The runs that a comparison will make.
 
     Attributes:
         epochs: Of a full run.

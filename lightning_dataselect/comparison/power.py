@@ -1,4 +1,4 @@
-"""What so few seeds can show: when a paired difference counts as real, and how large it must be to be seen."""
+"""Statistical power of a few seeds: when a paired difference is significant, and the smallest that can be detected."""
 
 from __future__ import annotations
 

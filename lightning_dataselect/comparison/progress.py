@@ -1,4 +1,4 @@
-"""How a comparison shows where it is: bars on a terminal, plain lines anywhere else."""
+"""Progress of a comparison: bars on a terminal, plain lines anywhere else."""
 
 import logging
 import re

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Point(NamedTuple):
-    """Where a run stood after an epoch.
+    """Cost and metric of a run after one epoch.
 
     Attributes:
         seconds: Wall-clock of training so far, in seconds.
@@ -26,7 +26,7 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What one run of one method with one seed cost and reached.
+    """Cost and result of one run: one method, one seed.
 
     Attributes:
         method: The label, as in `--methods`.

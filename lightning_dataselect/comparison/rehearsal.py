@@ -26,7 +26,7 @@ _LIKELY = ("val_acc", "val_accuracy", "val/acc", "val/accuracy", "val_f1", "val_
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a few batches have shown of a task.
+    """Findings about a task from a few of its batches.
 
     Attributes:
         logged: Names of the metrics at the end of an epoch, sorted.

@@ -32,7 +32,7 @@ _LESS_IS_BETTER = ("loss", "err", "perplexity", "mae", "mse", "rmse", "mape", "n
 
 @dataclass(frozen=True)
 class Wishes:
-    """What a user asks for.
+    """The comparison that a user asks for.
 
     Attributes:
         methods: As in `--methods`, or `auto`.
@@ -57,7 +57,7 @@ class Wishes:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison has found. Shows itself in a terminal and in a notebook.
+    """The result of a comparison, printable in a terminal and rendered in a notebook.
 
     Attributes:
         task: What was compared on.

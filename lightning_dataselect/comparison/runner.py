@@ -29,7 +29,7 @@ Clock = Literal["cpu", "wall"]
 
 
 class Watcher(Protocol):
-    """Who is told how the comparison goes on."""
+    """Receiver of a comparison's progress."""
 
     def expect(self, n_runs: int) -> None:
         """So many runs will be made in all, as far as is known."""
@@ -49,7 +49,7 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Settings:
-    """What is compared, and by what.
+    """The methods to compare, and the metric that compares them.
 
     Attributes:
         methods: In the order of the table.
@@ -76,7 +76,7 @@ class Settings:
 
 @dataclass
 class Outcome:
-    """What has finished and what has failed.
+    """Finished and failed runs.
 
     Attributes:
         epochs: Of a full run.

@@ -1,4 +1,4 @@
-"""What a method has made of single samples: what it dropped by epoch, a data map, and some samples to look at."""
+"""Per-sample results of a method: drops by epoch, a data map, and some samples to look at."""
 
 from __future__ import annotations
 

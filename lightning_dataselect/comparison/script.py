@@ -1,4 +1,4 @@
-"""What `compare FILE` is given: a config, a demo, or a script; and what is said of a script that is no task yet."""
+"""Tell a config, a demo and a script apart in `compare FILE`, and say what a script that is not a task lacks."""
 
 from __future__ import annotations
 

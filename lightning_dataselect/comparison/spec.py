@@ -1,4 +1,4 @@
-"""What is compared: `full,short,random,InfoBatch,UCB(every_n_epochs=2)`, read into specs."""
+"""Parse the list of methods to compare, as in `full,short,random,InfoBatch,UCB(every_n_epochs=2)`."""
 
 from __future__ import annotations
 

@@ -26,11 +26,11 @@ DEMOS = ("digits", "fashion_mnist")
 
 
 class Task(Protocol):
-    """What a comparison needs of a task."""
+    """Requirements of a comparison on a task."""
 
     @property
     def epochs(self) -> int:
-        """Of a full run."""
+        """Epochs of a full run."""
 
     def build(
         self, *, seed: int, epochs: int, callbacks: Sequence[pl.Callback], root: Path, fast_dev_run: int = 0

@@ -1,4 +1,4 @@
-"""Where the samples lie in a batch: what the collate function itself makes of fewer of them."""
+"""Locate the samples in a batch, by what the collate function itself makes of fewer of them."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class BatchIndices:
 
 @dataclass
 class _Record:
-    """What one pass over the loader has drawn, and the training loop has not taken yet."""
+    """Batches that one pass over the loader has drawn and the training loop has not taken yet."""
 
     first: int
     drawn: dict[int, BatchIndices] = field(default_factory=dict)

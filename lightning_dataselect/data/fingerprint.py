@@ -1,4 +1,4 @@
-"""Whether a data set still holds the samples that it held: a few of them are looked at.
+"""Fingerprint a data set by a few of its samples, to notice when its contents change.
 
 Samples are known by their positions, so another data set of the same length would inherit the scores of the first.
 """

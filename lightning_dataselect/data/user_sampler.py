@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class OwnDraws:
-    """What the user's own sampler and batch sampler make of an epoch.
+    """The epoch that the user's own sampler and batch sampler make.
 
     They are drawn when the epoch's first batch is asked for, which is when a DataLoader draws them, so that they know
     all that hooks have told them by then.

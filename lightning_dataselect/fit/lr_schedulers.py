@@ -149,7 +149,7 @@ class ManualSchedulers:
 
 
 class _Calls(NamedTuple):
-    """What is known of the calls of one scheduler."""
+    """Calls seen of one scheduler."""
 
     made: int = 0  # steps since the epoch `begun`
     first: int = -1  # the first batch of an epoch that steps, -1 for unknown

@@ -1,4 +1,4 @@
-"""What a fit has dropped and saved, in one line at its end."""
+"""Summarize in one line, at the end of a fit, what it dropped and saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What logits and class targets say about a sample: errors, correctness, and where they lack."""
+"""Per-sample errors and correctness from logits and class targets, and the refusal where they are missing."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What training samples lose by a model that was trained without them."""
+"""Losses of the training samples under a model that was trained without them."""
 
 from __future__ import annotations
 

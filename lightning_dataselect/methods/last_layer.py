@@ -1,4 +1,4 @@
-"""How long each sample's gradient is in the last linear layer alone, by what the training step shows anyway."""
+"""Per-sample gradient norms in the last linear layer, from what the training step computes anyway."""
 
 from __future__ import annotations
 

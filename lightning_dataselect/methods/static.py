@@ -1,4 +1,4 @@
-"""What static scores have in common: measured in the first epochs or before, then one subset."""
+"""Common base of static scores: measured in the first epochs or before, then one subset."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -175,7 +175,7 @@ def data_map(losses: Tensor, values: Tensor, selected: Tensor, name: str = "scor
 
 
 def _second_axis(selector: Results) -> tuple[Tensor, str]:
-    """What tells more of a sample than its last loss: its score; where that is the loss, what became of the sample."""
+    """Return a second value a sample, beside its last loss, and its name: the score or, failing that, a count."""
     known = torch.isfinite(selector.losses)
     if not known.any() or not torch.equal(selector.scores[known], selector.losses[known]):
         return selector.scores, "score"
@@ -188,7 +188,7 @@ def _typical(values: Tensor) -> float:
 
 
 def plot_selector(selector: Results, kind: str) -> Figure:
-    """What one selector has done, in numbers: the figure behind `DataSelector.plot`.
+    """Draw the figure behind `DataSelector.plot`: one selector's history in numbers.
 
     Args:
         selector: During or after a fit.

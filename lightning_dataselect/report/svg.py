@@ -20,7 +20,7 @@ _DIGIT, _LETTER = 7.4, 8.8  # pixels that a number's digit takes, and at most a 
 
 @dataclass(frozen=True)
 class Place:
-    """Where something stands on two axes, with a spread of its height.
+    """A point on two axes, with the spread of its height.
 
     Attributes:
         x: On the horizontal axis.

@@ -1,4 +1,4 @@
-"""What an Assistant looks at: the raw input and the label of each sample, found in the user's own batches."""
+"""Find the Assistant's inputs, the raw input and the label of each sample, in the user's own batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where batches wait for the Assistant's verdict: judged at once, or by a thread of its own."""
+"""Queue of batches that wait for the Assistant's verdict: judged at once, or by a thread of its own."""
 
 from __future__ import annotations
 
