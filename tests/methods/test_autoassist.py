@@ -41,20 +41,17 @@ class Paced(Net):
         self.selector = [selector]
 
     def training_step(self, batch, batch_idx):
-        queue, late = self.selector[0]._prefetch_filter._queue, time.monotonic() + 100
+        queue, late = self.selector[0].prefetch_filter.queue, time.monotonic() + 100
         while (
-            isinstance(queue, ThreadedQueue)
-            and queue._thread.is_alive()
-            and has_work(queue)
-            and time.monotonic() < late
+            isinstance(queue, ThreadedQueue) and queue.thread.is_alive() and has_work(queue) and time.monotonic() < late
         ):
             time.sleep(0.001)
         return super().training_step(batch, batch_idx)
 
 
 def has_work(queue):
-    unjudged = any(waiting.verdict is None for waiting in queue._waiting)
-    return unjudged or (len(queue._records) > 0 and len(queue._waiting) >= queue._learn_at)
+    unjudged = any(waiting.verdict is None for waiting in queue.waiting)
+    return unjudged or (len(queue.records) > 0 and len(queue.waiting) >= queue.learn_at)
 
 
 @pytest.mark.parametrize("synchronous", [True, False])
@@ -76,7 +73,7 @@ def test_easy_samples_are_dropped(synchronous):
     assert [module.count(e) for e in range(4)] == [60] * 4, "as many steps as the loader has batches"
     assert [s.is_last for s in module.steps] == ([False] * 59 + [True]) * 4
     if synchronous:
-        assert easy + hard == sizes[3] and selector._assistant.steps == 240
+        assert easy + hard == sizes[3] and selector.current_assistant.steps == 240
 
 
 class Checked(Net):
@@ -263,7 +260,7 @@ def test_synchronous_runs_repeat_bit_for_bit():
     (a, first, _), (b, again, _), (_, other, _) = run(), run(), run(seed=1)
     assert same_weights(first, again) and not same_weights(first, other)
     assert torch.equal(a.scores, b.scores)
-    assert all(map(torch.equal, a._assistant.network.parameters(), b._assistant.network.parameters()))
+    assert all(map(torch.equal, a.current_assistant.network.parameters(), b.current_assistant.network.parameters()))
 
 
 def test_global_random_state_is_that_of_a_plain_fit():
@@ -281,7 +278,7 @@ def test_second_fit_builds_a_new_assistant():
     used, fresh = run()[0], AutoAssist(synchronous=True)
     for selector in (used, fresh):
         fit(selector, train=loader(shuffle=False), max_epochs=1)
-    assert used._assistant.steps == 10 and torch.equal(used.scores, fresh.scores)
+    assert used.current_assistant.steps == 10 and torch.equal(used.scores, fresh.scores)
 
 
 def test_synchronous_fit_goes_on_from_any_batch(tmp_path):
@@ -383,7 +380,7 @@ def test_own_assistant_learns_from_images():
     for assistant in (None, own, lambda x, labels: nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 1))):
         selector = AutoAssist(assistant=assistant, synchronous=True)
         fit(selector, ImageNet(), DataLoader(data, 10), max_epochs=2)
-        assert selector._assistant.steps == 12 and not selector.scores.isnan().any()
+        assert selector.current_assistant.steps == 12 and not selector.scores.isnan().any()
     assert all(torch.equal(own.state_dict()[name], value) for name, value in before.items())
 
 

@@ -55,7 +55,7 @@ def until(condition):
 
 def until_asleep(queue):
     """Wait until the thread has looked at the queue as it is, and found nothing to do."""
-    until(lambda: len(queue._change._waiters) == 1)
+    until(lambda: len(queue.changed._waiters) == 1)
 
 
 @pytest.fixture
@@ -89,18 +89,18 @@ def test_training_does_not_wait_for_a_busy_assistant(queue, gate):
 def test_full_record_queue_drops_its_oldest(queue):
     for loss in range(10):
         queue.report(record(float(loss)))
-    assert [float(kept.losses[0]) for kept in queue._records] == [7.0, 8.0, 9.0]
+    assert [float(kept.losses[0]) for kept in queue.records] == [7.0, 8.0, 9.0]
 
 
 def test_assistant_judges_in_order_and_learns_only_when_enough_is_judged(queue, gate):
     gate.open.set()
     queue.report(record())
     queue.offer(waiting(0))
-    until(lambda: queue._waiting[0].verdict is not None)
+    until(lambda: queue.waiting[0].verdict is not None)
     until_asleep(queue)
     assert gate.calls == ["judge"], "one judged batch is less than learn_at=2"
     queue.offer(waiting(1))
-    until(lambda: queue._assistant.steps == 1)
+    until(lambda: queue.assistant.steps == 1)
     assert gate.calls == ["judge", "judge", "learn"]
     assert queue.take().verdict.positions.tolist() == [0, 1]
 
@@ -109,7 +109,7 @@ def test_training_does_not_wait_while_the_assistant_learns(queue, gate):
     gate.open.set()
     for index in range(2):
         queue.offer(waiting(index))
-    until(lambda: all(left.verdict is not None for left in queue._waiting))
+    until(lambda: all(left.verdict is not None for left in queue.waiting))
     gate.open.clear()
     gate.busy.clear()
     queue.report(record())
@@ -117,17 +117,17 @@ def test_training_does_not_wait_while_the_assistant_learns(queue, gate):
     queue.offer(waiting(2))
     queue.report(record())
     queue.take()
-    assert queue._assistant.steps == 0, "it had to come to an end first"
+    assert queue.assistant.steps == 0, "it had to come to an end first"
 
 
 def test_batch_is_judged_by_its_own_base_prob(queue, gate):
     gate.open.set()
     inputs = SampleInputs(torch.ones(3, 3), None)
-    for kind in (queue, InlineQueue(queue._assistant)):
-        queue._assistant.accuracy = 1.0
+    for kind in (queue, InlineQueue(queue.assistant)):
+        queue.assistant.accuracy = 1.0
         for base_prob in (0.3, 0.9):  # with q = 1/2 P is 0.65 and 0.95
             kind.offer(PendingBatch(0, object(), 3, inputs, torch.tensor([0.1, 0.2, 0.9]), base_prob))
-        until(lambda kind=kind: all(left.verdict is not None for left in kind._waiting))
+        until(lambda kind=kind: all(left.verdict is not None for left in kind.waiting))
         assert [kind.take().verdict.positions.tolist() for _ in range(2)] == [[0, 1], [0, 1, 2]]
 
 
@@ -135,24 +135,24 @@ def test_batch_that_leaves_first_is_judged_first(queue, gate):
     for index in range(3):
         queue.offer(waiting(index))
     assert gate.busy.wait(100)
-    assert queue._next().batch_idx == 0
+    assert queue.next_task().batch_idx == 0
     queue.take()
-    assert queue._next().batch_idx == 1
+    assert queue.next_task().batch_idx == 1
 
 
 def test_record_wakes_a_sleeping_assistant(queue, gate):
     gate.open.set()
     for index in range(2):
         queue.offer(waiting(index))
-    until(lambda: all(left.verdict is not None for left in queue._waiting))
+    until(lambda: all(left.verdict is not None for left in queue.waiting))
     until_asleep(queue)
     queue.report(record())
-    until(lambda: queue._assistant.steps == 1)
+    until(lambda: queue.assistant.steps == 1)
 
 
 def test_assistant_learns_from_the_oldest_record_first(queue, monkeypatch):
     learnt = []
-    monkeypatch.setattr(queue._assistant, "learn", lambda record: learnt.append(float(record.losses[0])))
+    monkeypatch.setattr(queue.assistant, "learn", lambda record: learnt.append(float(record.losses[0])))
     for loss in range(3):
         queue.report(record(float(loss)))
     queue.close_epoch()
@@ -173,19 +173,19 @@ def test_assistant_learns_when_the_epoch_has_no_more_to_judge(queue, gate):
     gate.open.set()
     queue.report(record())
     until_asleep(queue)
-    assert queue._assistant.steps == 0, "more may have to be judged"
+    assert queue.assistant.steps == 0, "more may have to be judged"
     queue.close_epoch()
-    until(lambda: queue._assistant.steps == 1)
+    until(lambda: queue.assistant.steps == 1)
     queue.open_epoch()
     queue.report(record())
     until_asleep(queue)
-    assert queue._assistant.steps == 1
+    assert queue.assistant.steps == 1
 
 
 def test_error_of_the_assistant_is_raised_in_the_training_loop(queue, gate):
     gate.open.set()
     queue.offer(waiting(0, SampleInputs(torch.full((2, 3), -1.0), None)))
-    until(lambda: queue._error is not None)
+    until(lambda: queue.error is not None)
     with pytest.raises(RuntimeError, match="ZeroDivisionError: of its own") as caught:
         queue.take()
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
@@ -291,7 +291,7 @@ def test_fits_queues_are_as_long_as_asked_for(batch, asked, capacity, learn_at, 
     for epoch, base_prob in enumerate(base_probs):
         made, first, queue = screening(batch, epoch, queue_size=asked)
         try:
-            assert (queue.capacity, queue._learn_at, queue._records.maxlen) == (capacity, learn_at, capacity)
+            assert (queue.capacity, queue.learn_at, queue.records.maxlen) == (capacity, learn_at, capacity)
             assert first.base_prob == base_prob
         finally:
             made.stop()

@@ -100,7 +100,7 @@ class AutoAssist(WithinBatches):
     chosen_by = "base_prob"
     info: ClassVar[MethodInfo] = CATALOG["AutoAssist"]
 
-    _prefetch_filter = FitLocal[PrefetchFilter | None](None)
+    prefetch_filter = FitLocal[PrefetchFilter | None](None)
     _pending = FitLocal[PendingBatch | None](None)
 
     def __init__(
@@ -116,7 +116,7 @@ class AutoAssist(WithinBatches):
         warmup_epochs: int = 0,
         **common: Any,
     ) -> None:
-        self._assistant: Assistant | None = None
+        self.current_assistant: Assistant | None = None
         self._restored_assistant: Mapping[str, Any] | None = None
         super().__init__(
             warmup_epochs=warmup_epochs,
@@ -143,23 +143,23 @@ class AutoAssist(WithinBatches):
     @property
     def assistant_accuracy(self) -> float:
         """The share of recent losses that the Assistant has rightly called high or low, in [0, 1]."""
-        return 0.0 if self._assistant is None else self._assistant.accuracy
+        return 0.0 if self.current_assistant is None else self.current_assistant.accuracy
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Hand the losses to the Assistant; the scores are its own, written as it judges."""
-        if self._prefetch_filter is not None and self._pending is not None:
-            self._prefetch_filter.report(self._pending, seen.losses)
+        if self.prefetch_filter is not None and self._pending is not None:
+            self.prefetch_filter.report(self._pending, seen.losses)
 
     def wrap_dataloader(self, loader: DataLoader[Any]) -> DataLoader[Any]:
         """Return the loader, with its batches pulled ahead and cut."""
         context = self.context
         assert context is not None
-        if self._prefetch_filter is None:
-            self._prefetch_filter = PrefetchFilter(
+        if self.prefetch_filter is None:
+            self.prefetch_filter = PrefetchFilter(
                 context, self.build_queue, self.base_prob_of, seed=self.seed, inputs=self.inputs
             )
-            context.add_cleanup(self._prefetch_filter.stop)
-        return filter_batches(loader, functools.partial(self._prefetch_filter.pass_on, pinned=loader.pin_memory))
+            context.add_cleanup(self.prefetch_filter.stop)
+        return filter_batches(loader, functools.partial(self.prefetch_filter.pass_on, pinned=loader.pin_memory))
 
     def base_prob_of(self, epoch: int, known: Conventions) -> float:
         """Return the probability, in ``epoch``, of training on a sample that the Assistant takes for easy."""
@@ -170,15 +170,15 @@ class AutoAssist(WithinBatches):
 
     def build_assistant(self, inputs: SampleInputs, kind: Kind) -> Assistant:
         """Return the Assistant of the fit, and make it for such ``inputs`` if there is none yet."""
-        if self._assistant is None:
+        if self.current_assistant is None:
             rule = CONVENTIONS[kind]
             if self.learning_rate is not None:
                 rule = replace(rule, learning_rate=self.learning_rate)
-            self._assistant = Assistant(make_network(self.assistant, inputs, kind), rule, self.memory)
+            self.current_assistant = Assistant(make_network(self.assistant, inputs, kind), rule, self.memory)
             if self._restored_assistant is not None:
-                self._assistant.load_state_dict(self._restored_assistant)
+                self.current_assistant.load_state_dict(self._restored_assistant)
                 self._restored_assistant = None
-        return self._assistant
+        return self.current_assistant
 
     def build_queue(self, first: SampleInputs, draws: Tensor, kind: Kind) -> BatchQueue:
         """Return the queue of a fit, whose Assistant has judged the ``first`` inputs once on trial.
@@ -201,9 +201,9 @@ class AutoAssist(WithinBatches):
     ) -> None:
         """Look up which samples are left of the batch, and keep what is learnt from."""
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self.batch is None or self._prefetch_filter is None:
+        if self.batch is None or self.prefetch_filter is None:
             return
-        self._pending = self._prefetch_filter.take(batch_idx)
+        self._pending = self.prefetch_filter.take(batch_idx)
         if (verdict := self._pending.verdict) is not None:
             indices = self.batch.indices
             self.store["score"][indices] = verdict.q.to(indices.device, non_blocking=True)
@@ -215,13 +215,13 @@ class AutoAssist(WithinBatches):
 
     def forget(self) -> None:
         """Let go of the Assistant."""
-        self._assistant = self._restored_assistant = None
+        self.current_assistant = self._restored_assistant = None
 
     def rank_state(self) -> dict[str, Any]:
         """Return the Assistant's state."""
-        state = self._restored_assistant if self._assistant is None else self._assistant.state_dict()
+        state = self._restored_assistant if self.current_assistant is None else self.current_assistant.state_dict()
         return {} if state is None else {"assistant": dict(state)}
 
     def load_rank_state(self, state: Mapping[str, Any]) -> None:
         """Keep an Assistant's state until the first batch shows what it looks at."""
-        self._assistant, self._restored_assistant = None, state["assistant"]
+        self.current_assistant, self._restored_assistant = None, state["assistant"]

@@ -44,7 +44,7 @@ class PrefetchFilter:
         self._seed = seed
         self._inputs = inputs
         self._reader: InputReader | None = None
-        self._queue: BatchQueue | None = None
+        self.queue: BatchQueue | None = None
         self._left: dict[int, PendingBatch] = {}
 
     def pass_on(self, batches: Iterator[Any], pinned: bool) -> Iterator[Any]:
@@ -73,8 +73,8 @@ class PrefetchFilter:
         generator = epoch_generator(self._seed, epoch, f"accept batch {batch_idx} of rank {self._context.rank}")
         draws = torch.rand(size, generator=generator, dtype=torch.float32)
         inputs, kind = self._reader.read(batch), self._reader.kind
-        if self._queue is None:
-            self._queue = self._build_queue(inputs, draws, kind)
+        if self.queue is None:
+            self.queue = self._build_queue(inputs, draws, kind)
         return PendingBatch(batch_idx, batch, size, inputs, draws, self._base_prob(epoch, CONVENTIONS[kind]))
 
     def take(self, batch_idx: int) -> PendingBatch:
@@ -91,9 +91,9 @@ class PrefetchFilter:
 
     def stop(self) -> None:
         """End all work of the Assistant."""
-        if self._queue is not None:
-            self._queue.stop()
+        if self.queue is not None:
+            self.queue.stop()
 
     def _queue_of_fit(self) -> BatchQueue:
-        assert self._queue is not None
-        return self._queue
+        assert self.queue is not None
+        return self.queue

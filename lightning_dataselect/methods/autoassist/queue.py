@@ -44,16 +44,16 @@ class BatchQueue:
     """The number of batches that may wait behind the one that is trained on."""
 
     def __init__(self, assistant: Assistant) -> None:
-        self._assistant = assistant
-        self._waiting: deque[PendingBatch] = deque()
+        self.assistant = assistant
+        self.waiting: deque[PendingBatch] = deque()
 
     def __len__(self) -> int:
         """Return the number of batches that wait."""
-        return len(self._waiting)
+        return len(self.waiting)
 
     def open_epoch(self) -> None:
         """Forget batches of an epoch that was left."""
-        self._waiting.clear()
+        self.waiting.clear()
 
     def close_epoch(self) -> None:
         """Take note that no further batches come in this epoch."""
@@ -79,16 +79,16 @@ class InlineQueue(BatchQueue):
 
     def offer(self, waiting: PendingBatch) -> None:
         """Judge a batch."""
-        waiting.verdict = self._assistant.judge(waiting.inputs, waiting.draws, waiting.base_prob)
-        self._waiting.append(waiting)
+        waiting.verdict = self.assistant.judge(waiting.inputs, waiting.draws, waiting.base_prob)
+        self.waiting.append(waiting)
 
     def take(self) -> PendingBatch:
         """Remove and return the batch that was just judged."""
-        return self._waiting.popleft()
+        return self.waiting.popleft()
 
     def report(self, record: Record) -> None:
         """Learn from a batch."""
-        self._assistant.learn(record)
+        self.assistant.learn(record)
 
 
 class ThreadedQueue(BatchQueue):
@@ -101,37 +101,42 @@ class ThreadedQueue(BatchQueue):
         assistant: The Assistant, which the thread alone uses from now on.
         capacity: The most batches that may wait, and the most records.
         learn_at: Judged batches that must wait before it learns.
+
+    Attributes:
+        waiting: The batches that wait, oldest first.
+        records: The records that it has not learnt from, oldest first.
+        error: The failure that ended the thread, or None.
+        changed: Held for a look at the queues, never while the Assistant computes.
     """
 
     def __init__(self, assistant: Assistant, capacity: int, learn_at: int) -> None:
         super().__init__(assistant)
         self.capacity = capacity
-        self._learn_at = learn_at
-        self._records: deque[Record] = deque(maxlen=capacity)
+        self.learn_at = learn_at
+        self.records: deque[Record] = deque(maxlen=capacity)
         self._complete = self._stopping = False
-        self._error: BaseException | None = None
-        # held for a look at the queues, never while the Assistant computes
-        self._change = threading.Condition(threading.Lock())
-        self._thread = threading.Thread(target=self._run, name="AutoAssist", daemon=True)
-        self._thread.start()
+        self.error: BaseException | None = None
+        self.changed = threading.Condition(threading.Lock())
+        self.thread = threading.Thread(target=self._run, name="AutoAssist", daemon=True)
+        self.thread.start()
 
     def open_epoch(self) -> None:
         """Forget batches of an epoch that was left."""
-        with self._change:
+        with self.changed:
             self._complete = False
-            self._waiting.clear()
+            self.waiting.clear()
 
     def close_epoch(self) -> None:
         """Let the Assistant learn as it likes: no further batches come in this epoch."""
-        with self._change:
+        with self.changed:
             self._complete = True
-            self._change.notify()
+            self.changed.notify()
 
     def offer(self, waiting: PendingBatch) -> None:
         """Put a batch at the end of the queue."""
-        with self._change:
-            self._waiting.append(waiting)
-            self._change.notify()
+        with self.changed:
+            self.waiting.append(waiting)
+            self.changed.notify()
 
     def take(self) -> PendingBatch:
         """Remove and return the first batch of the queue, judged or not.
@@ -139,48 +144,49 @@ class ThreadedQueue(BatchQueue):
         Raises:
             RuntimeError: If the Assistant has failed.
         """
-        if self._error is not None:
+        if self.error is not None:
             raise AssistantError(
-                f"The Assistant has failed: {type(self._error).__name__}: {self._error} Check the module given as"
+                f"The Assistant has failed: {type(self.error).__name__}: {self.error} Check the module given as"
                 " `assistant` with one batch on the CPU, or leave assistant=None."
-            ) from self._error
-        with self._change:
+            ) from self.error
+        with self.changed:
             # a copy, on which no verdict can appear any more once the training goes by what is there
-            return replace(self._waiting.popleft())
+            return replace(self.waiting.popleft())
 
     def report(self, record: Record) -> None:
         """Put a record at the end of the queue; a full queue drops its oldest."""
-        with self._change:
-            self._records.append(record)
-            self._change.notify()
+        with self.changed:
+            self.records.append(record)
+            self.changed.notify()
 
     def stop(self) -> None:
         """End the thread after its present task."""
-        with self._change:
+        with self.changed:
             self._stopping = True
-            self._change.notify()
-        self._thread.join()
+            self.changed.notify()
+        self.thread.join()
 
     def _run(self) -> None:
         try:
             while True:
-                with self._change:
-                    task = self._next()
+                with self.changed:
+                    task = self.next_task()
                     while task is None and not self._stopping:
-                        self._change.wait()
-                        task = self._next()
+                        self.changed.wait()
+                        task = self.next_task()
                     if self._stopping:
                         return
                 if isinstance(task, Record):
-                    self._assistant.learn(task)
+                    self.assistant.learn(task)
                 elif task is not None:
-                    task.verdict = self._assistant.judge(task.inputs, task.draws, task.base_prob)
+                    task.verdict = self.assistant.judge(task.inputs, task.draws, task.base_prob)
         except BaseException as error:  # raised again in the training loop
-            self._error = error
+            self.error = error
 
-    def _next(self) -> PendingBatch | Record | None:
-        unjudged = next((waiting for waiting in self._waiting if waiting.verdict is None), None)
+    def next_task(self) -> PendingBatch | Record | None:
+        """Return the first batch without a verdict, else a record to learn from if it is time to, else None."""
+        unjudged = next((waiting for waiting in self.waiting if waiting.verdict is None), None)
         if unjudged is not None:
             return unjudged
-        enough = self._complete or len(self._waiting) >= self._learn_at
-        return self._records.popleft() if enough and self._records else None
+        enough = self._complete or len(self.waiting) >= self.learn_at
+        return self.records.popleft() if enough and self.records else None
