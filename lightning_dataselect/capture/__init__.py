@@ -1,12 +1,11 @@
 """Per-sample losses out of any training step, without a change to it."""
 
 from lightning_dataselect.capture.capture import LossCapture
-from lightning_dataselect.capture.errors import CaptureError, NoLossReturned
-from lightning_dataselect.capture.losses import register_loss
-from lightning_dataselect.capture.outputs import Outputs
+from lightning_dataselect.capture.loss_functions import register_loss
 from lightning_dataselect.capture.probe import WouldChangeModel
-from lightning_dataselect.capture.step_result import Captured
+from lightning_dataselect.capture.results import Captured, Outputs
 from lightning_dataselect.capture.witness import Shown
+from lightning_dataselect.utils.errors import CaptureError, NoLossReturned
 
 __all__ = [
     "CaptureError",

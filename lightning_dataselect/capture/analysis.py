@@ -3,30 +3,270 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from lightning_dataselect.capture.divisors import note_divisors
-from lightning_dataselect.capture.errors import CaptureError
-from lightning_dataselect.capture.fold import foldable
-from lightning_dataselect.capture.graph import derivatives, reached
-from lightning_dataselect.capture.left_out import leave_out
-from lightning_dataselect.capture.loops import Loop, are_turns, incomplete, loops_of
-from lightning_dataselect.capture.mixing import Anchor, mixes
-from lightning_dataselect.capture.shares import Parts, Scale, coefficients
-from lightning_dataselect.capture.terms import Facts, Term
+from lightning_dataselect.capture.graph import derivatives, leads_only_to, reached
+from lightning_dataselect.capture.independence import Anchor, are_turns, mixes
+from lightning_dataselect.capture.probe import Division, Probe
+from lightning_dataselect.capture.reductions import (
+    Key,
+    Loop,
+    Parts,
+    Scale,
+    Term,
+    coefficients,
+    foldable,
+    incomplete,
+    loops_of,
+    turns_in,
+    turns_of,
+)
+from lightning_dataselect.capture.specs import Facts
+from lightning_dataselect.utils.errors import CaptureError
 
-if TYPE_CHECKING:
-    from lightning_dataselect.capture.probe import Probe
+# Below this share of the loss it may be rounding.
+_LEAST_CONSTANT = 1e-4
+
+
+def given(term: Term, slope: Scale, weights: Tensor | None = None) -> Tensor:
+    """What a term gives to the loss; its elements are asked, as its value may have been written to since.
+
+    Args:
+        term: one of the loss.
+        slope: its coefficient, or, of a loop, that of each turn.
+        weights: (batch_size,) float, the factors on the shares of the samples, if there are any.
+    """
+    slopes = torch.as_tensor(slope, dtype=torch.float32, device=term.elements.device).detach().reshape(-1)
+    with torch.no_grad():
+        turns = turns_of(term, torch.ones_like(slopes) if weights is None else weights)
+        own = [turn.weighted(None if weights is None else its) for turn, its in turns]
+        return torch.stack([value.float() for value in own]).mul(slopes).sum()
+
+
+def rest(loss: Tensor, parts: Parts, weights: Tensor | None = None) -> Tensor:
+    """What a loss is without its terms: 0-dim float32, without a graph.
+
+    Args:
+        loss: of one element.
+        parts: its terms, with their coefficients.
+        weights: see `given`.
+    """
+    return loss.detach().float().reshape(()) - sum(given(term, slope, weights) for term, slope in parts)
+
+
+def has_constant(loss: Tensor, parts: Parts) -> bool:
+    """Whether a loss is its terms and a constant: nothing else in it has a gradient, and it is not 0.
+
+    Example:
+        >>> from lightning_dataselect.capture.graph import edge_of
+        >>> x, p = torch.tensor([0.5, 1.0], requires_grad=True), torch.tensor(2.0, requires_grad=True)
+        >>> mean = x.mean()
+        >>> parts = [(Term(("", 0), mean, x, None, False, edge=edge_of(mean)), -1.0)]
+        >>> has_constant(2 - mean, parts), has_constant(p.square() - mean, parts), has_constant(-mean, parts)
+        (True, False, False)
+        >>> rest(2 - mean, parts)
+        tensor(2.)
+    """
+    if not leads_only_to(loss.grad_fn, {turn.node for term, _ in parts for turn in turns_in(term)}):
+        return False
+    sizes = torch.stack([given(term, slope).abs() for term, slope in parts]).sum()
+    size = rest(loss, parts).abs()
+    return bool(size > max(_LEAST_CONSTANT, 8 * torch.finfo(loss.dtype).eps) * (size + sizes))
+
+
+# A cross entropy is about a half of a loss to which a Dice loss is added, and a quarter once that is learnt: still
+# worth telling samples apart by. What is less than this is an aside of the loss, and its main part is not understood.
+_LEAST_SHARE = 0.1
+
+
+def leave_out(reasons: Sequence[str], loss: Tensor, parts: Parts, terms: Sequence[Term], *, known: bool) -> None:
+    """Warn of what is left out, or refuse to go on without it.
+
+    Args:
+        reasons: what was found that no sample has a share in, at least one.
+        loss: the step's loss.
+        parts: the terms that are kept, with their coefficients.
+        terms: all that the step has computed.
+        known: whether a step was taken on with these terms before, which may be small by now.
+
+    Raises:
+        CaptureError: those kept explain next to nothing of the loss.
+    """
+    share = explained(loss, parts, _of_parameters(loss, terms))
+    kept = ", ".join(dict.fromkeys(term.name for term, _ in parts))
+    said = f"{'. '.join(reasons)}. What is left of the loss, {kept}, makes {share:.0%} of it"
+    if share < _LEAST_SHARE and not known:
+        raise CaptureError(f"{said}, too little to tell its samples apart by.")
+    warnings.warn(f"{said}; the per-sample loss is made of that.", stacklevel=2)
+
+
+def explained(loss: Tensor, parts: Parts, constant: Parts) -> float:
+    """The share of a loss's value that terms make up: what they give, against what the loss is without them.
+
+    Sizes count, so that a negative term, or two that cancel each other, are not taken for nothing.
+
+    Args:
+        loss: 0-dim.
+        parts: terms of it, with their coefficients.
+        constant: others that are no matter of the samples, and taken away first.
+
+    Returns:
+        In [0, 1]; NaN where a value is not finite, or all are 0.
+
+    Example:
+        >>> from lightning_dataselect.capture.graph import edge_of
+        >>> x = torch.tensor([1.0, 3.0], requires_grad=True)
+        >>> term = Term(("", 0), x.mean(), x, None, False)
+        >>> explained(0.5 * x.mean() + 3, [(term, 0.5)], [])
+        0.25
+    """
+    own = [given(term, slope) for term, slope in parts]
+    rest = loss.detach().float() - sum(own) - sum(given(term, slope) for term, slope in constant)
+    size = torch.stack(own).abs().sum()
+    return float(size / (size + rest.abs()))
+
+
+def _of_parameters(loss: Tensor, terms: Sequence[Term]) -> Parts:
+    """The terms of parameters alone, such as weight decay; of those within one another the outer."""
+    own = [term for term in terms if term.from_parameters and term.edge is not None]
+    outer = reached(loss.grad_fn, {term.node for term in own})
+    return coefficients(loss, [term for term in own if term.node in outer])
+
+
+def note_divisors(
+    term: Term,
+    loss: Tensor,
+    divisions: Sequence[Division],
+    counts: Mapping[Key, Term],
+    anchors: Collection[Node],
+    batch_size: int,
+    facts: Facts,
+) -> bool:
+    """Settle whether a term is divided by a number added up over the batch, or by the number of samples.
+
+    Args:
+        term: one that the loss is made of.
+        loss: the step's loss.
+        divisions: all of the step's.
+        counts: the numbers added up over the batch.
+        anchors: activations; what is divided before them is the model's own affair.
+        batch_size: the number of samples.
+        facts: written on.
+
+    Returns:
+        Whether it is divided at all.
+    """
+    own, stops, divided = {turn.node for turn in turns_in(term)}, set(anchors), False
+    covered: dict[float | Key, set[Node]] = {}
+    for division in divisions:
+        node = division.edge.node
+        met = own & reached(node, own | stops)
+        after = bool(met) and node in reached(loss.grad_fn, {node, *stops})
+        if not after and not _divides_elements(division, term, stops):
+            continue
+        divided = True
+        for key in (*division.maybe, division.by):
+            if not isinstance(key, float):
+                _lay_like(term, counts[key], batch_size, facts)
+        by = next((key for key in division.maybe if _is_counted(term, counts[key], batch_size)), division.by)
+        if after:
+            covered.setdefault(by, set()).update(met)
+            if covered[by] != own:
+                continue  # what divides some turns of a loop is their own affair, until it has divided all of them
+        if not isinstance(by, float):
+            facts.divisors[term.key] = by
+            if by in division.maybe and isinstance(division.by, float) and term.is_sum:
+                facts.guessed.add(term.key)
+                _doubt(term, by, division.by, loss, counts, batch_size, facts)
+        elif term.is_sum and counts_samples(by, term.elements.shape, batch_size):
+            facts.divisors[term.key] = "samples"
+        else:
+            continue
+        if not after:
+            facts.inside.add(term.key)
+    return divided
+
+
+def _doubt(
+    term: Term,
+    number: Key,
+    value: float,
+    loss: Tensor,
+    counts: Mapping[Key, Term],
+    batch_size: int,
+    facts: Facts,
+) -> None:
+    """Keep both readings of a Python number that is as large as one counted in the batch, and as the batch itself."""
+    slope = derivatives(loss, [term.edge])[0] if term.edge is not None else None
+    if slope is not None and counts_samples(value, term.elements.shape, batch_size):
+        counted = float(slope * counts[number].weighted(None)), float(slope * batch_size)
+        facts.doubts[term.key] = (number, counted[0]), ("samples", counted[1])
+
+
+def _lay_like(term: Term, count: Term, batch_size: int, facts: Facts) -> None:
+    """Let the rows that are counted lie as those of the term, which its gradients have shown, if there are as many."""
+    rows, shape = term.elements.shape[:1], count.elements.shape
+    if count.key in facts.across:
+        return
+    if shape[:1] == rows:
+        count.strided = term.strided
+        (facts.strided.add if term.strided else facts.strided.discard)(count.key)
+    elif term.strided and shape[1:2] == (batch_size,) != shape[:1] and shape[:2].numel() == rows.numel():
+        count.elements = count.elements.transpose(0, 1)
+        facts.across.add(count.key)
+
+
+def _is_counted(term: Term, count: Term, batch_size: int) -> bool:
+    """Whether a Python number that divides a term is one that was counted in the batch, and not the same by chance.
+
+    It is if every sample that loses something is counted, as its tokens are, unlike where hits are counted; but more
+    than one a sample are no hits: those may be objects, of which an image may have none.
+    """
+    is_more = term.is_sum and bool(count.weighted(None) > batch_size)
+    return is_more or not bool(((count.losses(batch_size) == 0) & (term.losses(batch_size) != 0)).any())
+
+
+def _divides_elements(division: Division, term: Term, stops: set[Node]) -> bool:
+    """Whether the elements are a multiple of the quotient, unlike those of a cross entropy of divided logits."""
+    if division.edge.node not in reached(term.elements.grad_fn, {division.edge.node, *stops}):
+        return False
+    slope = derivatives(term.elements.sum(), [division.edge], again=True)[0]
+    return slope is not None and not reached(slope.grad_fn, stops)
+
+
+def counts_samples(number: float, elements: torch.Size, batch_size: int) -> bool:
+    """Whether a number that losses are divided by grows with the batch: its size, or a multiple of it.
+
+    Args:
+        number: the divisor.
+        elements: the shape of the losses, (batch_size * k, ...).
+        batch_size: the number of samples.
+
+    Example:
+        >>> shape = torch.Size([8, 32])
+        >>> [counts_samples(n, shape, 8) for n in (8, 8 * 32, 2 * 8, 32, 1000)]
+        [True, True, True, False, False]
+    """
+    rows = elements[0] if elements else 1
+    if number in (batch_size, rows):
+        return True
+    of_a_sample = {1}
+    for size in (rows // batch_size, *elements[1:]):
+        of_a_sample |= {size * product for product in of_a_sample}
+    return number not in of_a_sample and any(number in (n * batch_size, 2 * n * batch_size) for n in of_a_sample)
+
 
 # In a smaller batch, targets that count up may be those of a few classes by chance.
 _LEAST_PAIRS = 8
 
+
 Anchors = Mapping[Node, Sequence[Anchor]]
+
+
 _PICKED = (
     "The step picks rows out of the batch by a mask or an index, so which sample a row of losses belongs to is another"
     " in each batch. Use ignore_index or multiply the losses by the mask."
@@ -129,9 +369,9 @@ def _split_loops(parts: Parts, probe: Probe, batch_size: int, facts: Facts) -> t
     facts.looped |= {place for place, own in by_place.items() if are_turns(own, probe.anchors, batch_size)}
     turns = [(term, slope) for term, slope in parts if term.key[0] in facts.looped]
     others = [(term, slope) for term, slope in parts if term.key[0] not in facts.looped]
-    if words := incomplete(parts, facts, batch_size):
+    if words := incomplete(parts, facts.looped, batch_size):
         raise CaptureError(words)
-    return loops_of(turns, facts, batch_size), others
+    return loops_of(turns, facts.looped, batch_size), others
 
 
 def _refuse_picked(loss: Tensor, parts: Parts, probe: Probe, batch_size: int) -> None:

@@ -5,27 +5,30 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_dataselect.capture import hidden
-from lightning_dataselect.capture.analysis import analyze_loss
-from lightning_dataselect.capture.constants import has_constant, rest
-from lightning_dataselect.capture.errors import CaptureError, NoLossReturned
-from lightning_dataselect.capture.loops import gathered, incomplete, turns_of
-from lightning_dataselect.capture.patch import Interceptors
-from lightning_dataselect.capture.probe import Probe, Watch
-from lightning_dataselect.capture.recorder import Recorder
-from lightning_dataselect.capture.reprobe import ReprobePolicy
-from lightning_dataselect.capture.shares import Parts, Scale, coefficients, scale
-from lightning_dataselect.capture.step import described, eagerly, loss_of, with_loss
-from lightning_dataselect.capture.step_result import Captured, PrimaryTerms, StepResult, Summarize
-from lightning_dataselect.capture.terms import Facts, Key, Term
+from lightning_dataselect.capture.analysis import analyze_loss, has_constant, rest
+from lightning_dataselect.capture.graph import saving_numbers_only
+from lightning_dataselect.capture.interception import Interceptors, Recorder
+from lightning_dataselect.capture.probe import Probe, ReprobePolicy, Watch, eagerly
+from lightning_dataselect.capture.reductions import (
+    Key,
+    Parts,
+    Scale,
+    Term,
+    coefficients,
+    gathered,
+    incomplete,
+    turns_of,
+)
+from lightning_dataselect.capture.results import Captured, PrimaryTerms, StepResult, Summarize, scale
+from lightning_dataselect.capture.specs import Facts
 from lightning_dataselect.capture.witness import Shown, decide
-from lightning_dataselect.utils.errors import InvalidArgumentError
+from lightning_dataselect.utils.errors import CaptureError, InvalidArgumentError, NoLossReturned
 
 _NOT_MEASURED = "The samples of some batches are not measured."
 
@@ -162,7 +165,7 @@ class LossCapture:
         with torch.enable_grad():
             if self._reprobe.probes == 0:
                 whole = self._recorder.facts.differentiates
-                with contextlib.nullcontext() if whole else hidden.saving_numbers_only():
+                with contextlib.nullcontext() if whole else saving_numbers_only():
                     captured = self.run(step, batch_size)[1]
                 if captured.known or self._reprobe.probes == 0:
                     return captured
@@ -379,10 +382,10 @@ class LossCapture:
             self._is_one_term = not recorder.facts.differentiates and alone[0].key in recorder.facts.verdicts
         elif loss.requires_grad:
             parts = coefficients(loss, recorder.terms)
-        if words := incomplete(parts, recorder.facts, recorder.batch_size):
+        if words := incomplete(parts, recorder.facts.looped, recorder.batch_size):
             warnings.warn(f"{_NOT_MEASURED} {words}", stacklevel=2)
             result.partial = True
-        parts = gathered(parts, recorder.facts, recorder.batch_size)
+        parts = gathered(parts, recorder.facts.looped, recorder.batch_size)
         weights = None if recorder.keeps_value else recorder.weights
         constant = rest(loss, parts, weights) if n in recorder.facts.shifted and parts else None
         result.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant)
@@ -391,3 +394,37 @@ class LossCapture:
 def _shows_a_loss(term: Term) -> bool:
     """Whether a step that has computed this, and returns None, has forgotten to return it."""
     return term.value.requires_grad and bool(term.value.isfinite())
+
+
+def loss_of(out: Any) -> Any:
+    """The loss in what a step returned, or whatever stands in its place.
+
+    Example:
+        >>> loss_of({"loss": 1.5, "n": 3})
+        1.5
+    """
+    return out.get("loss") if isinstance(out, Mapping) else out
+
+
+def with_loss(out: Any, loss: Tensor) -> Any:
+    """What a step returned, with another loss in it.
+
+    Example:
+        >>> with_loss({"loss": torch.tensor(1.0), "n": 3}, torch.tensor(2.0))
+        {'loss': tensor(2.), 'n': 3}
+    """
+    if loss is loss_of(out):
+        return out
+    return {**out, "loss": loss} if isinstance(out, Mapping) else loss
+
+
+def described(out: Any) -> str:
+    """What a step returned, in words.
+
+    Example:
+        >>> described({"logits": 1}), described(None), described(3)
+        ("a mapping with the keys ['logits']", 'None', 'a int')
+    """
+    if isinstance(out, Mapping):
+        return f"a mapping with the keys {sorted(map(str, out))}"
+    return "None" if out is None else f"a {type(out).__name__}"

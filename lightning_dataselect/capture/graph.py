@@ -1,15 +1,24 @@
-"""What a tensor was made from: walks along its autograd graph."""
+"""The autograd graph: what a tensor was made from, and graphs that are built unnoticed."""
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import sys
+from collections import deque
 from collections.abc import Container, Sequence
+from types import FrameType
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.utils.checkpoint import checkpoint
 
 Input: TypeAlias = Tensor | GradientEdge
+
+
+Unknown: TypeAlias = tuple[tuple[str, ...], ...]
 
 
 def edge_of(tensor: Tensor) -> GradientEdge | None:
@@ -84,3 +93,125 @@ def leads_only_to(start: Node | None, ends: Container[Node]) -> bool:
             return False
         todo += [before for before, _ in node.next_functions]
     return True
+
+
+_MOST = 32  # nodes that are looked at: a new term is added near the end of the step
+
+
+def unknown_reductions(start: Node | None, known: Container[Node]) -> tuple[str, ...]:
+    """The reductions to one number that a loss is put together from, but for known ones.
+
+    The graph is walked back through numbers, and vectors that are made of numbers, so it costs some microseconds. No
+    value is looked at, and nothing waits for the device.
+
+    Args:
+        start: where the loss is in the graph.
+        known: the nodes of the terms that are known.
+
+    Returns:
+        The kinds of their nodes, sorted; those of parameters that are numbers are left out.
+
+    Example:
+        >>> import torch
+        >>> x = torch.ones(3, requires_grad=True)
+        >>> term = x.sum()
+        >>> loss = 0.5 * term + torch.stack([x.norm(), x.mean()]).sum()
+        >>> unknown_reductions(loss.grad_fn, {term.grad_fn})
+        ('LinalgVectorNormBackward0', 'MeanBackward0')
+    """
+    met: list[str] = []
+    seen: set[Node] = set()
+    todo = deque([start])
+    while todo and len(seen) < _MOST:
+        node = todo.popleft()
+        if node is None or node in seen or node in known:
+            continue
+        seen.add(node)
+        made_of = [before for before, _ in node.next_functions if before is not None]
+        grouped = [before for before in made_of if not _is_number(before)]
+        if all(_is_of_numbers(vector) for vector in grouped):
+            todo.extend(made_of)
+        else:
+            met.append(node.name())
+    return tuple(sorted(met))
+
+
+def _is_number(node: Node) -> bool:
+    return all(len(result.shape) == 0 for result in node._input_metadata)
+
+
+def _is_of_numbers(node: Node) -> bool:
+    """Whether a vector is stacked from numbers, or one number repeated."""
+    made_of = [before for before, _ in node.next_functions if before is not None]
+    return bool(made_of) and all(map(_is_number, made_of))
+
+
+# Private, and newer than torch 2.7.
+_top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+
+
+_CHECKPOINTS = inspect.unwrap(checkpoint).__code__.co_filename
+
+
+def saving_is_noted() -> bool:
+    """Whether somebody, such as a checkpoint, takes note of every tensor that is saved for the backward pass."""
+    if torch.compiler.is_dynamo_compiling():
+        return False
+    if _top_hooks is None:
+        return _within_checkpoint()
+    hooks = _top_hooks(False)
+    return hooks is not None and hooks[0] is not _number
+
+
+def _within_checkpoint() -> bool:
+    """The same by the stack, on which nobody but torch's own checkpoint is found."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename != _CHECKPOINTS:
+        frame = frame.f_back
+    return frame is not None
+
+
+def saving_unnoticed() -> contextlib.AbstractContextManager[Any]:
+    """Save tensors for the backward pass so that nobody takes note.
+
+    Example:
+        >>> x, runs = torch.zeros(2, requires_grad=True), []
+        >>> def loss(x):
+        ...     runs.append("forward" if not runs else "again")
+        ...     if runs == ["forward"]:
+        ...         with saving_unnoticed():
+        ...             print(x.exp().tolist())
+        ...     return x.sin().sum()
+        >>> checkpoint(loss, x, use_reentrant=False).backward()
+        [1.0, 1.0]
+        >>> x.grad
+        tensor([1., 1.])
+    """
+    if not saving_is_noted():
+        return contextlib.nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(Tensor.detach, _as_it_is)
+
+
+def _as_it_is(saved: Tensor) -> Tensor:
+    return saved
+
+
+_FEW = 1024  # entries that are as good as a number
+
+
+def saving_numbers_only() -> contextlib.AbstractContextManager[Any]:
+    """Build graphs that hold no activations: they tell what a loss was put together from, but not by what gradient.
+
+    Example:
+        >>> x = torch.ones(3, 1000, requires_grad=True)
+        >>> with saving_numbers_only():
+        ...     mean = x.exp().mean()
+        ...     loss = 2 * mean.square()
+        >>> torch.autograd.grad(loss, mean)[0].item() == 4 * mean.item()
+        True
+    """
+    return torch.autograd.graph.saved_tensors_hooks(_number, _as_it_is)
+
+
+def _number(saved: Tensor) -> Tensor | None:
+    return saved if saved.numel() <= _FEW else None

@@ -1,13 +1,17 @@
-"""The functions that end a hand-written loss: means and sums."""
+"""Means and sums over a batch: the functions that end a loss, one number for the batch, one for each sample."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node
+
+from lightning_dataselect.capture.graph import derivatives
+from lightning_dataselect.capture.loss_functions import Classes
 
 
 def _as_is(values: Tensor) -> Tensor:
@@ -63,6 +67,280 @@ _BY_NAME = {
     "nansum": Reduction(True, _nan_as_zero),
     "count_nonzero": Reduction(True, _nonzero),
 }
+
+
 ENDINGS: dict[Any, Reduction] = {
     getattr(space, name): ending for name, ending in _BY_NAME.items() for space in (torch, torch._C.TensorBase)
 }
+
+
+# Bound at import, so that a patched torch.sum never sees the captures' own arithmetic.
+_sum = torch._C.TensorBase.sum
+
+
+_mean = torch._C.TensorBase.mean
+
+
+def foldable(shape: torch.Size, batch_size: int) -> bool:
+    """Whether a leading axis of ``batch_size * k`` rows can be given back to the samples.
+
+    Example:
+        >>> foldable(torch.Size([8, 3]), 4), foldable(torch.Size([9]), 4)
+        (True, False)
+    """
+    rows = shape[0] if len(shape) else 1
+    return rows > 0 and batch_size > 0 and rows % batch_size == 0
+
+
+def by_sample(elements: Tensor, batch_size: int, strided: bool = False) -> Tensor:
+    """Lay element losses out as one row a sample.
+
+    Args:
+        elements: (batch_size * k, ...), or () of a batch of one.
+        batch_size: the number of samples.
+        strided: the rows of one sample lie ``batch_size`` apart (time-major tokens, concatenated
+            views); otherwise they are neighbours.
+
+    Returns:
+        (batch_size, n), where n is the number of elements of a sample.
+
+    Example:
+        >>> by_sample(torch.arange(6), 3).tolist()
+        [[0, 1], [2, 3], [4, 5]]
+        >>> by_sample(torch.arange(6), 3, strided=True).tolist()
+        [[0, 3], [1, 4], [2, 5]]
+    """
+    if strided:
+        return elements.reshape(-1, batch_size, *elements.shape[1:]).transpose(0, 1).flatten(1)
+    return elements.reshape(batch_size, -1)
+
+
+def reduce(
+    elements: Tensor,
+    units: Tensor | None = None,
+    *,
+    is_sum: bool = False,
+    weights: Tensor | None = None,
+    strided: bool = False,
+) -> Tensor:
+    """Reduce element losses as torch's own loss functions do, each sample weighted.
+
+    Args:
+        elements: (batch_size * k, ...) losses.
+        units: the shape of ``elements``: what a mean divides by the sum of (target weights, the
+            mask of what is not ignored); None: the number of elements.
+        is_sum: a sum, no mean.
+        weights: (batch_size,) float, a factor on each sample's share; the divisor keeps its value.
+        strided: see `by_sample`.
+
+    Returns:
+        0-dim, of the dtype of ``elements``.
+
+    Example:
+        >>> losses = torch.tensor([1.0, 2.0, 0.0])
+        >>> reduce(losses, torch.tensor([True, True, False])).item()
+        1.5
+        >>> reduce(losses, weights=torch.tensor([2.0, 1.0, 1.0]), is_sum=True).item()
+        4.0
+    """
+    dtype = elements.dtype
+    # A sum of thousands of half-precision losses overflows, or loses its low digits.
+    wide = torch.float32 if dtype.itemsize < 4 else dtype
+    count = elements.numel()
+    if weights is not None and foldable(elements.shape, weights.shape[0]):
+        elements = by_sample(elements, weights.shape[0], strided) * weights.to(wide).unsqueeze(1)
+    elif units is None and not is_sum:
+        return _mean(elements)
+    total = _sum(elements, dtype=wide)
+    if not is_sum:
+        total = total / (count if units is None else _sum(units))
+    return total.to(dtype)
+
+
+def fold(
+    elements: Tensor,
+    units: Tensor | None,
+    batch_size: int,
+    *,
+    is_sum: bool = False,
+    strided: bool = False,
+) -> Tensor:
+    """Give each sample what a batch of it alone would have lost.
+
+    Args:
+        elements: (batch_size * k, ...) losses.
+        units: as in `reduce`.
+        batch_size: the number of samples.
+        is_sum: a sum, no mean.
+        strided: see `by_sample`.
+
+    Returns:
+        (batch_size,) float32, detached; 0 for a sample with nothing but ignored elements.
+
+    Example:
+        >>> fold(torch.tensor([1.0, 2.0, 5.0, 0.0]), torch.tensor([1, 1, 1, 0]), 2).tolist()
+        [1.5, 5.0]
+    """
+    even = units is None or is_sum or units.dtype == torch.bool
+    if even and elements.shape == (batch_size,):
+        return elements.detach().float()  # one loss a sample, the usual case; 0 where ignored
+    rows = by_sample(elements.detach(), batch_size, strided).float()
+    if is_sum:
+        return _sum(rows, 1)
+    if units is None:
+        return _mean(rows, 1)
+    share = _sum(by_sample(units.detach(), batch_size, strided).float(), 1)
+    return torch.where(share == 0, share, _sum(rows, 1) / share)
+
+
+Key = tuple[Hashable, int]  # where a term is computed, and the how-manieth time in this step
+
+
+@dataclass(eq=False)
+class Source:
+    """An unreduced classification loss: logits and targets, and the losses with their graph."""
+
+    classes: Classes
+    losses: Tensor
+
+
+@dataclass(eq=False)
+class Term:
+    """One reduction over the batch.
+
+    Attributes:
+        key: what the same term of the next step is recognised by.
+        value: 0-dim, what the step got, with its graph.
+        elements: (batch_size * k, ...) what was reduced, without a graph but for a probe.
+        units: what a mean divides by the sum of, or None (see `fold.reduce`).
+        is_sum: a sum, no mean.
+        strided: how the rows lie (see `fold.by_sample`).
+        classes: logits and targets, of a classification loss; else None.
+        weighs_classes: ``units`` are the weights of classes, which count in what a sample loses.
+        from_parameters: it is made of parameters alone, so no sample has a share in it.
+        counts: of a sum, which elements are none of what the caller ignores; None where nothing is.
+        takes_other: 0-dim bool, whether this step shows the second of two readings to be right (see `Facts.doubts`).
+        edge: where ``value`` was in the graph when it was made; None without gradient, and in compiled code.
+    """
+
+    key: Key
+    value: Tensor
+    elements: Tensor
+    units: Tensor | None
+    is_sum: bool
+    strided: bool = False
+    classes: Classes | None = None
+    weighs_classes: bool = False
+    from_parameters: bool = False
+    counts: Tensor | None = None
+    takes_other: Tensor | None = None
+    edge: GradientEdge | None = None
+
+    def detached(self) -> Term:
+        """The same without a graph."""
+        return replace(self, value=self.value.detach(), elements=self.elements.detach(), classes=None, edge=None)
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether this is a mean or a sum, no loss function of torch's."""
+        return not isinstance(self.key[0], str)
+
+    @property
+    def node(self) -> Node:
+        """The node of the graph that made it."""
+        assert self.edge is not None
+        return self.edge.node
+
+    @property
+    def name(self) -> str:
+        """What computes it."""
+        where: Any = self.key[0]
+        return f"{where[3]}() in line {where[2]} of {where[0]}" if self.by_hand else str(where)
+
+    def losses(self, batch_size: int) -> Tensor:
+        """What each sample loses by this term: (batch_size,) float32."""
+        counted = self.units
+        if counted is not None and self.weighs_classes:
+            counted = counted != 0
+        return fold(self.elements, counted, batch_size, is_sum=self.is_sum, strided=self.strided)
+
+    def weighted(self, weights: Tensor | None) -> Tensor:
+        """The value with each sample's share multiplied by its weight, with its graph."""
+        return reduce(self.elements, self.units, is_sum=self.is_sum, weights=weights, strided=self.strided)
+
+
+Scale = float | Tensor
+
+
+Parts = list[tuple[Term, Scale]]
+
+
+def coefficients(loss: Tensor, terms: Sequence[Term], *, again: bool = False) -> Parts:
+    """The terms that a loss depends on, each with d loss / d term, which has a graph of its own if ``again``."""
+    placed = [(term, term.edge) for term in terms if term.edge is not None]
+    if not placed:
+        return []
+    slopes = derivatives(loss, [edge for _, edge in placed], again=again)
+    return [(term, s) for (term, _), s in zip(placed, slopes, strict=True) if s is not None]
+
+
+_TURN = -1  # stands for all turns of a loop in the key of its term
+
+
+@dataclass(eq=False)
+class Loop(Term):
+    """The terms of all samples as one, which adds them up.
+
+    Attributes:
+        turns: the term of each sample, in order.
+    """
+
+    turns: Sequence[Term] = ()
+
+
+def turns_in(term: Term) -> Sequence[Term]:
+    """The terms that a term was put together from: itself, if it is none of a loop."""
+    return term.turns if isinstance(term, Loop) else (term,)
+
+
+def turns_of(term: Term, weights: Tensor) -> list[tuple[Term, Tensor]]:
+    """The terms that a term was put together from, each with the weights of its samples."""
+    if not isinstance(term, Loop):
+        return [(term, weights)]
+    return list(zip(term.turns, weights.split(1), strict=True))
+
+
+def loops_of(parts: Parts, looped: Collection[Hashable], batch_size: int) -> list[tuple[Loop, Scale]]:
+    """Put the terms of each loop over the samples together, with the coefficients of all as one tensor."""
+    loops: list[tuple[Loop, Scale]] = []
+    for place in looped:
+        own = [part for part in parts if part[0].key[0] == place]
+        if len(own) == batch_size:  # else it has not gone over all samples
+            elements = torch.stack([term.value.detach() for term, _ in own])
+            slopes = torch.stack([torch.as_tensor(slope, device=elements.device) for _, slope in own])
+            turns = [term for term, _ in own]
+            loop = Loop((place, _TURN), elements.sum(), elements, None, True, edge=turns[0].edge, turns=turns)
+            loops.append((loop, slopes))
+    return loops
+
+
+def incomplete(parts: Parts, looped: Collection[Hashable], batch_size: int) -> str | None:
+    """What is said of a loop that has passed over some of the samples, as over images without boxes; None if none has.
+
+    One that has passed over all of them is no part of the loss, and nothing is missing.
+    """
+    for place in looped:
+        own = [term for term, _ in parts if term.key[0] == place]
+        if len(own) not in (0, batch_size):
+            return (
+                f"{own[0].name} is computed for one sample after another, but this time for {len(own)} of"
+                f" {batch_size}, and nothing shows for which of them."
+            )
+    return None
+
+
+def gathered(parts: Parts, looped: Collection[Hashable], batch_size: int) -> Parts:
+    """The terms with those of loops put together."""
+    if not looped:
+        return parts
+    return [part for part in parts if part[0].key[0] not in looped] + loops_of(parts, looped, batch_size)

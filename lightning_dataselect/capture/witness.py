@@ -14,16 +14,19 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lightning_dataselect.capture.fold import by_sample, fold
-from lightning_dataselect.capture.terms import Divisor, Facts, Key, Term
+from lightning_dataselect.capture.reductions import Key, Term, by_sample, fold
+from lightning_dataselect.capture.specs import Divisor, Facts
 
 _CLOSE = 1e-3  # of the size of what is compared: kernels round otherwise for another number of samples
+
 
 ORDER = (
     "The step puts the samples of a batch into another order, as by their lengths, so what one sample loses would be"
     " taken for another's. Put the outputs back into the order of the batch before the loss, as"
     " torch.nn.utils.rnn.pack_padded_sequence(..., enforce_sorted=False) does."
 )
+
+
 COUNT = (
     "The loss is divided by a number that was counted in the batch outside of torch, or in a way that cannot be"
     " followed to its samples, so what each of them adds to that number is not known. Divide by a count that torch"

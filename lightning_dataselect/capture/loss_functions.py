@@ -16,12 +16,18 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.functional import nll_loss  # as it is before any patch
 
-from lightning_dataselect.capture import hidden
+from lightning_dataselect.capture.graph import saving_unnoticed
 from lightning_dataselect.utils.errors import InvalidArgumentError
 
 Function = Callable[..., Tensor]
+
+
 Bound = dict[str, Any]
+
+
 Split = tuple[Tensor | None, Tensor]
+
+
 Classes = tuple[Tensor, Tensor]
 
 
@@ -85,7 +91,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 def twice(function: Function, bound: Bound, graph: bool) -> Split:
     """Compute the loss as it is, and the losses besides: not a bit of value or gradient changes."""
     value = function(**bound)
-    with torch.set_grad_enabled(graph), hidden.saving():
+    with torch.set_grad_enabled(graph), saving_unnoticed():
         return value, function(**{**bound, "reduction": "none"})
 
 
@@ -187,7 +193,11 @@ _TABLE: dict[str, dict[str, Any]] = {
     "triplet_margin_loss": {},
     "triplet_margin_with_distance_loss": {"split": once},  # its distance may be a network
 }
+
+
 LOSSES = tuple(Loss(name, **how) for name, how in _TABLE.items() if hasattr(F, name))
+
+
 REGISTERED: dict[Function, Loss] = {}
 
 

@@ -1,93 +1,15 @@
-"""What a step's loss may be made of: the reductions over its batch, and what is known of them."""
+"""The findings about a step's loss."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
-from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from lightning_dataselect.capture.reductions import Key
 
-from lightning_dataselect.capture.fold import fold, reduce
-from lightning_dataselect.capture.losses import Classes
-
-Key = tuple[Hashable, int]  # where a term is computed, and the how-manieth time in this step
 Divisor = Key | Literal["samples", "counts", "nonzero"]
 """The number of samples, of elements that are not ignored or not 0, or what is added up at a place of its own."""
-
-
-@dataclass(eq=False)
-class Source:
-    """An unreduced classification loss: logits and targets, and the losses with their graph."""
-
-    classes: Classes
-    losses: Tensor
-
-
-@dataclass(eq=False)
-class Term:
-    """One reduction over the batch.
-
-    Attributes:
-        key: what the same term of the next step is recognised by.
-        value: 0-dim, what the step got, with its graph.
-        elements: (batch_size * k, ...) what was reduced, without a graph but for a probe.
-        units: what a mean divides by the sum of, or None (see `fold.reduce`).
-        is_sum: a sum, no mean.
-        strided: how the rows lie (see `fold.by_sample`).
-        classes: logits and targets, of a classification loss; else None.
-        weighs_classes: ``units`` are the weights of classes, which count in what a sample loses.
-        from_parameters: it is made of parameters alone, so no sample has a share in it.
-        counts: of a sum, which elements are none of what the caller ignores; None where nothing is.
-        takes_other: 0-dim bool, whether this step shows the second of two readings to be right (see `Facts.doubts`).
-        edge: where ``value`` was in the graph when it was made; None without gradient, and in compiled code.
-    """
-
-    key: Key
-    value: Tensor
-    elements: Tensor
-    units: Tensor | None
-    is_sum: bool
-    strided: bool = False
-    classes: Classes | None = None
-    weighs_classes: bool = False
-    from_parameters: bool = False
-    counts: Tensor | None = None
-    takes_other: Tensor | None = None
-    edge: GradientEdge | None = None
-
-    def detached(self) -> Term:
-        """The same without a graph."""
-        return replace(self, value=self.value.detach(), elements=self.elements.detach(), classes=None, edge=None)
-
-    @property
-    def by_hand(self) -> bool:
-        """Whether this is a mean or a sum, no loss function of torch's."""
-        return not isinstance(self.key[0], str)
-
-    @property
-    def node(self) -> Node:
-        """The node of the graph that made it."""
-        assert self.edge is not None
-        return self.edge.node
-
-    @property
-    def name(self) -> str:
-        """What computes it."""
-        where: Any = self.key[0]
-        return f"{where[3]}() in line {where[2]} of {where[0]}" if self.by_hand else str(where)
-
-    def losses(self, batch_size: int) -> Tensor:
-        """What each sample loses by this term: (batch_size,) float32."""
-        counted = self.units
-        if counted is not None and self.weighs_classes:
-            counted = counted != 0
-        return fold(self.elements, counted, batch_size, is_sum=self.is_sum, strided=self.strided)
-
-    def weighted(self, weights: Tensor | None) -> Tensor:
-        """The value with each sample's share multiplied by its weight, with its graph."""
-        return reduce(self.elements, self.units, is_sum=self.is_sum, weights=weights, strided=self.strided)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Whether a term's losses are each one sample's own."""
+"""Whose rows are whose: whether each sample has losses of its own."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node
 
-from lightning_dataselect.capture.fold import by_sample
 from lightning_dataselect.capture.graph import Input, derivatives, reached
-from lightning_dataselect.capture.terms import Term
+from lightning_dataselect.capture.reductions import Term, by_sample
 
 
 @dataclass(frozen=True)
@@ -152,3 +151,29 @@ def _slope(loss: Tensor, anchor: Input, constants: Sequence[Tensor]) -> Tensor |
         return slope
     except RuntimeError:  # a reentrant checkpoint, say, that only backward() can pass
         return None
+
+
+def are_turns(terms: Sequence[Term], anchors: Mapping[Node, Sequence[Anchor]], batch_size: int) -> bool:
+    """Whether terms that are computed at one place are those of the samples, one after the other.
+
+    Args:
+        terms: in the order in which they were computed.
+        anchors: activations, by their places in the graph.
+        batch_size: the number of samples.
+    """
+    if len(terms) != batch_size or batch_size == 1:
+        return False
+    met = [reached(term.elements.grad_fn, anchors) for term in terms]
+    if not all(met):
+        return False
+    if len(set(chain(*met))) == sum(map(len, met)):
+        # Each has activations of its own: those of one sample, unless all of them have a row for each.
+        return any(anchor.shape[:1] != (batch_size,) for node in chain(*met) for anchor in anchors[node])
+    shared = set.intersection(*met)
+    edges = [a.edge for node in shared for a in anchors[node] if a.shape[:1] == (batch_size,)]
+    return bool(edges) and all(
+        alone_in(slope, i, batch_size)
+        for i, term in enumerate(terms)
+        for slope in derivatives(term.elements.sum(), edges)
+        if slope is not None
+    )

@@ -1,0 +1,386 @@
+"""What the samples of one step lose, added up root by root, with what comes along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.capture.graph import Unknown, derivatives, unknown_reductions
+from lightning_dataselect.capture.interception import Recorder
+from lightning_dataselect.capture.loss_functions import Classes
+from lightning_dataselect.capture.reductions import Key, Parts, Scale, Source, Term, by_sample, fold, foldable, turns_in
+from lightning_dataselect.capture.specs import Divisor
+
+Call = tuple[Key | None, str, dict[str, Any]]  # its term (None where unreduced), the function, its arguments
+
+
+_OF_CLASSES = {"cross_entropy", "nll_loss", "multi_margin_loss"}  # their second axis is that of the classes
+
+
+_NO_OUTPUTS = {"linear_cross_entropy"}  # given the features before the last layer
+
+
+def _softmax(values: Tensor) -> Tensor:
+    return values.softmax(-1)
+
+
+def _as_is(values: Tensor) -> Tensor:
+    return values
+
+
+_PROBABILITIES: dict[str, Callable[[Tensor], Tensor]] = {
+    "cross_entropy": _softmax,
+    "multi_margin_loss": _softmax,
+    "nll_loss": torch.exp,
+    "binary_cross_entropy": _as_is,
+    "binary_cross_entropy_with_logits": torch.sigmoid,
+    "multilabel_soft_margin_loss": torch.sigmoid,
+    "soft_margin_loss": torch.sigmoid,
+}
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the model put out for the samples of a batch.
+
+    Attributes:
+        values: (B, T, C), without a graph: T vectors a sample, such as one a token; else T = 1.
+        valid: bool (B, T), False for tokens that the loss ignores; None where all count.
+        probabilities: turns values into probabilities; None where they are no classes' scores.
+    """
+
+    values: Tensor
+    valid: Tensor | None = None
+    probabilities: Callable[[Tensor], Tensor] | None = None
+
+
+def shows_outputs(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether a call of the loss function ``name`` is given the model's outputs.
+
+    Example:
+        >>> shows_outputs("mse_loss", {"input": torch.zeros(2)}), shows_outputs("triplet_margin_loss", {"anchor": 1})
+        (True, False)
+    """
+    return "input" in arguments and name not in _NO_OUTPUTS
+
+
+def find_outputs(
+    calls: Sequence[Call], keys: Iterable[Key], batch_size: int, strided: Container[Key] = ()
+) -> Outputs | None:
+    """The outputs that belong to the first of ``keys`` that shows some, or else to an unreduced loss.
+
+    Args:
+        calls: of the loss functions in a step.
+        keys: the terms of its loss, the most important first.
+        batch_size: the number of samples, B.
+        strided: the terms whose rows lie strided (see `fold.by_sample`).
+    """
+    for wanted in (*keys, None):
+        for key, name, arguments in calls:
+            if key == wanted and shows_outputs(name, arguments):
+                outputs = outputs_of_call(name, arguments, batch_size, key in strided)
+                if outputs is not None:
+                    return outputs
+    return None
+
+
+def outputs_of_call(name: str, arguments: Mapping[str, Any], batch_size: int, strided: bool = False) -> Outputs | None:
+    """Lay the outputs that a loss function was given out by sample; None if they are no multiple of the samples.
+
+    Example:
+        >>> arguments = {"input": torch.zeros(6, 5), "target": torch.tensor([1, 2, -100] * 2)}
+        >>> outputs = outputs_of_call("cross_entropy", arguments, batch_size=2)
+        >>> outputs.values.shape, outputs.valid.tolist()
+        (torch.Size([2, 3, 5]), [[True, True, False], [True, True, False]])
+    """
+    of_classes, values = name in _OF_CLASSES, arguments["input"].detach()
+    if values.dim() == 0 or (values.dim() == 1 and of_classes):
+        values = values.reshape(1, -1)
+    if not foldable(values.shape, batch_size):
+        return None
+    if of_classes:
+        values = values.movedim(1, -1)
+    width = values.shape[-1] if values.dim() > 1 else 1
+    rows = by_sample(values, batch_size, strided).unflatten(1, (-1, width))
+    targets = arguments.get("target")
+    valid = None
+    if of_classes and rows.shape[1] > 1 and targets is not None and not targets.is_floating_point():
+        ignored = arguments.get("ignore_index", -100)
+        valid = by_sample(targets, batch_size, strided) != (-100 if ignored is None else ignored)
+    return Outputs(rows, valid, _PROBABILITIES.get(name))
+
+
+Weighted = tuple[Classes, Scale]
+
+
+def mix(group: Sequence[Weighted]) -> Classes:
+    """Several losses of the same logits: the targets averaged by the share of each, as mixup's.
+
+    Args:
+        group: ((logits (B, C), targets (B,) or (B, C)), factor () or (B,)), of one logits tensor.
+
+    Returns:
+        The logits, and the targets: as they came if there is one set, else (B, C).
+
+    Example:
+        >>> logits = torch.zeros(1, 2)
+        >>> a, b = torch.tensor([0]), torch.tensor([1])
+        >>> mix([((logits, a), 0.75), ((logits, b), 0.25)])[1].tolist()
+        [[0.75, 0.25]]
+    """
+    logits, targets = group[0][0]
+    if len(group) == 1:
+        return logits.detach(), targets.detach()
+    mixed, total = torch.zeros_like(logits), torch.zeros_like(logits[:, :1])
+    for (_, target), factor in group:
+        share = torch.as_tensor(factor, dtype=logits.dtype, device=logits.device).reshape(-1, 1)
+        mixed, total = mixed + share * soft(target, logits), total + share
+    return logits.detach(), (mixed / total).detach()
+
+
+def soft(targets: Tensor, logits: Tensor) -> Tensor:
+    """Class targets as one-hot rows; soft ones, and rows of an ignored class (0), as they are."""
+    if targets.is_floating_point():
+        return targets
+    return (torch.arange(logits.shape[1], device=logits.device) == targets.unsqueeze(1)).to(logits.dtype)
+
+
+def classes_of_terms(parts: Parts, batch_size: int, main: object = None) -> Classes | None:
+    """The logits of the term with the key ``main``, or else of the first that has some."""
+    having = [
+        (t.classes, scale, t.key) for t, scale in parts if t.classes is not None and t.classes[0].shape[0] == batch_size
+    ]
+    if not having:
+        return None
+    first = next((classes for classes, _, key in having if key == main), having[0][0])
+    return mix([(classes, scale) for classes, scale, _ in having if classes[0] is first[0]])
+
+
+def classes_of_sources(sources: Sequence[Source], batch_size: int, loss: Tensor | None) -> Classes | None:
+    """The logits of losses that were left unreduced, as hand-written ones start from."""
+    sources = [s for s in sources if s.classes[0].shape[0] == batch_size == s.losses.numel()]
+    if not sources:
+        return None
+    if len(sources) == 1 or loss is None:
+        return mix([(sources[0].classes, 1.0)])
+    slopes = derivatives(loss, [source.losses for source in sources])
+    used = [(s.classes, c) for s, c in zip(sources, slopes, strict=True) if c is not None]
+    return mix([(c, k) for c, k in used if c[0] is used[0][0][0]]) if used else None
+
+
+_SAME = 1e-3  # of two products that are equal but for rounding
+
+
+def scale(term: Term, slope: Scale, recorder: Recorder) -> Scale:
+    """The factor of a term in the loss of a batch of one sample.
+
+    A coefficient is the same for it. What the whole batch's sum was divided by is not: see `Divisor`.
+    """
+    facts = recorder.facts
+    if term.key in facts.bent:
+        return 1.0
+    doubt = facts.doubts.get(term.key)
+    if doubt is None:
+        return _scaled(term, slope, facts.divisors.get(term.key), recorder)
+    products = [slope * _total(term, divisor, recorder) for divisor, _ in doubt]
+    fits = [((p - before).abs() <= _SAME * abs(before)) for p, (_, before) in zip(products, doubt, strict=True)]
+    term.takes_other = fits[1] & ~fits[0]
+    if term.key in facts.inside:
+        return slope
+    return torch.where(term.takes_other, products[1], products[0])
+
+
+def _scaled(term: Term, slope: Scale, divisor: Divisor | None, recorder: Recorder) -> Scale:
+    if divisor is None or term.key in recorder.facts.inside:
+        return slope
+    return slope * (float(recorder.batch_size) if divisor == "samples" else _total(term, divisor, recorder))
+
+
+def losses(term: Term, recorder: Recorder) -> Tensor:
+    """What each sample loses by a term, but for its factor: (batch_size,) float32."""
+    facts = recorder.facts
+    own = term.losses(recorder.batch_size)
+    doubt = facts.doubts.get(term.key)
+    if doubt is None or term.takes_other is None:
+        return _divided(term, own, facts.divisors.get(term.key), recorder)
+    first, second = (_divided(term, own, divisor, recorder) for divisor, _ in doubt)
+    return torch.where(term.takes_other, second, first)
+
+
+def _divided(term: Term, own: Tensor, divisor: Divisor | None, recorder: Recorder) -> Tensor:
+    if divisor is None:
+        return own
+    if term.key in recorder.facts.inside:
+        own = own * _total(term, divisor, recorder)
+    share = shares(term, divisor, recorder)
+    return own if share is None else torch.where(share == 0, own, own / share)
+
+
+def shares(term: Term, divisor: Divisor, recorder: Recorder) -> Tensor | None:
+    """What each sample has in what a term is divided by, (batch_size,); None for 1, or where it was not counted."""
+    size = recorder.batch_size
+    if divisor == "samples":
+        return None
+    if isinstance(divisor, str):
+        counted = term.counts if divisor == "counts" else term.elements != 0
+        return None if counted is None else fold(counted.float(), None, size, is_sum=True, strided=term.strided)
+    number = recorder.divisors.get(divisor)
+    return None if number is None else number.losses(size)
+
+
+def _total(term: Term, divisor: Divisor, recorder: Recorder) -> Tensor:
+    """What a term is divided by, of the whole batch.
+
+    Where it is 0, as the number of the objects in images without any, the step has divided by 1, if at all:
+    ``max(1, n)``.
+    """
+    if isinstance(divisor, str):
+        share = shares(term, divisor, recorder)
+        total = None if share is None else share.sum()
+        otherwise = float(recorder.batch_size) if divisor == "samples" else 1.0
+    else:
+        found = recorder.divisors.get(divisor)
+        total, otherwise = None if found is None else found.weighted(None), 1.0
+    if total is None:
+        return torch.full((), otherwise, device=term.elements.device)
+    return torch.where(total == 0, 1, total)
+
+
+def weigh(parts: Parts, recorder: Recorder) -> Tensor:
+    """Add up what each sample loses by each term with its factor: (batch_size,) float32."""
+    total: Tensor | None = None
+    for term, factor in parts:
+        each = losses(term, recorder)
+        if not (isinstance(factor, float) and factor == 1.0):
+            each = each * factor
+        total = each if total is None else total + each
+    assert total is not None
+    return total.float()
+
+
+Summarize = Callable[[Outputs], Tensor | None]
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What one batch's samples lost.
+
+    Attributes:
+        losses: (B,) float32, without a graph, on the loss's device; NaN where nothing is known.
+        logits: (B, C), without a graph, of a classification loss; else None.
+        targets: (B,) int64 class indices, or (B, C) soft ones, that belong to the logits.
+        outputs: what `LossCapture.summarize` made of the model's outputs; None where it saw none.
+        known: False where the step took a way that no probe had seen, or returned no loss.
+    """
+
+    losses: Tensor
+    logits: Tensor | None = None
+    targets: Tensor | None = None
+    outputs: Tensor | None = None
+    known: bool = True
+
+
+@dataclass
+class PrimaryTerms:
+    """Of several terms, those with the greatest coefficients in the first probe.
+
+    Attributes:
+        classes: the term whose logits and targets count.
+        outputs: the term whose outputs count.
+    """
+
+    classes: Key | None = None
+    outputs: Key | None = None
+
+    def choose(self, parts: Parts, recorder: Recorder) -> None:
+        """Settle what is not settled yet."""
+        showing = {key for key, name, arguments in recorder.calls if shows_outputs(name, arguments)}
+        ranked = sorted(parts, key=lambda part: -float(torch.as_tensor(part[1]).abs().max()))
+        self.classes = self.classes or next((t.key for t, _ in ranked if t.classes is not None), None)
+        self.outputs = self.outputs or next((t.key for t, _ in ranked if t.key in showing), None)
+
+
+@dataclass(eq=False)
+class StepResult:
+    """The roots of one step.
+
+    Attributes:
+        recorder: holds the step's terms.
+        mains: which of several terms' logits and outputs count.
+        summarize: makes of the outputs what is kept; None: they are not looked for.
+        roots: the terms of each, with their factors.
+        unknown: what else each root was put together from (see `unknown_reductions`); None where nobody can tell.
+        lost: the step has gone an unknown way, so that terms may be missing.
+        partial: some samples lack a term that others have, and nobody knows which.
+    """
+
+    recorder: Recorder
+    mains: PrimaryTerms
+    summarize: Summarize | None
+    roots: list[Parts] = field(default_factory=list)
+    unknown: Unknown | None = ()
+    lost: bool = False
+    partial: bool = False
+    _losses: Tensor | None = None
+    _classes: Classes | None = None
+    _outputs: Tensor | None = None
+    _device: torch.device | None = None
+
+    def add(self, parts: Parts, loss: Tensor, constant: Tensor | None = None) -> None:
+        """Add what the samples lose by one root: by its terms, each with its factor (see `shares.scale`).
+
+        Args:
+            parts: its terms.
+            loss: the root.
+            constant: 0-dim, what it holds besides; None for nothing.
+        """
+        recorder = self.recorder
+        self.roots.append(parts)
+        if recorder.compiled:
+            self.unknown = None  # compiled code shows one node for all that is in it
+        elif self.unknown is not None:
+            nodes = {turn.node for term, _ in parts for turn in turns_in(term)}
+            self.unknown = (*self.unknown, unknown_reductions(loss.grad_fn, nodes))
+        self._device = loss.device
+        if not parts:
+            return
+        losses = weigh(parts, recorder)
+        if constant is not None:
+            losses = losses + constant
+        self._losses = losses if self._losses is None else self._losses + losses
+        if self._classes is None:
+            asked = loss if loss.requires_grad and not recorder.compiled else None
+            self._classes = find_classes(recorder, parts, self.mains, asked)
+        if self._outputs is None:
+            self._outputs = summary(recorder, parts, self.mains, self.summarize)
+
+    def way(self) -> frozenset[Key]:
+        """The terms of all roots."""
+        return frozenset(term.key for parts in self.roots for term, _ in parts)
+
+    def captured(self) -> Captured:
+        """All of it."""
+        if self._losses is None or self.lost:
+            nothing = torch.full((self.recorder.batch_size,), torch.nan, device=self._device)
+            return Captured(nothing, known=False)
+        logits, targets = self._classes or (None, None)
+        return Captured(self._losses, logits, targets, self._outputs)
+
+
+def find_classes(recorder: Recorder, parts: Parts, mains: PrimaryTerms, loss: Tensor | None) -> Classes | None:
+    """The logits and targets of the terms, or else of the unreduced losses that the loss starts from."""
+    size = recorder.batch_size
+    return classes_of_terms(parts, size, mains.classes) or classes_of_sources(recorder.sources, size, loss)
+
+
+def summary(recorder: Recorder, parts: Parts, mains: PrimaryTerms, summarize: Summarize | None) -> Tensor | None:
+    """What is kept of the outputs that the step has shown so far."""
+    if summarize is None:
+        return None
+    keys = sorted((term.key for term, _ in parts), key=lambda key: key != mains.outputs)
+    outputs = find_outputs(recorder.calls, keys, recorder.batch_size, recorder.facts.strided)
+    return None if outputs is None else summarize(outputs)
