@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from lightning_dataselect.capture.graph import derivatives, leads_only_to, reached
-from lightning_dataselect.capture.independence import Anchor, are_turns, mixes
+from lightning_dataselect.capture.graph import Anchor, derivatives, leads_only_to, reached
+from lightning_dataselect.capture.independence import are_turns, find_rows
 from lightning_dataselect.capture.probe import Division, Probe
 from lightning_dataselect.capture.reductions import (
     Key,
@@ -25,7 +26,7 @@ from lightning_dataselect.capture.reductions import (
     turns_in,
     turns_of,
 )
-from lightning_dataselect.capture.specs import Facts
+from lightning_dataselect.capture.specs import Divisor, Layout, StepSpec, TermSpec
 from lightning_dataselect.utils.errors import CaptureError
 
 # Below this share of the loss it may be rounding.
@@ -137,32 +138,26 @@ def _of_parameters(loss: Tensor, terms: Sequence[Term]) -> Parts:
     return coefficients(loss, [term for term in own if term.node in outer])
 
 
-def note_divisors(
-    term: Term,
-    loss: Tensor,
-    divisions: Sequence[Division],
-    counts: Mapping[Key, Term],
-    anchors: Collection[Node],
-    batch_size: int,
-    facts: Facts,
-) -> bool:
-    """Settle whether a term is divided by a number added up over the batch, or by the number of samples.
+def find_divisor(
+    term: Term, loss: Tensor, probe: Probe, batch_size: int, spec: StepSpec
+) -> tuple[TermSpec, dict[Key, tuple[Term, Layout]], bool]:
+    """Find out if a term is divided by a number added up over the batch, or by the number of samples.
 
     Args:
-        term: one that the loss is made of.
-        loss: the step's loss.
-        divisions: all of the step's.
-        counts: the numbers added up over the batch.
-        anchors: activations; what is divided before them is the model's own affair.
-        batch_size: the number of samples.
-        facts: written on.
+        term: One that the loss is made of.
+        loss: The step's loss.
+        probe: Has watched the step. What is divided before its anchors, the activations, is the model's own affair.
+        batch_size: The number of samples.
+        spec: The findings so far.
 
     Returns:
-        Whether it is divided at all.
+        The findings about the term; the numbers that may divide it, laid like its rows, with their layouts; True if it
+        is divided at all.
     """
-    own, stops, divided = {turn.node for turn in turns_in(term)}, set(anchors), False
+    found, laid, divided = spec.of(term.key), dict[Key, tuple[Term, Layout]](), False
+    own, stops = {turn.node for turn in turns_in(term)}, set(probe.anchors)
     covered: dict[float | Key, set[Node]] = {}
-    for division in divisions:
+    for division in probe.divisions.made:
         node = division.edge.node
         met = own & reached(node, own | stops)
         after = bool(met) and node in reached(loss.grad_fn, {node, *stops})
@@ -170,54 +165,47 @@ def note_divisors(
             continue
         divided = True
         for key in (*division.maybe, division.by):
-            if not isinstance(key, float):
-                _lay_like(term, counts[key], batch_size, facts)
-        by = next((key for key in division.maybe if _is_counted(term, counts[key], batch_size)), division.by)
+            if not isinstance(key, float) and key not in laid:
+                laid[key] = _laid_like(term, probe.recorder.counts[key], spec.counts.get(key, Layout()), batch_size)
+        by = next((key for key in division.maybe if _is_counted(term, laid[key][0], batch_size)), division.by)
         if after:
             covered.setdefault(by, set()).update(met)
             if covered[by] != own:
                 continue  # what divides some turns of a loop is their own affair, until it has divided all of them
         if not isinstance(by, float):
-            facts.divisors[term.key] = by
+            found = replace(found, divisor=by)
             if by in division.maybe and isinstance(division.by, float) and term.is_sum:
-                facts.guessed.add(term.key)
-                _doubt(term, by, division.by, loss, counts, batch_size, facts)
+                alternatives = _alternatives(term, by, laid[by][0], division.by, loss, batch_size)
+                found = replace(found, is_guess=True, alternatives=alternatives or found.alternatives)
         elif term.is_sum and counts_samples(by, term.elements.shape, batch_size):
-            facts.divisors[term.key] = "samples"
+            found = replace(found, divisor="samples")
         else:
             continue
         if not after:
-            facts.inside.add(term.key)
-    return divided
+            found = replace(found, divided_elementwise=True)
+    return found, laid, divided
 
 
-def _doubt(
-    term: Term,
-    number: Key,
-    value: float,
-    loss: Tensor,
-    counts: Mapping[Key, Term],
-    batch_size: int,
-    facts: Facts,
-) -> None:
-    """Keep both readings of a Python number that is as large as one counted in the batch, and as the batch itself."""
+def _alternatives(
+    term: Term, number: Key, count: Term, value: float, loss: Tensor, batch_size: int
+) -> tuple[tuple[Divisor, float], tuple[Divisor, float]] | None:
+    """Return both readings of a Python number that is as large as one counted in the batch, and as the batch itself."""
     slope = derivatives(loss, [term.edge])[0] if term.edge is not None else None
-    if slope is not None and counts_samples(value, term.elements.shape, batch_size):
-        counted = float(slope * counts[number].weighted(None)), float(slope * batch_size)
-        facts.doubts[term.key] = (number, counted[0]), ("samples", counted[1])
+    if slope is None or not counts_samples(value, term.elements.shape, batch_size):
+        return None
+    return (number, float(slope * count.weighted(None))), ("samples", float(slope * batch_size))
 
 
-def _lay_like(term: Term, count: Term, batch_size: int, facts: Facts) -> None:
-    """Let the rows that are counted lie as those of the term, which its gradients have shown, if there are as many."""
+def _laid_like(term: Term, count: Term, layout: Layout, batch_size: int) -> tuple[Term, Layout]:
+    """Lay rows that are counted as those of the term, which its gradients have shown, if there are as many."""
     rows, shape = term.elements.shape[:1], count.elements.shape
-    if count.key in facts.across:
-        return
+    if layout.axis:
+        return count, layout
     if shape[:1] == rows:
-        count.strided = term.strided
-        (facts.strided.add if term.strided else facts.strided.discard)(count.key)
-    elif term.strided and shape[1:2] == (batch_size,) != shape[:1] and shape[:2].numel() == rows.numel():
-        count.elements = count.elements.transpose(0, 1)
-        facts.across.add(count.key)
+        return replace(count, strided=term.strided), Layout(strided=term.strided)
+    if term.strided and shape[1:2] == (batch_size,) != shape[:1] and shape[:2].numel() == rows.numel():
+        return replace(count, elements=count.elements.transpose(0, 1)), Layout(axis=1)
+    return count, layout
 
 
 def _is_counted(term: Term, count: Term, batch_size: int) -> bool:
@@ -260,10 +248,6 @@ def counts_samples(number: float, elements: torch.Size, batch_size: int) -> bool
     return number not in of_a_sample and any(number in (n * batch_size, 2 * n * batch_size) for n in of_a_sample)
 
 
-# In a smaller batch, targets that count up may be those of a few classes by chance.
-_LEAST_PAIRS = 8
-
-
 Anchors = Mapping[Node, Sequence[Anchor]]
 
 
@@ -273,34 +257,38 @@ _PICKED = (
 )
 
 
-def analyze_loss(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, facts: Facts) -> Parts:
+def analyze_loss(
+    loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, spec: StepSpec
+) -> tuple[Parts, StepSpec]:
     """Find the terms that a loss is soundly made of.
 
     Args:
-        loss: the step's loss.
-        terms: all that the probe has seen, with their graphs.
-        probe: has watched the step.
-        batch_size: the number of samples.
-        facts: written on: what each term is.
+        loss: The step's loss.
+        terms: All that the probe has seen, with their graphs.
+        probe: Has watched the step.
+        batch_size: The number of samples.
+        spec: The findings so far, which have met the terms.
 
     Returns:
-        The terms that count, with their coefficients.
+        The terms that count, with their coefficients; the findings about them.
 
     Raises:
-        CaptureError: none counts, those that do are next to nothing of the loss, or one of them cannot be given back to
-            the samples.
+        CaptureError: If none counts, if those that do are next to nothing of the loss, or if one of them cannot be
+            given back to the samples.
     """
     if not loss.requires_grad:
         raise CaptureError("The step's loss has no gradient (requires_grad is False).")
     anchors = probe.anchors
-    for term in terms:
-        facts.verdicts.setdefault(term.key, False if term.by_hand or term.from_parameters else None)
     parts = coefficients(loss, [term for term in terms if not term.from_parameters])
-    loops, parts = _split_loops(parts, probe, batch_size, facts)
-    for term, _ in parts:
-        if term.key in facts.refused:
-            raise CaptureError(facts.refused[term.key])
-    _refuse_picked(loss, [part for part in parts if part[0].key not in facts.trusted], probe, batch_size)
+    spec = replace(spec, loops=spec.loops | _find_loops(parts, probe, batch_size))
+    if words := incomplete(parts, spec.loops, batch_size):
+        raise CaptureError(words)
+    loops = loops_of(parts, spec.loops, batch_size)
+    parts = [(term, slope) for term, slope in parts if term.key[0] not in spec.loops]
+    for refusal in (spec.of(term.key).refusal for term, _ in parts):
+        if refusal is not None:
+            raise CaptureError(refusal)
+    _refuse_picked(loss, [part for part in parts if not spec.of(part[0].key).is_witnessed], probe, batch_size)
     parts = [(term, slope) for term, slope in parts if not term.by_hand or foldable(term.elements.shape, batch_size)]
     for term, _ in parts:
         if not foldable(term.elements.shape, batch_size):
@@ -314,11 +302,14 @@ def analyze_loss(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: 
     inner = [term for term, _ in kept if _normalises(term, kept)]
     kept = [(term, slope) for term, slope in kept if term not in inner]
     normalisers = [term.value for term in inner]
-    sound = [
-        (term, slope)
-        for term, slope in kept
-        if term.key in facts.trusted or _belongs_to_samples(term, probe, batch_size, normalisers)
-    ]
+    sound: Parts = []
+    for term, slope in kept:
+        if not spec.of(term.key).is_witnessed:
+            strided = find_rows(term, probe, batch_size, normalisers)
+            if strided is None:
+                continue
+            term.strided = strided
+        sound.append((term, slope))
     if kept and not sound and not loops:
         raise CaptureError(
             "What a sample loses in this step depends on the other samples of its batch, as in a contrastive loss."
@@ -334,44 +325,62 @@ def analyze_loss(loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: 
             f"Nothing in the step gives a loss for each of the batch's {batch_size} samples "
             f"({len(terms)} reductions seen, {len(parts)} of them part of the loss)."
         )
-    n_sound, sound = len(sound), _linear(loss, sound, anchors, facts)
+    n_sound, (sound, nonlinear) = len(sound), _linear(loss, sound, anchors)
     if len(sound) < n_sound:
-        n_bent = n_sound - len(sound)
-        reasons.append(f"{n_bent} of {n_sound} loss terms enter a quotient, a product or the like over the whole batch")
+        n_left = n_sound - len(sound)
+        reasons.append(f"{n_left} of {n_sound} loss terms enter a quotient, a product or the like over the whole batch")
     if _reaches_besides(loss, anchors, _nodes([*turns, *(term for term, _ in kept)])):
         reasons.append(
             "A part of the loss depends on the batch by other ways than a mean or a sum over its samples, such as a"
             " standard deviation or a fused kernel"
         )
-    if reasons and tuple(reasons) not in facts.left_out:
-        known = facts.resumed or all(facts.verdicts.get(term.key) for term, _ in sound)
+    if reasons and tuple(reasons) not in spec.warned:
+        known = spec.is_resumed or all(spec.of(term.key).enters for term, _ in sound)
         leave_out(reasons, loss, sound, terms, known=known)
-        facts.left_out.add(tuple(reasons))
-    facts.verdicts.update((term.key, False) for term, _ in parts if not facts.verdicts[term.key])
-    facts.verdicts.update((term.key, True) for term, _ in sound)
+        spec = replace(spec, warned=spec.warned | {tuple(reasons)})
+    found = dict(spec.terms)
+    found |= {term.key: replace(spec.of(term.key), enters=spec.of(term.key).enters or False) for term, _ in parts}
+    found |= {term.key: replace(spec.of(term.key), enters=True) for term, _ in sound}
+    for term in nonlinear:
+        found[term.key] = replace(found[term.key], is_nonlinear=True)
+    spec = replace(spec, terms=found)
     for term, slope in sound:
-        if term.key in facts.trusted:
-            continue
-        divided = note_divisors(term, loss, probe.divisions.made, probe.recorder.divisors, anchors, batch_size, facts)
-        is_mean = not divided and len(sound) == 1 and bool((torch.as_tensor(slope) * batch_size - 1).abs().max() < 1e-4)
-        if term.is_sum and (is_mean or any(not mean.is_sum for mean in means_of_turns if isinstance(term, Loop))):
-            facts.divisors[term.key] = "samples"
-        if term.strided:
-            facts.strided.add(term.key)
-    return sound
+        if not spec.of(term.key).is_witnessed:
+            is_only = len(sound) == 1
+            of_means = isinstance(term, Loop) and any(not mean.is_sum for mean in means_of_turns)
+            spec = _with_divisor(spec, term, slope, loss, probe, batch_size, is_only=is_only, of_means=of_means)
+    return sound, spec
 
 
-def _split_loops(parts: Parts, probe: Probe, batch_size: int, facts: Facts) -> tuple[list[tuple[Loop, Scale]], Parts]:
-    """The terms that are computed for one sample after another, put together, and all others."""
+def _with_divisor(
+    spec: StepSpec,
+    term: Term,
+    slope: Scale,
+    loss: Tensor,
+    probe: Probe,
+    batch_size: int,
+    *,
+    is_only: bool,
+    of_means: bool,
+) -> StepSpec:
+    """Return the findings with what a term is divided by, and where the samples lie in that."""
+    own, laid, divided = find_divisor(term, loss, probe, batch_size, spec)
+    probe.recorder.counts.update((key, count) for key, (count, _) in laid.items())
+    is_mean = not divided and is_only and bool((torch.as_tensor(slope) * batch_size - 1).abs().max() < 1e-4)
+    if term.is_sum and (is_mean or of_means):
+        own = replace(own, divisor="samples")
+    if term.strided:
+        own = replace(own, layout=replace(own.layout, strided=True))
+    counts = {**spec.counts, **{key: layout for key, (_, layout) in laid.items()}}
+    return replace(spec, terms={**spec.terms, term.key: own}, counts=counts)
+
+
+def _find_loops(parts: Parts, probe: Probe, batch_size: int) -> set[Hashable]:
+    """Find the places where one term is computed for one sample after another."""
     by_place: dict[Hashable, list[Term]] = {}
     for term, _ in parts:
         by_place.setdefault(term.key[0], []).append(term)
-    facts.looped |= {place for place, own in by_place.items() if are_turns(own, probe.anchors, batch_size)}
-    turns = [(term, slope) for term, slope in parts if term.key[0] in facts.looped]
-    others = [(term, slope) for term, slope in parts if term.key[0] not in facts.looped]
-    if words := incomplete(parts, facts.looped, batch_size):
-        raise CaptureError(words)
-    return loops_of(turns, facts.looped, batch_size), others
+    return {place for place, own in by_place.items() if are_turns(own, probe.anchors, batch_size)}
 
 
 def _refuse_picked(loss: Tensor, parts: Parts, probe: Probe, batch_size: int) -> None:
@@ -403,35 +412,6 @@ def _reaches_besides(loss: Tensor, anchors: Anchors, terms: set[Node]) -> bool:
     return False
 
 
-def _belongs_to_samples(term: Term, probe: Probe, batch_size: int, normalisers: Sequence[Tensor]) -> bool:
-    """Whether each row of a term's elements is one sample's own; settles how the rows lie."""
-    if _compares_with_batch(term, batch_size):
-        return False
-    anchors = probe.anchors if reached(term.elements.grad_fn, probe.anchors) else probe.foreign
-    mixed = mixes(term, anchors, batch_size, normalisers, probe.views)
-    rows = term.elements.shape[0] if term.elements.dim() else 1
-    if rows == batch_size or batch_size == 1:
-        return not mixed
-    if mixed:
-        term.strided = not term.strided
-        return not mixes(term, anchors, batch_size, normalisers, probe.views)
-    if mixed is None and not term.strided and not probe.has_seen(batch_size, rows // batch_size):
-        raise CaptureError(
-            f"{term.name} gave losses of the shape {tuple(term.elements.shape)} for {batch_size} samples, and nothing"
-            " shows which rows are whose, as where boxes or tokens are picked out of each sample."
-        )
-    return True
-
-
-def _compares_with_batch(term: Term, batch_size: int) -> bool:
-    """Whether the classes are the samples of the batch: no gradient shows it where one side of the pairs is frozen."""
-    if term.classes is None or batch_size < _LEAST_PAIRS:
-        return False
-    logits, targets = term.classes
-    own = torch.arange(batch_size, device=targets.device)
-    return logits.shape == (batch_size, batch_size) and bool(torch.equal(targets, own.to(targets.dtype)))
-
-
 def _aggregates(term: Term, parts: Parts) -> bool:
     """Whether a mean or sum is taken over the results of loss functions, no losses of samples."""
     others = _nodes(other for other, _ in parts if not other.by_hand)
@@ -447,24 +427,27 @@ def _normalises(term: Term, parts: Parts) -> bool:
     )
 
 
-def _linear(loss: Tensor, parts: Parts, anchors: Anchors, facts: Facts) -> Parts:
-    """Leave out the terms that a loss is no multiple of, as of a root or a quotient; one alone may be kept as it is."""
+def _linear(loss: Tensor, parts: Parts, anchors: Anchors) -> tuple[Parts, list[Term]]:
+    """Leave out the terms that a loss is no multiple of, as of a root or a quotient; one alone may be kept as it is.
+
+    Returns:
+        The terms that are kept, and those of them that the loss is no multiple of all the same.
+    """
     slopes = derivatives(loss, [term.edge for term, _ in parts if term.edge is not None], again=True)
     data = {*anchors, *_nodes(term for term, _ in parts)}
     bent = [slope is not None and bool(reached(slope.grad_fn, data)) for slope in slopes]
     if not any(bent):
-        return parts
+        return parts, []
     if len(parts) == 1 and bool((torch.as_tensor(parts[0][1]) > 0).all()):
-        facts.bent.add(parts[0][0].key)
         warnings.warn(
             f"The loss is a root, a logarithm or the like of {parts[0][0].name}, taken over the whole batch; the"
             " per-sample losses are those that go into it.",
             stacklevel=2,
         )
-        return parts
+        return parts, [parts[0][0]]
     if all(bent):
         raise CaptureError(
             "The loss is no weighted sum of means or sums over the batch, but a quotient, a product or the like of"
             " them, such as a Dice loss over the whole batch: no sample has a share of its own in it."
         )
-    return [part for part, is_bent in zip(parts, bent, strict=True) if not is_bent]
+    return [part for part, is_bent in zip(parts, bent, strict=True) if not is_bent], []

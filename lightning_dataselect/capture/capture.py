@@ -6,6 +6,7 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from lightning_dataselect.capture.reductions import (
     turns_of,
 )
 from lightning_dataselect.capture.results import Captured, PrimaryTerms, StepResult, Summarize, scale
-from lightning_dataselect.capture.specs import Facts
+from lightning_dataselect.capture.specs import StepSpec
 from lightning_dataselect.capture.witness import Shown, decide
 from lightning_dataselect.utils.errors import CaptureError, InvalidArgumentError, NoLossReturned
 
@@ -164,7 +165,7 @@ class LossCapture:
                 return captured
         with torch.enable_grad():
             if self._reprobe.probes == 0:
-                whole = self._recorder.facts.differentiates
+                whole = self._recorder.spec.differentiates
                 with contextlib.nullcontext() if whole else saving_numbers_only():
                     captured = self.run(step, batch_size)[1]
                 if captured.known or self._reprobe.probes == 0:
@@ -254,7 +255,7 @@ class LossCapture:
             WouldChangeModel: it writes to parameters.
         """
         recorder = self._recorder
-        known, recorder.facts = recorder.facts, Facts()
+        known, recorder.spec = recorder.spec, StepSpec()
         recorder.start(batch_size)
         recorder.observer = probe = Probe(recorder, self._interceptors, self._module)
         probe.leaves_parameters = True
@@ -268,24 +269,24 @@ class LossCapture:
             result = StepResult(recorder, PrimaryTerms(), None)
             with contextlib.suppress(CaptureError), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                parts = analyze_loss(loss, recorder.terms, probe, batch_size, recorder.facts)
+                parts = self._find_terms(loss, probe)
                 scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
                 result.add(scaled, loss, self._constant_in(loss, parts))
             losses = result.captured().losses if result.roots else None
-            numbers = {key: term.detached() for key, term in recorder.divisors.items()}
+            numbers = {key: term.detached() for key, term in recorder.counts.items()}
             terms = {key: (term.detached(), slope) for key, (term, slope) in terms.items()}
-            return Shown(batch_size, loss.detach(), terms, numbers, losses, recorder.facts, probe.sorts, probe.reorders)
+            return Shown(batch_size, loss.detach(), terms, numbers, losses, recorder.spec, probe.sorts, probe.reorders)
         finally:
             recorder.stop()
-            recorder.observer, recorder.facts = None, known
+            recorder.observer, recorder.spec = None, known
 
     def decide(self, whole: Shown, singles: Sequence[Shown]) -> None:
         """Let what single samples lose choose how the terms of the next step are read (see `witness.decide`)."""
-        decide(whole, singles, self._recorder.facts)
+        self._recorder.spec = decide(whole, singles, self._recorder.spec)
 
     def resume(self) -> None:
         """Go on where an earlier run has judged the step: it is not refused for a share that has become small."""
-        self._recorder.facts.resumed = True
+        self._recorder.spec = replace(self._recorder.spec, is_resumed=True)
 
     def _probe(self, step: Callable[[], Any], result: StepResult) -> Any:
         """Run a step under watch, and learn how to do without."""
@@ -307,6 +308,8 @@ class LossCapture:
                     )
         finally:
             self._recorder.observer = None
+        if probe.differentiates and not self._recorder.spec.differentiates:
+            self._recorder.spec = replace(self._recorder.spec, differentiates=True)
         for space, name in probe.names:
             self._interceptors.add_name(space, name)
         if not result.way().isdisjoint(probe.unreachable):
@@ -323,17 +326,18 @@ class LossCapture:
         probe = recorder.observer
         assert isinstance(probe, Probe)
         try:
-            parts = analyze_loss(loss, recorder.terms, probe, recorder.batch_size, recorder.facts)
+            parts = self._find_terms(loss, probe)
         except CaptureError as error:
-            if not self._reprobe.known or recorder.facts.refused:
+            if not self._reprobe.known or any(term.refusal for term in recorder.spec.terms.values()):
                 raise
             warnings.warn(f"{_NOT_MEASURED} {error}", stacklevel=2)
             result.lost, parts = True, []
         for term, _ in parts:
-            for where in (key[0] for key in recorder.facts.places(term.key) if not isinstance(key[0], str)):
-                self._interceptors.add_site(probe.sites[where], where)
+            for where, _ in (term.key, *recorder.spec.of(term.key).places()):
+                if not isinstance(where, str):
+                    self._interceptors.add_site(probe.sites[where], where)
         self._is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
-        self._is_one_term &= not recorder.facts.differentiates
+        self._is_one_term &= not recorder.spec.differentiates
         self._primary.choose(parts, recorder)
         scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
         self._scales.append({term.key: factor for term, factor in scaled})
@@ -348,19 +352,26 @@ class LossCapture:
 
     def _constant_of(self, loss: Tensor, parts: Parts, n: int) -> Tensor | None:
         """The constant in the n-th root of a probed step, if it has one that is a sample's too, as in a mean."""
-        facts = self._recorder.facts
-        constant = self._constant_in(loss, parts)
-        facts.shifted.discard(n)
-        if constant is not None:
-            facts.shifted.add(n)
+        recorder, constant = self._recorder, self._constant_in(loss, parts)
+        others = recorder.spec.with_constant - {n}
+        recorder.spec = replace(recorder.spec, with_constant=others if constant is None else others | {n})
         self._constants.append(constant)
         return constant
 
     def _constant_in(self, loss: Tensor, parts: Parts) -> Tensor | None:
-        facts = self._recorder.facts
-        means = all(not term.is_sum or term.key in facts.divisors for term, _ in parts)
-        bent = any(term.key in facts.bent for term, _ in parts)
-        return rest(loss, parts) if parts and means and not bent and has_constant(loss, parts) else None
+        own = [(term, self._recorder.spec.of(term.key)) for term, _ in parts]
+        is_mean = all(not term.is_sum or spec.divisor is not None for term, spec in own)
+        if not parts or not is_mean or any(spec.is_nonlinear for _, spec in own):
+            return None
+        return rest(loss, parts) if has_constant(loss, parts) else None
+
+    def _find_terms(self, loss: Tensor, probe: Probe) -> Parts:
+        """Find the terms that the loss of a probed step is made of, and write down the findings."""
+        recorder = self._recorder
+        met = recorder.spec.with_met(recorder.terms, recorder.layouts, recorder.order)
+        recorder.spec = replace(met, differentiates=met.differentiates or probe.differentiates)
+        parts, recorder.spec = analyze_loss(loss, recorder.terms, probe, recorder.batch_size, recorder.spec)
+        return parts
 
     def _follow(self, loss: Any, result: StepResult) -> None:
         """Resolve a root by what the probes have found."""
@@ -379,15 +390,15 @@ class LossCapture:
         alone = [term for term in recorder.terms if term.edge is not None and term.edge.node is loss.grad_fn]
         if alone:
             parts = [(alone[0], 1.0)]
-            self._is_one_term = not recorder.facts.differentiates and alone[0].key in recorder.facts.verdicts
+            self._is_one_term = not recorder.spec.differentiates and alone[0].key in recorder.spec.terms
         elif loss.requires_grad:
             parts = coefficients(loss, recorder.terms)
-        if words := incomplete(parts, recorder.facts.looped, recorder.batch_size):
+        if words := incomplete(parts, recorder.spec.loops, recorder.batch_size):
             warnings.warn(f"{_NOT_MEASURED} {words}", stacklevel=2)
             result.partial = True
-        parts = gathered(parts, recorder.facts.looped, recorder.batch_size)
+        parts = gathered(parts, recorder.spec.loops, recorder.batch_size)
         weights = None if recorder.keeps_value else recorder.weights
-        constant = rest(loss, parts, weights) if n in recorder.facts.shifted and parts else None
+        constant = rest(loss, parts, weights) if n in recorder.spec.with_constant and parts else None
         result.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant)
 
 

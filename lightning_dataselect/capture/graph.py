@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections import deque
 from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeAlias
 
@@ -19,6 +20,14 @@ Input: TypeAlias = Tensor | GradientEdge
 
 
 Unknown: TypeAlias = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """An activation to tell samples apart by: where it is in the graph, and its shape."""
+
+    edge: GradientEdge
+    shape: torch.Size
 
 
 def edge_of(tensor: Tensor) -> GradientEdge | None:

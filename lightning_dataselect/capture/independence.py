@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import chain
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import GradientEdge, Node
+from torch.autograd.graph import Node
 
-from lightning_dataselect.capture.graph import Input, derivatives, reached
+from lightning_dataselect.capture.graph import Anchor, Input, derivatives, reached
+from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.reductions import Term, by_sample
+from lightning_dataselect.utils.errors import CaptureError
 
-
-@dataclass(frozen=True)
-class Anchor:
-    """An activation to tell samples apart by: where it is in the graph, and its shape."""
-
-    edge: GradientEdge
-    shape: torch.Size
+# In a smaller batch, targets that count up may be those of a few classes by chance.
+_LEAST_PAIRS = 8
 
 
 def mixes(
@@ -43,7 +40,7 @@ def mixes(
         None if no activation with a row a sample can tell.
 
     Example:
-        >>> from lightning_dataselect.capture.graph import edge_of
+        >>> from lightning_dataselect.capture.graph import Anchor, edge_of
         >>> h = torch.ones(3, 2, requires_grad=True) + 1
         >>> pairs, own = (h @ h.T).exp(), h.square()
         >>> terms = [Term(("", 0), e.mean(), e, None, False) for e in (pairs, own)]
@@ -177,3 +174,45 @@ def are_turns(terms: Sequence[Term], anchors: Mapping[Node, Sequence[Anchor]], b
         for slope in derivatives(term.elements.sum(), edges)
         if slope is not None
     )
+
+
+def find_rows(term: Term, probe: Probe, batch_size: int, normalisers: Sequence[Tensor]) -> bool | None:
+    """Find how a term's rows lie if each is one sample's own.
+
+    Args:
+        term: One that the loss is made of, with its graph.
+        probe: Has watched the step.
+        batch_size: The number of samples.
+        normalisers: Numbers taken over the batch that only normalise.
+
+    Returns:
+        True if strided (see `reductions.by_sample`), else False; None if samples mix.
+
+    Raises:
+        CaptureError: If nothing shows which rows are whose.
+    """
+    if _compares_with_batch(term, batch_size):
+        return None
+    anchors = probe.anchors if reached(term.elements.grad_fn, probe.anchors) else probe.foreign
+    rows = term.elements.shape[0] if term.elements.dim() else 1
+    mixed = mixes(term, anchors, batch_size, normalisers, probe.views)
+    if rows == batch_size or batch_size == 1:
+        return None if mixed else term.strided
+    if mixed:
+        other = replace(term, strided=not term.strided)
+        return None if mixes(other, anchors, batch_size, normalisers, probe.views) else other.strided
+    if mixed is None and not term.strided and not probe.has_seen(batch_size, rows // batch_size):
+        raise CaptureError(
+            f"{term.name} gave losses of the shape {tuple(term.elements.shape)} for {batch_size} samples, and nothing"
+            " shows which rows are whose, as where boxes or tokens are picked out of each sample."
+        )
+    return term.strided
+
+
+def _compares_with_batch(term: Term, batch_size: int) -> bool:
+    """Tell if the classes are the samples of the batch: no gradient shows it where one side of the pairs is frozen."""
+    if term.classes is None or batch_size < _LEAST_PAIRS:
+        return False
+    logits, targets = term.classes
+    own = torch.arange(batch_size, device=targets.device)
+    return logits.shape == (batch_size, batch_size) and bool(torch.equal(targets, own.to(targets.dtype)))

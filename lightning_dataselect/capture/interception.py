@@ -18,16 +18,18 @@ from torch._guards import TracingContext
 from lightning_dataselect.capture.graph import edge_of, saving_is_noted, saving_unnoticed
 from lightning_dataselect.capture.loss_functions import LOSSES, REGISTERED, Classes, Loss, once, twice
 from lightning_dataselect.capture.reductions import ENDINGS, Key, Reduction, Source, Term, ends, foldable, reduce
-from lightning_dataselect.capture.specs import Facts
+from lightning_dataselect.capture.specs import UNKNOWN, Layout, StepSpec, TermSpec
 
 
 class Recorder:
     """The state of one step under capture.
 
     Attributes:
-        facts: what is known of its terms.
+        spec: The findings about its terms.
         terms: the terms of this step so far, in order.
-        divisors: the sums and means without gradient of this step that terms may be divided by.
+        counts: the sums and means without gradient of this step that terms may be divided by.
+        layouts: of a probe, where the samples lie in these.
+        order: of a probe, the places of all means and sums, by their turn.
         sources: the unreduced classification losses of this step.
         scoring: whether terms need no gradient to count.
         keeps_calls: whether the arguments of this step's loss functions are kept.
@@ -36,7 +38,7 @@ class Recorder:
     """
 
     def __init__(self) -> None:
-        self.facts = Facts()
+        self.spec = StepSpec()
         self._samples = torch.empty(0)
         self.weights: Tensor | None = None
         self.keeps_value = False  # whether weights change the gradient of a loss alone, and not its value
@@ -48,7 +50,9 @@ class Recorder:
 
     def _clear(self) -> None:
         self.terms: list[Term] = []
-        self.divisors: dict[Key, Term] = {}
+        self.counts: dict[Key, Term] = {}
+        self.layouts: dict[Key, Layout] = {}
+        self.order: dict[int, Hashable] = {}
         self.sources: list[Source] = []
         self.calls: list[tuple[Key | None, str, dict[str, Any]]] = []
         self.compiled = False
@@ -101,7 +105,7 @@ class Recorder:
                     if classes is not None:
                         self.sources.append(Source(classes, losses))
                 return losses
-            key, enters, weights = self._meet(loss.name, True)
+            key, spec, enters, weights = self._meet(loss.name, True)
             if not enters or not (self.scoring or _has_graph(bound)):
                 return function(*args, **kwargs)  # a metric, say
             graph = weights is not None or self.observer is not None
@@ -110,17 +114,17 @@ class Recorder:
             one = weights is not None or torch.compiler.is_dynamo_compiling()
             split = twice if saving_is_noted() else once if one else loss.split
             value, losses = split(function, bound, graph)
-            elements = self._turned(key, loss.rows(bound, losses))
+            elements = spec.layout.turned(loss.rows(bound, losses))
             if self._is_unlike_before(key, elements):
                 return function(*args, **kwargs) if value is None else value
             is_sum = bound.get("reduction", "mean") == "sum"
             units: Tensor | None = None
             counts: Tensor | None = None
             if not is_sum and self._needs_units(elements, value, loss.weighs_elements(bound)):
-                units = self._turned(key, loss.units(bound))
-            if is_sum and (self.observer is not None or self.facts.divisors.get(key) == "counts"):
-                counts = self._turned(key, loss.counts(bound))
-            strided = self._strided(key, elements)
+                units = spec.layout.turned(loss.units(bound))
+            if is_sum and (self.observer is not None or spec.divisor == "counts"):
+                counts = spec.layout.turned(loss.counts(bound))
+            strided = self._strided(spec, elements)
             if value is None:
                 value = reduce(elements, units, is_sum=is_sum, weights=weights, strided=strided)
                 if weights is not None:
@@ -143,68 +147,64 @@ class Recorder:
         """
         if given.dim() == 0:
             return value
-        whole = foldable(given.shape, self.batch_size)
         order = self._reductions  # a turn whatever the shape: in a smaller batch more shapes are whole
         self._reductions += 1
         if self.observer is not None:
-            self.facts.order[order] = where
+            self.order[order] = where
         elif where is None:
-            where = self.facts.order.get(order)
-        key, counts, weights = self._meet(where, False)
-        if value.requires_grad and key in self.facts.axes and given.dim() > self.facts.axes[key]:
-            given = self._turned(key, given)
-            whole = foldable(given.shape, self.batch_size)
-        if not value.requires_grad and self._lies_across(key, given.shape):
-            given = given.transpose(0, 1)
-            whole = foldable(given.shape, self.batch_size)
-        if not value.requires_grad and self.observer is not None and whole:
-            self.observer.number(value, key)
-            self.divisors[key] = self._divisor(key, ending, given, value)
-        elif key in self.facts.numbers() and whole:
-            self.divisors[key] = self._divisor(key, ending, given, value)
-        elif counts and (value.requires_grad or self.scoring):
-            if whole or where in self.facts.looped or self.observer is not None:
-                term = self._ended(key, ending, given, value)
+            where = self.spec.order.get(order)
+        key, spec, enters, weights = self._meet(where, False)
+        is_new_count = self.observer is not None and not value.requires_grad
+        is_count = is_new_count or key in self.spec.divisors
+        layout = self._layout_of_count(key, given.shape) if is_count else spec.layout
+        if given.dim() > layout.axis:
+            given = layout.turned(given)
+        whole = foldable(given.shape, self.batch_size)
+        if is_count and whole:
+            if self.observer is not None and is_new_count:
+                self.observer.number(value, key)
+                self.layouts[key] = layout
+            self.counts[key] = count = self._ended(key, layout.strided, ending, given, value)
+            count.elements = count.elements.float()
+        elif enters and (value.requires_grad or self.scoring):
+            if whole or where in self.spec.loops or self.observer is not None:
+                term = self._ended(key, self._strided(spec, given), ending, given, value)
                 self._keep(term, weights)
                 return term.value
         return value
 
-    def _lies_across(self, key: Key, shape: torch.Size) -> bool:
-        """Whether what is counted lies along the second axis for each sample, as time-major tokens do."""
-        size = self.batch_size
-        if self.observer is not None and shape[1:2] == (size,) and not foldable(shape, size):
-            self.facts.across.add(key)
-        return key in self.facts.across
+    def _layout_of_count(self, key: Key, shape: torch.Size) -> Layout:
+        """Find where the samples lie in what is counted: along the second axis, say, as of time-major tokens."""
+        known, size = self.spec.counts.get(key), self.batch_size
+        if known is not None or self.observer is None:
+            return known or Layout()
+        if shape[1:2] == (size,) and not foldable(shape, size):
+            return Layout(axis=1)
+        return Layout(strided=self.observer.strided(shape, size))
 
-    def _divisor(self, key: Key, ending: Reduction, given: Tensor, value: Tensor) -> Term:
-        term = self._ended(key, ending, given, value)
-        term.elements = term.elements.float()
-        return term
-
-    def _ended(self, key: Key, ending: Reduction, given: Tensor, value: Tensor) -> Term:
+    def _ended(self, key: Key, strided: bool, ending: Reduction, given: Tensor, value: Tensor) -> Term:
         made = self.observer is not None and self.observer.from_parameters([given])
         elements, units = ending.elements(given), ending.units(given)
-        return Term(key, value, elements, units, ending.is_sum, self._strided(key, elements), from_parameters=made)
+        return Term(key, value, elements, units, ending.is_sum, strided, from_parameters=made)
 
-    def _meet(self, where: Hashable, by_default: bool) -> tuple[Key, bool, Tensor | None]:
-        """The key of a new reduction, whether it counts, and the weights that apply to it."""
+    def _meet(self, where: Hashable, by_default: bool) -> tuple[Key, TermSpec, bool, Tensor | None]:
+        """Return the key of a new reduction, what is known of it, whether it counts, and the weights on it."""
         call = self._calls.get(where, 0)
         self._calls[where] = call + 1
         key = (where, call)
+        spec = self.spec.terms.get(key)
         # A new loss function counts at once, a new mean or sum only when a probe has judged it.
-        if where in self.facts.looped:
-            return key, True, None if self.weights is None else self.weights[call : call + 1]
-        verdict = self.observer is not None or self.facts.verdicts.get(key, by_default)
-        return key, verdict is not False, self.weights if verdict else None
-
-    def _turned(self, key: Key, values: Any) -> Any:
-        """Values of a term with the samples along their first axis."""
-        axis = self.facts.axes.get(key, 0)
-        return values.movedim(axis, 0) if axis and values is not None else values
+        enters = by_default if spec is None else spec.enters
+        spec = UNKNOWN if spec is None else spec
+        if where in self.spec.loops:
+            return key, spec, True, None if self.weights is None else self.weights[call : call + 1]
+        if self.observer is not None:
+            enters = True
+        return key, spec, enters is not False, self.weights if enters else None
 
     def _is_unlike_before(self, key: Key, elements: Tensor) -> bool:
         """Whether a term that could be given to the samples in a probe cannot be so now."""
-        looped = key[0] in self.facts.looped
+        looped = key[0] in self.spec.loops
         return self.observer is None and not looped and not foldable(elements.shape, self.batch_size)
 
     def _classes(self, loss: Loss, bound: Any) -> Classes | None:
@@ -222,9 +222,9 @@ class Recorder:
             or elements.numel() != self.batch_size
         )
 
-    def _strided(self, key: Key, elements: Tensor) -> bool:
-        if self.observer is None or key in self.facts.trusted:
-            return key in self.facts.strided
+    def _strided(self, spec: TermSpec, elements: Tensor) -> bool:
+        if self.observer is None or spec.is_witnessed:
+            return spec.layout.strided
         return self.observer.strided(elements.shape, self.batch_size)
 
     def _with_value(self, weighted: Tensor, plain: Tensor) -> Tensor:

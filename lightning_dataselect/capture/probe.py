@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from lightning_dataselect.capture.graph import Unknown
-from lightning_dataselect.capture.independence import Anchor
+from lightning_dataselect.capture.graph import Anchor, Unknown
 from lightning_dataselect.capture.interception import Interceptors, Observer, Recorder, site
 from lightning_dataselect.capture.reductions import ENDINGS, Key, ends
 
@@ -223,6 +222,7 @@ class Probe(Watch, Observer):
         picked: how many rows were picked out of a tensor by a mask or an index, by the places of the results.
         sorts: whether something was sorted.
         reorders: whether that was in another order before.
+        differentiates: whether the step takes derivatives of its own.
         leaves_parameters: whether a step that writes to parameters is ended before it does.
         views: how many parts were laid one after the other, each a batch.
         unreachable: the terms that only a mode sees: loss functions by no name that can be patched,
@@ -243,7 +243,7 @@ class Probe(Watch, Observer):
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id comes twice
         self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
         self.views: set[int] = set()
-        self.sorts = self.reorders = False
+        self.sorts = self.reorders = self.differentiates = False
         self.leaves_parameters = False
 
     def check(self, func: Any, args: tuple[Any, ...]) -> None:
@@ -253,7 +253,7 @@ class Probe(Watch, Observer):
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Follow what is made of parameters alone, and what the samples lie along."""
-        self.recorder.facts.differentiates |= func in _DIFFERENTIATING
+        self.differentiates |= func in _DIFFERENTIATING
         inputs, size = _tensors([*args, *kwargs.values()]), self.recorder.batch_size
         made = [isinstance(t, nn.Parameter) or id(t) in self._from_parameters for t in inputs]
         if made and all(made):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from lightning_dataselect.capture.graph import Unknown, derivatives, unknown_red
 from lightning_dataselect.capture.interception import Recorder
 from lightning_dataselect.capture.loss_functions import Classes
 from lightning_dataselect.capture.reductions import Key, Parts, Scale, Source, Term, by_sample, fold, foldable, turns_in
-from lightning_dataselect.capture.specs import Divisor
+from lightning_dataselect.capture.specs import Divisor, StepSpec, TermSpec
 
 Call = tuple[Key | None, str, dict[str, Any]]  # its term (None where unreduced), the function, its arguments
 
@@ -68,21 +68,19 @@ def shows_outputs(name: str, arguments: Mapping[str, Any]) -> bool:
     return "input" in arguments and name not in _NO_OUTPUTS
 
 
-def find_outputs(
-    calls: Sequence[Call], keys: Iterable[Key], batch_size: int, strided: Container[Key] = ()
-) -> Outputs | None:
+def find_outputs(calls: Sequence[Call], keys: Iterable[Key], batch_size: int, spec: StepSpec) -> Outputs | None:
     """The outputs that belong to the first of ``keys`` that shows some, or else to an unreduced loss.
 
     Args:
         calls: of the loss functions in a step.
         keys: the terms of its loss, the most important first.
         batch_size: the number of samples, B.
-        strided: the terms whose rows lie strided (see `fold.by_sample`).
+        spec: The findings about the step.
     """
     for wanted in (*keys, None):
         for key, name, arguments in calls:
             if key == wanted and shows_outputs(name, arguments):
-                outputs = outputs_of_call(name, arguments, batch_size, key in strided)
+                outputs = outputs_of_call(name, arguments, batch_size, key is not None and spec.of(key).layout.strided)
                 if outputs is not None:
                     return outputs
     return None
@@ -176,78 +174,70 @@ _SAME = 1e-3  # of two products that are equal but for rounding
 
 
 def scale(term: Term, slope: Scale, recorder: Recorder) -> Scale:
-    """The factor of a term in the loss of a batch of one sample.
+    """Return the factor of a term in the loss of a batch of one sample.
 
     A coefficient is the same for it. What the whole batch's sum was divided by is not: see `Divisor`.
     """
-    facts = recorder.facts
-    if term.key in facts.bent:
+    spec = recorder.spec.of(term.key)
+    if spec.is_nonlinear:
         return 1.0
-    doubt = facts.doubts.get(term.key)
-    if doubt is None:
-        return _scaled(term, slope, facts.divisors.get(term.key), recorder)
-    products = [slope * _total(term, divisor, recorder) for divisor, _ in doubt]
-    fits = [((p - before).abs() <= _SAME * abs(before)) for p, (_, before) in zip(products, doubt, strict=True)]
+    if spec.alternatives is None:
+        if spec.divisor is None or spec.divided_elementwise:
+            return slope
+        return slope * _total(term, spec.divisor, recorder)
+    totals = [slope * _total(term, divisor, recorder) for divisor, _ in spec.alternatives]
+    products = [torch.as_tensor(total, device=term.elements.device) for total in totals]
+    known = [product for _, product in spec.alternatives]
+    fits = [(p - before).abs() <= _SAME * abs(before) for p, before in zip(products, known, strict=True)]
     term.takes_other = fits[1] & ~fits[0]
-    if term.key in facts.inside:
+    if spec.divided_elementwise:
         return slope
     return torch.where(term.takes_other, products[1], products[0])
 
 
-def _scaled(term: Term, slope: Scale, divisor: Divisor | None, recorder: Recorder) -> Scale:
-    if divisor is None or term.key in recorder.facts.inside:
-        return slope
-    return slope * (float(recorder.batch_size) if divisor == "samples" else _total(term, divisor, recorder))
-
-
 def losses(term: Term, recorder: Recorder) -> Tensor:
-    """What each sample loses by a term, but for its factor: (batch_size,) float32."""
-    facts = recorder.facts
-    own = term.losses(recorder.batch_size)
-    doubt = facts.doubts.get(term.key)
-    if doubt is None or term.takes_other is None:
-        return _divided(term, own, facts.divisors.get(term.key), recorder)
-    first, second = (_divided(term, own, divisor, recorder) for divisor, _ in doubt)
+    """Return what each sample loses by a term, but for its factor: (batch_size,) float32."""
+    spec, own = recorder.spec.of(term.key), term.losses(recorder.batch_size)
+    if spec.alternatives is None or term.takes_other is None:
+        return own if spec.divisor is None else _divided(term, own, spec, spec.divisor, recorder)
+    first, second = (_divided(term, own, spec, divisor, recorder) for divisor, _ in spec.alternatives)
     return torch.where(term.takes_other, second, first)
 
 
-def _divided(term: Term, own: Tensor, divisor: Divisor | None, recorder: Recorder) -> Tensor:
-    if divisor is None:
-        return own
-    if term.key in recorder.facts.inside:
+def _divided(term: Term, own: Tensor, spec: TermSpec, divisor: Divisor, recorder: Recorder) -> Tensor:
+    if spec.divided_elementwise:
         own = own * _total(term, divisor, recorder)
-    share = shares(term, divisor, recorder)
+    share = _shares(term, divisor, recorder)
     return own if share is None else torch.where(share == 0, own, own / share)
 
 
-def shares(term: Term, divisor: Divisor, recorder: Recorder) -> Tensor | None:
-    """What each sample has in what a term is divided by, (batch_size,); None for 1, or where it was not counted."""
+def _shares(term: Term, divisor: Divisor, recorder: Recorder) -> Tensor | None:
+    """Return what each sample has in a divisor, (batch_size,); None for 1, or where it was not counted."""
     size = recorder.batch_size
     if divisor == "samples":
         return None
     if isinstance(divisor, str):
         counted = term.counts if divisor == "counts" else term.elements != 0
         return None if counted is None else fold(counted.float(), None, size, is_sum=True, strided=term.strided)
-    number = recorder.divisors.get(divisor)
+    number = recorder.counts.get(divisor)
     return None if number is None else number.losses(size)
 
 
-def _total(term: Term, divisor: Divisor, recorder: Recorder) -> Tensor:
-    """What a term is divided by, of the whole batch.
+def _total(term: Term, divisor: Divisor, recorder: Recorder) -> Scale:
+    """Return what a term is divided by, of the whole batch.
 
     Where it is 0, as the number of the objects in images without any, the step has divided by 1, if at all:
     ``max(1, n)``.
     """
+    if divisor == "samples":
+        return float(recorder.batch_size)
     if isinstance(divisor, str):
-        share = shares(term, divisor, recorder)
+        share = _shares(term, divisor, recorder)
         total = None if share is None else share.sum()
-        otherwise = float(recorder.batch_size) if divisor == "samples" else 1.0
     else:
-        found = recorder.divisors.get(divisor)
-        total, otherwise = None if found is None else found.weighted(None), 1.0
-    if total is None:
-        return torch.full((), otherwise, device=term.elements.device)
-    return torch.where(total == 0, 1, total)
+        found = recorder.counts.get(divisor)
+        total = None if found is None else found.weighted(None)
+    return 1.0 if total is None else torch.where(total == 0, 1, total)
 
 
 def weigh(parts: Parts, recorder: Recorder) -> Tensor:
@@ -382,5 +372,5 @@ def summary(recorder: Recorder, parts: Parts, mains: PrimaryTerms, summarize: Su
     if summarize is None:
         return None
     keys = sorted((term.key for term, _ in parts), key=lambda key: key != mains.outputs)
-    outputs = find_outputs(recorder.calls, keys, recorder.batch_size, recorder.facts.strided)
+    outputs = find_outputs(recorder.calls, keys, recorder.batch_size, recorder.spec)
     return None if outputs is None else summarize(outputs)

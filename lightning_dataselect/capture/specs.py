@@ -1,84 +1,123 @@
-"""The findings about a step's loss."""
+"""The findings about a step's loss: how each of its terms is read, in records that never change."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Collection, Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from lightning_dataselect.capture.reductions import Key
+from torch import Tensor
+
+from lightning_dataselect.capture.reductions import Key, Term, by_sample
 
 Divisor = Key | Literal["samples", "counts", "nonzero"]
 """The number of samples, of elements that are not ignored or not 0, or what is added up at a place of its own."""
 
 
-@dataclass
-class Facts:
-    """What probes have found out about the terms of a step's loss.
+@dataclass(frozen=True)
+class Layout:
+    """Where the samples lie in the elements of a term.
 
     Attributes:
-        verdicts: term -> True, part of the loss; None, not so far; False, never to be looked at.
-        strided: the terms whose rows lie strided (see `fold.by_sample`).
-        divisors: term -> what it is divided by that is another number for a sample alone (see `Divisor`).
-        doubts: term -> two readings of its divisor that fit what is known, each with the product of the term's
-            coefficient and the divisor, which stays the same from batch to batch for the right one.
-        guessed: the terms whose divisor is a number that merely has the value of one that is counted.
-        axes: term -> the axis that the samples lie along, if it is not the first.
-        trusted: the terms of which single samples have shown how they are read.
-        refused: term -> why it cannot be read.
-        inside: the terms of which either is done to the elements, before they are added up.
-        across: the numbers that are counted along the second axis for each sample.
-        looped: the places where each sample has a term of its own, in turn.
-        bent: the terms that a loss is another function of than a multiple.
-        differentiates: whether the step takes derivatives of its own, so that it cannot do without a graph.
-        shifted: the roots of a step that hold a constant, by their turn; kept where a later probe shows fewer roots.
-        order: turn in the step -> the place of the mean or sum there, as last probed.
-        left_out: what was said of parts of the loss that no sample has a share in.
-        resumed: whether an earlier run has judged the step already.
+        axis: The axis that they lie along.
+        strided: True if the rows of one sample are strided along the first axis (see `reductions.by_sample`).
     """
 
-    verdicts: dict[Key, bool | None] = field(default_factory=dict)
-    strided: set[Key] = field(default_factory=set)
-    divisors: dict[Key, Divisor] = field(default_factory=dict)
-    doubts: dict[Key, tuple[tuple[Divisor, float], tuple[Divisor, float]]] = field(default_factory=dict)
-    guessed: set[Key] = field(default_factory=set)
-    axes: dict[Key, int] = field(default_factory=dict)
-    trusted: set[Key] = field(default_factory=set)
-    refused: dict[Key, str] = field(default_factory=dict)
-    inside: set[Key] = field(default_factory=set)
-    across: set[Key] = field(default_factory=set)
-    looped: set[Hashable] = field(default_factory=set)
-    bent: set[Key] = field(default_factory=set)
+    axis: int = 0
+    strided: bool = False
+
+    def turned(self, values: Any) -> Any:
+        """Return values with the samples along their first axis; None as it is."""
+        return values.movedim(self.axis, 0) if self.axis and values is not None else values
+
+    def rows(self, elements: Tensor, size: int) -> Tensor | None:
+        """Return one row a sample, (size, n), or None if the elements cannot lie so."""
+        if self.axis:
+            return elements.movedim(self.axis, 0).reshape(size, -1) if elements.shape[self.axis] == size else None
+        rows = elements.shape[0] if elements.dim() else 1
+        return by_sample(elements, size, self.strided) if rows % size == 0 else None
+
+
+@dataclass(frozen=True)
+class TermSpec:
+    """The findings about one term of a step's loss.
+
+    Attributes:
+        enters: True, it is part of the loss; None, not so far; False, it is never to be looked at.
+        layout: Where the samples lie in its elements.
+        divisor: What it is divided by that is another number for a sample alone.
+        alternatives: Two readings of the divisor that fit what is known, each with the product of the term's
+            coefficient and the divisor, which stays the same from batch to batch for the right one; else None.
+        is_guess: True if the divisor is a number that merely has the value of one that is counted.
+        divided_elementwise: True if the elements are divided before they are added up.
+        is_nonlinear: True if the loss is another function of it than a multiple.
+        is_witnessed: True if single samples have shown how it is read.
+        refusal: Why it cannot be read, in words; None if it can.
+    """
+
+    enters: bool | None = None
+    layout: Layout = Layout()
+    divisor: Divisor | None = None
+    alternatives: tuple[tuple[Divisor, float], tuple[Divisor, float]] | None = None
+    is_guess: bool = False
+    divided_elementwise: bool = False
+    is_nonlinear: bool = False
+    is_witnessed: bool = False
+    refusal: str | None = None
+
+    def places(self) -> set[Key]:
+        """Return the places where what it is, or may be, divided by is added up."""
+        readings = [self.divisor, *(divisor for divisor, _ in self.alternatives or ())]
+        return {divisor for divisor in readings if isinstance(divisor, tuple)}
+
+
+UNKNOWN = TermSpec()
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """The findings about all steps so far.
+
+    Attributes:
+        terms: The terms that probes have met.
+        counts: Where the samples lie in what is added up without gradient.
+        loops: The places where each sample has a term of its own, in turn.
+        order: Turn in the step -> the place of the mean or sum there, as last probed.
+        with_constant: The roots that hold a constant, by their turn.
+        differentiates: True if the step takes derivatives of its own, so that it cannot do without a graph.
+        warned: What was said of parts of the loss that no sample has a share in.
+        is_resumed: True if an earlier run has judged the step already.
+        divisors: The places of the numbers that terms are divided by.
+    """
+
+    terms: Mapping[Key, TermSpec] = field(default_factory=dict)
+    counts: Mapping[Key, Layout] = field(default_factory=dict)
+    loops: frozenset[Hashable] = frozenset()
+    order: Mapping[int, Hashable] = field(default_factory=dict)
+    with_constant: frozenset[int] = frozenset()
     differentiates: bool = False
-    shifted: set[int] = field(default_factory=set)
-    order: dict[int, Hashable] = field(default_factory=dict)
-    left_out: set[tuple[str, ...]] = field(default_factory=set)
-    resumed: bool = False
+    warned: frozenset[tuple[str, ...]] = frozenset()
+    is_resumed: bool = False
+    divisors: frozenset[Key] = field(init=False)
 
-    def places(self, key: Key) -> set[Key]:
-        """A term, and what it is or may be divided by that is added up at a place of its own."""
-        readings = [self.divisors.get(key), *(divisor for divisor, _ in self.doubts.get(key, ()))]
-        return {key, *(divisor for divisor in readings if isinstance(divisor, tuple))}
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "divisors", frozenset().union(*(term.places() for term in self.terms.values())))
 
-    def numbers(self) -> set[Key]:
-        """Where the numbers that terms are divided by are added up."""
-        return {place for key in {*self.divisors, *self.doubts} for place in self.places(key) - {key}}
+    def of(self, key: Key) -> TermSpec:
+        """Return the findings about a term."""
+        return self.terms.get(key, UNKNOWN)
 
-    def trust(self, key: Key, axis: int, strided: bool, divisor: Divisor | None, inside: bool, found: Facts) -> None:
-        """Settle how a term is read, whose divisor is counted as ``found`` has it."""
-        self.trusted.add(key)
-        self.axes.pop(key, None)
-        if axis:
-            self.axes[key] = axis
-        (self.strided.add if strided else self.strided.discard)(key)
-        (self.inside.add if inside else self.inside.discard)(key)
-        self.divisors.pop(key, None)
-        if divisor is not None:
-            self.divisors[key] = divisor
-            self.follow(divisor, found)
+    def with_term(self, key: Key, **changes: Any) -> StepSpec:
+        """Return the same with other findings about one term."""
+        return replace(self, terms={**self.terms, key: replace(self.of(key), **changes)})
 
-    def follow(self, divisor: Divisor, found: Facts) -> None:
-        """Let what a term is divided by lie as ``found`` has it."""
-        if not isinstance(divisor, str):
-            self.strided |= found.strided & {divisor}
-            self.across |= found.across & {divisor}
+    def with_met(
+        self, terms: Collection[Term], counts: Mapping[Key, Layout], order: Mapping[int, Hashable]
+    ) -> StepSpec:
+        """Return the same with all that a probe has met, of which nothing is known yet."""
+        met = dict(self.terms)
+        for term in terms:
+            if self.of(term.key).enters is None:
+                at_first = False if term.by_hand or term.from_parameters else None
+                met[term.key] = replace(self.of(term.key), enters=at_first)
+        return replace(self, terms=met, counts={**self.counts, **counts}, order={**self.order, **order})

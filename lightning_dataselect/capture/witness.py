@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from lightning_dataselect.capture.reductions import Key, Term, by_sample, fold
-from lightning_dataselect.capture.specs import Divisor, Facts
+from lightning_dataselect.capture.reductions import Key, Term, fold
+from lightning_dataselect.capture.specs import Divisor, Layout, StepSpec
 
 _CLOSE = 1e-3  # of the size of what is compared: kernels round otherwise for another number of samples
 
@@ -44,7 +44,7 @@ class Shown:
         terms: those that the loss depends on, with their coefficients.
         numbers: what was added up without gradient, by its place.
         losses: (size,) what the algebra gives to each sample; None where it finds nothing.
-        facts: what the algebra has found of the terms.
+        spec: What the algebra has found of the terms.
         sorts: whether the step has sorted something.
         reorders: whether what it sorted was in another order before.
     """
@@ -54,27 +54,12 @@ class Shown:
     terms: Mapping[Key, tuple[Term, Tensor]]
     numbers: Mapping[Key, Term] = field(default_factory=dict)
     losses: Tensor | None = None
-    facts: Facts = field(default_factory=Facts)
+    spec: StepSpec = field(default_factory=StepSpec)
     sorts: bool = False
     reorders: bool = False
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """How the rows of a term lie: along an axis of their own, as neighbours or strided along the first."""
-
-    axis: int = 0
-    strided: bool = False
-
-    def rows(self, elements: Tensor, size: int) -> Tensor | None:
-        """One row a sample, (size, n), or None if the elements cannot lie so."""
-        if self.axis:
-            return elements.movedim(self.axis, 0).reshape(size, -1) if elements.shape[self.axis] == size else None
-        rows = elements.shape[0] if elements.dim() else 1
-        return by_sample(elements, size, self.strided) if rows % size == 0 else None
-
-
-def decide(whole: Shown, singles: Sequence[Shown], facts: Facts) -> None:
+def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> StepSpec:
     """Settle how the terms of a step are read, by what they are for each of its samples alone.
 
     A term that is another one for a sample alone, as a model that normalises over the batch makes it, shows nothing,
@@ -83,55 +68,62 @@ def decide(whole: Shown, singles: Sequence[Shown], facts: Facts) -> None:
     Args:
         whole: of several samples.
         singles: of each of them alone, in order.
-        facts: written on.
+        spec: The findings so far.
+
+    Returns:
+        The findings, with those of the witness.
     """
     agrees = whole.losses is not None and _close(whole.losses, torch.stack([one.loss.float() for one in singles]))
     for key, (term, slope) in whole.terms.items():
         alone = [one.terms.get(key) for one in singles]
-        if any(one is None for one in alone) or slope.numel() != 1 or key[0] in whole.facts.looped:
+        if any(one is None for one in alone) or slope.numel() != 1 or key[0] in whole.spec.loops:
             continue
         own = [one for one in alone if one is not None]
         layouts = _layouts(term, whole, agrees)
         fitting = [layout for layout in layouts if _lies(layout, term, own, whole.size)]
         divided = [layout for layout in layouts if not fitting and _lies_divided(layout, term, own, whole.size)]
         if fitting or divided:
-            _settle(key, term, slope, own, (fitting or divided)[0], whole, facts, inside=not fitting)
+            spec = _settled(spec, key, term, slope, own, (fitting or divided)[0], whole, elementwise=not fitting)
         elif any(_lies_permuted(layout, term, own, whole.size) for layout in layouts):
-            facts.refused[key] = ORDER
+            spec = spec.with_term(key, refusal=ORDER)
+    return spec
 
 
-def _settle(
+def _settled(
+    spec: StepSpec,
     key: Key,
     term: Term,
     slope: Tensor,
     alone: Sequence[tuple[Term, Tensor]],
-    layout: _Layout,
+    layout: Layout,
     whole: Shown,
-    facts: Facts,
     *,
-    inside: bool,
-) -> None:
+    elementwise: bool,
+) -> StepSpec:
     """Choose what a term is divided by, whose rows lie as they should."""
     truth = torch.stack([by * _losses(one, layout, 1)[0] for one, by in alone])
-    fitting = []
-    for reading in _readings(key, term, slope, layout, whole, inside):
-        if _close(reading.losses, truth):
-            fitting.append(reading)
+    readings = _readings(key, term, slope, layout, whole, elementwise)
+    fitting = [reading for reading in readings if _close(reading.losses, truth)]
     if not fitting:
         slopes = torch.stack([by.float().reshape(()) for _, by in alone])
         adds_up = _close((1 / slopes).sum(), 1 / slope.float()) and not _close(slopes, slope.float().expand_as(slopes))
-        if term.is_sum and (inside or adds_up):
-            facts.refused[key] = COUNT
-        return
+        return spec.with_term(key, refusal=COUNT) if term.is_sum and (elementwise or adds_up) else spec
     first = fitting[0]
-    facts.trust(key, layout.axis, layout.strided, first.divisor, inside, whole.facts)
-    facts.doubts.pop(key, None)
     other = next((other for other in fitting[1:] if other.is_other_than(first)), None)
-    if other is None or inside or first.divisor is None or other.divisor is None:
-        return
-    if first.product is not None and other.product is not None:
-        facts.doubts[key] = (first.divisor, first.product), (other.divisor, other.product)
-        facts.follow(other.divisor, whole.facts)
+    alternatives = None
+    if other is not None and not elementwise and first.divisor is not None and other.divisor is not None:
+        if first.product is not None and other.product is not None:
+            alternatives = (first.divisor, first.product), (other.divisor, other.product)
+    spec = spec.with_term(
+        key,
+        is_witnessed=True,
+        layout=layout,
+        divisor=first.divisor,
+        divided_elementwise=elementwise,
+        alternatives=alternatives,
+    )
+    counts = {place: whole.spec.counts[place] for place in spec.of(key).places() if place in whole.spec.counts}
+    return replace(spec, counts={**spec.counts, **counts})
 
 
 @dataclass(frozen=True)
@@ -147,12 +139,12 @@ class _Reading:
         return not (isinstance(first.divisor, tuple) and isinstance(self.divisor, str))
 
 
-def _readings(key: Key, term: Term, slope: Tensor, layout: _Layout, whole: Shown, inside: bool) -> list[_Reading]:
+def _readings(key: Key, term: Term, slope: Tensor, layout: Layout, whole: Shown, elementwise: bool) -> list[_Reading]:
     """What a term may be divided by: first as the algebra has it, if it is sure; then where it leaves no factor."""
-    size, found, by = whole.size, whole.facts, slope.float().reshape(())
+    size, found, by = whole.size, whole.spec.of(key), slope.float().reshape(())
     each = _losses(term, layout, size)
     ones = torch.ones(size, device=each.device)
-    numbers = {place: _losses(count, _Layout(strided=count.strided), size) for place, count in whole.numbers.items()}
+    numbers = {place: _losses(count, Layout(strided=count.strided), size) for place, count in whole.numbers.items()}
     given: list[tuple[Divisor, Tensor]] = []
     if term.is_sum:
         given.append(("samples", ones))
@@ -166,18 +158,18 @@ def _readings(key: Key, term: Term, slope: Tensor, layout: _Layout, whole: Shown
         for divisor, share in given
     ]
     readings.sort(key=lambda reading: abs(abs(reading.product or 0) - 1) > _CLOSE)
-    sure = found.divisors.get(key) if key not in found.guessed else None
+    sure = None if found.is_guess else found.divisor
     readings.sort(key=lambda reading: reading.divisor != sure)
-    return readings if inside else [_Reading(None, by * each, None), *readings]
+    return readings if elementwise else [_Reading(None, by * each, None), *readings]
 
 
-def _counted(values: Tensor, layout: _Layout, size: int) -> Tensor:
+def _counted(values: Tensor, layout: Layout, size: int) -> Tensor:
     rows = layout.rows(values != 0, size)
     assert rows is not None
     return rows.float().sum(1)
 
 
-def _losses(term: Term, layout: _Layout, size: int) -> Tensor:
+def _losses(term: Term, layout: Layout, size: int) -> Tensor:
     """What each sample loses by a term that lies in a certain way, but for its coefficient."""
     rows, units = layout.rows(term.elements, size), term.units
     assert rows is not None
@@ -187,23 +179,23 @@ def _losses(term: Term, layout: _Layout, size: int) -> Tensor:
     return fold(rows, units, size, is_sum=term.is_sum)
 
 
-def _layouts(term: Term, whole: Shown, agrees: bool) -> list[_Layout]:
+def _layouts(term: Term, whole: Shown, agrees: bool) -> list[Layout]:
     """The ways in which a term's rows may lie: first as the algebra has it, if what it gives is right."""
-    proposed = _Layout(strided=term.key in whole.facts.strided)
-    flat = [_Layout(), _Layout(strided=True)]
-    across = [_Layout(axis) for axis in range(1, term.elements.dim())]
+    proposed = Layout(strided=whole.spec.of(term.key).layout.strided)
+    flat = [Layout(), Layout(strided=True)]
+    across = [Layout(axis) for axis in range(1, term.elements.dim())]
     found = dict.fromkeys(([proposed] if agrees else []) + flat + across)
     return [layout for layout in found if layout.rows(term.elements, whole.size) is not None]
 
 
-def _lies(layout: _Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
+def _lies(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
     rows = layout.rows(term.elements, size)
     singles = [layout.rows(one.elements, 1) for one, _ in alone]
     assert rows is not None
     return all(one is not None and _same(row, one[0]) for row, one in zip(rows, singles, strict=True))
 
 
-def _lies_divided(layout: _Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
+def _lies_divided(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
     """Whether each sample's row is its own but for a share that it has in a number by which all are divided."""
     rows = layout.rows(term.elements, size)
     singles = [layout.rows(one.elements, 1) for one, _ in alone]
@@ -214,7 +206,7 @@ def _lies_divided(layout: _Layout, term: Term, alone: Sequence[tuple[Term, Tenso
     return _close(rows.float(), shares[:, None] * own) and _close(shares.sum(), torch.ones_like(shares[0]))
 
 
-def _lies_permuted(layout: _Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
+def _lies_permuted(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
     """Whether each sample has a row of its own, but not each at its place."""
     rows = layout.rows(term.elements, size)
     singles = [layout.rows(one.elements, 1) for one, _ in alone]
