@@ -22,8 +22,8 @@ from lightning_dataselect.capture.reductions import (
     Scale,
     Term,
     coefficients,
-    gathered,
     incomplete,
+    loops_of,
     turns_of,
 )
 from lightning_dataselect.capture.results import Captured, PrimaryTerms, StepResult, Summarize, scale
@@ -393,12 +393,15 @@ class LossCapture:
             self._is_one_term = not recorder.spec.differentiates and alone[0].key in recorder.spec.terms
         elif loss.requires_grad:
             parts = coefficients(loss, recorder.terms)
-        if words := incomplete(parts, recorder.spec.loops, recorder.batch_size):
-            warnings.warn(f"{_NOT_MEASURED} {words}", stacklevel=2)
-            result.partial = True
-        parts = gathered(parts, recorder.spec.loops, recorder.batch_size)
-        weights = None if recorder.keeps_value else recorder.weights
-        constant = rest(loss, parts, weights) if n in recorder.spec.with_constant and parts else None
+        if loops := recorder.spec.loops:
+            if words := incomplete(parts, loops, recorder.batch_size):
+                warnings.warn(f"{_NOT_MEASURED} {words}", stacklevel=2)
+                result.partial = True
+            others = [part for part in parts if part[0].key[0] not in loops]
+            parts = [*others, *loops_of(parts, loops, recorder.batch_size)]
+        constant = None
+        if parts and n in recorder.spec.with_constant:
+            constant = rest(loss, parts, None if recorder.keeps_value else recorder.weights)
         result.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant)
 
 

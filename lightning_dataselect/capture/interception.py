@@ -62,8 +62,8 @@ class Recorder:
 
     def start(self, batch_size: int, weights: Tensor | None = None, *, scoring: bool = False) -> None:
         """Begin a step, in this thread."""
-        self._clear()
-        self._samples = torch.empty(batch_size, device="cpu")
+        if self._samples.shape[0] != batch_size:
+            self._samples = torch.empty(batch_size, device="cpu")
         self.weights, self.scoring = weights, scoring
         self._thread = threading.get_ident()
 
@@ -100,7 +100,8 @@ class Recorder:
             if not loss.reduces(bound):
                 losses = function(*args, **kwargs)
                 if (losses.requires_grad or self.scoring) and not _traced_by_backend():
-                    self._note_call(None, loss, bound)
+                    if self.keeps_calls:
+                        self.calls.append((None, loss.name, bound))
                     classes = self._classes(loss, bound)
                     if classes is not None:
                         self.sources.append(Source(classes, losses))
@@ -108,31 +109,36 @@ class Recorder:
             key, spec, enters, weights = self._meet(loss.name, True)
             if not enters or not (self.scoring or _has_graph(bound)):
                 return function(*args, **kwargs)  # a metric, say
-            graph = weights is not None or self.observer is not None
+            size, observer = self.batch_size, self.observer
+            graph = weights is not None or observer is not None
             # A compiler makes one pass of it, and must find no reducing call in its graph: it
             # would call us again by its name.
             one = weights is not None or torch.compiler.is_dynamo_compiling()
             split = twice if saving_is_noted() else once if one else loss.split
             value, losses = split(function, bound, graph)
-            elements = spec.layout.turned(loss.rows(bound, losses))
-            if self._is_unlike_before(key, elements):
-                return function(*args, **kwargs) if value is None else value
+            layout = spec.layout
+            elements = layout.turned(loss.rows(bound, losses))
+            if observer is None and not foldable(elements.shape, size) and key[0] not in self.spec.loops:
+                return function(*args, **kwargs) if value is None else value  # unlike in the probe
             is_sum = bound.get("reduction", "mean") == "sum"
             units: Tensor | None = None
             counts: Tensor | None = None
-            if not is_sum and self._needs_units(elements, value, loss.weighs_elements(bound)):
-                units = spec.layout.turned(loss.units(bound))
-            if is_sum and (self.observer is not None or spec.divisor == "counts"):
-                counts = spec.layout.turned(loss.counts(bound))
-            strided = self._strided(spec, elements)
+            # nothing is divided where each sample has one loss, and the mean is there
+            is_plain = value is not None and self.weights is None and observer is None and elements.numel() == size
+            if not is_sum and not (is_plain and not loss.weighs_elements(bound)):
+                units = layout.turned(loss.units(bound))
+            if is_sum and (observer is not None or spec.divisor == "counts"):
+                counts = layout.turned(loss.counts(bound))
+            strided = layout.strided if observer is None else self._strided(spec, elements)
             if value is None:
                 value = reduce(elements, units, is_sum=is_sum, weights=weights, strided=strided)
                 if weights is not None:
                     plain = reduce(elements.detach(), units, is_sum=is_sum, strided=strided)
                     value = self._with_value(value, plain)
                 weights = None
-            made = self.observer is not None and self.observer.from_parameters(bound.values())
-            self._note_call(key, loss, bound)
+            made = observer is not None and observer.from_parameters(bound.values())
+            if self.keeps_calls:
+                self.calls.append((key, loss.name, bound))
             weighs = loss.weighs_classes(bound)
             term = Term(key, value, elements, units, is_sum, strided, self._classes(loss, bound), weighs, made, counts)
             self._keep(term, weights)
@@ -192,35 +198,19 @@ class Recorder:
         call = self._calls.get(where, 0)
         self._calls[where] = call + 1
         key = (where, call)
-        spec = self.spec.terms.get(key)
+        spec = self.spec.terms.get(key, UNKNOWN)
         # A new loss function counts at once, a new mean or sum only when a probe has judged it.
-        enters = by_default if spec is None else spec.enters
-        spec = UNKNOWN if spec is None else spec
+        enters = by_default if spec is UNKNOWN else spec.enters
         if where in self.spec.loops:
             return key, spec, True, None if self.weights is None else self.weights[call : call + 1]
         if self.observer is not None:
             enters = True
         return key, spec, enters is not False, self.weights if enters else None
 
-    def _is_unlike_before(self, key: Key, elements: Tensor) -> bool:
-        """Whether a term that could be given to the samples in a probe cannot be so now."""
-        looped = key[0] in self.spec.loops
-        return self.observer is None and not looped and not foldable(elements.shape, self.batch_size)
-
     def _classes(self, loss: Loss, bound: Any) -> Classes | None:
         """Logits and targets of the samples; those of tokens are many, and nobody asks for them."""
         classes = loss.classes(bound)
         return classes if classes is not None and classes[0].shape[0] == self.batch_size else None
-
-    def _needs_units(self, elements: Tensor, value: Tensor | None, weighs_elements: bool) -> bool:
-        """Whether anything is divided: not where each sample has one loss, and the mean is there."""
-        return (
-            value is None
-            or self.weights is not None
-            or self.observer is not None
-            or weighs_elements
-            or elements.numel() != self.batch_size
-        )
 
     def _strided(self, spec: TermSpec, elements: Tensor) -> bool:
         if self.observer is None or spec.is_witnessed:
@@ -237,17 +227,13 @@ class Recorder:
             term.value = self._with_value(term.value + change, term.value)
         elif weights is not None:
             term.value = self._with_value(term.weighted(weights).view_as(term.value), term.value)
-        if self.observer is None:
+        if self.observer is None and term.elements.requires_grad:
             term.elements = term.elements.detach()
         if torch.compiler.is_dynamo_compiling():
             self.compiled = True
         else:
             term.edge = edge_of(term.value)
         self.terms.append(term)
-
-    def _note_call(self, key: Key | None, loss: Loss, bound: Any) -> None:
-        if self.keeps_calls:
-            self.calls.append((key, loss.name, bound))
 
 
 def _traced_by_backend() -> bool:
@@ -257,7 +243,11 @@ def _traced_by_backend() -> bool:
 
 def _has_graph(bound: dict[str, Any]) -> bool:
     """Whether the result of a call with these arguments can be back-propagated."""
-    return torch.is_grad_enabled() and any(isinstance(v, Tensor) and v.requires_grad for v in bound.values())
+    if torch.is_grad_enabled():
+        for value in bound.values():
+            if isinstance(value, Tensor) and value.requires_grad:
+                return True
+    return False
 
 
 class Observer:
@@ -350,8 +340,8 @@ class Patches:
         self._methods[name] = new
 
     def __enter__(self) -> None:
-        self._saved = [{name: space[name] for name in new} for space, new in self._spaces]
         for space, new in self._spaces:
+            self._saved.append({name: space[name] for name in new})
             space.update(new)
         if self._methods:
             self._saved_methods = {m: vars(torch.Tensor).get(m) for m in self._methods}
@@ -364,14 +354,14 @@ class Patches:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for (space, _), old in zip(self._spaces, self._saved, strict=True):
-            space.update(old)
-        for name, method in self._saved_methods.items():
+        while self._saved:
+            self._spaces[len(self._saved) - 1][0].update(self._saved.pop())
+        while self._saved_methods:
+            name, method = self._saved_methods.popitem()
             if method is None:
                 delattr(torch.Tensor, name)
             else:
                 setattr(torch.Tensor, name, method)
-        self._saved, self._saved_methods = [], {}
 
     @contextmanager
     def suspended(self) -> Iterator[None]:

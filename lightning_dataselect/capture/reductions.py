@@ -337,10 +337,3 @@ def incomplete(parts: Parts, looped: Collection[Hashable], batch_size: int) -> s
                 f" {batch_size}, and nothing shows for which of them."
             )
     return None
-
-
-def gathered(parts: Parts, looped: Collection[Hashable], batch_size: int) -> Parts:
-    """The terms with those of loops put together."""
-    if not looped:
-        return parts
-    return [part for part in parts if part[0].key[0] not in looped] + loops_of(parts, looped, batch_size)

@@ -149,11 +149,9 @@ def soft(targets: Tensor, logits: Tensor) -> Tensor:
 
 def classes_of_terms(parts: Parts, batch_size: int, main: object = None) -> Classes | None:
     """The logits of the term with the key ``main``, or else of the first that has some."""
-    having = [
-        (t.classes, scale, t.key) for t, scale in parts if t.classes is not None and t.classes[0].shape[0] == batch_size
-    ]
-    if not having:
-        return None
+    having = [(t.classes, scale, t.key) for t, scale in parts if t.classes and t.classes[0].shape[0] == batch_size]
+    if len(having) <= 1:
+        return mix([having[0][:2]]) if having else None
     first = next((classes for classes, _, key in having if key == main), having[0][0])
     return mix([(classes, scale) for classes, scale, _ in having if classes[0] is first[0]])
 
@@ -245,7 +243,7 @@ def weigh(parts: Parts, recorder: Recorder) -> Tensor:
     total: Tensor | None = None
     for term, factor in parts:
         each = losses(term, recorder)
-        if not (isinstance(factor, float) and factor == 1.0):
+        if isinstance(factor, Tensor) or factor != 1.0:
             each = each * factor
         total = each if total is None else total + each
     assert total is not None
@@ -333,8 +331,9 @@ class StepResult:
         if recorder.compiled:
             self.unknown = None  # compiled code shows one node for all that is in it
         elif self.unknown is not None:
-            nodes = {turn.node for term, _ in parts for turn in turns_in(term)}
-            self.unknown = (*self.unknown, unknown_reductions(loss.grad_fn, nodes))
+            nodes = {turn.edge.node for term, _ in parts for turn in turns_in(term) if turn.edge is not None}
+            others = () if loss.grad_fn in nodes else unknown_reductions(loss.grad_fn, nodes)
+            self.unknown = (*self.unknown, others)
         self._device = loss.device
         if not parts:
             return
@@ -345,12 +344,12 @@ class StepResult:
         if self._classes is None:
             asked = loss if loss.requires_grad and not recorder.compiled else None
             self._classes = find_classes(recorder, parts, self.mains, asked)
-        if self._outputs is None:
+        if self._outputs is None and self.summarize is not None:
             self._outputs = summary(recorder, parts, self.mains, self.summarize)
 
     def way(self) -> frozenset[Key]:
         """The terms of all roots."""
-        return frozenset(term.key for parts in self.roots for term, _ in parts)
+        return frozenset([term.key for parts in self.roots for term, _ in parts])
 
     def captured(self) -> Captured:
         """All of it."""
@@ -367,10 +366,8 @@ def find_classes(recorder: Recorder, parts: Parts, mains: PrimaryTerms, loss: Te
     return classes_of_terms(parts, size, mains.classes) or classes_of_sources(recorder.sources, size, loss)
 
 
-def summary(recorder: Recorder, parts: Parts, mains: PrimaryTerms, summarize: Summarize | None) -> Tensor | None:
-    """What is kept of the outputs that the step has shown so far."""
-    if summarize is None:
-        return None
+def summary(recorder: Recorder, parts: Parts, mains: PrimaryTerms, summarize: Summarize) -> Tensor | None:
+    """Return what is kept of the outputs that the step has shown so far."""
     keys = sorted((term.key for term, _ in parts), key=lambda key: key != mains.outputs)
     outputs = find_outputs(recorder.calls, keys, recorder.batch_size, recorder.spec)
     return None if outputs is None else summarize(outputs)

@@ -38,10 +38,8 @@ class BatchIndices:
             >>> BatchIndices(0, [4, -1, 2], n_unpadded=2).slots(10)
             tensor([ 4, 10, 10])
         """
-        slots = torch.tensor(self.indices, dtype=torch.int64)
-        slots[self.n_unpadded :] = n
-        slots[slots < 0] = n
-        return slots
+        own = [n if index < 0 else index for index in self.indices[: self.n_unpadded]]
+        return torch.tensor(own + [n] * (len(self.indices) - len(own)), dtype=torch.int64)
 
 
 @dataclass

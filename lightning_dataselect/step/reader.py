@@ -102,7 +102,7 @@ class StepReader:
         if self.blind:
             return step(*args, **kwargs), None
         self._step_facts = epoch, False
-        if is_full_batch:
+        if is_full_batch and self.capture.is_probing:
             self._hear_witness(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
         returned: list[Any] = []
@@ -150,7 +150,8 @@ class StepReader:
             losses = read_sample_loss(self._source, step(*args, **kwargs), known[indices]).float()
             return Observation(indices, self._finite(losses), None, None, epoch, None, True, is_rescoring)
         self._step_facts = epoch, is_rescoring
-        self._hear_witness(step, args, kwargs, indices)
+        if self.capture.is_probing:
+            self._hear_witness(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
         try:
             captured = self.capture.score(call, indices.numel())
@@ -174,13 +175,12 @@ class StepReader:
     def _hear_witness(
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
     ) -> None:
-        if self.capture.is_probing:
-            part = step_on_part(step, args, kwargs, indices, self.layout, self.loader)
-            self._witness.hear(part, indices.numel())
+        part = step_on_part(step, args, kwargs, indices, self.layout, self.loader)
+        self._witness.hear(part, indices.numel())
 
     def _finite(self, losses: Tensor) -> Tensor:
         # not finite becomes NaN without a look at it, which would wait for the device
-        return losses if self._keeps_infinite else losses + losses * 0
+        return losses if self._keeps_infinite else losses.add(losses, alpha=0)
 
     def _go_blind(self, error: CaptureError) -> None:
         if self._required:
