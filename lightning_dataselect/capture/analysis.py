@@ -1,4 +1,4 @@
-"""Which terms make a loss, and how: autograd is asked."""
+"""Find the terms that make a loss, and what they are divided by, from its autograd graph."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _LEAST_CONSTANT = 1e-4
 
 
 def given(term: Term, slope: Scale, weights: Tensor | None = None) -> Tensor:
-    """What a term gives to the loss; its elements are asked, as its value may have been written to since.
+    """Return what a term gives to the loss, from its elements: its value may have been written to since.
 
     Args:
-        term: one of the loss.
-        slope: its coefficient, or, of a loop, that of each turn.
+        term: One of the loss.
+        slope: Its coefficient, or, of a loop, that of each turn.
         weights: (batch_size,) float, the factors on the shares of the samples, if there are any.
     """
     slopes = torch.as_tensor(slope, dtype=torch.float32, device=term.elements.device).detach().reshape(-1)
@@ -49,18 +49,18 @@ def given(term: Term, slope: Scale, weights: Tensor | None = None) -> Tensor:
 
 
 def rest(loss: Tensor, parts: Parts, weights: Tensor | None = None) -> Tensor:
-    """What a loss is without its terms: 0-dim float32, without a graph.
+    """Return what a loss is without its terms: 0-dim float32, without a graph.
 
     Args:
-        loss: of one element.
-        parts: its terms, with their coefficients.
-        weights: see `given`.
+        loss: Of one element.
+        parts: Its terms, with their coefficients.
+        weights: See `given`.
     """
     return loss.detach().float().reshape(()) - sum(given(term, slope, weights) for term, slope in parts)
 
 
 def has_constant(loss: Tensor, parts: Parts) -> bool:
-    """Whether a loss is its terms and a constant: nothing else in it has a gradient, and it is not 0.
+    """Tell if a loss is its terms and a constant: nothing else in it has a gradient, and it is not 0.
 
     Example:
         >>> from lightning_dataselect.capture.graph import edge_of
@@ -88,11 +88,11 @@ def leave_out(reasons: Sequence[str], loss: Tensor, parts: Parts, terms: Sequenc
     """Warn of what is left out, or refuse to go on without it.
 
     Args:
-        reasons: what was found that no sample has a share in, at least one.
-        loss: the step's loss.
-        parts: the terms that are kept, with their coefficients.
-        terms: all that the step has computed.
-        known: whether a step was taken on with these terms before, which may be small by now.
+        reasons: What was found that no sample has a share in, at least one.
+        loss: The step's loss.
+        parts: The terms that are kept, with their coefficients.
+        terms: All that the step has computed.
+        known: True if a step was taken on with these terms before, which may be small by now.
 
     Raises:
         CaptureError: those kept explain next to nothing of the loss.
@@ -106,14 +106,14 @@ def leave_out(reasons: Sequence[str], loss: Tensor, parts: Parts, terms: Sequenc
 
 
 def explained(loss: Tensor, parts: Parts, constant: Parts) -> float:
-    """The share of a loss's value that terms make up: what they give, against what the loss is without them.
+    """Return the share of a loss's value that terms make up: what they give, against what the loss is without them.
 
     Sizes count, so that a negative term, or two that cancel each other, are not taken for nothing.
 
     Args:
         loss: 0-dim.
-        parts: terms of it, with their coefficients.
-        constant: others that are no matter of the samples, and taken away first.
+        parts: Terms of it, with their coefficients.
+        constant: Others that are no matter of the samples, and taken away first.
 
     Returns:
         In [0, 1]; NaN where a value is not finite, or all are 0.
@@ -132,7 +132,7 @@ def explained(loss: Tensor, parts: Parts, constant: Parts) -> float:
 
 
 def _of_parameters(loss: Tensor, terms: Sequence[Term]) -> Parts:
-    """The terms of parameters alone, such as weight decay; of those within one another the outer."""
+    """Return the terms of parameters alone, such as weight decay; of those within one another the outer."""
     own = [term for term in terms if term.from_parameters and term.edge is not None]
     outer = reached(loss.grad_fn, {term.node for term in own})
     return coefficients(loss, [term for term in own if term.node in outer])
@@ -209,7 +209,7 @@ def _laid_like(term: Term, count: Term, layout: Layout, batch_size: int) -> tupl
 
 
 def _is_counted(term: Term, count: Term, batch_size: int) -> bool:
-    """Whether a Python number that divides a term is one that was counted in the batch, and not the same by chance.
+    """Tell if a Python number that divides a term was counted in the batch, and is not the same by chance.
 
     It is if every sample that loses something is counted, as its tokens are, unlike where hits are counted; but more
     than one a sample are no hits: those may be objects, of which an image may have none.
@@ -219,7 +219,7 @@ def _is_counted(term: Term, count: Term, batch_size: int) -> bool:
 
 
 def _divides_elements(division: Division, term: Term, stops: set[Node]) -> bool:
-    """Whether the elements are a multiple of the quotient, unlike those of a cross entropy of divided logits."""
+    """Tell if the elements are a multiple of the quotient, unlike those of a cross entropy of divided logits."""
     if division.edge.node not in reached(term.elements.grad_fn, {division.edge.node, *stops}):
         return False
     slope = derivatives(term.elements.sum(), [division.edge], again=True)[0]
@@ -227,12 +227,12 @@ def _divides_elements(division: Division, term: Term, stops: set[Node]) -> bool:
 
 
 def counts_samples(number: float, elements: torch.Size, batch_size: int) -> bool:
-    """Whether a number that losses are divided by grows with the batch: its size, or a multiple of it.
+    """Tell if a number that losses are divided by grows with the batch: its size, or a multiple of it.
 
     Args:
-        number: the divisor.
-        elements: the shape of the losses, (batch_size * k, ...).
-        batch_size: the number of samples.
+        number: The divisor.
+        elements: The shape of the losses, (batch_size * k, ...).
+        batch_size: The number of samples.
 
     Example:
         >>> shape = torch.Size([8, 32])
@@ -399,7 +399,7 @@ def _nodes(terms: Iterable[Term]) -> set[Node]:
 
 
 def _reaches_besides(loss: Tensor, anchors: Anchors, terms: set[Node]) -> bool:
-    """Whether a loss depends on activations by other ways than its terms.
+    """Tell if a loss depends on activations by other ways than its terms.
 
     What parameters are applied to after the terms, as learned weights are to a vector of them, is no activation.
     """
@@ -413,13 +413,13 @@ def _reaches_besides(loss: Tensor, anchors: Anchors, terms: set[Node]) -> bool:
 
 
 def _aggregates(term: Term, parts: Parts) -> bool:
-    """Whether a mean or sum is taken over the results of loss functions, no losses of samples."""
+    """Tell if a mean or sum is taken over the results of loss functions, and not over samples' losses."""
     others = _nodes(other for other, _ in parts if not other.by_hand)
     return term.by_hand and bool(reached(term.node, others))
 
 
 def _normalises(term: Term, parts: Parts) -> bool:
-    """Whether a mean or sum only serves to compute another one."""
+    """Tell if a mean or sum only serves to compute another one."""
     if not term.by_hand:
         return False
     return any(

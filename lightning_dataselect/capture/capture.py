@@ -35,7 +35,7 @@ _NOT_MEASURED = "The samples of some batches are not measured."
 
 
 class LossCapture:
-    """Runs training steps, and says what each sample of the batch lost.
+    """Run training steps, and say what each sample of the batch lost.
 
     What a sample loses is what the step would return for a batch of it alone, with the user's own weights on it. So:
 
@@ -52,7 +52,7 @@ class LossCapture:
     that only those functions are intercepted, and only while a step runs.
 
     Args:
-        module: searched for loss functions that it holds as attributes.
+        module: Searched for loss functions that it holds as attributes.
 
     Example:
         >>> model, x, y = nn.Linear(3, 2), torch.ones(4, 3), torch.tensor([0, 1, 1, 0])
@@ -78,11 +78,11 @@ class LossCapture:
         self._result: StepResult | None = None  # while a step runs
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
         self.summarize: Summarize | None = None
-        """Makes of a batch's outputs what is kept of them; None: they are not looked for."""
+        """Called with a batch's outputs; returns what is kept of them. None: they are not looked for."""
 
     @property
     def keeps_value(self) -> bool:
-        """Whether weights change the gradient of the loss alone: what a step logs of it is then the unweighted one."""
+        """True if weights change the gradient of the loss alone: what a step logs of it is then unweighted."""
         return self._recorder.keeps_value
 
     @keeps_value.setter
@@ -97,8 +97,8 @@ class LossCapture:
         """Run a step once.
 
         Args:
-            step: calls the training step on its batch.
-            batch_size: the number of samples in the batch, B.
+            step: Calls the training step on its batch.
+            batch_size: The number of samples in the batch, B.
             weights: (B,) float, on the loss's device: the loss becomes the sum of each sample's
                 contribution times its weight, in value and in gradient.
 
@@ -141,8 +141,8 @@ class LossCapture:
         kept for it. A step that takes derivatives itself is given a whole one, and so is one that is probed.
 
         Args:
-            step: calls the training step on its batch.
-            batch_size: the number of samples in the batch, B.
+            step: Calls the training step on its batch.
+            batch_size: The number of samples in the batch, B.
 
         Returns:
             What the samples lost: what `run` would have said.
@@ -212,7 +212,7 @@ class LossCapture:
         return loss
 
     def bypass(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that finds torch's own means and sums in their places, also when a step calls it.
+        """Wrap a function so that it finds torch's own means and sums in their places, even inside a step.
 
         For one that compares them with its arguments, as Lightning's ``log`` does with ``reduce_fx``.
         """
@@ -240,15 +240,15 @@ class LossCapture:
 
     @property
     def is_probing(self) -> bool:
-        """Whether the next step will be looked at in full."""
+        """True if the next step will be looked at in full."""
         return self._reprobe.probes > 0
 
     def show(self, step: Callable[[], Any], batch_size: int) -> Shown:
         """Run a step to hold its terms against those of other batches, and learn nothing from it.
 
         Args:
-            step: calls the training step on some samples.
-            batch_size: their number.
+            step: Calls the training step on some samples.
+            batch_size: Their number.
 
         Raises:
             CaptureError: the step returns no loss that has a gradient.
@@ -351,7 +351,7 @@ class LossCapture:
         return loss
 
     def _constant_of(self, loss: Tensor, parts: Parts, n: int) -> Tensor | None:
-        """The constant in the n-th root of a probed step, if it has one that is a sample's too, as in a mean."""
+        """Return the constant in the n-th root of a probed step, if a sample's loss holds it too, as in a mean."""
         recorder, constant = self._recorder, self._constant_in(loss, parts)
         others = recorder.spec.with_constant - {n}
         recorder.spec = replace(recorder.spec, with_constant=others if constant is None else others | {n})
@@ -406,12 +406,12 @@ class LossCapture:
 
 
 def _shows_a_loss(term: Term) -> bool:
-    """Whether a step that has computed this, and returns None, has forgotten to return it."""
+    """Tell if a step that has computed this, and returns None, has forgotten to return it."""
     return term.value.requires_grad and bool(term.value.isfinite())
 
 
 def loss_of(out: Any) -> Any:
-    """The loss in what a step returned, or whatever stands in its place.
+    """Return the loss in what a step returned, or whatever stands in its place.
 
     Example:
         >>> loss_of({"loss": 1.5, "n": 3})
@@ -421,7 +421,7 @@ def loss_of(out: Any) -> Any:
 
 
 def with_loss(out: Any, loss: Tensor) -> Any:
-    """What a step returned, with another loss in it.
+    """Return what a step returned, with another loss in it.
 
     Example:
         >>> with_loss({"loss": torch.tensor(1.0), "n": 3}, torch.tensor(2.0))
@@ -433,7 +433,7 @@ def with_loss(out: Any, loss: Tensor) -> Any:
 
 
 def described(out: Any) -> str:
-    """What a step returned, in words.
+    """Say in words what a step returned.
 
     Example:
         >>> described({"logits": 1}), described(None), described(3)

@@ -1,4 +1,4 @@
-"""The autograd graph: what a tensor was made from, and graphs that are built unnoticed."""
+"""Walk the autograd graph from a tensor to what it was made from, and build graphs unnoticed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Anchor:
 
 
 def edge_of(tensor: Tensor) -> GradientEdge | None:
-    """Where a tensor is in the graph; it stays there if the tensor is written to afterwards. None: without gradient.
+    """Return a tensor's place in the graph, which outlives writes to the tensor; None without gradient.
 
     Example:
         >>> loss = torch.ones(3, requires_grad=True).sum()
@@ -44,14 +44,14 @@ def edge_of(tensor: Tensor) -> GradientEdge | None:
 
 
 def derivatives(of: Tensor, by: Sequence[Input], *, again: bool = False) -> list[Tensor | None]:
-    """The derivative of a one-element tensor by others, None where it does not depend on them.
+    """Return the derivative of a one-element tensor by others, None where it does not depend on them.
 
     The walk ends at ``by``: it reaches no parameter, and sets off no gradient hook of one.
 
     Args:
-        of: what is differentiated.
-        by: tensors, or their places in the graph.
-        again: whether the derivatives have a graph of their own.
+        of: What is differentiated.
+        by: Tensors, or their places in the graph.
+        again: True if the derivatives have a graph of their own.
     """
     ones = torch.ones_like(of)
     inputs: Any = by  # torch takes a mixture of both, but its types do not say so
@@ -59,7 +59,7 @@ def derivatives(of: Tensor, by: Sequence[Input], *, again: bool = False) -> list
 
 
 def reached(start: Node | None, ends: Container[Node]) -> set[Node]:
-    """The nodes among ``ends`` that are met first on the ways back from a node, itself included.
+    """Return the nodes among ``ends`` that are met first on the ways back from a node, itself included.
 
     Example:
         >>> a = torch.ones(3, requires_grad=True) + 1
@@ -83,7 +83,7 @@ def reached(start: Node | None, ends: Container[Node]) -> set[Node]:
 
 
 def leads_only_to(start: Node | None, ends: Container[Node]) -> bool:
-    """Whether all ways back from a node lead to ``ends``, and none to a parameter or another leaf.
+    """Tell if all ways back from a node lead to ``ends``, and none to a parameter or another leaf.
 
     Example:
         >>> a, b = (torch.ones(3, requires_grad=True) for _ in range(2))
@@ -108,14 +108,14 @@ _MOST = 32  # nodes that are looked at: a new term is added near the end of the 
 
 
 def unknown_reductions(start: Node | None, known: Container[Node]) -> tuple[str, ...]:
-    """The reductions to one number that a loss is put together from, but for known ones.
+    """Return the reductions to one number that a loss is put together from, but for known ones.
 
     The graph is walked back through numbers, and vectors that are made of numbers, so it costs some microseconds. No
     value is looked at, and nothing waits for the device.
 
     Args:
-        start: where the loss is in the graph.
-        known: the nodes of the terms that are known.
+        start: Where the loss is in the graph.
+        known: The nodes of the terms that are known.
 
     Returns:
         The kinds of their nodes, sorted; those of parameters that are numbers are left out.
@@ -150,7 +150,7 @@ def _is_number(node: Node) -> bool:
 
 
 def _is_of_numbers(node: Node) -> bool:
-    """Whether a vector is stacked from numbers, or one number repeated."""
+    """Tell if a vector is stacked from numbers, or one number repeated."""
     made_of = [before for before, _ in node.next_functions if before is not None]
     return bool(made_of) and all(map(_is_number, made_of))
 
@@ -163,7 +163,7 @@ _CHECKPOINTS = inspect.unwrap(checkpoint).__code__.co_filename
 
 
 def saving_is_noted() -> bool:
-    """Whether somebody, such as a checkpoint, takes note of every tensor that is saved for the backward pass."""
+    """Tell if someone, such as a checkpoint, takes note of every tensor that is saved for the backward pass."""
     if torch.compiler.is_dynamo_compiling():
         return False
     if _top_hooks is None:
@@ -173,7 +173,7 @@ def saving_is_noted() -> bool:
 
 
 def _within_checkpoint() -> bool:
-    """The same by the stack, on which nobody but torch's own checkpoint is found."""
+    """Tell the same by the stack, on which nobody but torch's own checkpoint is found."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename != _CHECKPOINTS:
         frame = frame.f_back

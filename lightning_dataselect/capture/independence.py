@@ -1,4 +1,4 @@
-"""Whose rows are whose: whether each sample has losses of its own."""
+"""Find out whose rows are whose, and if each sample has losses of its own."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def mixes(
     constants: Sequence[Tensor] = (),
     views: Container[int] = (),
 ) -> bool | None:
-    """Whether the loss of a sample depends on other samples, as a contrastive loss does.
+    """Tell if the loss of a sample depends on other samples, as a contrastive loss does.
 
     Args:
-        term: a term whose elements have their graph.
-        anchors: activations, by their places in the graph. The latest ones that the term was made from are asked, if
+        term: A term whose elements have their graph.
+        anchors: Activations, by their places in the graph. The latest ones that the term was made from are asked, if
             they have as many rows as the batch or the term, or as several views of the batch.
-        batch_size: the number of samples.
-        constants: numbers taken over the batch that only normalise; what goes by them is left out.
-        views: how many views of the batch, one after the other, went through the model at once.
+        batch_size: The number of samples.
+        constants: Numbers taken over the batch that only normalise; what goes by them is left out.
+        views: How many views of the batch, one after the other, went through the model at once.
 
     Returns:
         None if no activation with a row a sample can tell.
@@ -69,7 +69,7 @@ def _row_mixes(
     constants: Sequence[Tensor],
     views: Container[int],
 ) -> bool | None:
-    """Whether what sample i loses depends on other samples' rows of the activations; None if none of these can tell."""
+    """Tell if what sample i loses depends on other samples' rows of the activations; None if none can tell."""
     found: bool | None = None
     for anchor, slope in zip(anchors, _slopes(loss, anchors, constants), strict=True):
         across = _lies_across(anchor.shape, term.elements.shape, batch_size)
@@ -84,13 +84,13 @@ def _row_mixes(
 
 
 def _lies_across(anchor: torch.Size, elements: torch.Size, batch_size: int) -> bool:
-    """Whether an activation is time-major, (k, batch_size, ...), and a term has a row for each token of it."""
+    """Tell if an activation is time-major, (k, batch_size, ...), and a term has a row for each token of it."""
     k, rows = anchor[0], elements[:1].numel()
     return len(anchor) > 2 and anchor[1] == batch_size != k and k * batch_size == rows
 
 
 def _layouts(anchor: Anchor, term: Term, batch_size: int, views: Container[int]) -> tuple[bool, ...]:
-    """How a sample's rows of an activation may lie, strided or not (see `fold.by_sample`); () if it may have none."""
+    """Return how a sample's rows of an activation may lie, strided or not; () if it may have none."""
     rows = anchor.shape[0]
     if rows == batch_size:
         return (False,)
@@ -100,7 +100,7 @@ def _layouts(anchor: Anchor, term: Term, batch_size: int, views: Container[int])
 
 
 def alone_in(slope: Tensor, i: int, batch_size: int, strided: bool = False) -> bool:
-    """Whether a slope by an activation is that of sample i alone.
+    """Tell if a slope by an activation is that of sample i alone.
 
     Example:
         >>> alone_in(torch.tensor([[0.0, 0.0], [2.0, 1.0]]), 1, batch_size=2)
@@ -113,7 +113,7 @@ def alone_in(slope: Tensor, i: int, batch_size: int, strided: bool = False) -> b
 
 
 def _slopes(loss: Tensor, anchors: Sequence[Anchor], constants: Sequence[Tensor]) -> list[Tensor | None]:
-    """The slopes of a loss by activations, latest first, each without what goes by a later one of them.
+    """Return the slopes of a loss by activations, latest first, each without what goes by a later one of them.
 
     A variational autoencoder, say, uses its code in one loss directly and, through a decoder that may normalise the
     batch, in another: only the direct way tells of the code's own row.
@@ -151,12 +151,12 @@ def _slope(loss: Tensor, anchor: Input, constants: Sequence[Tensor]) -> Tensor |
 
 
 def are_turns(terms: Sequence[Term], anchors: Mapping[Node, Sequence[Anchor]], batch_size: int) -> bool:
-    """Whether terms that are computed at one place are those of the samples, one after the other.
+    """Tell if terms that are computed at one place are those of the samples, one after the other.
 
     Args:
-        terms: in the order in which they were computed.
-        anchors: activations, by their places in the graph.
-        batch_size: the number of samples.
+        terms: In the order in which they were computed.
+        anchors: Activations, by their places in the graph.
+        batch_size: The number of samples.
     """
     if len(terms) != batch_size or batch_size == 1:
         return False

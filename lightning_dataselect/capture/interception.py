@@ -1,4 +1,4 @@
-"""The functions that make a loss are intercepted while a step runs, and what they do is recorded."""
+"""Intercept the functions that make a loss while a step runs, and record what they do."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from lightning_dataselect.capture.specs import UNKNOWN, Layout, StepSpec, TermSp
 
 
 class Recorder:
-    """The state of one step under capture.
+    """Record one step under capture.
 
     Attributes:
         spec: The findings about its terms.
-        terms: the terms of this step so far, in order.
-        counts: the sums and means without gradient of this step that terms may be divided by.
-        layouts: of a probe, where the samples lie in these.
-        order: of a probe, the places of all means and sums, by their turn.
-        sources: the unreduced classification losses of this step.
-        scoring: whether terms need no gradient to count.
-        keeps_calls: whether the arguments of this step's loss functions are kept.
-        calls: the term (None where unreduced), the function and its arguments, of each of them.
-        compiled: some term of this step was computed in compiled code.
+        terms: The terms of this step so far, in order.
+        counts: The sums and means without gradient of this step that terms may be divided by.
+        layouts: Of a probe, where the samples lie in these.
+        order: Of a probe, the places of all means and sums, by their turn.
+        sources: The unreduced classification losses of this step.
+        scoring: True if terms need no gradient to count.
+        keeps_calls: True if the arguments of this step's loss functions are kept.
+        calls: The term (None where unreduced), the function and its arguments, of each of them.
+        compiled: Some term of this step was computed in compiled code.
     """
 
     def __init__(self) -> None:
@@ -78,7 +78,7 @@ class Recorder:
         return self._samples.shape[0]
 
     def listens(self) -> bool:
-        """Whether a call is the step's own: made while it runs, in its thread."""
+        """Tell if a call is the step's own: made while it runs, in its thread."""
         if torch.compiler.is_dynamo_compiling():
             return not self.busy
         return self._thread == threading.get_ident() and not self.busy
@@ -237,12 +237,12 @@ class Recorder:
 
 
 def _traced_by_backend() -> bool:
-    """Whether a compiler's backend calls by name, so through an interceptor, what one has called unreduced."""
+    """Tell if a compiler's backend calls by name, so through an interceptor, what one has called unreduced."""
     return not torch.compiler.is_dynamo_compiling() and TracingContext.try_get() is not None
 
 
 def _has_graph(bound: dict[str, Any]) -> bool:
-    """Whether the result of a call with these arguments can be back-propagated."""
+    """Tell if the result of a call with these arguments can be back-propagated."""
     if torch.is_grad_enabled():
         for value in bound.values():
             if isinstance(value, Tensor) and value.requires_grad:
@@ -251,14 +251,14 @@ def _has_graph(bound: dict[str, Any]) -> bool:
 
 
 class Observer:
-    """What a probe knows of the tensors of a step beyond the terms themselves."""
+    """Answer for a probe what it knows of a step's tensors beyond the terms themselves."""
 
     def from_parameters(self, values: Any) -> bool:
-        """Whether every tensor among the values was made of parameters alone."""
+        """Tell if every tensor among the values was made of parameters alone."""
         raise NotImplementedError
 
     def strided(self, shape: torch.Size, batch_size: int) -> bool:
-        """Whether rows of this shape lie ``batch_size`` apart for one sample."""
+        """Tell if rows of this shape lie ``batch_size`` apart for one sample."""
         raise NotImplementedError
 
     def number(self, value: Tensor, key: Key) -> None:
@@ -267,7 +267,9 @@ class Observer:
 
 
 def site(frame: FrameType, function: Any) -> Hashable:
-    """The line of code that a frame is at, and what it calls; CPython 3.11 calls C and Python at other offsets.
+    """Return the line of code that a frame is at, and what it calls.
+
+    Not the offset: CPython 3.11 calls C and Python at other ones.
 
     Strings and numbers alone: torch 2.6 compiles the keys of a dict into its guards by what they print.
     """
@@ -308,7 +310,7 @@ def intercept_reduction(recorder: Recorder, sites: set[Hashable], function: Call
 
 
 class Patches:
-    """Names that stand for something else inside a ``with`` block.
+    """Let names stand for something else inside a ``with`` block.
 
     Example:
         >>> names = {"pi": 3.14159}
@@ -385,7 +387,7 @@ class Patches:
 
 
 def _names_of(function: Callable[..., Any], module: nn.Module | None) -> Iterator[tuple[dict[str, Any], str]]:
-    """Where a function can be called from by name: modules that hold or have imported it, and attributes."""
+    """Yield where a function can be called by name: modules that hold or have imported it, and attributes."""
     spaces = [function.__globals__, *(vars(found) for found in list(sys.modules.values()) if found is not None)]
     spaces += [] if module is None else [vars(part) for part in module.modules()]
     seen: set[int] = set()
@@ -396,13 +398,13 @@ def _names_of(function: Callable[..., Any], module: nn.Module | None) -> Iterato
 
 
 class Interceptors:
-    """What one recorder hangs up: every loss function, and what its probes have found besides.
+    """Hold the patches of one recorder: every loss function, and what its probes have found besides.
 
     Attributes:
-        losses: the patches of loss functions.
-        reductions: the patches of the means and sums that end hand-written losses.
-        known: loss function, or interceptor of one -> how it reduces, and the function.
-        originals: interceptor of a mean or a sum -> what it stands for.
+        losses: The patches of loss functions.
+        reductions: The patches of the means and sums that end hand-written losses.
+        known: Loss function, or interceptor of one -> how it reduces, and the function.
+        originals: Interceptor of a mean or a sum -> what it stands for.
     """
 
     def __init__(self, recorder: Recorder, module: nn.Module | None = None) -> None:
@@ -424,7 +426,7 @@ class Interceptors:
                 self.losses.add(space, name, new)
 
     def original(self, value: Any) -> Any:
-        """What a mean or a sum was before it was intercepted; anything else as it is."""
+        """Return a mean or a sum as it was before it was intercepted; anything else as it is."""
         return next((function for new, function in self.originals.items() if value is new), value)
 
     def add_name(self, space: dict[str, Any], name: str) -> None:

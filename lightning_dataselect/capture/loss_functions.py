@@ -1,4 +1,4 @@
-"""The loss functions of `torch.nn.functional` that reduce, and how each of them does it.
+"""List the loss functions of `torch.nn.functional` that reduce, and how each of them does it.
 
 Every one answers ``reduction="none"``; they differ in what a mean divides by, and in whether
 the arguments are the logits and the targets of a classification.
@@ -116,16 +116,16 @@ def _cross_entropy(function: Function, bound: Bound, graph: bool) -> Split:
 
 @dataclass(frozen=True)
 class Loss:
-    """How one function of `torch.nn.functional` reduces.
+    """Describe how one function of `torch.nn.functional` reduces.
 
     Attributes:
-        name: its name there.
+        name: Its name there.
         split: (function, arguments, whether the losses need a graph) -> (what the function
-            returns, or None where that is left to `fold.reduce`; the losses unreduced).
+            returns, or None where that is left to `reductions.reduce`; the losses unreduced).
         rows: (arguments, unreduced losses) -> what the reduction is a plain mean or sum of.
-        units: arguments -> what a mean divides by the sum of (see `fold.reduce`), or None.
-        classes: arguments -> (logits, targets), of a classification; else None.
-        arguments: the names of its parameters, in order.
+        units: Arguments -> what a mean divides by the sum of (see `reductions.reduce`), or None.
+        classes: Arguments -> (logits, targets), of a classification; else None.
+        arguments: The names of its parameters, in order.
     """
 
     name: str
@@ -150,19 +150,19 @@ class Loss:
         return bound
 
     def counts(self, bound: Bound) -> Tensor | None:
-        """Which elements the caller does not have ignored, if there is a way to ignore some."""
+        """Return the elements that the caller does not have ignored, if there is a way to ignore some."""
         return _of_classes({**bound, "weight": None}) if self.units is _of_classes else None
 
     def weighs_classes(self, bound: Bound) -> bool:
-        """Whether the caller has given each class a weight."""
+        """Tell if the caller has given each class a weight."""
         return self.units is _of_classes and bound.get("weight") is not None
 
     def weighs_elements(self, bound: Bound) -> bool:
-        """Whether the caller has given each element a weight, by the sum of which a mean divides."""
+        """Tell if the caller has given each element a weight, by the sum of which a mean divides."""
         return self.units is _of_elements and bound.get("weight") is not None
 
     def reduces(self, bound: Bound) -> bool:
-        """Whether these arguments ask for a reduction that exists."""
+        """Tell if these arguments ask for a reduction that exists."""
         reduction = bound.get("reduction", "mean")
         return reduction in ("mean", "sum") or (
             reduction == "batchmean" and self.rows is _batchmean_rows and bound["input"].dim() > 0

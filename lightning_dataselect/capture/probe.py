@@ -1,4 +1,4 @@
-"""The mode that watches every torch call of a step to find what makes its loss, and when it does so."""
+"""Watch every torch call of a step to find what makes its loss, and decide when to look."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lightning_dataselect.capture.reductions import ENDINGS, Key, ends
 
 
 def compiler_in_use() -> bool:
-    """Whether some code may be compiled; to import the compiler for nothing takes seconds."""
+    """Tell if some code may be compiled; to import the compiler for nothing takes seconds."""
     return "torch._dynamo" in sys.modules
 
 
@@ -48,12 +48,12 @@ _TO_PYTHON = {"item", "tolist", "__int__", "__float__", "__index__"}
 
 @dataclass(frozen=True)
 class Division:
-    """One division of something that has a gradient.
+    """Describe one division of something that has a gradient.
 
     Attributes:
-        edge: where the quotient is in the graph.
-        by: the number, or the sum or mean over the batch that it was made from.
-        maybe: sums and means over the batch that a Python number may have been made from, since they have its value.
+        edge: Where the quotient is in the graph.
+        by: The number, or the sum or mean over the batch that it was made from.
+        maybe: Sums and means over the batch that a Python number may have been made from, since they have its value.
     """
 
     edge: GradientEdge
@@ -62,7 +62,7 @@ class Division:
 
 
 class Divisions:
-    """Follows numbers that are added up over a batch, such as how many tokens it has, to where they divide.
+    """Follow numbers that are added up over a batch, such as how many tokens it has, to where they divide.
 
     Example:
         >>> import torch
@@ -118,7 +118,7 @@ class Divisions:
 
 
 def _one_over(factor: Any) -> float | None:
-    """The whole number that a factor is one over, if it is one.
+    """Return the whole number that a factor is one over, if it is one.
 
     A factor of one or two digits is taken for a weight that somebody wrote, though it may be one over the batch's size.
 
@@ -152,7 +152,7 @@ def _tensors(values: Iterable[Any]) -> list[Tensor]:
 
 
 def _picks(name: str, args: tuple[Any, ...], out: Tensor, batch_size: int) -> bool:
-    """Whether a call picks rows out of a tensor, as many as there happen to be."""
+    """Tell if a call picks rows out of a tensor, as many as there happen to be."""
     if name == "masked_select":
         return True
     index = _tensors([args[1]]) if name == "__getitem__" and out.dim() > 0 else []
@@ -169,7 +169,7 @@ def _writes(func: Any) -> bool:
 
 
 class Watch(TorchFunctionMode):
-    """Hands every loss function and every mean or sum of a step to the recorder.
+    """Hand every loss function and every mean or sum of a step to the recorder.
 
     Costs some microseconds for each torch call, so it stays only where no patch sees the call.
     """
@@ -211,21 +211,21 @@ class Watch(TorchFunctionMode):
 
 
 class Probe(Watch, Observer):
-    """A `Watch` that also finds out how to do without it.
+    """Watch a step, and find out how to do without a `Watch`.
 
     Attributes:
-        names: the namespaces and names by which unseen loss functions were called.
-        sites: place -> the mean or sum that was called there.
-        anchors: the results of calls that had parameters, or normalised the batch, by their places in the graph.
-        foreign: likewise the results of code that no mode looks into, as of a scripted module.
-        divisions: what the step divides its losses by.
-        picked: how many rows were picked out of a tensor by a mask or an index, by the places of the results.
-        sorts: whether something was sorted.
-        reorders: whether that was in another order before.
-        differentiates: whether the step takes derivatives of its own.
-        leaves_parameters: whether a step that writes to parameters is ended before it does.
-        views: how many parts were laid one after the other, each a batch.
-        unreachable: the terms that only a mode sees: loss functions by no name that can be patched,
+        names: The namespaces and names by which unseen loss functions were called.
+        sites: Place -> the mean or sum that was called there.
+        anchors: The results of calls that had parameters, or normalised the batch, by their places in the graph.
+        foreign: Likewise the results of code that no mode looks into, as of a scripted module.
+        divisions: What the step divides its losses by.
+        picked: How many rows were picked out of a tensor by a mask or an index, by the places of the results.
+        sorts: True if something was sorted.
+        reorders: True if that was in another order before.
+        differentiates: True if the step takes derivatives of its own.
+        leaves_parameters: True if a step that writes to parameters is ended before it does.
+        views: How many parts were laid one after the other, each a batch.
+        unreachable: The terms that only a mode sees: loss functions by no name that can be patched,
             means and sums in compiled code (where a mode costs nothing).
     """
 
@@ -283,16 +283,16 @@ class Probe(Watch, Observer):
                 self.views.add(rows // size)
 
     def has_seen(self, *sizes: int) -> bool:
-        """Whether there was a tensor of data with these two leading sizes."""
+        """Tell if there was a tensor of data with these two leading sizes."""
         return sizes in self._leading
 
     def from_parameters(self, values: Iterable[Any]) -> bool:
-        """Whether every tensor among the values was made of parameters alone."""
+        """Tell if every tensor among the values was made of parameters alone."""
         tensors = _tensors(values)
         return bool(tensors) and all(isinstance(t, nn.Parameter) or id(t) in self._from_parameters for t in tensors)
 
     def strided(self, shape: torch.Size, batch_size: int) -> bool:
-        """Whether rows of this shape lie ``batch_size`` apart for one sample.
+        """Tell if rows of this shape lie ``batch_size`` apart for one sample.
 
         So they do where there were tensors of (k, batch_size, ...) and none of
         (batch_size, k, ...), as with time-major tokens, and where k batches were concatenated.
@@ -342,7 +342,7 @@ class Probe(Watch, Observer):
 
 
 def _compiled(frame: FrameType | None) -> bool:
-    """Whether a frame belongs to code that is compiled, but for a probe."""
+    """Tell if a frame belongs to code that is compiled, but for a probe."""
     while frame is not None:
         if frame.f_globals.get("__name__") == "torch._dynamo.eval_frame":
             return True
@@ -367,11 +367,11 @@ _TRIES = 2
 
 
 class ReprobePolicy:
-    """The kinds of step that are known, each by the terms of its loss.
+    """Keep the kinds of step that are known, each by the terms of its loss, and say when to probe again.
 
     Attributes:
-        known: the ways that probes have seen.
-        probes: how many of the next steps are to be probed.
+        known: The ways that probes have seen.
+        probes: How many of the next steps are to be probed.
 
     Example:
         >>> policy = ReprobePolicy()
@@ -394,15 +394,15 @@ class ReprobePolicy:
         self.probes = max(self.probes, 1)
 
     def give_up(self) -> None:
-        """After a probe that has found nothing sound: call for no more of them."""
+        """Call for no more probes, after one that has found nothing sound."""
         self.probes, self._lost = 0, False
 
     def check(self, way: Way, unknown: Unknown | None = None) -> bool:
-        """After a step without a probe: whether its way is known; if not, call for probes.
+        """Tell, after a step without a probe, if its way is known; if not, call for probes.
 
         Args:
-            way: the terms of its loss.
-            unknown: what else each of its roots was put together from; None where nobody can tell.
+            way: The terms of its loss.
+            unknown: What else each of its roots was put together from; None where nobody can tell.
         """
         if way not in self.known:
             self.probes, self._lost = _PROBES, True
@@ -414,7 +414,7 @@ class ReprobePolicy:
         return False
 
     def settle(self, way: Way, unknown: Unknown | None = None) -> bool:
-        """After a probe: whether steps of this kind can be followed without.
+        """Tell, after a probe, if steps of this kind can be followed without.
 
         They cannot if a step has been lost, and probes show nothing that was not known.
         """

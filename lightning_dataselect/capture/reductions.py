@@ -1,4 +1,4 @@
-"""Means and sums over a batch: the functions that end a loss, one number for the batch, one for each sample."""
+"""Reduce losses: the functions that end a loss, their value for the batch, and for each of its samples."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def _nonzero(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Reduction:
-    """How one function reduces.
+    """Describe how one function reduces.
 
     Attributes:
-        is_sum: a sum, no mean.
-        elements: its argument -> what is added up.
-        units: its argument -> what a mean divides by the sum of, or None (see `fold.reduce`).
+        is_sum: A sum, no mean.
+        elements: Its argument -> what is added up.
+        units: Its argument -> what a mean divides by the sum of, or None (see `reductions.reduce`).
     """
 
     is_sum: bool
@@ -50,7 +50,7 @@ class Reduction:
 
 
 def ends(given: Tensor, value: Tensor) -> bool:
-    """Whether a call has reduced all that it was given to one number, which may have kept its axis.
+    """Tell if a call has reduced all that it was given to one number, which may have kept its axis.
 
     Example:
         >>> losses = torch.ones(4)
@@ -82,7 +82,7 @@ _mean = torch._C.TensorBase.mean
 
 
 def foldable(shape: torch.Size, batch_size: int) -> bool:
-    """Whether a leading axis of ``batch_size * k`` rows can be given back to the samples.
+    """Tell if a leading axis of ``batch_size * k`` rows can be given back to the samples.
 
     Example:
         >>> foldable(torch.Size([8, 3]), 4), foldable(torch.Size([9]), 4)
@@ -97,8 +97,8 @@ def by_sample(elements: Tensor, batch_size: int, strided: bool = False) -> Tenso
 
     Args:
         elements: (batch_size * k, ...), or () of a batch of one.
-        batch_size: the number of samples.
-        strided: the rows of one sample lie ``batch_size`` apart (time-major tokens, concatenated
+        batch_size: The number of samples.
+        strided: The rows of one sample lie ``batch_size`` apart (time-major tokens, concatenated
             views); otherwise they are neighbours.
 
     Returns:
@@ -127,11 +127,11 @@ def reduce(
 
     Args:
         elements: (batch_size * k, ...) losses.
-        units: the shape of ``elements``: what a mean divides by the sum of (target weights, the
+        units: The shape of ``elements``: what a mean divides by the sum of (target weights, the
             mask of what is not ignored); None: the number of elements.
-        is_sum: a sum, no mean.
+        is_sum: A sum, no mean.
         weights: (batch_size,) float, a factor on each sample's share; the divisor keeps its value.
-        strided: see `by_sample`.
+        strided: See `by_sample`.
 
     Returns:
         0-dim, of the dtype of ``elements``.
@@ -169,10 +169,10 @@ def fold(
 
     Args:
         elements: (batch_size * k, ...) losses.
-        units: as in `reduce`.
-        batch_size: the number of samples.
-        is_sum: a sum, no mean.
-        strided: see `by_sample`.
+        units: As in `reduce`.
+        batch_size: The number of samples.
+        is_sum: A sum, no mean.
+        strided: See `by_sample`.
 
     Returns:
         (batch_size,) float32, detached; 0 for a sample with nothing but ignored elements.
@@ -209,18 +209,18 @@ class Term:
     """One reduction over the batch.
 
     Attributes:
-        key: what the same term of the next step is recognised by.
+        key: What the same term of the next step is recognised by.
         value: 0-dim, what the step got, with its graph.
         elements: (batch_size * k, ...) what was reduced, without a graph but for a probe.
-        units: what a mean divides by the sum of, or None (see `fold.reduce`).
-        is_sum: a sum, no mean.
-        strided: how the rows lie (see `fold.by_sample`).
-        classes: logits and targets, of a classification loss; else None.
+        units: What a mean divides by the sum of, or None (see `reductions.reduce`).
+        is_sum: A sum, no mean.
+        strided: How the rows lie (see `reductions.by_sample`).
+        classes: Logits and targets, of a classification loss; else None.
         weighs_classes: ``units`` are the weights of classes, which count in what a sample loses.
-        from_parameters: it is made of parameters alone, so no sample has a share in it.
-        counts: of a sum, which elements are none of what the caller ignores; None where nothing is.
-        takes_other: 0-dim bool, whether this step shows the second of two readings to be right (see `Facts.doubts`).
-        edge: where ``value`` was in the graph when it was made; None without gradient, and in compiled code.
+        from_parameters: It is made of parameters alone, so no sample has a share in it.
+        counts: Of a sum, which elements are none of what the caller ignores; None where nothing is.
+        takes_other: 0-dim bool, whether this step shows the second of two readings to be right (see `specs.TermSpec`).
+        edge: Where ``value`` was in the graph when it was made; None without gradient, and in compiled code.
     """
 
     key: Key
@@ -237,12 +237,12 @@ class Term:
     edge: GradientEdge | None = None
 
     def detached(self) -> Term:
-        """The same without a graph."""
+        """Return the same without a graph."""
         return replace(self, value=self.value.detach(), elements=self.elements.detach(), classes=None, edge=None)
 
     @property
     def by_hand(self) -> bool:
-        """Whether this is a mean or a sum, no loss function of torch's."""
+        """True if this is a mean or a sum, and no loss function."""
         return not isinstance(self.key[0], str)
 
     @property
@@ -253,19 +253,19 @@ class Term:
 
     @property
     def name(self) -> str:
-        """What computes it."""
+        """The function or the line that computes it."""
         where: Any = self.key[0]
         return f"{where[3]}() in line {where[2]} of {where[0]}" if self.by_hand else str(where)
 
     def losses(self, batch_size: int) -> Tensor:
-        """What each sample loses by this term: (batch_size,) float32."""
+        """Return what each sample loses by this term: (batch_size,) float32."""
         counted = self.units
         if counted is not None and self.weighs_classes:
             counted = counted != 0
         return fold(self.elements, counted, batch_size, is_sum=self.is_sum, strided=self.strided)
 
     def weighted(self, weights: Tensor | None) -> Tensor:
-        """The value with each sample's share multiplied by its weight, with its graph."""
+        """Return the value with each sample's share multiplied by its weight, with its graph."""
         return reduce(self.elements, self.units, is_sum=self.is_sum, weights=weights, strided=self.strided)
 
 
@@ -276,7 +276,7 @@ Parts = list[tuple[Term, Scale]]
 
 
 def coefficients(loss: Tensor, terms: Sequence[Term], *, again: bool = False) -> Parts:
-    """The terms that a loss depends on, each with d loss / d term, which has a graph of its own if ``again``."""
+    """Return the terms that a loss depends on, each with d loss / d term, with a graph of its own if ``again``."""
     placed = [(term, term.edge) for term in terms if term.edge is not None]
     if not placed:
         return []
@@ -292,19 +292,19 @@ class Loop(Term):
     """The terms of all samples as one, which adds them up.
 
     Attributes:
-        turns: the term of each sample, in order.
+        turns: The term of each sample, in order.
     """
 
     turns: Sequence[Term] = ()
 
 
 def turns_in(term: Term) -> Sequence[Term]:
-    """The terms that a term was put together from: itself, if it is none of a loop."""
+    """Return the terms that a term was put together from: itself, if it is none of a loop."""
     return term.turns if isinstance(term, Loop) else (term,)
 
 
 def turns_of(term: Term, weights: Tensor) -> list[tuple[Term, Tensor]]:
-    """The terms that a term was put together from, each with the weights of its samples."""
+    """Return the terms that a term was put together from, each with the weights of its samples."""
     if not isinstance(term, Loop):
         return [(term, weights)]
     return list(zip(term.turns, weights.split(1), strict=True))
@@ -325,7 +325,7 @@ def loops_of(parts: Parts, looped: Collection[Hashable], batch_size: int) -> lis
 
 
 def incomplete(parts: Parts, looped: Collection[Hashable], batch_size: int) -> str | None:
-    """What is said of a loop that has passed over some of the samples, as over images without boxes; None if none has.
+    """Name a loop that has passed over some of the samples, as over images without boxes; None if none has.
 
     One that has passed over all of them is no part of the loss, and nothing is missing.
     """

@@ -1,4 +1,4 @@
-"""What the samples of one step lose, added up root by root, with what comes along."""
+"""Add up what the samples of one step lose, root by root, and gather what comes along."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ _PROBABILITIES: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Outputs:
-    """What the model put out for the samples of a batch.
+    """Hold what the model put out for the samples of a batch.
 
     Attributes:
         values: (B, T, C), without a graph: T vectors a sample, such as one a token; else T = 1.
         valid: bool (B, T), False for tokens that the loss ignores; None where all count.
-        probabilities: turns values into probabilities; None where they are no classes' scores.
+        probabilities: Turns values into probabilities; None where they are no classes' scores.
     """
 
     values: Tensor
@@ -59,7 +59,7 @@ class Outputs:
 
 
 def shows_outputs(name: str, arguments: Mapping[str, Any]) -> bool:
-    """Whether a call of the loss function ``name`` is given the model's outputs.
+    """Tell if a call of the loss function ``name`` is given the model's outputs.
 
     Example:
         >>> shows_outputs("mse_loss", {"input": torch.zeros(2)}), shows_outputs("triplet_margin_loss", {"anchor": 1})
@@ -69,12 +69,12 @@ def shows_outputs(name: str, arguments: Mapping[str, Any]) -> bool:
 
 
 def find_outputs(calls: Sequence[Call], keys: Iterable[Key], batch_size: int, spec: StepSpec) -> Outputs | None:
-    """The outputs that belong to the first of ``keys`` that shows some, or else to an unreduced loss.
+    """Return the outputs that belong to the first of ``keys`` that shows some, or else to an unreduced loss.
 
     Args:
-        calls: of the loss functions in a step.
-        keys: the terms of its loss, the most important first.
-        batch_size: the number of samples, B.
+        calls: Of the loss functions in a step.
+        keys: The terms of its loss, the most important first.
+        batch_size: The number of samples, B.
         spec: The findings about the step.
     """
     for wanted in (*keys, None):
@@ -116,7 +116,7 @@ Weighted = tuple[Classes, Scale]
 
 
 def mix(group: Sequence[Weighted]) -> Classes:
-    """Several losses of the same logits: the targets averaged by the share of each, as mixup's.
+    """Join several losses of the same logits: the targets averaged by the share of each, as mixup's.
 
     Args:
         group: ((logits (B, C), targets (B,) or (B, C)), factor () or (B,)), of one logits tensor.
@@ -141,14 +141,14 @@ def mix(group: Sequence[Weighted]) -> Classes:
 
 
 def soft(targets: Tensor, logits: Tensor) -> Tensor:
-    """Class targets as one-hot rows; soft ones, and rows of an ignored class (0), as they are."""
+    """Return class targets as one-hot rows; soft ones, and rows of an ignored class (0), as they are."""
     if targets.is_floating_point():
         return targets
     return (torch.arange(logits.shape[1], device=logits.device) == targets.unsqueeze(1)).to(logits.dtype)
 
 
 def classes_of_terms(parts: Parts, batch_size: int, main: object = None) -> Classes | None:
-    """The logits of the term with the key ``main``, or else of the first that has some."""
+    """Return the logits of the term with the key ``main``, or else of the first that has some."""
     having = [(t.classes, scale, t.key) for t, scale in parts if t.classes and t.classes[0].shape[0] == batch_size]
     if len(having) <= 1:
         return mix([having[0][:2]]) if having else None
@@ -157,7 +157,7 @@ def classes_of_terms(parts: Parts, batch_size: int, main: object = None) -> Clas
 
 
 def classes_of_sources(sources: Sequence[Source], batch_size: int, loss: Tensor | None) -> Classes | None:
-    """The logits of losses that were left unreduced, as hand-written ones start from."""
+    """Return the logits of losses that were left unreduced, as hand-written ones start from."""
     sources = [s for s in sources if s.classes[0].shape[0] == batch_size == s.losses.numel()]
     if not sources:
         return None
@@ -255,13 +255,13 @@ Summarize = Callable[[Outputs], Tensor | None]
 
 @dataclass(frozen=True)
 class Captured:
-    """What one batch's samples lost.
+    """Hold what one batch's samples lost.
 
     Attributes:
         losses: (B,) float32, without a graph, on the loss's device; NaN where nothing is known.
         logits: (B, C), without a graph, of a classification loss; else None.
         targets: (B,) int64 class indices, or (B, C) soft ones, that belong to the logits.
-        outputs: what `LossCapture.summarize` made of the model's outputs; None where it saw none.
+        outputs: What `LossCapture.summarize` made of the model's outputs; None where it saw none.
         known: False where the step took a way that no probe had seen, or returned no loss.
     """
 
@@ -274,11 +274,11 @@ class Captured:
 
 @dataclass
 class PrimaryTerms:
-    """Of several terms, those with the greatest coefficients in the first probe.
+    """Remember, of several terms, those with the greatest coefficients in the first probe.
 
     Attributes:
-        classes: the term whose logits and targets count.
-        outputs: the term whose outputs count.
+        classes: The term whose logits and targets count.
+        outputs: The term whose outputs count.
     """
 
     classes: Key | None = None
@@ -294,16 +294,16 @@ class PrimaryTerms:
 
 @dataclass(eq=False)
 class StepResult:
-    """The roots of one step.
+    """Add up the roots of one step.
 
     Attributes:
-        recorder: holds the step's terms.
-        mains: which of several terms' logits and outputs count.
-        summarize: makes of the outputs what is kept; None: they are not looked for.
-        roots: the terms of each, with their factors.
-        unknown: what else each root was put together from (see `unknown_reductions`); None where nobody can tell.
-        lost: the step has gone an unknown way, so that terms may be missing.
-        partial: some samples lack a term that others have, and nobody knows which.
+        recorder: Holds the step's terms.
+        mains: Which of several terms' logits and outputs count.
+        summarize: Makes of the outputs what is kept; None: they are not looked for.
+        roots: The terms of each, with their factors.
+        unknown: What else each root was put together from (see `graph.unknown_reductions`); None where nobody can tell.
+        lost: The step has gone an unknown way, so that terms may be missing.
+        partial: Some samples lack a term that others have, and nobody knows which.
     """
 
     recorder: Recorder
@@ -319,11 +319,11 @@ class StepResult:
     _device: torch.device | None = None
 
     def add(self, parts: Parts, loss: Tensor, constant: Tensor | None = None) -> None:
-        """Add what the samples lose by one root: by its terms, each with its factor (see `shares.scale`).
+        """Add what the samples lose by one root: by its terms, each with its factor (see `scale`).
 
         Args:
-            parts: its terms.
-            loss: the root.
+            parts: Its terms.
+            loss: The root.
             constant: 0-dim, what it holds besides; None for nothing.
         """
         recorder = self.recorder
@@ -348,11 +348,11 @@ class StepResult:
             self._outputs = summary(recorder, parts, self.mains, self.summarize)
 
     def way(self) -> frozenset[Key]:
-        """The terms of all roots."""
+        """Return the terms of all roots."""
         return frozenset([term.key for parts in self.roots for term, _ in parts])
 
     def captured(self) -> Captured:
-        """All of it."""
+        """Return all of it."""
         if self._losses is None or self.lost:
             nothing = torch.full((self.recorder.batch_size,), torch.nan, device=self._device)
             return Captured(nothing, known=False)
@@ -361,7 +361,7 @@ class StepResult:
 
 
 def find_classes(recorder: Recorder, parts: Parts, mains: PrimaryTerms, loss: Tensor | None) -> Classes | None:
-    """The logits and targets of the terms, or else of the unreduced losses that the loss starts from."""
+    """Return the logits and targets of the terms, or else of the unreduced losses that the loss starts from."""
     size = recorder.batch_size
     return classes_of_terms(parts, size, mains.classes) or classes_of_sources(recorder.sources, size, loss)
 

@@ -1,4 +1,4 @@
-"""The findings about a step's loss: how each of its terms is read, in records that never change."""
+"""Hold the findings about a step's loss: how each of its terms is read, in records that never change."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Divisor = Key | Literal["samples", "counts", "nonzero"]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the samples lie in the elements of a term.
+    """Describe how the samples lie in the elements of a term.
 
     Attributes:
         axis: The axis that they lie along.
@@ -40,7 +40,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class TermSpec:
-    """The findings about one term of a step's loss.
+    """Hold the findings about one term of a step's loss.
 
     Attributes:
         enters: True, it is part of the loss; None, not so far; False, it is never to be looked at.
@@ -76,7 +76,7 @@ UNKNOWN = TermSpec()
 
 @dataclass(frozen=True)
 class StepSpec:
-    """The findings about all steps so far.
+    """Hold the findings about all steps so far.
 
     Attributes:
         terms: The terms that probes have met.

@@ -1,4 +1,4 @@
-"""What a step loses on single samples, held against how its loss on several of them is read.
+"""Hold what a step loses on single samples against how its loss on several of them is read.
 
 Capture infers from a batch what a loss is divided by, which axis holds the samples and in which order they lie. All
 of this may be so by chance of sizes and values. A batch of one leaves nothing to infer: `decide` takes what the same
@@ -36,17 +36,17 @@ COUNT = (
 
 @dataclass(frozen=True)
 class Shown:
-    """What a step has shown of some samples.
+    """Hold what a step has shown of some samples.
 
     Attributes:
-        size: the number of samples.
-        loss: what the step returned, 0-dim.
-        terms: those that the loss depends on, with their coefficients.
-        numbers: what was added up without gradient, by its place.
+        size: The number of samples.
+        loss: What the step returned, 0-dim.
+        terms: Those that the loss depends on, with their coefficients.
+        numbers: What was added up without gradient, by its place.
         losses: (size,) what the algebra gives to each sample; None where it finds nothing.
         spec: What the algebra has found of the terms.
-        sorts: whether the step has sorted something.
-        reorders: whether what it sorted was in another order before.
+        sorts: True if the step has sorted something.
+        reorders: True if what it sorted was in another order before.
     """
 
     size: int
@@ -66,8 +66,8 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> StepSpec:
     and is left to the algebra.
 
     Args:
-        whole: of several samples.
-        singles: of each of them alone, in order.
+        whole: Of several samples.
+        singles: Of each of them alone, in order.
         spec: The findings so far.
 
     Returns:
@@ -128,19 +128,19 @@ def _settled(
 
 @dataclass(frozen=True)
 class _Reading:
-    """What each sample would lose if a term were divided by something."""
+    """Hold what each sample would lose if a term were divided by something."""
 
     divisor: Divisor | None
     losses: Tensor
     product: float | None  # of the coefficient and the divisor: a round number, or 1, if that is it
 
     def is_other_than(self, first: _Reading) -> bool:
-        """Whether this one may turn out to be right in a later batch, if ``first`` does not."""
+        """Tell if this one may turn out to be right in a later batch, if ``first`` does not."""
         return not (isinstance(first.divisor, tuple) and isinstance(self.divisor, str))
 
 
 def _readings(key: Key, term: Term, slope: Tensor, layout: Layout, whole: Shown, elementwise: bool) -> list[_Reading]:
-    """What a term may be divided by: first as the algebra has it, if it is sure; then where it leaves no factor."""
+    """Return what a term may be divided by: as the algebra has it, if it is sure; then where it leaves no factor."""
     size, found, by = whole.size, whole.spec.of(key), slope.float().reshape(())
     each = _losses(term, layout, size)
     ones = torch.ones(size, device=each.device)
@@ -170,7 +170,7 @@ def _counted(values: Tensor, layout: Layout, size: int) -> Tensor:
 
 
 def _losses(term: Term, layout: Layout, size: int) -> Tensor:
-    """What each sample loses by a term that lies in a certain way, but for its coefficient."""
+    """Return what each sample loses by a term that lies in a certain way, but for its coefficient."""
     rows, units = layout.rows(term.elements, size), term.units
     assert rows is not None
     if units is not None:
@@ -180,7 +180,7 @@ def _losses(term: Term, layout: Layout, size: int) -> Tensor:
 
 
 def _layouts(term: Term, whole: Shown, agrees: bool) -> list[Layout]:
-    """The ways in which a term's rows may lie: first as the algebra has it, if what it gives is right."""
+    """Return the ways in which a term's rows may lie: first as the algebra has it, if what it gives is right."""
     proposed = Layout(strided=whole.spec.of(term.key).layout.strided)
     flat = [Layout(), Layout(strided=True)]
     across = [Layout(axis) for axis in range(1, term.elements.dim())]
@@ -196,7 +196,7 @@ def _lies(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size
 
 
 def _lies_divided(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
-    """Whether each sample's row is its own but for a share that it has in a number by which all are divided."""
+    """Tell if each sample's row is its own but for its share in a number by which all are divided."""
     rows = layout.rows(term.elements, size)
     singles = [layout.rows(one.elements, 1) for one, _ in alone]
     if rows is None or not term.is_sum or any(one is None or one[0].shape != rows[0].shape for one in singles):
@@ -207,7 +207,7 @@ def _lies_divided(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor
 
 
 def _lies_permuted(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
-    """Whether each sample has a row of its own, but not each at its place."""
+    """Tell if each sample has a row of its own, but not each at its place."""
     rows = layout.rows(term.elements, size)
     singles = [layout.rows(one.elements, 1) for one, _ in alone]
     if rows is None or any(one is None for one in singles):
@@ -221,7 +221,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are equal but for rounding."""
+    """Tell if two tensors are equal but for rounding."""
     a, b = a.float().reshape(-1), b.float().reshape(-1)
     size = b.nan_to_num().abs().max() if b.numel() else b.sum()
     return torch.allclose(a, b, rtol=_CLOSE, atol=float(_CLOSE * size) * 0.1 + 1e-12, equal_nan=True)

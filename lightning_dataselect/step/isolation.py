@@ -1,4 +1,4 @@
-"""Running a module's training step for its losses alone, so that nothing notices."""
+"""Run a module's training step for its losses alone, so that nothing notices."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class SideEffectGuard:
         """Keep the module as it is for the length of a ``with`` block.
 
         Args:
-            grad: Whether a graph is built, as the first look at a loss needs it.
+            grad: True if a graph is built, as the first look at a loss needs it.
         """
         module = self._module
         parts = list(module.named_modules())  # once: with many small parts the walk takes longer than all the rest

@@ -1,4 +1,4 @@
-"""Running a training step and reading what its samples lost, by capture or by the user's own word."""
+"""Run a training step and read what its samples lost, by capture or by the user's own word."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StepReader:
         self._method = method
         self._witness = Witness(module, self.capture)
         self.layout = BatchLayout()
-        """Where the samples lie in a batch."""
+        """The layout of the samples in a batch."""
         self.loader: DataLoader[Any] | None = None
         """The train loader, once the Trainer has it."""
         self._step_facts = 0, False  # epoch of the step under way, and whether it rescores

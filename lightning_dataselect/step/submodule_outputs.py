@@ -50,7 +50,7 @@ class SubmoduleOutputs:
 
         Args:
             n_samples: Samples in the batch, B.
-            of_classes: Whether these are classes' scores, of which there are probabilities.
+            of_classes: True if these are classes' scores, of which there are probabilities.
 
         Raises:
             ValueError: If it is not one tensor with the samples along its first axis.

@@ -1,4 +1,4 @@
-"""Running a step on single samples of its first batch, to settle how what it loses on all of them is read."""
+"""Run a step on single samples of its first batch, to settle how what it loses on all of them is read."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _MOST_TRIED = 8
 
 
 class Witness:
-    """Lets single samples say what they lose, before a step's loss is read for the first time.
+    """Let single samples say what they lose, before a step's loss is read for the first time.
 
     The step runs in isolation and in eval mode, on three samples of the batch together and on each of them alone; on
     the three in reverse, too, if it sorts something. A step that draws random numbers, that writes to parameters or
     whose batch cannot be cut shows nothing, and is read by the algebra alone.
 
     Args:
-        module: the LightningModule.
-        capture: reads its steps.
+        module: The LightningModule.
+        capture: Reads its steps.
     """
 
     def __init__(self, module: pl.LightningModule, capture: LossCapture) -> None:
@@ -45,8 +45,8 @@ class Witness:
         """Settle how the terms of a step are read, as far as can be told; nothing where no look is due.
 
         Args:
-            part: see `Part`.
-            size: the number of samples in the batch.
+            part: See `Part`.
+            size: The number of samples in the batch.
         """
         if not (self._is_able and self._n_left and self._capture.is_probing and size > 1):
             return
@@ -88,7 +88,7 @@ class Witness:
 
 
 class _DrawsNumbersError(Exception):
-    """What a step makes of a sample is another in each run."""
+    """A step makes something else of a sample in each run."""
 
 
 def _random_states() -> tuple[Any, ...]:
