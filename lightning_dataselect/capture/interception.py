@@ -20,6 +20,8 @@ from lightning_dataselect.capture.loss_functions import LOSSES, REGISTERED, Clas
 from lightning_dataselect.capture.reductions import ENDINGS, Key, Reduction, Source, Term, ends, foldable, reduce
 from lightning_dataselect.capture.specs import UNKNOWN, Layout, StepSpec, TermSpec
 
+Call = tuple[Key | None, Loss, dict[str, Any]]  # its term (None where unreduced), the function, its arguments
+
 
 class Recorder:
     """Record one step under capture.
@@ -54,7 +56,7 @@ class Recorder:
         self.layouts: dict[Key, Layout] = {}
         self.order: dict[int, Hashable] = {}
         self.sources: list[Source] = []
-        self.calls: list[tuple[Key | None, str, dict[str, Any]]] = []
+        self.calls: list[Call] = []
         self.compiled = False
         self.busy = False
         self._reductions = 0
@@ -101,7 +103,7 @@ class Recorder:
                 losses = function(*args, **kwargs)
                 if (losses.requires_grad or self.scoring) and not _traced_by_backend():
                     if self.keeps_calls:
-                        self.calls.append((None, loss.name, bound))
+                        self.calls.append((None, loss, bound))
                     classes = self._classes(loss, bound)
                     if classes is not None:
                         self.sources.append(Source(classes, losses))
@@ -138,7 +140,7 @@ class Recorder:
                 weights = None
             made = observer is not None and observer.from_parameters(bound.values())
             if self.keeps_calls:
-                self.calls.append((key, loss.name, bound))
+                self.calls.append((key, loss, bound))
             weighs = loss.weighs_classes(bound)
             term = Term(key, value, elements, units, is_sum, strided, self._classes(loss, bound), weighs, made, counts)
             self._keep(term, weights)

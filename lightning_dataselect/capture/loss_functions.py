@@ -7,7 +7,7 @@ the arguments are the logits and the targets of a classification.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,14 @@ def _no_classes(bound: Bound) -> Classes | None:
     return None
 
 
+def _softmax(values: Tensor) -> Tensor:
+    return values.softmax(-1)
+
+
+def _are_probabilities(values: Tensor) -> Tensor:
+    return values
+
+
 def _as_is(bound: Bound, losses: Tensor) -> Tensor:
     return losses
 
@@ -125,6 +133,8 @@ class Loss:
         rows: (arguments, unreduced losses) -> what the reduction is a plain mean or sum of.
         units: Arguments -> what a mean divides by the sum of (see `reductions.reduce`), or None.
         classes: Arguments -> (logits, targets), of a classification; else None.
+        probabilities: Turns its input into probabilities; None where that holds no classes' scores.
+        takes_features: True if its input comes before the last layer, and is no output of the model.
         arguments: The names of its parameters, in order.
     """
 
@@ -133,6 +143,8 @@ class Loss:
     rows: Callable[[Bound, Tensor], Tensor] = _as_is
     units: Callable[[Bound], Tensor | None] = _evenly
     classes: Callable[[Bound], Classes | None] = _no_classes
+    probabilities: Callable[[Tensor], Tensor] | None = None
+    takes_features: bool = False
     arguments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -148,6 +160,20 @@ class Loss:
             mean_or_sum = "mean" if average is None or average else "sum"
             bound["reduction"] = mean_or_sum if several is None or several else "none"
         return bound
+
+    @property
+    def has_class_axis(self) -> bool:
+        """True if the second axis of its input is that of the classes."""
+        return self.classes is _multiclass
+
+    def shows_outputs(self, bound: Mapping[str, Any]) -> bool:
+        """Tell if it is given the model's outputs.
+
+        Example:
+            >>> Loss("mse_loss").shows_outputs({"input": 1}), Loss("triplet_margin_loss").shows_outputs({"anchor": 1})
+            (True, False)
+        """
+        return "input" in bound and not self.takes_features
 
     def counts(self, bound: Bound) -> Tensor | None:
         """Return the elements that the caller does not have ignored, if there is a way to ignore some."""
@@ -170,12 +196,17 @@ class Loss:
 
 
 _TABLE: dict[str, dict[str, Any]] = {
-    "cross_entropy": {"split": _cross_entropy, "units": _of_classes, "classes": _multiclass},
-    "nll_loss": {"units": _of_classes, "classes": _multiclass},
-    "linear_cross_entropy": {"split": once, "units": _of_classes},  # newer than torch 2.6
-    "binary_cross_entropy": {"classes": _binary(torch.logit)},
-    "binary_cross_entropy_with_logits": {"classes": _binary(torch.Tensor.detach)},
-    "multi_margin_loss": {"classes": _multiclass},
+    "cross_entropy": {
+        "split": _cross_entropy,
+        "units": _of_classes,
+        "classes": _multiclass,
+        "probabilities": _softmax,
+    },
+    "nll_loss": {"units": _of_classes, "classes": _multiclass, "probabilities": torch.exp},
+    "linear_cross_entropy": {"split": once, "units": _of_classes, "takes_features": True},  # newer than torch 2.6
+    "binary_cross_entropy": {"classes": _binary(torch.logit), "probabilities": _are_probabilities},
+    "binary_cross_entropy_with_logits": {"classes": _binary(torch.Tensor.detach), "probabilities": torch.sigmoid},
+    "multi_margin_loss": {"classes": _multiclass, "probabilities": _softmax},
     "mse_loss": {"units": _of_elements},
     "l1_loss": {"units": _of_elements},
     "ctc_loss": {"split": once, "rows": _ctc_rows},
@@ -184,9 +215,9 @@ _TABLE: dict[str, dict[str, Any]] = {
     "huber_loss": {},
     "poisson_nll_loss": {},
     "gaussian_nll_loss": {},
-    "soft_margin_loss": {},
+    "soft_margin_loss": {"probabilities": torch.sigmoid},
     "multilabel_margin_loss": {},
-    "multilabel_soft_margin_loss": {},
+    "multilabel_soft_margin_loss": {"probabilities": torch.sigmoid},
     "hinge_embedding_loss": {},
     "cosine_embedding_loss": {},
     "margin_ranking_loss": {},

@@ -76,8 +76,6 @@ ENDINGS: dict[Any, Reduction] = {
 
 # Bound at import, so that a patched torch.sum never sees the captures' own arithmetic.
 _sum = torch._C.TensorBase.sum
-
-
 _mean = torch._C.TensorBase.mean
 
 

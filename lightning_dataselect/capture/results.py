@@ -10,37 +10,10 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.capture.graph import Unknown, derivatives, unknown_reductions
-from lightning_dataselect.capture.interception import Recorder
-from lightning_dataselect.capture.loss_functions import Classes
+from lightning_dataselect.capture.interception import Call, Recorder
+from lightning_dataselect.capture.loss_functions import Classes, Loss
 from lightning_dataselect.capture.reductions import Key, Parts, Scale, Source, Term, by_sample, fold, foldable, turns_in
 from lightning_dataselect.capture.specs import Divisor, StepSpec, TermSpec
-
-Call = tuple[Key | None, str, dict[str, Any]]  # its term (None where unreduced), the function, its arguments
-
-
-_OF_CLASSES = {"cross_entropy", "nll_loss", "multi_margin_loss"}  # their second axis is that of the classes
-
-
-_NO_OUTPUTS = {"linear_cross_entropy"}  # given the features before the last layer
-
-
-def _softmax(values: Tensor) -> Tensor:
-    return values.softmax(-1)
-
-
-def _as_is(values: Tensor) -> Tensor:
-    return values
-
-
-_PROBABILITIES: dict[str, Callable[[Tensor], Tensor]] = {
-    "cross_entropy": _softmax,
-    "multi_margin_loss": _softmax,
-    "nll_loss": torch.exp,
-    "binary_cross_entropy": _as_is,
-    "binary_cross_entropy_with_logits": torch.sigmoid,
-    "multilabel_soft_margin_loss": torch.sigmoid,
-    "soft_margin_loss": torch.sigmoid,
-}
 
 
 @dataclass(frozen=True)
@@ -58,16 +31,6 @@ class Outputs:
     probabilities: Callable[[Tensor], Tensor] | None = None
 
 
-def shows_outputs(name: str, arguments: Mapping[str, Any]) -> bool:
-    """Tell if a call of the loss function ``name`` is given the model's outputs.
-
-    Example:
-        >>> shows_outputs("mse_loss", {"input": torch.zeros(2)}), shows_outputs("triplet_margin_loss", {"anchor": 1})
-        (True, False)
-    """
-    return "input" in arguments and name not in _NO_OUTPUTS
-
-
 def find_outputs(calls: Sequence[Call], keys: Iterable[Key], batch_size: int, spec: StepSpec) -> Outputs | None:
     """Return the outputs that belong to the first of ``keys`` that shows some, or else to an unreduced loss.
 
@@ -78,24 +41,26 @@ def find_outputs(calls: Sequence[Call], keys: Iterable[Key], batch_size: int, sp
         spec: The findings about the step.
     """
     for wanted in (*keys, None):
-        for key, name, arguments in calls:
-            if key == wanted and shows_outputs(name, arguments):
-                outputs = outputs_of_call(name, arguments, batch_size, key is not None and spec.of(key).layout.strided)
+        for key, loss, arguments in calls:
+            if key == wanted and loss.shows_outputs(arguments):
+                outputs = outputs_of_call(loss, arguments, batch_size, key is not None and spec.of(key).layout.strided)
                 if outputs is not None:
                     return outputs
     return None
 
 
-def outputs_of_call(name: str, arguments: Mapping[str, Any], batch_size: int, strided: bool = False) -> Outputs | None:
+def outputs_of_call(loss: Loss, arguments: Mapping[str, Any], batch_size: int, strided: bool = False) -> Outputs | None:
     """Lay the outputs that a loss function was given out by sample; None if they are no multiple of the samples.
 
     Example:
+        >>> from lightning_dataselect.capture.loss_functions import LOSSES
         >>> arguments = {"input": torch.zeros(6, 5), "target": torch.tensor([1, 2, -100] * 2)}
-        >>> outputs = outputs_of_call("cross_entropy", arguments, batch_size=2)
+        >>> loss = next(loss for loss in LOSSES if loss.name == "cross_entropy")
+        >>> outputs = outputs_of_call(loss, arguments, batch_size=2)
         >>> outputs.values.shape, outputs.valid.tolist()
         (torch.Size([2, 3, 5]), [[True, True, False], [True, True, False]])
     """
-    of_classes, values = name in _OF_CLASSES, arguments["input"].detach()
+    of_classes, values = loss.has_class_axis, arguments["input"].detach()
     if values.dim() == 0 or (values.dim() == 1 and of_classes):
         values = values.reshape(1, -1)
     if not foldable(values.shape, batch_size):
@@ -109,7 +74,7 @@ def outputs_of_call(name: str, arguments: Mapping[str, Any], batch_size: int, st
     if of_classes and rows.shape[1] > 1 and targets is not None and not targets.is_floating_point():
         ignored = arguments.get("ignore_index", -100)
         valid = by_sample(targets, batch_size, strided) != (-100 if ignored is None else ignored)
-    return Outputs(rows, valid, _PROBABILITIES.get(name))
+    return Outputs(rows, valid, loss.probabilities)
 
 
 Weighted = tuple[Classes, Scale]
@@ -286,7 +251,7 @@ class PrimaryTerms:
 
     def choose(self, parts: Parts, recorder: Recorder) -> None:
         """Settle what is not settled yet."""
-        showing = {key for key, name, arguments in recorder.calls if shows_outputs(name, arguments)}
+        showing = {key for key, loss, arguments in recorder.calls if loss.shows_outputs(arguments)}
         ranked = sorted(parts, key=lambda part: -float(torch.as_tensor(part[1]).abs().max()))
         self.classes = self.classes or next((t.key for t, _ in ranked if t.classes is not None), None)
         self.outputs = self.outputs or next((t.key for t, _ in ranked if t.key in showing), None)

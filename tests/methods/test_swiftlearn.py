@@ -16,12 +16,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_dataselect import SwiftLearn
 from lightning_dataselect.capture import LossCapture
+from lightning_dataselect.capture.loss_functions import LOSSES
 from lightning_dataselect.capture.results import outputs_of_call
 from lightning_dataselect.methods.swiftlearn import importance
 from lightning_dataselect.numerics.projection import project
 
 floats = st.floats(-100, 100, width=16)
 MEASURES = ("mse", "l1", "cosine")
+LOSS = {loss.name: loss for loss in LOSSES}
 
 
 def oracle(now, before, measure):
@@ -115,14 +117,14 @@ def test_outputs_of_dense_and_token_losses_are_laid_out_by_sample():
     logits = torch.randn(2, 5, 3, 4)
     target = torch.zeros(2, 3, 4, dtype=torch.long)
     target[1, 2, 3] = 9
-    dense = outputs_of_call("cross_entropy", {"input": logits, "target": target, "ignore_index": 9}, 2)
+    dense = outputs_of_call(LOSS["cross_entropy"], {"input": logits, "target": target, "ignore_index": 9}, 2)
     assert dense.values.shape == (2, 12, 5)
     assert torch.equal(dense.values[1, 4 * 2 + 1], logits[1, :, 2, 1])
     assert dense.valid.sum() == 23 and not dense.valid[1, 11]
-    strided = outputs_of_call("mse_loss", {"input": torch.arange(6.0)}, 3, strided=True)
+    strided = outputs_of_call(LOSS["mse_loss"], {"input": torch.arange(6.0)}, 3, strided=True)
     assert strided.values.squeeze(2).tolist() == [[0, 3], [1, 4], [2, 5]]
     assert strided.probabilities is None
-    assert outputs_of_call("mse_loss", {"input": torch.arange(7.0)}, 3) is None
+    assert outputs_of_call(LOSS["mse_loss"], {"input": torch.arange(7.0)}, 3) is None
 
 
 @pytest.mark.parametrize(
