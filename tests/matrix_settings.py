@@ -42,6 +42,7 @@ class Setting:
         share: share of the samples that is kept exactly, or None.
         everything: arguments with which it trains on everything.
         repeats: whether the same fit gives the same bits.
+        measures: whether it reads the losses of samples.
         refuses: what it refuses, by column.
     """
 
@@ -52,6 +53,7 @@ class Setting:
     backward: tuple[int | range, ...] | None = None
     share: float | None = None
     repeats: bool = True
+    measures: bool = True
     refuses: dict[str, Refusal] = field(default_factory=dict)
 
     def make(self, folder, **changes):
@@ -72,6 +74,9 @@ class Setting:
 ALL = (N,) * EPOCHS
 AFTER_ONE, AFTER_TWO = (48, 24, 24, 24), (48, 48, 24, 24)
 NO_SUBSET = {"balance": Refusal(TypeError, "has no use for balance='class': it takes every sample.*or ESWP")}
+TRAINS_ON_ALL = {
+    "balance": Refusal(TypeError, "has no use for balance='class': it trains on everything, for as long as `budget`")
+}
 PASSES = {"manual": Refusal(TypeError, "but with manual optimization the step trains.*Use automatic optimization")}
 ONE_DEVICE = {"ranks": Refusal(ValueError, "trains its holdout models on one device. With several, measure first")}
 SOME = range(1, N)  # fewer than all
@@ -105,14 +110,22 @@ SETTINGS = {
         "EvolvedSampling", {"batch_ratio": 0.5, "anneal": 0.0}, ALL, {"batch_ratio": 1.0}, AFTER_ONE,
         refuses=NO_SUBSET | PASSES,
     ),
+    "EvolvedSampling, half of the compute": Setting(
+        # 96 samples: the first epoch, and then 24 / 3 + 12 = 20 less
+        "EvolvedSampling", {"batch_ratio": 0.5, "anneal": 0.0, "budget": 0.5}, (48, 48, 48),
+        {"batch_ratio": 1.0, "budget": 1.0}, (48, 24, 4), refuses=NO_SUBSET | PASSES,
+    ),
     "EvolvedSampling, every second batch scored": Setting(
         "EvolvedSampling", {"batch_ratio": 0.5, "anneal": 0.0, "score_every_n_batches": 2}, ALL, {"batch_ratio": 1.0},
         AFTER_ONE, refuses=NO_SUBSET | PASSES,
     ),
+    "FewerEpochs": Setting(
+        "FewerEpochs", {"budget": 0.5}, (48, 48), {"budget": 1.0}, measures=False, refuses=TRAINS_ON_ALL
+    ),
     "Forgetting": Setting("Forgetting", {"prune_ratio": 0.5, "warmup_epochs": 2}, AFTER_TWO, share=0.5),
     "Frontier": Setting(
         # its third pass, the first on evidence, begins in the last epoch
-        "Frontier", {"budget": 2 / 3}, (32,) * EPOCHS, {"warmup_epochs": EPOCHS}, share=2 / 3,
+        "Frontier", {"budget": 2 / 3}, (32,) * EPOCHS, {"budget": 1.0}, share=2 / 3,
         refuses={"balance": Refusal(TypeError, "Frontier has no use for balance='class': it spends `budget`")},
     ),
     "GraNd": Setting("GraNd", {"prune_ratio": 0.5, "warmup_epochs": 1}, AFTER_ONE, share=0.5),
@@ -126,6 +139,11 @@ SETTINGS = {
         "KAKURENBO", {"prune_ratio": 0.5, "tau": 0.0, "phases": []}, (48, *[range(24, 48)] * 3), refuses=PASSES
     ),
     "RandomPruning": Setting("RandomPruning", {"prune_ratio": 0.5}, (24, 24, 24, 24), share=0.5),
+    "RandomPruning, three quarters of the compute": Setting(
+        # 144 samples, in more epochs than the Trainer plans
+        "RandomPruning", {"prune_ratio": 0.5, "budget": 0.75}, (24,) * 6, {"prune_ratio": 0.0, "budget": 1.0},
+        share=0.5,
+    ),
     "RHOLoss": Setting(
         "RHOLoss", {"holdout_losses": HOLDOUT, "batch_ratio": 0.25}, ALL, {"batch_ratio": 1.0}, (12, 12, 12, 12),
         refuses=NO_SUBSET | PASSES,

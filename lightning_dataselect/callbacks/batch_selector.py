@@ -116,6 +116,14 @@ class BatchSelector(DataSelector):
         """Return whether ``epoch`` trains on whole batches, which still renew the scores."""
         return self.batch_ratio == 1 or self.in_warmup(epoch) or self.in_annealing(epoch)
 
+    def sample_cost(self, epoch: int) -> float:
+        """Return what a sample in the batches of ``epoch`` costs: being scored, and the share that is trained on."""
+        if self.trains_on_whole_batches(epoch):
+            return 1.0
+        size = None if self.context is None else self.context.loader.batches.batch_size
+        share = self.batch_ratio if size is None else self._share(size) / size
+        return 1 / (3 * self.score_every_n_batches) + share
+
     @property
     def needs_extra_forward(self) -> bool:
         """True: batches are scored before the step that trains."""

@@ -23,7 +23,7 @@ from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.sample_loss import SampleLoss, check_sample_loss
 from lightning_dataselect.trainer import come_first
 from lightning_dataselect.utils.arguments import refuse_unknown
-from lightning_dataselect.utils.validation import check_choice, check_count, check_flag, check_share
+from lightning_dataselect.utils.validation import check_budget, check_choice, check_count, check_flag, check_share
 
 
 class DataSelector(SelectionPolicy, Reports, Callback):
@@ -48,6 +48,11 @@ class DataSelector(SelectionPolicy, Reports, Callback):
             loss with class targets, so that they can be seen.
         whole_batches: Fill up the last batch of a pruned epoch with the samples that were next in line, where the
             unpruned epoch has only full ones: at most a batch more is trained on. False keeps exactly the share.
+        budget: Share of the compute of training on everything, for all the epochs or steps that the Trainer says, after
+            which the fit ends, in (0, 1]; a sample's forward pass counts one third, its backward pass two thirds, and
+            passes that only score count. What dropping samples saves goes into further epochs, beyond ``max_epochs``
+            if need be, and schedules, those by epochs too, end with the fit. None (default): the fit ends where the
+            Trainer says.
         log: Log what each epoch kept, what was saved, and the mean loss of its samples, under ``dataselect/``, and say
             in one line what the fit has dropped when it ends.
 
@@ -85,6 +90,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         sample_loss: SampleLoss = "auto",
         balance: Literal["class"] | None = None,
         whole_batches: bool = True,
+        budget: float | None = None,
         log: bool = True,
         **unknown: object,
     ) -> None:
@@ -98,6 +104,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         self.sample_loss = check_sample_loss(sample_loss)
         self.balance = None if balance is None else check_choice("balance", balance, ("class",))
         self.whole_batches = check_flag("whole_batches", whole_batches)
+        self.budget = None if budget is None else check_budget(budget)
         self.logs = check_flag("log", log)  # Lightning sets `log` itself
         self.max_epochs = None
         self.run_state = RunState(type(self).__name__)
@@ -108,6 +115,11 @@ class DataSelector(SelectionPolicy, Reports, Callback):
     def first_epoch(self) -> int:
         """The 0-based epoch that the selector began with; 0 before a fit."""
         return self.run_state.first_epoch
+
+    def progress(self, epoch: int) -> float | None:
+        """Return the share of the fit, or of its budget, that is done when ``epoch`` begins; None if nobody knows."""
+        compute = self.run_state.compute
+        return super().progress(epoch) if compute is None else self.run_state.spent_before(epoch) / compute.total
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take hold of the training step and of the train loader, before either is used."""
@@ -123,6 +135,11 @@ class DataSelector(SelectionPolicy, Reports, Callback):
 
     def on_fit_setup(self, context: FitContext) -> None:
         """Get ready for a fit, of which :attr:`context` is what a method may use until it ends; nothing by default."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Announce where a budget ends the fit, after schedules were built on the whole one."""
+        if self.context is not None:
+            self.context.epochs.announce_end()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Settle which epoch it is and how long."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.data.loader import SelectedLoader, prepare
+from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.identity import meet_samples, number_to_open
 from lightning_dataselect.fit.lr_schedulers import ManualSchedulers, RateWatch, Schedules, StretchedSchedulers
 from lightning_dataselect.fit.notices import warn_if_idle, warn_of_batch_size, warn_of_losses
@@ -51,6 +53,9 @@ class Epochs:
         run: The columns and the position of the fit, which outlive it.
         step: The module's own ``training_step``.
         reader: Reads what the samples lost in it.
+
+    Raises:
+        TrainerSettingsError: If the policy has a budget, and nothing says what it is a share of.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Epochs:
         self._run = run
         self._step = step
         self._reader = reader
+        self._budget = None if policy.budget is None else FitBudget(trainer, policy, run)
         self._loader: SelectedLoader | None = None
         self._schedules: Schedules | None = None  # None: they are left alone
         self._rates: RateWatch | None = None
@@ -94,7 +100,11 @@ class Epochs:
         run.remember_dataset(selected.loader.dataset)
         self._reader.loader = selected.loader
         selected.batches.fills_up = policy.whole_batches
-        policy.max_epochs = planned_epochs(trainer)
+        if self._budget is None:
+            policy.max_epochs, run.compute = planned_epochs(trainer), None
+        else:
+            policy.max_epochs = self._budget.max_epochs
+            self._budget.open(self._full_length(), partial(self._count_samples, of_full_epoch=True))
         dataset, whole_size = selected.loader.dataset, selected.batches.whole_size
         begins = run.open(policy, number_to_open(run, dataset), trainer.world_size, trainer.current_epoch)
         if meet_samples(run, policy, dataset, run.fit.plan.epoch) or begins:
@@ -111,6 +121,11 @@ class Epochs:
             self._restore_interval = shorten_val_check_interval(trainer, n_batches)
         looped = selected.in_structure(policy.wrap_dataloader(selected.loader))
         return show_apart(trainer, looped, selected.in_structure(selected.shown))
+
+    def announce_end(self) -> None:
+        """Let others plan by the end that a budget gives the fit, before its first epoch is known."""
+        if self._budget is not None:
+            self._budget.announce()
 
     def start(self) -> None:
         """Settle which epoch it is and how long, and take over schedules."""
@@ -135,10 +150,11 @@ class Epochs:
         if resumed_after_last_batch:
             # Lightning takes that epoch for done and will not announce its end any more
             self._close()
-        replans = ended != epoch and epoch != self._policy.max_epochs and not self._trained_before
+        replans = ended != epoch and not self._ends_before(epoch) and not self._trained_before
         if replans:
             self._rescore(epoch)
             self._begin(epoch)
+        self._settle_end(epoch)
         self._lengths = epoch_lengths(trainer)
         self._lengths.begin(self.n_batches, replans or self._trained_before)
         self._give_back_interval()
@@ -151,6 +167,11 @@ class Epochs:
         """Look at compiled steps anew, and let go of what held while Lightning took a loader."""
         self._reader.capture.start_epoch()
         self._give_back_interval()
+        if self._budget is not None and not self._length_is_due:
+            # a loader taken anew knows nothing of the budget
+            assert self._lengths is not None
+            set_counted_length(self._trainer, self.n_batches)
+            self._lengths.set_next(self.n_batches)
 
     # ---- a batch -------------------------------------------------------------------------------------------------
 
@@ -195,6 +216,8 @@ class Epochs:
     def give_back(self) -> None:
         """Let the Trainer step its schedulers itself, and count by itself."""
         self._give_back_interval()
+        if self._budget is not None:
+            self._budget.give_back()
         if self._lengths is not None:
             self._lengths.give_back()
         if self._schedules is not None:
@@ -232,13 +255,26 @@ class Epochs:
             return
         else:
             self._close()
-        if not ends_now and following != self._policy.max_epochs:
+        if not ends_now and not self._ends_before(following):
             meet_samples(self._run, self._policy, self.loader.loader.dataset, following)
             self.loader.meet_samples()
             self._rescore(following)
             self._begin(following)
             assert self._lengths is not None
             self._lengths.set_next(self.n_batches)
+        self._settle_end(following)
+
+    def _ends_before(self, epoch: int) -> bool:
+        """Return whether ``epoch``, the one to come, is beyond the end of the fit."""
+        return epoch == self._policy.max_epochs if self._budget is None else self._budget.is_spent(epoch)
+
+    def _settle_end(self, epoch: int) -> None:
+        """Tell the Trainer where a budget ends the fit, of which ``epoch`` comes next."""
+        if self._budget is not None:
+            if self._budget.is_spent(epoch):
+                self._budget.end_before(epoch)
+            elif self._run.fit.plan.epoch == epoch:
+                self._budget.set_end()
 
     def _join(self, epoch: int) -> None:
         """Let ``epoch`` be the first one of the selector."""
@@ -264,6 +300,8 @@ class Epochs:
         store, state = self._run.store, self._run.fit
         store.end_epoch(state.plan.indices)
         state.sum_over_ranks(store)
+        if self._budget is not None:
+            self._budget.close_last()
         if not self._warned_of_losses and not self._reader.blind:
             self._warned_of_losses = warn_of_losses(self._run, type(self._policy).__name__)
         store["loss"].masked_fill_(store["loss"].isinf(), torch.nan)
@@ -303,30 +341,57 @@ class Epochs:
     def _measure_length(self) -> None:
         self.loader.sampler.announce_full = False
         self.n_batches = limited_batches(self._trainer, len(self.loader.batches))
+        if self._budget is not None:
+            affordable = self._budget.begin_epoch(self.n_batches, self._count_samples)
+            self.n_batches = self.n_batches if self._trained_before else affordable
 
     def _full_length(self) -> int:
+        """Return the number of batches of an epoch with nothing dropped."""
         sampler = self.loader.sampler
         sampler.announce_full = True
         n_batches = limited_batches(self._trainer, len(self.loader.batches))
         sampler.announce_full = False
         return n_batches
 
+    def _count_samples(self, n_batches: int, *, of_full_epoch: bool = False) -> float:
+        """Count the samples of the first ``n_batches`` of an epoch, on all ranks: the present one, or a full one."""
+        batches, sampler = self.loader.batches, self.loader.sampler
+        sampler.announce_full = of_full_epoch
+        per_rank, size = len(sampler), batches.batch_size
+        drawn = per_rank * n_batches / len(batches) if size is None else min(per_rank, n_batches * size)
+        sampler.announce_full = False
+        return drawn * self._trainer.world_size
+
     def _take_over_schedulers(self) -> None:
         """Keep step-wise schedules in time from here on; an endless fit has no end that they could reach."""
         policy, trainer, state = self._policy, self._trainer, self._run.fit
-        if policy.lr_schedule != "stretch" or policy.max_epochs is None:
+        if policy.lr_schedule != "stretch" or (policy.max_epochs is None and self._budget is None):
             return
-        full, accumulate = self._full_length(), planned_accumulation(trainer)
-        unpruned = UnprunedFit(full, policy.max_epochs, accumulate, trainer.max_steps)
-        ends_by_steps = 0 <= trainer.max_steps < unpruned.calls(full * policy.max_epochs)
+        full, budget = self._full_length(), self._budget
+        if budget is None:
+            assert policy.max_epochs is not None
+            unpruned = UnprunedFit(full, policy.max_epochs, planned_accumulation(trainer), trainer.max_steps)
+        else:
+            unpruned = budget.planned(full)
+        ends_by_steps = budget is None and 0 <= trainer.max_steps < unpruned.calls(full * unpruned.max_epochs)
+
+        automatic = trainer.lightning_module.automatic_optimization
+
+        def position(batches_done: int, n_batches: int) -> int:
+            if budget is not None:
+                return unpruned.at(budget.share(batches_done, n_batches))
+            if automatic:
+                return unpruned.position(state.plan.epoch, batches_done, n_batches, trainer.global_step)
+            return state.plan.epoch * full + batches_done * full // n_batches
+
         if not ends_by_steps:
-            self._rates = RateWatch(trainer, full, policy.max_epochs, type(policy).__name__)
+            self._rates = RateWatch(trainer, unpruned, type(policy).__name__, has_budget=budget is not None)
         if not trainer.lr_scheduler_configs:
             return
-        if trainer.lightning_module.automatic_optimization:
-            self._schedules = StretchedSchedulers(trainer, unpruned)
+        if automatic:
+            self._schedules = StretchedSchedulers(trainer, unpruned, position, moves_epochs=budget is not None)
         elif not ends_by_steps:
-            self._schedules = ManualSchedulers(trainer, full, self._present_length)
+            self._schedules = ManualSchedulers(trainer, full, position, self._present_length)
         if self._schedules is not None:
             self._schedules.start(state, self.n_batches)
 

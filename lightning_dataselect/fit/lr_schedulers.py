@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -15,10 +16,13 @@ from lightning_dataselect.trainer import (
     learning_rates,
     optimizer_steps_now,
     step_lr_scheduler,
-    take_over_step_schedulers,
+    take_over_schedulers,
 )
 
 _CHANGES_THAT_TELL = 3
+
+Position = Callable[[int, int], int]
+"""Find the batch of the unpruned fit that the present one is as far as after so many batches of an epoch of so many."""
 
 
 class Schedules(Protocol):
@@ -37,43 +41,58 @@ class Schedules(Protocol):
 class StretchedSchedulers:
     """Take over the schedulers that Lightning steps after optimizer steps, until they are given back.
 
+    Where the planned epochs pass faster than those of the fit, or more slowly, so do those that it steps after epochs.
+
     Args:
         trainer: The Trainer, its schedulers set up.
         unpruned: The fit that they are kept in time with.
+        position: Finds the batch of that fit that the present one has come as far as, see `Position`.
+        moves_epochs: True to take over the schedulers that go by epochs, too.
     """
 
-    def __init__(self, trainer: pl.Trainer, unpruned: UnprunedFit) -> None:
+    def __init__(
+        self, trainer: pl.Trainer, unpruned: UnprunedFit, position: Position, *, moves_epochs: bool = False
+    ) -> None:
         self._trainer = trainer
         self._unpruned = unpruned
+        self._position = position
         self._taken = list(trainer.lr_scheduler_configs)
-        self._frequencies, self.give_back = take_over_step_schedulers(trainer)
+        self._by_epoch = [config.interval == "epoch" for config in self._taken]
+        intervals = ("step", "epoch") if moves_epochs else ("step",)
+        self._frequencies, self.give_back = take_over_schedulers(trainer, intervals)
 
     def start(self, state: FitState, n_batches: int) -> None:
         """Begin to count; what lies before the first epoch with this callback is not made up for."""
         if not state.scheduler_calls:
             state.scheduler_calls = [0] * len(self._frequencies)
-            self._missing(state, self._position(state, n_batches))
+            self._missing(state, self._position(state.batches_done, n_batches))
 
     def end_batch(self, state: FitState, n_batches: int) -> None:
-        """Step each scheduler as often as it is short of, after a batch that ends in an optimizer step."""
-        if not optimizer_steps_now(self._trainer):
+        """Step each scheduler as often as it is short of, after a batch that ends in an optimizer step, or an epoch."""
+        ends_epoch = state.batches_done >= n_batches
+        if not (ends_epoch or optimizer_steps_now(self._trainer)):
             return
-        position = self._position(state, n_batches)
-        calls, steps = self._missing(state, position), self._unpruned.calls(position)
+        position = self._position(state.batches_done, n_batches)
+        calls, steps = self._missing(state, position, ends_epoch), self._unpruned.calls(position)
         for taken, config, missing in zip(self._taken, self._trainer.lr_scheduler_configs, calls, strict=True):
             # StochasticWeightAveraging puts a scheduler of its own in the place of the user's
             for left in range(missing - 1, -1, -1) if config is taken else ():
                 step_lr_scheduler(self._trainer, config.scheduler, steps - left)
 
-    def _position(self, state: FitState, n_batches: int) -> int:
-        return self._unpruned.position(state.plan.epoch, state.batches_done, n_batches, self._trainer.global_step)
-
-    def _missing(self, state: FitState, position: int) -> list[int]:
+    def _missing(self, state: FitState, position: int, ends_epoch: bool = True) -> list[int]:
         """Return how many calls each scheduler is short of; they count as made from now on."""
-        due = [0 if f is None else self._unpruned.calls(position, f) for f in self._frequencies]
+        due = [
+            0 if every is None or (by_epoch and not ends_epoch) else self._due(position, every, by_epoch)
+            for every, by_epoch in zip(self._frequencies, self._by_epoch, strict=True)
+        ]
         missing = [max(now - made, 0) for now, made in zip(due, state.scheduler_calls, strict=True)]
         state.scheduler_calls = [made + more for made, more in zip(state.scheduler_calls, missing, strict=True)]
         return missing
+
+    def _due(self, position: int, every: int, by_epoch: bool) -> int:
+        if by_epoch:
+            return position // self._unpruned.full_batches // every
+        return self._unpruned.calls(position, every)
 
 
 class ManualSchedulers:
@@ -81,16 +100,24 @@ class ManualSchedulers:
 
     Two calls in an epoch show on which batches a module steps its scheduler: on every one, or every second. From then
     on a call makes as many steps as the unpruned fit would have made by that share of the training. A call on one batch
-    of an epoch alone, the last say, counts for one.
+    of an epoch alone, the last say, or between two epochs, counts for as many as planned epochs pass in one.
 
     Args:
         trainer: The Trainer, its schedulers set up.
         full_batches: Batches of an epoch with nothing pruned.
+        position: Finds the batch of the unpruned fit that the present one has come as far as, see `Position`.
         present_length: Returns the number of batches of the present epoch, None between batches.
     """
 
-    def __init__(self, trainer: pl.Trainer, full_batches: int, present_length: Callable[[], int | None]) -> None:
+    def __init__(
+        self,
+        trainer: pl.Trainer,
+        full_batches: int,
+        position: Position,
+        present_length: Callable[[], int | None],
+    ) -> None:
         self._full_batches = full_batches
+        self._position = position
         self._present_length = present_length
         self._state: FitState | None = None
         self._last: dict[int, tuple[int, int, Callable[[], None]]] = {}  # epoch, batch and step of the last call
@@ -98,23 +125,24 @@ class ManualSchedulers:
         self.give_back = intercept_scheduler_calls(trainer, self._call)
 
     def start(self, state: FitState, n_batches: int) -> None:
-        """Begin, or go on, to count: ``state.scheduler_calls`` holds four numbers a scheduler, see `_Calls`."""
+        """Begin, or go on, to count: ``state.scheduler_calls`` holds five numbers a scheduler, see `_Calls`."""
         self._state = state
         if not state.scheduler_calls:
-            state.scheduler_calls = [*_Calls(begun=state.plan.epoch)] * self._n_schedulers
+            begun = self._position(0, n_batches) // self._full_batches
+            state.scheduler_calls = [*_Calls(begun=begun)] * self._n_schedulers
 
     def end_batch(self, state: FitState, n_batches: int) -> None:
         """Make up, after an epoch's last batch, for what its calls have left."""
         if state.batches_done >= n_batches:
             for which, (epoch, _, step) in self._last.items():
                 if epoch == state.plan.epoch and self._calls_of(which).period > 0:
-                    self._catch_up(which, self._full_batches, step)
+                    self._catch_up(which, self._position(n_batches, n_batches), step)
 
     def _call(self, which: int, step: Callable[[], None]) -> None:
         n, state = self._present_length(), self._state
         assert state is not None
         if n is None:
-            step()
+            self._call_between_batches(which, step)
             return
         epoch, batch_idx, calls = state.plan.epoch, state.batches_done, self._calls_of(which)
         last_epoch, last_batch, _ = self._last.get(which, (-1, -1, step))
@@ -123,38 +151,56 @@ class ManualSchedulers:
             calls = self._keep(which, calls._replace(first=last_batch % period, period=period))
         self._last[which] = epoch, batch_idx, step
         if calls.period > 0:
-            self._catch_up(which, (batch_idx + 1) * self._full_batches // n, step)
+            self._catch_up(which, self._position(batch_idx + 1, n), step)
         else:
+            self._answer(which, self._position(n, n), epoch + 1, step)
+
+    def _call_between_batches(self, which: int, step: Callable[[], None]) -> None:
+        assert self._state is not None
+        history, epoch = self._state.history, self._state.plan.epoch
+        n_epochs = history[-1]["epoch"] + 1 if history else 0
+        if n_epochs == 0 or self._calls_of(which).period > 0:
             step()
-            self._keep(which, calls._replace(made=calls.made + 1))
+        else:
+            self._answer(which, self._position(int(epoch < n_epochs), 1), n_epochs, step)
+
+    def _answer(self, which: int, position: int, n_epochs: int, step: Callable[[], None]) -> None:
+        """Let a call that comes once an epoch stand for as many as unpruned epochs pass in one of the fit."""
+        calls = self._calls_of(which)
+        calls = self._keep(which, calls._replace(asked=calls.asked + 1))
+        stands_for = position / (self._full_batches * n_epochs)
+        self._step_until(which, math.floor(round(calls.asked * stands_for, 6)), step)
 
     def _catch_up(self, which: int, position: int, step: Callable[[], None]) -> None:
-        """Step as often as is due after ``position`` batches of what would be the present epoch."""
-        assert self._state is not None
+        """Step as often as is due after ``position`` batches of the unpruned fit."""
         calls = self._calls_of(which)
-        epochs_before = self._state.plan.epoch - calls.begun
-        due = epochs_before * calls.within(self._full_batches) + calls.within(position)
+        epochs, batches = divmod(position, self._full_batches)
+        self._step_until(which, (epochs - calls.begun) * calls.within(self._full_batches) + calls.within(batches), step)
+
+    def _step_until(self, which: int, due: int, step: Callable[[], None]) -> None:
+        calls = self._calls_of(which)
         for _ in range(calls.made, due):
             step()
         self._keep(which, calls._replace(made=max(calls.made, due)))
 
     def _calls_of(self, which: int) -> _Calls:
         assert self._state is not None
-        return _Calls(*self._state.scheduler_calls[4 * which : 4 * which + 4])
+        return _Calls(*self._state.scheduler_calls[5 * which : 5 * which + 5])
 
     def _keep(self, which: int, calls: _Calls) -> _Calls:
         assert self._state is not None
-        self._state.scheduler_calls[4 * which : 4 * which + 4] = calls
+        self._state.scheduler_calls[5 * which : 5 * which + 5] = calls
         return calls
 
 
 class _Calls(NamedTuple):
     """Calls seen of one scheduler."""
 
-    made: int = 0  # steps since the epoch `begun`
+    made: int = 0  # steps since the epoch `begun` of the unpruned fit
     first: int = -1  # the first batch of an epoch that steps, -1 for unknown
     period: int = -1  # batches from one that steps to the next
     begun: int = 0
+    asked: int = 0  # calls by the module while `period` is unknown
 
     def within(self, n_batches: int) -> int:
         """Return how many of the first ``n_batches`` batches of an epoch step.
@@ -171,32 +217,34 @@ class RateWatch:
 
     Args:
         trainer: The Trainer.
-        full_batches: Batches of an epoch with nothing pruned.
-        max_epochs: Number of epochs of the fit.
+        unpruned: The fit that schedules are kept in time with.
         method: Name of the method, for messages.
+        has_budget: True if the fit ends when a budget is spent, and not with that one.
     """
 
-    def __init__(self, trainer: pl.Trainer, full_batches: int, max_epochs: int, method: str) -> None:
+    def __init__(self, trainer: pl.Trainer, unpruned: UnprunedFit, method: str, *, has_budget: bool = False) -> None:
         self._trainer = trainer
-        self._full_batches = full_batches
-        self._max_epochs = max_epochs
+        self._full_batches, self._n_batches = unpruned.full_batches, unpruned.n_batches
         self._method = method
+        self._has_budget = has_budget
         self._before: list[float] | None = None
         self._n_changes = 0
 
     def before_schedulers(self, batches_done: int, n_batches: int) -> None:
         """Look at the rates after a batch, before any scheduler of ours is stepped."""
-        is_pruned, is_last = n_batches < self._full_batches, batches_done >= n_batches
+        is_pruned = n_batches < self._full_batches or self._has_budget
+        is_last = batches_done >= n_batches
         if self._before is None or is_last or not is_pruned or self._n_changes >= _CHANGES_THAT_TELL:
             return  # on the last batch Lightning steps schedulers that go by epochs
         self._n_changes = self._n_changes + 1 if learning_rates(self._trainer) != self._before else 0
         if self._n_changes == _CHANGES_THAT_TELL:
-            whole = self._full_batches * self._max_epochs
+            shorter = f"this epoch takes {n_batches} batches in place of {self._full_batches}"
+            why = "the fit ends with its budget" if self._has_budget else shorter
             rank_zero_warn(
                 "The learning rate changes from batch to batch, but by no scheduler that a selector could keep in time:"
                 " your own code sets it, from trainer.global_step say. With"
-                f" {self._method} this epoch takes {n_batches} batches in place of {self._full_batches}, so a schedule"
-                f" over all {whole} stops on the way. Let it go by the share of the training that is done,"
+                f" {self._method} {why}, so a schedule over all {self._n_batches} stops on the way. Let it go by the"
+                " share of the training that is done,"
                 " (current_epoch + batch_idx / trainer.num_training_batches) / max_epochs, or return a scheduler from"
                 " configure_optimizers. lr_schedule='steps' leaves rates alone, and says nothing."
             )

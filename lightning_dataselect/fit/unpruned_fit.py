@@ -43,10 +43,26 @@ class UnprunedFit:
         """
         whole = self.max_epochs * self.full_batches
         by_batches = epoch * self.full_batches + batches_done * self.full_batches // n_batches
+        end = self.n_batches
         if self.max_steps == -1:
-            return min(by_batches, whole)
-        end = min(whole, self._batches_of(self.max_steps))
+            return min(by_batches, end)
         return min(max(by_batches * end // whole, self._batches_of(steps)), end)
+
+    @property
+    def n_batches(self) -> int:
+        """The number of batches after which the fit ends."""
+        whole = self.max_epochs * self.full_batches
+        return whole if self.max_steps == -1 else min(whole, self._batches_of(self.max_steps))
+
+    def at(self, share: float) -> int:
+        """Find the batch that ends the first ``share`` of the fit.
+
+        Example:
+            >>> UnprunedFit(full_batches=8, max_epochs=2).at(0.55)
+            8
+        """
+        # rounded, because shares are seldom exact in floating point
+        return math.floor(round(share * self.n_batches, 6))
 
     def calls(self, position: int, frequency: int = 1) -> int:
         """Count how often Lightning has stepped a step-wise scheduler after ``position`` batches of the unpruned fit.

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from lightning_dataselect.methods.dynamic_pruning import UCB, EpsilonGreedy
     from lightning_dataselect.methods.el2n import EL2N
     from lightning_dataselect.methods.evolved_sampling import ESWP, EvolvedSampling
+    from lightning_dataselect.methods.fewer_epochs import FewerEpochs
     from lightning_dataselect.methods.forgetting import Forgetting
     from lightning_dataselect.methods.frontier import Frontier
     from lightning_dataselect.methods.grand import GraNd
@@ -28,6 +29,7 @@ __all__ = [
     "AutoAssist",
     "EpsilonGreedy",
     "EvolvedSampling",
+    "FewerEpochs",
     "Forgetting",
     "Frontier",
     "GraNd",

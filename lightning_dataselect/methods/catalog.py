@@ -64,6 +64,17 @@ _METHODS = (
         published="lossless in pre-training and post-training; up to nearly 45 % of wall-clock saved (with pruning)",
     ),
     MethodInfo(
+        name="FewerEpochs",
+        module="fewer_epochs",
+        year=2026,
+        paper="training on everything for fewer epochs, the schedule fitted to them: no paper's",
+        url="",
+        kind="set-level",
+        needs="nothing",
+        drops="no samples: the fit ends once the share `budget` of its compute is spent; takes no prune_ratio",
+        published="the baseline of every comparison at equal compute: see the benchmarks",
+    ),
+    MethodInfo(
         name="Forgetting",
         module="forgetting",
         year=2019,

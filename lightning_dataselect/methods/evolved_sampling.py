@@ -102,8 +102,8 @@ class _Evolving(BatchSelector):
 
     def in_warmup(self, epoch: int) -> bool:
         """Return whether ``epoch`` is one of the first ``warmup_epochs``, or wholly in the first ``anneal`` share."""
-        annealed = self.max_epochs is not None and epoch + 1 <= round(self.anneal * self.max_epochs, 9)
-        return annealed or super().in_warmup(epoch)
+        ends = self.progress(epoch + 1)
+        return (ends is not None and round(ends, 9) <= round(self.anneal, 9)) or super().in_warmup(epoch)
 
     def columns(self) -> dict[str, float]:
         """The memory ``s``, NaN for 1 / N; and the least loss below zero that a sample's batches have shown."""

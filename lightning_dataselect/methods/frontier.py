@@ -36,8 +36,8 @@ from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, uniform_subset
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
-from lightning_dataselect.utils.errors import InvalidArgumentError, UnexpectedArgumentError
-from lightning_dataselect.utils.validation import check_share
+from lightning_dataselect.utils.errors import UnexpectedArgumentError
+from lightning_dataselect.utils.validation import check_budget
 
 _UNTRAINED_BATCHES = 3
 _LEARNT_BELOW = 0.15
@@ -170,9 +170,10 @@ class Frontier(DataSelector):
     the rest contradicts, are left out of nine in ten passes, and the others take their place.
 
     Args:
-        budget: Share of the compute of the whole fit that is spent, in (0, 1). Default 0.5.
-        warmup_epochs: Epochs at the start that train on the whole set, beyond the budget. Default 0.
-        anneal: Share of the epochs at the end that trains on the whole set, beyond the budget. Default 0.
+        budget: Share of the compute of the whole fit that is spent, in (0, 1], and of the set that an epoch trains on.
+            Default 0.5.
+        warmup_epochs: Epochs at the start that train on the whole set; fewer follow them. Default 0.
+        anneal: Share of the budget at the end that is spent on epochs over the whole set. Default 0.
         **common: Arguments of `DataSelector` but ``prune_ratio``, which is ``1 - budget``, and ``every_n_epochs`` and
             ``balance``, which mean nothing here.
 
@@ -195,14 +196,9 @@ class Frontier(DataSelector):
                 f"{type(self).__name__} has no use for {name}={common[name]!r}: it spends `budget`, the share of the"
                 " set that each epoch trains on. Leave it out, or take InfoBatch or RandomPruning."
             )
-        self.budget = check_share("budget", budget)
-        if not 0 < self.budget < 1:
-            raise InvalidArgumentError(
-                f"budget={budget!r} must lie between 0 and 1: give the share of the fit's compute to spend, say 0.5."
-                " With all of it there is nothing to choose: leave the callback out."
-            )
         super().__init__(
-            prune_ratio=1 - self.budget,
+            prune_ratio=1 - check_budget(budget),
+            budget=budget,
             warmup_epochs=warmup_epochs,
             anneal=anneal,
             every_n_epochs=1,

@@ -136,10 +136,11 @@ class KAKURENBO(DataSelector):
 
     def hidden_share(self, epoch: int) -> float:
         """Return the largest share hidden in ``epoch``, F."""
-        if self.max_epochs is None:
+        progress = self.progress(epoch)
+        if progress is None:
             return self.prune_ratio
-        # rounded, because 0.6 * 5 is not 3 in floating point
-        begun = sum(epoch >= round(phase * self.max_epochs, 9) for phase in self.phases)
+        # rounded, because shares are seldom exact in floating point
+        begun = sum(round(progress, 9) >= round(phase, 9) for phase in self.phases)
         return round(1 - _FALL * begun, 9) * self.prune_ratio
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:

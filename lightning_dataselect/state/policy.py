@@ -24,8 +24,9 @@ class SelectionPolicy:
         seed: Seed of the order and of the selection.
         lr_schedule: ``"stretch"`` or ``"steps"``.
         balance: ``"class"`` to select within each class, or None.
+        budget: Share of the compute of training on everything after which the fit ends, or None for no such end.
         whole_batches: True to fill up the last batch of a pruned epoch where that of the unpruned one is full.
-        max_epochs: Epochs of the fit under way, or None if only steps or time end it.
+        max_epochs: Epochs of the fit under way as the Trainer plans it, or None if only steps or time end it.
     """
 
     prune_ratio: float
@@ -36,6 +37,7 @@ class SelectionPolicy:
     lr_schedule: str
     balance: str | None
     max_epochs: int | None
+    budget: float | None = None
     whole_batches: bool = True
 
     needs_losses: ClassVar[bool] = True
@@ -126,13 +128,32 @@ class SelectionPolicy:
 
     def in_annealing(self, epoch: int) -> bool:
         """Return whether ``epoch`` is in the last ``anneal`` share of the epochs, if their number is known."""
-        # rounded, because (1 - 0.3) * 10 is not 7 in floating point
-        return self.max_epochs is not None and epoch >= round((1 - self.anneal) * self.max_epochs, 9)
+        progress = self.progress(epoch)
+        # rounded, because 1 - 0.9 is not 1 / 10 in floating point
+        return progress is not None and round(progress, 9) >= round(1 - self.anneal, 9)
+
+    def progress(self, epoch: int) -> float | None:
+        """Return the share of the fit that is done when ``epoch`` begins, None if nobody knows when it ends.
+
+        Example:
+            >>> policy = SelectionPolicy()
+            >>> policy.max_epochs = 10
+            >>> policy.progress(3)
+            0.3
+        """
+        return epoch / self.max_epochs if self.max_epochs else None
 
     def selects_anew(self, epoch: int) -> bool:
         """Return whether the samples of ``epoch`` are chosen anew, or are those of the epoch before."""
         since_warmup = epoch - self.first_epoch - self.warmup_epochs
         return not self.trains_on_everything(epoch) and since_warmup % self.every_n_epochs == 0
+
+    def sample_cost(self, epoch: int) -> float:
+        """Return what a sample in the batches of ``epoch`` is expected to cost, next to one that is trained on.
+
+        A forward pass counts one third, a backward pass two thirds.
+        """
+        return 1.0
 
     # ---- how it is trained ---------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightning_dataselect.state.compute_budget import ComputeBudget
 from lightning_dataselect.state.fit_state import FitState, check_same_samples
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -42,6 +43,8 @@ class RunState:
         """The mean loss, without weights, of what the present epoch has trained on so far, on this rank."""
         self.subset: Tensor | None = None
         """int64 (m,), the samples that ``select`` is choosing among; None: all."""
+        self.compute: ComputeBudget | None = None
+        """The compute that the fit may spend; None where no budget ends it, and before the train loader is known."""
         self.samples: dict[int, dict[str, int]] = {}
         """A fingerprint of a few samples of the data set, to know it again."""
         self._owner = owner
@@ -95,6 +98,12 @@ class RunState:
             return self._first_epoch
         return self._fit.history[0]["epoch"] if self._fit.history else self._fit.plan.epoch
 
+    def spent_before(self, epoch: int) -> float:
+        """Return the compute that is spent when ``epoch`` begins, in samples trained on, of a fit with a budget."""
+        assert self.compute is not None
+        history, begun = ([], epoch) if self._fit is None else (self._fit.history, self._fit.plan.epoch)
+        return self.compute.spent_before(epoch, history, begun)
+
     def column(self, name: str) -> Tensor:
         """Return the column ``name`` of the samples that ``select`` is choosing among, float32, on the CPU."""
         column = self.store.column(name)
@@ -143,6 +152,13 @@ class RunState:
         if self._restored is not None:
             return int(self._restored["n"])
         return None if self._store is None else self._store.n
+
+    @property
+    def known_epochs(self) -> int:
+        """The number of epochs that have begun or ended, in this fit or in a checkpoint."""
+        if self._restored is not None:
+            return int(self._restored["fit"]["plan"]["epoch"]) + 1
+        return 0 if self._fit is None else self._fit.plan.epoch + 1
 
     @property
     def known_samples(self) -> dict[int, dict[str, int]]:

@@ -23,6 +23,7 @@ from lightning_dataselect.trainer.epoch_length import (
     set_counted_length,
     shorten_val_check_interval,
 )
+from lightning_dataselect.trainer.limits import FitLimits
 from lightning_dataselect.trainer.loops import (
     begin_ended_epoch,
     come_first,
@@ -46,7 +47,7 @@ from lightning_dataselect.trainer.lr import (
     learning_rates,
     scale_learning_rate,
     step_lr_scheduler,
-    take_over_step_schedulers,
+    take_over_schedulers,
 )
 from lightning_dataselect.trainer.patching import Restore, patch_attribute
 from lightning_dataselect.trainer.steps import batch_to_device, logging_parts, takes_batch_idx, takes_dataloader_iter
@@ -55,6 +56,7 @@ from lightning_dataselect.trainer.train_loader import forget_train_loader, inter
 __all__ = [
     "ByReload",
     "EpochLengths",
+    "FitLimits",
     "InPlace",
     "Restore",
     "batch_to_device",
@@ -85,7 +87,7 @@ __all__ = [
     "step_lr_scheduler",
     "steps_reached",
     "stops_early",
-    "take_over_step_schedulers",
+    "take_over_schedulers",
     "takes_batch_idx",
     "takes_dataloader_iter",
     "time_fetches",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,15 +13,15 @@ from torch.optim import Optimizer
 from lightning_dataselect.trainer.patching import Restore, missing, patch_attribute
 
 
-def take_over_step_schedulers(trainer: pl.Trainer) -> tuple[list[int | None], Restore]:
-    """Keep Lightning from stepping the schedulers that go by steps.
+def take_over_schedulers(trainer: pl.Trainer, intervals: Collection[str]) -> tuple[list[int | None], Restore]:
+    """Keep Lightning from stepping the schedulers that go by one of ``intervals``, ``"step"`` and ``"epoch"``.
 
     Returns:
-        The ``frequency`` of each scheduler, None for one that goes by epochs or metrics and is left to Lightning; and
+        The ``frequency`` of each scheduler, None for one that is left to Lightning, as all that go by metrics are; and
         what gives the others back.
     """
     configs = list(trainer.lr_scheduler_configs)
-    taken = [config.interval == "step" and not config.reduce_on_plateau for config in configs]
+    taken = [config.interval in intervals and not config.reduce_on_plateau for config in configs]
     frequencies = [config.frequency for config in configs]
     for config, ours in zip(configs, taken, strict=True):
         if ours:

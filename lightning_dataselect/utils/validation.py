@@ -35,6 +35,28 @@ def check_share(name: str, value: object, *, below_one: bool = False) -> float:
     return number
 
 
+def check_budget(value: object) -> float:
+    """Return ``value`` as a share of the compute of a fit, in (0, 1].
+
+    Raises:
+        ArgumentTypeError: If ``value`` is not a number.
+        InvalidArgumentError: If it is NaN or outside the interval.
+
+    Example:
+        >>> check_budget(0)
+        Traceback (most recent call last):
+        ...
+        lightning_dataselect.utils.errors.InvalidArgumentError: budget=0 is outside (0, 1]: give the share of the ...
+    """
+    number = check_number("budget", value)
+    if not 0 < number <= 1:
+        raise InvalidArgumentError(
+            f"budget={value!r} is outside (0, 1]: give the share of the compute of training on everything to spend,"
+            " say 0.5."
+        )
+    return number
+
+
 def check_number(name: str, value: object) -> float:
     """Return ``value`` as a float; NaN and infinity are numbers, too.
 

@@ -44,6 +44,15 @@ def assert_promise(setting, selector):
     assert all(map(fits, backward, setting.backward or selected)), backward
 
 
+def cut_by(selector):
+    """Whether each epoch may have been cut: the last one of a fit that a budget ends."""
+    return [False] * (len(selector.history) - 1) + [selector.budget is not None]
+
+
+def is_whole(n_batches, expected, may_be_cut):
+    return 0 < n_batches <= expected if may_be_cut else n_batches == expected
+
+
 def refused(setting, column):
     """A context in which the method must say no, or None."""
     refusal = setting.refuses.get(column)
@@ -61,7 +70,7 @@ def test_the_table_has_every_method():
     assert {setting.method for setting in SETTINGS.values()} == {method.name for method in list_methods()}
     for setting in SETTINGS.values():
         promise = setting.backward if get(setting.method).kind == "batch-level" else setting.selected
-        assert set(promise) != {N}, setting.method
+        assert set(promise) != {N} or len(promise) < EPOCHS, setting.method
 
 
 @every_method
@@ -88,10 +97,12 @@ class SaveWithin(L.Callback):
 def test_resumes_within_an_epoch(setting, tmp_path):
     path = tmp_path / "within.ckpt"
     selector = setting.make(tmp_path)
-    _, whole = fit(selector, callbacks=[SaveWithin(path, epoch=2)], enable_checkpointing=True)
+    _, whole = fit(
+        selector, callbacks=[SaveWithin(path, epoch=min(2, len(setting.selected) - 2) or 1)], enable_checkpointing=True
+    )
     again = setting.make(tmp_path)
     resumed_trainer, resumed = fit(again, Tiny(seed=9), ckpt_path=path)
-    assert resumed_trainer.current_epoch == EPOCHS
+    assert resumed_trainer.current_epoch == len(setting.selected)
     if setting.repeats:
         assert same_weights(resumed, whole)
         assert facts(again) == facts(selector)
@@ -108,7 +119,7 @@ def on_one_rank(setting, files, **spread):
         return None
     _, module = fit(selector, callbacks=[seen], **spread)
     counts, columns, selected = facts(selector)
-    n_batches = [sum(e == epoch for e, _ in seen.batches) for epoch in range(EPOCHS)]
+    n_batches = [sum(e == epoch for e, _ in seen.batches) for epoch in range(len(counts))]
     weights = [tensor.tolist() for tensor in module.state_dict().values()]
     return {"alike": (counts, columns, selected, n_batches, weights), "batches": seen.batches, "counts": counts}
 
@@ -133,8 +144,10 @@ def test_gradient_accumulation(setting, tmp_path):
     seen = Seen(selector)
     trainer, _ = fit(selector, callbacks=[seen], accumulate_grad_batches=4)
     assert_promise(setting, selector)
-    n_batches = [sum(e == epoch for e, _ in seen.batches) for epoch in range(EPOCHS)]
-    assert n_batches == [math.ceil(record["n_selected"] / BATCH) for record in selector.history]
+    n_batches = [sum(e == epoch for e, _ in seen.batches) for epoch in range(len(selector.history))]
+    assert all(
+        map(is_whole, n_batches, [math.ceil(r["n_selected"] / BATCH) for r in selector.history], cut_by(selector))
+    )
     assert trainer.global_step == sum(math.ceil(n / 4) for n in n_batches)
 
 
@@ -154,7 +167,7 @@ def test_bf16_mixed(setting, tmp_path):
     assert_promise(setting, selector)
     assert module.seen == {torch.bfloat16}
     assert {p.dtype for p in module.parameters()} == {torch.float32} and not same_weights(module, Precise())
-    assert torch.isfinite(selector.losses).sum() >= N / 2
+    assert not setting.measures or torch.isfinite(selector.losses).sum() >= N / 2
 
 
 @pytest.mark.slow
@@ -180,7 +193,7 @@ def test_hugging_face_batches(setting, tmp_path):
     _, module = fit(selector, Texts(), train)
     assert_promise(setting, selector)
     assert not same_weights(module, Texts())
-    assert torch.isfinite(selector.losses).sum() >= N / 2
+    assert not setting.measures or torch.isfinite(selector.losses).sum() >= N / 2
 
 
 @pytest.mark.filterwarnings("error:The losses of")
@@ -193,9 +206,10 @@ def test_limit_train_batches(setting, tmp_path, limit):
     for epoch, record in enumerate(selector.history):
         n_batches = math.ceil(record["n_selected"] / BATCH)
         limited = min(limit, n_batches) if isinstance(limit, int) else max(1, int(limit * n_batches))
-        assert sum(e == epoch for e, _ in seen.batches) == limited
+        assert is_whole(sum(e == epoch for e, _ in seen.batches), limited, cut_by(selector)[epoch])
         assert epoch == 0 or 0 < record["n_backward"] <= limited * BATCH
-    assert len(selector.history) == EPOCHS and selector.history[-1]["n_selected"] > 0
+    assert selector.budget or len(selector.history) == EPOCHS
+    assert selector.history[-1]["n_selected"] > 0
 
 
 @every_method
@@ -270,7 +284,7 @@ def test_quotas_by_class(setting, tmp_path, monkeypatch):
     fit(selector)
     classes = samples().tensors[1]
     kept, sizes = (torch.bincount(y, minlength=CLASSES).tolist() for y in (classes[selector.selected], classes))
-    assert asked == sizes * (EPOCHS - warmup)
+    assert asked == sizes * (len(selector.history) - warmup)
     assert all(0 < k <= size for k, size in zip(kept, sizes, strict=True)) and sum(kept) < N
     if setting.share:
         assert kept == [keep_count(size, 1 - setting.share) for size in sizes]

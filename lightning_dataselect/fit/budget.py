@@ -1,0 +1,144 @@
+"""A fit that ends when a share of the compute of its plan is spent, however many epochs that takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import lightning.pytorch as pl
+
+from lightning_dataselect.fit.unpruned_fit import UnprunedFit
+from lightning_dataselect.state.compute_budget import ComputeBudget
+from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.state.run_state import RunState
+from lightning_dataselect.trainer import FitLimits, planned_accumulation
+from lightning_dataselect.utils.errors import TrainerSettingsError
+
+CountSamples = Callable[[int], float]
+"""Count the samples of the first so many batches of an epoch, on all ranks."""
+
+_SLACK = 1e-6  # of an epoch: sums of shares are seldom exact in floating point
+
+
+class FitBudget:
+    """End a fit with the budget of its method: epochs are as long as they are, but for the last one, which is cut.
+
+    Every rank comes to the same end, because all go by what the epochs that have ended cost on all ranks, and by what
+    the present one is expected to cost.
+
+    Args:
+        trainer: The Trainer of a fit that is set up and has not begun.
+        policy: Has the budget, and says what its samples are expected to cost.
+        run: The records of the epochs that have ended.
+
+    Raises:
+        TrainerSettingsError: If nothing says what training on everything would be.
+    """
+
+    def __init__(self, trainer: pl.Trainer, policy: SelectionPolicy, run: RunState) -> None:
+        self._trainer = trainer
+        self._policy = policy
+        self._run = run
+        self._limits = FitLimits(trainer)
+        if self._limits.max_epochs is None and self._limits.max_steps == -1:
+            raise TrainerSettingsError(
+                f"{type(policy).__name__}(budget={policy.budget}) ends the fit after a share of its compute, but with"
+                f" max_epochs={trainer.max_epochs} and max_steps=-1 it has no end to take a share of. Give the Trainer"
+                " max_epochs or max_steps: those of training on everything."
+            )
+        self.max_epochs = self._limits.max_epochs
+        """The user's number of epochs, or None if only steps end the fit."""
+        self.is_last = False
+        """True if the present epoch is the last one."""
+        self._cost = self._cost_of_batch = 0.0  # of the present epoch
+
+    def open(self, full_batches: int, count: CountSamples) -> None:
+        """Take note of what training on everything would cost.
+
+        Args:
+            full_batches: Batches of an epoch with nothing dropped.
+            count: Counts the samples of such an epoch.
+        """
+        assert self._policy.budget is not None
+        plan = self.planned(full_batches)
+        epochs, batches = divmod(plan.n_batches, max(full_batches, 1))
+        full_epoch = count(full_batches)
+        self._run.compute = ComputeBudget(self._policy.budget, full_epoch, epochs * full_epoch + count(batches))
+
+    def planned(self, full_batches: int) -> UnprunedFit:
+        """Return the fit as the user has planned it, with nothing dropped."""
+        limits = self._limits
+        # a step takes a batch at least, and an epoch a step
+        n_epochs = limits.max_steps if limits.max_epochs is None else limits.max_epochs
+        return UnprunedFit(full_batches, n_epochs, planned_accumulation(self._trainer), limits.max_steps)
+
+    # ---- the end -------------------------------------------------------------------------------------------------
+
+    def announce(self) -> None:
+        """Announce an end before it is known, to those who plan by it, and so that no fit is refused that goes on."""
+        limits, begun = self._limits, max(self._trainer.current_epoch, self._run.known_epochs) + 1
+        assert self._policy.budget is not None
+        planned = limits.max_epochs or 0
+        share = planned if self._trainer.ckpt_path else math.ceil(self._policy.budget * planned - _SLACK)
+        limits.end_after(max(share, begun))
+
+    def begin_epoch(self, n_batches: int, count: CountSamples) -> int:
+        """Settle how many batches of the present epoch are in the budget.
+
+        Args:
+            n_batches: Batches of its plan.
+            count: Counts the samples of them.
+
+        Returns:
+            The number of batches that it is to have, at least one.
+        """
+        epoch = self._run.fit.plan.epoch
+        cost_of_sample, left = self._policy.sample_cost(epoch), self._left_before(epoch)
+        self._cost, self._cost_of_batch = cost_of_sample * count(n_batches), cost_of_sample * count(1)
+        self.is_last = left - self._cost < self._cost_of_batch / 2
+        if left < self._cost - self._cost_of_batch / 2:
+            n_batches = min(n_batches, max(1, math.floor(left / self._cost_of_batch + 0.5)))
+        return n_batches
+
+    def set_end(self) -> None:
+        """Tell the Trainer how many epochs there will be, if those to come are as the present one."""
+        epoch = self._run.fit.plan.epoch
+        further = (self._left_before(epoch) - self._cost) / max(self._cost, self._cost_of_batch, _SLACK)
+        n_further = 0 if self.is_last else max(1, math.ceil(further - _SLACK))
+        self._limits.end_after(epoch + 1 + n_further)
+
+    def end_before(self, epoch: int) -> None:
+        """Let ``epoch`` and those after it not be trained."""
+        self._limits.end_after(epoch)
+
+    def close_last(self) -> None:
+        """Write down that the budget is used up, where the present epoch was the last one."""
+        if self.is_last:
+            assert self._run.compute is not None
+            self._run.fit.budget_spent = self._run.compute.total
+
+    def is_spent(self, epoch: int) -> bool:
+        """Return whether nothing is left for ``epoch``, the one to come: less than half a batch, but for the first."""
+        assert self._run.compute is not None
+        if self._run.fit.budget_spent >= self._run.compute.total:
+            return True
+        has_begun = self._run.spent_before(epoch) > 0
+        return has_begun and self._left_before(epoch) < max(self._cost_of_batch / 2, _SLACK)
+
+    def give_back(self) -> None:
+        """End fits where the user has said."""
+        self._limits.give_back()
+
+    # ---- the way there -------------------------------------------------------------------------------------------
+
+    def share(self, batches_done: int, n_batches: int) -> float:
+        """Return the share of the budget that is spent after ``batches_done`` of ``n_batches`` of the present epoch."""
+        assert self._run.compute is not None
+        total = self._run.compute.total
+        before = self._run.spent_before(self._run.fit.plan.epoch) / total
+        after = 1.0 if self.is_last else before + self._cost / total
+        return min(before + (after - before) * batches_done / n_batches, 1.0)
+
+    def _left_before(self, epoch: int) -> float:
+        assert self._run.compute is not None
+        return self._run.compute.total - self._run.spent_before(epoch)

@@ -1,0 +1,49 @@
+"""The compute that a fit may spend: a share of what training on everything would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightning_dataselect.state.fit_state import EpochRecord
+
+
+@dataclass(frozen=True)
+class ComputeBudget:
+    """Count how much of a fit's budget is spent, in samples trained on.
+
+    A sample's forward pass counts one third and its backward pass two thirds, so that passes which only score count.
+
+    Attributes:
+        share: Share of the compute of training on everything that may be spent, in (0, 1].
+        full_epoch: Samples of an epoch with nothing dropped, on all ranks, repeats included.
+        full_fit: Samples of all such epochs, or of as many batches as ``max_steps`` allows.
+
+    Example:
+        >>> budget = ComputeBudget(share=0.5, full_epoch=100, full_fit=1000)
+        >>> budget.spent_before(epoch=1, history=[], begun=0) / budget.total
+        0.2
+    """
+
+    share: float
+    full_epoch: float
+    full_fit: float
+
+    @property
+    def total(self) -> float:
+        """The samples that may be trained on."""
+        return self.share * self.full_fit
+
+    def spent_before(self, epoch: int, history: Sequence[EpochRecord], begun: int) -> float:
+        """Return what is spent when ``epoch`` begins; an epoch without a record counts as one with nothing dropped.
+
+        Args:
+            epoch: 0-based epoch.
+            history: One record for each epoch that has ended with the selector.
+            begun: The 0-based epoch that the selector began with, where ``history`` is empty.
+        """
+        first = history[0]["epoch"] if history else begun
+        following = history[-1]["epoch"] + 1 if history else begun
+        unrecorded = min(epoch, first) + max(epoch - following, 0)
+        recorded = sum(r["n_forward"] + 2 * r["n_backward"] for r in history if r["epoch"] < epoch) / 3
+        return unrecorded * self.full_epoch + recorded
