@@ -35,6 +35,11 @@ def batch_level(ratio: float) -> list[str]:
     ]
 
 
+def self_paced() -> list[str]:
+    """Return the methods that drop as much as training lets them, whatever share is asked for."""
+    return ["AutoAssist", "DBPD", "SMRD", "SRD"]
+
+
 def baselines(ratio: float) -> list[str]:
     """Return the baselines of the same cost that choose at random; `full` and `short` come with every study."""
     return [f"random(prune_ratio={ratio})", f"random_rescaled(prune_ratio={ratio})"]
@@ -47,7 +52,7 @@ def within(ratio: float) -> str:
 
 def every_method(ratio: float) -> list[str]:
     """Return every method, the baselines first."""
-    return [*baselines(ratio), within(ratio), *set_level(ratio), *static(ratio), *batch_level(ratio), "AutoAssist"]
+    return [*baselines(ratio), within(ratio), *set_level(ratio), *static(ratio), *batch_level(ratio), *self_paced()]
 
 
 def main_methods(ratio: float) -> list[str]:

@@ -222,7 +222,7 @@ def _side_by_side(columns: Mapping[str, Row], rows: Sequence[tuple[str, Sequence
 
 def _reached(row: Row | None) -> str:
     if row is None:
-        return "failed"
+        return "no result"
     against = f" ({_signed(row['vs_short'], 2)}{_mark(row)})" if row["short"] else ""
     return f"{_plain(row['value'], 2)}{against}"
 

@@ -91,6 +91,10 @@ SETTINGS = {
     "AutoAssist, asynchronous": Setting(
         "AutoAssist", AUTOASSIST, ALL, {"base_prob": 1.0}, AT_LEAST_TWO_A_BATCH, repeats=False, refuses=NO_SUBSET
     ),
+    "DBPD": Setting(
+        "DBPD", {"threshold": 0.4, "anneal": 0.0}, ALL, {"threshold": 1.0}, (SOME,) * EPOCHS,
+        refuses=NO_SUBSET | PASSES,
+    ),
     "EL2N": Setting("EL2N", {"prune_ratio": 0.5, "warmup_epochs": 1}, AFTER_ONE, share=0.5),
     "EpsilonGreedy": Setting("EpsilonGreedy", {"prune_ratio": 0.5, "every_n_epochs": 1}, AFTER_ONE, share=0.5),
     "EpsilonGreedy, rescored": Setting(
@@ -164,6 +168,11 @@ SETTINGS = {
         "SeTa", {"prune_ratio": 0.25, "n_groups": 3, "window_scale": 0.6, "anneal": 0.0}, (36, *[range(1, 36)] * 3),
         {"prune_ratio": 0.0, "window_scale": 1.0},
     ),
+    "SMRD": Setting(
+        "SMRD", {"threshold": 0.4, "anneal": 0.0}, ALL, {"threshold": 1.0}, (SOME,) * EPOCHS,
+        refuses=NO_SUBSET | PASSES,
+    ),
+    "SRD": Setting("SRD", {"decay": 0.8, "anneal": 0.0}, (48, 39, 31, 25), {"decay": 1.0}),
     "UCB": Setting("UCB", {"prune_ratio": 0.5, "every_n_epochs": 1}, AFTER_ONE, share=0.5),
     "SwiftLearn": Setting(
         "SwiftLearn", {"prune_ratio": 0.5, "every_n_epochs": 1}, AFTER_TWO, share=0.5, refuses=PASSES

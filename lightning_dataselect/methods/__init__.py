@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lightning_dataselect.methods.grand import GraNd
     from lightning_dataselect.methods.infobatch import InfoBatch
     from lightning_dataselect.methods.kakurenbo import KAKURENBO
+    from lightning_dataselect.methods.progressive_dropout import DBPD, SMRD, SRD
     from lightning_dataselect.methods.random_pruning import RandomPruning
     from lightning_dataselect.methods.rho_loss import RHOLoss
     from lightning_dataselect.methods.selective_backprop import SelectiveBackprop
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from lightning_dataselect.methods.swiftlearn import SwiftLearn
 
 __all__ = [
+    "DBPD",
     "EL2N",
     "ESWP",
     "KAKURENBO",
+    "SMRD",
+    "SRD",
     "UCB",
     "AutoAssist",
     "EpsilonGreedy",

@@ -76,3 +76,23 @@ def correct(logits: Tensor, targets: Tensor) -> Tensor:
     """
     label = targets.argmax(1) if targets.dim() == 2 else targets
     return logits.argmax(1) == label
+
+
+def target_probability(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the softmax probability of each sample's own class.
+
+    Args:
+        logits: (B, C), any float dtype.
+        targets: int64 (B,), or soft (B, C), of which the largest entry counts; a negative class marks an ignored
+            sample.
+
+    Returns:
+        float32 (B,); NaN for an ignored sample.
+
+    Example:
+        >>> target_probability(torch.zeros(2, 4), torch.tensor([3, -100]))
+        tensor([0.2500,    nan])
+    """
+    label = targets.argmax(1) if targets.dim() == 2 else targets
+    probability = logits.float().softmax(1).gather(1, label.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return probability.masked_fill(label < 0, torch.nan)

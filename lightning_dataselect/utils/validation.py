@@ -118,6 +118,28 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
     return str(value)
 
 
+def refuse_arguments(method: str, unused: Set[str], given: Mapping[str, object], reason: str) -> None:
+    """Refuse arguments that mean nothing to a method.
+
+    Args:
+        method: Its name.
+        unused: Arguments without a meaning for it.
+        given: Arguments that its user gave.
+        reason: Says what the method goes by instead, as a part of a sentence.
+
+    Raises:
+        UnexpectedArgumentError: If one of ``unused`` was given.
+
+    Example:
+        >>> refuse_arguments("SRD", {"prune_ratio"}, {"prune_ratio": 0.3}, "the number falls by `decay`")
+        Traceback (most recent call last):
+        ...
+        lightning_dataselect.utils.errors.UnexpectedArgumentError: SRD has no use for prune_ratio=0.3: the number ...
+    """
+    for name in sorted(unused & given.keys()):
+        raise UnexpectedArgumentError(f"{method} has no use for {name}={given[name]!r}: {reason}. Leave it out.")
+
+
 def refuse_unused(method: str, unused: Set[str], given: Mapping[str, object], share: str) -> None:
     """Refuse arguments that a method which only chooses within batches cannot heed.
 

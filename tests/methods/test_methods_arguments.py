@@ -14,7 +14,7 @@ from lightning_dataselect.utils.validation import SET_LEVEL
 every_method = pytest.mark.parametrize("name", [method.name for method in list_methods()])
 COMMON = set(accepted_arguments(DataSelector))
 GIVEN = {"prune_ratio": 0.3, "every_n_epochs": 2, "balance": "class", "batch_ratio": 0.2, "whole_batches": False}
-WITHIN_BATCHES = ("AutoAssist", "EvolvedSampling", "RHOLoss", "SelectiveBackprop")
+WITHIN_BATCHES = ("AutoAssist", "DBPD", "EvolvedSampling", "RHOLoss", "SelectiveBackprop", "SMRD")
 
 
 def described(cls):

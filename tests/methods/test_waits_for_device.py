@@ -27,8 +27,10 @@ FREE = {
     "assignment of one value by a mask": lambda x: x.__setitem__(x > 1, 0),
     "topk": lambda x: x.topk(2),
 }
-# Its number of samples is the outcome of draws, so the host must learn it once a step.
+# The number of samples that they take is an outcome, so the host must learn it once a step.
 DOCUMENTED = {
+    "DBPD": {"item": 1},
+    "SMRD": {"item": 1},
     "SelectiveBackprop": {"item": 1},
     "SelectiveBackprop, every second batch scored": {"item": 1},
     # Its losses have been copied without waiting, and an event tells when; the call is of a tensor on the CPU.
