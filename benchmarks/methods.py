@@ -11,6 +11,7 @@ def set_level(ratio: float) -> list[str]:
     return [
         f"InfoBatch(prune_ratio={ratio})",
         f"SeTa(prune_ratio={ratio})",
+        f"OrderDP(prune_ratio={ratio})",
         f"KAKURENBO(prune_ratio={ratio})",
         f"UCB(prune_ratio={ratio}, every_n_epochs=2)",
         f"EpsilonGreedy(prune_ratio={ratio}, every_n_epochs=2)",

@@ -142,6 +142,9 @@ SETTINGS = {
     "KAKURENBO": Setting(
         "KAKURENBO", {"prune_ratio": 0.5, "tau": 0.0, "phases": []}, (48, *[range(24, 48)] * 3), refuses=PASSES
     ),
+    "OrderDP": Setting(
+        "OrderDP", {"prune_ratio": 0.5}, (24,) * EPOCHS, {"prune_ratio": 0.0, "random_ratio": 1.0}, share=0.5
+    ),
     "RandomPruning": Setting("RandomPruning", {"prune_ratio": 0.5}, (24, 24, 24, 24), share=0.5),
     "RandomPruning, three quarters of the compute": Setting(
         # 144 samples, in more epochs than the Trainer plans

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lightning_dataselect.methods.grand import GraNd
     from lightning_dataselect.methods.infobatch import InfoBatch
     from lightning_dataselect.methods.kakurenbo import KAKURENBO
+    from lightning_dataselect.methods.orderdp import OrderDP
     from lightning_dataselect.methods.progressive_dropout import DBPD, SMRD, SRD
     from lightning_dataselect.methods.random_pruning import RandomPruning
     from lightning_dataselect.methods.rho_loss import RHOLoss
@@ -38,6 +39,7 @@ __all__ = [
     "Frontier",
     "GraNd",
     "InfoBatch",
+    "OrderDP",
     "RHOLoss",
     "RandomPruning",
     "SeTa",
