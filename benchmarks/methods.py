@@ -38,7 +38,7 @@ def batch_level(ratio: float) -> list[str]:
 
 def self_paced() -> list[str]:
     """Return the methods that drop as much as training lets them, whatever share is asked for."""
-    return ["AutoAssist", "DBPD", "SMRD", "SRD"]
+    return ["AutoAssist", "DBPD", "SMRD", "SRD", "IES"]
 
 
 def baselines(ratio: float) -> list[str]:

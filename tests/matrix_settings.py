@@ -138,6 +138,10 @@ SETTINGS = {
         "GraNd", {"prune_ratio": 0.5, "warmup_epochs": 1, "layers": "all"}, AFTER_ONE, backward=(96, 24, 24, 24),
         share=0.5, refuses=PASSES,
     ),
+    "IES": Setting(
+        "IES", {"window": 1, "threshold": 0.05, "warmup_epochs": 3}, (48, 48, 48, SOME), {"threshold": 0.0},
+        refuses=PASSES,
+    ),
     "InfoBatch": Setting("InfoBatch", {"prune_ratio": 0.5, "anneal": 0.0}, (48, *[range(24, 48)] * 3)),
     "KAKURENBO": Setting(
         "KAKURENBO", {"prune_ratio": 0.5, "tau": 0.0, "phases": []}, (48, *[range(24, 48)] * 3), refuses=PASSES

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lightning_dataselect.methods.forgetting import Forgetting
     from lightning_dataselect.methods.frontier import Frontier
     from lightning_dataselect.methods.grand import GraNd
+    from lightning_dataselect.methods.ies import IES
     from lightning_dataselect.methods.infobatch import InfoBatch
     from lightning_dataselect.methods.kakurenbo import KAKURENBO
     from lightning_dataselect.methods.orderdp import OrderDP
@@ -27,6 +28,7 @@ __all__ = [
     "DBPD",
     "EL2N",
     "ESWP",
+    "IES",
     "KAKURENBO",
     "SMRD",
     "SRD",

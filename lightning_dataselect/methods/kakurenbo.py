@@ -150,9 +150,7 @@ class KAKURENBO(DataSelector):
 
     def samples_to_rescore(self, epoch: int) -> Tensor:
         """Return the samples hidden in the epoch that has ended."""
-        hidden = torch.ones(self.store.n, dtype=torch.bool)
-        hidden[self.state.plan.indices] = False
-        return hidden.nonzero().squeeze(1)
+        return self.state.plan.left_out(self.store.n)
 
     def lr_factor(self, epoch: int) -> float:
         """Return one over the share of the samples that ``epoch`` trains on."""

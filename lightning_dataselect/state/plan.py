@@ -39,3 +39,14 @@ class EpochPlan:
         assert self.weights is not None
         places = torch.searchsorted(self.indices, indices).clamp(max=self.indices.numel() - 1)
         return torch.where(self.indices[places] == indices, self.weights[places], 1.0)
+
+    def left_out(self, n: int) -> Tensor:
+        """Return the samples of ``n`` that the epoch does not train on, int64 (m,), sorted.
+
+        Example:
+            >>> EpochPlan(0, torch.tensor([1, 2])).left_out(4)
+            tensor([0, 3])
+        """
+        left = torch.ones(n, dtype=torch.bool)
+        left[self.indices] = False
+        return left.nonzero().squeeze(1)
