@@ -30,8 +30,9 @@ class Reports(Results):
         """Draw a matplotlib figure.
 
         Args:
-            kind: ``"kept_share"`` by epoch, ``"score_histogram"``, ``"data_map"`` (each sample by its last loss and
-                its score), or ``"gallery"``: the hardest, the easiest and the most often forgotten samples themselves.
+            kind: ``"kept_share"`` by epoch, ``"score_histogram"``, ``"data_map"`` (with classes each sample by
+                confidence and variability, else by its last loss and its score), or ``"gallery"``: the probable label
+                errors, the hardest, the easiest and the most often forgotten samples themselves.
             dataset: For the gallery, images or text in the order of the training set; None takes the training set.
             decode: Makes a string of a sample's token ids, such as ``tokenizer.decode``.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.state.sample_history import NEVER, UNKNOWN, SampleHistoryStore
+from lightning_dataselect.state.suspects import averages, mean_losses, suspicions
 from lightning_dataselect.utils.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -30,11 +31,14 @@ def to_frame(store: SampleHistoryStore, selected: Tensor, weights: Tensor | None
     Returns:
         `index` (int64); `loss`, the last one seen, and `score` (float32, NaN = never measured); `selected` (bool) and
         `weight` (float32, 0 where a sample is not selected), of the last epoch; `times_trained` and `times_dropped`
-        (int32), how often the sample was back-propagated, and left out of an epoch or of a batch. If the steps have
-        shown the logits of classes, also, as last seen: `margin` (float32), the logit of the target class minus the
-        best other one, above 0 where it is classified right, and `predicted` (Int32), the class; `first_learnt`
-        (Int32), the epoch in which it was first classified right, missing if never; `times_forgotten` (int32), how
-        often it was classified wrong when the time before it was right.
+        (int32), how often the sample was back-propagated, and left out of an epoch or of a batch; `mean_loss` and
+        `suspicion` (float32, NaN = never measured), the mean of its losses and how probably it is labelled wrong, see
+        :class:`~lightning_dataselect.state.suspects.Suspect`. If the steps have shown the logits of classes, also, as
+        last seen: `margin` (float32), the logit of the target class minus the best other one, above 0 where it is
+        classified right, and `label` and `predicted` (Int32), the classes; `first_learnt` (Int32), the epoch in which
+        it was first classified right, missing if never; `times_forgotten` (int32), how often it was classified wrong
+        when the time before it was right; and `mean_margin`, `confidence` and `variability` (float32), the mean margin,
+        the mean probability of the label and its standard deviation.
 
     Example:
         >>> store = SampleHistoryStore(2)
@@ -55,13 +59,18 @@ def to_frame(store: SampleHistoryStore, selected: Tensor, weights: Tensor | None
             "weight": weight.numpy(),
             "times_trained": store.column("times_trained").numpy(),
             "times_dropped": store.column("times_dropped").numpy(),
+            "mean_loss": mean_losses(store).numpy(),
+            "suspicion": suspicions(store).numpy(),
         }
     )
     if store.knows_classes:
         frame["margin"] = store.column("margin").numpy()
+        frame["label"] = _with_missing(store.column("label"), UNKNOWN)
         frame["predicted"] = _with_missing(store.column("predicted"), UNKNOWN)
         frame["first_learnt"] = _with_missing(store.column("first_learnt"), NEVER)
         frame["times_forgotten"] = store.column("times_forgotten").numpy()
+        for name, values in averages(store).items():
+            frame[name] = values.numpy()
     return frame
 
 

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
+from lightning_dataselect.state.suspects import averages
 from lightning_dataselect.utils.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -139,6 +140,25 @@ def score_histogram(histograms: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def class_map(variability: Tensor, confidence: Tensor, selected: Tensor) -> Figure:
+    """Every sample by how sure the model was of its label over the epochs, the map of Dataset Cartography.
+
+    Args:
+        variability: float32 (N,), standard deviation of the probability of the label, NaN = never classified.
+        confidence: float32 (N,), its mean.
+        selected: int64 (n,), indices of the kept samples.
+    """
+    figure, axes = new_figure()
+    _scatter(axes, variability, confidence, selected)
+    axes.set(xlabel="variability of that probability", ylabel="mean probability of the label", ylim=(-0.03, 1.03))
+    for at, text in ((0.97, "easy"), (0.5, "ambiguous"), (0.03, "hard, or labelled wrong")):
+        x, side = (0.98, "right") if text == "ambiguous" else (0.02, "left")
+        axes.text(x, at, text, transform=axes.transAxes, ha=side, va="center", size=9, color="#555555")
+    axes.set_title("Data map", loc="left")
+    legend_outside(figure, axes)
+    return figure
+
+
 def data_map(losses: Tensor, values: Tensor, selected: Tensor, name: str = "score") -> Figure:
     """Every sample by its last loss and by something else, and whether it was kept.
 
@@ -151,17 +171,9 @@ def data_map(losses: Tensor, values: Tensor, selected: Tensor, name: str = "scor
     """
     figure, axes = new_figure()
     counts = not values.is_floating_point()
-    kept = torch.zeros(len(values), dtype=torch.bool)
-    kept[selected] = True
-    known = torch.isfinite(losses) & torch.isfinite(values)
     if counts:
         values = values + 0.7 * (torch.rand(len(values), generator=torch.Generator().manual_seed(0)) - 0.5)
-    for label, group, i in (("kept", kept & known, 1), ("dropped", ~kept & known, 0)):
-        shown = group.nonzero()[:, 0]
-        # more points than this are one blot, and take minutes to draw
-        shown = shown[:: max(1, len(shown) // MAX_POINTS)]
-        look: dict[str, Any] = {"color": COLOURS[i], "marker": MARKERS[i], "alpha": 0.5, "s": 12, "linewidths": 0}
-        axes.scatter(losses[shown], values[shown], label=f"{label} ({int(group.sum()):,})", **look)
+    known = _scatter(axes, losses, values, selected)
     # most samples are easy: linear below the median and logarithmic above shows these and the few far out
     axes.set_xscale("symlog", linthresh=_typical(losses[known]))
     if counts:
@@ -174,13 +186,26 @@ def data_map(losses: Tensor, values: Tensor, selected: Tensor, name: str = "scor
     return figure
 
 
+def _scatter(axes: Axes, x: Tensor, y: Tensor, selected: Tensor) -> Tensor:
+    """Draw the samples of which both are known, the kept ones apart from the others, and return which they are."""
+    kept = torch.zeros(len(y), dtype=torch.bool)
+    kept[selected] = True
+    known = torch.isfinite(x) & torch.isfinite(y)
+    for label, group, i in (("kept", kept & known, 1), ("dropped", ~kept & known, 0)):
+        shown = group.nonzero()[:, 0]
+        # more points than this are one blot, and take minutes to draw
+        shown = shown[:: max(1, len(shown) // MAX_POINTS)]
+        look: dict[str, Any] = {"color": COLOURS[i], "marker": MARKERS[i], "alpha": 0.5, "s": 12, "linewidths": 0}
+        axes.scatter(x[shown], y[shown], label=f"{label} ({int(group.sum()):,})", **look)
+    return known
+
+
 def _second_axis(selector: Results) -> tuple[Tensor, str]:
     """Return a second value a sample, beside its last loss, and its name: the score or, failing that, a count."""
     known = torch.isfinite(selector.losses)
     if not known.any() or not torch.equal(selector.scores[known], selector.losses[known]):
         return selector.scores, "score"
-    name = "times_forgotten" if selector.store.knows_classes else "times_trained"
-    return selector.store.column(name), name.replace("_", " ")
+    return selector.store.column("times_trained"), "times trained"
 
 
 def _typical(values: Tensor) -> float:
@@ -203,6 +228,9 @@ def plot_selector(selector: Results, kind: str) -> Figure:
     if kind == "score_histogram":
         return score_histogram({name: bin_scores(selector.scores)})
     if kind == "data_map":
+        if selector.store.knows_classes:
+            means = averages(selector.store)
+            return class_map(means["variability"], means["confidence"], selector.selected)
         values, what = _second_axis(selector)
         return data_map(selector.losses, values, selector.selected, what)
     raise InvalidArgumentError(

@@ -1,4 +1,4 @@
-"""The hardest, the easiest and the most often forgotten samples, to look at: pictures, or lines of text."""
+"""The suspects, the hardest, the easiest and the most often forgotten samples, as pictures or lines of text."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_dataselect.report.figures import blank_figure, plot_selector
 from lightning_dataselect.state.sample_history import UNKNOWN
+from lightning_dataselect.state.suspects import Suspect, most_suspicious
 from lightning_dataselect.utils.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 Decode = Callable[[Any], str]
 _N_PICTURES, _N_TEXTS = 10, 6
 _LINE = 110
-_LABELS = ("label", "labels", "target", "y")
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,20 @@ class Row:
     notes: list[str]
 
 
-def rows_of(selector: Results, n: int, dataset: Any = None) -> list[Row]:
-    """The extreme samples of a fit, by their last loss, and those most often forgotten.
+def probable_errors(selector: Results, n: int) -> list[Suspect]:
+    """Return the most suspicious samples; with classes only those whose label was on average behind another class."""
+    found = most_suspicious(selector.store, n)
+    return [suspect for suspect in found if suspect.mean_margin is None or suspect.mean_margin < 0]
 
-    Where forgetting is unknown, those most often dropped; a row that would be empty is left out.
+
+def rows_of(selector: Results, n: int) -> list[Row]:
+    """The probable label errors of a fit, the extreme samples by their last loss, and those most often forgotten.
+
+    Where classes are unknown, those most often dropped; a row that would be empty is left out.
 
     Args:
         selector: During or after a fit.
         n: How many of each kind.
-        dataset: Whose samples' labels are told, where they hold one that agrees with the fit.
 
     Raises:
         ValueError: If no sample was measured.
@@ -61,7 +66,11 @@ def rows_of(selector: Results, n: int, dataset: Any = None) -> list[Row]:
         )
     order = known[losses[known].argsort(descending=True, stable=True)]
     chosen: list[tuple[str, Tensor, list[str] | None]]
-    chosen = [("hardest", order[:n], None), ("easiest", order.flip(0)[:n], None)]
+    chosen = []
+    if store.knows_classes and (suspects := probable_errors(selector, n)):
+        sure = [f"{100 * suspect.suspicion:.0f} % sure" for suspect in suspects]
+        chosen.append(("probable label errors", torch.tensor([suspect.index for suspect in suspects]), sure))
+    chosen += [("hardest", order[:n], None), ("easiest", order.flip(0)[:n], None)]
     for name, verb in (("times_forgotten", "forgotten"), ("times_dropped", "dropped")):
         if name not in store:
             continue
@@ -71,46 +80,24 @@ def rows_of(selector: Results, n: int, dataset: Any = None) -> list[Row]:
         if len(often):
             chosen.append((f"most often {verb}", often, [f"{verb} {int(times[i])}x" for i in often]))
             break
-    classes = _classes(selector, torch.cat([indices for _, indices, _ in chosen]).tolist(), dataset)
     rows = []
     for name, indices, said in chosen:
         said = said or [f"loss {float(losses[i]):.3g}" for i in indices]
-        numbers = indices.tolist()
-        rows.append(Row(name, numbers, [note + classes.get(i, "") for i, note in zip(numbers, said, strict=True)]))
+        classes = _classes(selector, indices)
+        rows.append(Row(name, indices.tolist(), [note + of for note, of in zip(said, classes, strict=True)]))
     return rows
 
 
-def _classes(selector: Results, indices: Sequence[int], dataset: Any) -> dict[int, str]:
-    """By sample, its label and the class that it was taken for, as far as they are known."""
+def _classes(selector: Results, indices: Tensor) -> list[str]:
+    """Of each sample its label, and the class that it was taken for if that is another; nothing if they are unknown."""
     store = selector.store
     if not store.knows_classes:
-        return {}
-    predicted, right = store.column("predicted"), store.column("margin") > 0
-    labels = {} if dataset is None else {i: label_of(dataset[i]) for i in indices}
-    if any(right[i] and label != predicted[i] for i, label in labels.items()):
-        labels = {}  # the number that a sample holds is something else
-    said = {}
-    for i in indices:
-        label, taken = labels.get(i), int(predicted[i])
-        said[i] = ("" if label is None else f", label {label}") + ("" if taken == UNKNOWN else f", taken for {taken}")
-    return said
-
-
-def label_of(sample: Any) -> int | None:
-    """The class that a sample of a data set says it is of; None if it holds no whole number, or several.
-
-    Example:
-        >>> label_of((torch.zeros(3, 3), torch.tensor(7))), label_of({"idx": 4, "label": 1}), label_of((1, 2))
-        (7, 1, None)
-    """
-    if isinstance(sample, Mapping):
-        named = [sample[name] for name in _LABELS if name in sample]
-        parts = named[:1] or list(sample.values())
-    else:
-        parts = list(sample) if isinstance(sample, tuple | list) else []
-    arrays = [array for array in map(_as_array, parts) if array is not None and array.ndim == 0]
-    numbers = [int(array) for array in arrays if np.issubdtype(array.dtype, np.integer) or array.dtype == bool]
-    return numbers[0] if len(numbers) == 1 else None
+        return [""] * len(indices)
+    labels, predicted = store.column("label")[indices].tolist(), store.column("predicted")[indices].tolist()
+    return [
+        "" if label == UNKNOWN else f", label {label}" + ("" if taken == label else f", taken for {taken}")
+        for label, taken in zip(labels, predicted, strict=True)
+    ]
 
 
 def plot_results(selector: Results, kind: str, dataset: Any = None, decode: Decode | None = None) -> Figure:
@@ -136,7 +123,7 @@ def plot_results(selector: Results, kind: str, dataset: Any = None, decode: Deco
 
 
 def gallery(selector: Results, dataset: Any, decode: Decode | None = None) -> Figure:
-    """The hardest, the easiest and the most often forgotten samples, as pictures or as text.
+    """The probable label errors, the hardest, the easiest and the most often forgotten, as pictures or as text.
 
     Args:
         selector: During or after a fit.
@@ -149,8 +136,8 @@ def gallery(selector: Results, dataset: Any, decode: Decode | None = None) -> Fi
     """
     first = shown_of(dataset[0], decode)
     as_text = isinstance(first, str)
-    rows = rows_of(selector, _N_TEXTS if as_text else _N_PICTURES, dataset)
-    title = f"{type(selector).__name__}: samples by their last loss"
+    rows = rows_of(selector, _N_TEXTS if as_text else _N_PICTURES)
+    title = f"{type(selector).__name__}: samples to look at"
     return _texts(rows, dataset, decode, title) if as_text else _pictures(rows, dataset, title)
 
 
@@ -162,7 +149,7 @@ def _pictures(rows: Sequence[Row], dataset: Any, title: str) -> Figure:
         for panel in of_row:
             panel.set(xticks=[], yticks=[])
             panel.set_visible(False)
-        of_row[0].set_ylabel(row.name.replace("often ", "often\n"), size=10)
+        of_row[0].set_ylabel(row.name.replace("often ", "often\n").replace("label ", "label\n"), size=10)
         for i, note, panel in zip(row.indices, row.notes, of_row, strict=False):
             panel.set_visible(True)
             panel.imshow(shown_of(dataset[i], None), cmap="gray")

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lightning_dataselect.report.gallery import label_of, shown_of
+from lightning_dataselect.report.gallery import probable_errors, shown_of
 from lightning_dataselect.state.results import Results
 from lightning_dataselect.state.sample_history import UNKNOWN
 
 N_OF_EACH = 8
+_SUSPECTS = {True: "probable label errors", False: "highest mean loss, the target may be wrong"}
 _PIXELS = 72
 _LETTERS = 160
 _NUMBERS = 6
@@ -27,9 +28,9 @@ def specimens(
 ) -> list[dict[str, Any]]:
     """Return groups of samples, each with what is known of them.
 
-    With classes: those that the model most surely takes for another class than their label's, which is most often the
-    label's fault; those most often forgotten and most often dropped; the easiest. Without: the highest and the lowest
-    losses, and those most often dropped.
+    First those that are probably labelled wrong, by :mod:`~lightning_dataselect.state.suspects`: with classes, where
+    the label was on average behind another class; without, the highest mean losses. Then, with classes, those most
+    often forgotten; those most often dropped; the easiest.
 
     Args:
         selector: After a fit.
@@ -39,38 +40,41 @@ def specimens(
 
     Returns:
         Groups with `name` and `items`; an item has `index`, `loss`, and, as far as they are known, `label`,
-        `predicted`, `target`, and `image` (a data URI), `text` or `numbers`.
+        `predicted`, `target`, `suspicion` (of a probable label error), and `image` (a data URI), `text` or `numbers`.
     """
     plain, names = without_transforms(dataset), class_names(dataset)
+    suspicion = {suspect.index: {"suspicion": suspect.suspicion} for suspect in probable_errors(selector, n)}
+    groups = [(_SUSPECTS[selector.store.knows_classes], list(suspicion)), *_groups(selector, n, list(suspicion))]
     return [
         {
             "name": name,
-            "items": [_item(selector, index, dataset, plain, names, predict) for index in indices],
+            "items": [
+                _item(selector, index, dataset, plain, names, predict)
+                | (suspicion.get(index, {}) if position == 0 else {})
+                for index in indices
+            ],
         }
-        for name, indices in _groups(selector, n)
+        for position, (name, indices) in enumerate(groups)
         if indices
     ]
 
 
-def _groups(selector: Results, n: int) -> list[tuple[str, list[int]]]:
+def _groups(selector: Results, n: int, suspects: Sequence[int]) -> list[tuple[str, list[int]]]:
     store, losses = selector.store, selector.losses
     known = losses.isfinite().nonzero()[:, 0]
     by_loss = known[losses[known].argsort(descending=True, stable=True)]
     dropped = store.column("times_dropped")
     often = by_loss[dropped[by_loss].argsort(descending=True, stable=True)]
-    most_dropped = ("most often dropped", often[dropped[often] > 0][:n].tolist())
-    if not store.knows_classes:
-        return [("highest loss", by_loss[:n].tolist()), ("lowest loss", by_loss.flip(0)[:n].tolist()), most_dropped]
-    margin, forgotten = store.column("margin"), store.column("times_forgotten")
-    wrong = (margin < 0).nonzero()[:, 0]
-    suspects = wrong[margin[wrong].argsort(stable=True)][:n].tolist()
-    lost = by_loss[forgotten[by_loss].argsort(descending=True, stable=True)]
-    return [
-        ("probable label errors", suspects),
-        ("most often forgotten", [i for i in lost[forgotten[lost] > 0].tolist() if i not in suspects][:n]),
-        most_dropped,
-        ("easiest", by_loss.flip(0)[:n].tolist()),
+    others = [
+        ("most often dropped", often[dropped[often] > 0][:n].tolist()),
+        ("easiest" if store.knows_classes else "lowest loss", by_loss.flip(0)[:n].tolist()),
     ]
+    if not store.knows_classes:
+        return others
+    forgotten = store.column("times_forgotten")
+    lost = by_loss[forgotten[by_loss].argsort(descending=True, stable=True)]
+    lost_others = [i for i in lost[forgotten[lost] > 0].tolist() if i not in suspects]
+    return [("most often forgotten", lost_others[:n]), *others]
 
 
 def _item(
@@ -88,9 +92,8 @@ def _item(
         sample = None
     store = selector.store
     if store.knows_classes:
-        label, predicted = label_of(sample), int(store.column("predicted")[index])
-        found["label"] = _named(label, names)
-        found["predicted"] = None if predicted == UNKNOWN else _named(predicted, names)
+        for name in ("label", "predicted"):
+            found[name] = _named(int(store.column(name)[index]), names)
     else:
         found["target"] = target_of(sample)
         try:
@@ -161,8 +164,8 @@ def target_of(sample: Any) -> float | None:
     return float(target.reshape(-1)[0]) if target.size == 1 else None
 
 
-def _named(label: int | None, names: Sequence[str] | None) -> str | None:
-    if label is None:
+def _named(label: int, names: Sequence[str] | None) -> str | None:
+    if label == UNKNOWN:
         return None
     return names[label] if names is not None and 0 <= label < len(names) else str(label)
 

@@ -7,6 +7,9 @@ from torch import Tensor
 from lightning_dataselect.state.fit_state import EpochRecord, FitState
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.sample_history import SampleHistoryStore
+from lightning_dataselect.state.suspects import Suspect, most_suspicious
+from lightning_dataselect.utils.errors import NoFitYetError
+from lightning_dataselect.utils.validation import check_count
 
 
 class Results:
@@ -59,3 +62,31 @@ class Results:
     def weights(self) -> Tensor | None:
         """float32 (n,): the loss weight of each selected sample, or None for the plain loss."""
         return self.state.plan.weights
+
+    def suspects(self, n: int = 20) -> list[Suspect]:
+        """Return the samples that are probably labelled wrong, the most suspicious one first.
+
+        They are ranked by what they showed over all epochs, not by the last one alone, in which a network may have
+        learnt a wrong label by heart. Hard and rare samples look alike: read the list from its top, and stop where most
+        of it is right.
+
+        Args:
+            n: How many at most.
+
+        Returns:
+            One :class:`~.suspects.Suspect` a sample: its index, label, predicted class and how sure.
+            ``pandas.DataFrame(selector.suspects(100))`` is a table of them.
+
+        Raises:
+            NoFitYetError: If there is no fit yet, or no sample was measured in it.
+            ValueError: If ``n`` is below 1.
+        """
+        check_count("n", n, minimum=1)
+        found = most_suspicious(self.store, n)
+        if not found:
+            raise NoFitYetError(
+                f"{type(self).__name__}.suspects: no sample has a finite loss yet. Call it after some epochs of"
+                " trainer.fit, with a method that measures losses; RandomPruning(prune_ratio=0) measures and drops"
+                " nothing."
+            )
+        return found

@@ -270,7 +270,9 @@ class RunState:
         store = self.store
         store["loss"].index_copy_(0, seen.indices, seen.losses)
         # compiled modules write the next batch's losses into the same memory
-        self._put_aside.append((seen.indices, seen.losses.clone()))
+        losses = seen.losses.clone()
+        store.record_losses(seen.indices, losses)
+        self._put_aside.append((seen.indices, losses))
         if len(self._put_aside) == _MOST_PUT_ASIDE:
             self._mark_bad()
         if policy.balance:

@@ -1,4 +1,4 @@
-"""The history of each sample in a fit: how often it was trained on and dropped, when it was learnt, how sure it is."""
+"""The history of each sample in a fit: how often it was trained on and dropped, when it was learnt, how sure it was."""
 
 from __future__ import annotations
 
@@ -15,17 +15,27 @@ from lightning_dataselect.state.store import OverRanks, ScoreStore
 NEVER = torch.iinfo(torch.int32).max
 """The value of ``first_learnt`` for a sample that was never classified right."""
 UNKNOWN = -1
-"""The value of ``predicted`` for a sample that was never seen."""
+"""The value of ``predicted`` and ``label`` for a sample whose class was never seen."""
 
 _MOST_BATCHES = 64
 _MOST_BYTES = 8 << 20
 _CHUNK = 1 << 20
-_OF_ALL: dict[str, OverRanks] = {"times_trained": "sum", "times_dropped": "sum"}
+_OF_ALL: dict[str, tuple[float, torch.dtype, OverRanks]] = {
+    "times_trained": (0, torch.int32, "sum"),
+    "times_dropped": (0, torch.int32, "sum"),
+    "times_measured": (0, torch.int32, "sum"),
+    "loss_sum": (0.0, torch.float32, "sum"),
+}
 _OF_CLASSES: dict[str, tuple[float, torch.dtype, OverRanks]] = {
     "margin": (torch.nan, torch.float32, "last"),
     "predicted": (UNKNOWN, torch.int32, "last"),
     "first_learnt": (NEVER, torch.int32, "min"),
     "times_forgotten": (0, torch.int32, "sum"),
+    "label": (UNKNOWN, torch.int32, "last"),
+    "times_classified": (0, torch.int32, "sum"),
+    "margin_sum": (0.0, torch.float32, "sum"),
+    "confidence_sum": (0.0, torch.float32, "sum"),
+    "confidence_squares": (0.0, torch.float32, "sum"),
 }
 
 
@@ -54,6 +64,25 @@ def margins(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return (own - other).masked_fill(labels < 0, torch.nan), logits.max(1).indices
 
 
+def confidences(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the probability that each sample's label has by the softmax of its logits.
+
+    Args:
+        logits: (B, C).
+        labels: int64 (B,); a negative label marks an ignored sample.
+
+    Returns:
+        float32 (B,), NaN for an ignored sample.
+
+    Example:
+        >>> confidences(torch.tensor([[0.0, 0.0], [1.0, 3.0]]), torch.tensor([1, 0]))
+        tensor([0.5000, 0.1192])
+    """
+    logits = logits.float()
+    own = logits.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return (own - logits.logsumexp(1)).exp().masked_fill(labels < 0, torch.nan)
+
+
 class _Shown(NamedTuple):
     indices: Tensor  # int64 (B,)
     logits: Tensor  # (B, C)
@@ -64,14 +93,17 @@ class SampleHistoryStore(ScoreStore):
     """Keep the history of each sample besides its scores.
 
     Columns, int32 unless said otherwise: ``times_trained``, how often the sample was back-propagated, and
-    ``times_dropped``, how often the method left it out, of an epoch or of a batch. From the first batch on that shows
-    the logits of classes also ``margin`` (float32, see :func:`margins`) and ``predicted`` as last seen,
-    ``first_learnt`` (the epoch in which it was first classified right, or :data:`NEVER`) and ``times_forgotten`` (how
-    often it was classified wrong when the time before it was right).
+    ``times_dropped``, how often the method left it out, of an epoch or of a batch; ``times_measured``, how often it had
+    a finite loss, and ``loss_sum`` (float32), the sum of these. From the first batch on that shows the logits of
+    classes also ``margin`` (float32, see :func:`margins`), ``predicted`` and ``label`` as last seen, ``first_learnt``
+    (the epoch in which it was first classified right, or :data:`NEVER`) and ``times_forgotten`` (how often it was
+    classified wrong when the time before it was right); ``times_classified``, how often it was classified, and over
+    these ``margin_sum``, ``confidence_sum`` and ``confidence_squares`` (float32), of the margin, the probability of the
+    label (:func:`confidences`) and its square.
 
     What a step shows is put aside and written for many steps at once: before anything is read, merged or saved, and at
-    the latest after 64 batches or 8 MiB. The columns take 24 bytes a sample, 8 without classes; with several ranks 12
-    more, 8 without classes.
+    the latest after 64 batches or 8 MiB. The columns take 52 bytes a sample, 16 without classes; with several ranks 36
+    more, 16 without classes.
 
     Args:
         n: Number of samples of the training set.
@@ -105,8 +137,8 @@ class SampleHistoryStore(ScoreStore):
         score_is_loss: bool = False,
     ) -> None:
         super().__init__(n, columns, world_size, score_is_loss=score_is_loss)
-        for name, over_ranks in _OF_ALL.items():
-            self.add_column(name, 0, torch.int32, over_ranks)
+        for name, (initial, dtype, over_ranks) in _OF_ALL.items():
+            self.add_column(name, initial, dtype, over_ranks)
         self._forget_pending()
 
     @property
@@ -133,6 +165,11 @@ class SampleHistoryStore(ScoreStore):
         self._shown.append(_Shown(shown.indices, shown.logits.clone(), labels.clone()))
         self._put_aside(shown.logits.nbytes + labels.nbytes)
 
+    def record_losses(self, indices: Tensor, losses: Tensor) -> None:
+        """Take note of losses, float32 (B,), of the samples ``indices``, int64 (B,); both must stay as they are."""
+        self._measured.append((indices, losses))
+        self._put_aside(indices.nbytes + losses.nbytes)
+
     def count_trained(self, indices: Tensor) -> None:
         """Count samples that are back-propagated; int64 (B,), N for padding."""
         self._trained.append(indices)
@@ -157,19 +194,25 @@ class SampleHistoryStore(ScoreStore):
             dropped = self["times_dropped"]
             dropped += 1
             for chunk in kept.split(_CHUNK):
-                _count(dropped, chunk.to(dropped.device), -1)
+                _add(dropped, chunk.to(dropped.device), -1)
             if self.world_size > 1:
                 self._merged["times_dropped"].copy_(dropped)
 
     def flush(self) -> None:
         """Write what was put aside."""
         trained, offered, taken, shown, epoch = self._trained, self._offered, self._taken, self._shown, self._epoch
+        measured = self._measured
         self._forget_pending()
+        if measured:
+            indices, losses = map(torch.cat, zip(*measured, strict=True))
+            known = losses.isfinite()
+            _add(self["times_measured"], indices, known.int())
+            _add(self["loss_sum"], indices, torch.where(known, losses, 0.0))
         if trained:
-            _count(self["times_trained"], torch.cat(trained), 1)
+            _add(self["times_trained"], torch.cat(trained), 1)
         if offered:
-            _count(self["times_dropped"], torch.cat(offered), 1)
-            _count(self["times_dropped"], torch.cat(taken), -1)
+            _add(self["times_dropped"], torch.cat(offered), 1)
+            _add(self["times_dropped"], torch.cat(taken), -1)
         if shown:
             self._write(_Shown(*map(torch.cat, zip(*shown, strict=True))), epoch)
 
@@ -213,6 +256,7 @@ class SampleHistoryStore(ScoreStore):
     # ---- inside --------------------------------------------------------------------------------------------------
 
     def _forget_pending(self) -> None:
+        self._measured: list[tuple[Tensor, Tensor]] = []
         self._trained: list[Tensor] = []
         self._offered: list[Tensor] = []
         self._taken: list[Tensor] = []
@@ -221,7 +265,7 @@ class SampleHistoryStore(ScoreStore):
 
     def _put_aside(self, n_bytes: int) -> None:
         self._n_bytes += n_bytes
-        if len(self._trained) >= _MOST_BATCHES or self._n_bytes >= _MOST_BYTES:
+        if max(len(self._trained), len(self._measured)) >= _MOST_BATCHES or self._n_bytes >= _MOST_BYTES:
             self.flush()
 
     def _open_classes(self) -> None:
@@ -233,18 +277,28 @@ class SampleHistoryStore(ScoreStore):
         """Write what batches of one epoch have shown, in their order: a sample may come more than once."""
         self._open_classes()
         margin, predicted = margins(shown.logits, shown.labels)
+        self._sum_up(shown.indices, margin, confidences(shown.logits, shown.labels))
         i, order = shown.indices.sort(stable=True)
         margin, predicted = margin[order], predicted[order]
         again = i[1:] == i[:-1]
         before = self["margin"][i]
         before[1:] = torch.where(again, margin[:-1], before[1:])
-        _count(self["times_forgotten"], i, ((before > 0) & (margin <= 0)).int())
+        _add(self["times_forgotten"], i, ((before > 0) & (margin <= 0)).int())
         learnt = torch.where(margin > 0, epoch, NEVER).int()
         self["first_learnt"].scatter_reduce_(0, i, learnt, "amin")
         # all but a sample's last presentation go to the slot of padding
         last = torch.where(torch.cat([~again, again.new_ones(1)]), i, self.n)
         self["margin"].index_copy_(0, last, margin)
         self["predicted"].index_copy_(0, last, predicted.int())
+        self["label"].index_copy_(0, last, shown.labels[order].clamp(min=UNKNOWN).int())
+
+    def _sum_up(self, indices: Tensor, margin: Tensor, confidence: Tensor) -> None:
+        known = margin.isfinite()
+        confidence = torch.where(known, confidence, 0.0)
+        _add(self["times_classified"], indices, known.int())
+        _add(self["margin_sum"], indices, torch.where(known, margin, 0.0))
+        _add(self["confidence_sum"], indices, confidence)
+        _add(self["confidence_squares"], indices, confidence * confidence)
 
 
 def _alike(one: _Shown, other: _Shown) -> bool:
@@ -252,6 +306,6 @@ def _alike(one: _Shown, other: _Shown) -> bool:
     return (a.shape[1], a.dtype, a.device) == (b.shape[1], b.dtype, b.device)
 
 
-def _count(column: Tensor, indices: Tensor, number: int | Tensor) -> None:
+def _add(column: Tensor, indices: Tensor, number: int | Tensor) -> None:
     numbers = number if isinstance(number, Tensor) else torch.full_like(indices, number, dtype=column.dtype)
     column.index_add_(0, indices, numbers)

@@ -50,6 +50,9 @@ def test_export_holds_every_sample_and_the_kept_ones_reload(tmp_path, suffix):
     assert frame["predicted"].isna().tolist() == [False, True, True, False] and frame["predicted"][3] == 1
     assert frame["first_learnt"].isna().tolist() == [False, True, True, True] and frame["first_learnt"][0] == 5
     assert frame["times_forgotten"].tolist() == [0, 0, 0, 0]
+    assert frame["label"].isna().tolist() == [False, True, True, False] and frame["label"][0] == 1
+    np.testing.assert_allclose(frame["confidence"], [0.880797, np.nan, np.nan, 0.119203], rtol=1e-5)
+    np.testing.assert_allclose(frame["suspicion"], 1 - frame["confidence"], rtol=1e-6)
 
 
 def test_other_files_are_refused(tmp_path):
@@ -104,35 +107,39 @@ def test_metric_over_time_ends_at_the_mean_and_draws_without_data():
     assert isinstance(empty, Figure)
 
 
+class WithoutClasses(Fitted):
+    """A fit of which losses alone are known."""
+
+    store = SampleHistoryStore(4)
+    store.count_trained(torch.tensor([3]))
+
+
 def test_the_data_map_tells_kept_from_dropped_and_leaves_out_the_unmeasured():
-    axes = figures.plot_selector(Fitted(), "data_map").axes[0]
+    axes = figures.plot_selector(WithoutClasses(), "data_map").axes[0]
     kept, dropped = axes.collections
     np.testing.assert_allclose(kept.get_offsets(), [[0.5, 1.0], [0.25, 3.0]])
     np.testing.assert_allclose(dropped.get_offsets(), [[0.125, 2.0]])
 
 
-class RanksByLoss(Fitted):
-    """A fit whose scores are its losses."""
-
-    scores = Fitted.losses
-
-    def __init__(self, *, classes=True):
-        self.store = copy.deepcopy(Fitted.store) if classes else SampleHistoryStore(4)
-        if classes:
-            again = torch.tensor([0]), Fitted.losses[:1], torch.tensor([[2.0, 0.0]]), torch.tensor([1]), 6
-            self.store.record_logits(Observation(*again))
-        self.store.count_trained(torch.tensor([3]))
-
-
-@pytest.mark.parametrize(
-    ("classes", "name", "counts"), [(True, "times forgotten", [1, 0, 0]), (False, "times trained", [0, 0, 1])]
-)
-def test_the_data_map_is_no_diagonal_where_the_score_is_the_loss(classes, name, counts):
-    axes = figures.plot_selector(RanksByLoss(classes=classes), "data_map").axes[0]
-    assert axes.get_ylabel() == name
+def test_the_data_map_is_no_diagonal_where_the_score_is_the_loss():
+    selector = WithoutClasses()
+    selector.scores = selector.losses
+    axes = figures.plot_selector(selector, "data_map").axes[0]
+    assert axes.get_ylabel() == "times trained"
     shown = np.concatenate([group.get_offsets() for group in axes.collections])
     np.testing.assert_allclose(shown[:, 0], [0.5, 0.25, 0.125])
-    assert np.round(shown[:, 1]).tolist() == counts
+    assert np.round(shown[:, 1]).tolist() == [0, 0, 1]
+
+
+def test_with_classes_the_data_map_is_that_of_dataset_cartography():
+    selector = Fitted()
+    selector.store = copy.deepcopy(Fitted.store)
+    again = torch.tensor([0]), Fitted.losses[:1], torch.tensor([[2.0, 0.0]]), torch.tensor([1]), 6
+    selector.store.record_logits(Observation(*again))
+    kept, dropped = figures.plot_selector(selector, "data_map").axes[0].collections
+    high, low = 1 / (1 + np.exp(-2.0)), 1 / (1 + np.exp(2.0))
+    np.testing.assert_allclose(kept.get_offsets(), [[(high - low) / 2, 0.5]], rtol=1e-5)
+    np.testing.assert_allclose(dropped.get_offsets(), [[0.0, low]], atol=1e-3)
 
 
 class Pictured(Fitted):
@@ -150,26 +157,19 @@ class Pictured(Fitted):
         self.store.count_dropped(torch.tensor([3, 3, 5]), torch.tensor([], dtype=torch.int64))
 
 
-def test_the_rows_of_the_gallery_are_the_extremes():
-    hardest, easiest, forgotten = rows_of(Pictured(), 2)
+def test_the_rows_of_the_gallery_are_the_suspects_and_the_extremes():
+    hardest, easiest, forgotten = rows_of(Pictured(), 2)  # no label was behind on average
     assert (hardest.indices, easiest.indices, forgotten.indices) == ([1, 4], [3, 0], [4])
-    assert hardest.notes == ["loss 4", "loss 2, taken for 1"]
-    assert (forgotten.name, forgotten.notes) == ("most often forgotten", ["forgotten 2x, taken for 1"])
+    assert hardest.notes == ["loss 4", "loss 2, label 0, taken for 1"]
+    assert (forgotten.name, forgotten.notes) == ("most often forgotten", ["forgotten 2x, label 0, taken for 1"])
     *_, dropped = rows_of(Pictured(classes=False), 4)
     assert (dropped.name, dropped.indices) == ("most often dropped", [3, 5])
-
-
-def test_a_label_is_told_where_the_samples_hold_it_and_the_fit_agrees():
-    def notes(dataset, **options):
-        return rows_of(Pictured(**options), 2, dataset)[0].notes
-
-    image, labels = torch.zeros(2, 2), [0, 2, 0, 0, 0, 0]  # sample 0 was classified right, as 0; sample 4 was not
-    assert notes([(image, label) for label in labels]) == ["loss 4, label 2", "loss 2, label 0, taken for 1"]
-    assert notes([{"idx": 7, "label": torch.tensor(label)} for label in labels])[1] == "loss 2, label 0, taken for 1"
-    for unknown in ([(image, 3, label) for label in labels], [(image, 1.5)] * 6, [image] * 6):
-        assert notes(unknown) == ["loss 4", "loss 2, taken for 1"]
-    assert rows_of(Pictured(), 6, [(image, i + 1) for i in range(6)])[0].notes[1] == "loss 2, taken for 1"
-    assert notes([(image, 0)] * 6, classes=False) == ["loss 4", "loss 2"]
+    suspected = Pictured()
+    shown = torch.tensor([5]), torch.zeros(1), torch.tensor([[0.0, 3.0]]), torch.tensor([0]), 0
+    suspected.store.record_logits(Observation(*shown))
+    first = rows_of(suspected, 2)[0]
+    assert (first.name, first.indices) == ("probable label errors", [5])
+    assert first.notes == ["95 % sure, label 0, taken for 1"]
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (1, 4, 5), (3, 4, 5), (4, 5, 3)])
@@ -193,8 +193,7 @@ def test_the_gallery_shows_images(shape, wrap):
 )
 def test_the_gallery_shows_text(samples, decode, said):
     texts = [text.get_text() for text in gallery(Pictured(), samples, decode).axes[0].texts]
-    own = "" if isinstance(samples[0], dict) and "label" not in samples[0] else ", label 1"
-    assert texts[:3] == ["hardest", f"#1  loss 4{own}", said]
+    assert texts[:3] == ["hardest", "#1  loss 4", said]
     assert gallery(Pictured(), samples, decode)._repr_png_()
 
 

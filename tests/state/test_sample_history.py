@@ -20,7 +20,10 @@ from lightning_dataselect.state.sample_history import NEVER, SampleHistoryStore,
 from lightning_dataselect.state.selection import Observation
 
 N, C = 48, 3
-COLUMNS = ("times_trained", "times_dropped", "margin", "predicted", "first_learnt", "times_forgotten")
+COLUMNS = (
+    *("times_trained", "times_dropped", "margin", "predicted", "first_learnt", "times_forgotten"),
+    *("label", "times_classified", "margin_sum", "confidence_sum", "confidence_squares"),
+)
 
 
 class Diary:
@@ -29,6 +32,8 @@ class Diary:
     def __init__(self, n=N):
         self.times_trained, self.times_dropped, self.times_forgotten = (np.zeros(n, int) for _ in range(3))
         self.margin, self.predicted, self.first_learnt = np.full(n, np.nan), np.full(n, -1), np.full(n, NEVER)
+        self.label, self.times_classified = np.full(n, -1), np.zeros(n, int)
+        self.margin_sum, self.confidence_sum, self.confidence_squares = np.zeros((3, n))
 
     def see(self, i, logits, label, epoch):
         others = np.delete(logits, label)
@@ -37,7 +42,12 @@ class Diary:
             self.times_forgotten[i] += 1
         if margin > 0:
             self.first_learnt[i] = min(self.first_learnt[i], epoch)
-        self.margin[i], self.predicted[i] = margin, logits.argmax()
+        self.margin[i], self.predicted[i], self.label[i] = margin, logits.argmax(), label
+        confidence = np.exp(logits[label]) / np.exp(logits).sum()
+        self.times_classified[i] += 1
+        self.margin_sum[i] += margin
+        self.confidence_sum[i] += confidence
+        self.confidence_squares[i] += confidence**2
 
     def check(self, store, names=COLUMNS):
         for name in names:
@@ -208,7 +218,8 @@ def test_without_classes_there_are_counts_alone():
     selector = Shares(1.0, 0.5)
     fit(selector, Regression(), loader(), max_epochs=2)
     frame = to_frame(selector.store, selector.selected, selector.weights)
-    assert list(frame) == ["index", "loss", "score", "selected", "weight", "times_trained", "times_dropped"]
+    counts = ["times_trained", "times_dropped"]
+    assert list(frame) == ["index", "loss", "score", "selected", "weight", *counts, "mean_loss", "suspicion"]
     assert (frame["times_trained"] + frame["times_dropped"] == 2).all()
 
 
