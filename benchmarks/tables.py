@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.methods import every_method
@@ -24,7 +25,7 @@ from lightning_dataselect.comparison.summary import short_label
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-COSTS = ("frontier", "overhead", "selection_scale")
+NOT_STUDIES = ("frontier", "label_errors", "overhead", "selection_scale")
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 NO_TABLES = ("run",)  # a code block that is run by the tests
 Row = Mapping[str, Any]
@@ -39,6 +40,27 @@ def frontier_table() -> str:
         gain = f"{row['difference']:+.{digits}f} ± {row['standard_error']:.{digits}f}"
         rows.append(f"| {name} | {row['everything']:.{digits}f} | {gain} | {row['left_out']} |")
     return "\n".join(rows)
+
+
+def label_error_table() -> str:
+    """Return the AUROC of each ranking against people's wrong labels, a column a part, over seeds."""
+    study = _read("label_errors")
+    parts: dict[str, list[Row]] = {}
+    for row in study["rows"]:
+        parts.setdefault(row["part"], []).append(row)
+    heads = []
+    for name, rows in parts.items():
+        wrong = 100 * fmean(row["wrong"] for row in rows)
+        heads.append(f"{name}: {rows[0]['n']:,} images, {rows[0]['epochs']} epochs, {wrong:.0f} % wrong")
+    lines = ["| ranked by | trainings | " + " | ".join(heads) + " |", "|---" * (2 + len(heads)) + "|"]
+    for key in study["rows"][0]["auroc"]:
+        cells = []
+        for rows in parts.values():
+            first = fmean(row["wrong_among_first"][key] for row in rows)
+            cells.append(f"{fmean(row['auroc'][key] for row in rows):.3f} ({100 * first:.0f} %)")
+        trainings = "1" if not key.startswith("cleanlab") else f"{study['folds']} folds"
+        lines.append(f"| {key} | {trainings} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", _measured_on(study["environment"], "label_errors")])
 
 
 def overhead_table() -> str:
@@ -258,7 +280,7 @@ def results_page() -> str:
 
 def studies() -> list[str]:
     """Return the names of the studies that have results."""
-    return sorted(path.stem for path in RESULTS.glob("*.json") if path.stem not in COSTS)
+    return sorted(path.stem for path in RESULTS.glob("*.json") if path.stem not in NOT_STUDIES)
 
 
 def tables() -> dict[str, Callable[[], str]]:
@@ -269,6 +291,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "methods": method_table,
         "recommended": recommended_table,
         "frontier": frontier_table,
+        "label_errors": label_error_table,
     }
     for name in studies():
         for part in _read(name)["parts"]:

@@ -25,8 +25,9 @@ class Suspect:
 
     Attributes:
         index: In the training set.
-        suspicion: By which suspects are ranked, 0 to 1. With classes, the mean probability that the model gave to all
-            classes but the label's; without, the share of the samples whose mean loss is lower.
+        suspicion: By which suspects are ranked, 0 to 1. With classes, how probable the best other class was against the
+            label, by their mean log-odds: the sigmoid of minus ``mean_margin``, so that above 0.5 the label was on
+            average behind. Without, the share of the samples whose mean loss is lower.
         mean_loss: Mean loss.
         label: The class that it is labelled with.
         predicted: The class that the model took it for when it was last measured.
@@ -79,7 +80,7 @@ def averages(store: SampleHistoryStore) -> dict[str, Tensor]:
 def suspicions(store: SampleHistoryStore) -> Tensor:
     """Return how probably each sample is labelled wrong, float32 (N,), on the CPU; NaN if never measured.
 
-    With classes it is one minus the mean probability of the label; without, the share of the measured samples whose
+    With classes it is the sigmoid of minus the area under the margin; without, the share of the measured samples whose
     mean loss is lower.
 
     Example:
@@ -89,7 +90,7 @@ def suspicions(store: SampleHistoryStore) -> Tensor:
         tensor([0.0000, 0.6667, 0.3333,    nan])
     """
     if store.knows_classes:
-        return 1 - averages(store)["confidence"]
+        return (-averages(store)["mean_margin"]).sigmoid()
     losses = mean_losses(store)
     known = losses.isfinite().nonzero()[:, 0]
     ranked = losses[known].sort().values

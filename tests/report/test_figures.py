@@ -52,7 +52,7 @@ def test_export_holds_every_sample_and_the_kept_ones_reload(tmp_path, suffix):
     assert frame["times_forgotten"].tolist() == [0, 0, 0, 0]
     assert frame["label"].isna().tolist() == [False, True, True, False] and frame["label"][0] == 1
     np.testing.assert_allclose(frame["confidence"], [0.880797, np.nan, np.nan, 0.119203], rtol=1e-5)
-    np.testing.assert_allclose(frame["suspicion"], 1 - frame["confidence"], rtol=1e-6)
+    np.testing.assert_allclose(frame["suspicion"], 1 / (1 + np.exp(frame["margin"])), rtol=1e-6)
 
 
 def test_other_files_are_refused(tmp_path):

@@ -71,15 +71,15 @@ def test_the_averages_are_those_of_what_the_steps_computed():
         "confidence": confidences.mean(1),
         "variability": confidences.std(1),
         "mean_loss": losses.mean(1),
-        "suspicion": 1 - confidences.mean(1),
+        "suspicion": 1 / (1 + np.exp(margins.mean(1))),
     }
     for name, values in expected.items():
         np.testing.assert_allclose(frame[name], values, rtol=1e-4, atol=1e-4, err_msg=name)
     first, *_ = found = selector.suspects(5)
-    assert [suspect.index for suspect in found] == np.argsort(confidences.mean(1))[:5].tolist()
+    assert [suspect.index for suspect in found] == np.argsort(margins.mean(1))[:5].tolist()
     labels = samples().tensors[1]
     assert first.label == labels[first.index] and first.predicted == selector.store.column("predicted")[first.index]
-    np.testing.assert_allclose(first.suspicion, 1 - first.confidence)
+    np.testing.assert_allclose(first.suspicion, 1 / (1 + np.exp(first.mean_margin)), rtol=1e-5)
 
 
 def test_averages_are_over_the_epochs_in_which_a_sample_was_seen():
