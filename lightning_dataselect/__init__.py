@@ -17,6 +17,7 @@ from lightning_dataselect.utils.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from lightning_dataselect.callbacks.batch_selector import BatchSelector
+    from lightning_dataselect.callbacks.log_figures import LogFigures
     from lightning_dataselect.callbacks.selector import DataSelector
     from lightning_dataselect.comparison.api import compare as compare
     from lightning_dataselect.methods import *  # noqa: F403
@@ -26,6 +27,7 @@ __all__ = [
     "BatchSelector",
     "DataSelectError",
     "DataSelector",
+    "LogFigures",
     "Observation",
     "Selection",
     "list_methods",
@@ -36,6 +38,7 @@ __all__ = [
 _HOMES = {
     "BatchSelector": "callbacks.batch_selector",
     "DataSelector": "callbacks.selector",
+    "LogFigures": "callbacks.log_figures",
     "Observation": "state.selection",
     "Selection": "state.selection",
     "compare": "comparison.api",

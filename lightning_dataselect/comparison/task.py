@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import lightning.pytorch as pl
 import yaml
 from jsonargparse import ArgumentError
-from lightning.pytorch.callbacks import Checkpoint, ModelSummary, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, ModelSummary, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lightning_dataselect.callbacks.selector import DataSelector
@@ -134,6 +134,10 @@ class MadeTask:
         own = deepcopy(list(own) if isinstance(own, list | tuple) else [own])
         fixed = {"max_epochs": epochs, "max_steps": -1, "fast_dev_run": fast_dev_run}
         arguments = {**_defaults(root), **self.trainer, **fixed, "callbacks": [*own, *callbacks]}
+        arguments["logger"] = loggers_of_run(arguments["logger"], root.name)
+        for callback in own:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is not None:
+                callback.dirpath = str(Path(callback.dirpath) / root.name)
         module = self.make_module()
         if not hasattr(module, "training_step"):
             raise UserInputError(f"make_module() returned a {type(module).__name__}: let it return a LightningModule.")
@@ -213,6 +217,31 @@ def in_own_folder(trainer: dict[str, Any], run: str) -> dict[str, Any]:
                 arguments["dirpath"] = str(Path(arguments["dirpath"]) / run)
             entry["init_args"] = arguments
     return named
+
+
+def loggers_of_run(loggers: Any, run: str) -> Any:
+    """Return copies of a Trainer's loggers that carry the name of the run, and leave those of other kinds as they are.
+
+    Args:
+        loggers: One, several, or a bool.
+        run: Such as `InfoBatch-0`.
+
+    Example:
+        >>> from lightning.pytorch.loggers import CSVLogger
+        >>> loggers_of_run(CSVLogger("logs", name="digits"), "UCB-1").log_dir
+        'logs/digits/UCB-1'
+    """
+    if isinstance(loggers, list | tuple):
+        return [loggers_of_run(logger, run) for logger in loggers]
+    kinds = {cls.__name__ for cls in type(loggers).__mro__}
+    # a copy, as a logger writes where it began to; none of these has a setter
+    if "WandbLogger" in kinds:
+        loggers = deepcopy(loggers)
+        loggers._name = loggers._wandb_init["name"] = run
+    elif kinds & {"CSVLogger", "TensorBoardLogger"}:
+        loggers = deepcopy(loggers)
+        loggers._version = run
+    return loggers
 
 
 def _class_paths(node: Any) -> Iterator[str]:

@@ -26,7 +26,9 @@ def log_epoch(
     """
     record = history[-1]
     saved = sum(r["n_total"] - r["n_backward"] for r in history)
-    module.log("dataselect/kept_share", record["n_selected"] / record["n_total"], prog_bar=True)
+    kept = record["n_selected"] / record["n_total"]
+    module.log("dataselect/kept_share", kept)
+    module.log("kept", kept, prog_bar=True, logger=False)  # a bar has no room for the long name
     if train_loss is not None:
         module.log("dataselect/train_loss", train_loss, sync_dist=True)
     values = {"samples_saved": float(saved), "select_seconds": record["select_seconds"]}

@@ -1,11 +1,16 @@
 """What `--methods`, `--seeds` and a config are read as, and what is said of wrong ones."""
 
+from pathlib import Path
+
 import pytest
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 
 from lightning_dataselect import UCB, DataSelector, RandomPruning
 from lightning_dataselect.comparison.script import task_of
 from lightning_dataselect.comparison.spec import parse_methods, parse_seeds
-from lightning_dataselect.comparison.task import load_task
+from lightning_dataselect.comparison.task import MadeTask, load_task
+from lightning_dataselect.demo import DigitsData, DigitsModel
 from lightning_dataselect.utils.errors import UserInputError
 
 
@@ -124,6 +129,27 @@ def test_checkpoints_are_off_unless_asked_for_and_carry_the_runs_name(tmp_path, 
     trainer, *_ = load_task(str(path)).build(seed=0, epochs=2, callbacks=[], root=tmp_path / "UCB-3")
     assert len(trainer.checkpoint_callbacks) == n
     assert all(callback.dirpath.endswith("saved/UCB-3") for callback in trainer.checkpoint_callbacks)
+
+
+class WandbLogger(CSVLogger):
+    """Named as Lightning's is, which cannot be made without wandb."""
+
+    def __init__(self, name):
+        super().__init__("logs", name)
+        self._wandb_init = {"name": name}
+
+
+def test_loggers_and_checkpoints_from_python_carry_the_runs_name(tmp_path):
+    given = {"accelerator": "cpu", "logger": [CSVLogger("logs", name="digits"), WandbLogger("mine")]}
+    given["callbacks"] = ModelCheckpoint("saved")
+    task = MadeTask(DigitsModel, DigitsData, given, 2)
+    for run in ("UCB-3", "random-0"):
+        trainer, *_ = task.build(seed=0, epochs=2, callbacks=[], root=tmp_path / run)
+        csv, wandb = trainer.loggers
+        assert (csv.log_dir, wandb.name, wandb._wandb_init) == (f"logs/digits/{run}", run, {"name": run})
+        assert [callback.dirpath for callback in trainer.checkpoint_callbacks] == [str(Path("saved").resolve() / run)]
+    assert given["callbacks"].dirpath == str(Path("saved").resolve())
+    assert given["logger"][0].version != "random-0"
 
 
 def test_the_selector_that_a_config_trains_with_is_left_out(tmp_path):

@@ -25,7 +25,7 @@ def test_values_reach_the_trainers_metrics_and_progress_bar():
     expected = selector.scores.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
     assert [values[f"score_q{q}"] for q in (10, 50, 90)] == pytest.approx(expected)
     assert values["select_seconds"] == pytest.approx(selector.history[-1]["select_seconds"])
-    assert logged(made.progress_bar_metrics) == {"kept_share": pytest.approx(0.2)}
+    assert made.progress_bar_metrics == {"kept": pytest.approx(0.2)}
 
 
 def test_a_logger_gets_one_row_an_epoch(tmp_path):

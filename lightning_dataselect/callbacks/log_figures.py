@@ -1,0 +1,95 @@
+"""Figures of what a selector does, among the curves of a logger that takes pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+
+from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.utils.errors import InvalidArgumentError, TrainerSettingsError
+from lightning_dataselect.utils.extras import require_report_extra
+from lightning_dataselect.utils.validation import check_count
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_KINDS = ("score_histogram", "data_map", "gallery")
+
+
+class LogFigures(pl.Callback):
+    """Send the score histogram, the data map and the gallery to TensorBoard or Weights & Biases.
+
+    Goes beside a selector in the Trainer's callbacks; without one of these loggers it warns and does nothing. The
+    gallery is left out where the samples are neither images nor text; to draw it, up to forty of them are read.
+
+    Args:
+        every_n_epochs: How often, in epochs; also after the last one.
+
+    Raises:
+        MissingExtraError: If matplotlib or pandas is not installed.
+        ValueError: If ``every_n_epochs`` is below 1.
+
+    Example:
+        >>> from lightning_dataselect import InfoBatch
+        >>> trainer = pl.Trainer(callbacks=[InfoBatch(), LogFigures(every_n_epochs=5)], accelerator="cpu", logger=False)
+    """
+
+    def __init__(self, every_n_epochs: int = 5) -> None:
+        self.every_n_epochs = check_count("every_n_epochs", every_n_epochs, minimum=1)
+        require_report_extra("LogFigures", "matplotlib", "pandas")
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Look for a selector to draw, and for a logger that takes pictures.
+
+        Raises:
+            TrainerSettingsError: If there is no selector.
+        """
+        if stage != "fit":
+            return
+        if _selector(trainer) is None:
+            raise TrainerSettingsError(
+                "LogFigures draws what a selector does, but the Trainer has none: add one to its callbacks, as"
+                " RandomPruning(prune_ratio=0), which drops nothing."
+            )
+        if not any(map(_takes_pictures, trainer.loggers)):
+            rank_zero_warn(
+                "LogFigures does nothing: no logger of the Trainer takes pictures. Give it a TensorBoardLogger or a"
+                " WandbLogger."
+            )
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw, if it is time."""
+        selector, done = _selector(trainer), trainer.current_epoch + 1
+        loggers = [logger for logger in trainer.loggers if _takes_pictures(logger)]
+        if not loggers or selector is None or not (done % self.every_n_epochs == 0 or done == trainer.max_epochs):
+            return
+        for kind in _KINDS:
+            try:
+                figure = selector.plot(kind)
+            except InvalidArgumentError:  # nothing measured yet, or samples that cannot be shown
+                continue
+            for logger in loggers:
+                _send(logger, f"dataselect/{kind}", figure, trainer.global_step)
+
+
+def _selector(trainer: pl.Trainer) -> DataSelector | None:
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback for callback in callbacks if isinstance(callback, DataSelector)), None)
+
+
+def _takes_pictures(logger: Any) -> bool:
+    return hasattr(logger, "log_image") or _is_tensorboard(logger)
+
+
+def _is_tensorboard(logger: Any) -> bool:
+    return any(cls.__name__ == "TensorBoardLogger" for cls in type(logger).__mro__)
+
+
+def _send(logger: Any, name: str, figure: Figure, step: int) -> None:
+    if _is_tensorboard(logger):
+        logger.experiment.add_figure(name, figure, step, close=False)  # closing is pyplot's, which knows no such figure
+    else:
+        logger.log_image(name, [figure], step=step)
