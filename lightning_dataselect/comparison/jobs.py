@@ -20,7 +20,7 @@ from rich.console import Console
 from lightning_dataselect.comparison.progress import watching
 from lightning_dataselect.comparison.records import RunRecord
 from lightning_dataselect.comparison.run import run
-from lightning_dataselect.comparison.spec import MethodSpec
+from lightning_dataselect.comparison.spec import SHORT, MethodSpec
 from lightning_dataselect.comparison.task import Task
 from lightning_dataselect.utils.errors import UserInputError, one_line
 
@@ -57,6 +57,8 @@ class Job:
                 selector=self.spec.build(self.prune_ratio, self.seed) if self.spec.cls else None,
                 seed=self.seed,
                 epochs=self.epochs,
+                # a method may cost more than a full run
+                of_epochs=max(self.epochs, self.task.epochs) if self.spec.label == SHORT else self.epochs,
                 monitor=self.monitor,
                 maximize=self.maximize,
                 root=self.root,

@@ -31,7 +31,7 @@ class RunRecord:
     Attributes:
         method: The label, as in `--methods`.
         seed: Of the run.
-        epochs: `max_epochs` of the run.
+        epochs: Epochs that the run was to have.
         epochs_done: Epochs that it trained, the last maybe in part; fewer where something has stopped it.
         ended_by: What stopped it early, such as `EarlyStopping`; empty if it ran to its end.
         value: The monitored metric at the end.

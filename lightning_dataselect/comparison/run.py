@@ -20,6 +20,7 @@ from lightning_dataselect.comparison.meter import Meter
 from lightning_dataselect.comparison.records import RunRecord
 from lightning_dataselect.comparison.samples import SampleLog
 from lightning_dataselect.comparison.task import Task
+from lightning_dataselect.methods.fewer_epochs import FewerEpochs
 from lightning_dataselect.report.figures import bin_scores, trained_share
 from lightning_dataselect.utils.errors import UserInputError
 
@@ -31,6 +32,7 @@ def run(
     selector: DataSelector | None,
     seed: int,
     epochs: int,
+    of_epochs: int,
     monitor: str,
     maximize: bool,
     root: Path,
@@ -46,7 +48,8 @@ def run(
         label: The method's name in the tables.
         selector: The method's callback, or None for a baseline on full data.
         seed: Of everything random in the run.
-        epochs: The run's `max_epochs`.
+        epochs: Epochs of the run.
+        of_epochs: The run's `max_epochs`; with more than `epochs` it is `FewerEpochs` that ends it.
         monitor: The metric that counts.
         maximize: Whether more of it is better.
         root: Where the run may write.
@@ -60,9 +63,10 @@ def run(
     """
     meter = Meter(monitor, on_epoch, selector)
     log = None if selector is None or samples is None else SampleLog(selector, meter)
-    callbacks: Sequence[pl.Callback] = [callback for callback in (selector, meter, log) if callback is not None]
+    fewer = FewerEpochs(budget=epochs / of_epochs, seed=seed, log=False) if epochs < of_epochs else None
+    callbacks: Sequence[pl.Callback] = [callback for callback in (fewer, selector, meter, log) if callback is not None]
     with isolated():
-        trainer, model, data = task.build(seed=seed, epochs=epochs, callbacks=callbacks, root=root)
+        trainer, model, data = task.build(seed=seed, epochs=of_epochs, callbacks=callbacks, root=root)
         meter.start()
         fit(trainer, model, data)
         elapsed = meter.elapsed()

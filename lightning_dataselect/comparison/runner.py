@@ -371,6 +371,7 @@ class _Comparison:
             "prune_ratio": self.settings.prune_ratio if spec.cls else None,
             "seed": seed,
             "epochs": epochs,
+            **({"of_epochs": self.task.epochs} if spec.label == SHORT else {}),
             "monitor": self.settings.monitor,
             "maximize": self.settings.maximize,
             "test": self.settings.test,
