@@ -170,8 +170,7 @@ class Epochs:
         if self._budget is not None and not self._length_is_due:
             # a loader taken anew knows nothing of the budget
             assert self._lengths is not None
-            set_counted_length(self._trainer, self.n_batches)
-            self._lengths.set_next(self.n_batches)
+            self._lengths.cut(self.n_batches)
 
     # ---- a batch -------------------------------------------------------------------------------------------------
 

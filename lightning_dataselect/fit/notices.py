@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_dataselect.state.fit_state import FitState
@@ -16,12 +18,15 @@ def warn_if_idle(policy: SelectionPolicy) -> None:
     name, n_epochs = type(policy).__name__, policy.max_epochs
     if policy.prune_ratio == 0 or not n_epochs:
         return
+    if policy.budget is not None:  # there are more only where something is dropped
+        n_epochs = math.ceil(round(policy.budget * n_epochs, 9))
     pruned = [epoch for epoch in range(policy.first_epoch, n_epochs) if not policy.trains_on_everything(epoch)]
     n_choices = sum(map(policy.selects_anew, pruned))
     if not pruned:
         rank_zero_warn(
             f"{name} will drop nothing: warmup_epochs={policy.warmup_epochs} and anneal={policy.anneal} leave"
-            f" none of the {n_epochs} epochs to prune. Lower them, or train for more epochs."
+            f" none of the {n_epochs} epochs{' in its budget' if policy.budget else ''} to prune. Lower them, or train"
+            " for more epochs."
         )
     elif policy.every_n_epochs > 1 and n_choices < min(_FEW_CHOICES, len(pruned)):
         rank_zero_warn(

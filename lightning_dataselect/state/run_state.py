@@ -104,6 +104,12 @@ class RunState:
         history, begun = ([], epoch) if self._fit is None else (self._fit.history, self._fit.plan.epoch)
         return self.compute.spent_before(epoch, history, begun)
 
+    def measured_sample_cost(self) -> float:
+        """Return what a sample in the batches of the last epoch cost, next to one that is trained on; before it, 1."""
+        record = self._fit.history[-1] if self._fit is not None and self._fit.history else None
+        offered = record["n_trained"] + record["n_left_out"] if record else 0
+        return (record["n_forward"] + 2 * record["n_backward"]) / (3 * offered) if record and offered else 1.0
+
     def column(self, name: str) -> Tensor:
         """Return the column ``name`` of the samples that ``select`` is choosing among, float32, on the CPU."""
         column = self.store.column(name)

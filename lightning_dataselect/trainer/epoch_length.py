@@ -26,6 +26,9 @@ class EpochLengths(Protocol):
     def set_next(self, n_batches: int) -> None:
         """Make the epoch that follows the one that ends now ``n_batches`` long."""
 
+    def cut(self, n_batches: int) -> None:
+        """Make the epoch that begins now ``n_batches`` long, whatever the length of its loader."""
+
     def give_back(self) -> None:
         """Leave the Trainer as the user has set it."""
 
@@ -69,6 +72,10 @@ class InPlace:
         loop._data_fetcher.length = n_batches
         _set_validation_batch(trainer, n_batches)
 
+    def cut(self, n_batches: int) -> None:
+        """Set every length: Lightning may have made a new loader since."""
+        self.set_next(n_batches)
+
     def give_back(self) -> None:
         """Do nothing: the next fit sets every length."""
 
@@ -90,6 +97,11 @@ class ByReload:
 
     def set_next(self, n_batches: int) -> None:
         """Do nothing: Lightning asks for the loader once the epoch begins."""
+
+    def cut(self, n_batches: int) -> None:
+        """Set the lengths that are public; the loader is left before its end."""
+        self._trainer.fit_loop.max_batches = n_batches
+        _set_validation_batch(self._trainer, n_batches)
 
     def give_back(self) -> None:
         """Reload as often as the user has said."""

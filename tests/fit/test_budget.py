@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import (
 from schedule_helpers import steps
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
-from lightning_dataselect import ESWP, KAKURENBO, EvolvedSampling, FewerEpochs, InfoBatch, RandomPruning
+from lightning_dataselect import ESWP, KAKURENBO, AutoAssist, EvolvedSampling, FewerEpochs, InfoBatch, RandomPruning
 
 EXACT = {"rtol": 0, "atol": 0}
 
@@ -107,6 +107,18 @@ def test_a_warm_up_counts():
     selector = RandomPruning(prune_ratio=0.5, budget=0.5, warmup_epochs=3)
     fit(selector, max_epochs=10)
     assert [r["n_selected"] for r in selector.history] == [100] * 3 + [50] * 4
+
+
+def test_a_warm_up_that_takes_all_of_the_budget_is_warned_of():
+    with pytest.warns(UserWarning, match="warmup_epochs=2 .* none of the 2 epochs in its budget to prune"):
+        fit(RandomPruning(budget=0.2, warmup_epochs=2), max_epochs=10)
+
+
+def test_what_an_assistant_drops_is_expected_of_the_next_epoch():
+    selector = AutoAssist(synchronous=True, base_prob=0.05, learning_rate=0.5, budget=0.5)
+    _, module = fit(selector, max_epochs=10)
+    assert any(r["n_left_out"] for r in selector.history)
+    assert spent(selector) == pytest.approx(500, abs=20)
 
 
 def test_phases_of_a_method_go_by_the_budget():

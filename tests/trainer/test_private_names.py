@@ -116,6 +116,17 @@ def test_a_fit_by_the_detour_is_the_same(flags):
     assert found == expected and same_weights(net, again)
 
 
+def test_a_budget_ends_a_fit_by_the_detour_as_it_does_in_place():
+    found = []
+    for name in (None, RENAMED[1]):
+        selector = WeightedShares(*SHARES, budget=0.55)
+        made, net, seen, _ = run(selector, name)
+        steps, *rest = facts(selector, made, net, seen)
+        # the loader of the epoch that is cut goes on, so its last batch is not called the last
+        found.append(([(epoch, i, size, lr) for epoch, i, size, _, lr in steps], *rest))
+    assert found[0] == found[1] and sum(size for _, _, size, _ in found[0][0]) == pytest.approx(275, abs=5)
+
+
 def test_the_warning_names_what_is_missing_and_what_it_costs():
     *_, told = run(Shares(1.0, 0.5), RENAMED[0], max_epochs=2)
     (words,) = told

@@ -211,6 +211,10 @@ class AutoAssist(WithinBatches):
             self.batch = self.batch.subset(verdict.positions.to(indices.device, non_blocking=True))
             self.run_state.count_dropped(indices, self.batch.indices)
 
+    def sample_cost(self, epoch: int) -> float:
+        """Return what a sample in the batches of the last epoch cost: nobody knows what the Assistant will drop."""
+        return 1.0 if self.in_warmup(epoch) else self.run_state.measured_sample_cost()
+
     # ---- what it remembers ---------------------------------------------------------------------------------------
 
     def forget(self) -> None:
