@@ -32,6 +32,7 @@ def batch_level(ratio: float) -> list[str]:
         f"EvolvedSampling(batch_ratio={kept})",
         f"ESWP(batch_ratio={kept})",
         f"SelectiveBackprop(beta={round(1 / kept - 1, 3)})",  # trains on 1 / (1 + beta)
+        f"DivBS(batch_ratio={kept})",
         f"RHOLoss(batch_ratio={kept})",
     ]
 

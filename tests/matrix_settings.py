@@ -95,6 +95,9 @@ SETTINGS = {
         "DBPD", {"threshold": 0.4, "anneal": 0.0}, ALL, {"threshold": 1.0}, (SOME,) * EPOCHS,
         refuses=NO_SUBSET | PASSES,
     ),
+    "DivBS": Setting(
+        "DivBS", {"batch_ratio": 0.5}, ALL, {"batch_ratio": 1.0}, (24,) * EPOCHS, refuses=NO_SUBSET | PASSES
+    ),
     "EL2N": Setting("EL2N", {"prune_ratio": 0.5, "warmup_epochs": 1}, AFTER_ONE, share=0.5),
     "EpsilonGreedy": Setting("EpsilonGreedy", {"prune_ratio": 0.5, "every_n_epochs": 1}, AFTER_ONE, share=0.5),
     "EpsilonGreedy, rescored": Setting(

@@ -6,6 +6,7 @@ from lightning_dataselect.methods.catalog import CATALOG
 
 if TYPE_CHECKING:
     from lightning_dataselect.methods.autoassist.callback import AutoAssist
+    from lightning_dataselect.methods.divbs import DivBS
     from lightning_dataselect.methods.dynamic_pruning import UCB, EpsilonGreedy
     from lightning_dataselect.methods.el2n import EL2N
     from lightning_dataselect.methods.evolved_sampling import ESWP, EvolvedSampling
@@ -34,6 +35,7 @@ __all__ = [
     "SRD",
     "UCB",
     "AutoAssist",
+    "DivBS",
     "EpsilonGreedy",
     "EvolvedSampling",
     "FewerEpochs",

@@ -33,6 +33,17 @@ _METHODS = (
         published="12.4 % of the epochs (in samples back-propagated) at no loss of accuracy; up to 4.82 points gained",
     ),
     MethodInfo(
+        name="DivBS",
+        module="divbs",
+        year=2024,
+        paper="Hong, Lyu, Yao, Zhang, Tsang, Wang, Diversified Batch Selection for Training Acceleration, ICML 2024",
+        url="https://arxiv.org/abs/2406.04872",
+        kind="batch-level",
+        needs="logits, targets and the input of the last linear layer",
+        drops="all but batch_ratio of each batch; takes no prune_ratio",
+        published="a better trade-off of accuracy and speed-up than choices that rate each sample by itself",
+    ),
+    MethodInfo(
         name="EL2N",
         module="el2n",
         year=2021,

@@ -98,7 +98,9 @@ class GraNd(StaticSelector):
         if self.layers == "all":
             self._all_layers = SampleGradients(context.module)
         else:
-            self._last_layer = LastLayerGradients(context.module, lambda: self.measures(context.epoch))
+            self._last_layer = LastLayerGradients(
+                context.module, lambda layer: layer.training and self.measures(context.epoch)
+            )
             context.add_cleanup(self._last_layer.remove)
 
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -32,16 +32,16 @@ def last_layer_gradient_norm(error: Tensor, features: Tensor, bias: bool) -> Ten
 
 
 class LastLayerGradients:
-    """Watches what a module's linear layers are given in training, until :meth:`remove`.
+    """Watches what a module's linear layers are given, until :meth:`remove`.
 
     Args:
         module: The model.
-        wanted: Whether the present batch is to be measured; of others nothing is kept.
+        wanted: Whether what a layer is given at present is to be kept; of the rest nothing is.
     """
 
-    def __init__(self, module: nn.Module, wanted: Callable[[], bool]) -> None:
+    def __init__(self, module: nn.Module, wanted: Callable[[nn.Linear], bool]) -> None:
         self._wanted = wanted
-        self._inputs: dict[int, tuple[Tensor, bool]] = {}  # by number of outputs
+        self._inputs: dict[tuple[int, int], tuple[Tensor, bool]] = {}  # by number of samples and of outputs
         linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
         self._hooks = [layer.register_forward_hook(self._keep_input) for layer in linear]
 
@@ -51,8 +51,34 @@ class LastLayerGradients:
             hook.remove()
 
     def _keep_input(self, layer: nn.Linear, args: tuple[Tensor, ...], output: Tensor) -> None:
-        if layer.training and output.dim() == 2 and self._wanted():
-            self._inputs[layer.out_features] = args[0].detach(), layer.bias is not None
+        if output.dim() == 2 and self._wanted(layer):
+            self._inputs[len(output), layer.out_features] = args[0].detach(), layer.bias is not None
+
+    def factors(self, seen: Observation, user: str, others: str) -> tuple[Tensor, Tensor, bool]:
+        """Return the factors of the gradients for the batch that the module has just seen, and drop its features.
+
+        Args:
+            seen: What the batch has shown.
+            user: Name of the method, for the message.
+            others: Methods that do without, for the message.
+
+        Returns:
+            The error, float32 (B, C), the layer's input (B, H), and whether the layer has a bias.
+
+        Raises:
+            ValueError: If there was no classification loss, or no linear layer with as many outputs as classes.
+        """
+        error = output_error(*logits_and_targets(seen, user))
+        n_samples, n_classes = error.shape
+        inputs, self._inputs = self._inputs, {}
+        if (n_samples, n_classes) not in inputs:
+            raise UnreadableStepError(
+                f"{user} found no torch.nn.Linear with {n_classes} outputs for the {n_samples} samples of the batch"
+                f" (linear outputs seen: {sorted({outputs for _, outputs in inputs})}), so that it knows no last-layer"
+                f" gradient. End the model in one, or use {others}."
+            )
+        features, bias = inputs[n_samples, n_classes]
+        return error, features, bias
 
     def norms(self, seen: Observation) -> Tensor:
         """Compute the norms for the batch that the module has just seen, float32 (B,), and drop its features.
@@ -60,14 +86,4 @@ class LastLayerGradients:
         Raises:
             ValueError: If there was no classification loss, or no linear layer with as many outputs as classes.
         """
-        error = output_error(*logits_and_targets(seen, "GraNd"))
-        n_samples, n_classes = error.shape
-        inputs, self._inputs = self._inputs, {}
-        features, bias = inputs.get(n_classes, (error[:0], False))
-        if len(features) != n_samples:
-            raise UnreadableStepError(
-                f"GraNd found no torch.nn.Linear with {n_classes} outputs for the {n_samples} samples of the batch"
-                f" (linear outputs seen: {sorted(inputs)}), so that it knows no last-layer gradient. End the model in"
-                " one, or use GraNd(layers='all') or EL2N."
-            )
-        return last_layer_gradient_norm(error, features, bias)
+        return last_layer_gradient_norm(*self.factors(seen, "GraNd", "GraNd(layers='all') or EL2N"))
