@@ -124,8 +124,8 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     add(
         "--budget",
         metavar="B",
-        help="what it may cost, in full runs (30) or time (20min, 2h): chooses seeds and epochs that fit, and gives up "
-        "the worse half of the methods after each seed",
+        help="what it may cost, in full runs (30) or time (20min, 2h): chooses seeds, epochs and a part of the "
+        "data that fit, and gives up the worse half of the methods after each seed",
     )
     add("--jobs", type=int, default=1, metavar="J", help="runs at once, each a process with a GPU of its own")
     add("--json", action="store_true", help="print what was found as JSON, and the progress on stderr")

@@ -45,8 +45,8 @@ def compare(
         mode: Whether more (`"max"`) or less (`"min"`) of it is better. None goes by its name.
         prune_ratio: Handed to each method that takes one and names none itself; `list_methods` tells what each makes
             of it.
-        budget: Full runs (`30`) or a time (`"20min"`) that the comparison may cost: seeds and epochs are chosen to fit,
-            and the worse half of the methods is given up after each seed.
+        budget: Full runs (`30`) or a time (`"20min"`) that the comparison may cost: seeds, epochs and, if need be, a
+            part of the data are chosen to fit, and the worse half of the methods is given up after each seed.
         trainer: Further arguments of each run's Trainer, such as `{"accelerator": "gpu", "precision": "bf16-mixed"}`.
         out: The folder for runs and report.
         jobs: Runs that go on at once, each in a process of its own.

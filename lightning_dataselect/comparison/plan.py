@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightning_dataselect.comparison.numbers import share
 from lightning_dataselect.comparison.rehearsal import Rehearsal
@@ -21,6 +21,8 @@ from lightning_dataselect.utils.errors import UserInputError
 
 # A budget cuts the epochs before the third seed, but not below these: a schedule needs some room.
 MIN_SEEDS, MIN_EPOCHS, MIN_SHARE = 3, 3, 0.25
+# Then it takes a part of the data, which tells less of the whole of it the smaller it is.
+PARTS, MIN_SAMPLES = (0.5, 0.25, 0.1), 1000
 MOST_SEEDS = 10
 _TYPICAL_SAVING = 0.3
 
@@ -37,6 +39,7 @@ class Plan:
         n_runs: About how many runs.
         full_runs: What they cost, in full runs of the task.
         minutes: What they take, from a few timed steps; NaN where nothing was timed.
+        share_of_data: Of the training samples that they train on.
     """
 
     epochs: int
@@ -46,6 +49,7 @@ class Plan:
     n_runs: int
     full_runs: float
     minutes: float
+    share_of_data: float = 1.0
 
     @property
     def pays_after(self) -> int:
@@ -55,6 +59,7 @@ class Plan:
     def text(self) -> str:
         """Return the plan in words."""
         cut = f" of {self.epochs} epochs (a full run has {self.of_epochs})" if self.epochs != self.of_epochs else ""
+        cut += f" on {share(self.share_of_data)} of the data" if self.share_of_data < 1 else ""
         time = "" if math.isnan(self.minutes) else f", about {_duration(self.minutes)}"
         given_up = ", giving up the worse half of the methods after each seed" if self.halving else ""
         return (
@@ -128,9 +133,19 @@ def plan(
         found = _sized(specs, _at_least(seeds, MIN_SEEDS), fewer, epochs, prune_ratio, True, minute / jobs)
         if found.full_runs <= limit:
             return found
+    whole = found
+    for part in PARTS:
+        if part * rehearsal.n_train < MIN_SAMPLES:
+            break
+        full_runs, minutes = part * whole.full_runs, part * whole.minutes
+        found = replace(whole, full_runs=full_runs, minutes=minutes, share_of_data=part)
+        if found.full_runs <= limit:
+            return found
+    of_data = f" on {share(found.share_of_data)} of the data" if found.share_of_data < 1 else ""
     raise UserInputError(
         f"--budget: the smallest comparison that says anything, {found.epochs} epochs and"
-        f" {MIN_SEEDS} seeds, costs {found.full_runs:.3g} full runs, not {limit:.3g}: give more, or fewer methods."
+        f" {MIN_SEEDS} seeds{of_data}, costs {found.full_runs:.3g} full runs, not {limit:.3g}: give more, or fewer"
+        " methods."
     )
 
 

@@ -16,10 +16,12 @@ from rich.text import Text
 
 from lightning_dataselect.comparison import environment, plan, report, table
 from lightning_dataselect.comparison.advice import Advice, advise
+from lightning_dataselect.comparison.numbers import share
 from lightning_dataselect.comparison.progress import watching
 from lightning_dataselect.comparison.rehearsal import Rehearsal
 from lightning_dataselect.comparison.runner import Outcome, Settings, rehearsed, run_all
 from lightning_dataselect.comparison.spec import AUTO, MethodSpec, auto_methods, parse_methods, parse_seeds
+from lightning_dataselect.comparison.subset import SubsetTask
 from lightning_dataselect.comparison.summary import Summary, summarise
 from lightning_dataselect.comparison.task import Task, with_epochs
 from lightning_dataselect.utils.errors import UserInputError
@@ -207,8 +209,16 @@ def carry_out(task: Task, wishes: Wishes, console: Console) -> Comparison:
         )
         watcher.better = max if settings.maximize else min
         task = with_epochs(task, found.epochs)
+        if found.share_of_data < 1:
+            task = SubsetTask(task, found.share_of_data)
         outcome = run_all(task, settings, watcher, rehearsal)
     summary = summarise(outcome, settings)
+    if found.share_of_data < 1:
+        summary.notes.insert(
+            0,
+            f"All of it ran on {share(found.share_of_data)} of the training data, as the budget asks: on all of it the"
+            " answer may be another.",
+        )
     comparison = Comparison(task, settings, outcome, summary, advise(summary, outcome, settings))
     if outcome.runs:
         report.write_report(comparison, settings.out)

@@ -13,8 +13,8 @@ from lightning_dataselect.comparison.task import ConfigTask
 from lightning_dataselect.utils.errors import UserInputError
 
 
-def rehearsal(n_batches=100, step=0.05, classes=True):
-    return Rehearsal(["val_acc"], {}, 1000, n_batches, 10, step, 0.1, classes, "cpu")
+def rehearsal(n_batches=100, step=0.05, classes=True, n_train=1000):
+    return Rehearsal(["val_acc"], {}, n_train, n_batches, 10, step, 0.1, classes, "cpu")
 
 
 def planned(methods="full,short,random,UCB,InfoBatch,SeTa", seeds=(0, 1, 2), budget=None, epochs=12, **others):
@@ -40,10 +40,19 @@ def test_a_budget_takes_as_many_seeds_as_fit_and_then_fewer_epochs():
     assert (few.epochs, len(few.seeds)) == (6, 3) and few.full_runs == pytest.approx(5.0)
     assert "of 6 epochs (a full run has 12)" in few.text() and "giving up the worse half" in few.text()
     assert planned(budget=(5.0, "minutes")).full_runs * 12 * 6 / 60 <= 5.0
-    with pytest.raises(
-        UserInputError, match="the smallest comparison that says anything, 3 epochs and 3 seeds, costs 2.5"
-    ):
-        planned(budget=(2.0, "runs"))
+    smallest = "the smallest comparison that says anything, 3 epochs and 3 seeds, costs 2.5"
+    with pytest.raises(UserInputError, match=smallest):
+        planned(budget=(2.0, "runs"), n_train=1999)
+
+
+def test_then_it_takes_a_part_of_the_data():
+    part = planned(budget=(1.0, "runs"), n_train=4000)
+    assert (part.epochs, len(part.seeds), part.share_of_data) == (3, 3, 0.25)
+    assert part.full_runs == pytest.approx(0.625) and part.minutes == pytest.approx(0.625 * 12 * 6 / 60)
+    assert "runs of 3 epochs (a full run has 12) on 25% of the data over 3 seeds" in part.text()
+    with pytest.raises(UserInputError, match="3 epochs and 3 seeds on 25% of the data, costs 0.625 full runs, not 0.1"):
+        planned(budget=(0.1, "runs"), n_train=4000)
+    assert planned(budget=(0.3, "runs"), n_train=10_000).share_of_data == 0.1
 
 
 @pytest.mark.parametrize("text", ["", "x", "0", "-3", "20 parsecs"])
