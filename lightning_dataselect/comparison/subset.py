@@ -42,8 +42,9 @@ class SubsetTask:
         self, *, seed: int, epochs: int, callbacks: Sequence[pl.Callback], root: Path, fast_dev_run: int = 0
     ) -> tuple[pl.Trainer, pl.LightningModule, Any]:
         """Return fresh trainer, module and data; see `Task.build`."""
-        made = {"seed": seed, "epochs": epochs, "callbacks": callbacks, "root": root, "fast_dev_run": fast_dev_run}
-        trainer, module, data = self.task.build(**made)
+        trainer, module, data = self.task.build(
+            seed=seed, epochs=epochs, callbacks=callbacks, root=root, fast_dev_run=fast_dev_run
+        )
         shrink = functools.partial(part_of, share=self.share)
         if data is None or hasattr(data, "train_dataloader"):
             owner: Any = module if data is None else data
