@@ -46,6 +46,11 @@ class WithinBatches(DataSelector):
         refuse_unused(type(self).__name__, SET_LEVEL, common, self.chosen_by)
         super().__init__(prune_ratio=0.0, every_n_epochs=1, balance=None, whole_batches=True, **common)
 
+    @property
+    def chooses_epochs(self) -> bool:
+        """False: every epoch takes all that there is."""
+        return False
+
 
 class BatchSelector(DataSelector):
     """Train on a part of each batch; derive from it and define :meth:`choose`.
@@ -125,6 +130,11 @@ class BatchSelector(DataSelector):
         return 1 / (3 * self.score_every_n_batches) + share
 
     @property
+    def chooses_epochs(self) -> bool:
+        """True if samples are also dropped before an epoch."""
+        return self.prune_ratio > 0
+
+    @property
     def needs_extra_forward(self) -> bool:
         """True: batches are scored before the step that trains."""
         return True
@@ -197,5 +207,5 @@ class BatchSelector(DataSelector):
     def _share(self, size: int) -> int:
         """Count the samples of a batch to train on: one only where whole batches give no more, with BatchNorm never."""
         assert self.context is not None
-        whole = max(self._fewest, round(self.batch_ratio * (self.context.loader.batches.batch_size or size)))
+        whole = max(self._fewest, round(self.batch_ratio * (self.context.epochs.batch_size or size)))
         return max(min(2, size, whole), round(self.batch_ratio * size))

@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
+from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import CheckpointMismatchError
 
 _PREFIX = "lightning_dataselect."
@@ -30,7 +31,7 @@ class Checkpointer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed fit needs to be the same fit, with this rank's state for all."""
-        state = self._policy.rank_state()
+        state = self._run.rank_state(self._policy)
         return self._run.state_dict([state] if state else [])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -43,11 +44,11 @@ class Checkpointer:
         All ranks must call it together.
         """
         run = self._run
-        if not run.has_begun or run.store.world_size == 1:
+        if not run.has_begun or run.world_size == 1:
             return
         run.store.merge()
-        run.fit.sum_over_ranks(run.store)
-        checkpoint["callbacks"][self.state_key] = run.state_dict(self._states_of_ranks(run.store.world_size))
+        run.fit.sum_over_ranks(run.world_size, run.store["loss"].device)
+        checkpoint["callbacks"][self.state_key] = run.state_dict(self._states_of_ranks(run.world_size))
         run.fit.leave_counts_to_first(run.rank)
 
     def refuse_others(self, checkpoint: Mapping[str, Any]) -> None:
@@ -65,8 +66,9 @@ class Checkpointer:
             )
 
     def _states_of_ranks(self, world_size: int) -> list[dict[str, Any]]:
-        if type(self._policy).rank_state is SelectionPolicy.rank_state:
+        merges = type(self._run.store).rank_state is ScoreStore.rank_state
+        if merges and type(self._policy).rank_state is SelectionPolicy.rank_state:
             return []
         everyone: list[Any] = [None] * world_size
-        dist.all_gather_object(everyone, self._policy.rank_state())
+        dist.all_gather_object(everyone, self._run.rank_state(self._policy))
         return everyone if all(everyone) else []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_dataselect.state.results import Results
+from lightning_dataselect.state.store import Identity
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +20,11 @@ class Reports(Results):
         """Write one row a sample as .csv or .parquet.
 
         Its columns are named and explained at :func:`~lightning_dataselect.report.export.to_frame`.
+
+        Raises:
+            ValueError: If ``path`` has another ending, or the samples are those of a stream without keys.
         """
+        self.check_known_by("export()", Identity.INDEX, Identity.KEY)
         from lightning_dataselect.report.export import write_samples
 
         return write_samples(self, path)
@@ -39,6 +44,9 @@ class Reports(Results):
         Raises:
             ValueError: If there is no such kind, no data set to show, or nothing in it that can be shown.
         """
+        if kind != "kept_share":
+            others = () if kind == "gallery" else (Identity.KEY,)
+            self.check_known_by(f"plot({kind!r})", Identity.INDEX, *others)
         from lightning_dataselect.report.gallery import plot_results
 
         return plot_results(self, kind, dataset, decode)

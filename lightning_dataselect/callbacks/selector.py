@@ -12,6 +12,7 @@ from lightning_dataselect.callbacks.base import Callback
 from lightning_dataselect.callbacks.checkpointing import Checkpointer
 from lightning_dataselect.callbacks.fit_local import FitLocal, drop_fit_locals
 from lightning_dataselect.callbacks.reports import Reports
+from lightning_dataselect.data.stream import check_sample_id
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.fit.interception import begin_fit, open_fit, take_hold
 from lightning_dataselect.fit.logging import log_epoch
@@ -20,6 +21,7 @@ from lightning_dataselect.fit.summary import fit_summary
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
+from lightning_dataselect.state.stream_store import SampleId
 from lightning_dataselect.step.sample_loss import SampleLoss, check_sample_loss
 from lightning_dataselect.trainer import come_first
 from lightning_dataselect.utils.arguments import refuse_unknown
@@ -53,6 +55,10 @@ class DataSelector(SelectionPolicy, Reports, Callback):
             passes that only score count. What dropping samples saves goes into further epochs, beyond ``max_epochs``
             if need be, and schedules, those by epochs too, end with the fit. None (default): the fit ends where the
             Trainer says.
+        sample_id: Where a stream's batches hold a key for each sample, by which what it lost is remembered: the name or
+            the position of a field, or a function of the batch. None: a stream's samples are forgotten with their
+            batch. A map-style data set needs none.
+        history_size: Number of samples that are remembered by their keys, on each rank; those seen longest ago go.
         log: Log what each epoch kept, what was saved, and the mean loss of its samples, under ``dataselect/``, and say
             in one line what the fit has dropped when it ends.
 
@@ -91,6 +97,8 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         balance: Literal["class"] | None = None,
         whole_batches: bool = True,
         budget: float | None = None,
+        sample_id: SampleId | None = None,
+        history_size: int = 1_000_000,
         log: bool = True,
         **unknown: object,
     ) -> None:
@@ -105,6 +113,8 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         self.balance = None if balance is None else check_choice("balance", balance, ("class",))
         self.whole_batches = check_flag("whole_batches", whole_batches)
         self.budget = None if budget is None else check_budget(budget)
+        self.sample_id = check_sample_id(sample_id)
+        self.history_size = check_count("history_size", history_size, minimum=1)
         self.logs = check_flag("log", log)  # Lightning sets `log` itself
         self.max_epochs = None
         self.run_state = RunState(type(self).__name__)
@@ -139,7 +149,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Announce where a budget ends the fit, after schedules were built on the whole one."""
         if self.context is not None:
-            self.context.epochs.announce_end()
+            self.context.announce_end()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Settle which epoch it is and how long."""
@@ -165,7 +175,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Look up which samples the batch holds."""
         if self.context is not None:
-            self.batch = self.context.epochs.begin_batch(batch_idx, pl_module.device)
+            self.batch = self.context.epochs.begin_batch(batch_idx, batch, pl_module.device)
 
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the user's training step on the batch under way and keep what it has shown.

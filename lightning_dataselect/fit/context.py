@@ -10,7 +10,9 @@ import lightning.pytorch as pl
 from torch import Tensor
 
 from lightning_dataselect.data.loader import SelectedLoader
+from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.epochs import Epochs
+from lightning_dataselect.fit.streamed_epochs import StreamedEpochs
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import BatchSamples, Observation
@@ -19,7 +21,7 @@ from lightning_dataselect.step.submodule_outputs import SubmoduleOutputs
 from lightning_dataselect.trainer import Restore
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class FitContext:
     """A fit under way, from its setup to its end, as a method may use it.
 
@@ -29,8 +31,9 @@ class FitContext:
         rank: Of this process, 0-based.
         world_size: Number of processes.
         reader: Runs training steps and reads what their samples lost.
-        epochs: Leads the fit from epoch to epoch.
         run: What outlives the fit.
+        epochs_of: Makes of a train loader what leads, or follows, the fit from epoch to epoch.
+        budget: Ends the fit when a share of its compute is spent; None if nothing does.
     """
 
     module: pl.LightningModule
@@ -38,9 +41,29 @@ class FitContext:
     rank: int
     world_size: int
     reader: StepReader
-    epochs: Epochs
     run: RunState
+    epochs_of: Callable[[object], Epochs | StreamedEpochs] = field(repr=False)
+    budget: FitBudget | None = field(default=None, repr=False)
+    _epochs: Epochs | StreamedEpochs | None = field(default=None, repr=False)
     _cleanups: list[Restore] = field(default_factory=list, repr=False)
+
+    @property
+    def epochs(self) -> Epochs | StreamedEpochs:
+        """What leads the fit from epoch to epoch; there from the moment that the Trainer asks for its train loader."""
+        assert self._epochs is not None, "the Trainer has not asked for a train loader yet"
+        return self._epochs
+
+    def prepare_loader(self, given: object) -> object:
+        """Take what the Trainer would train on; return what it is to train on."""
+        if self._epochs is None:
+            self._epochs = self.epochs_of(given)
+            self.add_cleanup(self._epochs.give_back)
+        return self._epochs.prepare_loader(given)
+
+    def announce_end(self) -> None:
+        """Let others plan by the end that a budget gives the fit, before its first epoch is known."""
+        if self.budget is not None:
+            self.budget.announce()
 
     @property
     def store(self) -> SampleHistoryStore:
@@ -53,8 +76,8 @@ class FitContext:
         return self.epochs.loader
 
     @property
-    def n_batches(self) -> int:
-        """Batches of the present epoch."""
+    def n_batches(self) -> int | None:
+        """Batches of the present epoch; None in a stream of unknown length."""
         return self.epochs.n_batches
 
     @property

@@ -45,7 +45,7 @@ from lightning_dataselect.trainer import (
 
 
 class Epochs:
-    """Lead a fit from epoch to epoch; made when the fit is set up and dropped with it.
+    """Lead a fit from epoch to epoch; made for its train loader and dropped with it.
 
     Args:
         trainer: The Trainer of the fit.
@@ -53,9 +53,7 @@ class Epochs:
         run: The columns and the position of the fit, which outlive it.
         step: The module's own ``training_step``.
         reader: Reads what the samples lost in it.
-
-    Raises:
-        TrainerSettingsError: If the policy has a budget, and nothing says what it is a share of.
+        budget: Ends the fit; None if nothing does but the Trainer.
     """
 
     def __init__(
@@ -65,13 +63,14 @@ class Epochs:
         run: RunState,
         step: Callable[..., Any],
         reader: StepReader,
+        budget: FitBudget | None = None,
     ) -> None:
         self._trainer = trainer
         self._policy = policy
         self._run = run
         self._step = step
         self._reader = reader
-        self._budget = None if policy.budget is None else FitBudget(trainer, policy, run)
+        self._budget = budget
         self._loader: SelectedLoader | None = None
         self._schedules: Schedules | None = None  # None: they are left alone
         self._rates: RateWatch | None = None
@@ -88,6 +87,16 @@ class Epochs:
         """The train loader under a plan, once the Trainer has asked for one."""
         assert self._loader is not None, "the Trainer has not asked for a train loader yet"
         return self._loader
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples of a whole batch on this rank; None where a batch sampler of the user's own makes them."""
+        return self.loader.batches.batch_size
+
+    @property
+    def first_batch(self) -> int:
+        """The first batch that the loader yields of the epoch, above 0 when it goes on after a resume."""
+        return self.loader.batches.start_batch
 
     # ---- the fit begins ------------------------------------------------------------------------------------------
 
@@ -121,11 +130,6 @@ class Epochs:
             self._restore_interval = shorten_val_check_interval(trainer, n_batches)
         looped = selected.in_structure(policy.wrap_dataloader(selected.loader))
         return show_apart(trainer, looped, selected.in_structure(selected.shown))
-
-    def announce_end(self) -> None:
-        """Let others plan by the end that a budget gives the fit, before its first epoch is known."""
-        if self._budget is not None:
-            self._budget.announce()
 
     def start(self) -> None:
         """Settle which epoch it is and how long, and take over schedules."""
@@ -174,7 +178,11 @@ class Epochs:
 
     # ---- a batch -------------------------------------------------------------------------------------------------
 
-    def begin_batch(self, batch_idx: int, device: torch.device) -> BatchSamples:
+    def arrive(self, batch_idx: int, batch: Any) -> int:
+        """Return how many samples a batch holds that is looked at ahead of its training."""
+        return self.loader.batches.size_of(batch_idx)
+
+    def begin_batch(self, batch_idx: int, batch: Any, device: torch.device) -> BatchSamples:
         """Begin a batch; return its samples, on ``device``."""
         if self._length_is_due:  # it had to wait for the loop's counters
             set_counted_length(self._trainer, self.n_batches)
@@ -215,8 +223,6 @@ class Epochs:
     def give_back(self) -> None:
         """Let the Trainer step its schedulers itself, and count by itself."""
         self._give_back_interval()
-        if self._budget is not None:
-            self._budget.give_back()
         if self._lengths is not None:
             self._lengths.give_back()
         if self._schedules is not None:
@@ -298,7 +304,7 @@ class Epochs:
     def _close(self) -> None:
         store, state = self._run.store, self._run.fit
         store.end_epoch(state.plan.indices)
-        state.sum_over_ranks(store)
+        state.sum_over_ranks(store.world_size, store["loss"].device)
         if self._budget is not None:
             self._budget.close_last()
         if not self._warned_of_losses and not self._reader.blind:
@@ -310,7 +316,7 @@ class Epochs:
         """Write down an epoch that the end of the fit cuts short, so that a longer fit can go on within it."""
         store, state = self._run.store, self._run.fit
         store.merge()
-        state.sum_over_ranks(store)
+        state.sum_over_ranks(store.world_size, store["loss"].device)
         state.cut(store.n)
         state.leave_counts_to_first(self._trainer.global_rank)
 
@@ -333,7 +339,7 @@ class Epochs:
             run.count_samples(forward=seen.indices.numel(), backward=0)
             run.record(seen, policy)
         run.store.merge()
-        run.fit.sum_over_ranks(run.store)
+        run.fit.sum_over_ranks(run.world_size, run.store["loss"].device)
         run.fit.history[-1]["n_forward"] += run.fit.n_forward
         run.fit.n_forward = run.fit.n_measured = 0
 

@@ -10,8 +10,11 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from lightning_dataselect.data.stream import stream_in
+from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.fit.epochs import Epochs
+from lightning_dataselect.fit.streamed_epochs import StreamedEpochs
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.step.reader import StepReader
@@ -26,7 +29,12 @@ from lightning_dataselect.trainer import (
     scale_learning_rate,
     takes_dataloader_iter,
 )
-from lightning_dataselect.utils.errors import CheckpointMismatchError, TrainerSettingsError, UnsupportedStepError
+from lightning_dataselect.utils.errors import (
+    CheckpointMismatchError,
+    InvalidArgumentError,
+    TrainerSettingsError,
+    UnsupportedStepError,
+)
 
 RunStep = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -47,7 +55,7 @@ def open_fit(
         The fit, or None where ``overfit_batches`` leaves nothing to select.
 
     Raises:
-        TrainerSettingsError: If the Trainer has two selectors.
+        TrainerSettingsError: If the Trainer has two selectors, or nothing says what a budget is a share of.
         UnsupportedStepError: If the module's batches cannot be seen, or its step cannot be run without training.
     """
     run.discard_checkpoint()
@@ -70,8 +78,16 @@ def open_fit(
         keeps_infinite=policy.ranks_by_loss,
         method=type(policy).__name__,
     )
-    epochs = Epochs(trainer, policy, run, step, reader)
-    return FitContext(module, step, trainer.global_rank, trainer.world_size, reader, epochs, run)
+
+    budget = None if policy.budget is None else FitBudget(trainer, policy, run)
+
+    def epochs_of(given: object) -> Epochs | StreamedEpochs:
+        if stream_in(given) is None:
+            _refuse_sample_id(policy)
+            return Epochs(trainer, policy, run, step, reader, budget)
+        return StreamedEpochs(trainer, policy, run, reader)
+
+    return FitContext(module, step, trainer.global_rank, trainer.world_size, reader, run, epochs_of, budget)
 
 
 def take_hold(trainer: pl.Trainer, context: FitContext, run_step: RunStep, is_active: Callable[[], bool]) -> None:
@@ -90,8 +106,9 @@ def take_hold(trainer: pl.Trainer, context: FitContext, run_step: RunStep, is_ac
         return run_step(step, args, kwargs) if is_active() else step(*args, **kwargs)
 
     forget_train_loader(trainer)
-    context.add_cleanup(intercept_train_loader(trainer, context.epochs.prepare_loader))
-    context.add_cleanup(context.epochs.give_back)
+    context.add_cleanup(intercept_train_loader(trainer, context.prepare_loader))
+    if context.budget is not None:
+        context.add_cleanup(context.budget.give_back)
     context.add_cleanup(patch_attribute(module, "training_step", training_step))
     for part in logging_parts(module):
         context.add_cleanup(patch_attribute(part, "log", reader.capture.bypass(part.log)))
@@ -135,6 +152,14 @@ def _refuse_second_selector(trainer: pl.Trainer) -> None:
         raise TrainerSettingsError(
             f"The Trainer has {len(names)} selectors ({', '.join(names)}), but only one can decide which samples an"
             " epoch trains on. Keep one of them."
+        )
+
+
+def _refuse_sample_id(policy: SelectionPolicy) -> None:
+    if policy.sample_id is not None:
+        raise InvalidArgumentError(
+            f"sample_id={policy.sample_id!r} names the samples of a stream, but the train loader's data set is indexed,"
+            " and an index names its samples. Leave sample_id out."
         )
 
 

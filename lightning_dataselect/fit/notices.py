@@ -49,6 +49,37 @@ def warn_of_batch_size(state: FitState, now: int) -> None:
         )
 
 
+def warn_of_read_ahead(method: str) -> None:
+    """Warn where a loader that saves its own state is read ahead of the training."""
+    rank_zero_warn(
+        f"{method} reads ahead of the training, and the train loader saves its own state: after a resume in the middle"
+        " of an epoch the batches that were waiting are left out. Save checkpoints at the ends of epochs if that"
+        " matters."
+    )
+
+
+def warn_of_resumed_stream(batches_done: int, *, has_state: bool, has_length: bool) -> None:
+    """Warn where a fit goes on within an epoch of a stream, and other samples follow than if it had not been stopped.
+
+    Args:
+        batches_done: Batches of the epoch that are done.
+        has_state: Whether the loader saves where it is.
+        has_length: Whether Lightning knows how many batches there are, or else reads one ahead.
+    """
+    if not has_state:
+        rank_zero_warn(
+            f"The fit goes on after batch {batches_done - 1} of an epoch, but the train loader does not save where it"
+            " was in its stream, which begins anew. Take torchdata's StatefulDataLoader or litdata's"
+            " StreamingDataLoader, or resume from the end of an epoch."
+        )
+    elif not has_length:
+        rank_zero_warn(
+            f"The fit goes on after batch {batches_done - 1} of an epoch of unknown length, of which Lightning had read"
+            " one batch ahead when it saved the loader's state: that batch is left out. Give the data set a __len__,"
+            " the Trainer limit_train_batches as a number of batches, or resume from the end of an epoch."
+        )
+
+
 def warn_of_losses(run: RunState, method: str) -> bool:
     """Warn of samples whose losses were not finite; return whether there were any. All ranks must call it together."""
     bad = run.count_not_finite()

@@ -15,10 +15,13 @@ from torch.utils.data import DataLoader
 
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.data.loader import prepare
+from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.numerics.sampling import uniform_subset
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import Selection
 from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.step.isolation import SideEffectGuard
+from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.step.sample_loss import SampleLoss
 from lightning_dataselect.trainer import sampler_ranks
 from lightning_dataselect.utils.errors import InvalidArgumentError, InvalidLoaderError, TrainerSettingsError
@@ -171,6 +174,46 @@ class HoldoutRun(DataSelector):
             store.mark_dirty(seen.indices)
         store.merge()
         self.measured = store.column("loss")
+
+
+class HoldoutModel:
+    """Measure what samples lose by a trained module as their batches pass; it is left as it is.
+
+    Args:
+        module: Trained on held-out data.
+        context: The fit whose batches pass.
+        sample_loss: Where per-sample losses come from, see `DataSelector`.
+    """
+
+    def __init__(self, module: pl.LightningModule, context: FitContext, sample_loss: SampleLoss) -> None:
+        self._module = module
+        self._context = context
+        self._isolate = SideEffectGuard(module)
+        self._reader = StepReader(module, sample_loss, required=True, keeps_infinite=False, method="The holdout_model")
+        self._is_ready = False
+
+    def losses_of(self, args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor) -> Tensor:
+        """Return what the samples of a batch lose, float32 (B,), NaN where that was not finite.
+
+        Args:
+            args: Positional arguments of the training step.
+            kwargs: Its keyword arguments.
+            indices: int64 (B,), the samples' slots.
+        """
+        context, module, reader = self._context, self._module, self._reader
+        if not self._is_ready:
+            self._is_ready = True
+            module.to(context.module.device)
+            module.trainer = context.module.trainer
+            reader.loader = context.reader.loader
+        context.run.count_samples(forward=indices.numel(), backward=0)
+        with self._isolate():
+            known = context.store["loss"]
+            return reader.score(module.training_step, args, kwargs, indices, known, context.epoch).losses
+
+    def give_back(self) -> None:
+        """Let go of the Trainer."""
+        self._module.trainer = None
 
 
 def _train_loader(train: DataLoader[Any] | pl.LightningDataModule) -> DataLoader[Any]:

@@ -24,14 +24,15 @@ from torch import Tensor
 
 from lightning_dataselect.callbacks.batch_selector import BatchSelector, WithinBatches
 from lightning_dataselect.callbacks.fit_local import FitLocal
+from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.methods.catalog import CATALOG
-from lightning_dataselect.methods.holdout import copy_to_train, fit_holdout, joined_losses, train_holdout
+from lightning_dataselect.methods.holdout import HoldoutModel, copy_to_train, fit_holdout, joined_losses, train_holdout
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.load_values import ValueSource, load_values
 from lightning_dataselect.state.selection import Observation
-from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.state.store import Identity, ScoreStore
 from lightning_dataselect.trainer import shows_progress
-from lightning_dataselect.utils.errors import InvalidArgumentError, TrainerSettingsError
+from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, TrainerSettingsError
 from lightning_dataselect.utils.validation import check_count
 
 _TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -70,6 +71,8 @@ class RHOLoss(WithinBatches, BatchSelector):
             file of them, ``.pt``, ``.npy``, ``.csv`` or ``.parquet`` (column ``loss``, as ``export`` writes it). None
             cross-fits copies of the module on the two halves of the training set when the fit begins, on one device;
             what that costs is counted in the first record of ``history``.
+        holdout_model: In place of the losses a module that was trained on held-out data, whose ``training_step`` takes
+            the same batches. It measures each batch as it passes, for a forward pass more, in a stream, too.
         batch_ratio: Share of each batch that is trained on, in (0, 1]. Default 0.1, the paper's.
         holdout_epochs: Epochs of the copies where ``holdout_losses`` is None. Default: as many as the fit's, which
             together costs as much as a fit without the callback: on Fashion-MNIST, copies trained for a quarter of it
@@ -92,11 +95,13 @@ class RHOLoss(WithinBatches, BatchSelector):
     info: ClassVar[MethodInfo] = CATALOG["RHOLoss"]
     fit_holdout = staticmethod(fit_holdout)
     _untrained = FitLocal[pl.LightningModule | None](None)
+    _measuring = FitLocal[HoldoutModel | None](None)
 
     def __init__(
         self,
         *,
         holdout_losses: ValueSource | None = None,
+        holdout_model: pl.LightningModule | None = None,
         batch_ratio: float = 0.1,
         holdout_epochs: int | None = None,
         warmup_epochs: int = 0,
@@ -110,6 +115,17 @@ class RHOLoss(WithinBatches, BatchSelector):
         self.holdout_epochs = (
             None if holdout_epochs is None else check_count("holdout_epochs", holdout_epochs, minimum=1)
         )
+        if not (holdout_model is None or callable(getattr(holdout_model, "training_step", None))):
+            raise ArgumentTypeError(
+                f"holdout_model={holdout_model!r} has no training_step: give a LightningModule that was trained on"
+                " held-out data, with its weights loaded."
+            )
+        if holdout_model is not None and (holdout_losses is not None or holdout_epochs is not None):
+            other = "holdout_losses" if holdout_losses is not None else "holdout_epochs"
+            raise InvalidArgumentError(
+                f"holdout_model is given, and {other} too, which leaves nothing to measure: give one of the two."
+            )
+        self.holdout_model = holdout_model
         self._given: Tensor | None = None
         if holdout_losses is not None:
             self._given = load_values(holdout_losses, column="loss", argument="holdout_losses")
@@ -134,14 +150,42 @@ class RHOLoss(WithinBatches, BatchSelector):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Keep a copy of the module, as long as it is untrained, if holdout models are to be trained."""
-        untrained = copy_to_train(pl_module) if stage == "fit" and self._given is None else None
+        is_known = self._given is not None or self.holdout_model is not None
+        untrained = None if stage != "fit" or is_known else copy_to_train(pl_module)
         super().setup(trainer, pl_module, stage)
         self._untrained = untrained
+
+    def on_fit_setup(self, context: FitContext) -> None:
+        """Get the held-out model ready to measure, if there is one."""
+        super().on_fit_setup(context)
+        if self.holdout_model is not None:
+            self._measuring = HoldoutModel(self.holdout_model, context, self.sample_loss)
+            context.add_cleanup(self._measuring.give_back)
+
+    def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Have the held-out model measure the batch, if there is one; then score it, cut it, and train."""
+        if self._measuring is not None and self.batch is not None:
+            assert self.context is not None
+            if not self.trains_on_whole_batches(self.context.epoch):
+                self.store["holdout"][self.batch.indices] = self._measuring.losses_of(args, kwargs, self.batch.indices)
+        return super().run_step(step, args, kwargs)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the irreducible losses, or measure them."""
         if self.context is None:
             return
+        if self.holdout_model is None:
+            self._take_up_losses(trainer, pl_module)
+        self._untrained = None
+        super().on_train_start(trainer, pl_module)
+
+    def _take_up_losses(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.store.identity is not Identity.INDEX:
+            raise InvalidArgumentError(
+                "On a stream RHOLoss cannot look irreducible losses up, nor read the stream twice to cross-fit: give"
+                " RHOLoss(holdout_model=...), a module trained on held-out data, which measures the samples as they"
+                " pass."
+            )
         holdout = self.store["holdout"][: self.store.n]
         if self._given is not None:
             if len(self._given) != self.store.n:
@@ -152,8 +196,6 @@ class RHOLoss(WithinBatches, BatchSelector):
             holdout.copy_(self._given)
         elif bool(holdout.isnan().all()):  # not so after a resume
             holdout.copy_(self._cross_fit(trainer, pl_module))
-        self._untrained = None
-        super().on_train_start(trainer, pl_module)
 
     def _cross_fit(self, trainer: pl.Trainer, module: pl.LightningModule) -> Tensor:
         if trainer.world_size > 1:

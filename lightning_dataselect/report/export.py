@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.state.sample_history import NEVER, UNKNOWN, SampleHistoryStore
+from lightning_dataselect.state.stream_store import KeyedStore
 from lightning_dataselect.state.suspects import averages, mean_losses, suspicions
 from lightning_dataselect.utils.errors import InvalidArgumentError
 
@@ -21,7 +22,7 @@ _SUFFIXES = (".csv", ".parquet")
 
 
 def to_frame(store: SampleHistoryStore, selected: Tensor, weights: Tensor | None = None) -> pd.DataFrame:
-    """One row a sample, in the order of the data set.
+    """One row a sample, in the order of the data set, or of the keys by which samples of a stream are remembered.
 
     Args:
         store: the columns of a fit.
@@ -29,16 +30,16 @@ def to_frame(store: SampleHistoryStore, selected: Tensor, weights: Tensor | None
         weights: float32 (n,), their loss weights; None stands for 1.
 
     Returns:
-        `index` (int64); `loss`, the last one seen, and `score` (float32, NaN = never measured); `selected` (bool) and
-        `weight` (float32, 0 where a sample is not selected), of the last epoch; `times_trained` and `times_dropped`
-        (int32), how often the sample was back-propagated, and left out of an epoch or of a batch; `mean_loss` and
-        `suspicion` (float32, NaN = never measured), the mean of its losses and how probably it is labelled wrong, see
-        :class:`~lightning_dataselect.state.suspects.Suspect`. If the steps have shown the logits of classes, also, as
-        last seen: `margin` (float32), the logit of the target class minus the best other one, above 0 where it is
-        classified right, and `label` and `predicted` (Int32), the classes; `first_learnt` (Int32), the epoch in which
-        it was first classified right, missing if never; `times_forgotten` (int32), how often it was classified wrong
-        when the time before it was right; and `mean_margin`, `confidence` and `variability` (float32), the mean margin,
-        the mean probability of the label and its standard deviation.
+        `index` (int64), or `key` in a stream; `loss`, the last one seen, and `score` (float32, NaN = never measured);
+        `selected` (bool) and `weight` (float32, 0 where a sample is not selected), of the last epoch; `times_trained`
+        and `times_dropped` (int32), how often the sample was back-propagated, and left out of an epoch or of a batch;
+        `mean_loss` and `suspicion` (float32, NaN = never measured), the mean of its losses and how probably it is
+        labelled wrong, see :class:`~lightning_dataselect.state.suspects.Suspect`. If the steps have shown the logits of
+        classes, also, as last seen: `margin` (float32), the logit of the target class minus the best other one, above 0
+        where it is classified right, and `label` and `predicted` (Int32), the classes; `first_learnt` (Int32), the
+        epoch in which it was first classified right, missing if never; `times_forgotten` (int32), how often it was
+        classified wrong when the time before it was right; and `mean_margin`, `confidence` and `variability` (float32),
+        the mean margin, the mean probability of the label and its standard deviation.
 
     Example:
         >>> store = SampleHistoryStore(2)
@@ -47,13 +48,19 @@ def to_frame(store: SampleHistoryStore, selected: Tensor, weights: Tensor | None
         >>> frame["selected"].tolist(), frame["weight"].tolist(), frame["times_trained"].tolist()
         ([False, True], [0.0, 1.0], [0, 0])
     """
-    weight, kept = torch.zeros(store.n), torch.zeros(store.n, dtype=torch.bool)
+    losses = store.column("loss")
+    n = len(losses)
+    if isinstance(store, KeyedStore):
+        selected, names = torch.arange(n), pd.Series(store.keys, name="key")
+    else:
+        names = pd.Series(torch.arange(n).numpy(), name="index")
+    weight, kept = torch.zeros(n), torch.zeros(n, dtype=torch.bool)
     weight[selected] = 1.0 if weights is None else weights
     kept[selected] = True
     frame = pd.DataFrame(
         {
-            "index": torch.arange(store.n).numpy(),
-            "loss": store.column("loss").numpy(),
+            names.name: names,
+            "loss": losses.numpy(),
             "score": store.column("score").numpy(),
             "selected": kept.numpy(),
             "weight": weight.numpy(),

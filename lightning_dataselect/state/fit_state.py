@@ -10,7 +10,6 @@ import torch
 import torch.distributed as dist
 
 from lightning_dataselect.state.plan import EpochPlan
-from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import CheckpointMismatchError
 
 
@@ -84,19 +83,24 @@ class FitState:
         self.history.pop()
         self.is_cut = False
 
-    def close(self, n_total: int) -> None:
-        """Write the record of the epoch that has ended."""
-        self._write_record(n_total)
+    def close(self, n_total: int, n_selected: int | None = None) -> None:
+        """Write the record of the epoch that has ended.
+
+        Args:
+            n_total: Number of samples in the set.
+            n_selected: Number of those chosen; None for those of the plan.
+        """
+        self._write_record(n_total, n_selected)
         self.batches_done = 0
         self._forget_counts()
         self.seconds = 0.0
 
-    def _write_record(self, n_total: int) -> None:
+    def _write_record(self, n_total: int, n_selected: int | None = None) -> None:
         self.history.append(
             EpochRecord(
                 epoch=self.plan.epoch,
                 n_total=n_total,
-                n_selected=self.plan.indices.numel(),
+                n_selected=self.plan.indices.numel() if n_selected is None else n_selected,
                 n_forward=self.n_forward,
                 n_backward=self.n_backward,
                 n_trained=self.n_trained,
@@ -106,10 +110,15 @@ class FitState:
             )
         )
 
-    def sum_over_ranks(self, store: ScoreStore) -> None:
-        """Give every rank the counts of all that write to ``store``; all ranks must call it together."""
-        if store.world_size > 1:
-            summed = torch.tensor([getattr(self, name) for name in _COUNTS], device=store["loss"].device)
+    def sum_over_ranks(self, world_size: int, device: torch.device) -> None:
+        """Give every rank the counts of all; all ranks must call it together.
+
+        Args:
+            world_size: Number of ranks.
+            device: That the counts travel from.
+        """
+        if world_size > 1:
+            summed = torch.tensor([getattr(self, name) for name in _COUNTS], device=device)
             dist.all_reduce(summed)
             for name, count in zip(_COUNTS, summed.tolist(), strict=True):
                 setattr(self, name, count)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.state.stream_store import SampleId
 
 
 class SelectionPolicy:
@@ -26,6 +27,8 @@ class SelectionPolicy:
         balance: ``"class"`` to select within each class, or None.
         budget: Share of the compute of training on everything after which the fit ends, or None for no such end.
         whole_batches: True to fill up the last batch of a pruned epoch where that of the unpruned one is full.
+        sample_id: Where the keys of a stream's samples lie in a batch; None for nowhere.
+        history_size: Number of samples that are kept in mind by their keys.
         max_epochs: Epochs of the fit under way as the Trainer plans it, or None if only steps or time end it.
     """
 
@@ -39,6 +42,8 @@ class SelectionPolicy:
     max_epochs: int | None
     budget: float | None = None
     whole_batches: bool = True
+    sample_id: SampleId | None = None
+    history_size: int = 1_000_000
 
     needs_losses: ClassVar[bool] = True
     """True for a method that cannot go on where no per-sample loss can be captured."""
@@ -66,6 +71,11 @@ class SelectionPolicy:
     def ranks_by_loss(self) -> bool:
         """True if the score is the last loss, as it is by default: one column then does for both."""
         return type(self).observe is SelectionPolicy.observe
+
+    @property
+    def chooses_epochs(self) -> bool:
+        """True if samples are chosen before an epoch reads them, for which they need an index."""
+        return True
 
     @property
     def needs_extra_forward(self) -> bool:

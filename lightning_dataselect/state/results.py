@@ -7,8 +7,10 @@ from torch import Tensor
 from lightning_dataselect.state.fit_state import EpochRecord, FitState
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.sample_history import SampleHistoryStore
+from lightning_dataselect.state.store import Identity
+from lightning_dataselect.state.stream_store import Key, KeyedStore
 from lightning_dataselect.state.suspects import Suspect, most_suspicious
-from lightning_dataselect.utils.errors import NoFitYetError
+from lightning_dataselect.utils.errors import InvalidArgumentError, NoFitYetError
 from lightning_dataselect.utils.validation import check_count
 
 
@@ -39,13 +41,37 @@ class Results:
         return self.run_state.column(name)
 
     @property
+    def sample_ids(self) -> list[Key] | None:
+        """The keys of a stream's samples, in the order of :attr:`scores`, on this rank; None if they have none."""
+        return self.store.keys if isinstance(self.store, KeyedStore) else None
+
+    def check_known_by(self, purpose: str, *identities: Identity) -> None:
+        """Refuse what cannot be done with samples that are known by nothing, or by something else.
+
+        Args:
+            purpose: What is asked for.
+            identities: What samples must be known by for it.
+
+        Raises:
+            InvalidArgumentError: If they are not.
+        """
+        if self.store.identity not in identities:
+            fix = "samples must have an index, as in a map-style data set"
+            if Identity.KEY in identities:
+                fix = "give the selector sample_id=..., by which the samples are known"
+            raise InvalidArgumentError(f"The fit was on a stream, so {purpose} does not know its samples: {fix}.")
+
+    @property
     def history(self) -> list[EpochRecord]:
         """One record for each epoch that has ended; see :class:`~.fit_state.EpochRecord`."""
         return self.state.history if self.run_state.has_begun else []
 
     @property
     def scores(self) -> Tensor:
-        """float32 (N,), on the CPU: the importance that the method ranks by; NaN = never measured."""
+        """float32 (N,), on the CPU: the importance that the method ranks by; NaN = never measured.
+
+        In a stream N is the number of samples that are remembered by their keys, 0 without keys.
+        """
         return self.store.column("score").clone()
 
     @property
@@ -82,6 +108,7 @@ class Results:
             ValueError: If ``n`` is below 1.
         """
         check_count("n", n, minimum=1)
+        self.check_known_by("suspects()", Identity.INDEX)
         found = most_suspicious(self.store, n)
         if not found:
             raise NoFitYetError(

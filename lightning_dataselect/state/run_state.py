@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightning_dataselect.state.bad_losses import BadLosses
 from lightning_dataselect.state.compute_budget import ComputeBudget
 from lightning_dataselect.state.fit_state import FitState, check_same_samples
 from lightning_dataselect.state.plan import EpochPlan
@@ -19,9 +20,15 @@ from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.running_mean import RunningMean
 from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import Observation, class_targets
-from lightning_dataselect.utils.errors import InvalidArgumentError, NoFitYetError
+from lightning_dataselect.state.store import Identity
+from lightning_dataselect.state.stream_store import StreamStore
+from lightning_dataselect.utils.errors import CheckpointMismatchError, InvalidArgumentError, NoFitYetError
 
-_MOST_PUT_ASIDE = 64  # batches: one operation for many costs a short step less than one for each
+_KNOWN_BY = {
+    Identity.INDEX: "by their index in a map-style data set",
+    Identity.KEY: "by their keys in a stream",
+    Identity.NONE: "by nothing, in a stream without keys",
+}
 
 
 class RunState:
@@ -39,6 +46,8 @@ class RunState:
     def __init__(self, owner: str) -> None:
         self.rank = 0
         """This process's rank in the fit."""
+        self.world_size = 1
+        """Number of processes of the fit."""
         self.train_loss = RunningMean()
         """The mean loss, without weights, of what the present epoch has trained on so far, on this rank."""
         self.subset: Tensor | None = None
@@ -49,8 +58,7 @@ class RunState:
         """A fingerprint of a few samples of the data set, to know it again."""
         self._owner = owner
         self._first_epoch: int | None = None  # of what is known, where an earlier data set's was dropped
-        self._is_bad = torch.zeros(0, dtype=torch.bool)  # (N + 1,), whether the last loss was NaN or infinite
-        self._put_aside: list[tuple[Tensor, Tensor]] = []  # indices and losses that _is_bad is to be told of
+        self._bad = BadLosses(0)
         self._store: SampleHistoryStore | None = None
         self._fit: FitState | None = None
         self._restored: Mapping[str, Any] | None = None  # of a checkpoint, until the number of samples is known
@@ -192,7 +200,7 @@ class RunState:
     def _make_store(self, policy: SelectionPolicy, n: int, world_size: int) -> None:
         columns = policy.columns() | ({"class": math.nan} if policy.balance else {})
         self._store = SampleHistoryStore(n, columns, world_size, score_is_loss=policy.ranks_by_loss)
-        self._is_bad, self._put_aside = torch.zeros(n + 1, dtype=torch.bool), []
+        self._bad = BadLosses(n)
 
     def open(self, policy: SelectionPolicy, n: int, world_size: int, epoch: int) -> bool:
         """Begin, or go on with, the per-sample columns of ``n`` samples.
@@ -210,6 +218,7 @@ class RunState:
             CheckpointMismatchError: If the columns that there are belong to another data set.
             InvalidArgumentError: If nothing would be kept.
         """
+        self.check_identity(Identity.INDEX)
         restored = self._restored
         check_same_samples(
             n,
@@ -223,30 +232,79 @@ class RunState:
             )
         if self._store is None:
             self._make_store(policy, n, world_size)
+        return self._go_on(policy, EpochPlan(epoch, torch.arange(n)), world_size)
+
+    def open_stream(self, policy: SelectionPolicy, store: StreamStore, world_size: int, epoch: int) -> None:
+        """Begin, or go on with, a fit on samples that have no index.
+
+        Args:
+            policy: The method.
+            store: Empty columns, taken up where there are none yet.
+            world_size: Number of ranks.
+            epoch: 0-based epoch to come.
+
+        Raises:
+            CheckpointMismatchError: If what there is was measured of samples that are known by something else.
+        """
+        self.check_identity(store.identity)
+        if self._store is None:
+            self._store, self._bad = store, BadLosses(None)
+        self._go_on(policy, EpochPlan(epoch, torch.empty(0, dtype=torch.int64)), world_size)
+
+    def _go_on(self, policy: SelectionPolicy, first: EpochPlan, world_size: int) -> bool:
+        """Take up a checkpoint, if there is one; return whether the fit begins with the plan ``first``."""
+        self.world_size = world_size
+        restored = self._restored
         if restored is not None:
             self.store.load_state_dict(restored["columns"])
             self.samples, self._first_epoch = self.known_samples, restored["first_epoch"]
-            self._fit = FitState.from_state_dict(restored["fit"], n)
+            self._fit = FitState.from_state_dict(restored["fit"], self.store.n)
             self._fit.leave_counts_to_first(self.rank)
             if of_ranks := restored["ranks"]:
                 # a fit that goes on with more ranks than before has some take up another one's
-                policy.load_rank_state(of_ranks[self.rank % len(of_ranks)])
+                mine = of_ranks[self.rank % len(of_ranks)]
+                if mine["method"]:
+                    policy.load_rank_state(mine["method"])
+                if mine["store"]:
+                    self.store.load_rank_state(mine["store"])
             self._restored = None
         begins = self._fit is None
         if begins:
-            self._fit = FitState(EpochPlan(epoch, torch.arange(n)))
+            self._fit = FitState(first)
         return begins
+
+    def check_identity(self, identity: Identity) -> None:
+        """Refuse to go on with samples that are known by something else than before.
+
+        Raises:
+            CheckpointMismatchError: If they are.
+        """
+        before = None if self._store is None else self._store.identity
+        if self._restored is not None:
+            before = Identity(self._restored["identity"])
+        if before not in (None, identity):
+            raise CheckpointMismatchError(
+                f"The fit goes on from one in which samples were known {_KNOWN_BY[before]}, but now they are known"
+                f" {_KNOWN_BY[identity]}: what was measured cannot be found again. Give the loader and the `sample_id`"
+                " of before, or load the weights alone into a new fit."
+            )
+
+    def rank_state(self, policy: SelectionPolicy) -> dict[str, Any]:
+        """Return what this rank saves of its own: what the method remembers, and columns that do not merge."""
+        state = {"method": policy.rank_state(), "store": {} if self._store is None else self._store.rank_state()}
+        return state if any(state.values()) else {}
 
     def state_dict(self, ranks: list[dict[str, Any]]) -> dict[str, Any]:
         """Return everything that a resumed fit needs to be the same fit.
 
         Args:
-            ranks: What each rank saves besides the columns, see `SelectionPolicy.rank_state`; empty for nothing.
+            ranks: What each rank saves of its own, see :meth:`rank_state`; empty for nothing.
         """
         if self._store is None or self._fit is None:
             return {}
         return {
             "n": self._store.n,
+            "identity": self._store.identity.value,
             "columns": self._store.state_dict(),
             "fit": self._fit.state_dict(self._store.n),
             "ranks": ranks,
@@ -260,9 +318,8 @@ class RunState:
 
     def to(self, device: torch.device) -> None:
         """Move all that is written batch by batch to ``device``."""
-        self._mark_bad()
         self.store.to(device)
-        self._is_bad = self._is_bad.to(device)
+        self._bad.to(device)
 
     # ---- in a fit ------------------------------------------------------------------------------------------------
 
@@ -278,9 +335,7 @@ class RunState:
         # compiled modules write the next batch's losses into the same memory
         losses = seen.losses.clone()
         store.record_losses(seen.indices, losses)
-        self._put_aside.append((seen.indices, losses))
-        if len(self._put_aside) == _MOST_PUT_ASIDE:
-            self._mark_bad()
+        self._bad.add(seen.indices, losses)
         if policy.balance:
             store["class"][seen.indices] = class_targets(seen).float()
         if not policy.ranks_by_loss:
@@ -291,17 +346,10 @@ class RunState:
 
     def count_not_finite(self) -> int:
         """Count the samples whose last loss was NaN or infinite, on all ranks; all must call it together."""
-        self._mark_bad()
-        bad = self._is_bad[: self.store.n].sum()
-        if self.store.world_size > 1:
+        bad = self._bad.count()
+        if self.world_size > 1:
             dist.all_reduce(bad)
         return int(bad)
-
-    def _mark_bad(self) -> None:
-        if self._put_aside:
-            indices, losses = map(torch.cat, zip(*self._put_aside, strict=True))
-            self._is_bad.index_copy_(0, indices, ~losses.isfinite())
-            self._put_aside = []
 
     def count_samples(self, *, forward: int, backward: int) -> None:
         """Count samples that were forwarded and back-propagated on this rank."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from enum import Enum
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,21 @@ from torch import Tensor
 
 _CHUNK = 1 << 22  # samples that are merged at a time, so that what travels takes no memory of the order of all
 _BASE_COLUMNS = {"loss": float("nan"), "score": float("nan")}
+
+
+class Identity(str, Enum):
+    """What a sample is known by when it comes again, which is what can be remembered of it.
+
+    Attributes:
+        INDEX: Its place in a map-style data set; it can also be chosen before it is read.
+        KEY: A key that it carries, in a stream.
+        NONE: Nothing: what a batch of a stream has shown is forgotten with the batch.
+    """
+
+    INDEX = "index"
+    KEY = "key"
+    NONE = "none"
+
 
 OverRanks = Literal["last", "sum", "min"]
 """How a column merges several ranks' writes to a sample: the last value, the sum of the increments, the least."""
@@ -37,6 +53,9 @@ class ScoreStore:
         tensor([0.5000,    nan, 1.5000])
     """
 
+    identity: ClassVar[Identity] = Identity.INDEX
+    """What stands for a sample in a column's slot."""
+
     def __init__(
         self,
         n: int,
@@ -48,13 +67,18 @@ class ScoreStore:
         self.n = n
         self._score_is_loss = score_is_loss
         self.world_size = world_size
-        initial = {**_BASE_COLUMNS, **(columns or {})}
-        self._columns = {name: torch.full((n + 1,), value) for name, value in initial.items()}
+        self._initial: dict[str, float] = {**_BASE_COLUMNS, **(columns or {})}
+        self._columns = {name: torch.full((n + 1,), value) for name, value in self._initial.items()}
         if score_is_loss:
             self._columns["score"] = self._columns["loss"]
         self._dirty = torch.zeros(n + 1 if world_size > 1 else 0, dtype=torch.bool)
         self._over_ranks: dict[str, OverRanks] = {}
         self._merged: dict[str, Tensor] = {}  # the sums as they were after the last merge, with several ranks
+
+    @property
+    def n_samples(self) -> float:
+        """Number of samples that there are; infinite where nobody knows, as in a stream."""
+        return self.n
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the column ``name``, float32 (N + 1,), on the store's device."""
@@ -77,7 +101,7 @@ class ScoreStore:
             The column, (N + 1,), on the store's device.
         """
         column = torch.full((self.n + 1,), initial, dtype=dtype, device=self["loss"].device)
-        self._columns[name], self._over_ranks[name] = column, over_ranks
+        self._columns[name], self._over_ranks[name], self._initial[name] = column, over_ranks, initial
         if over_ranks == "sum" and self.world_size > 1:
             self._merged[name] = column.clone()
         return column
@@ -100,6 +124,7 @@ class ScoreStore:
             dist.all_reduce(widest, dist.ReduceOp.MAX)
             width = int(widest)
         self._columns[name] = torch.full((self.n + 1, width), torch.nan, dtype=dtype, device=self["loss"].device)
+        self._initial[name] = torch.nan
         return self._columns[name]
 
     def column(self, name: str) -> Tensor:
@@ -163,6 +188,13 @@ class ScoreStore:
     def state_dict(self) -> dict[str, Tensor]:
         """Return every column, (N,) or (N, width), on the CPU."""
         return {name: self.column(name).clone() for name in self._columns}
+
+    def rank_state(self) -> dict[str, Any]:
+        """Return what is this rank's alone, and so is saved for each rank; nothing where the ranks' writes merge."""
+        return {}
+
+    def load_rank_state(self, state: Mapping[str, Any]) -> None:
+        """Take over an earlier :meth:`rank_state`."""
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over the columns of an earlier :meth:`state_dict`."""

@@ -94,7 +94,7 @@ def suspicions(store: SampleHistoryStore) -> Tensor:
     losses = mean_losses(store)
     known = losses.isfinite().nonzero()[:, 0]
     ranked = losses[known].sort().values
-    found = torch.full((store.n,), torch.nan)
+    found = torch.full_like(losses, torch.nan)
     found[known] = torch.searchsorted(ranked, losses[known]).float() / max(1, len(known))
     return found
 

@@ -51,7 +51,7 @@ def test_two_ranks_stay_together_and_resume_to_the_same_bits(tmp_path, method):
     assert trained == sum(n for *_, n in first["counts"]) and first["counts"] == second["counts"]
     if method == "SelectiveBackprop":
         assert first["sizes"] != second["sizes"]
-        assert not torch.equal(*(rank["state"]["ranks"][0]["recent"] for rank in ranks))
+        assert not torch.equal(*(rank["state"]["ranks"][0]["method"]["recent"] for rank in ranks))
     again = on_ranks(run, 2, tmp_path / "again", method=method, ckpt_path=tmp_path / "steps" / "step=8.ckpt")
     for resumed, whole in zip(again, ranks, strict=True):
         assert equal(resumed["weights"], whole["weights"])

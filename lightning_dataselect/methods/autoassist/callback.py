@@ -159,7 +159,8 @@ class AutoAssist(WithinBatches):
                 context, self.build_queue, self.base_prob_of, seed=self.seed, inputs=self.inputs
             )
             context.add_cleanup(self.prefetch_filter.stop)
-        return filter_batches(loader, functools.partial(self.prefetch_filter.pass_on, pinned=loader.pin_memory))
+        pinned = getattr(loader, "pin_memory", False)  # which a loader of another kind need not have
+        return filter_batches(loader, functools.partial(self.prefetch_filter.pass_on, pinned=pinned))
 
     def base_prob_of(self, epoch: int, known: Conventions) -> float:
         """Return the probability, in ``epoch``, of training on a sample that the Assistant takes for easy."""

@@ -24,13 +24,29 @@ class _FilteredLoader(DataLoader[Any]):
         return self._pass_on(super().__iter__())
 
 
-def filter_batches(loader: DataLoader[Any], pass_on: Callable[[Iterator[Any]], Iterator[Any]]) -> DataLoader[Any]:
+class _FilteredIterable:
+    def __init__(self, batches: Any, pass_on: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
+        self._batches = batches
+        self._pass_on = pass_on
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._pass_on(iter(self._batches))
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+def filter_batches(loader: Any, pass_on: Callable[[Iterator[Any]], Iterator[Any]]) -> Any:
     """Return a copy of ``loader``, of its class and with its attributes, whose iterators go through ``pass_on``.
+
+    What is no DataLoader, as of WebDataset, is not copied but read from.
 
     Example:
         >>> [float(batch) for batch in filter_batches(DataLoader([1.0, 2.0]), lambda batches: (b + 1 for b in batches))]
         [2.0, 3.0]
     """
+    if not isinstance(loader, DataLoader):
+        return _FilteredIterable(loader, pass_on)
     copied = copy.copy(loader)
     name = type(loader).__name__
     copied.__class__ = type(name, (_FilteredLoader, type(loader)), {"__module__": type(loader).__module__})
@@ -41,7 +57,7 @@ def filter_batches(loader: DataLoader[Any], pass_on: Callable[[Iterator[Any]], I
 def look_ahead(
     batches: Iterator[Any],
     first: int,
-    end: int,
+    end: int | None,
     admit: Callable[[int, Any], PendingBatch],
     queue_of_fit: Callable[[], BatchQueue],
 ) -> Iterator[PendingBatch]:
@@ -53,11 +69,11 @@ def look_ahead(
     Args:
         batches: The loader's batches.
         first: Index of the first one.
-        end: Index after the last one that the epoch trains on; no more are pulled.
+        end: Index after the last one that the epoch trains on, no more are pulled; None where nobody knows.
         admit: Makes a batch ready to wait.
         queue_of_fit: Returns the queue in which they wait; called once the first batch is admitted.
     """
-    coming = islice(enumerate(batches, first), max(end - first, 0))
+    coming = islice(enumerate(batches, first), None if end is None else max(end - first, 0))
     queue: BatchQueue | None = None
     complete = False
     while True:

@@ -55,7 +55,7 @@ class PrefetchFilter:
             pinned: True if their tensors lie in pinned memory.
         """
         self._left.clear()
-        first, end = self._context.loader.batches.start_batch, self._context.n_batches
+        first, end = self._context.epochs.first_batch, self._context.n_batches
         for left in look_ahead(batches, first, end, self.admit, self._queue_of_fit):
             batch = released(left, pinned)
             if batch is left.batch:
@@ -67,7 +67,7 @@ class PrefetchFilter:
 
     def admit(self, batch_idx: int, batch: Any) -> PendingBatch:
         """Make a batch ready to wait."""
-        size, epoch = self._context.loader.batches.size_of(batch_idx), self._context.epoch
+        size, epoch = self._context.epochs.arrive(batch_idx, batch), self._context.epoch
         if self._reader is None:
             self._reader = InputReader(batch, size, self._inputs)
         generator = epoch_generator(self._seed, epoch, f"accept batch {batch_idx} of rank {self._context.rank}")

@@ -1,0 +1,71 @@
+"""How many samples a batch holds of which nobody knows what it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning_dataselect.data.batch_tree import Path, leaves_in, part_at
+from lightning_dataselect.utils.errors import UnsupportedLoaderError
+
+
+class RowCounter:
+    """Count the rows of batches: along the first axis of their parts, at the places that the first batch has shown.
+
+    Args:
+        batch_size: Of all batches but smaller last ones; None if that is not known.
+
+    Example:
+        >>> import torch
+        >>> counter = RowCounter(batch_size=None)
+        >>> counter.count({"x": torch.zeros(3, 2), "y": torch.zeros(3), "name": ["a", "b", "c"]})
+        3
+        >>> counter.count({"x": torch.zeros(2, 2), "y": torch.zeros(2), "name": ["a", "b"]})
+        2
+    """
+
+    def __init__(self, batch_size: int | None) -> None:
+        self._expected = batch_size
+        self._last = 0
+        self._places: list[Path] | None = None
+
+    def count(self, batch: Any) -> int:
+        """Return the number of samples in ``batch``.
+
+        Raises:
+            UnsupportedLoaderError: If its parts do not agree.
+        """
+        if self._places is None:
+            lengths = self._settle(batch)
+        else:
+            lengths = {path: _length(part_at(batch, path)) for path in self._places}
+            if len(set(lengths.values())) > 1:  # what stays as it was where others change belongs to all samples
+                lengths = {path: length for path, length in lengths.items() if length != self._last}
+        if len(set(lengths.values())) != 1:
+            raise UnsupportedLoaderError(
+                f"How many samples a batch ({type(batch).__name__}) holds cannot be told: the first axes of its parts"
+                f" have the lengths {sorted(set(lengths.values())) or 'none'}. Let the DataLoader make the batches"
+                " (batch_size=...), or name what tells the samples apart with `sample_id`."
+            )
+        self._places = list(lengths)
+        self._last = next(iter(lengths.values()))
+        return self._last
+
+    def _settle(self, batch: Any) -> dict[Path, int]:
+        """Find where the samples lie in the first batch."""
+        arrays, lists = {}, {}
+        for path, part in leaves_in(batch):
+            if getattr(part, "shape", ()):
+                arrays[path] = _length(part)
+            elif path and isinstance(part, Sequence) and not isinstance(part, str | bytes):
+                lists[path] = len(part)
+        for found in (arrays, lists):
+            fits = {path: length for path, length in found.items() if length == self._expected}
+            if fits:
+                return fits
+        return arrays or lists
+
+
+def _length(part: Any) -> int:
+    shape = getattr(part, "shape", None)
+    return int(shape[0]) if shape else len(part)

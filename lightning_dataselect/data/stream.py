@@ -1,0 +1,147 @@
+"""A loader whose samples have no index: they come as they come, known by a key that they carry, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_dataselect.data.row_count import RowCounter
+from lightning_dataselect.state.stream_store import BatchStore, Key, KeyedStore, SampleId
+from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, UnsupportedLoaderError
+
+
+def stream_in(given: object) -> Any:
+    """Return the one loader in what a user has given, if it yields a stream; None for any other.
+
+    Args:
+        given: A loader, or one in a list or mapping, or combined.
+
+    Example:
+        >>> stream_in(DataLoader([1, 2, 3])) is None
+        True
+        >>> stream_in([iter(())])  # doctest: +ELLIPSIS
+        <tuple_iterator object at ...>
+    """
+    leaves, _ = tree_flatten(getattr(given, "iterables", given))
+    if len(leaves) != 1:
+        return None
+    (loader,) = leaves
+    is_indexed = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+    return None if is_indexed or not hasattr(loader, "__iter__") else loader
+
+
+def name_of_stream(loader: Any) -> str:
+    """Return what to call a stream in a message."""
+    dataset = getattr(loader, "dataset", None)
+    return type(loader).__name__ if dataset is None else type(dataset).__name__
+
+
+class StreamSource:
+    """Tell the samples of a stream's batches apart, as far as the columns can.
+
+    Args:
+        loader: Yields the batches.
+        store: Where the samples have their slots.
+        sample_id: Where their keys are; None for a store of the batch alone.
+    """
+
+    def __init__(self, loader: Any, store: BatchStore | KeyedStore, sample_id: SampleId | None) -> None:
+        size = getattr(loader, "batch_size", None)
+        self.batch_size = size if isinstance(size, int) and not isinstance(size, bool) else None
+        """Samples of a batch, None where only the stream knows."""
+        self._store = store
+        self._sample_id = sample_id
+        self._rows = RowCounter(self.batch_size)
+
+    def slots_of(self, batch: Any) -> Tensor:
+        """Return where the samples of ``batch`` are written, int64 (B,), on the CPU; to be called once a batch.
+
+        Raises:
+            UnsupportedLoaderError: If how many there are cannot be told.
+            InvalidArgumentError: If they carry no such key.
+        """
+        if isinstance(self._store, BatchStore):
+            return self._store.open_batch(self._rows.count(batch))
+        assert self._sample_id is not None
+        return self._store.open_batch(keys_of(batch, self._sample_id))
+
+
+def keys_of(batch: Any, sample_id: SampleId) -> list[Key]:
+    """Return the keys of the samples of a batch.
+
+    Args:
+        batch: What the loader yielded.
+        sample_id: Where they are.
+
+    Raises:
+        InvalidArgumentError: If they are not there, or are no strings or whole numbers.
+
+    Example:
+        >>> import torch
+        >>> keys_of({"x": torch.zeros(2, 5), "id": torch.tensor([7, 8])}, "id")
+        [7, 8]
+        >>> keys_of((torch.zeros(2, 5), ["a.jpg", "b.jpg"]), 1)
+        ['a.jpg', 'b.jpg']
+    """
+    found = sample_id(batch) if callable(sample_id) else _field(batch, sample_id)
+    keys = found.tolist() if isinstance(found, Tensor | np.ndarray) else found
+    if isinstance(keys, str | bytes) or not isinstance(keys, Sequence):
+        raise InvalidArgumentError(
+            f"sample_id={sample_id!r} gives a {type(found).__name__} for a batch: it must give one key a sample, in a"
+            " list, an array or a tensor."
+        )
+    if odd := [key for key in keys if not isinstance(key, str | int | bytes)]:
+        raise InvalidArgumentError(
+            f"sample_id={sample_id!r} gives the key {odd[0]!r}: keys must be strings or whole numbers, since they are"
+            " saved in checkpoints."
+        )
+    return list(keys)
+
+
+def _field(batch: Any, name: str | int) -> Any:
+    try:
+        if isinstance(name, int) or isinstance(batch, Mapping) or not hasattr(batch, name):
+            return batch[name]
+        return getattr(batch, name)
+    except (KeyError, IndexError, TypeError, AttributeError):
+        fields = (
+            f" has {', '.join(map(repr, batch))}" if isinstance(batch, Mapping) else f" is a {type(batch).__name__}"
+        )
+        raise InvalidArgumentError(
+            f"sample_id={name!r} is no field of the batch, which{fields}. Name the field with the samples' keys, its"
+            " position, or give a function of the batch."
+        ) from None
+
+
+def check_sample_id(sample_id: object) -> SampleId | None:
+    """Return ``sample_id`` if it can say where keys are.
+
+    Raises:
+        ArgumentTypeError: If it cannot.
+    """
+    if sample_id is None or callable(sample_id) or isinstance(sample_id, str):
+        return sample_id
+    if isinstance(sample_id, int) and not isinstance(sample_id, bool):
+        return sample_id
+    raise ArgumentTypeError(
+        f"sample_id={sample_id!r} must be the name or the position of a field of the batch, or a function of the batch."
+    )
+
+
+def refuse_epoch_choice(loader: Any, method: str) -> UnsupportedLoaderError:
+    """Return the error for a method that must choose samples before a stream yields them."""
+    return UnsupportedLoaderError(
+        f"{name_of_stream(loader)} is a stream: its samples have no index, so {method} cannot choose among them before"
+        f" they are read. {WORK_ON_STREAMS}"
+    )
+
+
+WORK_ON_STREAMS = (
+    "On a stream take a method that chooses within each batch (SelectiveBackprop, EvolvedSampling, AutoAssist, or"
+    " RHOLoss with a holdout_model); or use a map-style data set (with __len__ and __getitem__)."
+)

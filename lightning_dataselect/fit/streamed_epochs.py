@@ -1,0 +1,190 @@
+"""The epochs of a fit on a stream: its loader and its length are the user's, and only batches are chosen from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from lightning_dataselect.data.loader import SelectedLoader
+from lightning_dataselect.data.stream import StreamSource, refuse_epoch_choice, stream_in
+from lightning_dataselect.fit.notices import warn_of_losses, warn_of_read_ahead, warn_of_resumed_stream
+from lightning_dataselect.state.plan import EpochPlan
+from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.state.run_state import RunState
+from lightning_dataselect.state.selection import BatchSamples, Observation
+from lightning_dataselect.state.stream_store import BatchStore, KeyedStore
+from lightning_dataselect.step.reader import StepReader
+from lightning_dataselect.trainer import epochs_processed, planned_epochs, resumes_within_epoch
+from lightning_dataselect.utils.errors import TrainerSettingsError, UnsupportedLoaderError
+
+
+class StreamedEpochs:
+    """Follow a fit from epoch to epoch; see `Epochs`, which leads one.
+
+    Args:
+        trainer: The Trainer of the fit.
+        policy: Decides; is told the number of epochs, ``max_epochs``.
+        run: The columns and the position of the fit, which outlive it.
+        reader: Reads what the samples lost.
+    """
+
+    first_batch = 0
+    """The first batch that the loader yields of the epoch: after a resume a stream begins where its own state says."""
+
+    def __init__(
+        self,
+        trainer: pl.Trainer,
+        policy: SelectionPolicy,
+        run: RunState,
+        reader: StepReader,
+    ) -> None:
+        self._trainer = trainer
+        self._policy = policy
+        self._run = run
+        self._reader = reader
+        self._source: StreamSource | None = None
+        self._arrived: dict[int, Tensor] = {}  # slots of batches that were looked at ahead of the training
+        self._has_state = self._warned_of_losses = False
+
+    @property
+    def loader(self) -> SelectedLoader:
+        """Nothing: no loader is under a plan.
+
+        Raises:
+            UnsupportedLoaderError: Always.
+        """
+        raise UnsupportedLoaderError(
+            f"{type(self._policy).__name__} asks for the samples of a stream by index, which they do not have."
+        )
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples of a whole batch on this rank, if that is known."""
+        return None if self._source is None else self._source.batch_size
+
+    @property
+    def n_batches(self) -> int | None:
+        """Batches of an epoch, if the stream has a length."""
+        n_batches = self._trainer.num_training_batches
+        return n_batches if isinstance(n_batches, int) else None
+
+    # ---- the fit begins ------------------------------------------------------------------------------------------
+
+    def prepare_loader(self, given: object) -> object:
+        """Look at what the Trainer is to train on; return it, unless the method makes something else of it.
+
+        Raises:
+            UnsupportedLoaderError: If the method must choose samples before they are read, or the loader, got anew, is
+                no stream any more.
+            TrainerSettingsError: If the method has a budget.
+        """
+        policy, run, trainer = self._policy, self._run, self._trainer
+        loader = stream_in(given)
+        if loader is None:
+            raise UnsupportedLoaderError(
+                "The train loader was a stream when the fit began, and is none any more: samples are known by another"
+                " name. Return loaders of one kind, or fit anew."
+            )
+        if policy.chooses_epochs:
+            raise refuse_epoch_choice(loader, type(policy).__name__)
+        if policy.budget is not None:
+            raise TrainerSettingsError(
+                f"budget={policy.budget} is a share of the compute of the fit's epochs, and how long those of a stream"
+                " are is known only when they end. Leave budget out, and give the Trainer max_steps."
+            )
+        policy.max_epochs = planned_epochs(trainer)
+        columns, by_loss = policy.columns(), policy.ranks_by_loss
+        store: BatchStore | KeyedStore
+        if policy.sample_id is None:
+            store = BatchStore(0, columns, score_is_loss=by_loss)
+        else:
+            store = KeyedStore(policy.history_size, columns, score_is_loss=by_loss)
+        run.open_stream(policy, store, trainer.world_size, trainer.current_epoch)
+        assert isinstance(run.store, BatchStore | KeyedStore)
+        self._source = StreamSource(loader, run.store, policy.sample_id)
+        self._arrived.clear()
+        self._has_state = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+        looped = policy.wrap_dataloader(loader)
+        if looped is loader:
+            return given
+        if self._has_state:
+            warn_of_read_ahead(type(policy).__name__)
+        return looped
+
+    def start(self) -> None:
+        """Settle which epoch it is."""
+        run = self._run
+        run.to(self._trainer.lightning_module.device)
+        if run.fit.history or run.fit.batches_done:
+            self._reader.capture.resume()
+        if resumes_within_epoch(self._trainer):
+            warn_of_resumed_stream(
+                run.fit.batches_done, has_state=self._has_state, has_length=self.n_batches is not None
+            )
+        self._turn_to(epochs_processed(self._trainer))
+
+    def start_epoch(self) -> None:
+        """Look at compiled steps anew."""
+        self._reader.capture.start_epoch()
+        self._turn_to(self._trainer.current_epoch)
+
+    def _turn_to(self, epoch: int) -> None:
+        if self._run.fit.plan.epoch != epoch:
+            self._run.fit.begin(EpochPlan(epoch, torch.empty(0, dtype=torch.int64)))
+
+    # ---- a batch -------------------------------------------------------------------------------------------------
+
+    def arrive(self, batch_idx: int, batch: Any) -> int:
+        """Look at a batch ahead of its training; return how many samples it holds."""
+        assert self._source is not None
+        self._arrived[batch_idx] = slots = self._source.slots_of(batch)
+        return slots.numel()
+
+    def begin_batch(self, batch_idx: int, batch: Any, device: torch.device) -> BatchSamples:
+        """Begin a batch; return its samples, on ``device``."""
+        assert self._source is not None
+        arrived = self._arrived.pop(batch_idx, None)
+        slots = self._source.slots_of(batch) if arrived is None else arrived
+        # where Lightning begins an epoch anew, the state must not know better
+        self._run.fit.batches_done = batch_idx
+        return BatchSamples(slots.to(device, non_blocking=True))
+
+    def end_batch(self, batch_idx: int) -> None:
+        """Count a batch as done; schedules are in time, as every batch is trained on."""
+        self._run.fit.batches_done = batch_idx + 1
+
+    # ---- from epoch to epoch -------------------------------------------------------------------------------------
+
+    def end_epoch(self, seconds: float) -> None:
+        """Close the epoch.
+
+        Args:
+            seconds: For how long it has trained.
+        """
+        run = self._run
+        store, state = run.store, run.fit
+        state.seconds += seconds
+        store.end_epoch(state.plan.indices)
+        state.sum_over_ranks(run.world_size, store["loss"].device)
+        if not self._warned_of_losses and not self._reader.blind:
+            self._warned_of_losses = warn_of_losses(run, type(self._policy).__name__)
+        store["loss"].masked_fill_(store["loss"].isinf(), torch.nan)
+        n_offered = state.n_trained + state.n_left_out
+        state.close(n_offered, n_selected=n_offered)
+        self._turn_to(state.plan.epoch + 1)
+
+    def give_back(self) -> None:
+        """Do nothing: nothing of the Trainer's was changed."""
+
+    def score_samples(
+        self, indices: Tensor, known: Tensor, loader: SelectedLoader | None = None
+    ) -> Iterator[Observation]:
+        """Refuse: samples of a stream cannot be read again."""
+        raise UnsupportedLoaderError(
+            f"{type(self._policy).__name__} measures samples between two epochs, and those of a stream cannot be read"
+            " again at will. Use a map-style data set."
+        )

@@ -1,0 +1,59 @@
+"""A count of the losses that were NaN or infinite, without a look at them in a step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MOST_PUT_ASIDE = 64  # batches: one operation for many costs a short step less than one for each
+
+
+class BadLosses:
+    """Count losses that were not finite: of samples whose last one was so, or of all where samples have no place.
+
+    Args:
+        n: Number of samples; None to count losses, not samples, since the last :meth:`count`.
+
+    Example:
+        >>> bad = BadLosses(3)
+        >>> bad.add(torch.tensor([0, 1]), torch.tensor([torch.nan, torch.inf]))
+        >>> bad.add(torch.tensor([0]), torch.tensor([0.5]))
+        >>> bad.count()
+        tensor(1)
+    """
+
+    def __init__(self, n: int | None) -> None:
+        self._is_bad = None if n is None else torch.zeros(n + 1, dtype=torch.bool)
+        self._n_bad = torch.tensor(0)
+        self._put_aside: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, indices: Tensor, losses: Tensor) -> None:
+        """Take note of losses, float32 (B,), of the samples ``indices``, int64 (B,); both must stay as they are."""
+        self._put_aside.append((indices, losses))
+        if len(self._put_aside) == _MOST_PUT_ASIDE:
+            self._look()
+
+    def count(self) -> Tensor:
+        """Return the number, int64, on the device of the losses."""
+        self._look()
+        if self._is_bad is not None:
+            return self._is_bad[:-1].sum()
+        counted, self._n_bad = self._n_bad, torch.zeros_like(self._n_bad)
+        return counted
+
+    def to(self, device: torch.device) -> None:
+        """Move the counts to ``device``."""
+        self._look()
+        self._n_bad = self._n_bad.to(device)
+        if self._is_bad is not None:
+            self._is_bad = self._is_bad.to(device)
+
+    def _look(self) -> None:
+        if not self._put_aside:
+            return
+        indices, losses = map(torch.cat, zip(*self._put_aside, strict=True))
+        self._put_aside = []
+        if self._is_bad is None:
+            self._n_bad += (~losses.isfinite()).sum()
+        else:
+            self._is_bad.index_copy_(0, indices, ~losses.isfinite())

@@ -1,0 +1,423 @@
+"""Fits on streams: samples have no index, and are known by a key, or by nothing."""
+
+import lightning as L
+import pandas as pd
+import pytest
+import torch
+from helpers import Hardest, Net, fit, loader, same_weights
+from matrix_settings import SETTINGS
+from ranks import on_ranks
+from streams import Keyed, Stream, stream, true_losses
+from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from lightning_dataselect import (
+    ESWP,
+    AutoAssist,
+    BatchSelector,
+    EvolvedSampling,
+    InfoBatch,
+    RandomPruning,
+    RHOLoss,
+    SelectiveBackprop,
+)
+from lightning_dataselect.callbacks.batch_selector import WithinBatches
+from lightning_dataselect.methods.registry import get
+
+METHODS = {
+    "SelectiveBackprop": lambda **more: SelectiveBackprop(**more),
+    "EvolvedSampling": lambda **more: EvolvedSampling(anneal=0.0, **more),
+    "ESWP that drops nothing beforehand": lambda **more: ESWP(prune_ratio=0.0, anneal=0.0, **more),
+    "AutoAssist": lambda **more: AutoAssist(base_prob=0.05, synchronous=True, **more),
+}
+every_method = pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
+
+
+class Random(WithinBatches, BatchSelector):
+    """Takes a random part of a batch."""
+
+    def choose(self, seen, k, generator):
+        return torch.randperm(len(seen.losses), generator=generator)[:k]
+
+
+def facts(selector):
+    return [{k: v for k, v in record.items() if "seconds" not in k} for record in selector.history]
+
+
+@every_method
+@pytest.mark.parametrize("n", [96, 93])
+def test_without_keys(make, n):
+    selector, net = make(), Net()
+    trainer, _ = fit(selector, net, stream(n), max_epochs=3)
+    assert trainer.global_step == 3 * 12 and len(net.steps) == 36
+    assert [(r["n_total"], r["n_selected"]) for r in selector.history] == [(n, n)] * 3
+    for record in selector.history[1:]:
+        assert 0 < record["n_trained"] < n and record["n_trained"] + record["n_left_out"] == n
+    assert selector.losses.numel() == selector.scores.numel() == selector.selected.numel() == 0
+    assert selector.sample_ids is None
+
+
+@every_method
+def test_the_loader_and_the_module_are_left_as_they_were(make):
+    given, net = stream(), Net()
+    before = dict(vars(given))
+    fit(make(), net, given, max_epochs=1)
+    assert dict(vars(given)) == before and "training_step" not in vars(net)
+
+
+class Losses(L.Callback):
+    """Writes down what the selector has observed of each batch; to be listed after the selector."""
+
+    def __init__(self, selector):
+        self.selector, self.batches = selector, []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.batches.append(self.selector.store["loss"][: len(batch[0])].clone())
+
+
+def test_losses_are_those_of_the_batch_under_way():
+    selector = Random(batch_ratio=0.5, warmup_epochs=0)
+    seen, net = Losses(selector), Net(lr=0.0)
+    fit(selector, net, stream(90), callbacks=[seen], max_epochs=1)
+    torch.testing.assert_close(torch.cat(seen.batches), true_losses(net, 90))
+    assert [len(batch) for batch in seen.batches] == [8] * 11 + [2]
+
+
+@every_method
+def test_keys(make):
+    selector, net = make(sample_id="id"), Keyed(lr=0.0)
+    fit(selector, net, stream(keyed=True), max_epochs=2)
+    assert selector.sample_ids == [f"s{i}" for i in range(96)]
+    expected = true_losses(net)
+    known = ~selector.losses.isnan()
+    torch.testing.assert_close(selector.losses[known], expected[known])
+    assert known.sum() > 48
+
+
+def test_weights_evolve_by_key_as_they_do_by_index():
+    """The same samples in the same order: a stream with keys is a map-style set but for ``s`` at first."""
+
+    class Indexed(EvolvedSampling):
+        def observe(self, seen, store):
+            store["s"].nan_to_num_(0.0)  # 1 / N in a set of N
+            super().observe(seen, store)
+
+    by_key, by_index = EvolvedSampling(sample_id="id", anneal=0.0), Indexed(anneal=0.0)
+    streamed, indexed = Keyed(), Net()
+    fit(by_key, streamed, stream(keyed=True))
+    fit(by_index, indexed, loader(96, 8, shuffle=False))
+    assert same_weights(streamed, indexed)
+    torch.testing.assert_close(by_key.scores, by_index.scores)
+    assert facts(by_key) == facts(by_index)
+
+
+def test_a_small_history_keeps_what_came_last():
+    selector = SelectiveBackprop(sample_id="id", history_size=32)
+    fit(selector, Keyed(), stream(keyed=True), max_epochs=2)
+    assert sorted(selector.sample_ids) == sorted(f"s{i}" for i in range(64, 96))
+
+
+@pytest.mark.parametrize(
+    ("sample_id", "words"),
+    [
+        ("key", "sample_id='key' is no field of the batch, which has 'x', 'y', 'id'"),
+        ("x", "gives the key .*must be strings or whole numbers"),
+        (lambda batch: "abc", "gives a str for a batch: it must give one key a sample"),
+    ],
+)
+def test_keys_that_are_none(sample_id, words):
+    with pytest.raises(ValueError, match=words):
+        fit(SelectiveBackprop(sample_id=sample_id), Keyed(), stream(keyed=True))
+
+
+def as_triples(rows):
+    return torch.stack([row["x"] for row in rows]), torch.stack([row["y"] for row in rows]), [r["id"] for r in rows]
+
+
+class Triples(Net):
+    """Takes batches of inputs, classes and keys."""
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch[:2], batch_idx)
+
+
+def test_a_callable_and_a_position_name_keys():
+    by_position = SelectiveBackprop(sample_id=2)
+    fit(by_position, Triples(), DataLoader(Stream(keyed=True), 8, collate_fn=as_triples), max_epochs=1)
+    by_function = SelectiveBackprop(sample_id=lambda batch: [int(name[1:]) for name in batch["id"]])
+    fit(by_function, Keyed(), stream(keyed=True), max_epochs=1)
+    assert by_position.sample_ids == [f"s{i}" for i in range(96)] and by_function.sample_ids == list(range(96))
+
+
+def test_export_by_key(tmp_path):
+    selector = SelectiveBackprop(sample_id="id")
+    fit(selector, Keyed(), stream(keyed=True), max_epochs=2)
+    frame = pd.read_csv(selector.export(tmp_path / "samples.csv"))
+    assert frame["key"].tolist() == [f"s{i}" for i in range(96)] and "index" not in frame
+    assert (frame["times_trained"] + frame["times_dropped"]).tolist() == [2] * 96
+    torch.testing.assert_close(torch.tensor(frame["loss"].to_numpy(), dtype=torch.float32), selector.losses)
+    with pytest.raises(ValueError, match=r"plot\('gallery'\) does not know its samples: samples must have an index"):
+        selector.plot("gallery")
+
+
+def test_what_needs_names_says_so(tmp_path):
+    selector = SelectiveBackprop()
+    fit(selector, Net(), stream(), max_epochs=1)
+    with pytest.raises(ValueError, match=r"export\(\) does not know its samples: give the selector sample_id="):
+        selector.export(tmp_path / "samples.csv")
+
+
+# ---- RHO-LOSS: a held-out model measures as samples pass -----------------------------------------------------------
+
+
+def test_a_holdout_model_measures_as_the_samples_pass():
+    holdout, net = Keyed(seed=5), Keyed(lr=0.0)
+    before = {name: value.clone() for name, value in holdout.state_dict().items()}
+    selector = RHOLoss(holdout_model=holdout, batch_ratio=0.25, sample_id="id")
+    fit(selector, net, stream(keyed=True), max_epochs=2)
+    reducible = true_losses(net) - true_losses(holdout)
+    torch.testing.assert_close(selector.scores, reducible)
+    hardest = reducible.view(12, 8).topk(2).indices + 8 * torch.arange(12).unsqueeze(1)
+    trained = selector.column("times_trained").nonzero().squeeze(1)
+    assert trained.tolist() == sorted(hardest.flatten().tolist())
+    assert [(r["n_forward"], r["n_backward"]) for r in selector.history] == [(96 + 96 + 24, 24)] * 2
+    assert holdout.training and all(torch.equal(value, before[name]) for name, value in holdout.state_dict().items())
+    assert all(p.grad is None for p in holdout.parameters())
+
+
+def test_a_holdout_model_chooses_as_its_losses_do():
+    """By index too: the model in place of its losses."""
+    measured, given = Net(), Net()
+    holdout = Net(seed=5)
+    losses = true_losses(holdout, 96)
+    fit(RHOLoss(holdout_model=holdout, batch_ratio=0.25), measured, loader(96, 8))
+    fit(RHOLoss(holdout_losses=losses, batch_ratio=0.25), given, loader(96, 8))
+    assert same_weights(measured, given)
+
+
+def test_without_a_holdout_model_a_stream_is_refused():
+    for selector in (RHOLoss(), RHOLoss(holdout_losses=torch.zeros(96))):
+        with pytest.raises(ValueError, match=r"On a stream RHOLoss cannot.*give RHOLoss\(holdout_model="):
+            fit(selector, Net(), stream())
+
+
+def test_holdout_models_that_are_none():
+    with pytest.raises(TypeError, match="holdout_model=Linear.* has no training_step"):
+        RHOLoss(holdout_model=torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="holdout_model is given, and holdout_losses too"):
+        RHOLoss(holdout_model=Net(), holdout_losses=torch.zeros(3))
+    with pytest.raises(ValueError, match="holdout_model is given, and holdout_epochs too"):
+        RHOLoss(holdout_model=Net(), holdout_epochs=2)
+
+
+# ---- what is refused ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [InfoBatch, RandomPruning, Hardest, ESWP])
+@pytest.mark.parametrize("sample_id", [None, "id"])
+def test_a_choice_of_epochs_is_refused(make, sample_id):
+    net = Keyed()
+    with pytest.raises(TypeError, match="Stream is a stream.*cannot choose.*SelectiveBackprop, EvolvedSampling, AutoA"):
+        fit(make(sample_id=sample_id), net, stream(keyed=True))
+    assert net.steps == [] and "training_step" not in vars(net)
+
+
+def test_the_message_names_every_method_within_batches():
+    named = {get(setting.method).name for setting in SETTINGS.values() if not setting_chooses(setting)}
+    with pytest.raises(TypeError) as caught:
+        fit(Hardest(), Net(), stream())
+    assert all(name in str(caught.value) for name in named) and named >= {"RHOLoss", "AutoAssist"}
+
+
+def setting_chooses(setting):
+    return not issubclass(get(setting.method).cls, WithinBatches)
+
+
+def test_keys_of_an_indexed_set_are_refused():
+    with pytest.raises(ValueError, match="sample_id='id' names the samples of a stream.*Leave sample_id out"):
+        fit(SelectiveBackprop(sample_id="id"))
+
+
+def test_a_budget_is_refused():
+    with pytest.raises(ValueError, match="budget=0.5 is a share.*Leave budget out, and give the Trainer max_steps"):
+        fit(SelectiveBackprop(budget=0.5), Net(), stream())
+
+
+def test_suspects_need_an_index():
+    selector = SelectiveBackprop(sample_id="id")
+    fit(selector, Keyed(), stream(keyed=True), max_epochs=1)
+    with pytest.raises(ValueError, match=r"suspects\(\) does not know its samples: samples must have an index"):
+        selector.suspects()
+
+
+@pytest.mark.parametrize("value", [1.5, True, ["id"]])
+def test_a_sample_id_that_is_none(value):
+    with pytest.raises(TypeError, match="must be the name or the position of a field"):
+        SelectiveBackprop(sample_id=value)
+
+
+# ---- the Trainer's settings --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "steps"),
+    [
+        ({"limit_train_batches": 5}, 15),
+        ({"max_steps": 17, "max_epochs": -1}, 17),
+        ({"accumulate_grad_batches": 5}, 9),
+        ({"val_check_interval": 4}, 36),
+        ({"val_check_interval": 5, "check_val_every_n_epoch": None}, 36),
+        ({"fast_dev_run": 2}, 2),
+    ],
+    ids=str,
+)
+def test_the_trainer_does_as_it_would_without(flags, steps):
+    selector, net, plain = SelectiveBackprop(), Net(), Net()
+    options = {"max_epochs": 3} | flags
+    with_it, _ = fit(selector, net, stream(), **options)
+    without, _ = fit(None, plain, stream(), **options)
+    assert with_it.global_step == without.global_step == steps
+    assert net.validated == plain.validated
+    assert [(s.epoch, s.batch_idx, s.is_last) for s in net.steps] == [
+        (s.epoch, s.batch_idx, s.is_last) for s in plain.steps
+    ]
+    assert len(selector.history) == len({step.epoch for step in net.steps})
+
+
+def test_a_stepwise_schedule_is_left_alone():
+    def schedule(optimizer, trainer):
+        made = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=36)
+        return {"scheduler": made, "interval": "step"}
+
+    net, plain = Net(schedule), Net(schedule)
+    fit(SelectiveBackprop(), net, stream(), max_epochs=3)
+    fit(None, plain, stream(), max_epochs=3)
+    assert [step.lr for step in net.steps] == [step.lr for step in plain.steps]
+
+
+@every_method
+def test_workers(make):
+    selector = make(sample_id="id")
+    fit(selector, Keyed(), stream(93, keyed=True, num_workers=2, persistent_workers=True), max_epochs=2)
+    assert sorted(selector.sample_ids) == sorted(f"s{i}" for i in range(93))
+    assert [r["n_total"] for r in selector.history] == [93, 93]
+
+
+def test_any_iterable_is_a_stream():
+    selector = EvolvedSampling(anneal=0.0, batch_ratio=0.5)
+    batches = Batches(stream())
+    fit(selector, Net(), batches, max_epochs=3)
+    assert [r["n_trained"] for r in selector.history] == [96, 48, 48]
+    assistant = AutoAssist(base_prob=0.05, synchronous=True)
+    fit(assistant, Net(), batches, max_epochs=2)
+    assert [r["n_total"] for r in assistant.history] == [96, 96]
+
+
+class Batches:
+    """Yields batches, and is no DataLoader."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        return iter(self.loader)
+
+
+# ---- resumed -----------------------------------------------------------------------------------------------------
+
+
+class SaveAt(L.Callback):
+    """Saves a checkpoint after a batch of an epoch; to be listed after the selector."""
+
+    def __init__(self, path, epoch, batch_idx):
+        self.path, self.at = path, (epoch, batch_idx)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.at:
+            trainer.save_checkpoint(self.path)
+
+
+def everything(selector):
+    state = selector.state_dict()["ranks"]
+    columns = {} if not state or not state[0]["store"] else state[0]["store"]["columns"]
+    return facts(selector), {name: column.nan_to_num(-1).tolist() for name, column in columns.items()}
+
+
+@pytest.mark.parametrize("sample_id", [None, "id"])
+@every_method
+def test_resumes_at_the_end_of_an_epoch(make, sample_id, tmp_path):
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    saving = ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}", save_on_train_epoch_end=True)
+    selector, net = make(sample_id=sample_id), Keyed()
+    fit(selector, net, stream(keyed=True), callbacks=[saving], enable_checkpointing=True)
+    again, resumed = make(sample_id=sample_id), Keyed(seed=9)
+    fit(again, resumed, stream(keyed=True), ckpt_path=tmp_path / "epoch=1.ckpt")
+    assert same_weights(resumed, net) and everything(again) == everything(selector)
+
+
+@pytest.mark.parametrize("sample_id", [None, "id"])
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_resumes_within_an_epoch_where_the_loader_has_a_state(sample_id, n_workers, tmp_path):
+    def batches():
+        return stream(keyed=True, loader=StatefulDataLoader, num_workers=n_workers)
+
+    path = tmp_path / "within.ckpt"
+    selector, net = SelectiveBackprop(sample_id=sample_id), Keyed()
+    fit(selector, net, batches(), callbacks=[SaveAt(path, 2, 4)], limit_train_batches=10)
+    again, resumed = SelectiveBackprop(sample_id=sample_id), Keyed(seed=9)
+    fit(again, resumed, batches(), ckpt_path=path, limit_train_batches=10)
+    assert same_weights(resumed, net) and everything(again) == everything(selector)
+
+
+@pytest.mark.parametrize(
+    ("loader_class", "words"),
+    [(DataLoader, "the train loader does not save where it was"), (StatefulDataLoader, "that batch is left out")],
+)
+def test_a_stream_that_does_not_go_on_where_it_was_is_said(loader_class, words, tmp_path):
+    path = tmp_path / "within.ckpt"
+    fit(SelectiveBackprop(), Net(), stream(loader=loader_class), callbacks=[SaveAt(path, 1, 4)], max_epochs=2)
+    with pytest.warns(UserWarning, match=f"goes on after batch 4.*{words}"):
+        fit(SelectiveBackprop(), Net(), stream(loader=loader_class), ckpt_path=path, max_epochs=3)
+
+
+def test_reading_ahead_of_a_loader_with_a_state_is_said(recwarn):
+    fit(METHODS["AutoAssist"](), Net(), stream(loader=StatefulDataLoader), max_epochs=1)
+    assert any("AutoAssist reads ahead of the training" in str(w.message) for w in recwarn)
+
+
+def test_samples_known_by_something_else_are_refused(tmp_path):
+    path = tmp_path / "within.ckpt"
+    saving = SaveAt(path, 1, 4)
+    fit(SelectiveBackprop(sample_id="id"), Keyed(), stream(keyed=True), callbacks=[saving])
+    with pytest.raises(ValueError, match="known by their keys in a stream, but now.*by nothing, in a stream without"):
+        fit(SelectiveBackprop(), Keyed(), stream(keyed=True), ckpt_path=path)
+    with pytest.raises(ValueError, match="known by their keys in a stream, but now.*by their index in a map-style"):
+        fit(SelectiveBackprop(), Net(), loader(), ckpt_path=path)
+
+
+# ---- ranks -------------------------------------------------------------------------------------------------------
+
+
+def on_one_rank(method, path, ckpt_path=None, **spread):
+    selector, net = METHODS[method](sample_id="id"), Keyed()
+    batches = stream(keyed=True, world_size=2, num_workers=1)
+    saving = [] if ckpt_path else [SaveAt(path, 1, 5)]
+    fit(selector, net, batches, callbacks=saving, ckpt_path=ckpt_path, max_epochs=3, **spread)
+    return {
+        "counts": facts(selector),
+        "ids": selector.sample_ids,
+        "losses": selector.losses.nan_to_num(-1).tolist(),
+        "weights": [tensor.tolist() for tensor in net.state_dict().values()],
+    }
+
+
+@pytest.mark.parametrize("method", ["SelectiveBackprop", "AutoAssist"])
+def test_two_ranks(method, tmp_path):
+    path = tmp_path / "saved.ckpt"
+    first, second = on_ranks(on_one_rank, 2, tmp_path / "ranks", method=method, path=path)
+    assert first["counts"] == second["counts"] and first["weights"] == second["weights"]
+    assert sorted(first["ids"] + second["ids"]) == sorted(f"s{i}" for i in range(96))
+    assert [record["n_total"] for record in first["counts"]] == [96] * 3
+    ranks = torch.load(path, weights_only=True)["callbacks"][f"lightning_dataselect.{method}"]["ranks"]
+    assert [sorted(rank["store"]["keys"]) for rank in ranks] == [sorted(first["ids"]), sorted(second["ids"])]
