@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from helpers import SAFELY, trainer
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from lightning_dataselect.methods.registry import get
 
@@ -78,6 +78,7 @@ TRAINS_ON_ALL = {
     "balance": Refusal(TypeError, "has no use for balance='class': it trains on everything, for as long as `budget`")
 }
 PASSES = {"manual": Refusal(TypeError, "but with manual optimization the step trains.*Use automatic optimization")}
+NO_MODEL = {"stream": Refusal(ValueError, "On a stream RHOLoss cannot look irreducible losses up.*holdout_model=")}
 ONE_DEVICE = {"ranks": Refusal(ValueError, "trains its holdout models on one device. With several, measure first")}
 SOME = range(1, N)  # fewer than all
 AUTOASSIST = {"base_prob": 0.05, "learning_rate": 0.5}
@@ -160,12 +161,12 @@ SETTINGS = {
     ),
     "RHOLoss": Setting(
         "RHOLoss", {"holdout_losses": HOLDOUT, "batch_ratio": 0.25}, ALL, {"batch_ratio": 1.0}, (12, 12, 12, 12),
-        refuses=NO_SUBSET | PASSES,
+        refuses=NO_SUBSET | PASSES | NO_MODEL,
     ),
     "RHOLoss, cross-fitted": Setting(
         # the first epoch's count has the two copies' training in it
         "RHOLoss", {"holdout_epochs": 1, "batch_ratio": 0.25}, ALL, {"batch_ratio": 1.0}, (12 + N, 12, 12, 12),
-        refuses=NO_SUBSET | PASSES | ONE_DEVICE,
+        refuses=NO_SUBSET | PASSES | NO_MODEL | ONE_DEVICE,
     ),
     "SelectiveBackprop": Setting(
         "SelectiveBackprop", {"beta": 1.0}, ALL, {"beta": 0.0}, (48, SOME, SOME, SOME), refuses=NO_SUBSET | PASSES
@@ -289,6 +290,13 @@ def samples():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(N, 4, generator=generator)
     return TensorDataset(x, (x[:, 0] > 0).long() + (x[:, 1] > 0.8).long())
+
+
+class Stream(IterableDataset):
+    """The samples in their order, without an index."""
+
+    def __iter__(self):
+        return iter(samples())
 
 
 def loader(**options):

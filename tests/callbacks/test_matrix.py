@@ -15,6 +15,7 @@ from matrix_settings import (
     Manual,
     N,
     Sentences,
+    Stream,
     Texts,
     Tiny,
     encode,
@@ -107,6 +108,23 @@ def test_resumes_within_an_epoch(setting, tmp_path):
         assert same_weights(resumed, whole)
         assert facts(again) == facts(selector)
     assert_promise(setting, again)
+
+
+@every_method
+@pytest.mark.parametrize("sample_id", [None, lambda batch: [x.numpy().tobytes() for x in batch[0]]], ids=["", "keys"])
+def test_stream(setting, sample_id, tmp_path):
+    selector, module = setting.make(tmp_path, sample_id=sample_id), Tiny()
+    expected = refused(setting, "stream")
+    if expected is None and selector.chooses_epochs:
+        expected = pytest.raises(TypeError, match="is a stream.*cannot choose among them before.*within each batch")
+    if expected:
+        with expected:
+            fit(selector, module, DataLoader(Stream(), BATCH))
+        assert same_weights(module, Tiny()) and "training_step" not in vars(module)
+        return
+    fit(selector, module, DataLoader(Stream(), BATCH))
+    assert_promise(setting, selector)
+    assert len(selector.losses) == (0 if sample_id is None else N)
 
 
 def on_one_rank(setting, files, **spread):

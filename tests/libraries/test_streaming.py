@@ -1,0 +1,204 @@
+"""Streams of other packages, from shards on disk: litdata, WebDataset, Hugging Face datasets."""
+
+import lightning as L
+import pytest
+import torch
+from helpers import Net, dataset, fit, same_weights
+from ranks import on_ranks
+from torch.utils.data import DataLoader
+
+from lightning_dataselect import AutoAssist, EvolvedSampling, InfoBatch, RHOLoss, SelectiveBackprop
+
+N, BATCH = 96, 8
+METHODS = {
+    "SelectiveBackprop": lambda **more: SelectiveBackprop(**more),
+    "EvolvedSampling": lambda **more: EvolvedSampling(anneal=0.0, **more),
+    "AutoAssist": lambda **more: AutoAssist(base_prob=0.05, synchronous=True, inputs=inputs_of, **more),
+    "RHOLoss": lambda **more: RHOLoss(holdout_model=Named(seed=5), batch_ratio=0.25, **more),
+}
+
+
+def inputs_of(batch):
+    return batch["x"], batch["y"]
+
+
+class Named(Net):
+    """Takes batches of named fields; writes down the keys that came."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.keys = []
+
+    def training_step(self, batch, batch_idx):
+        self.keys += [str(key) for key in batch["__key__"]]
+        return super().training_step((batch["x"].float(), batch["y"].long()), batch_idx)
+
+
+def row(i):
+    x, y = dataset(N)[i]
+    return {"__key__": f"sample{i:04}", "x": x.numpy(), "y": int(y)}
+
+
+class Litdata:
+    """Lightning's own: chunks, and a loader that saves its state."""
+
+    def write(self, folder):
+        pytest.importorskip("litdata")
+        from litdata.streaming.cache import Cache  # what litdata.optimize writes with, without its processes
+
+        folder.mkdir()
+        cache = Cache(str(folder), chunk_size=12)
+        for i in range(N):
+            cache[i] = row(i)
+        cache.done()
+        cache.merge()
+
+    def read(self, folder, world_size=1, n_workers=0):
+        import litdata
+
+        rows = litdata.StreamingDataset(str(folder), shuffle=True, seed=3, drop_last=world_size > 1)
+        return litdata.StreamingDataLoader(rows, batch_size=BATCH, num_workers=n_workers)
+
+
+class WebDataset:
+    """Tar files, batched in the workers, read by a loader that is no DataLoader."""
+
+    def write(self, folder):
+        wds = pytest.importorskip("webdataset")
+        folder.mkdir()
+        for shard in range(8):
+            with wds.TarWriter(str(folder / f"{shard:03}.tar")) as tar:
+                for i in range(shard, N, 8):
+                    sample = row(i)
+                    tar.write({"__key__": sample["__key__"], "x.npy": sample["x"], "y.cls": sample["y"]})
+
+    def read(self, folder, world_size=1, n_workers=0):
+        import webdataset as wds
+
+        shards = sorted(str(path) for path in folder.glob("*.tar"))
+        stream = (
+            wds.WebDataset(shards, shardshuffle=False, nodesplitter=wds.split_by_node, empty_check=False)
+            .decode()
+            .map(lambda sample: {"__key__": sample["__key__"], "x": sample["x.npy"], "y": sample["y.cls"]})
+            .batched(BATCH, collation_fn=torch.utils.data.default_collate)
+        )
+        return wds.WebLoader(stream, batch_size=None, num_workers=n_workers)
+
+
+class HuggingFace:
+    """Parquet files, streamed."""
+
+    def write(self, folder):
+        datasets = pytest.importorskip("datasets")
+        folder.mkdir()
+        for shard in range(8):
+            rows = [row(i) for i in range(shard, N, 8)]
+            table = {name: [r[name] for r in rows] for name in rows[0]}
+            datasets.Dataset.from_dict(table).to_parquet(str(folder / f"{shard}.parquet"))
+
+    def read(self, folder, world_size=1, n_workers=0):
+        import datasets
+        from datasets.distributed import split_dataset_by_node
+
+        files = sorted(str(path) for path in folder.glob("*.parquet"))
+        rows = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+        rows = rows.shuffle(seed=3, buffer_size=16).with_format("torch")
+        if world_size > 1:
+            rows = split_dataset_by_node(rows, rank=torch.distributed.get_rank(), world_size=world_size)
+        return DataLoader(rows, batch_size=BATCH, num_workers=n_workers)
+
+
+LIBRARIES = {"litdata": Litdata(), "webdataset": WebDataset(), "datasets": HuggingFace()}
+every_library = pytest.mark.parametrize("library", LIBRARIES.values(), ids=LIBRARIES, scope="module")
+every_method = pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
+ALL = sorted(f"sample{i:04}" for i in range(N))
+
+
+@pytest.fixture(scope="module")
+def shards(library, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stream") / "shards"
+    library.write(folder)
+    return folder
+
+
+@every_library
+@every_method
+def test_without_keys(library, make, shards):
+    selector, net = make(), Named()
+    fit(selector, net, library.read(shards), max_epochs=3)
+    assert [record["n_total"] for record in selector.history] == [N] * 3
+    assert all(0 < record["n_trained"] < N for record in selector.history[1:])
+    assert not same_weights(net, Named())
+
+
+@every_library
+@every_method
+def test_with_keys_and_workers(library, make, shards):
+    selector = make(sample_id="__key__")
+    fit(selector, Named(), library.read(shards, n_workers=2), max_epochs=3)
+    assert sorted(selector.sample_ids) == ALL
+    assert [record["n_total"] for record in selector.history] == [N] * 3
+    assert selector.column("times_trained").sum() == sum(record["n_trained"] for record in selector.history)
+
+
+@every_library
+def test_set_level_methods_say_what_works(library, shards):
+    with pytest.raises(TypeError, match="is a stream.*InfoBatch cannot choose.*take a method that chooses within"):
+        fit(InfoBatch(), Named(), library.read(shards))
+
+
+@every_library
+def test_the_trainers_limits(library, shards):
+    selector, net = SelectiveBackprop(sample_id="__key__"), Named()
+    flags = {"max_steps": 14, "max_epochs": -1, "limit_train_batches": 10, "accumulate_grad_batches": 2}
+    made, _ = fit(selector, net, library.read(shards), val_check_interval=5, **flags)
+    assert made.global_step == 14 and len(net.steps) == 28
+    assert net.validated == [(epoch, batch) for epoch, batch in zip((0, 0, 1, 1, 2), (5, 10, 15, 20, 25), strict=True)]
+
+
+class SaveAt(L.Callback):
+    """Saves a checkpoint after a batch of an epoch."""
+
+    def __init__(self, path, epoch, batch_idx):
+        self.path, self.at = path, (epoch, batch_idx)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.at:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+@pytest.mark.parametrize("library", [LIBRARIES["litdata"]], ids=["litdata"], scope="module")
+def test_a_loader_with_a_state_goes_on_where_it_was(library, n_workers, shards, tmp_path):
+    path = tmp_path / "within.ckpt"
+    net, resumed = Named(), Named(seed=9)
+    fit(SelectiveBackprop(warmup_epochs=9), net, library.read(shards, 1, n_workers), callbacks=[SaveAt(path, 1, 4)])
+    again = SelectiveBackprop(warmup_epochs=9)
+    fit(again, resumed, library.read(shards, 1, n_workers), ckpt_path=path)
+    of_the_rest = N - 5 * BATCH
+    assert resumed.keys[:of_the_rest] == net.keys[N + 5 * BATCH : 2 * N]
+    plain = Named(seed=9)  # litdata ends the epoch after a resumed one early, with a selector or without
+    fit(None, plain, library.read(shards, 1, n_workers), ckpt_path=path)
+    assert resumed.keys == plain.keys and [record["n_total"] for record in again.history][:2] == [N] * 2
+
+
+def on_one_rank(library, shards, **spread):
+    selector, net = EvolvedSampling(anneal=0.0, sample_id="__key__"), Named()
+    module = L.LightningDataModule()  # reads once the processes know each other
+    module.train_dataloader = lambda: LIBRARIES[library].read(shards, world_size=2, n_workers=1)
+    made = L.Trainer(
+        accelerator="cpu", max_epochs=2, callbacks=[selector], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, **spread,
+    )  # fmt: skip
+    made.fit(net, module)
+    counts = [{k: v for k, v in record.items() if "seconds" not in k} for record in selector.history]
+    return {"counts": counts, "ids": selector.sample_ids, "weights": [t.tolist() for t in net.state_dict().values()]}
+
+
+@every_library
+def test_two_ranks(library, shards, tmp_path):
+    name = next(name for name, one in LIBRARIES.items() if one is library)
+    first, second = on_ranks(on_one_rank, 2, tmp_path / "ranks", library=name, shards=shards)
+    assert first["counts"] == second["counts"] and first["weights"] == second["weights"]
+    assert sorted({*first["ids"], *second["ids"]}) == ALL
+    assert [record["n_total"] for record in first["counts"]] == [N] * 2
