@@ -301,11 +301,10 @@ def intercept_reduction(recorder: Recorder, sites: set[Hashable], function: Call
         value = function(*args, **kwargs)
         if torch.compiler.is_dynamo_compiling():
             return value  # a compiled call has no frame to know it by
-        given = args[0] if args else kwargs["input"]
-        if ends(given, value) and recorder.listens():
+        if ends(args, kwargs, value) and recorder.listens():
             where = site(sys._getframe(1), function)
             if where in sites:
-                return recorder.reduction(where, ending, given, value)
+                return recorder.reduction(where, ending, ending.given(args, kwargs), value)
         return value
 
     return intercepted
@@ -447,4 +446,6 @@ class Interceptors:
                 self.reductions.add(vars(torch), name, new)
             else:
                 self.reductions.add_method(name, new)
+                if name == "matmul":
+                    self.reductions.add_method("__matmul__", new)
         self._sites[function].add(where)

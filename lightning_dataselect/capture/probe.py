@@ -188,7 +188,7 @@ class Watch(TorchFunctionMode):
             return self.loss(self._known[func][1], args, kwargs)
         self.check(func, args)
         out = func(*args, **kwargs)
-        if func in ENDINGS and ends(args[0] if args else kwargs["input"], out):
+        if func in ENDINGS and ends(args, kwargs, out):
             where = None if torch.compiler.is_dynamo_compiling() else site(sys._getframe(1), func)
             out = self.reduction(func, where, args, kwargs, out)
         self.note(func, args, kwargs, out)
@@ -203,8 +203,11 @@ class Watch(TorchFunctionMode):
 
     def reduction(self, func: Any, where: Hashable, args: tuple[Any, ...], kwargs: Any, out: Tensor) -> Tensor:
         """Take a mean or a sum to one number."""
-        given = args[0] if args else kwargs["input"]
-        return self.recorder.reduction(where, ENDINGS[func], given, out)
+        ending = ENDINGS[func]
+        given = ending.given(args, kwargs)
+        if args and given is not args[0]:  # a dot product's: the step might as well have multiplied and summed
+            self.note(torch.mul, args, kwargs, given)
+        return self.recorder.reduction(where, ending, given, out)
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Take any other result."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -34,29 +34,45 @@ def _nonzero(values: Tensor) -> Tensor:
     return values != 0
 
 
+def _only(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    only: Tensor = args[0] if args else kwargs["input"]
+    return only
+
+
+def _products(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    one, other = (*args, *(kwargs[name] for name in ("input", "other", "tensor") if name in kwargs))
+    products: Tensor = one * other.reshape(one.shape)
+    return products
+
+
 @dataclass(frozen=True)
 class Reduction:
     """Describe how one function reduces.
 
     Attributes:
         is_sum: A sum, no mean.
-        elements: Its argument -> what is added up.
-        units: Its argument -> what a mean divides by the sum of, or None (see `reductions.reduce`).
+        elements: What it is given -> what is added up.
+        units: What it is given -> what a mean divides by the sum of, or None (see `reductions.reduce`).
+        given: Arguments -> what it is given; of a dot product the products.
     """
 
     is_sum: bool
     elements: Callable[[Tensor], Tensor] = _as_is
     units: Callable[[Tensor], Tensor | None] = _none_left_out
+    given: Callable[[tuple[Any, ...], Mapping[str, Any]], Tensor] = _only
 
 
-def ends(given: Tensor, value: Tensor) -> bool:
+def ends(args: tuple[Any, ...], kwargs: Mapping[str, Any], value: Tensor) -> bool:
     """Tell if a call has reduced all that it was given to one number, which may have kept its axis.
 
     Example:
         >>> losses = torch.ones(4)
-        >>> ends(losses, losses.mean()), ends(losses, losses.mean(0, True)), ends(losses[None], losses[None].mean(1))
-        (True, True, False)
+        >>> ends((losses,), {}, losses.mean()), ends((losses,), {}, losses.mean(0, True))
+        (True, True)
+        >>> ends((losses[None],), {}, losses[None].mean(1))
+        False
     """
+    given = _only(args, kwargs)
     return value.dim() == 0 or (value.dim() == given.dim() == 1 and value.numel() == 1)
 
 
@@ -66,6 +82,9 @@ _BY_NAME = {
     "nanmean": Reduction(False, _nan_as_zero, _numbers),
     "nansum": Reduction(True, _nan_as_zero),
     "count_nonzero": Reduction(True, _nonzero),
+    "dot": Reduction(True, given=_products),
+    "inner": Reduction(True, given=_products),
+    "matmul": Reduction(True, given=_products),
 }
 
 

@@ -373,6 +373,24 @@ def sum_by_len(net: Net, b: Batch) -> Tensor:
     return torch.sum(ce(net, b, reduction="none")) / len(b["y"])
 
 
+def weighted_by_dot(net: Net, b: Batch) -> Tensor:
+    return torch.dot(ce(net, b, reduction="none"), b["weight"]) / len(b["y"])
+
+
+def weighted_by_matmul(net: Net, b: Batch) -> Tensor:
+    return b["weight"] @ ce(net, b, reduction="none") / len(b["y"])
+
+
+def weighted_by_inner(net: Net, b: Batch) -> Tensor:
+    losses = F.mse_loss(net(b["x"]), b["z"], reduction="none").mean(1)
+    return losses.inner(b["weight"]) / len(b["y"])
+
+
+def weighted_by_matmul_and_divided_first(net: Net, b: Batch) -> Tensor:
+    weight = b["weight"] / b["weight"].sum()
+    return ce(net, b, reduction="none") @ weight
+
+
 def sum_by_one_over_samples(net: Net, b: Batch) -> Tensor:
     return ce(net, b) + (-0.5 / len(b["x"])) * torch.sum(1 - net(b["x"]).exp())
 
@@ -443,6 +461,10 @@ SUMS_AND_MEANS = [
     sum_by_a_constant,
     divided_before_the_sum,
     sum_by_len,
+    weighted_by_dot,
+    weighted_by_matmul,
+    weighted_by_inner,
+    weighted_by_matmul_and_divided_first,
     sum_by_one_over_samples,
     sum_by_found_objects,
     sum_by_a_python_number_of_found_objects,

@@ -224,6 +224,13 @@ def test_regularisers_are_no_losses_of_samples(s: SimpleNamespace) -> None:
     )
 
 
+def test_the_squared_length_of_parameters_is_no_loss_of_samples(s: SimpleNamespace) -> None:
+    model = nn.Linear(D, B)  # its bias has an entry for each sample of the batch
+    y = torch.randint(B, (B,))
+    check(lambda: F.cross_entropy(model(s.x), y) + 0.1 * model.bias @ model.bias, each(model(s.x), y), model)
+    check(lambda: F.cross_entropy(model(s.x), y) + torch.dot(0.1 * model.bias, model.bias), each(model(s.x), y), model)
+
+
 def test_metrics_are_left_alone(s: SimpleNamespace) -> None:
     seen: list[Tensor] = []
 
