@@ -99,6 +99,8 @@ SETTINGS = {
     "DivBS": Setting(
         "DivBS", {"batch_ratio": 0.5}, ALL, {"batch_ratio": 1.0}, (24,) * EPOCHS, refuses=NO_SUBSET | PASSES
     ),
+    "CCS": Setting("CCS", {"prune_ratio": 0.5, "warmup_epochs": 1}, AFTER_ONE, share=0.5),
+    "DUAL": Setting("DUAL", {"prune_ratio": 0.5, "window": 2, "warmup_epochs": 2}, AFTER_TWO, share=0.5),
     "EL2N": Setting("EL2N", {"prune_ratio": 0.5, "warmup_epochs": 1}, AFTER_ONE, share=0.5),
     "EpsilonGreedy": Setting("EpsilonGreedy", {"prune_ratio": 0.5, "every_n_epochs": 1}, AFTER_ONE, share=0.5),
     "EpsilonGreedy, rescored": Setting(
@@ -153,6 +155,10 @@ SETTINGS = {
     "OrderDP": Setting(
         "OrderDP", {"prune_ratio": 0.5}, (24,) * EPOCHS, {"prune_ratio": 0.0, "random_ratio": 1.0}, share=0.5
     ),
+    "RCAP": Setting(
+        "RCAP", {"prune_ratio": 0.5}, AFTER_ONE, share=0.5,
+        refuses={"balance": Refusal(TypeError, "RCAP has no use for balance='class'.*a budget for each class")},
+    ),
     "RandomPruning": Setting("RandomPruning", {"prune_ratio": 0.5}, (24, 24, 24, 24), share=0.5),
     "RandomPruning, three quarters of the compute": Setting(
         # 144 samples, in more epochs than the Trainer plans
@@ -167,6 +173,13 @@ SETTINGS = {
         # the first epoch's count has the two copies' training in it
         "RHOLoss", {"holdout_epochs": 1, "batch_ratio": 0.25}, ALL, {"batch_ratio": 1.0}, (12 + N, 12, 12, 12),
         refuses=NO_SUBSET | PASSES | NO_MODEL | ONE_DEVICE,
+    ),
+    "ScoreSelector": Setting(
+        "ScoreSelector", {"score": "margin", "sampler": "window(start=0.1)", "prune_ratio": 0.5}, AFTER_ONE, share=0.5
+    ),
+    "ScoreSelector, dynamic": Setting(
+        "ScoreSelector", {"score": "el2n", "sampler": "proportional", "dynamic": True, "prune_ratio": 0.5}, AFTER_ONE,
+        share=0.5,
     ),
     "SelectiveBackprop": Setting(
         "SelectiveBackprop", {"beta": 1.0}, ALL, {"beta": 0.0}, (48, SOME, SOME, SOME), refuses=NO_SUBSET | PASSES
@@ -184,6 +197,10 @@ SETTINGS = {
         refuses=NO_SUBSET | PASSES,
     ),
     "SRD": Setting("SRD", {"decay": 0.8, "anneal": 0.0}, (48, 39, 31, 25), {"decay": 1.0}),
+    "TDDS": Setting(
+        # its first scores come from two movements, of three presentations
+        "TDDS", {"prune_ratio": 0.5, "window": 3, "warmup_epochs": 3}, (48, 48, 48, 24), share=0.5
+    ),
     "UCB": Setting("UCB", {"prune_ratio": 0.5, "every_n_epochs": 1}, AFTER_ONE, share=0.5),
     "SwiftLearn": Setting(
         "SwiftLearn", {"prune_ratio": 0.5, "every_n_epochs": 1}, AFTER_TWO, share=0.5, refuses=PASSES

@@ -64,13 +64,18 @@ def _run(argv: list[str], given: Sequence[str] | None) -> int:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = FILE_WIDTH
     if arguments.command == "list":
-        from lightning_dataselect.cli.list import methods_json, methods_table
+        from lightning_dataselect.cli.list import methods_json, tables
 
         if arguments.json:
             print(methods_json())
             return 0
-        console.print(methods_table())
-        console.print("What one of them takes: lightning-dataselect fit --select.help METHOD", highlight=False)
+        for table in tables():
+            console.print(table)
+        console.print("What a method takes: lightning-dataselect fit --select.help METHOD", highlight=False)
+        console.print(
+            "Together: fit --select ScoreSelector --select.score 'dual(window=5)' --select.sampler stratified",
+            highlight=False,
+        )
         return 0
     # what is misspelt is told before torch is loaded
     parse_seeds(arguments.seeds)

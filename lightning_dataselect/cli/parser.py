@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _add_compare(commands.add_parser("compare", help="which method pays on a task?"))
     _add_init(commands.add_parser("init", help="write exp.yaml for a module and a datamodule of your own"))
-    listing = commands.add_parser("list", help="the methods, a line each")
+    listing = commands.add_parser("list", help="the methods, the scores and the samplers, a line each")
     listing.add_argument("--json", action="store_true", help="as JSON")
     for name in LIGHTNING:
         commands.add_parser(name, help=f"LightningCLI's {name}, with --select METHOD", add_help=False)

@@ -6,7 +6,9 @@ from lightning_dataselect.methods.catalog import CATALOG
 
 if TYPE_CHECKING:
     from lightning_dataselect.methods.autoassist.callback import AutoAssist
+    from lightning_dataselect.methods.ccs import CCS
     from lightning_dataselect.methods.divbs import DivBS
+    from lightning_dataselect.methods.dual import DUAL
     from lightning_dataselect.methods.dynamic_pruning import UCB, EpsilonGreedy
     from lightning_dataselect.methods.el2n import EL2N
     from lightning_dataselect.methods.evolved_sampling import ESWP, EvolvedSampling
@@ -20,19 +22,26 @@ if TYPE_CHECKING:
     from lightning_dataselect.methods.orderdp import OrderDP
     from lightning_dataselect.methods.progressive_dropout import DBPD, SMRD, SRD
     from lightning_dataselect.methods.random_pruning import RandomPruning
+    from lightning_dataselect.methods.rcap import RCAP
     from lightning_dataselect.methods.rho_loss import RHOLoss
+    from lightning_dataselect.methods.score_selector import ScoreSelector
     from lightning_dataselect.methods.selective_backprop import SelectiveBackprop
     from lightning_dataselect.methods.seta import SeTa
     from lightning_dataselect.methods.swiftlearn import SwiftLearn
+    from lightning_dataselect.methods.tdds import TDDS
 
 __all__ = [
     "DBPD",
+    "CCS",
+    "DUAL",
     "EL2N",
     "ESWP",
     "IES",
     "KAKURENBO",
     "SMRD",
     "SRD",
+    "RCAP",
+    "TDDS",
     "UCB",
     "AutoAssist",
     "DivBS",
@@ -47,6 +56,7 @@ __all__ = [
     "RHOLoss",
     "RandomPruning",
     "SeTa",
+    "ScoreSelector",
     "SelectiveBackprop",
     "SwiftLearn",
 ]

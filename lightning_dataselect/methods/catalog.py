@@ -18,6 +18,17 @@ _METHODS = (
         published="ResNet: the same accuracy in 40 % fewer epochs; Transformer: the same BLEU in 30 % less time",
     ),
     MethodInfo(
+        name="CCS",
+        module="ccs",
+        year=2023,
+        paper="Zheng, Liu, Lai, Prakash, Coverage-centric Coreset Selection for High Pruning Rates, ICLR 2023",
+        url="https://arxiv.org/abs/2210.15809",
+        kind="static",
+        needs="logits and targets",
+        drops="prune_ratio of all samples for good, the hardest first, the others evenly over the scores",
+        published="CIFAR-10 at 90 % dropped: 7.04 points above random, at least 19.56 above other methods",
+    ),
+    MethodInfo(
         name="DBPD",
         module="progressive_dropout",
         year=2025,
@@ -42,6 +53,20 @@ _METHODS = (
         needs="logits, targets and the input of the last linear layer",
         drops="all but batch_ratio of each batch; takes no prune_ratio",
         published="a better trade-off of accuracy and speed-up than choices that rate each sample by itself",
+    ),
+    MethodInfo(
+        name="DUAL",
+        module="dual",
+        year=2025,
+        paper=(
+            "Cho, Shin, Kang, Yun, Lightweight Dataset Pruning without Full Training via Example Difficulty and"
+            " Prediction Uncertainty, ICML 2025"
+        ),
+        url="https://arxiv.org/abs/2502.06905",
+        kind="static",
+        needs="logits and targets",
+        drops="prune_ratio of all samples for good, once they are scored",
+        published="ImageNet-1K at 90 % dropped: 60 % accuracy, with 66 % of the usual cost of scoring",
     ),
     MethodInfo(
         name="EL2N",
@@ -203,6 +228,19 @@ _METHODS = (
         ),
     ),
     MethodInfo(
+        name="RCAP",
+        module="rcap",
+        year=2025,
+        paper="Hassan, Khare, Paik, RCAP: Robust, Class-Aware, Probabilistic Dynamic Dataset Pruning, UAI 2025",
+        url="https://arxiv.org/abs/2606.11761",
+        kind="set-level",
+        needs="losses and class targets",
+        drops="prune_ratio of all samples in each epoch, less of small and of hard classes",
+        published=(
+            "more than 1 % above full training on imbalanced sets with a tenth of the data, 8.69x faster on average"
+        ),
+    ),
+    MethodInfo(
         name="RHOLoss",
         module="rho_loss",
         year=2022,
@@ -215,6 +253,17 @@ _METHODS = (
         needs="losses, and those of a held-out model",
         drops="all but batch_ratio of each batch; takes no prune_ratio",
         published="18x fewer steps to the same accuracy on Clothing-1M",
+    ),
+    MethodInfo(
+        name="ScoreSelector",
+        module="score_selector",
+        year=2026,
+        paper="any score with any sampler of this package: no one paper describes it",
+        url="",
+        kind="static",
+        needs="what its score and its sampler need",
+        drops="prune_ratio of all samples, for good or, with dynamic=True, in each epoch",
+        published="see the papers of its score and of its sampler",
     ),
     MethodInfo(
         name="SelectiveBackprop",
@@ -280,6 +329,20 @@ _METHODS = (
             "BERT on GLUE with almost 90 % of the data dropped: 3.36x faster end to end on average, less than 0.92 %"
             " of average accuracy lost"
         ),
+    ),
+    MethodInfo(
+        name="TDDS",
+        module="tdds",
+        year=2024,
+        paper=(
+            "Zhang, Du, Li, Xie, Zhou, Spanning Training Progress: Temporal Dual-Depth Scoring (TDDS) for Enhanced"
+            " Dataset Pruning, CVPR 2024"
+        ),
+        url="https://arxiv.org/abs/2311.13613",
+        kind="static",
+        needs="logits and targets",
+        drops="prune_ratio of all samples for good, once they are scored",
+        published="CIFAR-100 with a tenth of the data: 54.51 %, 7.83 points above random",
     ),
     MethodInfo(
         name="UCB",

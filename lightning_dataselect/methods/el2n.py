@@ -15,19 +15,15 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from lightning_dataselect.methods.catalog import CATALOG
-from lightning_dataselect.methods.classification import logits_and_targets, output_error
 from lightning_dataselect.methods.info import MethodInfo
-from lightning_dataselect.methods.static import (
-    StaticSelector,
-    add_to_mean,
-    mean_columns,
-)
+from lightning_dataselect.methods.parts import make_sampler
+from lightning_dataselect.methods.samplers import Sampler
+from lightning_dataselect.methods.scored import ScoredSelector
+from lightning_dataselect.methods.scores.el2n import EL2NScore
 from lightning_dataselect.state.load_values import ValueSource
-from lightning_dataselect.state.selection import Observation
-from lightning_dataselect.state.store import ScoreStore
 
 
-class EL2N(StaticSelector):
+class EL2N(ScoredSelector):
     """Keeps the samples with the largest errors early in training, once and for good.
 
     Args:
@@ -36,6 +32,7 @@ class EL2N(StaticSelector):
             paper scores at; 0 if ``scores`` are given.
         scores: Scores measured before: a tensor (N,), a path (``.csv`` or ``.parquet`` from
             `export`, or ``.pt``), or a list of them, which is averaged. Default None: measure.
+        sampler: What is kept of the scored samples: ``"highest"`` (default), or another of `lightning-dataselect list`.
         **common: Arguments of `DataSelector`.
 
     Raises:
@@ -49,7 +46,6 @@ class EL2N(StaticSelector):
         tensor([1, 2])
     """
 
-    measuring_epochs: ClassVar[int] = 10
     info: ClassVar[MethodInfo] = CATALOG["EL2N"]
 
     def __init__(
@@ -58,15 +54,8 @@ class EL2N(StaticSelector):
         prune_ratio: float = 0.5,
         warmup_epochs: int | None = None,
         scores: ValueSource | Sequence[ValueSource] | None = None,
+        sampler: str | Sampler = "highest",
         **common: Any,
     ) -> None:
+        self.score, self.sampler = EL2NScore(), make_sampler(sampler)
         super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common)
-
-    def columns(self) -> dict[str, float]:
-        """Name the column that counts the measurements of each sample."""
-        return mean_columns()
-
-    def rate(self, seen: Observation, store: ScoreStore) -> None:
-        """Average the error's length over the presentations."""
-        error = output_error(*logits_and_targets(seen, "EL2N"))
-        add_to_mean(store, seen.indices, error.norm(dim=1))

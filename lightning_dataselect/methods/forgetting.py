@@ -10,38 +10,19 @@ without the least forgotten; for that give ``scores=`` the export of a run. Here
 ``warmup_epochs`` epochs of the fit itself count by default, which then goes on with a fixed subset.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
 from lightning_dataselect.methods.catalog import CATALOG
-from lightning_dataselect.methods.classification import correct, logits_and_targets
 from lightning_dataselect.methods.info import MethodInfo
-from lightning_dataselect.methods.static import StaticSelector
+from lightning_dataselect.methods.parts import make_sampler
+from lightning_dataselect.methods.samplers import Sampler
+from lightning_dataselect.methods.scored import ScoredSelector
+from lightning_dataselect.methods.scores.forgetting import ForgettingScore
 from lightning_dataselect.state.load_values import ValueSource
-from lightning_dataselect.state.selection import Observation
-from lightning_dataselect.state.store import ScoreStore
 
 
-def forgetting_score(events: Tensor, learnt: Tensor, epoch: int) -> Tensor:
-    """Return the number of forgetting events, and for a sample never learnt more than any can have.
-
-    Args:
-        events: float32 (B,), forgetting events so far.
-        learnt: float32 (B,), 1 where the sample was ever right, else 0.
-        epoch: 0-based epoch; its number of epochs so far stands for a sample never learnt.
-
-    Example:
-        >>> forgetting_score(torch.tensor([2.0, 0.0]), torch.tensor([1.0, 0.0]), epoch=4)
-        tensor([2., 5.])
-    """
-    return torch.where(learnt > 0, events, float(epoch + 1))
-
-
-class Forgetting(StaticSelector):
+class Forgetting(ScoredSelector):
     """Keeps the samples that are forgotten most often or never learnt, once and for good.
 
     Args:
@@ -50,6 +31,7 @@ class Forgetting(StaticSelector):
             choice; 0 if ``scores`` are given.
         scores: Scores measured before: a tensor (N,), a path (``.csv`` or ``.parquet`` from
             `export`, or ``.pt``), or a list of them, which is averaged. Default None: measure.
+        sampler: What is kept of the scored samples: ``"highest"`` (default), or another of `lightning-dataselect list`.
         **common: Arguments of `DataSelector`.
 
     Raises:
@@ -57,13 +39,12 @@ class Forgetting(StaticSelector):
             if there is no classification loss.
 
     Example:
+        >>> import torch
         >>> selector = Forgetting(scores=torch.tensor([0.0, 3.0, 1.0, 0.0]))
         >>> selector.select(0, torch.zeros(4), torch.Generator()).indices
         tensor([1, 2])
     """
 
-    measuring_epochs: ClassVar[int] = 20
-    fewest_epochs: ClassVar[int] = 2
     info: ClassVar[MethodInfo] = CATALOG["Forgetting"]
 
     def __init__(
@@ -72,21 +53,8 @@ class Forgetting(StaticSelector):
         prune_ratio: float = 0.5,
         warmup_epochs: int | None = None,
         scores: ValueSource | Sequence[ValueSource] | None = None,
+        sampler: str | Sampler = "highest",
         **common: Any,
     ) -> None:
+        self.score, self.sampler = ForgettingScore(), make_sampler(sampler)
         super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common)
-
-    def columns(self) -> dict[str, float]:
-        """Name the columns: right last time, right ever, and how often forgotten."""
-        return {"correct": math.nan, "learnt": 0.0, "forgotten": 0.0}
-
-    def rate(self, seen: Observation, store: ScoreStore) -> None:
-        """Count the samples that were right and are wrong."""
-        i = seen.indices
-        now = correct(*logits_and_targets(seen, "Forgetting"))
-        forgotten = store["forgotten"][i] + ((store["correct"][i] == 1) & ~now)
-        learnt = store["learnt"][i].maximum(now.float())
-        store["forgotten"][i] = forgotten
-        store["learnt"][i] = learnt
-        store["correct"][i] = now.float()
-        store["score"][i] = forgetting_score(forgotten, learnt, seen.epoch)

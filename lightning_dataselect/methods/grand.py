@@ -16,25 +16,19 @@ EL2N the score is averaged over the first epochs of the fit, where the paper ave
 ``scores=`` takes exports of earlier runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
-
-from lightning_dataselect.callbacks.fit_local import FitLocal
-from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
-from lightning_dataselect.methods.last_layer import LastLayerGradients
-from lightning_dataselect.methods.static import StaticSelector, add_to_mean, mean_columns
+from lightning_dataselect.methods.parts import make_sampler
+from lightning_dataselect.methods.samplers import Sampler
+from lightning_dataselect.methods.scored import ScoredSelector
+from lightning_dataselect.methods.scores.grand import GraNdScore
 from lightning_dataselect.state.load_values import ValueSource
-from lightning_dataselect.state.selection import Observation
-from lightning_dataselect.state.store import ScoreStore
-from lightning_dataselect.step.sample_gradients import SampleGradients
-from lightning_dataselect.utils.validation import check_choice
 
 
-class GraNd(StaticSelector):
+class GraNd(ScoredSelector):
     """Keeps the samples with the largest gradients early in training, for good.
 
     Args:
@@ -48,6 +42,7 @@ class GraNd(StaticSelector):
             in eval mode (BatchNorm by its running statistics, no dropout), before the step that trains. On a CPU that
             took 10 steps' time for a batch of an MLP, 1.5 for one of a small convolutional network and 10 for one of
             ResNet-18, in each of the ``warmup_epochs``: take few. At most half a GiB of gradients is held.
+        sampler: What is kept of the scored samples: ``"highest"`` (default), or another of `lightning-dataselect list`.
         **common: Arguments of `DataSelector`.
 
     Raises:
@@ -63,12 +58,7 @@ class GraNd(StaticSelector):
         tensor([1, 2])
     """
 
-    measuring_epochs: ClassVar[int] = 10
     info: ClassVar[MethodInfo] = CATALOG["GraNd"]
-
-    _last_layer = FitLocal[LastLayerGradients | None](None)
-    _all_layers = FitLocal[SampleGradients | None](None)
-    _norms = FitLocal[Tensor | None](None)
 
     def __init__(
         self,
@@ -76,44 +66,9 @@ class GraNd(StaticSelector):
         prune_ratio: float = 0.5,
         warmup_epochs: int | None = None,
         scores: ValueSource | Sequence[ValueSource] | None = None,
+        sampler: str | Sampler = "highest",
         layers: Literal["last", "all"] = "last",
         **common: Any,
     ) -> None:
+        self.score, self.sampler = GraNdScore(layers), make_sampler(sampler)
         super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common)
-        self.layers = check_choice("layers", layers, ("last", "all"))
-
-    def columns(self) -> dict[str, float]:
-        """Name the column that counts the measurements of each sample."""
-        return mean_columns()
-
-    @property
-    def needs_extra_forward(self) -> bool:
-        """True with ``layers="all"``, whose gradients take a pass of their own."""
-        return self.layers == "all" and self._given is None
-
-    def on_fit_setup(self, context: FitContext) -> None:
-        """Get ready to measure gradients."""
-        if self._given is not None:
-            return
-        if self.layers == "all":
-            self._all_layers = SampleGradients(context.module)
-        else:
-            self._last_layer = LastLayerGradients(
-                context.module, lambda layer: layer.training and self.measures(context.epoch)
-            )
-            context.add_cleanup(self._last_layer.remove)
-
-    def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Measure the gradients of all layers first, if they are asked for."""
-        assert self.batch is not None
-        if self._all_layers is not None and self.measures(self.state.plan.epoch):
-            size = len(self.batch)
-            self._norms = self._all_layers.norms(step, args, kwargs, size)
-            self.run_state.count_samples(forward=size, backward=size)
-        return super().run_step(step, args, kwargs)
-
-    def rate(self, seen: Observation, store: ScoreStore) -> None:
-        """Average the gradient's length over the presentations."""
-        norms = self._norms if self._last_layer is None else self._last_layer.norms(seen)
-        assert norms is not None
-        add_to_mean(store, seen.indices, norms.float())

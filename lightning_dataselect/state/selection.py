@@ -112,16 +112,20 @@ def check_selection(selection: object, n: int, method: str) -> Selection:
     return Selection(indices.cpu(), weights if weights is None else weights.float().cpu())
 
 
-def class_targets(seen: Observation) -> Tensor:
+def class_targets(seen: Observation, asker: str = 'balance="class"') -> Tensor:
     """Return the class of each sample of a batch, int64 (B,).
+
+    Args:
+        seen: What the batch has shown.
+        asker: The argument that needs them, for the message.
 
     Raises:
         ValueError: If the batch's loss shows no class targets.
     """
     if seen.targets is None:
         raise UnreadableStepError(
-            'balance="class" needs the class of each sample, but no classification loss with class targets was seen in'
-            " the training step. Use one (say cross_entropy), or leave balance=None."
+            f"{asker} needs the class of each sample, but no classification loss with class targets was seen in the"
+            " training step. Use one (say cross_entropy), or leave it out."
         )
     return seen.targets.argmax(1) if seen.targets.dim() == 2 else seen.targets
 

@@ -17,6 +17,7 @@ from lightning.pytorch import LightningDataModule
 from lightning_dataselect import list_methods
 from lightning_dataselect.cli import lightning as lightning_cli
 from lightning_dataselect.cli.main import main
+from lightning_dataselect.methods.parts import SAMPLERS, SCORES
 from lightning_dataselect.utils.arguments import accepted_arguments
 
 METHODS = {method.name: method.cls for method in list_methods()}
@@ -39,6 +40,8 @@ def test_list_names_every_method(capsys, monkeypatch):
     said = capsys.readouterr().out
     for method in list_methods():
         assert method.name in said
+    for part in (*SCORES, *SAMPLERS):
+        assert f"│ {part} " in said or f"│{part} " in said
 
 
 def test_what_is_no_terminal_gets_plain_text(capsys, monkeypatch):
@@ -200,7 +203,7 @@ def test_the_help_of_a_method_explains_each_argument(name, capsys):
 
 
 WRONG = {
-    "--select UBC": "--select: There is no method 'UBC'. Did you mean UCB? The methods are AutoAssist, EL2N,",
+    "--select UBC": "--select: There is no method 'UBC'. Did you mean UCB? The methods are AutoAssist, CCS,",
     "--select ucb": "--select ucb: the method is spelt UCB.",
     "--select.help UBC": "There is no method 'UBC'. Did you mean UCB?",
     "--select my.Nope": "--select: my.Nope cannot be imported: No module named 'my'.",
@@ -214,6 +217,7 @@ WRONG = {
     "--select UCB --select.sample_loss my.f": "sample_loss='my.f' cannot be imported: No module named 'my'. Give the",
     "--select UCB --select.sample_loss math.sin_": "sample_loss='math.sin_' cannot be imported: module 'math' has no",
     "--select UCB --select.sample_loss math.pi": "sample_loss='math.pi' is 3.14",
+    "--select ScoreSelector --select.sampler startified": "sampler='startified' is unknown. Did you mean stratified?",
     "--select EL2N --select.scores none.csv": "scores='none.csv': there is no such file.",
     "--trainer.callbacks+=UCB --trainer.callbacks.prune_ratio=1": "prune_ratio=1.0 is outside [0, 1)",
     "--trainer.callbacks+=UBC": "--trainer.callbacks: 'UBC' names no class. Did you mean UCB?",

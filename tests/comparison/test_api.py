@@ -126,5 +126,8 @@ def test_two_tasks_are_one_too_many(capsys):
 
 def test_the_list_is_json_as_well(capsys):
     assert main(["list", "--json"]) == 0
-    methods = {method["name"]: method for method in json.loads(capsys.readouterr().out)}
+    known = json.loads(capsys.readouterr().out)
+    methods = {method["name"]: method for method in known["methods"]}
     assert methods["InfoBatch"]["year"] == 2024
+    assert "dual" in [score["name"] for score in known["scores"]]
+    assert "stratified" in [sampler["name"] for sampler in known["samplers"]]

@@ -51,7 +51,7 @@ def test_every_other_argument_of_the_base_class_is_taken(name):
     cls = get(name).cls
     values = {
         "prune_ratio": 0.3,
-        "warmup_epochs": 3,
+        "warmup_epochs": 11,
         "anneal": 0.2,
         "every_n_epochs": 2,
         "seed": 5,
@@ -81,7 +81,7 @@ def test_eswp_takes_the_arguments_of_both_kinds():
 
 
 OF_RAJU = {"alpha": 0.8, "uncertainty": "cross_entropy", "every_n_epochs": 10, "rescore": False}
-OF_STATIC_SCORES = {"prune_ratio": 0.5, "warmup_epochs": None, "scores": None}
+OF_STATIC_SCORES = {"prune_ratio": 0.5, "warmup_epochs": None, "scores": None, "sampler": "highest"}
 DEFAULTS = {
     "RandomPruning": {"prune_ratio": 0.5, "mode": "fresh", "warmup_epochs": 0, "rescale": False},
     "EpsilonGreedy": {"epsilon": 0.1} | OF_RAJU,
@@ -89,6 +89,13 @@ DEFAULTS = {
     "EL2N": OF_STATIC_SCORES,
     "Forgetting": OF_STATIC_SCORES,
     "GraNd": OF_STATIC_SCORES | {"layers": "last"},
+    "CCS": {
+        "prune_ratio": 0.7, "cutoff": 0.1, "n_strata": 50, "on": "probabilities", "warmup_epochs": None, "scores": None,
+    },
+    "DUAL": {"prune_ratio": 0.5, "window": 10, "exponent": 4.0, "warmup_epochs": None, "scores": None},
+    "TDDS": OF_STATIC_SCORES | {"window": 10, "decay": 0.9},
+    "RCAP": {"prune_ratio": 0.5, "temperature": 1.0, "class_loss": "importance", "warmup_epochs": 1},
+    "ScoreSelector": OF_STATIC_SCORES | {"score": "loss", "dynamic": False},
     "SwiftLearn": {
         "prune_ratio": 0.9, "warmup_epochs": 2, "every_n_epochs": 5, "measure": "mse", "on": "logits", "mode": "topk",
         "max_width": 256, "outputs": "auto",
@@ -106,7 +113,9 @@ def test_defaults_are_those_of_the_papers_and_of_the_docstrings(name):
     assert own == DEFAULTS[name]
 
 
-@pytest.mark.parametrize(("name", "epochs"), [("EL2N", 10), ("GraNd", 10), ("Forgetting", 20)])
+@pytest.mark.parametrize(
+    ("name", "epochs"), [("EL2N", 10), ("GraNd", 10), ("Forgetting", 20), ("CCS", 20), ("TDDS", 30)]
+)
 def test_static_scores_are_measured_for_as_long_as_is_written_or_not_at_all(name, epochs):
     assert get(name).cls().warmup_epochs == epochs
     assert get(name).cls(scores=torch.zeros(3)).warmup_epochs == 0

@@ -208,7 +208,7 @@ def test_grand_measures_a_module_in_float64(layers):
 def test_grand_keeps_no_features_once_it_has_measured():
     class Look(pl.Callback):
         def on_after_backward(self, trainer, pl_module):
-            held.append((trainer.current_epoch, len(selector._last_layer._inputs)))
+            held.append((trainer.current_epoch, len(selector._rater.gradients._inputs)))
 
     selector, held = GraNd(warmup_epochs=2), []
     fit(selector, epochs=3, callbacks=[Look()])

@@ -12,8 +12,9 @@ from sklearn.cluster import KMeans
 
 from lightning_dataselect.methods import EL2N, Forgetting, GraNd, SeTa
 from lightning_dataselect.methods.last_layer import LastLayerGradients, last_layer_gradient_norm
+from lightning_dataselect.methods.scored import load_scores
+from lightning_dataselect.methods.scores.presentations import add_to_mean, mean_columns
 from lightning_dataselect.methods.seta import seta
-from lightning_dataselect.methods.static import add_to_mean, load_scores, mean_columns
 from lightning_dataselect.numerics.kmeans import group_limits
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore

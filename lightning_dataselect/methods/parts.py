@@ -1,0 +1,240 @@
+"""Scores and samplers by name, with their arguments: ``"dual"``, ``"stratified(cutoff=0.3)"``."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lightning_dataselect.utils.arguments import did_you_mean
+from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, UnexpectedArgumentError
+
+if TYPE_CHECKING:
+    from lightning_dataselect.methods.samplers import Sampler
+    from lightning_dataselect.methods.scores.base import Score
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartInfo:
+    """The facts of a score or a sampler, known without importing it.
+
+    Attributes:
+        name: Its name on the command line and in ``score=`` or ``sampler=``.
+        path: Import path of its class, below ``lightning_dataselect.methods``.
+        what: A line on what it does.
+        needs: What it reads of each sample besides, for a sampler, the score.
+        source: Where it comes from.
+    """
+
+    name: str
+    path: str
+    what: str
+    needs: str
+    source: str
+
+    @property
+    def cls(self) -> type:
+        """Its class, imported when it is first asked for."""
+        cls: type = pkgutil.resolve_name(f"lightning_dataselect.methods.{self.path}")
+        return cls
+
+
+_CLASSES = "logits and targets"
+
+SCORES = {
+    part.name: part
+    for part in (
+        PartInfo(
+            name="loss", path="scores.loss.LossScore", what="the last loss", needs="losses", source="any training step"
+        ),
+        PartInfo(
+            name="el2n",
+            path="scores.el2n.EL2NScore",
+            what="the length of softmax minus target, averaged",
+            needs=_CLASSES,
+            source="arXiv 2107.07075",
+        ),
+        PartInfo(
+            name="grand",
+            path="scores.grand.GraNdScore",
+            what="the length of the gradient, averaged; layers='last' or 'all'",
+            needs="as EL2N and the input of the last layer, or the module's gradients",
+            source="arXiv 2107.07075",
+        ),
+        PartInfo(
+            name="forgetting",
+            path="scores.forgetting.ForgettingScore",
+            what="how often a sample is unlearnt",
+            needs=_CLASSES,
+            source="arXiv 1812.05159",
+        ),
+        PartInfo(
+            name="margin",
+            path="scores.margin.MarginScore",
+            what="how far the best other class is ahead of the target, last time",
+            needs=_CLASSES,
+            source="the margin of classification",
+        ),
+        PartInfo(
+            name="aum",
+            path="scores.margin.AUMScore",
+            what="the same, averaged: the area under the margin with its sign turned",
+            needs=_CLASSES,
+            source="arXiv 2001.10528, 2210.15809",
+        ),
+        PartInfo(
+            name="dual",
+            path="scores.dual.DUALScore",
+            what="spread x (1 - mean) of the target's probability over a sliding window",
+            needs=_CLASSES,
+            source="arXiv 2502.06905",
+        ),
+        PartInfo(
+            name="tdds",
+            path="scores.tdds.TDDSScore",
+            what="how unevenly the predicted distribution moves, over a sliding window",
+            needs=_CLASSES,
+            source="arXiv 2311.13613",
+        ),
+    )
+}
+"""Name of each score -> what is known about it."""
+
+SAMPLERS = {
+    part.name: part
+    for part in (
+        PartInfo(name="highest", path="samplers.Highest", what="the highest scores", needs="nothing", source="common"),
+        PartInfo(name="lowest", path="samplers.Lowest", what="the lowest scores", needs="nothing", source="common"),
+        PartInfo(
+            name="uniform", path="samplers.Uniform", what="any, whatever the score", needs="nothing", source="common"
+        ),
+        PartInfo(
+            name="proportional",
+            path="samplers.Proportional",
+            what="drawn without replacement in proportion to the score",
+            needs="nothing",
+            source="common",
+        ),
+        PartInfo(
+            name="window",
+            path="samplers.Window",
+            what="the highest scores but for the share `start` above them",
+            needs="nothing",
+            source="arXiv 2406.03057",
+        ),
+        PartInfo(
+            name="stratified",
+            path="samplers.Stratified",
+            what="evenly from strata of the score, without the highest share `cutoff` (CCS)",
+            needs="nothing",
+            source="arXiv 2210.15809",
+        ),
+        PartInfo(
+            name="beta",
+            path="samplers.Beta",
+            what="by score x Beta density of the target's mean probability, which follows the prune ratio (DUAL)",
+            needs=_CLASSES,
+            source="arXiv 2502.06905",
+        ),
+        PartInfo(
+            name="class_quota",
+            path="samplers.ClassQuota",
+            what="a budget for each class by its size and loss, in it by softmax of the score (RCAP)",
+            needs="class targets",
+            source="arXiv 2606.11761",
+        ),
+    )
+}
+"""Name of each sampler -> what is known about it."""
+
+
+def make_score(given: str | Score) -> Score:
+    """Return the score that ``score=`` names; see `make_part`.
+
+    Example:
+        >>> make_score("dual(window=5)")
+        DUALScore(window=5)
+    """
+    from lightning_dataselect.methods.scores.base import Score
+
+    made: Score = make_part("score", given, SCORES, Score)
+    return made
+
+
+def make_sampler(given: str | Sampler) -> Sampler:
+    """Return the sampler that ``sampler=`` names; see `make_part`.
+
+    Example:
+        >>> make_sampler("stratified(cutoff=0.3)")
+        Stratified(n_strata=50, cutoff=0.3)
+    """
+    from lightning_dataselect.methods.samplers import Sampler
+
+    made: Sampler = make_part("sampler", given, SAMPLERS, Sampler)
+    return made
+
+
+def make_part(argument: str, given: object, known: Mapping[str, PartInfo], base: type) -> Any:
+    """Return what an argument names: an object as it is, or one made of a name and its arguments.
+
+    Args:
+        argument: Name of the argument, for messages.
+        given: An instance of ``base``, or a text such as ``"stratified"`` or ``"stratified(cutoff=0.3)"``.
+        known: What there is, by name.
+        base: Class of what is made.
+
+    Raises:
+        ArgumentTypeError: If ``given`` is neither.
+        InvalidArgumentError: If the text cannot be read, or names nothing that there is.
+        UnexpectedArgumentError: If it gives an argument that is not taken.
+    """
+    if isinstance(given, base):
+        return given
+    if not isinstance(given, str):
+        raise ArgumentTypeError(
+            f"{argument}={given!r} is neither a name nor a {base.__name__}: give one of {', '.join(known)}."
+        )
+    name, arguments = read_call(argument, given)
+    if name not in known:
+        raise InvalidArgumentError(
+            f"{argument}={given!r} is unknown.{did_you_mean(name, known)} There are {', '.join(known)}."
+        )
+    cls = known[name].cls
+    taken = [field.name for field in dataclasses.fields(cls)]
+    for unknown in arguments.keys() - set(taken):
+        raise UnexpectedArgumentError(
+            f"{argument}={given!r}: {name} takes no argument {unknown!r}.{did_you_mean(unknown, taken)}"
+            f" It takes {', '.join(taken) or 'none'}."
+        )
+    return cls(**arguments)
+
+
+def read_call(argument: str, text: str) -> tuple[str, dict[str, Any]]:
+    """Read a name and its arguments.
+
+    Args:
+        argument: Name of the argument that holds the text, for messages.
+        text: Such as ``"uniform"`` or ``"stratified(cutoff=0.3)"``.
+
+    Raises:
+        InvalidArgumentError: If it is no name, and no call with plain values by name.
+
+    Example:
+        >>> read_call("sampler", "stratified(cutoff=0.3)")
+        ('stratified', {'cutoff': 0.3})
+    """
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        if isinstance(call, ast.Name):
+            return call.id, {}
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
+            return call.func.id, {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
+    except (SyntaxError, ValueError):
+        pass
+    raise InvalidArgumentError(
+        f"{argument}={text!r} cannot be read: give a name, or a name with plain values by name in brackets, as in"
+        " 'stratified(cutoff=0.3)'."
+    )

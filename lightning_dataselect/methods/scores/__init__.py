@@ -1,0 +1,1 @@
+"""What a sample can be scored by; one file a score."""

@@ -1,0 +1,80 @@
+"""Evenly from strata of equal width: coverage of all scores, however many samples each of them has."""
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.numerics.sampling import random_order
+
+
+def strata(scores: Tensor, n_strata: int) -> Tensor:
+    """Return in which of ``n_strata`` intervals of equal width, from the least to the greatest, each score lies.
+
+    Args:
+        scores: float32 (n,), n of at least 1, finite but for -inf, which counts as the least.
+        n_strata: Number of intervals.
+
+    Returns:
+        int32 (n,), 0 to ``n_strata - 1``; the greatest score lies in the last, unless all are equal.
+
+    Example:
+        >>> strata(torch.tensor([0.0, 0.4, 0.5, 1.0]), 2)
+        tensor([0, 0, 1, 1], dtype=torch.int32)
+    """
+    values = scores.double()
+    finite = values[values.isfinite()]
+    if finite.numel() == 0:
+        return torch.zeros(len(scores), dtype=torch.int32)
+    least, greatest = finite.min(), finite.max()
+    if greatest == least:
+        return torch.zeros(len(scores), dtype=torch.int32)
+    places = (values.clamp(min=least) - least) / (greatest - least) * n_strata
+    return places.int().clamp(max=n_strata - 1)
+
+
+def even_budgets(sizes: Tensor, k: int) -> Tensor:
+    """Share ``k`` as evenly as the sizes allow: the smallest first, what they cannot take goes to the others.
+
+    Args:
+        sizes: int64 (s,).
+        k: Number to share, at most their sum.
+
+    Returns:
+        int64 (s,), none above its size, ``k`` in all.
+
+    Example:
+        >>> even_budgets(torch.tensor([1, 9, 5]), 9)
+        tensor([1, 4, 4])
+    """
+    budgets, left = torch.zeros_like(sizes), k
+    by_size = sizes.sort(stable=True)
+    for place, (size, stratum) in enumerate(zip(by_size.values.tolist(), by_size.indices.tolist(), strict=True)):
+        budgets[stratum] = min(size, left // (len(sizes) - place))
+        left -= int(budgets[stratum])
+    return budgets
+
+
+def stratified_subset(scores: Tensor, k: int, n_strata: int, generator: torch.Generator) -> Tensor:
+    """Draw ``k`` samples as evenly as can be from strata of the scores, uniformly within each.
+
+    Args:
+        scores: float32 (n,), finite but for -inf.
+        k: Number to draw, ``0 <= k <= n``.
+        n_strata: Number of strata, of equal width.
+        generator: Source of the random numbers.
+
+    Returns:
+        int64 (k,), positions in any order.
+
+    Example:
+        >>> scores = torch.tensor([0.0, 0.1, 0.1, 0.2, 1.0])
+        >>> stratified_subset(scores, 2, 2, torch.Generator().manual_seed(0)).max().item()
+        4
+    """
+    if len(scores) == 0:
+        return torch.zeros(0, dtype=torch.int64)
+    order = random_order(len(scores), generator).long()
+    grouped = strata(scores, n_strata)[order].sort(stable=True)
+    sizes = torch.bincount(grouped.values, minlength=n_strata)
+    budgets, begins = even_budgets(sizes, k), sizes.cumsum(0) - sizes
+    place = torch.arange(len(scores)) - begins[grouped.values]
+    return order[grouped.indices[place < budgets[grouped.values]]]
