@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lightning_dataselect.callbacks.selector import DataSelector
     from lightning_dataselect.comparison.api import compare as compare
     from lightning_dataselect.methods import *  # noqa: F403
+    from lightning_dataselect.numerics.ratio_schedule import RatioSchedule
     from lightning_dataselect.state.selection import Observation, Selection
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "DataSelector",
     "LogFigures",
     "Observation",
+    "RatioSchedule",
     "Selection",
     "list_methods",
     *_methods.__all__,
@@ -40,6 +42,7 @@ _HOMES = {
     "DataSelector": "callbacks.selector",
     "LogFigures": "callbacks.log_figures",
     "Observation": "state.selection",
+    "RatioSchedule": "numerics.ratio_schedule",
     "Selection": "state.selection",
     "compare": "comparison.api",
     **{method.name: f"methods.{method.module}" for method in list_methods()},

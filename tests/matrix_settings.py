@@ -165,6 +165,9 @@ SETTINGS = {
         "RandomPruning", {"prune_ratio": 0.5, "budget": 0.75}, (24,) * 6, {"prune_ratio": 0.0, "budget": 1.0},
         share=0.5,
     ),
+    "RandomPruning, by a schedule": Setting(
+        "RandomPruning", {"prune_ratio": "linear(start=0.25, end=0.75)"}, (36, 28, 20, 12)
+    ),
     "RHOLoss": Setting(
         "RHOLoss", {"holdout_losses": HOLDOUT, "batch_ratio": 0.25}, ALL, {"batch_ratio": 1.0}, (12, 12, 12, 12),
         refuses=NO_SUBSET | PASSES | NO_MODEL,

@@ -13,6 +13,7 @@ from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.data.subset_batch import subset_arguments
 from lightning_dataselect.fit.context import FitContext
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import BatchSamples, Observation, Selection
 from lightning_dataselect.step.isolation import SideEffectGuard
@@ -82,7 +83,7 @@ class BatchSelector(DataSelector):
         self,
         *,
         batch_ratio: float = 0.25,
-        prune_ratio: float = 0.0,
+        prune_ratio: PruneRatio = 0.0,
         score_dtype: str | None = None,
         score_every_n_batches: int = 1,
         **common: Any,

@@ -18,6 +18,7 @@ from lightning_dataselect.fit.interception import begin_fit, open_fit, take_hold
 from lightning_dataselect.fit.logging import log_epoch
 from lightning_dataselect.fit.stopwatch import Stopwatch
 from lightning_dataselect.fit.summary import fit_summary
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio, first_ratio, read_prune_ratio
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
@@ -36,7 +37,10 @@ class DataSelector(SelectionPolicy, Reports, Callback):
     the class. The LightningModule, the datamodule and the loaders are not changed, and are as before after the fit.
 
     Args:
-        prune_ratio: Share of the samples that is dropped, in [0, 1).
+        prune_ratio: Share of the samples that is dropped, in [0, 1): a number; a
+            :class:`~lightning_dataselect.numerics.ratio_schedule.RatioSchedule`, also written
+            ``"linear(start=0.2, end=0.7)"``; or a function of the 0-based epoch, or its import path. Within ``select``
+            the attribute of this name is the number for the epoch.
         warmup_epochs: Epochs at the start that train on everything. In a fit that goes on from a checkpoint without a
             selector, they follow the checkpoint.
         anneal: Share of the epochs at the end that train on everything, in [0, 1].
@@ -87,7 +91,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
     def __init__(
         self,
         *,
-        prune_ratio: float = 0.5,
+        prune_ratio: PruneRatio = 0.5,
         warmup_epochs: int = 1,
         anneal: float = 0.0,
         every_n_epochs: int = 1,
@@ -103,8 +107,10 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         **unknown: object,
     ) -> None:
         refuse_unknown(type(self), unknown)
-        self.prune_ratio = check_share("prune_ratio", prune_ratio, below_one=True)
         self.warmup_epochs = check_count("warmup_epochs", warmup_epochs)
+        ratio = read_prune_ratio(prune_ratio)
+        self.ratio_schedule = None if isinstance(ratio, float) else ratio
+        self.prune_ratio = first_ratio(ratio, self.warmup_epochs)
         self.anneal = check_share("anneal", anneal)
         self.every_n_epochs = check_count("every_n_epochs", every_n_epochs, minimum=1)
         self.seed = check_count("seed", seed)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from lightning_dataselect.comparison.numbers import share
 from lightning_dataselect.comparison.rehearsal import Rehearsal
 from lightning_dataselect.comparison.spec import FULL, SHORT, MethodSpec
+from lightning_dataselect.numerics.ratio_schedule import RatioSchedule, first_ratio, read_prune_ratio
 from lightning_dataselect.utils.errors import UserInputError
 
 # A budget cuts the epochs before the third seed, but not below these: a schedule needs some room.
@@ -182,7 +183,8 @@ def _cost(spec: MethodSpec, prune_ratio: float) -> float:
     """Of a run in full runs, roughly: what it says it drops; one that says nothing is taken for a full one."""
     assert spec.cls is not None
     _, _, arguments = spec.written(prune_ratio)
-    return 1 - float(arguments.get("prune_ratio", 0.0))
+    ratio = read_prune_ratio(arguments.get("prune_ratio", 0.0))
+    return 1 - (ratio.average() if isinstance(ratio, RatioSchedule) else first_ratio(ratio, 0))
 
 
 def _counted(n: int, what: str) -> str:

@@ -16,7 +16,7 @@ _FEW_CHOICES = 4
 def warn_if_idle(policy: SelectionPolicy) -> None:
     """Warn where the arguments leave a fit of this length nothing to prune, or hardly a choice."""
     name, n_epochs = type(policy).__name__, policy.max_epochs
-    if policy.prune_ratio == 0 or not n_epochs:
+    if policy.largest_ratio == 0 or not n_epochs:
         return
     if policy.budget is not None:  # there are more only where something is dropped
         n_epochs = math.ceil(round(policy.budget * n_epochs, 9))

@@ -23,6 +23,7 @@ from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.methods.samplers import Stratified
 from lightning_dataselect.methods.scored import ScoredSelector
 from lightning_dataselect.methods.scores.margin import AUMScore
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.state.load_values import ValueSource
 
 
@@ -56,7 +57,7 @@ class CCS(ScoredSelector):
     def __init__(
         self,
         *,
-        prune_ratio: float = 0.7,
+        prune_ratio: PruneRatio = 0.7,
         cutoff: float = 0.1,
         n_strata: int = 50,
         on: Literal["probabilities", "logits"] = "probabilities",

@@ -24,6 +24,7 @@ from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.methods.samplers import Beta
 from lightning_dataselect.methods.scored import ScoredSelector
 from lightning_dataselect.methods.scores.dual import DUALScore
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.state.load_values import ValueSource
 
 
@@ -57,7 +58,7 @@ class DUAL(ScoredSelector):
     def __init__(
         self,
         *,
-        prune_ratio: float = 0.5,
+        prune_ratio: PruneRatio = 0.5,
         window: int = 10,
         exponent: float = 4.0,
         warmup_epochs: int | None = None,

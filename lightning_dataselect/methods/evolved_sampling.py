@@ -35,6 +35,7 @@ from torch import Tensor
 from lightning_dataselect.callbacks.batch_selector import BatchSelector, WithinBatches
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.sampling import keep_count, weighted_subset
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
@@ -205,7 +206,7 @@ class ESWP(_Evolving):
         *,
         batch_ratio: float = 0.25,
         betas: tuple[float, float] = (0.2, 0.9),
-        prune_ratio: float = 0.2,
+        prune_ratio: PruneRatio = 0.2,
         anneal: float = 0.05,
         warmup_epochs: int = 1,
         **common: Any,

@@ -25,6 +25,7 @@ from lightning_dataselect.methods.parts import make_sampler
 from lightning_dataselect.methods.samplers import Sampler
 from lightning_dataselect.methods.scored import ScoredSelector
 from lightning_dataselect.methods.scores.grand import GraNdScore
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.state.load_values import ValueSource
 
 
@@ -63,7 +64,7 @@ class GraNd(ScoredSelector):
     def __init__(
         self,
         *,
-        prune_ratio: float = 0.5,
+        prune_ratio: PruneRatio = 0.5,
         warmup_epochs: int | None = None,
         scores: ValueSource | Sequence[ValueSource] | None = None,
         sampler: str | Sampler = "highest",

@@ -21,6 +21,7 @@ from torch import Tensor
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.sampling import keep_count, uniform_subset
 from lightning_dataselect.state.selection import Selection
 
@@ -80,7 +81,7 @@ class InfoBatch(DataSelector):
     def __init__(
         self,
         *,
-        prune_ratio: float = 0.5,
+        prune_ratio: PruneRatio = 0.5,
         anneal: float = 0.125,
         warmup_epochs: int = 0,
         **common: Any,

@@ -27,6 +27,7 @@ from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.classification import correct, logits_and_targets
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.sampling import keep_count, top_k
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
@@ -90,8 +91,9 @@ class KAKURENBO(DataSelector):
         prune_ratio: Largest share hidden. Default 0.3, the paper's.
         tau: Least probability of the right class of a hidden sample, in [0, 1]; with 0 it must only be predicted.
             Default 0.7, the paper's.
-        phases: Shares of the epochs at which ``prune_ratio`` falls by a fifth of its first value, at most four.
-            Default (0.3, 0.6, 0.8), as in the authors' code.
+        phases: Shares of the epochs at which ``prune_ratio`` falls by a fifth of its value, at most four. Default
+            (0.3, 0.6, 0.8), as in the authors' code. Give () with a ``prune_ratio`` that is a schedule, which would
+            fall on top of it.
         scale_lr: Whether the learning rate is multiplied by ``1 / (1 - F*)`` during each optimizer step, as the paper
             does for SGD; schedulers and monitors see their own values. Default True.
         warmup_epochs: Epochs on all data at the start. Default 1: nothing is known before.
@@ -114,7 +116,7 @@ class KAKURENBO(DataSelector):
     def __init__(
         self,
         *,
-        prune_ratio: float = 0.3,
+        prune_ratio: PruneRatio = 0.3,
         tau: float = 0.7,
         phases: Sequence[float] = (0.3, 0.6, 0.8),
         scale_lr: bool = True,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lightning_dataselect.utils.arguments import did_you_mean
+from lightning_dataselect.utils.arguments import did_you_mean, read_call
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, UnexpectedArgumentError
 
 if TYPE_CHECKING:
@@ -210,31 +209,3 @@ def make_part(argument: str, given: object, known: Mapping[str, PartInfo], base:
             f" It takes {', '.join(taken) or 'none'}."
         )
     return cls(**arguments)
-
-
-def read_call(argument: str, text: str) -> tuple[str, dict[str, Any]]:
-    """Read a name and its arguments.
-
-    Args:
-        argument: Name of the argument that holds the text, for messages.
-        text: Such as ``"uniform"`` or ``"stratified(cutoff=0.3)"``.
-
-    Raises:
-        InvalidArgumentError: If it is no name, and no call with plain values by name.
-
-    Example:
-        >>> read_call("sampler", "stratified(cutoff=0.3)")
-        ('stratified', {'cutoff': 0.3})
-    """
-    try:
-        call = ast.parse(text.strip(), mode="eval").body
-        if isinstance(call, ast.Name):
-            return call.id, {}
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
-            return call.func.id, {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
-    except (SyntaxError, ValueError):
-        pass
-    raise InvalidArgumentError(
-        f"{argument}={text!r} cannot be read: give a name, or a name with plain values by name in brackets, as in"
-        " 'stratified(cutoff=0.3)'."
-    )

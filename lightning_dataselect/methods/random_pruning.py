@@ -25,9 +25,11 @@ from torch import Tensor
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.sampling import keep_count, random_order, uniform_subset
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import Selection
+from lightning_dataselect.utils.errors import InvalidArgumentError
 from lightning_dataselect.utils.validation import check_choice
 
 _LONGEST_PERIOD = 100
@@ -75,7 +77,8 @@ class RandomPruning(DataSelector):
         **common: Arguments of `DataSelector`.
 
     Raises:
-        ValueError: If ``mode`` is unknown, or `DataSelector` refuses a common argument.
+        ValueError: If ``mode`` is unknown, ``"walk"`` is given a ratio that changes, or `DataSelector` refuses a common
+            argument.
 
     Example:
         >>> selector = RandomPruning(prune_ratio=0.75)
@@ -89,7 +92,7 @@ class RandomPruning(DataSelector):
     def __init__(
         self,
         *,
-        prune_ratio: float = 0.5,
+        prune_ratio: PruneRatio = 0.5,
         mode: Literal["fresh", "walk"] = "fresh",
         warmup_epochs: int = 0,
         rescale: bool = False,
@@ -97,6 +100,11 @@ class RandomPruning(DataSelector):
     ) -> None:
         super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, **common)
         self.mode = check_choice("mode", mode, ("fresh", "walk"))
+        if self.mode == "walk" and self.ratio_schedule is not None:
+            raise InvalidArgumentError(
+                f"prune_ratio={prune_ratio!r} changes from epoch to epoch, but mode='walk' goes through the set in"
+                " equal steps: give a number, or mode='fresh'."
+            )
         self.rescale = rescale
         # Weights that cannot reach the loss must be an error, not a warning.
         self.needs_losses = rescale  # type: ignore[misc]

@@ -23,6 +23,7 @@ from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.methods.samplers import ClassQuota
 from lightning_dataselect.methods.scored import ScoredSelector
 from lightning_dataselect.methods.scores.loss import LossScore
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.utils.errors import UnexpectedArgumentError
 
 
@@ -54,7 +55,7 @@ class RCAP(ScoredSelector):
     def __init__(
         self,
         *,
-        prune_ratio: float = 0.5,
+        prune_ratio: PruneRatio = 0.5,
         temperature: float = 1.0,
         class_loss: Literal["importance", "score"] = "importance",
         warmup_epochs: int = 1,

@@ -19,6 +19,7 @@ from lightning_dataselect.methods.parts import make_sampler, make_score
 from lightning_dataselect.methods.samplers import Sampler
 from lightning_dataselect.methods.scored import ScoredSelector
 from lightning_dataselect.methods.scores.base import Score
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.state.load_values import ValueSource
 from lightning_dataselect.utils.validation import check_flag
 
@@ -57,7 +58,7 @@ class ScoreSelector(ScoredSelector):
         *,
         score: str | Score = "loss",
         sampler: str | Sampler = "highest",
-        prune_ratio: float = 0.5,
+        prune_ratio: PruneRatio = 0.5,
         warmup_epochs: int | None = None,
         scores: ValueSource | Sequence[ValueSource] | None = None,
         dynamic: bool = False,

@@ -24,6 +24,7 @@ from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.kmeans import group_limits
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.sampling import keep_count, top_k
 from lightning_dataselect.state.selection import Selection
 from lightning_dataselect.utils.validation import check_count, check_share
@@ -103,7 +104,7 @@ class SeTa(DataSelector):
     def __init__(
         self,
         *,
-        prune_ratio: float = 0.1,
+        prune_ratio: PruneRatio = 0.1,
         n_groups: int = 5,
         window_scale: float = 0.9,
         anneal: float = 0.125,

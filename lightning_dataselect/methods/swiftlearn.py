@@ -32,6 +32,7 @@ from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.projection import project
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.sampling import keep_count, top_k, weighted_subset
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
@@ -105,7 +106,7 @@ class SwiftLearn(DataSelector):
     def __init__(
         self,
         *,
-        prune_ratio: float = 0.9,
+        prune_ratio: PruneRatio = 0.9,
         warmup_epochs: int = 2,
         every_n_epochs: int = 5,
         measure: Literal["mse", "l1", "cosine"] = "mse",

@@ -40,6 +40,7 @@ def plan_epoch(
         return EpochPlan(epoch, torch.arange(n))
     if before is not None and not (policy.selects_anew(epoch) or policy.trains_on_everything(before.epoch)):
         return EpochPlan(epoch, before.indices, before.weights)
+    policy.prune_ratio = policy.ratio_at(epoch)
     generator = epoch_generator(policy.seed, epoch, "select")
 
     def select_among(subset: Tensor, generator: torch.Generator) -> Selection:

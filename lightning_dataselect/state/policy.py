@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_dataselect.numerics.ratio_schedule import RatioSchedule, check_ratio_of_epoch
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.state.stream_store import SampleId
@@ -18,7 +20,8 @@ class SelectionPolicy:
     """Decide what a fit trains on; every decision but :meth:`select` has a default.
 
     Attributes:
-        prune_ratio: Share of the samples that is dropped.
+        prune_ratio: Share of the samples that is dropped, in the epoch that is selected for.
+        ratio_schedule: What gives it for each epoch; None where it is the same for all.
         warmup_epochs: Epochs from the first one on that train on everything.
         anneal: Share of the epochs at the end that train on everything.
         every_n_epochs: Epochs between two selections.
@@ -33,6 +36,7 @@ class SelectionPolicy:
     """
 
     prune_ratio: float
+    ratio_schedule: RatioSchedule | Callable[[int], float] | None = None
     warmup_epochs: int
     anneal: float
     every_n_epochs: int
@@ -130,7 +134,31 @@ class SelectionPolicy:
 
     def trains_on_everything(self, epoch: int) -> bool:
         """Return whether ``epoch`` takes all samples without asking :meth:`select`."""
-        return self.prune_ratio == 0 or self.in_warmup(epoch) or self.in_annealing(epoch)
+        return self.in_warmup(epoch) or self.in_annealing(epoch) or self.ratio_at(epoch) == 0
+
+    def ratio_at(self, epoch: int) -> float:
+        """Return the share that is dropped in ``epoch``, 0-based, after the warm-up.
+
+        Raises:
+            TrainerSettingsError: If it follows the epochs of the fit, and their number is not known.
+        """
+        schedule = self.ratio_schedule
+        if schedule is None:
+            return self.prune_ratio
+        if not isinstance(schedule, RatioSchedule):
+            return check_ratio_of_epoch(schedule, epoch)
+        begin = self.first_epoch
+        while self.in_warmup(begin):
+            begin += 1
+        n_epochs = None
+        if self.max_epochs is not None:
+            n_epochs = max(math.ceil(round((1 - self.anneal) * self.max_epochs, 9)) - begin, 1)
+        return schedule.ratio(epoch - begin, n_epochs)
+
+    @property
+    def largest_ratio(self) -> float:
+        """The largest share that an epoch may drop, as far as that is known."""
+        return self.ratio_schedule.largest if isinstance(self.ratio_schedule, RatioSchedule) else self.prune_ratio
 
     def in_warmup(self, epoch: int) -> bool:
         """Return whether ``epoch`` is one of the first ``warmup_epochs`` since :attr:`first_epoch`."""

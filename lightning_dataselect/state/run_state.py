@@ -225,9 +225,9 @@ class RunState:
             fit=None if self._store is None else self._store.n,
             checkpoint=None if restored is None else restored["n"],
         )
-        if round((1 - policy.prune_ratio) * n) < 1:
+        if round((1 - policy.largest_ratio) * n) < 1:
             raise InvalidArgumentError(
-                f"prune_ratio={policy.prune_ratio} leaves 0 of {n} samples: nothing is left to train"
+                f"prune_ratio={policy.largest_ratio} leaves 0 of {n} samples: nothing is left to train"
                 f" on. Give at most {(n - 1) / n:.3g}."
             )
         if self._store is None:

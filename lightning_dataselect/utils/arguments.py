@@ -1,13 +1,15 @@
-"""List the arguments that a class takes, and find the one that a misspelt name means."""
+"""List the arguments that a class takes, find the one that a misspelt name means, and read calls written as text."""
 
 from __future__ import annotations
 
+import ast
 import difflib
 import inspect
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any
 
-from lightning_dataselect.utils.errors import UnexpectedArgumentError
+from lightning_dataselect.utils.errors import InvalidArgumentError, UnexpectedArgumentError
 
 _SHORT = reprlib.Repr()
 _SHORT.maxother = _SHORT.maxstring = 80
@@ -110,3 +112,31 @@ def refuse_unknown(cls: type, unknown: Iterable[str]) -> None:
         raise UnexpectedArgumentError(
             f"{cls.__name__} takes no argument {name!r}.{did_you_mean(name, known)} It takes {', '.join(known)}."
         )
+
+
+def read_call(argument: str, text: str) -> tuple[str, dict[str, Any]]:
+    """Read a name and its arguments.
+
+    Args:
+        argument: Name of the argument that holds the text, for messages.
+        text: Such as ``"uniform"`` or ``"stratified(cutoff=0.3)"``.
+
+    Raises:
+        InvalidArgumentError: If it is no name, and no call with plain values by name.
+
+    Example:
+        >>> read_call("sampler", "stratified(cutoff=0.3)")
+        ('stratified', {'cutoff': 0.3})
+    """
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+        if isinstance(call, ast.Name):
+            return call.id, {}
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
+            return call.func.id, {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
+    except (SyntaxError, ValueError):
+        pass
+    raise InvalidArgumentError(
+        f"{argument}={text!r} cannot be read: give a name, or a name with plain values by name in brackets, as in"
+        " 'stratified(cutoff=0.3)'."
+    )
