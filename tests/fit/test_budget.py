@@ -97,10 +97,17 @@ def test_passes_that_score_count_and_the_end_is_exact_to_a_batch(make):
 
 
 def test_annealing_is_a_share_of_the_budget():
-    selector = RandomPruning(prune_ratio=0.5, budget=0.5, anneal=0.4)
+    selector = RandomPruning(prune_ratio=0.5, budget=0.8, anneal=0.25)
     fit(selector, max_epochs=10)
-    # 300 of 500 in epochs of 50, the other 200 in whole epochs
-    assert [r["n_selected"] for r in selector.history] == [50] * 6 + [100] * 2
+    # 600 of 800 in epochs of 50, the other 200 in whole epochs
+    assert [r["n_selected"] for r in selector.history] == [50] * 12 + [100] * 2
+
+
+def test_max_steps_are_a_plan_as_max_epochs_are():
+    selector = EvolvedSampling(batch_ratio=0.1, warmup_epochs=0, anneal=0.0, budget=0.9)
+    made, _ = fit(selector, max_epochs=10, max_steps=20)
+    # a step costs 1/3 + 1/10 of one on everything
+    assert made.global_step == pytest.approx(0.9 * 20 / (1 / 3 + 0.1), abs=1) and made.max_steps == 20
 
 
 def test_a_warm_up_counts():
