@@ -13,7 +13,16 @@ from lightning.pytorch.callbacks import (
 from schedule_helpers import steps
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
-from lightning_dataselect import ESWP, KAKURENBO, AutoAssist, EvolvedSampling, FewerEpochs, InfoBatch, RandomPruning
+from lightning_dataselect import (
+    ESWP,
+    KAKURENBO,
+    AutoAssist,
+    EvolvedSampling,
+    FewerEpochs,
+    InfoBatch,
+    RandomPruning,
+    SelectiveBackprop,
+)
 
 EXACT = {"rtol": 0, "atol": 0}
 
@@ -373,6 +382,19 @@ def test_a_fit_resumed_from_any_checkpoint_is_the_same_fit(make, schedule, tmp_p
         assert (made.current_epoch, made.global_step) == (whole.current_epoch, whole.global_step), path
         assert spent(again) == spent(selector) and made.max_epochs == 3
         assert scheduler_of(made).state_dict() == scheduler_of(whole).state_dict()
+
+
+def test_where_samples_are_drawn_the_announced_end_is_the_end(tmp_path):
+    def train(**options):
+        selector = SelectiveBackprop(beta=1.0, budget=0.5)
+        return selector, *fit(selector, Net(), max_epochs=10, limit_val_batches=0, **options)
+
+    selector, made, _ = train()
+    # more than half a batch is left, as fewer samples were drawn than were expected
+    assert 470 < spent(selector) < 495
+    made.save_checkpoint(tmp_path / "last.ckpt")
+    _, again, module = train(ckpt_path=tmp_path / "last.ckpt")
+    assert (made.current_epoch, again.current_epoch, module.steps) == (7, 7, [])
 
 
 def test_a_finished_fit_goes_on_with_a_larger_budget(tmp_path):
