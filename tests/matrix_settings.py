@@ -132,6 +132,10 @@ SETTINGS = {
     "FewerEpochs": Setting(
         "FewerEpochs", {"budget": 0.5}, (48, 48), {"budget": 1.0}, measures=False, refuses=TRAINS_ON_ALL
     ),
+    "EvolvedSampling, every third batch whole": Setting(
+        "EvolvedSampling", {"batch_ratio": 0.5, "anneal": 0.0, "whole_every_n_batches": 3}, ALL, {"batch_ratio": 1.0},
+        (48, 32, 32, 32), refuses=NO_SUBSET | PASSES,
+    ),
     "Forgetting": Setting("Forgetting", {"prune_ratio": 0.5, "warmup_epochs": 2}, AFTER_TWO, share=0.5),
     "Frontier": Setting(
         # its third pass, the first on evidence, begins in the last epoch
