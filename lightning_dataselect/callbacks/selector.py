@@ -18,7 +18,7 @@ from lightning_dataselect.fit.interception import begin_fit, open_fit, take_hold
 from lightning_dataselect.fit.logging import log_epoch
 from lightning_dataselect.fit.stopwatch import Stopwatch
 from lightning_dataselect.fit.summary import fit_summary
-from lightning_dataselect.numerics.ratio_schedule import PruneRatio, first_ratio, read_prune_ratio
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio, RatioSchedule, first_ratio, read_prune_ratio
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
@@ -26,6 +26,7 @@ from lightning_dataselect.state.stream_store import SampleId
 from lightning_dataselect.step.sample_loss import SampleLoss, check_sample_loss
 from lightning_dataselect.trainer import come_first
 from lightning_dataselect.utils.arguments import refuse_unknown
+from lightning_dataselect.utils.errors import InvalidArgumentError
 from lightning_dataselect.utils.validation import check_budget, check_choice, check_count, check_flag, check_share
 
 
@@ -119,6 +120,11 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         self.balance = None if balance is None else check_choice("balance", balance, ("class",))
         self.whole_batches = check_flag("whole_batches", whole_batches)
         self.budget = None if budget is None else check_budget(budget)
+        if self.budget is not None and isinstance(ratio, RatioSchedule):
+            raise InvalidArgumentError(
+                f"prune_ratio={prune_ratio!r} follows the epochs of the fit, but budget={budget!r} ends it at one that"
+                " is not known beforehand: give a number, or a function of the epoch."
+            )
         self.sample_id = check_sample_id(sample_id)
         self.history_size = check_count("history_size", history_size, minimum=1)
         self.logs = check_flag("log", log)  # Lightning sets `log` itself

@@ -27,6 +27,7 @@ from torch import Tensor
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.sampling import keep_count, top_k, uniform_subset
 from lightning_dataselect.state.selection import Selection
 from lightning_dataselect.utils.errors import InvalidArgumentError
@@ -78,7 +79,7 @@ class OrderDP(DataSelector):
     def __init__(
         self,
         *,
-        prune_ratio: float = 0.4,
+        prune_ratio: PruneRatio = 0.4,
         random_ratio: float = 0.75,
         warmup_epochs: int = 0,
         **common: Any,

@@ -335,11 +335,11 @@ class ClassQuota(Sampler):
 
     def columns(self) -> dict[str, float]:
         """Name the columns of the class, and of the epoch in which a sample was last seen."""
-        return {"label": math.nan, "last_epoch": math.nan}
+        return {"quota_class": math.nan, "last_epoch": math.nan}
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Keep the class, and that the sample was in the subset."""
-        store["label"][seen.indices] = class_targets(seen, "sampler='class_quota'").float()
+        store["quota_class"][seen.indices] = class_targets(seen, "sampler='class_quota'").float()
         if not seen.is_rescoring:
             store["last_epoch"][seen.indices] = float(seen.epoch)
 
@@ -365,7 +365,7 @@ class ClassQuota(Sampler):
         self, scores: Tensor, column: Column, in_subset: Tensor
     ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
         """Return the members of each class, their number, each sample's importance, and the loss of each class."""
-        by_class, order = column("label").nan_to_num(-1).sort(stable=True)
+        by_class, order = column("quota_class").nan_to_num(-1).sort(stable=True)
         sizes = by_class.unique_consecutive(return_counts=True)[1]
         groups = list(order.split(sizes.tolist()))
         values = scores.double()

@@ -104,6 +104,14 @@ def test_a_function_that_gives_no_ratio_names_the_epoch():
         fit(RandomPruning(prune_ratio=lambda epoch: epoch / 2))
 
 
+def test_a_schedule_cannot_follow_a_budget_but_a_function_can():
+    with pytest.raises(ValueError, match="budget=0.5 ends it at one that is not known beforehand: give a number, or"):
+        RandomPruning(prune_ratio=FALLING, budget=0.5)
+    selector = RandomPruning(prune_ratio=lambda epoch: 0.5 + 0.2 * (epoch % 2), budget=0.5, whole_batches=False)
+    fit(selector, max_epochs=2)
+    assert selected(selector)[:2] == [50, 30]
+
+
 def test_a_walk_takes_equal_steps():
     with pytest.raises(ValueError, match="changes from epoch to epoch, but mode='walk'.*or mode='fresh'"):
         RandomPruning(mode="walk", prune_ratio=FALLING)

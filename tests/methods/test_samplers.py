@@ -19,7 +19,7 @@ from lightning_dataselect.numerics.strata import even_budgets, strata, stratifie
 NAN = math.nan
 COLUMNS = {
     "probability": torch.linspace(0.05, 0.95, 60),
-    "label": torch.arange(60.0) % 3,
+    "quota_class": torch.arange(60.0) % 3,
     "last_epoch": torch.ones(60),
 }
 
@@ -222,7 +222,10 @@ def test_class_budgets_and_importance_are_the_papers(class_loss):
         q[of] = np.exp(clipped[of] / temperature) / np.exp(clipped[of] / temperature).sum()
         class_losses.append((q if class_loss == "importance" else clipped)[of & in_subset].sum())
     budgets = quota_oracle(np.sqrt(np.array(class_losses) * sizes / n), sizes, k)
-    columns = {"label": torch.tensor(labels).float(), "last_epoch": torch.tensor(np.where(in_subset, 4.0, 3.0)).float()}
+    columns = {
+        "quota_class": torch.tensor(labels).float(),
+        "last_epoch": torch.tensor(np.where(in_subset, 4.0, 3.0)).float(),
+    }
     sampler = ClassQuota(temperature, "log_classes", class_loss)
     counts = np.zeros(n)
     for seed in range(300):
@@ -235,7 +238,7 @@ def test_class_budgets_and_importance_are_the_papers(class_loss):
 
 def test_rcap_gives_a_small_class_more_than_its_share():
     labels = torch.cat([torch.zeros(90), torch.ones(10)])
-    columns = {"label": labels, "last_epoch": torch.zeros(100)}
+    columns = {"quota_class": labels, "last_epoch": torch.zeros(100)}
     chosen = ClassQuota().choose(torch.ones(100), 20, gen(), columns.get)
     assert torch.bincount(labels[chosen].int()).tolist() == [15, 5]  # 3 : 1, the root of 9 : 1
 
