@@ -117,6 +117,8 @@ def test_stream(setting, sample_id, tmp_path):
     expected = refused(setting, "stream")
     if expected is None and selector.chooses_epochs:
         expected = pytest.raises(TypeError, match="is a stream.*cannot choose among them before.*within each batch")
+    elif expected is None and selector.budget is not None:
+        expected = pytest.raises(ValueError, match="is a share of the compute.*Leave budget out")
     if expected:
         with expected:
             fit(selector, module, DataLoader(Stream(), BATCH))
