@@ -143,5 +143,5 @@ def refuse_epoch_choice(loader: Any, method: str) -> UnsupportedLoaderError:
 
 WORK_ON_STREAMS = (
     "On a stream take a method that chooses within each batch (SelectiveBackprop, EvolvedSampling, AutoAssist,"
-    " DBPD, SMRD, or RHOLoss with a holdout_model); or use a map-style data set (with __len__ and __getitem__)."
+    " DBPD, SMRD, DivBS, or RHOLoss with a holdout_model); or use a map-style data set (with __len__ and __getitem__)."
 )
