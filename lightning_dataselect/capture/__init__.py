@@ -5,13 +5,13 @@ from lightning_dataselect.capture.loss_functions import register_loss
 from lightning_dataselect.capture.probe import WouldChangeModel
 from lightning_dataselect.capture.results import Captured, Outputs
 from lightning_dataselect.capture.witness import Shown
-from lightning_dataselect.utils.errors import CaptureError, NoLossReturned
+from lightning_dataselect.utils.errors import CaptureError, NoLossError
 
 __all__ = [
     "CaptureError",
     "Captured",
     "LossCapture",
-    "NoLossReturned",
+    "NoLossError",
     "Outputs",
     "Shown",
     "WouldChangeModel",

@@ -29,7 +29,7 @@ from lightning_dataselect.capture.reductions import (
 from lightning_dataselect.capture.results import Captured, PrimaryTerms, StepResult, Summarize, scale
 from lightning_dataselect.capture.specs import StepSpec
 from lightning_dataselect.capture.witness import Shown, decide
-from lightning_dataselect.utils.errors import CaptureError, InvalidArgumentError, NoLossReturned
+from lightning_dataselect.utils.errors import CaptureError, InvalidArgumentError, NoLossError
 
 _NOT_MEASURED = "The samples of some batches are not measured."
 
@@ -302,7 +302,7 @@ class LossCapture:
                     out = with_loss(out, self._analyze(loss, result))
                 elif not self._reprobe.known:
                     passed_over = out is None and not any(map(_shows_a_loss, self._recorder.terms))
-                    raise (NoLossReturned if passed_over else CaptureError)(
+                    raise (NoLossError if passed_over else CaptureError)(
                         f"The step returned no loss, but {described(out)}, and back-propagated none. With manual"
                         " optimization, call self.manual_backward(loss) in place of loss.backward()."
                     )

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_dataselect.capture import CaptureError, LossCapture, NoLossReturned, Outputs
+from lightning_dataselect.capture import CaptureError, LossCapture, NoLossError, Outputs
 from lightning_dataselect.data.batch_layout import BatchLayout
 from lightning_dataselect.data.subset_batch import step_on_part
 from lightning_dataselect.state.selection import BatchSamples, Observation
@@ -110,7 +110,7 @@ class StepReader:
             call = functools.partial(_keep_output, call, returned)
         try:
             output, captured = self.capture.run(call, indices.numel(), weights)
-        except NoLossReturned:
+        except NoLossError:
             return None, None
         except CaptureError as error:
             if not returned:
@@ -155,7 +155,7 @@ class StepReader:
         call = functools.partial(step, *args, **kwargs)
         try:
             captured = self.capture.score(call, indices.numel())
-        except NoLossReturned:
+        except NoLossError:
             unknown = torch.full_like(indices, torch.nan, dtype=torch.float32)
             nobody = torch.full_like(indices, known.numel() - 1)  # the slot of padding: nothing was measured
             return Observation(nobody, unknown, None, None, epoch, None, True, is_rescoring)

@@ -93,7 +93,7 @@ class CaptureError(DataSelectError, ValueError):
         return f"{super().__str__()} {_WAYS_OUT}"
 
 
-class NoLossReturned(CaptureError):
+class NoLossError(CaptureError):
     """The step returned None before it computed a loss, as Lightning lets it do for a batch that it cannot use."""
 
 

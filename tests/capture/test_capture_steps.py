@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy as ce_by_name
 
-from lightning_dataselect.capture import Captured, CaptureError, LossCapture, NoLossReturned
+from lightning_dataselect.capture import Captured, CaptureError, LossCapture, NoLossError
 
 B, C, D = 8, 5, 7
 
@@ -529,13 +529,13 @@ def test_a_batch_that_the_step_passes_over_is_no_probe(s: SimpleNamespace) -> No
         return loss if loss.isfinite() else None
 
     for step in (lambda: None, lambda: nothing_for_nan(nan)):
-        with pytest.raises(NoLossReturned):
+        with pytest.raises(NoLossError):
             capture.run(step, B)
     _, captured = capture.run(lambda: nothing_for_nan(s.x), B)
     torch.testing.assert_close(captured.losses, each(s.model(s.x), s.y))
     with pytest.raises(CaptureError) as error:
         LossCapture().run(lambda: nothing_for_nan(s.x) and None, B)
-    assert not isinstance(error.value, NoLossReturned)
+    assert not isinstance(error.value, NoLossError)
 
 
 def test_weights_of_another_length_are_refused(s: SimpleNamespace) -> None:

@@ -53,18 +53,19 @@ def test_counter_passes_what_does_not_wait(name):
     assert not waits.found
 
 
-def steady_waits(selector):
+def steady_waits(selector, n_epochs=EPOCHS):
     def fit(callbacks):
         trainer(*callbacks, max_epochs=EPOCHS).fit(Tiny(), loader())
 
-    found, n_steps = waits_of_steady_steps(selector, {EPOCHS - 2, EPOCHS - 1}, fit)
+    found, n_steps = waits_of_steady_steps(selector, {n_epochs - 2, n_epochs - 1}, fit)
     assert n_steps > 2
     return found, n_steps
 
 
 @pytest.mark.parametrize("name", [name for name in SETTINGS if name != BY_DESIGN])
 def test_steady_step_waits_for_nothing(name, tmp_path):
-    found, n_steps = steady_waits(SETTINGS[name].make(tmp_path))
+    setting = SETTINGS[name]
+    found, n_steps = steady_waits(setting.make(tmp_path), len(setting.selected))
     by_kind = {}
     for (kind, _), count in found.items():
         by_kind[kind] = by_kind.get(kind, 0) + count
