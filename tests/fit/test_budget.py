@@ -70,7 +70,7 @@ def test_everything_is_trained_on_until_the_share_is_spent(budget, expected):
         ({"val_check_interval": 7}, 1000),
         ({"check_val_every_n_epoch": None, "val_check_interval": 13}, 1000),
     ],
-    ids=str,
+    ids=lambda x: "GradientAccumulationScheduler" if isinstance(x, dict) and "callbacks" in x else str(x),
 )
 @pytest.mark.parametrize("make", [FewerEpochs, lambda **b: RandomPruning(prune_ratio=0.5, **b)], ids=["all", "half"])
 def test_the_trainers_settings_say_what_the_whole_is(flags, planned, make):
