@@ -13,6 +13,7 @@ def set_level(ratio: float) -> list[str]:
         f"SeTa(prune_ratio={ratio})",
         f"OrderDP(prune_ratio={ratio})",
         f"KAKURENBO(prune_ratio={ratio})",
+        f"RCAP(prune_ratio={ratio})",
         f"UCB(prune_ratio={ratio}, every_n_epochs=2)",
         f"EpsilonGreedy(prune_ratio={ratio}, every_n_epochs=2)",
         f"SwiftLearn(prune_ratio={ratio}, every_n_epochs=3)",
@@ -21,8 +22,10 @@ def set_level(ratio: float) -> list[str]:
 
 
 def static(ratio: float) -> list[str]:
-    """Return the methods that choose once, after two epochs; papers take ten and more of hundreds."""
-    return [f"{name}(prune_ratio={ratio}, warmup_epochs=2)" for name in ("EL2N", "GraNd", "Forgetting")]
+    """Return the methods that choose once, after two epochs or four; papers take ten and more of hundreds."""
+    whole = [f"{name}(prune_ratio={ratio}, warmup_epochs=2)" for name in ("EL2N", "GraNd", "Forgetting", "CCS")]
+    windows = [f"{name}(prune_ratio={ratio}, window=3, warmup_epochs=4)" for name in ("DUAL", "TDDS")]
+    return [*whole, *windows]
 
 
 def batch_level(ratio: float) -> list[str]:

@@ -7,9 +7,12 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
 
 - ``m_i`` is the moving average of weight 1/2 of the losses of sample i, ``l_i`` and ``p_i`` are its last one and the
   one before, and ``L`` is the mean loss of the untrained model, that is of the first three batches.
-- After two passes over everything, *learnt* samples, those with ``m_i < 0.15 L``, are left out if they are 20 % or
-  more. A model that only memorizes has not got that far after two visits of each sample. Asked of classification alone:
-  a squared error that is small still has a gradient that counts.
+- *Learnt* samples, those with ``m_i < 0.15 L``, are left out once they are 20 % or more. That counts after two passes
+  over everything, when a model that only memorizes has not got that far. It counts later if the model does not
+  *memorize*, which a trial tells: of each second pass a tenth of the samples, drawn at random, is held back, and in the
+  next one its mean loss is compared with that of another tenth, which was trained on in both. Where the ratio ``r`` of
+  the two is above 1 by three standard errors, learnt samples stay in for good: a small loss says little there. Asked
+  of classification alone: a squared error that is small still has a gradient that counts.
 - After two passes, and once more after three, the *persistence* of high losses is measured: of the samples with
   ``p_i > L``, the share that still has ``l_i > L``. A wrong label stays above the loss of a model that knows nothing; a
   sample that is only hard comes down. From 65 % on after two passes, 75 % after three, with 3 % of the samples above L,
@@ -42,6 +45,10 @@ from lightning_dataselect.utils.validation import check_budget
 _UNTRAINED_BATCHES = 3
 _LEARNT_BELOW = 0.15
 _LEARNT_SHARE = 0.2
+_TRIAL_SHARE = 0.1  # of the samples is held back, and as many are the control
+_TRIAL_PASSES = 2
+_LARGEST_ERROR = 1 / 6  # of r, for a trial that shows nothing to count as one that found nothing
+_HELD_BACK, _CONTROL = 1.0, 2.0
 _PERSISTENCE = {2: 0.65, 3: 0.75}  # by passes done
 _ABOVE_SHARE = 0.03
 _LOW_SHARE = 0.3  # of losses below half of L
@@ -58,6 +65,9 @@ class Evidence:
         low_share: Share of the samples whose last loss is below L / 2.
         above_share: Share of the samples whose last loss but one was above L.
         persistence: Share of these whose last loss is above L, too; 0 where there are none.
+        held_back_ratio: Mean loss of the samples that the last trial held back, over that of its control; None if
+            no trial has ended.
+        held_back_error: Standard error of that ratio, or None.
     """
 
     untrained_loss: float
@@ -65,6 +75,46 @@ class Evidence:
     low_share: float
     above_share: float
     persistence: float
+    held_back_ratio: float | None = None
+    held_back_error: float | None = None
+
+    @property
+    def memorizes(self) -> bool:
+        """True if held-back samples lose measurably more: what is trained on is memorized."""
+        return self._is_above(errors=3)
+
+    @property
+    def generalizes(self) -> bool:
+        """True if a trial that could have shown it did not show that held-back samples lose more."""
+        could_tell = self.held_back_error is not None and self.held_back_error < _LARGEST_ERROR
+        return could_tell and not self._is_above(errors=2)
+
+    def _is_above(self, errors: int) -> bool:
+        if self.held_back_ratio is None or self.held_back_error is None:
+            return False
+        return self.held_back_ratio > 1 + errors * self.held_back_error
+
+
+def compare_held_back(last: Tensor, group: Tensor) -> tuple[float, float] | tuple[None, None]:
+    """Return the mean loss of the held-back samples over that of the control, and its standard error.
+
+    Args:
+        last: float32 (N,), the last loss.
+        group: float32 (N,), 1 for a sample that was held back, 2 for one of the control.
+
+    Returns:
+        ``r = h / c``, and ``sqrt(var(h) + r^2 var(c)) / c`` by the delta method; None with fewer than two of either.
+
+    Example:
+        >>> compare_held_back(torch.tensor([3.0, 5.0, 2.0, 2.0, 9.0]), torch.tensor([1.0, 1, 2, 2, 0]))
+        (2.0, 0.5)
+    """
+    held, control = (last[(group == kind) & ~last.isnan()].double() for kind in (_HELD_BACK, _CONTROL))
+    if min(len(held), len(control)) < 2 or not bool(control.mean() > 0):
+        return None, None
+    ratio = held.mean() / control.mean()
+    variance = held.var() / len(held) + ratio**2 * control.var() / len(control)
+    return float(ratio), float(variance.sqrt() / control.mean())
 
 
 def weigh_evidence(mean: Tensor, previous: Tensor, last: Tensor, untrained_loss: float) -> Evidence:
@@ -78,8 +128,9 @@ def weigh_evidence(mean: Tensor, previous: Tensor, last: Tensor, untrained_loss:
 
     Example:
         >>> losses = torch.tensor([0.1, 3.0, 3.0, 1.5])
-        >>> weigh_evidence(losses, losses, torch.tensor([0.1, 3.0, 1.0, 1.5]), untrained_loss=2.0)
-        Evidence(untrained_loss=2.0, learnt_share=0.25, low_share=0.25, above_share=0.5, persistence=0.5)
+        >>> shown = weigh_evidence(losses, losses, torch.tensor([0.1, 3.0, 1.0, 1.5]), untrained_loss=2.0)
+        >>> shown.learnt_share, shown.low_share, shown.above_share, shown.persistence
+        (0.25, 0.25, 0.5, 0.5)
     """
     known = ~(previous.isnan() | last.isnan())
     n_known = max(int(known.sum()), 1)
@@ -102,15 +153,17 @@ class Decision:
         passes: Passes over the set that were done when the pass began.
         learnt: True if learnt samples are left out.
         contradicted: True if contradicted samples are left out.
+        memorizes: True if a trial has shown that the model memorizes.
         evidence: What the losses showed.
         epoch: 0-based epoch that the pass begins in.
-        n_left_out: Samples that the pass leaves out.
+        n_left_out: Samples that the pass leaves out, but for those of a trial.
     """
 
     passes: int
     learnt: bool
     contradicted: bool
     evidence: Evidence
+    memorizes: bool = False
     epoch: int = 0
     n_left_out: int = 0
 
@@ -118,7 +171,8 @@ class Decision:
 def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decision | None) -> Decision:
     """Decide whether learnt and contradicted samples are left out of a pass.
 
-    That is settled after two passes, or three, by losses that training has hardly biased yet, and stays.
+    Contradicted samples are judged after two passes, or three, by losses that training has hardly biased yet; that
+    stays. Learnt ones are asked for before every pass, until they are enough or the model is found to memorize.
 
     Args:
         passes: Passes over the set that are done.
@@ -132,13 +186,15 @@ def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decisio
         >>> made.learnt, made.contradicted
         (False, True)
     """
+    memorizes = evidence.memorizes or (before is not None and before.memorizes)
     learnt = before is not None and before.learnt
+    if classifies and evidence.learnt_share >= _LEARNT_SHARE:
+        learnt = learnt or passes == min(_PERSISTENCE) or evidence.generalizes
+    learnt = learnt and not memorizes
     contradicted = before is not None and before.contradicted
-    if passes == min(_PERSISTENCE):
-        learnt = classifies and evidence.learnt_share >= _LEARNT_SHARE
     if passes in _PERSISTENCE and evidence.above_share >= _ABOVE_SHARE and evidence.low_share >= _LOW_SHARE:
         contradicted = contradicted or evidence.persistence >= _PERSISTENCE[passes]
-    return Decision(passes, learnt, contradicted, evidence)
+    return Decision(passes, learnt, contradicted, evidence, memorizes)
 
 
 def can_go(decision: Decision, mean: Tensor, previous: Tensor, last: Tensor) -> Tensor:
@@ -213,10 +269,11 @@ class Frontier(DataSelector):
         """One for each pass from the third on, with the evidence for it."""
         self._passes = 0
         self._n_batches = 0
+        self._trial_began: int | None = None  # in which pass
 
     def columns(self) -> dict[str, float]:
-        """Return the columns: the last two losses, those of the untrained model, and turns had in passes."""
-        return {"previous": math.nan, "latest": math.nan, "untrained": math.nan, "turns": 0.0}
+        """Return the columns: the last two losses, those of the untrained model, turns had in passes, and the trial."""
+        return {"previous": math.nan, "latest": math.nan, "untrained": math.nan, "turns": 0.0, "group": 0.0}
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Renew the moving average, which is the score, and the last two losses."""
@@ -243,7 +300,7 @@ class Frontier(DataSelector):
         take(turns <= self._passes)
         while int(taken.sum()) < k and bool((turns > self._passes).all()):
             self._passes += 1
-            self._leave_out(epoch, turns, generator)
+            self._begin_pass(epoch, turns, generator)
             take((turns <= self._passes) & ~taken)
         take(~taken)  # where a pass leaves out so much that an epoch is longer
         self.store["turns"][:n] = turns.to(self.store["turns"].device)
@@ -256,22 +313,48 @@ class Frontier(DataSelector):
     def rank_state(self) -> dict[str, Any]:
         """Return the position in the passes, and what was decided."""
         decisions = [asdict(decision) for decision in self.decisions]
-        return {"passes": self._passes, "n_batches": self._n_batches, "decisions": decisions}
+        counts = {"passes": self._passes, "n_batches": self._n_batches, "trial_began": self._trial_began}
+        return counts | {"decisions": decisions}
 
     def load_rank_state(self, state: Mapping[str, Any]) -> None:
         """Take over an earlier :meth:`rank_state`."""
-        self._passes, self._n_batches = state["passes"], state["n_batches"]
+        self._passes, self._n_batches, self._trial_began = (state[k] for k in ("passes", "n_batches", "trial_began"))
         self.decisions = [Decision(**{**one, "evidence": Evidence(**one["evidence"])}) for one in state["decisions"]]
 
-    def _leave_out(self, epoch: int, turns: Tensor, generator: torch.Generator) -> None:
+    def _begin_pass(self, epoch: int, turns: Tensor, generator: torch.Generator) -> None:
         """Decide on the pass that begins, and let those that it leaves out have had their turn."""
         untrained = self.column("untrained").nanmean()
-        if self._passes < min(_PERSISTENCE) or self.first_epoch > 0 or not bool(untrained.isfinite()):
+        if self.first_epoch > 0 or not bool(untrained.isfinite()):
             return
-        losses = self.column("score"), self.column("previous"), self.column("latest")
-        evidence = weigh_evidence(*losses, float(untrained))
-        before = self.decisions[-1] if self.decisions else None
-        decision = decide(self._passes, evidence, classifies=self.store.knows_classes, before=before)
-        out = can_go(decision, *losses) & (torch.rand(turns.numel(), generator=generator) < _LEFT_OUT)
+        out = torch.zeros(turns.numel(), dtype=torch.bool)
+        ends_trial = self._trial_began == self._passes - _TRIAL_PASSES
+        if self._passes >= min(_PERSISTENCE):
+            losses = self.column("score"), self.column("previous"), self.column("latest")
+            evidence = weigh_evidence(*losses, float(untrained))
+            if ends_trial:
+                ratio, error = compare_held_back(losses[2], self.column("group"))
+                evidence = replace(evidence, held_back_ratio=ratio, held_back_error=error)
+            before = self.decisions[-1] if self.decisions else None
+            decision = decide(self._passes, evidence, classifies=self.store.knows_classes, before=before)
+            out = can_go(decision, *losses) & (torch.rand(turns.numel(), generator=generator) < _LEFT_OUT)
+            self.decisions.append(replace(decision, epoch=epoch))
+        if ends_trial or self._trial_began is None:
+            self._begin_trial(turns.numel(), generator)
+        group, held_back = self.column("group"), torch.zeros_like(out)
+        if self._trial_began == self._passes:
+            held_back = group == _HELD_BACK
+        out &= group == 0  # the others are seen once more, whatever their losses
+        if self.decisions:
+            self.decisions[-1] = replace(self.decisions[-1], n_left_out=int(out.sum()))
+        out |= held_back
         turns[out] = turns[out].clamp(min=self._passes + 1)
-        self.decisions.append(replace(decision, epoch=epoch, n_left_out=int(out.sum())))
+
+    def _begin_trial(self, n: int, generator: torch.Generator) -> None:
+        """Draw the samples that the pass holds back, and the control; of classification alone, as nothing else asks."""
+        group = torch.zeros(n)
+        if self.store.knows_classes:
+            u = torch.rand(n, generator=generator)
+            group[u < 2 * _TRIAL_SHARE] = _CONTROL
+            group[u < _TRIAL_SHARE] = _HELD_BACK
+        self._trial_began = self._passes
+        self.store["group"][:n] = group.to(self.store["group"].device)

@@ -141,7 +141,9 @@ def test_every_method_of_the_studies_can_be_made():
         specs = parse_methods(",".join(every_method(ratio)))
         for spec in specs:
             spec.build(0.5, seed=0)
-        assert {spec.cls for spec in specs} >= {method.cls for method in list_methods()}
+        # `short`, in every study, is FewerEpochs; ScoreSelector combines the scores of others
+        left = {"FewerEpochs", "ScoreSelector"}
+        assert {spec.cls for spec in specs} >= {method.cls for method in list_methods() if method.name not in left}
 
 
 def test_curves_of_one_method_are_told_apart_by_their_arguments():

@@ -21,7 +21,11 @@ from lightning_dataselect.capture import CaptureError
         ({"prune_ratio": -0.1}, ValueError, r"prune_ratio=-0\.1 is outside"),
         ({"prune_ratio": math.nan}, ValueError, "prune_ratio=nan is outside"),
         ({"prune_ratio": math.inf}, ValueError, "prune_ratio=inf is outside"),
-        ({"prune_ratio": "half"}, TypeError, "prune_ratio='half' is not a number: give a float"),
+        (
+            {"prune_ratio": "half"},
+            ValueError,
+            "prune_ratio='half' is neither a number nor a schedule. Write one as in 'linear",
+        ),
         ({"prune_ratio": None}, TypeError, "prune_ratio=None is not a number"),
         ({"prune_ratio": True}, TypeError, "prune_ratio=True is not a number"),
         ({"warmup_epochs": -1}, ValueError, "warmup_epochs=-1 is too small: give an int of at least 0"),

@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_dataselect import Frontier
-from lightning_dataselect.methods.frontier import Decision, Evidence, can_go, decide, weigh_evidence
+from lightning_dataselect.methods.frontier import Decision, Evidence, can_go, compare_held_back, decide, weigh_evidence
 
 UNTRAINED = np.log(4)
 losses = st.lists(st.floats(0, 5, width=32) | st.just(float("nan")), min_size=12, max_size=12)
@@ -35,8 +35,19 @@ def test_evidence_and_what_can_go_are_those_of_the_formulas(mean, previous, last
     assert can_go(both, *(torch.tensor(values) for values in (mean, previous, last))).tolist() == expected.tolist()
 
 
-def evidence(learnt=0.0, low=0.5, above=0.1, persistence=0.0):
-    return Evidence(2.3, learnt, low, above, persistence)
+def test_held_back_ratio_is_that_of_the_formula():
+    rng = np.random.default_rng(0)
+    last, group = rng.exponential(size=90), rng.integers(0, 3, 90)
+    last[:4] = np.nan
+    h, c = (last[(group == kind) & ~np.isnan(last)] for kind in (1, 2))
+    ratio = h.mean() / c.mean()
+    error = np.sqrt(h.var(ddof=1) / len(h) + ratio**2 * c.var(ddof=1) / len(c)) / c.mean()
+    assert compare_held_back(torch.tensor(last), torch.tensor(group)) == pytest.approx((ratio, error))
+    assert compare_held_back(torch.ones(3), torch.tensor([1.0, 2, 2])) == (None, None), "one says nothing of a spread"
+
+
+def evidence(learnt=0.0, low=0.5, above=0.1, persistence=0.0, ratio=None, error=None):
+    return Evidence(2.3, learnt, low, above, persistence, ratio, error)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +57,11 @@ def evidence(learnt=0.0, low=0.5, above=0.1, persistence=0.0):
         (2, evidence(learnt=0.19), True, (False, False)),
         (2, evidence(learnt=0.9), False, (False, False)),
         (3, evidence(learnt=0.9), True, (False, False)),  # by then a model may have memorized
+        (3, evidence(learnt=0.2, ratio=1.09, error=0.05), True, (True, False)),
+        (5, evidence(learnt=0.2, ratio=1.11, error=0.05), True, (False, False)),  # not clear
+        (5, evidence(learnt=0.2, ratio=1.0, error=0.2), True, (False, False)),  # too few to tell
+        (5, evidence(learnt=0.19, ratio=1.0, error=0.05), True, (False, False)),
+        (2, evidence(learnt=0.2, ratio=1.2, error=0.05), True, (False, False)),
         (2, evidence(persistence=0.65), True, (False, True)),
         (2, evidence(persistence=0.64), True, (False, False)),
         (3, evidence(persistence=0.75), True, (False, True)),
@@ -64,6 +80,14 @@ def test_a_decision_stays():
     opened = decide(2, evidence(learnt=0.5, persistence=0.9), classifies=True, before=None)
     later = decide(7, evidence(), classifies=True, before=opened)
     assert later.learnt and later.contradicted
+
+
+def test_once_a_model_memorizes_learnt_samples_stay_in():
+    opened = decide(2, evidence(learnt=0.5, persistence=0.9), classifies=True, before=None)
+    found = decide(5, evidence(learnt=0.5, ratio=1.31, error=0.1), classifies=True, before=opened)
+    assert (found.learnt, found.contradicted, found.memorizes) == (False, True, True)
+    later = decide(7, evidence(learnt=0.9, ratio=1.0, error=0.05), classifies=True, before=found)
+    assert not later.learnt
 
 
 class Drawn(L.Callback):
@@ -106,10 +130,19 @@ def train(selector, module, data, max_epochs, **flags):
     return [torch.tensor(epoch) for epoch in drawn.epochs]
 
 
+class Regressor(Classifier):
+    def training_step(self, batch, batch_idx):
+        return F.mse_loss(self.net(batch[0])[:, 0], batch[1].float())
+
+
 @pytest.mark.parametrize("budget", [0.25, 0.3, 0.5, 0.85])
 def test_where_nothing_can_be_told_every_sample_has_its_turn_before_any_comes_again(budget):
+    class Constant(Classifier):
+        def training_step(self, batch, batch_idx):
+            return F.mse_loss(0 * self.net(batch[0])[:, 0], batch[1] + 1.0)  # too few losses are low
+
     data, _ = clusters()
-    epochs = train(Frontier(budget=budget, whole_batches=False), Classifier(lr=0.0), data, 8)
+    epochs = train(Frontier(budget=budget, whole_batches=False), Constant(lr=0.0), data, 8)
     assert [len(epoch) for epoch in epochs] == [round(budget * 400)] * 8
     times = torch.bincount(torch.cat(epochs), minlength=400)
     assert int(times.max() - times.min()) <= 1
@@ -120,11 +153,38 @@ def test_learnt_samples_are_left_out_of_nine_in_ten_passes_once_two_are_done():
     selector = Frontier(budget=0.5)
     epochs = train(selector, Classifier(), data, 12)
     first, *later = selector.decisions
-    assert (first.passes, first.epoch, first.learnt, first.contradicted) == (2, 4, True, False)
+    assert (first.passes, first.epoch, first.learnt, first.contradicted) == (2, 3, True, False)
     assert first.evidence.untrained_loss == pytest.approx(UNTRAINED, rel=0.5)
     assert [len(epoch) for epoch in epochs] == [200] * 12
-    assert first.n_left_out == pytest.approx(0.9 * 400 * first.evidence.learnt_share, rel=0.1)
+    assert first.n_left_out == pytest.approx(0.9 * 0.8 * 400 * first.evidence.learnt_share, rel=0.1)
     assert later and all(decision.learnt for decision in later)
+
+
+class Memorizer(Classifier):
+    """Has a weight for each sample, and no other."""
+
+    def __init__(self, lr=0.3):
+        super().__init__(lr)
+        self.net = nn.Embedding(400, 4)
+        nn.init.zeros_(self.net.weight)
+
+
+def test_model_that_memorizes_is_told_by_the_samples_held_back():
+    data = DataLoader(TensorDataset(torch.arange(400), torch.arange(400) % 4), 20, shuffle=True)
+    selector = Frontier(budget=0.5)
+    epochs = train(selector, Memorizer(), data, 14)
+    told = next(decision for decision in selector.decisions if decision.evidence.held_back_ratio is not None)
+    assert told.passes == 3 and told.memorizes and not told.learnt
+    assert selector.decisions[-1].evidence.learnt_share > 0.2 and not selector.decisions[-1].learnt
+    assert torch.bincount(torch.cat(epochs), minlength=400).float().std() > 0.3, "samples were held back"
+
+
+def test_model_that_generalizes_may_leave_out_what_it_learns_late():
+    data, _ = clusters(n=1200)
+    selector = Frontier(budget=0.5)
+    train(selector, Classifier(lr=0.0007), data, 28)
+    early, later = selector.decisions[0], selector.decisions[-1]
+    assert early.evidence.learnt_share < 0.2 and not early.learnt and later.learnt and not later.memorizes
 
 
 def test_wrong_labels_are_left_out_and_right_ones_are_not():
@@ -137,10 +197,6 @@ def test_wrong_labels_are_left_out_and_right_ones_are_not():
 
 
 def test_regression_never_leaves_out_what_is_learnt():
-    class Regressor(Classifier):
-        def training_step(self, batch, batch_idx):
-            return F.mse_loss(self.net(batch[0])[:, 0], batch[1].float())
-
     data, _ = clusters()
     selector = Frontier(budget=0.5)
     train(selector, Regressor(), data, 8)
