@@ -95,21 +95,25 @@ class Evidence:
         return self.held_back_ratio > 1 + errors * self.held_back_error
 
 
-def compare_held_back(last: Tensor, group: Tensor) -> tuple[float, float] | tuple[None, None]:
+def compare_held_back(last: Tensor, group: Tensor, visits: Tensor) -> tuple[float, float] | tuple[None, None]:
     """Return the mean loss of the held-back samples over that of the control, and its standard error.
 
     Args:
         last: float32 (N,), the last loss.
         group: float32 (N,), 1 for a sample that was held back, 2 for one of the control.
+        visits: float32 (N,), how often each was trained on in the trial; those that are still to come do not count.
 
     Returns:
         ``r = h / c``, and ``sqrt(var(h) + r^2 var(c)) / c`` by the delta method; None with fewer than two of either.
 
     Example:
-        >>> compare_held_back(torch.tensor([3.0, 5.0, 2.0, 2.0, 9.0]), torch.tensor([1.0, 1, 2, 2, 0]))
+        >>> losses, group = torch.tensor([3.0, 5.0, 2.0, 2.0, 9.0]), torch.tensor([1.0, 1, 2, 2, 0])
+        >>> compare_held_back(losses, group, visits=group)
         (2.0, 0.5)
     """
-    held, control = (last[(group == kind) & ~last.isnan()].double() for kind in (_HELD_BACK, _CONTROL))
+    met = ~last.isnan()
+    held = last[met & (group == _HELD_BACK) & (visits >= 1)].double()
+    control = last[met & (group == _CONTROL) & (visits >= _TRIAL_PASSES)].double()
     if min(len(held), len(control)) < 2 or not bool(control.mean() > 0):
         return None, None
     ratio = held.mean() / control.mean()
@@ -273,13 +277,15 @@ class Frontier(DataSelector):
 
     def columns(self) -> dict[str, float]:
         """Return the columns: the last two losses, those of the untrained model, turns had in passes, and the trial."""
-        return {"previous": math.nan, "latest": math.nan, "untrained": math.nan, "turns": 0.0, "group": 0.0}
+        losses = dict.fromkeys(("previous", "latest", "untrained"), math.nan)
+        return losses | dict.fromkeys(("turns", "group", "visits"), 0.0)
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Renew the moving average, which is the score, and the last two losses."""
         i, losses, mean = seen.indices, seen.losses, store["score"][seen.indices]
         store["previous"][i] = store["latest"][i]
         store["latest"][i] = losses
+        store["visits"][i] += 1
         store["score"][i] = torch.where(mean.isnan(), losses, (mean + losses) / 2)
         if self._n_batches < _UNTRAINED_BATCHES:
             store["untrained"][i] = losses
@@ -300,7 +306,7 @@ class Frontier(DataSelector):
         take(turns <= self._passes)
         while int(taken.sum()) < k and bool((turns > self._passes).all()):
             self._passes += 1
-            self._begin_pass(epoch, turns, generator)
+            self._begin_pass(epoch, turns, taken, generator)
             take((turns <= self._passes) & ~taken)
         take(~taken)  # where a pass leaves out so much that an epoch is longer
         self.store["turns"][:n] = turns.to(self.store["turns"].device)
@@ -321,8 +327,11 @@ class Frontier(DataSelector):
         self._passes, self._n_batches, self._trial_began = (state[k] for k in ("passes", "n_batches", "trial_began"))
         self.decisions = [Decision(**{**one, "evidence": Evidence(**one["evidence"])}) for one in state["decisions"]]
 
-    def _begin_pass(self, epoch: int, turns: Tensor, generator: torch.Generator) -> None:
-        """Decide on the pass that begins, and let those that it leaves out have had their turn."""
+    def _begin_pass(self, epoch: int, turns: Tensor, taken: Tensor, generator: torch.Generator) -> None:
+        """Decide on the pass that begins, and let those that it leaves out have had their turn.
+
+        It begins while those that are ``taken``, the last of the pass before, are still to be trained on.
+        """
         untrained = self.column("untrained").nanmean()
         if self.first_epoch > 0 or not bool(untrained.isfinite()):
             return
@@ -332,14 +341,14 @@ class Frontier(DataSelector):
             losses = self.column("score"), self.column("previous"), self.column("latest")
             evidence = weigh_evidence(*losses, float(untrained))
             if ends_trial:
-                ratio, error = compare_held_back(losses[2], self.column("group"))
+                ratio, error = compare_held_back(losses[2], self.column("group"), self.column("visits"))
                 evidence = replace(evidence, held_back_ratio=ratio, held_back_error=error)
             before = self.decisions[-1] if self.decisions else None
             decision = decide(self._passes, evidence, classifies=self.store.knows_classes, before=before)
             out = can_go(decision, *losses) & (torch.rand(turns.numel(), generator=generator) < _LEFT_OUT)
             self.decisions.append(replace(decision, epoch=epoch))
         if ends_trial or self._trial_began is None:
-            self._begin_trial(turns.numel(), generator)
+            self._begin_trial(taken, generator)
         group, held_back = self.column("group"), torch.zeros_like(out)
         if self._trial_began == self._passes:
             held_back = group == _HELD_BACK
@@ -349,12 +358,13 @@ class Frontier(DataSelector):
         out |= held_back
         turns[out] = turns[out].clamp(min=self._passes + 1)
 
-    def _begin_trial(self, n: int, generator: torch.Generator) -> None:
+    def _begin_trial(self, taken: Tensor, generator: torch.Generator) -> None:
         """Draw the samples that the pass holds back, and the control; of classification alone, as nothing else asks."""
-        group = torch.zeros(n)
+        n, group = taken.numel(), torch.zeros(taken.numel())
         if self.store.knows_classes:
             u = torch.rand(n, generator=generator)
             group[u < 2 * _TRIAL_SHARE] = _CONTROL
             group[u < _TRIAL_SHARE] = _HELD_BACK
         self._trial_began = self._passes
-        self.store["group"][:n] = group.to(self.store["group"].device)
+        for name, values in (("group", group), ("visits", -taken.float())):
+            self.store[name][:n] = values.to(self.store[name].device)

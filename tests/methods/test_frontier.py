@@ -39,11 +39,13 @@ def test_held_back_ratio_is_that_of_the_formula():
     rng = np.random.default_rng(0)
     last, group = rng.exponential(size=90), rng.integers(0, 3, 90)
     last[:4] = np.nan
-    h, c = (last[(group == kind) & ~np.isnan(last)] for kind in (1, 2))
+    visits = rng.integers(-1, 3, 90)
+    h, c = (last[(group == kind) & ~np.isnan(last) & (visits >= kind)] for kind in (1, 2))
     ratio = h.mean() / c.mean()
     error = np.sqrt(h.var(ddof=1) / len(h) + ratio**2 * c.var(ddof=1) / len(c)) / c.mean()
-    assert compare_held_back(torch.tensor(last), torch.tensor(group)) == pytest.approx((ratio, error))
-    assert compare_held_back(torch.ones(3), torch.tensor([1.0, 2, 2])) == (None, None), "one says nothing of a spread"
+    assert compare_held_back(*map(torch.tensor, (last, group, visits))) == pytest.approx((ratio, error))
+    one = torch.tensor([1.0, 2, 2])
+    assert compare_held_back(torch.ones(3), one, one) == (None, None), "one says nothing of a spread"
 
 
 def evidence(learnt=0.0, low=0.5, above=0.1, persistence=0.0, ratio=None, error=None):
