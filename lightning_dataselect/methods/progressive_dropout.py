@@ -75,7 +75,8 @@ class EndsInRevision(DataSelector):
 
     Args:
         anneal: Share of the epochs at the end that train on everything. Default None: the last epoch alone, as in the
-            paper's runs; 0 for none. Where the number of epochs is unknown there is no last one.
+            paper's runs; 0 for none. Where the number of epochs is unknown there is no last one. Under a ``budget`` it
+            is what is left once an epoch on everything would use it up.
         **common: Arguments of the next base class.
     """
 
@@ -85,9 +86,11 @@ class EndsInRevision(DataSelector):
 
     def in_annealing(self, epoch: int) -> bool:
         """Return whether ``epoch`` is the last one, or in the last ``anneal`` share if that was given."""
-        if self._revises_last:
-            return self.max_epochs is not None and epoch >= self.max_epochs - 1
-        return super().in_annealing(epoch)
+        if not self._revises_last:
+            return super().in_annealing(epoch)
+        # of a budget, an epoch to come counts as one on everything
+        done_after = self.progress(epoch + 1)
+        return done_after is not None and round(done_after, 9) >= 1
 
 
 class DBPD(EndsInRevision, WithinBatches, BatchSelector):
@@ -124,6 +127,10 @@ class DBPD(EndsInRevision, WithinBatches, BatchSelector):
                 "threshold=0 would train on nothing: give the probability from which on a sample is learnt, say 0.3."
             )
         super().__init__(batch_ratio=self.threshold, warmup_epochs=warmup_epochs, **common)
+
+    def sample_cost(self, epoch: int) -> float:
+        """Return what a sample in the batches of the last epoch cost: nobody knows how many will be learnt."""
+        return 1.0 if self.trains_on_whole_batches(epoch) else self.run_state.measured_sample_cost()
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Write down how improbable each sample's own class is, which is the score."""

@@ -111,6 +111,49 @@ def test_srd_falls_from_the_end_of_the_warm_up_on():
     assert [r["n_selected"] for r in selector.history] == [N, N, N, N // 2]
 
 
+@pytest.mark.parametrize(
+    "method, saves", [(DBPD, {"threshold": 0.35}), (SMRD, {"threshold": 0.35}), (SRD, {"decay": 0.7})]
+)
+@pytest.mark.parametrize("flags", [{"max_epochs": 6}, {"max_epochs": -1, "max_steps": 36}], ids=str)
+def test_under_a_budget_the_revision_is_the_last_epoch_that_it_pays_for(method, saves, flags):
+    selector = method(**saves, budget=0.7)
+    fit(selector, **flags)
+    *before, last = [r["n_trained"] for r in selector.history]
+    costs = [(r["n_forward"] + 2 * r["n_backward"]) / 3 for r in selector.history]
+    total = 0.7 * 6 * N
+    assert sum(costs) == pytest.approx(total, abs=BATCH)
+    for epoch, trained in enumerate(before):
+        left = total - sum(costs[:epoch])
+        assert left > N, "an epoch on everything would have been the last one"
+        assert trained < N or epoch == 0
+    assert selector.history[-1]["n_forward"] == last, "nothing is scored in the revision"
+    assert total - sum(costs[:-1]) <= N + 1e-6
+    assert selector.selected.numel() == N
+
+
+@pytest.mark.parametrize("method", [DBPD, SMRD])
+def test_what_an_epoch_will_cost_is_known_from_the_last_one(method):
+    class Undecided(Tiny):
+        """Gives every class the same probability, of a third."""
+
+        def network(self):
+            model = super().network()
+            nn.init.zeros_(model[2].weight)
+            nn.init.zeros_(model[2].bias)
+            return model
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+        def on_train_epoch_start(self):
+            announced.append(self.trainer.max_epochs)
+
+    announced = []
+    fit(method(threshold=0.4, budget=0.5), Undecided(), max_epochs=12)
+    # 6 epochs' worth: after one at 4 / 3, the other 4 2 / 3 take 3 1 / 2
+    assert announced[1:] == [5] * 4
+
+
 @pytest.mark.parametrize("method", [DBPD, SMRD, SRD])
 def test_revision_is_the_last_epoch_or_the_share_that_is_given(method):
     by_default, given_share, none = method(), method(anneal=0.25), method(anneal=0.0)
