@@ -76,7 +76,7 @@ class EndsInRevision(DataSelector):
     Args:
         anneal: Share of the epochs at the end that train on everything. Default None: the last epoch alone, as in the
             paper's runs; 0 for none. Where the number of epochs is unknown there is no last one. Under a ``budget`` it
-            is what is left once an epoch on everything would use it up.
+            is what is left once one epoch more would use it up.
         **common: Arguments of the next base class.
     """
 
@@ -88,9 +88,16 @@ class EndsInRevision(DataSelector):
         """Return whether ``epoch`` is the last one, or in the last ``anneal`` share if that was given."""
         if not self._revises_last:
             return super().in_annealing(epoch)
+        done, done_after = self.progress(epoch), self.progress(epoch + 1)
+        if done is None or done_after is None:
+            return False
         # of a budget, an epoch to come counts as one on everything
-        done_after = self.progress(epoch + 1)
-        return done_after is not None and round(done_after, 9) >= 1
+        return round(done + self.dearest_epoch * (done_after - done), 9) >= 1
+
+    @property
+    def dearest_epoch(self) -> float:
+        """What an epoch may cost of a budget, next to one on everything."""
+        return 1.0
 
 
 class DBPD(EndsInRevision, WithinBatches, BatchSelector):
@@ -131,6 +138,11 @@ class DBPD(EndsInRevision, WithinBatches, BatchSelector):
     def sample_cost(self, epoch: int) -> float:
         """Return what a sample in the batches of the last epoch cost: nobody knows how many will be learnt."""
         return 1.0 if self.trains_on_whole_batches(epoch) else self.run_state.measured_sample_cost()
+
+    @property
+    def dearest_epoch(self) -> float:
+        """What an epoch may cost of a budget: with the scoring more than everything, while little is learnt."""
+        return 1.0 if self.run_state.compute is None else max(self.run_state.measured_sample_cost(), 1.0)
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Write down how improbable each sample's own class is, which is the score."""

@@ -148,10 +148,15 @@ def test_what_an_epoch_will_cost_is_known_from_the_last_one(method):
         def on_train_epoch_start(self):
             announced.append(self.trainer.max_epochs)
 
-    announced = []
-    fit(method(threshold=0.4, budget=0.5), Undecided(), max_epochs=12)
-    # 6 epochs' worth: after one at 4 / 3, the other 4 2 / 3 take 3 1 / 2
+    announced, selector = [], method(threshold=0.4, budget=0.5)
+    fit(selector, Undecided(), max_epochs=12)
+    # 6 epochs' worth, of which one takes 4 / 3: four leave 2 / 3
     assert announced[1:] == [5] * 4
+    assert [(r["n_forward"], r["n_trained"]) for r in selector.history] == [(2 * N, N)] * 4 + [(N * 2 // 3, N * 2 // 3)]
+    selector = method(threshold=0.4, budget=0.2)
+    fit(selector, Undecided(), max_epochs=12)
+    # 2.4: after one at 4 / 3, another one would take it all
+    assert [(r["n_forward"], r["n_trained"]) for r in selector.history] == [(2 * N, N), (N, N)]
 
 
 @pytest.mark.parametrize("method", [DBPD, SMRD, SRD])
