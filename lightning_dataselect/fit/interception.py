@@ -28,6 +28,7 @@ from lightning_dataselect.trainer import (
     resumes_within_epoch,
     scale_learning_rate,
     takes_dataloader_iter,
+    trains_nothing,
 )
 from lightning_dataselect.utils.errors import (
     CheckpointMismatchError,
@@ -79,7 +80,8 @@ def open_fit(
         method=type(policy).__name__,
     )
 
-    budget = None if policy.budget is None else FitBudget(trainer, policy, run)
+    has_budget = policy.budget is not None and not trains_nothing(trainer)
+    budget = FitBudget(trainer, policy, run) if has_budget else None
 
     def epochs_of(given: object) -> Epochs | StreamedEpochs:
         if stream_in(given) is None:

@@ -41,6 +41,7 @@ from lightning_dataselect.trainer.loops import (
     steps_reached,
     stops_early,
     time_fetches,
+    trains_nothing,
 )
 from lightning_dataselect.trainer.lr import (
     intercept_scheduler_calls,
@@ -91,4 +92,5 @@ __all__ = [
     "takes_batch_idx",
     "takes_dataloader_iter",
     "time_fetches",
+    "trains_nothing",
 ]

@@ -103,6 +103,11 @@ def planned_epochs(trainer: pl.Trainer) -> int | None:
     return None if epochs is None or epochs < 0 or math.isinf(epochs) else int(epochs)
 
 
+def trains_nothing(trainer: pl.Trainer) -> bool:
+    """Return whether ``max_epochs`` or ``max_steps`` is 0, so that the fit ends where it begins."""
+    return 0 in (trainer.fit_loop.max_epochs, trainer.max_steps)
+
+
 def resumes_within_epoch(trainer: pl.Trainer) -> bool:
     """Return whether the fit goes on from a checkpoint that was written before an epoch's last batch."""
     progress = trainer.fit_loop.epoch_loop.batch_progress

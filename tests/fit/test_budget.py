@@ -349,6 +349,13 @@ def test_a_fit_without_a_budget_after_one_with_is_whole_again():
     assert made.current_epoch == 10 and len(module.steps) == 100
 
 
+@pytest.mark.parametrize("flags", [{"max_epochs": 0}, {"max_steps": 0}, {"limit_train_batches": 0}], ids=str)
+def test_a_fit_of_nothing_stays_one(flags):
+    selector = FewerEpochs(budget=0.5)
+    made, module = fit(selector, **{"max_epochs": 4, **flags})
+    assert module.steps == [] and made.max_epochs == flags.get("max_epochs", 4)
+
+
 # ---- checkpoints -----------------------------------------------------------------------------------------------------
 
 RESUMED = {
