@@ -125,7 +125,11 @@ class StreamedEpochs:
             warn_of_resumed_stream(
                 run.fit.batches_done, has_state=self._has_state, has_length=self.n_batches is not None
             )
-        self._turn_to(epochs_processed(self._trainer))
+        epoch = epochs_processed(self._trainer)
+        if run.fit.batches_done > 0 and run.fit.plan.epoch == epoch - 1:
+            # saved with an epoch's last batch: Lightning takes it for done, and will not announce its end any more
+            self._close()
+        self._turn_to(epoch)
 
     def start_epoch(self) -> None:
         """Look at compiled steps anew."""
@@ -165,9 +169,13 @@ class StreamedEpochs:
         Args:
             seconds: For how long it has trained.
         """
+        self._run.fit.seconds += seconds
+        self._close()
+        self._turn_to(self._run.fit.plan.epoch + 1)
+
+    def _close(self) -> None:
         run = self._run
         store, state = run.store, run.fit
-        state.seconds += seconds
         store.end_epoch(state.plan.indices)
         state.sum_over_ranks(run.world_size, store["loss"].device)
         if not self._warned_of_losses and not self._reader.blind:
@@ -175,7 +183,6 @@ class StreamedEpochs:
         store["loss"].masked_fill_(store["loss"].isinf(), torch.nan)
         n_offered = state.n_trained + state.n_left_out
         state.close(n_offered, n_selected=n_offered)
-        self._turn_to(state.plan.epoch + 1)
 
     def give_back(self) -> None:
         """Do nothing: nothing of the Trainer's was changed."""

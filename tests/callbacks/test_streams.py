@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from lightning_dataselect import (
+    DBPD,
     ESWP,
     AutoAssist,
     BatchSelector,
@@ -354,6 +355,26 @@ def test_resumes_at_the_end_of_an_epoch(make, sample_id, tmp_path):
     again, resumed = make(sample_id=sample_id), Keyed(seed=9)
     fit(again, resumed, stream(keyed=True), ckpt_path=tmp_path / "epoch=1.ckpt")
     assert same_weights(resumed, net) and everything(again) == everything(selector)
+
+
+@pytest.mark.parametrize("sample_id", [None, "id"])
+@pytest.mark.parametrize("when", ["the last batch", "a validation"])
+def test_an_epoch_that_was_saved_between_its_last_batch_and_its_end_is_one_of_its_own(when, sample_id, tmp_path):
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    n_batches = sum(1 for _ in stream(keyed=True))
+    moments = {
+        "the last batch": {"every_n_train_steps": n_batches},
+        "a validation": {"save_on_train_epoch_end": False, "monitor": "val_loss"},
+    }
+    saving = ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}", **moments[when])
+    selector, net = DBPD(threshold=0.4, sample_id=sample_id), Keyed()
+    fit(selector, net, stream(keyed=True), callbacks=[saving], enable_checkpointing=True)
+    assert len(selector.history) == 4
+    for epoch in range(4):
+        again, resumed = DBPD(threshold=0.4, sample_id=sample_id), Keyed(seed=9)
+        fit(again, resumed, stream(keyed=True), ckpt_path=tmp_path / f"epoch={epoch}.ckpt")
+        assert same_weights(resumed, net) and everything(again) == everything(selector), epoch
 
 
 @pytest.mark.parametrize("sample_id", [None, "id"])
