@@ -73,7 +73,8 @@ def _run(argv: list[str], given: Sequence[str] | None) -> int:
             console.print(table)
         console.print("What a method takes: lightning-dataselect fit --select.help METHOD", highlight=False)
         console.print(
-            "Together: fit --select ScoreSelector --select.score 'dual(window=5)' --select.sampler stratified",
+            "Together: fit --select ScoreSelector --select.score 'dual(window=5)' --select.sampler stratified"
+            " --select.warmup_epochs 10",
             highlight=False,
         )
         return 0

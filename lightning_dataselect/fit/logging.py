@@ -26,7 +26,8 @@ def log_epoch(
     """
     record = history[-1]
     saved = sum(r["n_total"] - r["n_backward"] for r in history)
-    kept = record["n_selected"] / max(record["n_total"], 1)
+    chosen, in_batches = record["n_selected"] / max(record["n_total"], 1), record["n_trained"] + record["n_left_out"]
+    kept = chosen * record["n_trained"] / in_batches if in_batches else chosen
     module.log("dataselect/kept_share", kept)
     module.log("kept", kept, prog_bar=True, logger=False)  # a bar has no room for the long name
     if train_loss is not None:

@@ -29,8 +29,9 @@ def warn_if_idle(policy: SelectionPolicy) -> None:
             " for more epochs."
         )
     elif policy.every_n_epochs > 1 and n_choices < min(_FEW_CHOICES, len(pruned)):
+        times = "once" if n_choices == 1 else f"{n_choices} times"
         rank_zero_warn(
-            f"{name} will choose {n_choices} times in {n_epochs} epochs, as every_n_epochs="
+            f"{name} will choose {times} in {n_epochs} epochs, as every_n_epochs="
             f"{policy.every_n_epochs}: what it drops is dropped for long, which costs accuracy. Lower"
             " every_n_epochs, or train for more epochs."
         )

@@ -8,6 +8,7 @@ from statistics import median
 from lightning_dataselect.state.fit_state import EpochRecord
 
 _FEWEST_FULL = 2
+_CUT = 0.9
 _MOST_APART = 0.1
 
 
@@ -18,6 +19,8 @@ def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
     full epochs, of which there must be two besides the first one, in which everything is new. It is left out where the
     clock cannot be trusted: where these epochs disagree on whether there was a saving, or by more than 10 points on how
     large it was, or where more time was saved than samples; and where other models were trained as well.
+
+    An epoch that the end of the fit has cut short is no measure of what an epoch holds: averages leave it out.
 
     Args:
         name: Of the method.
@@ -34,10 +37,14 @@ def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
         'InfoBatch: trained on 80 of 100 samples an epoch (20 % dropped), 13 % less time than planned'
         >>> fit_summary("InfoBatch", [full])
         'InfoBatch dropped nothing: trained on all 100 samples an epoch, for 1 epoch'
+        >>> fit_summary("FewerEpochs", [full, full, full | {"n_trained": 50}])
+        'FewerEpochs dropped nothing: trained on all 100 samples an epoch, for 2.5 epochs'
     """
-    trained, offered, epochs = sum(r["n_trained"] for r in history), sum(map(_offered, history)), len(history)
+    ended = history[:-1] if _is_cut(history) else history
+    trained, offered, epochs = sum(r["n_trained"] for r in ended), sum(map(_offered, ended)), len(ended)
     if all(map(_is_whole, history)) or not offered:
-        span = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        lasted = epochs if ended is history else epochs + _offered(history[-1]) * epochs / offered
+        span = "1 epoch" if lasted == 1 else f"{lasted:.4g} epochs"
         return f"{name} dropped nothing: trained on all {trained / epochs:,.0f} samples an epoch, for {span}"
     dropped = 100 * (1 - trained / offered)
     percent = f"{dropped:.0f}" if dropped >= 0.5 else "less than 1"
@@ -51,6 +58,14 @@ def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
 
 def _is_whole(record: EpochRecord) -> bool:
     return record["n_selected"] == record["n_total"] and record["n_left_out"] == 0
+
+
+def _is_cut(history: Sequence[EpochRecord]) -> bool:
+    """Return whether the last epoch came through less of its samples than the one before it."""
+    if len(history) < 2:
+        return False
+    before, last = ((r["n_trained"] + r["n_left_out"]) / max(r["n_selected"], 1) for r in history[-2:])
+    return last < _CUT * before
 
 
 def _offered(record: EpochRecord) -> float:

@@ -6,7 +6,7 @@ from helpers import Hardest, Net, Seen, Shares, WeightedShares, fit, loader, tra
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from lightning_dataselect import EvolvedSampling
+from lightning_dataselect import ESWP, EvolvedSampling
 from lightning_dataselect.capture import LossCapture
 
 KEYS = {"kept_share", "train_loss", "samples_saved", "select_seconds", "score_q10", "score_q50", "score_q90"}
@@ -26,6 +26,14 @@ def test_values_reach_the_trainers_metrics_and_progress_bar():
     assert [values[f"score_q{q}"] for q in (10, 50, 90)] == pytest.approx(expected)
     assert values["select_seconds"] == pytest.approx(selector.history[-1]["select_seconds"])
     assert made.progress_bar_metrics == {"kept": pytest.approx(0.2)}
+
+
+def test_what_is_kept_of_each_batch_counts():
+    selector = ESWP(batch_ratio=0.3, prune_ratio=0.4, warmup_epochs=1, anneal=0.0)
+    made, _ = fit(selector, max_epochs=2)
+    assert selector.history[-1]["n_trained"] == 18
+    assert float(made.callback_metrics["dataselect/kept_share"]) == pytest.approx(0.18)
+    assert made.progress_bar_metrics == {"kept": pytest.approx(0.18)}
 
 
 def test_a_logger_gets_one_row_an_epoch(tmp_path):
@@ -103,7 +111,7 @@ def test_validation_is_no_part_of_the_training_seconds(clock):
     ("arguments", "words"),
     [
         ({"warmup_epochs": 4}, r"drop nothing: warmup_epochs=4 and anneal=0.0 leave none of the 4 epochs to prune"),
-        ({"every_n_epochs": 3}, r"choose 1 times in 4 epochs, as every_n_epochs=3: .* Lower every_n_epochs"),
+        ({"every_n_epochs": 3}, r"choose once in 4 epochs, as every_n_epochs=3: .* Lower every_n_epochs"),
     ],
 )
 def test_a_fit_too_short_for_its_arguments_is_named(arguments, words):

@@ -136,6 +136,23 @@ def test_the_time_is_named_where_it_was_measured(history, time):
     assert line.startswith("Mine: trained on ") and line.endswith(f"dropped){time}")
 
 
+@pytest.mark.parametrize(
+    ("history", "line"),
+    [
+        (
+            [FULL, FULL, record(100, 50, seconds=1.0)],
+            "Mine dropped nothing: trained on all 100 samples an epoch, for 2.5 epochs",
+        ),
+        # the 10 of the last epoch are all that the budget had left
+        ([FULL, HALF, record(50, 10, seconds=0.2)], "Mine: trained on 75 of 100 samples an epoch (25 % dropped)"),
+        # a loader that leaves samples out does so in every epoch
+        (2 * [record(50, 40, seconds=1.0)], "Mine: trained on 40 of 80 samples an epoch (50 % dropped)"),
+    ],
+)
+def test_an_epoch_that_the_end_of_the_fit_cut_is_no_average_epoch(history, line):
+    assert fit_summary("Mine", history) == line
+
+
 def test_less_than_a_percent_is_not_called_nothing():
     line = fit_summary("Mine", [record(1000, seconds=1.0, n_total=1000), record(999, seconds=1.0, n_total=1000)])
     assert line == "Mine: trained on 1,000 of 1,000 samples an epoch (less than 1 % dropped)"
