@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from benchmarks.tables import PAGES, RESULTS, ROOT, filled_in, results_page, tables
+from lightning_dataselect.methods.catalog import CATALOG
+from lightning_dataselect.methods.parts import SAMPLERS, SCORES
 
 pytestmark = pytest.mark.docs
 README = (ROOT / "README.md").read_text()
@@ -28,6 +30,14 @@ def test_a_place_for_no_table_is_named():
         filled_in("<!-- images_mars -->\n<!-- end images_mars -->")
     with pytest.raises(ValueError, match="<!-- methods --> in a page has no <!-- end methods -->"):
         filled_in("<!-- methods -->")
+
+
+def test_methods_are_counted():
+    published = sum(bool(info.url) for info in CATALOG.values())
+    assert f"{published} published methods" in README and f"| Published methods | {published} |" in README
+    assert f"{published} published" in (ROOT / "docs" / "alternatives.md").read_text()
+    for count in (f"{len(SCORES)} scores", f"{len(SAMPLERS)} samplers"):
+        assert count in README
 
 
 def test_the_readme_is_read_in_minutes():
