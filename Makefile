@@ -36,6 +36,7 @@ test-oldest: $(OLDEST)/.oldest
 	  tests/fit/test_epochs.py tests/fit/test_lr_schedulers.py
 
 # Runs every notebook from a clean kernel and leaves the files alone; `make notebooks` writes what came out into them.
+# Set CIFAR10N_DIR for the latter: without it clean_labels shows digits in place of CIFAR-10N.
 test-notebooks: $(VENV)/.notebooks
 	$(BIN)/jupyter execute --timeout=900 notebooks/*.ipynb
 
