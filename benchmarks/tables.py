@@ -25,7 +25,7 @@ from lightning_dataselect.comparison.summary import short_label
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-NOT_STUDIES = ("frontier", "label_errors", "overhead", "selection_scale")
+NOT_STUDIES = ("frontier", "label_errors", "overhead", "selection_scale", "short_comparisons")
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 NO_TABLES = ("run",)  # a code block that is run by the tests
 Row = Mapping[str, Any]
@@ -61,6 +61,19 @@ def label_error_table() -> str:
         trainings = "1" if not key.startswith("cleanlab") else f"{study['folds']} folds"
         lines.append(f"| {key} | {trainings} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", _measured_on(study["environment"], "label_errors")])
+
+
+def short_comparison_table() -> str:
+    """Return each method's points at equal compute in the full task, and in less of it."""
+    study = _read("short_comparisons")
+    titles = ["method", "the full task", *study["settings"]]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for label, full in study["full"].items():
+        cells = [full, *(setting[label] for setting in study["settings"].values())]
+        lines.append(f"| `{label}` | " + " | ".join(_signed(cell, 2) for cell in cells) + " |")
+    return "\n".join(
+        [*lines, "", _measured_on(study["environment"], "short_comparisons", *map(repr, study["settings"]))]
+    )
 
 
 def overhead_table() -> str:
@@ -292,6 +305,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "recommended": recommended_table,
         "frontier": frontier_table,
         "label_errors": label_error_table,
+        "short_comparisons": short_comparison_table,
     }
     for name in studies():
         for part in _read(name)["parts"]:
