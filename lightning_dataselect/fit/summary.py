@@ -44,7 +44,7 @@ def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
     trained, offered, epochs = sum(r["n_trained"] for r in ended), sum(map(_offered, ended)), len(ended)
     if all(map(_is_whole, history)) or not offered:
         lasted = epochs if ended is history else epochs + _offered(history[-1]) * epochs / offered
-        span = "1 epoch" if lasted == 1 else f"{lasted:.4g} epochs"
+        span = "1 epoch" if lasted == 1 else f"{round(lasted, 2):g} epochs"
         return f"{name} dropped nothing: trained on all {trained / epochs:,.0f} samples an epoch, for {span}"
     dropped = 100 * (1 - trained / offered)
     percent = f"{dropped:.0f}" if dropped >= 0.5 else "less than 1"

@@ -143,6 +143,10 @@ def test_the_time_is_named_where_it_was_measured(history, time):
             [FULL, FULL, record(100, 50, seconds=1.0)],
             "Mine dropped nothing: trained on all 100 samples an epoch, for 2.5 epochs",
         ),
+        (
+            [record(3000, seconds=1.0, n_total=3000), record(3000, 1504, seconds=1.0, n_total=3000)],
+            "Mine dropped nothing: trained on all 3,000 samples an epoch, for 1.5 epochs",
+        ),
         # the 10 of the last epoch are all that the budget had left
         ([FULL, HALF, record(50, 10, seconds=0.2)], "Mine: trained on 75 of 100 samples an epoch (25 % dropped)"),
         # a loader that leaves samples out does so in every epoch
