@@ -24,9 +24,9 @@ class Reports(Results):
         Raises:
             ValueError: If ``path`` has another ending, or the samples are those of a stream without keys.
         """
-        self.check_known_by("export()", Identity.INDEX, Identity.KEY)
         from lightning_dataselect.report.export import write_samples
 
+        self.check_known_by("export()", Identity.INDEX, Identity.KEY)
         return write_samples(self, path)
 
     def plot(

@@ -252,8 +252,8 @@ def test_look_ahead_ends_with_a_short_loader():
 def screening(batch, epoch=0, rank=0, **options):
     """That of a rank in an epoch, with its first batch admitted, and the queue."""
     selector = AutoAssist(**options)
-    batches = SimpleNamespace(size_of=lambda index: 4)
-    context = SimpleNamespace(loader=SimpleNamespace(batches=batches), rank=rank, epoch=epoch)
+    epochs = SimpleNamespace(arrive=lambda batch_idx, batch: 4)
+    context = SimpleNamespace(epochs=epochs, rank=rank, epoch=epoch)
     queues = []
 
     def build_queue(*first):

@@ -178,7 +178,7 @@ def test_grand_is_the_norm_of_the_last_layer_s_gradient(bias):
 
 def test_last_layer_s_features_are_those_of_the_batch_and_kept_no_longer():
     layer, wanted = torch.nn.Linear(2, 3), [True]
-    last = LastLayerGradients(layer, lambda: wanted[0])
+    last = LastLayerGradients(layer, lambda _: wanted[0])
     logits = layer(torch.randn(4, 2, generator=gen()))
     seen = observation(logits.detach(), torch.tensor([0, 1, 2, 0]), epoch=0)
     assert (last.norms(seen) > 0).all()
@@ -215,7 +215,7 @@ def test_last_layer_is_the_last_of_the_model_s_own_with_an_output_a_class(bias, 
         torch.manual_seed(0)
         model = Distilled(bias).to(dtype)
     x, targets = torch.randn(4, 4, generator=gen()).to(dtype), torch.tensor([0, 1, 2, 0])
-    last = LastLayerGradients(model, lambda: True)
+    last = LastLayerGradients(model, lambda layer: layer.training)
     logits = model(x)
     ours = last.norms(observation(logits.detach(), targets, epoch=0))
     assert ours.dtype == torch.float32 and not ours.requires_grad

@@ -286,7 +286,8 @@ def test_memory_is_one_bounded_vector_a_sample(n):
     selector = SwiftLearn(max_width=width)
     fit(selector, Wide(), DataLoader(data, 20, shuffle=True), [], max_epochs=2)
     state = selector.state_dict()["columns"]
-    tracked = {"times_trained", "times_dropped", "margin", "predicted", "first_learnt", "times_forgotten"}
+    tracked = {"times_trained", "times_dropped", "margin", "predicted", "first_learnt", "times_forgotten", "label"}
+    tracked |= {"loss_sum", "margin_sum", "confidence_sum", "confidence_squares", "times_classified", "times_measured"}
     assert {k: v.element_size() * v.numel() for k, v in state.items()} == {
         "outputs": 2 * n * width,
         **{name: 4 * n for name in {"loss", "score"} | tracked},
