@@ -55,11 +55,11 @@ def perceptron(n_in: int, n_out: int, width: int = 128) -> nn.Module:
     )
 
 
-def convolutions(n_out: int) -> nn.Module:
-    """Two convolutions, for images of 14 x 14."""
+def convolutions(n_out: int, channels: int = 1, side: int = 14) -> nn.Module:
+    """Two convolutions, for images of ``side`` x ``side``."""
     return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
-        nn.AvgPool2d(2), nn.Flatten(), nn.Linear(32 * 9, 64), nn.ReLU(), nn.Linear(64, n_out),
+        nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
+        nn.AvgPool2d(2), nn.Flatten(), nn.Linear(32 * (side // 4) ** 2, 64), nn.ReLU(), nn.Linear(64, n_out),
     )  # fmt: skip
 
 
@@ -108,6 +108,9 @@ def images(name: Any, data_dir: str, n: int, rng: np.random.Generator, kind: str
         order = torch.cat([order[: n // 2], order[torch.from_numpy(rng.integers(0, n // 4, n - n // 2))]])
     else:
         order = order[:n]
+    if kind == "people":  # 40 % wrong
+        with np.load(f"{data_dir}/cifar_n/cifar10n.npz") as people:
+            y = torch.from_numpy(people["worse_label"]).long()
     x, y = x[order], y[order]
     if kind.isdigit():
         wrong = torch.from_numpy(rng.permutation(len(y))[: int(len(y) * int(kind) / 100)])
@@ -155,10 +158,13 @@ def task(name: str, seed: int, data_dir: str) -> Task:
         pool, kind = nn.AvgPool2d(2), name.partition("_")[2]
         (x, y), (x_test, y_test) = images("fashion_mnist", data_dir, 12000, rng, kind)
         return Task((pool(x), y), (pool(x_test), y_test), lambda: convolutions(10), 20, lr=4e-3)
-    if name == "cifar10":
-        (x, y), (x_test, y_test) = images("cifar10", data_dir, 12000, rng, "")
-        pool = nn.AvgPool2d(2)
-        return Task((pool(x), y), (pool(x_test), y_test), lambda: perceptron(768, 10, 256), 12)
+    if name.startswith("cifar10"):
+        kind, pool = name.partition("_")[2], nn.AvgPool2d(2)
+        (x, y), (x_test, y_test) = images("cifar10", data_dir, 12000, rng, kind.removesuffix("_convolutions"))
+        data = (pool(x), y), (pool(x_test), y_test)
+        if kind.endswith("_convolutions"):
+            return Task(*data, lambda: convolutions(10, channels=3, side=16), 20, lr=3e-3)
+        return Task(*data, lambda: perceptron(768, 10, 256), 12)
     kind = name.partition("_")[2]
     epochs = 20 if kind in ("20", "40") else 10
     return Task(*images("fashion_mnist", data_dir, 12000, rng, kind), lambda: perceptron(784, 10), epochs)
@@ -167,6 +173,7 @@ def task(name: str, seed: int, data_dir: str) -> Task:
 NAMES = (
     "fashion", "fashion_20", "fashion_40", "regression", "fashion_5", "fashion_imbalanced", "fashion_duplicates",
     "cifar10", "adult", "heavy_tails", "convolutions", "convolutions_20", "convolutions_imbalanced", "ag_news",
+    "cifar10_people", "cifar10_people_convolutions",
 )  # fmt: skip
 
 
