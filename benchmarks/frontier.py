@@ -4,9 +4,9 @@
 
 Both are the package's callbacks in a Lightning fit, on the same seeds: `Frontier(budget=0.5)` beside
 `FewerEpochs(budget=0.5)`. Small networks, so that five seeds of all tasks take about half an hour on two cores. DIR
-holds fashion_mnist, cifar10, adult and ag_news; the two regressions are made up.
+holds fashion_mnist, cifar10, cifar_n, adult and ag_news; the two regressions are made up.
 
-All tasks but `fashion_duplicates` were looked at, with other seeds than these, while the rule and its thresholds were
+All tasks but `fashion_duplicates` were looked at, with other seeds or these, while the rule and its thresholds were
 made.
 """
 

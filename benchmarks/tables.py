@@ -40,6 +40,8 @@ FRONTIER_TASKS = {
     "convolutions_20": "20 % of its labels flipped, convolutions",
     "convolutions_imbalanced": "its classes 100 to 1, convolutions",
     "cifar10": "CIFAR-10, perceptron",
+    "cifar10_people": "its labels by people, 40 % wrong",
+    "cifar10_people_convolutions": "its labels by people, convolutions",
     "adult": "Adult, perceptron",
     "ag_news": "AG News, bag of words",
     "regression": "regression",

@@ -11,12 +11,13 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
   over everything, when a model that only memorizes has not got that far. It counts later if the model does not
   *memorize*, which a trial tells: of each second pass a tenth of the samples, drawn at random, is held back, and in the
   next one its mean loss is compared with that of another tenth, which was trained on in both. Where the ratio ``r`` of
-  the two is above 1 by three standard errors, learnt samples stay in for good: a small loss says little there. Asked
-  of classification alone: a squared error that is small still has a gradient that counts.
+  the two is above 1 by three standard errors, learnt samples stay in for good: a small loss says little there.
 - After two passes, and once more after three, the *persistence* of high losses is measured: of the samples with
   ``p_i > L``, the share that still has ``l_i > L``. A wrong label stays above the loss of a model that knows nothing; a
-  sample that is only hard comes down. From 65 % on after two passes, 75 % after three, with 3 % of the samples above L,
+  sample that is only hard comes down. From 65 % on after two passes, 85 % after three, with 3 % of the samples above L,
   and 30 % below L / 2 to contradict them, the samples with both ``p_i > L`` and ``l_i > L`` are left out.
+- Both are asked of classification alone. A squared error that is small still has a gradient that counts, and one that
+  stays above that of an untrained model may be the tail of the targets, which the mean needs.
 - Nine in ten of what is left out are, drawn anew for each pass; the tenth keeps the measurements fresh.
 
 What is saved goes to the rest: every epoch trains on the same number of samples, so the passes become shorter, and the
@@ -49,7 +50,8 @@ _TRIAL_SHARE = 0.1  # of the samples is held back, and as many are the control
 _TRIAL_PASSES = 2
 _LARGEST_ERROR = 1 / 6  # of r, for a trial that shows nothing to count as one that found nothing
 _HELD_BACK, _CONTROL = 1.0, 2.0
-_PERSISTENCE = {2: 0.65, 3: 0.75}  # by passes done
+_FIRST_DECISION = 2  # passes done
+_PERSISTENCE = {2: 0.65, 3: 0.85}  # by passes done
 _ABOVE_SHARE = 0.03
 _LOW_SHARE = 0.3  # of losses below half of L
 _LEFT_OUT = 0.9
@@ -57,7 +59,7 @@ _LEFT_OUT = 0.9
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the losses show when a pass begins.
+    """Evidence in the losses when a pass begins.
 
     Attributes:
         untrained_loss: L.
@@ -151,7 +153,7 @@ def weigh_evidence(mean: Tensor, previous: Tensor, last: Tensor, untrained_loss:
 
 @dataclass(frozen=True)
 class Decision:
-    """What is left out of a pass, and why.
+    """The kinds of samples that a pass leaves out, and why.
 
     Attributes:
         passes: Passes over the set that were done when the pass began.
@@ -186,17 +188,18 @@ def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decisio
 
     Example:
         >>> shown = Evidence(untrained_loss=2.3, learnt_share=0.3, low_share=0.5, above_share=0.2, persistence=0.9)
-        >>> made = decide(2, shown, classifies=False, before=None)
+        >>> made = decide(2, shown, classifies=True, before=None)
         >>> made.learnt, made.contradicted
-        (False, True)
+        (True, True)
     """
     memorizes = evidence.memorizes or (before is not None and before.memorizes)
     learnt = before is not None and before.learnt
     if classifies and evidence.learnt_share >= _LEARNT_SHARE:
-        learnt = learnt or passes == min(_PERSISTENCE) or evidence.generalizes
+        learnt = learnt or passes == _FIRST_DECISION or evidence.generalizes
     learnt = learnt and not memorizes
     contradicted = before is not None and before.contradicted
-    if passes in _PERSISTENCE and evidence.above_share >= _ABOVE_SHARE and evidence.low_share >= _LOW_SHARE:
+    can_tell = evidence.above_share >= _ABOVE_SHARE and evidence.low_share >= _LOW_SHARE
+    if classifies and passes in _PERSISTENCE and can_tell:
         contradicted = contradicted or evidence.persistence >= _PERSISTENCE[passes]
     return Decision(passes, learnt, contradicted, evidence, memorizes)
 
@@ -337,7 +340,7 @@ class Frontier(DataSelector):
             return
         out = torch.zeros(turns.numel(), dtype=torch.bool)
         ends_trial = self._trial_began == self._passes - _TRIAL_PASSES
-        if self._passes >= min(_PERSISTENCE):
+        if self._passes >= _FIRST_DECISION:
             losses = self.column("score"), self.column("previous"), self.column("latest")
             evidence = weigh_evidence(*losses, float(untrained))
             if ends_trial:

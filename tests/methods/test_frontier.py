@@ -66,8 +66,9 @@ def evidence(learnt=0.0, low=0.5, above=0.1, persistence=0.0, ratio=None, error=
         (2, evidence(learnt=0.2, ratio=1.2, error=0.05), True, (False, False)),
         (2, evidence(persistence=0.65), True, (False, True)),
         (2, evidence(persistence=0.64), True, (False, False)),
-        (3, evidence(persistence=0.75), True, (False, True)),
-        (3, evidence(persistence=0.74), True, (False, False)),
+        (2, evidence(persistence=0.9), False, (False, False)),  # the tail of the targets
+        (3, evidence(persistence=0.85), True, (False, True)),
+        (3, evidence(persistence=0.84), True, (False, False)),  # hard samples stay above L, too, by then
         (4, evidence(persistence=1.0), True, (False, False)),
         (2, evidence(persistence=1.0, above=0.02), True, (False, False)),
         (2, evidence(persistence=1.0, low=0.2), True, (False, False)),  # nothing has been learnt that contradicts
