@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lightning_dataselect.methods.evolved_sampling import ESWP, EvolvedSampling
     from lightning_dataselect.methods.fewer_epochs import FewerEpochs
     from lightning_dataselect.methods.forgetting import Forgetting
-    from lightning_dataselect.methods.frontier import Frontier
+    from lightning_dataselect.methods.frontier.callback import Frontier
     from lightning_dataselect.methods.grand import GraNd
     from lightning_dataselect.methods.ies import IES
     from lightning_dataselect.methods.infobatch import InfoBatch

@@ -138,7 +138,7 @@ _METHODS = (
     ),
     MethodInfo(
         name="Frontier",
-        module="frontier",
+        module="frontier.callback",
         year=2026,
         paper="a method of this package's own: no paper describes it",
         url="",
