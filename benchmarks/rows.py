@@ -9,10 +9,12 @@ from typing import Any, Literal
 import numpy as np
 
 from lightning_dataselect.comparison.numbers import spread
+from lightning_dataselect.comparison.outcome import Outcome
 from lightning_dataselect.comparison.records import Point, RunRecord
-from lightning_dataselect.comparison.runner import Outcome, Settings
+from lightning_dataselect.comparison.rows import short_label
+from lightning_dataselect.comparison.settings import Settings
 from lightning_dataselect.comparison.spec import FULL, SHORT
-from lightning_dataselect.comparison.summary import short_label, summarise
+from lightning_dataselect.comparison.summary import summarise
 
 Clock = Literal["wall", "cpu"]
 DIGITS = 6

@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.methods import every_method
 from benchmarks.recommended import draw_recommended, recommended_table
 from lightning_dataselect import list_methods
-from lightning_dataselect.comparison.summary import short_label
+from lightning_dataselect.comparison.rows import short_label
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

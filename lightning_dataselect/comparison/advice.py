@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lightning_dataselect.comparison.numbers import Spread, share, shown
-from lightning_dataselect.comparison.runner import Outcome, Settings
+from lightning_dataselect.comparison.outcome import Outcome
+from lightning_dataselect.comparison.rows import Row, short_label
+from lightning_dataselect.comparison.sentence import unit_of
+from lightning_dataselect.comparison.settings import Settings
 from lightning_dataselect.comparison.spec import FULL, SHORT, MethodSpec
-from lightning_dataselect.comparison.summary import Row, Summary, short_label, unit_of
+from lightning_dataselect.comparison.summary import Summary
 
 
 @dataclass(frozen=True)

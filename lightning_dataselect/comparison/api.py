@@ -9,8 +9,8 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from rich.console import Console
 
+from lightning_dataselect.comparison.made_task import MadeTask
 from lightning_dataselect.comparison.result import Comparison, Wishes, carry_out
-from lightning_dataselect.comparison.task import MadeTask
 
 
 def compare(

@@ -96,7 +96,7 @@ class _Watch(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, i: int
     ) -> None:
-        """Takes the time since the last batch, the loader's included."""
+        """Take the time since the last batch, the loader's included."""
         now = time.perf_counter()
         self.steps.append(now - self._started)
         self._started = now

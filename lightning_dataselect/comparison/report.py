@@ -17,8 +17,9 @@ from matplotlib.figure import Figure
 from lightning_dataselect.comparison import samples, table
 from lightning_dataselect.comparison.advice import Advice
 from lightning_dataselect.comparison.numbers import share, shown
+from lightning_dataselect.comparison.outcome import Outcome, spent
 from lightning_dataselect.comparison.records import RunFolder, RunRecord
-from lightning_dataselect.comparison.runner import Outcome, Settings, spent
+from lightning_dataselect.comparison.settings import Settings
 from lightning_dataselect.comparison.spec import FULL, SHORT
 from lightning_dataselect.comparison.summary import Summary
 from lightning_dataselect.comparison.task import Task

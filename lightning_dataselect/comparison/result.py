@@ -17,9 +17,11 @@ from rich.text import Text
 from lightning_dataselect.comparison import environment, plan, report, table
 from lightning_dataselect.comparison.advice import Advice, advise
 from lightning_dataselect.comparison.numbers import share
+from lightning_dataselect.comparison.outcome import Outcome
 from lightning_dataselect.comparison.progress import watching
 from lightning_dataselect.comparison.rehearsal import Rehearsal
-from lightning_dataselect.comparison.runner import Outcome, Settings, rehearsed, run_all
+from lightning_dataselect.comparison.runner import rehearsed, run_all
+from lightning_dataselect.comparison.settings import Settings
 from lightning_dataselect.comparison.spec import AUTO, MethodSpec, auto_methods, parse_methods, parse_seeds
 from lightning_dataselect.comparison.subset import SubsetTask
 from lightning_dataselect.comparison.summary import Summary, summarise

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lightning_dataselect.comparison.task import MadeTask, Task, load_task
+from lightning_dataselect.comparison.config_task import load_task
+from lightning_dataselect.comparison.made_task import MadeTask
+from lightning_dataselect.comparison.task import Task
 from lightning_dataselect.utils.errors import UserInputError, one_line
 
 _MAKERS = ("make_module", "make_data")

@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_dataselect.comparison.numbers import MISSING, Spread, share, shown
-from lightning_dataselect.comparison.runner import Outcome
+from lightning_dataselect.comparison.outcome import Outcome
+from lightning_dataselect.comparison.rows import Row
 from lightning_dataselect.comparison.spec import FULL
-from lightning_dataselect.comparison.summary import Row, Summary
+from lightning_dataselect.comparison.summary import Summary
 
 STYLES = {"better": "green", "worse": "red", "mixed": "yellow"}
 _WIDE = 100

@@ -7,9 +7,10 @@ import pytest
 from comparison_records import EPOCHS, N, pruned, record
 
 from lightning_dataselect.comparison.numbers import spread
+from lightning_dataselect.comparison.outcome import Outcome
 from lightning_dataselect.comparison.power import detectable, is_clear, seeds_for
 from lightning_dataselect.comparison.records import RunFolder, RunRecord
-from lightning_dataselect.comparison.runner import Outcome, Settings
+from lightning_dataselect.comparison.settings import Settings
 from lightning_dataselect.comparison.spec import parse_methods
 from lightning_dataselect.comparison.summary import summarise
 

@@ -5,11 +5,12 @@ import math
 import pytest
 from comparison_records import EPOCHS, pruned, record
 
+from lightning_dataselect.comparison.config_task import ConfigTask
 from lightning_dataselect.comparison.plan import parse_budget, plan
 from lightning_dataselect.comparison.rehearsal import Rehearsal
-from lightning_dataselect.comparison.runner import Settings, _Comparison
+from lightning_dataselect.comparison.runner import Runner
+from lightning_dataselect.comparison.settings import Settings
 from lightning_dataselect.comparison.spec import auto_methods, parse_methods
-from lightning_dataselect.comparison.task import ConfigTask
 from lightning_dataselect.utils.errors import UserInputError
 
 
@@ -69,7 +70,7 @@ class Silent:
 @pytest.mark.parametrize(("maximize", "stay"), [(True, ["UCB", "SeTa"]), (False, ["random", "InfoBatch"])])
 def test_the_worse_half_is_given_up_by_paired_differences(tmp_path, maximize, stay):
     asked = Settings(parse_methods("full,short,random,UCB,InfoBatch,SeTa"), [0, 1], 0.5, "m", maximize, tmp_path)
-    comparison = _Comparison(ConfigTask({}, EPOCHS), asked, Silent(), None)
+    comparison = Runner(ConfigTask({}, EPOCHS), asked, Silent(), None)
     for seed, level in ((0, 0.5), (1, 0.9)):  # seeds differ by more than methods do
         comparison.outcome.runs += [record("full", seed, level), record("short", seed, level, epochs=5)]
         for i, name in enumerate(("random", "InfoBatch", "UCB", "SeTa")):

@@ -7,9 +7,9 @@ from helpers import Net, loader
 from torch.optim.lr_scheduler import StepLR
 
 from lightning_dataselect.comparison.jobs import Job
+from lightning_dataselect.comparison.made_task import MadeTask
 from lightning_dataselect.comparison.records import RunRecord
 from lightning_dataselect.comparison.spec import MethodSpec
-from lightning_dataselect.comparison.task import MadeTask
 
 RATES = []
 

@@ -10,8 +10,9 @@ from comparison_records import EPOCHS, pruned, record
 from rich.console import Console
 
 from lightning_dataselect.comparison.advice import advise
+from lightning_dataselect.comparison.outcome import Outcome
 from lightning_dataselect.comparison.records import Failure
-from lightning_dataselect.comparison.runner import Outcome, Settings
+from lightning_dataselect.comparison.settings import Settings
 from lightning_dataselect.comparison.spec import parse_methods
 from lightning_dataselect.comparison.summary import summarise
 from lightning_dataselect.comparison.table import render
