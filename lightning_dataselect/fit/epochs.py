@@ -1,10 +1,9 @@
-"""The epochs of a fit under way: the loader they read, what each trains on, how long it is, in time with what."""
+"""The epochs of a fit under way: the loader they read, what each trains on, and what follows it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,10 +13,10 @@ from torch import Tensor
 from lightning_dataselect.data.loader import SelectedLoader, prepare
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.identity import meet_samples, number_to_open
-from lightning_dataselect.fit.lr_schedulers import ManualSchedulers, RateWatch, Schedules, StretchedSchedulers
+from lightning_dataselect.fit.lengths import FitLengths
 from lightning_dataselect.fit.notices import warn_if_idle, warn_of_batch_size, warn_of_losses
 from lightning_dataselect.fit.rescoring import score_samples
-from lightning_dataselect.fit.unpruned_fit import UnprunedFit
+from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.planning import plan_epoch
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -25,19 +24,12 @@ from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
-    EpochLengths,
-    Restore,
     begin_ended_epoch,
-    epoch_lengths,
     epochs_processed,
     go_on_within_epoch,
-    limited_batches,
-    planned_accumulation,
     planned_epochs,
     resumes_after_last_batch,
     sampler_ranks,
-    set_counted_length,
-    shorten_val_check_interval,
     show_apart,
     steps_reached,
     stops_early,
@@ -72,15 +64,15 @@ class Epochs:
         self._reader = reader
         self._budget = budget
         self._loader: SelectedLoader | None = None
-        self._schedules: Schedules | None = None  # None: they are left alone
-        self._rates: RateWatch | None = None
-        self._is_within_batch = False
-        self._lengths: EpochLengths | None = None
-        self._length_is_due = self._warned_of_losses = False
+        self._lengths = FitLengths(trainer, budget)
+        self._schedules = SchedulesInTime(trainer, policy, budget)
+        self._warned_of_losses = False
         self._trained_before = False  # whether the present epoch was trained by an earlier fit, without the selector
-        self._restore_interval: Restore = _nothing
-        self.n_batches = 0
+
+    @property
+    def n_batches(self) -> int:
         """Batches of the present epoch."""
+        return self._lengths.n_batches
 
     @property
     def loader(self) -> SelectedLoader:
@@ -113,7 +105,7 @@ class Epochs:
             policy.max_epochs, run.compute = planned_epochs(trainer), None
         else:
             policy.max_epochs = self._budget.max_epochs
-            self._budget.open(self._full_length(), partial(self._count_samples, of_full_epoch=True))
+            self._lengths.open_budget(selected)
         dataset, whole_size = selected.loader.dataset, selected.batches.whole_size
         begins = run.open(policy, number_to_open(run, dataset), trainer.world_size, trainer.current_epoch)
         if meet_samples(run, policy, dataset, run.fit.plan.epoch) or begins:
@@ -125,9 +117,7 @@ class Epochs:
         # configure_optimizers may ask for the loader to build schedules on: they count full epochs
         selected.sampler.announce_full = first
         if not first:
-            self._give_back_interval()
-            n_batches = limited_batches(trainer, len(selected.batches))
-            self._restore_interval = shorten_val_check_interval(trainer, n_batches)
+            self._lengths.hold_interval(selected)
         looped = selected.in_structure(policy.wrap_dataloader(selected.loader))
         return show_apart(trainer, looped, selected.in_structure(selected.shown))
 
@@ -145,11 +135,11 @@ class Epochs:
         self._trained_before = begins and resumes_after_last_batch(trainer)
         if begins and (self._trained_before or ended != epoch):
             self._join(epoch)
-        self._measure_length()
+        self._lengths.measure(self.loader, trained_before=self._trained_before)
         self._take_over_batch_size(goes_on=batches_done > 0 and ended == epoch)
         if self._trained_before:
             run.fit.batches_done = self.n_batches
-        self._take_over_schedulers()
+        self._schedules.start(run.fit, self._lengths.full(self.loader), self.n_batches)
         resumed_after_last_batch = ended == epoch - 1 and batches_done > 0
         if resumed_after_last_batch:
             # Lightning takes that epoch for done and will not announce its end any more
@@ -159,22 +149,15 @@ class Epochs:
             self._rescore(epoch)
             self._begin(epoch)
         self._settle_end(epoch)
-        self._lengths = epoch_lengths(trainer)
-        self._lengths.begin(self.n_batches, replans or self._trained_before)
-        self._give_back_interval()
+        self._lengths.start(replanned=replans or self._trained_before)
         if resumed_after_last_batch:
-            # the loop's counters still are those of the ended epoch, and are reset by its length
-            set_counted_length(trainer, batches_done)
-            self._length_is_due = True
+            # the loop's counters still are those of the ended epoch
+            self._lengths.finish_counting(batches_done)
 
     def start_epoch(self) -> None:
         """Look at compiled steps anew, and let go of what held while Lightning took a loader."""
         self._reader.capture.start_epoch()
-        self._give_back_interval()
-        if self._budget is not None and not self._length_is_due:
-            # a loader taken anew knows nothing of the budget
-            assert self._lengths is not None
-            self._lengths.cut(self.n_batches)
+        self._lengths.start_epoch()
 
     # ---- a batch -------------------------------------------------------------------------------------------------
 
@@ -184,10 +167,8 @@ class Epochs:
 
     def begin_batch(self, batch_idx: int, batch: Any, device: torch.device) -> BatchSamples:
         """Begin a batch; return its samples, on ``device``."""
-        if self._length_is_due:  # it had to wait for the loop's counters
-            set_counted_length(self._trainer, self.n_batches)
-            self._length_is_due = False
-        self._is_within_batch = True
+        self._lengths.begin_batch()
+        self._schedules.begin_batch(self.n_batches)
         taken, plan = self.loader.batches.take(batch_idx), self._run.fit.plan
         slots, weights = taken.slots(self.loader.n), None
         if plan.weights is not None:
@@ -198,13 +179,7 @@ class Epochs:
         """Count a batch as done, and keep schedules in time."""
         state = self._run.fit
         state.batches_done = batch_idx + 1
-        if self._rates is not None:
-            self._rates.before_schedulers(state.batches_done, self.n_batches)
-        if self._schedules is not None:
-            self._schedules.end_batch(state, self.n_batches)
-        if self._rates is not None:
-            self._rates.after_schedulers(state.batches_done, self.n_batches)
-        self._is_within_batch = False
+        self._schedules.end_batch(state, self.n_batches)
 
     # ---- from epoch to epoch -------------------------------------------------------------------------------------
 
@@ -222,11 +197,8 @@ class Epochs:
 
     def give_back(self) -> None:
         """Let the Trainer step its schedulers itself, and count by itself."""
-        self._give_back_interval()
-        if self._lengths is not None:
-            self._lengths.give_back()
-        if self._schedules is not None:
-            self._schedules.give_back()
+        self._lengths.give_back()
+        self._schedules.give_back()
 
     def score_samples(
         self, indices: Tensor, known: Tensor, loader: SelectedLoader | None = None
@@ -244,11 +216,6 @@ class Epochs:
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
-    def _give_back_interval(self) -> None:
-        """Let go of what held while Lightning took a loader."""
-        self._restore_interval()
-        self._restore_interval = _nothing
-
     def _turn_to_next(self) -> None:
         following = self._run.fit.plan.epoch + 1
         ends_now = steps_reached(self._trainer) or stops_early(self._trainer, following)
@@ -265,8 +232,7 @@ class Epochs:
             self.loader.meet_samples()
             self._rescore(following)
             self._begin(following)
-            assert self._lengths is not None
-            self._lengths.set_next(self.n_batches)
+            self._lengths.set_next()
         self._settle_end(following)
 
     def _ends_before(self, epoch: int) -> bool:
@@ -292,14 +258,14 @@ class Epochs:
         plan = plan_epoch(self._policy, run, epoch, run.fit.plan, self.loader.batches.whole_size)
         self.loader.apply_plan(plan)
         run.fit.begin(plan)
-        self._measure_length()
+        self._lengths.measure(self.loader, trained_before=self._trained_before)
 
     def _take_drawn(self, plan: EpochPlan) -> None:
         """Go by what the user's own sampler has drawn: its number of batches was a guess before."""
         self._run.fit.plan = plan
-        if self._lengths is not None:
-            self._measure_length()
-            self._lengths.set_next(self.n_batches)
+        if self._lengths.has_started:
+            self._lengths.measure(self.loader, trained_before=self._trained_before)
+            self._lengths.set_next()
 
     def _close(self) -> None:
         store, state = self._run.store, self._run.fit
@@ -343,78 +309,9 @@ class Epochs:
         run.fit.history[-1]["n_forward"] += run.fit.n_forward
         run.fit.n_forward = run.fit.n_measured = 0
 
-    def _measure_length(self) -> None:
-        self.loader.sampler.announce_full = False
-        self.n_batches = limited_batches(self._trainer, len(self.loader.batches))
-        if self._budget is not None:
-            affordable = self._budget.begin_epoch(self.n_batches, self._count_samples)
-            self.n_batches = self.n_batches if self._trained_before else affordable
-
-    def _full_length(self) -> int:
-        """Return the number of batches of an epoch with nothing dropped."""
-        sampler = self.loader.sampler
-        sampler.announce_full = True
-        n_batches = limited_batches(self._trainer, len(self.loader.batches))
-        sampler.announce_full = False
-        return n_batches
-
-    def _count_samples(self, n_batches: int, *, of_full_epoch: bool = False) -> float:
-        """Count the samples of the first ``n_batches`` of an epoch, on all ranks: the present one, or a full one."""
-        batches, sampler = self.loader.batches, self.loader.sampler
-        sampler.announce_full = of_full_epoch
-        per_rank, size = len(sampler), batches.batch_size
-        drawn = per_rank * n_batches / len(batches) if size is None else min(per_rank, n_batches * size)
-        sampler.announce_full = False
-        return drawn * self._trainer.world_size
-
-    def _take_over_schedulers(self) -> None:
-        """Keep step-wise schedules in time from here on; an endless fit has no end that they could reach."""
-        policy, trainer, state = self._policy, self._trainer, self._run.fit
-        if policy.lr_schedule != "stretch" or (policy.max_epochs is None and self._budget is None):
-            return
-        full, budget = self._full_length(), self._budget
-        if budget is None:
-            assert policy.max_epochs is not None
-            unpruned = UnprunedFit(full, policy.max_epochs, planned_accumulation(trainer), trainer.max_steps)
-        else:
-            unpruned = budget.planned(full)
-        ends_by_steps = budget is None and 0 <= trainer.max_steps < unpruned.calls(full * unpruned.max_epochs)
-
-        automatic = trainer.lightning_module.automatic_optimization
-
-        def position(batches_done: int, n_batches: int) -> int:
-            if budget is not None:
-                return unpruned.at(budget.share(batches_done, n_batches))
-            if automatic:
-                return unpruned.position(state.plan.epoch, batches_done, n_batches, trainer.global_step)
-            return state.plan.epoch * full + batches_done * full // n_batches
-
-        if not ends_by_steps:
-            self._rates = RateWatch(trainer, unpruned, type(policy).__name__, has_budget=budget is not None)
-        if not trainer.lr_scheduler_configs:
-            return
-        if automatic:
-            self._schedules = StretchedSchedulers(trainer, unpruned, position, moves_epochs=budget is not None)
-        elif not ends_by_steps:
-            self._schedules = ManualSchedulers(trainer, full, position, self._present_length)
-        if self._schedules is not None:
-            self._schedules.start(state, self.n_batches)
-
-    def _present_length(self) -> int | None:
-        """Return the number of batches of the present epoch; None between batches."""
-        if not self._is_within_batch:
-            return None
-        if self._rates is not None:
-            self._rates.forget()
-        return self.n_batches
-
     def _take_over_batch_size(self, *, goes_on: bool) -> None:
         state, loader = self._run.fit, self.loader
         now = (loader.batches.batch_size or 0) * loader.sampler.num_replicas
         if goes_on:
             warn_of_batch_size(state, now)
         state.batch_size = now
-
-
-def _nothing() -> None:
-    pass

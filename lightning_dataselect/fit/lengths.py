@@ -1,0 +1,133 @@
+"""The number of batches of a fit's epochs: of the present one as it is planned, and of one with nothing dropped."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import lightning.pytorch as pl
+
+from lightning_dataselect.data.loader import SelectedLoader
+from lightning_dataselect.fit.budget import FitBudget
+from lightning_dataselect.trainer import (
+    EpochLengths,
+    Restore,
+    epoch_lengths,
+    limited_batches,
+    set_counted_length,
+    shorten_val_check_interval,
+)
+
+
+class FitLengths:
+    """Count the batches of epochs, and tell the Trainer of them.
+
+    Args:
+        trainer: The Trainer of the fit.
+        budget: Cuts the last epoch; None if nothing does.
+    """
+
+    def __init__(self, trainer: pl.Trainer, budget: FitBudget | None = None) -> None:
+        self._trainer = trainer
+        self._budget = budget
+        self._of_trainer: EpochLengths | None = None  # None: the fit has not started
+        self._is_due = False
+        self._restore_interval: Restore = _nothing
+        self.n_batches = 0
+        """Batches of the present epoch."""
+
+    @property
+    def has_started(self) -> bool:
+        """True once the fit's first epoch has its length."""
+        return self._of_trainer is not None
+
+    # ---- counting ------------------------------------------------------------------------------------------------
+
+    def measure(self, loader: SelectedLoader, *, trained_before: bool = False) -> None:
+        """Count the batches of the present epoch.
+
+        Args:
+            loader: The train loader, under the plan of that epoch.
+            trained_before: True if an earlier fit has trained it, so that no budget cuts it any more.
+        """
+        loader.sampler.announce_full = False
+        self.n_batches = limited_batches(self._trainer, len(loader.batches))
+        if self._budget is not None:
+            affordable = self._budget.begin_epoch(self.n_batches, partial(self._count_samples, loader))
+            self.n_batches = self.n_batches if trained_before else affordable
+
+    def full(self, loader: SelectedLoader) -> int:
+        """Return the number of batches of an epoch with nothing dropped."""
+        loader.sampler.announce_full = True
+        n_batches = limited_batches(self._trainer, len(loader.batches))
+        loader.sampler.announce_full = False
+        return n_batches
+
+    def open_budget(self, loader: SelectedLoader) -> None:
+        """Tell the budget, if there is one, what training on everything would cost."""
+        if self._budget is not None:
+            self._budget.open(self.full(loader), partial(self._count_samples, loader, of_full_epoch=True))
+
+    def _count_samples(self, loader: SelectedLoader, n_batches: int, *, of_full_epoch: bool = False) -> float:
+        """Count the samples of the first ``n_batches`` of an epoch, on all ranks: the present one, or a full one."""
+        batches, sampler = loader.batches, loader.sampler
+        sampler.announce_full = of_full_epoch
+        per_rank, size = len(sampler), batches.batch_size
+        drawn = per_rank * n_batches / len(batches) if size is None else min(per_rank, n_batches * size)
+        sampler.announce_full = False
+        return drawn * self._trainer.world_size
+
+    # ---- telling the Trainer -------------------------------------------------------------------------------------
+
+    def hold_interval(self, loader: SelectedLoader) -> None:
+        """Let ``val_check_interval`` fit the epoch while Lightning takes a loader anew and checks it."""
+        self.release_interval()
+        n_batches = limited_batches(self._trainer, len(loader.batches))
+        self._restore_interval = shorten_val_check_interval(self._trainer, n_batches)
+
+    def release_interval(self) -> None:
+        """Let go of what held while Lightning took a loader."""
+        self._restore_interval()
+        self._restore_interval = _nothing
+
+    def start(self, *, replanned: bool) -> None:
+        """Give the fit's first epoch its length.
+
+        Args:
+            replanned: True if its plan has changed after Lightning made its iterator.
+        """
+        self._of_trainer = epoch_lengths(self._trainer)
+        self._of_trainer.begin(self.n_batches, replanned)
+        self.release_interval()
+
+    def finish_counting(self, batches_done: int) -> None:
+        """Let the loop's counters come to the end of an epoch that had ended before a resume; they are reset by it."""
+        set_counted_length(self._trainer, batches_done)
+        self._is_due = True
+
+    def start_epoch(self) -> None:
+        """Cut the epoch that begins, if there is a budget: a loader taken anew knows nothing of it."""
+        self.release_interval()
+        if self._budget is not None and not self._is_due:
+            assert self._of_trainer is not None
+            self._of_trainer.cut(self.n_batches)
+
+    def begin_batch(self) -> None:
+        """Set the length that had to wait for the loop's counters."""
+        if self._is_due:
+            set_counted_length(self._trainer, self.n_batches)
+            self._is_due = False
+
+    def set_next(self) -> None:
+        """Give the epoch that was measured last, and comes next, its length."""
+        assert self._of_trainer is not None
+        self._of_trainer.set_next(self.n_batches)
+
+    def give_back(self) -> None:
+        """Let the Trainer count by itself."""
+        self.release_interval()
+        if self._of_trainer is not None:
+            self._of_trainer.give_back()
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,92 @@
+"""A fit's schedules, kept in time: which of them are taken over, and what they are kept in time with."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+
+from lightning_dataselect.fit.budget import FitBudget
+from lightning_dataselect.fit.lr_schedulers import ManualSchedulers, RateWatch, Schedules, StretchedSchedulers
+from lightning_dataselect.fit.unpruned_fit import UnprunedFit
+from lightning_dataselect.state.fit_state import FitState
+from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.trainer import planned_accumulation
+
+
+class SchedulesInTime:
+    """Keep step-wise schedules in time with the share of the training, or of the budget, that is done.
+
+    Args:
+        trainer: The Trainer of the fit.
+        policy: Says whether schedules are kept in time.
+        budget: Ends the fit; None if nothing does but the Trainer.
+    """
+
+    def __init__(self, trainer: pl.Trainer, policy: SelectionPolicy, budget: FitBudget | None) -> None:
+        self._trainer = trainer
+        self._policy = policy
+        self._budget = budget
+        self._schedules: Schedules | None = None  # None: they are left alone
+        self._rates: RateWatch | None = None
+        self._n_batches: int | None = None  # of the present epoch; None between batches
+
+    def start(self, state: FitState, full: int, n_batches: int) -> None:
+        """Take over step-wise schedules from here on; an endless fit has no end that they could reach.
+
+        Args:
+            state: The position of the fit.
+            full: Batches of an epoch with nothing dropped.
+            n_batches: Batches of the present epoch.
+        """
+        policy, trainer, budget = self._policy, self._trainer, self._budget
+        if policy.lr_schedule != "stretch" or (policy.max_epochs is None and budget is None):
+            return
+        if budget is None:
+            assert policy.max_epochs is not None
+            unpruned = UnprunedFit(full, policy.max_epochs, planned_accumulation(trainer), trainer.max_steps)
+        else:
+            unpruned = budget.planned(full)
+        ends_by_steps = budget is None and 0 <= trainer.max_steps < unpruned.calls(full * unpruned.max_epochs)
+        automatic = trainer.lightning_module.automatic_optimization
+
+        def position(batches_done: int, n_batches: int) -> int:
+            if budget is not None:
+                return unpruned.at(budget.share(batches_done, n_batches))
+            if automatic:
+                return unpruned.position(state.plan.epoch, batches_done, n_batches, trainer.global_step)
+            return state.plan.epoch * full + batches_done * full // n_batches
+
+        if not ends_by_steps:
+            self._rates = RateWatch(trainer, unpruned, type(policy).__name__, has_budget=budget is not None)
+        if not trainer.lr_scheduler_configs:
+            return
+        if automatic:
+            self._schedules = StretchedSchedulers(trainer, unpruned, position, moves_epochs=budget is not None)
+        elif not ends_by_steps:
+            self._schedules = ManualSchedulers(trainer, full, position, self._present_length)
+        if self._schedules is not None:
+            self._schedules.start(state, n_batches)
+
+    def begin_batch(self, n_batches: int) -> None:
+        """Take note that a batch is under way, of an epoch of ``n_batches``."""
+        self._n_batches = n_batches
+
+    def end_batch(self, state: FitState, n_batches: int) -> None:
+        """Catch up after a batch of an epoch of ``n_batches``."""
+        if self._rates is not None:
+            self._rates.before_schedulers(state.batches_done, n_batches)
+        if self._schedules is not None:
+            self._schedules.end_batch(state, n_batches)
+        if self._rates is not None:
+            self._rates.after_schedulers(state.batches_done, n_batches)
+        self._n_batches = None
+
+    def give_back(self) -> None:
+        """Let the Trainer step its schedulers itself."""
+        if self._schedules is not None:
+            self._schedules.give_back()
+
+    def _present_length(self) -> int | None:
+        """Return the number of batches of the present epoch; None between batches."""
+        if self._n_batches is not None and self._rates is not None:
+            self._rates.forget()
+        return self._n_batches
