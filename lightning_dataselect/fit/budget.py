@@ -125,6 +125,10 @@ class FitBudget:
         has_begun = self._run.spent_before(epoch) > 0
         return has_begun and self._left_before(epoch) < max(self._cost_of_batch / 2, _SLACK)
 
+    def affords_pass(self, n: int, epoch: int) -> bool:
+        """Return whether a pass that measures ``n`` samples leaves a batch to train on in ``epoch``, the one to come."""
+        return self._left_before(epoch) - n / 3 >= self._cost_of_batch
+
     def give_back(self) -> None:
         """End fits where the user has said."""
         self._limits.give_back()

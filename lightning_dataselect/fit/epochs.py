@@ -301,6 +301,8 @@ class Epochs:
         stale = policy.samples_to_rescore(epoch) if due else None
         if stale is None or stale.numel() == 0:
             return
+        if self._budget is not None and not self._budget.affords_pass(stale.numel(), epoch):
+            return  # what is left is trained on, so that schedules come to their end
         for seen in self.score_samples(stale, run.store["loss"]):
             run.count_samples(forward=seen.indices.numel(), backward=0)
             run.record(seen, policy)

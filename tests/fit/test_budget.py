@@ -17,6 +17,7 @@ from lightning_dataselect import (
     ESWP,
     KAKURENBO,
     AutoAssist,
+    EpsilonGreedy,
     EvolvedSampling,
     FewerEpochs,
     InfoBatch,
@@ -247,6 +248,14 @@ def test_every_schedule_ends_where_it_would_have(schedule):
     expected = end_of(schedule, None)
     assert expected > 0
     assert {name: end_of(schedule, make()) for name, make in SPENDERS.items()} == dict.fromkeys(SPENDERS, expected)
+
+
+@pytest.mark.parametrize("budget", [0.3, 0.33, 0.36])  # after an epoch a pass over everything takes what is left, or not
+def test_a_pass_that_measures_never_takes_what_schedules_need_to_end(budget):
+    selector = EpsilonGreedy(rescore=True, budget=budget)
+    made, module = fit(selector, Net(cosine), max_epochs=4, limit_val_batches=0)
+    assert scheduler_of(made).last_epoch == 40
+    assert module.steps[-1].epoch == 1 and spent(selector) == pytest.approx(budget * 4 * N, abs=5)
 
 
 @pytest.mark.parametrize(
