@@ -25,7 +25,73 @@ STUDIES = (
     ("SST-2, fine-tuned", "text", ("sst2_small",)),
     ("tinyshakespeare, loss: lower is better", "language_model", ("shakespeare_small",)),
 )
+# What to try first by the kind of training: its study, the parts that hold the rows, and the methods.
+CHOICES = (
+    (
+        "images, from scratch",
+        "images",
+        ("fashion_mnist", "fashion_mnist_seldom"),
+        (
+            "EpsilonGreedy(prune_ratio=0.5, every_n_epochs=2)",
+            "EvolvedSampling(batch_ratio=0.5, score_every_n_batches=4)",
+            "ESWP(batch_ratio=0.5, score_every_n_batches=4)",
+        ),
+    ),
+    ("text, fine-tuning: SST-2", "text", ("sst2_small",), ("SwiftLearn(prune_ratio=0.9)",)),
+    ("text, fine-tuning: MRPC", "text", ("mrpc_small",), ("SwiftLearn(prune_ratio=0.9)",)),
+    (
+        "language model, loss: lower is better",
+        "language_model",
+        ("shakespeare_small",),
+        (
+            "EvolvedSampling(batch_ratio=0.5, score_every_n_batches=4)",
+            "AutoAssist",
+            "benchmarks.controls.RandomWithinBatches(batch_ratio=0.6)",
+        ),
+    ),
+    (
+        "translation, BLEU",
+        "translation",
+        ("multi30k_small",),
+        ("AutoAssist", "benchmarks.controls.RandomWithinBatches(batch_ratio=0.6)"),
+    ),
+    (
+        "tables",
+        "tabular",
+        ("adult",),
+        ("InfoBatch(prune_ratio=0.5)", "EpsilonGreedy(prune_ratio=0.5, every_n_epochs=2)"),
+    ),
+)
 Row = Mapping[str, Any]
+
+
+def choices_table() -> str:
+    """Return what to try first by the kind of training, and what it gave there."""
+    titles = ("training", "try", "against full data", "at equal compute", "at equal time", "CPU time, of full")
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for title, study, parts, labels in CHOICES:
+        part = _parts(study)[parts[0]]
+        seeds = f"{part['seeds']} seed{'s' * (part['seeds'] != 1)}"
+        for label in labels:
+            row = _row(label, study, parts)
+            assert row is not None, f"{study} has no row {label}"
+            digits = 2 if part["percent"] or "BLEU" in title else 3
+            verdict = f" **{row['verdict']}**" if row["verdict"] else ""
+            name, _, arguments = label.removeprefix("benchmarks.controls.").removesuffix(")").partition("(")
+            cells = (
+                f"`{name}` {arguments}".strip(),
+                _difference(row["vs_full"], digits),
+                f"{_difference(row['vs_short'], digits)}{verdict}",
+                _difference(row["vs_time"], digits),
+                f"{row['time']:.0%}",
+            )
+            lines.append(f"| {f'{title} ({seeds})' if label == labels[0] else ''} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _difference(spread: Row, digits: int) -> str:
+    over_seeds = f" ± {spread['std']:.{digits}f}" if spread["n"] > 1 else ""
+    return f"{spread['mean']:+.{digits}f}{over_seeds}"
 
 
 def recommended_table() -> str:
@@ -84,7 +150,7 @@ def _cell(label: str, study: str, parts: tuple[str, ...]) -> str:
         return ""
     digits = 2 if _parts(study)[parts[0]]["percent"] else 3
     verdict = f" **{row['verdict']}**" if row["verdict"] else ""
-    return f"{row['vs_short']['mean']:+.{digits}f} ± {row['vs_short']['std']:.{digits}f}{verdict}"
+    return f"{_difference(row['vs_short'], digits)}{verdict}"
 
 
 def _row(label: str, study: str, parts: tuple[str, ...]) -> Row | None:

@@ -19,13 +19,13 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.methods import every_method
-from benchmarks.recommended import draw_recommended, recommended_table
+from benchmarks.recommended import choices_table, draw_recommended, recommended_table
 from lightning_dataselect import list_methods
 from lightning_dataselect.comparison.rows import short_label
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-NOT_STUDIES = ("frontier", "label_errors", "overhead", "selection_scale", "short_comparisons")
+NOT_STUDIES = ("frontier", "kept", "label_errors", "overhead", "selection_scale", "short_comparisons")
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 NO_TABLES = ("run",)  # a code block that is run by the tests
 Row = Mapping[str, Any]
@@ -56,7 +56,7 @@ def frontier_table() -> str:
         name = FRONTIER_TASKS[row["task"]] + (", error: lower is better" if row["lower_is_better"] else "")
         digits = 3 if row["lower_is_better"] else 2
         gain = f"{row['difference']:+.{digits}f} ± {row['standard_error']:.{digits}f}"
-        rows.append(f"| {name} | {row['fewer_epochs']:.{digits}f} | {gain} | {row['left_out']} |")
+        rows.append(f"| {name} | {row['fewer_epochs']:.{digits}f} | {gain} | {row['left_out'].replace('+', ', ')} |")
     return "\n".join(rows)
 
 
@@ -321,6 +321,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "scale": scale_table,
         "methods": method_table,
         "recommended": recommended_table,
+        "choices": choices_table,
         "frontier": frontier_table,
         "label_errors": label_error_table,
         "short_comparisons": short_comparison_table,

@@ -24,6 +24,8 @@ from lightning_dataselect.methods.catalog import CATALOG  # noqa: E402  (imports
 PACKAGE = "lightning_dataselect"
 # What a study calls a method that is not called by the name of its class.
 ALIASES = {"RandomPruning": ("random", "random_rescaled")}
+# The study that holds one method against another at the same budget, and the two.
+PAIRED = ("frontier", ("Frontier", "FewerEpochs"))
 # The study that the pictures show.
 SHOWN = ("images", "fashion_mnist")
 
@@ -49,6 +51,7 @@ def card(name: str) -> str:
         base="BatchSelector" if "BatchSelector" in _bases(cls) else "DataSelector",
         notes=cls.module.docstring.value,
         rows=list(_rows(name)),
+        n_paired=_paired_tasks(name),
         picture=_picture(name),
         import_path=f"{PACKAGE}.{name}",
     )
@@ -125,6 +128,12 @@ def _rows(name: str) -> Iterator[dict[str, str]]:
                 }
 
 
+def _paired_tasks(name: str) -> int:
+    """Return on how many tasks a method was held against another at the same budget, 0 for any but these two."""
+    study, methods = PAIRED
+    return len(json.loads((ROOT / "benchmarks" / "results" / f"{study}.json").read_text())["rows"]) * (name in methods)
+
+
 def _study(title: str) -> str:
     """Return the data of a study, and how many of its labels are wrong where it is about that."""
     data, *others = title.split(", ")
@@ -142,11 +151,16 @@ def _spread(spread: dict[str, float], digits: int, sign: str = "") -> str:
 
 
 def _picture(name: str) -> str:
-    """Return the share that a method kept in each epoch of the study that is shown, as SVG; empty if it has no run."""
+    """Return the share that a method kept in each epoch, of the study that is shown or else on digits, as SVG."""
     study, part = SHOWN
     rows = json.loads((ROOT / "benchmarks" / "results" / f"{study}.json").read_text())["parts"][part]["rows"]
     names = (name, *ALIASES.get(name, ())[:1])  # the second of an alias differs in its loss alone
-    return kept_share({row["label"]: row["kept"] for row in rows if row["label"].split("(")[0] in names})
+    shares = {row["label"]: row["kept"] for row in rows if row["label"].split("(")[0] in names}
+    if shares:
+        return kept_share(shares, "Fashion-MNIST, 8 epochs, mean over seeds", n_epochs=8)
+    kept = json.loads((ROOT / "benchmarks" / "results" / "kept.json").read_text())
+    shares = {label: shares for label, shares in kept["kept"].items() if label.split("(")[0] == name}
+    return kept_share(shares, f"Scikit-learn's {kept['task']}", n_epochs=kept["epochs"])
 
 
 def _cell(text: str) -> str:

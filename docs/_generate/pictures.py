@@ -3,22 +3,26 @@
 from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 560, 240
+MOST_TICKS = 12
 LEFT, RIGHT, TOP, BOTTOM = 56, 130, 16, 48
 COLOURS = ("var(--chart-1)", "var(--chart-2)", "var(--chart-3)", "var(--chart-4)")
 
 
-def kept_share(shares: Mapping[str, Sequence[float]]) -> str:
+def kept_share(shares: Mapping[str, Sequence[float]], task: str, n_epochs: int) -> str:
     """Draw the share of the samples that was trained on in each epoch.
 
     Args:
         shares: By label, one share an epoch.
+        task: What it was measured on, in words.
+        n_epochs: Epochs that a fit was to have.
 
     Returns:
         A figure in HTML; empty if there is nothing to draw.
     """
     if not shares:
         return ""
-    n = max(map(len, shares.values()))
+    n = n_epochs
+    every = 1 if n <= MOST_TICKS else 5
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
 
     def x(epoch: int) -> float:
@@ -32,10 +36,14 @@ def kept_share(shares: Mapping[str, Sequence[float]]) -> str:
         f'<text x="{LEFT - 8}" y="{y(s) + 4:.0f}" text-anchor="end">{s:.0%}</text>'
         for s in (0.0, 0.25, 0.5, 0.75, 1.0)
     ]
-    parts += [f'<text x="{x(i):.0f}" y="{bottom + 18}" text-anchor="middle">{i + 1}</text>' for i in range(n)]
+    parts += [
+        f'<text x="{x(i):.0f}" y="{bottom + 18}" text-anchor="middle">{i + 1}</text>'
+        for i in range(n)
+        if i == 0 or (i + 1) % every == 0
+    ]
     parts.append(f'<text x="{(LEFT + right) / 2:.0f}" y="{bottom + 36}" text-anchor="middle">epoch</text>')
     # by the last epoch but one, since many methods end on everything
-    labels = _apart({label: y(values[-2 if n > 1 else -1]) for label, values in shares.items()}, gap=20)
+    labels = _apart({label: y(values[-2 if len(values) > 1 else -1]) for label, values in shares.items()}, gap=20)
     for colour, (label, values) in zip(COLOURS * len(shares), shares.items(), strict=False):
         points = " ".join(f"{x(i):.1f},{y(value):.1f}" for i, value in enumerate(values))
         parts.append(f'<polyline style="stroke: {colour}" points="{points}"/>')
@@ -50,8 +58,7 @@ def kept_share(shares: Mapping[str, Sequence[float]]) -> str:
     return (
         f'<figure class="kept" role="img" aria-label="Share of the samples trained on in each epoch">'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}">{drawing}</svg>'
-        f"<figcaption>Share of the samples that each epoch trained on{by}. Fashion-MNIST, 8 epochs, mean over seeds."
-        "</figcaption></figure>"
+        f"<figcaption>Share of the samples that each epoch trained on{by}. {task}.</figcaption></figure>"
     )
 
 

@@ -1,5 +1,6 @@
 """The documentation: every code block marked as runnable runs, every page's claims about files and errors hold."""
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -60,6 +61,15 @@ def test_every_example_of_a_card_is_valid():
     for name, card in cards.items():
         if "holdout.pt" not in card["call"]:
             eval(f"method({card['call']})", {"method": methods[name]})
+
+
+def test_every_card_has_a_picture_of_what_its_method_keeps():
+    results = ROOT / "benchmarks" / "results"
+    study = json.loads((results / "images.json").read_text())["parts"]["fashion_mnist"]["rows"]
+    drawn = {row["label"].split("(")[0] for row in study if row["kept"]}
+    drawn |= {label.split("(")[0] for label in json.loads((results / "kept.json").read_text())["kept"]}
+    names = {"RandomPruning": "random"}
+    assert [m.name for m in list_methods() if names.get(m.name, m.name) not in drawn] == []
 
 
 def test_every_kind_of_error_has_an_entry_in_the_faq():

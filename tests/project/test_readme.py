@@ -1,6 +1,9 @@
 """The README and the pages say what the results and the methods say, and are short enough to be read."""
 
+import json
+import math
 import re
+from statistics import fmean, stdev
 
 import pytest
 import yaml
@@ -38,6 +41,20 @@ def test_methods_are_counted():
     assert f"{published} published" in (ROOT / "docs" / "alternatives.md").read_text()
     for count in (f"{len(SCORES)} scores", f"{len(SAMPLERS)} samplers"):
         assert count in README
+
+
+def test_what_is_said_of_frontier_is_what_its_rows_say():
+    rows = [row for row in json.loads((RESULTS / "frontier.json").read_text())["rows"] if not row["lower_is_better"]]
+    gains = [row["difference"] for row in rows]
+    mean, error = fmean(gains), stdev(gains) / math.sqrt(len(gains))
+    clear = [row["difference"] / row["standard_error"] for row in rows]
+    numbers = {14: "fourteen", 7: "seven", 0: "none"}
+    pooled = f"Over the {numbers[len(rows)]} classifications that is {mean:+.2f} ± {error:.2f} points"
+    better, worse = (numbers[sum(sign * each > 2 for each in clear)] for sign in (1, -1))
+    assert pooled in README and pooled in (ROOT / "docs" / "choosing.md").read_text()
+    assert f"errors better on {better}, worse on {worse}" in " ".join(README.split())
+    index = " ".join((ROOT / "docs" / "index.md").read_text().split())
+    assert f"standard errors on {better} of {numbers[len(rows)]} classifications and worse on {worse}" in index
 
 
 def test_the_readme_is_read_in_minutes():
