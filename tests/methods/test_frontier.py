@@ -12,7 +12,16 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_dataselect import Frontier
-from lightning_dataselect.methods.frontier import Decision, Evidence, can_go, compare_held_back, decide, weigh_evidence
+from lightning_dataselect.methods.frontier import (
+    Decision,
+    Evidence,
+    can_go,
+    compare_held_back,
+    decide,
+    in_learnt_classes,
+    second_mode,
+    weigh_evidence,
+)
 
 UNTRAINED = np.log(4)
 losses = st.lists(st.floats(0, 5, width=32) | st.just(float("nan")), min_size=12, max_size=12)
@@ -35,6 +44,46 @@ def test_evidence_and_what_can_go_are_those_of_the_formulas(mean, previous, last
     assert can_go(both, *(torch.tensor(values) for values in (mean, previous, last))).tolist() == expected.tolist()
 
 
+@settings(deadline=None, max_examples=60)
+@given(last=losses, labels=st.lists(st.integers(-1, 2), min_size=12, max_size=12))
+def test_samples_of_classes_that_are_not_learnt_are_not_judged(last, labels):
+    x, y = np.array(last), np.array(labels)
+    share = {c: np.mean(x[(y == c) & ~np.isnan(x)] > UNTRAINED) for c in set(labels) if (~np.isnan(x[y == c])).any()}
+    judged = in_learnt_classes(torch.tensor(last), torch.tensor(labels), float(UNTRAINED))
+    assert judged.tolist() == [share.get(c, 0.0) <= 0.5 for c in labels]
+    everything = torch.full((12,), 9.0)
+    found = weigh_evidence(everything, everything, everything, float(UNTRAINED), judged)
+    assert found.above_share == pytest.approx(judged.float().mean().item())
+    both = Decision(2, True, True, found)
+    assert can_go(both, everything, everything, everything, judged).equal(judged)
+
+
+def second_mode_by_formula(last):
+    counts = np.histogram(np.minimum(np.float64(last) / UNTRAINED, 4), bins=32, range=(0, 4))[0].astype(float)
+    smooth = np.convolve(counts, [0.25, 0.5, 0.25], mode="same")
+    found = 1.0
+    for u in range(8, 24):
+        valley = max(smooth[4 : u + 1].min(), 0.25)
+        clear = smooth[u] - valley >= 3 * np.sqrt(3 / 8 * (smooth[u] + valley))
+        if clear and smooth[u] * 8 >= 0.03 * len(last):
+            found = max(found, smooth[u] / valley)
+    return found
+
+
+@pytest.mark.parametrize("n", [60, 1000, 20000])
+@pytest.mark.parametrize("wrong", [0.0, 0.02, 0.1, 0.4])
+def test_second_mode_is_that_of_the_formula(n, wrong):
+    rng = np.random.default_rng(n)
+    hard = rng.exponential(0.4 * UNTRAINED, size=n)
+    last = np.where(rng.random(n) < wrong, rng.normal(1.6 * UNTRAINED, 0.3, size=n), hard)
+    found = second_mode(torch.tensor(last), float(UNTRAINED))
+    assert found == pytest.approx(second_mode_by_formula(last))
+    if wrong == 0:
+        assert found == 1
+    if wrong >= 0.1 and n == 20000:
+        assert found > 1.1
+
+
 def test_held_back_ratio_is_that_of_the_formula():
     rng = np.random.default_rng(0)
     last, group = rng.exponential(size=90), rng.integers(0, 3, 90)
@@ -48,8 +97,8 @@ def test_held_back_ratio_is_that_of_the_formula():
     assert compare_held_back(torch.ones(3), one, one) == (None, None), "one says nothing of a spread"
 
 
-def evidence(learnt=0.0, low=0.5, above=0.1, persistence=0.0, ratio=None, error=None):
-    return Evidence(2.3, learnt, low, above, persistence, ratio, error)
+def evidence(learnt=0.0, low=0.5, above=0.1, persistence=0.0, rise=1.0, ratio=None, error=None):
+    return Evidence(2.3, learnt, low, above, persistence, rise, ratio, error)
 
 
 @pytest.mark.parametrize(
@@ -64,14 +113,14 @@ def evidence(learnt=0.0, low=0.5, above=0.1, persistence=0.0, ratio=None, error=
         (5, evidence(learnt=0.2, ratio=1.0, error=0.2), True, (False, False)),  # too few to tell
         (5, evidence(learnt=0.19, ratio=1.0, error=0.05), True, (False, False)),
         (2, evidence(learnt=0.2, ratio=1.2, error=0.05), True, (False, False)),
-        (2, evidence(persistence=0.65), True, (False, True)),
-        (2, evidence(persistence=0.64), True, (False, False)),
-        (2, evidence(persistence=0.9), False, (False, False)),  # the tail of the targets
-        (3, evidence(persistence=0.85), True, (False, True)),
-        (3, evidence(persistence=0.84), True, (False, False)),  # hard samples stay above L, too, by then
-        (4, evidence(persistence=1.0), True, (False, False)),
-        (2, evidence(persistence=1.0, above=0.02), True, (False, False)),
-        (2, evidence(persistence=1.0, low=0.2), True, (False, False)),  # nothing has been learnt that contradicts
+        (2, evidence(persistence=0.5, rise=1.1), True, (False, True)),
+        (4, evidence(persistence=0.5, rise=1.1), True, (False, True)),
+        (5, evidence(persistence=1.0, rise=9.0), True, (False, False)),  # by then hard samples stay above L, too
+        (2, evidence(persistence=0.49, rise=1.1), True, (False, False)),  # they come down
+        (2, evidence(persistence=0.9, rise=1.09), True, (False, False)),  # they are only hard
+        (2, evidence(persistence=0.9, rise=1.5), False, (False, False)),  # the tail of the targets
+        (2, evidence(persistence=1.0, rise=1.5, above=0.02), True, (False, False)),
+        (2, evidence(persistence=1.0, rise=1.5, low=0.2), True, (False, False)),  # nothing is learnt that contradicts
     ],
 )
 def test_decisions_open_on_evidence_alone(passes, shown, classifies, decided):
@@ -80,13 +129,13 @@ def test_decisions_open_on_evidence_alone(passes, shown, classifies, decided):
 
 
 def test_a_decision_stays():
-    opened = decide(2, evidence(learnt=0.5, persistence=0.9), classifies=True, before=None)
+    opened = decide(2, evidence(learnt=0.5, persistence=0.9, rise=1.5), classifies=True, before=None)
     later = decide(7, evidence(), classifies=True, before=opened)
     assert later.learnt and later.contradicted
 
 
 def test_once_a_model_memorizes_learnt_samples_stay_in():
-    opened = decide(2, evidence(learnt=0.5, persistence=0.9), classifies=True, before=None)
+    opened = decide(2, evidence(learnt=0.5, persistence=0.9, rise=1.5), classifies=True, before=None)
     found = decide(5, evidence(learnt=0.5, ratio=1.31, error=0.1), classifies=True, before=opened)
     assert (found.learnt, found.contradicted, found.memorizes) == (False, True, True)
     later = decide(7, evidence(learnt=0.9, ratio=1.0, error=0.05), classifies=True, before=found)

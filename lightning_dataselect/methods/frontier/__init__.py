@@ -7,7 +7,19 @@ from lightning_dataselect.methods.frontier.rule import (
     can_go,
     compare_held_back,
     decide,
+    in_learnt_classes,
+    second_mode,
     weigh_evidence,
 )
 
-__all__ = ["Decision", "Evidence", "Frontier", "can_go", "compare_held_back", "decide", "weigh_evidence"]
+__all__ = [
+    "Decision",
+    "Evidence",
+    "Frontier",
+    "can_go",
+    "compare_held_back",
+    "decide",
+    "in_learnt_classes",
+    "second_mode",
+    "weigh_evidence",
+]

@@ -12,10 +12,12 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
   *memorize*, which a trial tells: of each second pass a tenth of the samples, drawn at random, is held back, and in the
   next one its mean loss is compared with that of another tenth, which was trained on in both. Where the ratio ``r`` of
   the two is above 1 by three standard errors, learnt samples stay in for good: a small loss says little there.
-- After two passes, and once more after three, the *persistence* of high losses is measured: of the samples with
-  ``p_i > L``, the share that still has ``l_i > L``. A wrong label stays above the loss of a model that knows nothing; a
-  sample that is only hard comes down. From 65 % on after two passes, 85 % after three, with 3 % of the samples above L,
-  and 30 % below L / 2 to contradict them, the samples with both ``p_i > L`` and ``l_i > L`` are left out.
+- After two, three and four passes high losses are asked whether the labels are wrong. Losses of hard samples thin out
+  steadily and come down from pass to pass; those of wrong labels gather above the loss of a model that knows nothing,
+  and stay there. So the histogram of ``l_i / L`` must have a *second mode* above 1, 10 % and three standard errors
+  denser than the valley before it, and of the samples with ``p_i > L`` half must still have ``l_i > L``. With 3 % of
+  the samples above L, and 30 % below L / 2 to contradict them, those with both ``p_i > L`` and ``l_i > L`` are left
+  out. A class of which most is above L is not learnt yet, and its samples do not count.
 - Both are asked of classification alone. A squared error that is small still has a gradient that counts, and one that
   stays above that of an untrained model may be the tail of the targets, which the mean needs.
 - Nine in ten of what is left out are, drawn anew for each pass; the tenth keeps the measurements fresh.
@@ -46,6 +48,7 @@ from lightning_dataselect.methods.frontier.rule import (
     can_go,
     compare_held_back,
     decide,
+    in_learnt_classes,
     weigh_evidence,
 )
 from lightning_dataselect.methods.info import MethodInfo
@@ -177,13 +180,16 @@ class Frontier(DataSelector):
         ends_trial = self._trial_began == self._passes - TRIAL_PASSES
         if self._passes >= FIRST_DECISION:
             losses = self.column("score"), self.column("previous"), self.column("latest")
-            evidence = weigh_evidence(*losses, float(untrained))
+            classifies, judged = self.store.knows_classes, None
+            if classifies:
+                judged = in_learnt_classes(losses[2], self.column("label").long(), float(untrained))
+            evidence = weigh_evidence(*losses, float(untrained), judged)
             if ends_trial:
                 ratio, error = compare_held_back(losses[2], self.column("group"), self.column("visits"))
                 evidence = replace(evidence, held_back_ratio=ratio, held_back_error=error)
             before = self.decisions[-1] if self.decisions else None
-            decision = decide(self._passes, evidence, classifies=self.store.knows_classes, before=before)
-            out = can_go(decision, *losses) & (torch.rand(turns.numel(), generator=generator) < _LEFT_OUT)
+            decision = decide(self._passes, evidence, classifies=classifies, before=before)
+            out = can_go(decision, *losses, judged) & (torch.rand(turns.numel(), generator=generator) < _LEFT_OUT)
             self.decisions.append(replace(decision, epoch=epoch))
         if ends_trial or self._trial_began is None:
             self._begin_trial(taken, generator)

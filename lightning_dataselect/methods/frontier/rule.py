@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 _LEARNT_BELOW = 0.15
@@ -15,7 +16,13 @@ TRIAL_PASSES = 2
 _LARGEST_ERROR = 1 / 6  # of r, for a trial that shows nothing to count as one that found nothing
 HELD_BACK, CONTROL = 1.0, 2.0
 FIRST_DECISION = 2  # passes done
-_PERSISTENCE = {2: 0.65, 3: 0.85}  # by passes done
+_JUDGED_AFTER = (2, 3, 4)  # passes done
+_PERSISTENCE = 0.5
+_RISE = 1.1
+_BINS_IN_L = 8
+_HIGHEST_LOSS = 4  # in L; what is above it counts in the last bin
+_MODE_SHARE = 0.03  # of the samples, in a range of L at the mode's density
+_MODE_ERRORS = 3.0
 _ABOVE_SHARE = 0.03
 _LOW_SHARE = 0.3  # of losses below half of L
 
@@ -28,8 +35,9 @@ class Evidence:
         untrained_loss: L.
         learnt_share: Share of the samples whose moving average is below 0.15 L.
         low_share: Share of the samples whose last loss is below L / 2.
-        above_share: Share of the samples whose last loss but one was above L.
+        above_share: Share of the samples whose last loss but one was above L, but for classes that are not learnt.
         persistence: Share of these whose last loss is above L, too; 0 where there are none.
+        rise: Density of the last losses at a second mode above L over that of the valley before it; 1 if there is none.
         held_back_ratio: Mean loss of the samples that the last trial held back, over that of its control; None if
             no trial has ended.
         held_back_error: Standard error of that ratio, or None.
@@ -40,6 +48,7 @@ class Evidence:
     low_share: float
     above_share: float
     persistence: float
+    rise: float = 1.0
     held_back_ratio: float | None = None
     held_back_error: float | None = None
 
@@ -72,7 +81,6 @@ def compare_held_back(last: Tensor, group: Tensor, visits: Tensor) -> tuple[floa
         ``r = h / c``, and ``sqrt(var(h) + r^2 var(c)) / c`` by the delta method; None with fewer than two of either.
 
     Example:
-        >>> import torch
         >>> losses, group = torch.tensor([3.0, 5.0, 2.0, 2.0, 9.0]), torch.tensor([1.0, 1, 2, 2, 0])
         >>> compare_held_back(losses, group, visits=group)
         (2.0, 0.5)
@@ -87,7 +95,59 @@ def compare_held_back(last: Tensor, group: Tensor, visits: Tensor) -> tuple[floa
     return float(ratio), float(variance.sqrt() / control.mean())
 
 
-def weigh_evidence(mean: Tensor, previous: Tensor, last: Tensor, untrained_loss: float) -> Evidence:
+def in_learnt_classes(last: Tensor, labels: Tensor, untrained_loss: float) -> Tensor:
+    """Return which samples belong to a class of which half or more are below the loss of an untrained model.
+
+    A rare class that the model has not got to yet stays above L as a whole, as wrong labels do.
+
+    Args:
+        last: float32 (N,), the last loss; NaN counts for nothing.
+        labels: int64 (N,), the class of each; those of -1, which are not known, count as one more class.
+        untrained_loss: L.
+
+    Example:
+        >>> in_learnt_classes(torch.tensor([0.1, 3.0, 3.0, 3.0, 1.0]), torch.tensor([0, 0, 1, 1, 1]), 2.0)
+        tensor([ True,  True, False, False, False])
+    """
+    places, known = labels + 1, ~last.isnan()
+    n = torch.bincount(places[known], minlength=int(places.max()) + 1 if len(places) else 1)
+    n_above = torch.bincount(places[known & (last > untrained_loss)], minlength=len(n))
+    return (2 * n_above <= n)[places]
+
+
+def second_mode(last: Tensor, untrained_loss: float) -> float:
+    """Return the density at a mode of the losses above L, over that of the valley between it and L / 2.
+
+    Losses of hard samples thin out steadily; those of wrong labels gather above L, where their true class is known.
+
+    Args:
+        last: float32 (N,), without NaN.
+        untrained_loss: L.
+
+    Returns:
+        The largest ratio over all bins of a histogram (of width L / 8, smoothed by 1/4, 1/2, 1/4) from L to 3 L, where
+        3 % of the samples or more would be within L at that density, and its lead over the valley is three times its
+        standard error, ``sqrt(3/8 (peak + valley))`` for counts; 1 where there is no such bin.
+
+    Example:
+        >>> losses = torch.cat([torch.linspace(0, 1, 80), torch.linspace(2.5, 3, 20)])
+        >>> second_mode(losses, 2.0) > 10, second_mode(losses[:80], 2.0)
+        (True, 1.0)
+    """
+    x = (last.double() / untrained_loss).clamp(max=_HIGHEST_LOSS)
+    counts = torch.histc(x, bins=_BINS_IN_L * _HIGHEST_LOSS, min=0, max=_HIGHEST_LOSS)
+    counts[1:-1] = (counts[:-2] + 2 * counts[1:-1] + counts[2:]) / 4
+    line = counts[_BINS_IN_L // 2 : 3 * _BINS_IN_L]
+    valley = line.cummin(0).values.clamp(min=1 / 4)
+    at_mode = line - valley >= _MODE_ERRORS * (3 / 8 * (line + valley)).sqrt()
+    at_mode &= line * _BINS_IN_L >= _MODE_SHARE * max(len(last), 1)
+    at_mode[: _BINS_IN_L // 2] = False
+    return max(1.0, float((line / valley)[at_mode].max())) if bool(at_mode.any()) else 1.0
+
+
+def weigh_evidence(
+    mean: Tensor, previous: Tensor, last: Tensor, untrained_loss: float, judged: Tensor | None = None
+) -> Evidence:
     """Measure how much is learnt, and how much stays above the loss of an untrained model.
 
     Args:
@@ -95,17 +155,18 @@ def weigh_evidence(mean: Tensor, previous: Tensor, last: Tensor, untrained_loss:
         previous: float32 (N,), the last loss but one; samples of which it is NaN do not count.
         last: float32 (N,), the last loss.
         untrained_loss: L.
+        judged: bool (N,), samples whose high loss may contradict their label, :func:`in_learnt_classes`. Default all.
 
     Example:
-        >>> import torch
         >>> losses = torch.tensor([0.1, 3.0, 3.0, 1.5])
         >>> shown = weigh_evidence(losses, losses, torch.tensor([0.1, 3.0, 1.0, 1.5]), untrained_loss=2.0)
-        >>> shown.learnt_share, shown.low_share, shown.above_share, shown.persistence
-        (0.25, 0.25, 0.5, 0.5)
+        >>> shown.learnt_share, shown.low_share, shown.above_share, shown.persistence, shown.rise
+        (0.25, 0.25, 0.5, 0.5, 1.0)
     """
     known = ~(previous.isnan() | last.isnan())
     n_known = max(int(known.sum()), 1)
-    above = known & (previous > untrained_loss)
+    compared = known if judged is None else known & judged
+    above = compared & (previous > untrained_loss)
     n_above = int(above.sum())
     return Evidence(
         untrained_loss=untrained_loss,
@@ -113,6 +174,7 @@ def weigh_evidence(mean: Tensor, previous: Tensor, last: Tensor, untrained_loss:
         low_share=int((known & (last < untrained_loss / 2)).sum()) / n_known,
         above_share=n_above / n_known,
         persistence=int((above & (last > untrained_loss)).sum()) / max(n_above, 1),
+        rise=second_mode(last[compared], untrained_loss),
     )
 
 
@@ -142,7 +204,7 @@ class Decision:
 def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decision | None) -> Decision:
     """Decide whether learnt and contradicted samples are left out of a pass.
 
-    Contradicted samples are judged after two passes, or three, by losses that training has hardly biased yet; that
+    Contradicted samples are judged after two to four passes, by losses that training has hardly biased yet; that
     stays. Learnt ones are asked for before every pass, until they are enough or the model is found to memorize.
 
     Args:
@@ -152,7 +214,7 @@ def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decisio
         before: The decision on the pass before, or None.
 
     Example:
-        >>> shown = Evidence(untrained_loss=2.3, learnt_share=0.3, low_share=0.5, above_share=0.2, persistence=0.9)
+        >>> shown = Evidence(2.3, learnt_share=0.3, low_share=0.5, above_share=0.2, persistence=0.9, rise=1.4)
         >>> made = decide(2, shown, classifies=True, before=None)
         >>> made.learnt, made.contradicted
         (True, True)
@@ -164,12 +226,12 @@ def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decisio
     learnt = learnt and not memorizes
     contradicted = before is not None and before.contradicted
     can_tell = evidence.above_share >= _ABOVE_SHARE and evidence.low_share >= _LOW_SHARE
-    if classifies and passes in _PERSISTENCE and can_tell:
-        contradicted = contradicted or evidence.persistence >= _PERSISTENCE[passes]
+    if classifies and passes in _JUDGED_AFTER and can_tell:
+        contradicted = contradicted or (evidence.rise >= _RISE and evidence.persistence >= _PERSISTENCE)
     return Decision(passes, learnt, contradicted, evidence, memorizes)
 
 
-def can_go(decision: Decision, mean: Tensor, previous: Tensor, last: Tensor) -> Tensor:
+def can_go(decision: Decision, mean: Tensor, previous: Tensor, last: Tensor, judged: Tensor | None = None) -> Tensor:
     """Return which samples a decision lets go, bool (N,).
 
     Args:
@@ -177,9 +239,9 @@ def can_go(decision: Decision, mean: Tensor, previous: Tensor, last: Tensor) -> 
         mean: float32 (N,), the moving average of each sample's losses.
         previous: float32 (N,), the last loss but one.
         last: float32 (N,), the last loss.
+        judged: bool (N,), samples whose high loss may contradict their label. Default all.
 
     Example:
-        >>> import torch
         >>> shown = Evidence(untrained_loss=2.0, learnt_share=0.3, low_share=0.5, above_share=0.3, persistence=0.5)
         >>> losses = torch.tensor([0.1, 3.0, 1.0])
         >>> can_go(Decision(2, True, False, shown), losses, losses, losses)
@@ -188,4 +250,6 @@ def can_go(decision: Decision, mean: Tensor, previous: Tensor, last: Tensor) -> 
     untrained = decision.evidence.untrained_loss
     learnt = mean < _LEARNT_BELOW * untrained
     contradicted = (previous > untrained) & (last > untrained)
+    if judged is not None:
+        contradicted &= judged
     return (learnt & decision.learnt) | (contradicted & decision.contradicted)
