@@ -6,6 +6,7 @@
   images lie from the start;
 - fashion_mnist: a small network on 12,000 images of Fashion-MNIST (DIR/fashion_mnist/fashion_mnist.npz), for a machine
   without one;
+- fashion_mnist_newer: Frontier and the methods since 2024, at 50 % alone;
 - fashion_mnist_seldom: methods that score one batch in four, beside those that score all;
 - cifar10_short, made_up_short: a method of each kind for six epochs, as `benchmarks.gpu_check` runs them; the second on
   made-up images of CIFAR-10's shape, without DIR.
@@ -18,7 +19,7 @@ import sys
 from typing import Any
 
 from benchmarks.harness import Part, data_file, run_study, trainer_section
-from benchmarks.methods import baselines, every_method, unique, within
+from benchmarks.methods import baselines, every_method, newer, unique, within
 
 FASHION_MNIST_EPOCHS = 8
 # One batch in four is scored; the others go by what is known of their samples.
@@ -81,6 +82,8 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
         note = "12,000 of the 60,000 training images, drawn once; 5,000 others for validation; all 10,000 for the test."
         common: dict[str, Any] = {"config": config, "epochs": FASHION_MNIST_EPOCHS, "seeds": 5, "note": note}
         made.append(Part("fashion_mnist", title, methods=every, headline=headline, **common))
+        title = "Fashion-MNIST, the same recipe: Frontier and the methods since 2024"
+        made.append(Part("fashion_mnist_newer", title, methods=[*baselines(0.5), *newer(0.5)], **common))
         methods = ["EvolvedSampling(batch_ratio=0.5)", "ESWP(batch_ratio=0.5)", *SELDOM_SCORED, within(0.5)]
         title = "Fashion-MNIST, the same recipe: scoring every batch, and one in four"
         made.append(Part("fashion_mnist_seldom", title, methods=methods, **common))

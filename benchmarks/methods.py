@@ -45,6 +45,12 @@ def self_paced() -> list[str]:
     return ["AutoAssist", "DBPD", "SMRD", "SRD", "IES"]
 
 
+def newer(ratio: float) -> list[str]:
+    """Return our own and those that have their tables apart: published since 2024, but for CCS and TDDS."""
+    names = ("Frontier", "OrderDP", "RCAP", "CCS", "DUAL", "TDDS", "DivBS", "DBPD", "SMRD", "SRD", "IES")
+    return [text for text in every_method(ratio) if text.split("(")[0] in names]
+
+
 def baselines(ratio: float) -> list[str]:
     """Return the baselines of the same cost that choose at random; `full` and `short` come with every study."""
     return [f"random(prune_ratio={ratio})", f"random_rescaled(prune_ratio={ratio})"]

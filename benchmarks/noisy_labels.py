@@ -4,6 +4,7 @@
 
 - flipped_0, flipped_20, flipped_40: the network and images of `benchmarks.images --only fashion_mnist` with 0, 20 and
   40 % of the training labels replaced by another class, drawn evenly;
+- flipped_40_newer: the same, with Frontier and the methods since 2024;
 - cifar10n_random1, cifar10n_worse: `benchmarks.images --only cifar10` with labels that people gave, 17 and 40 % of
   them wrong (DIR/cifar_n/cifar10n.npz besides); for a GPU.
 
@@ -15,7 +16,7 @@ import sys
 
 from benchmarks.harness import Part, data_file, run_study
 from benchmarks.images import FASHION_MNIST_EPOCHS, cifar10_config, digits_config, fashion_mnist_config
-from benchmarks.methods import baselines, within
+from benchmarks.methods import baselines, newer, within
 
 RATIO = 0.5
 METHODS = [
@@ -53,12 +54,16 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
     made = []
     for share in SHARES:
         name = f"flipped_{share}"
-        if wanted(name):
+        if wanted(name) or wanted(f"{name}_newer"):
             folder = data_file(arguments, "fashion_mnist", "fashion_mnist.npz")
             config = fashion_mnist_config(folder, **({"noise": share / 100} if share else {}))
             title = f"Fashion-MNIST, three convolutions, 8 epochs, {share} % of the training labels flipped"
             note = "12,000 of the 60,000 training images, drawn once; validation and test labels are the true ones."
             made.append(Part(name, title, config, FASHION_MNIST_EPOCHS, METHODS, note=note))
+            if share == 40:
+                title += ": Frontier and the methods since 2024"
+                methods = [*baselines(RATIO), *newer(RATIO)]
+                made.append(Part(f"{name}_newer", title, config, FASHION_MNIST_EPOCHS, methods, note=note))
     for name, (labels, share) in PEOPLE.items():
         if wanted(name):
             data_file(arguments, "cifar_n", "cifar10n.npz")
