@@ -15,21 +15,25 @@ from lightning_dataselect.comparison.summary import Summary
 
 @dataclass(frozen=True)
 class Advice:
-    """A recommendation, and the code that follows it.
+    """A recommendation, and the code that follows it; printed, it is the headline.
 
     Attributes:
         headline: In a sentence or two.
-        best: The label of the row that is recommended, or None where nothing can be.
+        label: The row that is recommended, such as `InfoBatch` or `short, 4 epochs`; None where nothing can be.
         python: Lines of Python that do it.
         yaml: The same for a LightningCLI config.
         pays_after: After how many trainings the comparison has paid for itself, or None where it never does.
     """
 
     headline: str
-    best: str | None
+    label: str | None
     python: str
     yaml: str
     pays_after: int | None
+
+    def __str__(self) -> str:
+        """The headline, which says what to do."""
+        return self.headline
 
 
 def advise(summary: Summary, outcome: Outcome, settings: Settings) -> Advice:
@@ -54,7 +58,7 @@ def advise(summary: Summary, outcome: Outcome, settings: Settings) -> Advice:
     if full is None or not shorts:
         asked = {spec.label for spec in settings.methods}
         missing = [name for name in (FULL, SHORT) if name not in asked]
-        why = f"add {' and '.join(missing)} to --methods" if missing else "no cheaper run on full data has finished"
+        why = f"add {' and '.join(missing)} to the methods" if missing else "no cheaper run on full data has finished"
         return _nothing(f"Nothing to recommend: {why}.")
     if full.value.n < 2:
         return _nothing(

@@ -53,7 +53,8 @@ def compare(
         quiet: Whether to say nothing on the way.
 
     Returns:
-        What was found: `.best`, `.table`, `.plot()`, `.save(folder)`; it shows itself in a notebook.
+        What was found: `.best` (printed, it says what to do), `.table`, `.plot()`, `.save(folder)`; it shows itself
+        in a notebook.
 
     Raises:
         UserInputError: If an argument is wrong, or the task fails on its first batches.
@@ -62,8 +63,8 @@ def compare(
         >>> from lightning_dataselect.demo import DigitsData, DigitsModel
         >>> folder = getfixture("tmp_path")
         >>> found = compare(DigitsModel, DigitsData, max_epochs=1, methods="full", seeds=1, out=folder, quiet=True)
-        >>> found.table["label"].tolist(), found.best
-        (['full'], None)
+        >>> found.table["label"].tolist(), str(found.best)
+        (['full'], 'Nothing to recommend: add short to the methods.')
     """
     wishes = Wishes(
         methods=methods if isinstance(methods, str) else ",".join(methods),

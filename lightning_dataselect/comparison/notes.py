@@ -31,6 +31,7 @@ def write_notes(rows: Sequence[Row], outcome: Outcome, settings: Settings, perce
         percent: True if values are shown in percent.
     """
     return [
+        *([outcome.noise.text()] if outcome.noise is not None else []),
         *_on_halving(outcome),
         *_on_resolution(rows, settings, percent),
         *_on_ends(rows),
@@ -59,9 +60,11 @@ def _on_resolution(rows: Sequence[Row], settings: Settings, percent: bool) -> li
 
 def _on_halving(outcome: Outcome) -> list[str]:
     """Say what the rule that gives methods up can miss."""
-    if not outcome.dropped:
+    by_noise = outcome.noise.given_up if outcome.noise is not None else ()
+    dropped = {label: n for label, n in outcome.dropped.items() if label not in by_noise}
+    if not dropped:
         return []
-    told = ", ".join(f"{label} after {n} seed{'s' * (n > 1)}" for label, n in outcome.dropped.items())
+    told = ", ".join(f"{label} after {n} seed{'s' * (n > 1)}" for label, n in dropped.items())
     return [
         f"Given up on the way, as the worse half of those left: {told}. So a method with bad luck in its first seeds is"
         " missed, and the lead of those that stayed holds some of the luck that kept them."

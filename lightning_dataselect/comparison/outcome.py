@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from lightning_dataselect.comparison.noise import Noise
 from lightning_dataselect.comparison.records import Failure, RunRecord
 from lightning_dataselect.comparison.spec import FULL, SHORT
 
@@ -28,7 +29,8 @@ class Outcome:
         runs: In the order they were made; those of `short` differ in their epochs.
         failures: Likewise.
         interrupted: Whether Ctrl-C ended it early.
-        dropped: By method, after how many seeds it was given up; see `Settings.halving`.
+        dropped: By method, after how many seeds it was given up; see `Settings.halving`, and `noise`.
+        noise: Wrong labels that a run has found, if they have changed the methods; see `Settings.auto`.
     """
 
     epochs: int
@@ -36,6 +38,7 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     interrupted: bool = False
     dropped: dict[str, int] = field(default_factory=dict)
+    noise: Noise | None = None
     _at_first: dict[str, float | None] = field(default_factory=dict, repr=False)
 
     def find(self, method: str, seed: int, epochs: int | None = None) -> RunRecord | None:

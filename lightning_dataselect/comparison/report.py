@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from lightning_dataselect.comparison import samples, table
+from lightning_dataselect.comparison import decisions, samples, table
 from lightning_dataselect.comparison.advice import Advice
 from lightning_dataselect.comparison.numbers import share, shown
 from lightning_dataselect.comparison.outcome import Outcome, spent
@@ -53,10 +53,6 @@ class Reported(Protocol):
     @property
     def advice(self) -> Advice:
         """The recommendation."""
-
-    @property
-    def best(self) -> str | None:
-        """The label of the recommended row, if any."""
 
     def described(self) -> dict[str, Any]:
         """Return everything as plain values."""
@@ -135,7 +131,7 @@ def _answer(comparison: Reported) -> dict[str, Any]:
             "cells": [(column.text(row), column.rank(row)) for column in columns],
             "kind": "short" if row.method == SHORT else "full" if row.is_baseline else "method",
             "verdict": summary.verdicts.get(row.label, ""),
-            "best": row.label == comparison.best,
+            "best": row.label == comparison.advice.label,
         }
         for row in summary.rows
     ]
@@ -157,9 +153,10 @@ def _pictures(comparison: Reported, folder: RunFolder) -> dict[str, Any]:
     shares = {row.label: [row.saved or 0.0, row.saved_time or 0.0] for row in methods}
     clock = "CPU time" if outcome.clock == "cpu" else "time"
     told = {run.method: found for run in reversed(outcome.runs) if run.kept and (found := _samples(run, folder))}
-    chosen = comparison.best if comparison.best in told else _leader(comparison, list(told))
+    chosen = comparison.advice.label if comparison.advice.label in told else _leader(comparison, list(told))
     found = told.get(chosen or "", {})
-    dropped = [epoch for epoch in found.get("dropped", [])]
+    decided = _decided(comparison, told)
+    dropped = [] if chosen in decided else [epoch for epoch in found.get("dropped", [])]
     return {
         "title": f"Which selection method pays? {settings.monitor} on {_task_name(comparison)}",
         "metric_over_cost": _both(
@@ -175,6 +172,8 @@ def _pictures(comparison: Reported, folder: RunFolder) -> dict[str, Any]:
         "dropped": _both(lambda width: svg.stacked(dropped, y_label="share of all samples dropped", width=width))
         if any(sum(epoch.values()) for epoch in dropped) else "",
         "dropped_names": list(dropped[0]) if dropped else [],
+        "decided": decided,
+        "decided_titles": decisions.TITLES,
         "data_map": _data_map(found),
         "sure": found.get("sure", ""),
         "galleries": {name: each["specimens"] for name, each in told.items() if each.get("specimens")},
@@ -229,6 +228,22 @@ def _leader(comparison: Reported, known: list[str]) -> str | None:
     if not rows:
         return known[0] if known else None
     return max(rows, key=lambda row: sign * row.vs_short.mean if row.vs_short else 0.0).label
+
+
+def _decided(comparison: Reported, told: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """By method, what it has decided in its first run."""
+    made = {}
+    for name, found in told.items():
+        if found.get("decisions"):
+            run = next(run for run in comparison.outcome.runs if run.method == name)
+            made[name] = _shown(decisions.explain(found["decisions"], run.kept, run.n_total))
+    return made
+
+
+def _shown(explained: decisions.Explained) -> dict[str, Any]:
+    y_label = "share of all samples not trained on"
+    picture = _both(lambda width: svg.stacked(explained.epochs, y_label=y_label, width=width))
+    return {"rows": explained.rows, "picture": picture, "names": list(explained.epochs[0])}
 
 
 def _data_map(found: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from lightning_dataselect.comparison import environment, plan, report, table
 from lightning_dataselect.comparison.advice import Advice, advise
+from lightning_dataselect.comparison.noise import announced, with_joined
 from lightning_dataselect.comparison.numbers import share
 from lightning_dataselect.comparison.outcome import Outcome
 from lightning_dataselect.comparison.progress import watching
@@ -85,9 +86,9 @@ class Comparison:
         )
 
     @property
-    def best(self) -> str | None:
-        """The label of the row that is recommended, such as `InfoBatch` or `short, 4 epochs`; None if none is."""
-        return self.advice.best
+    def best(self) -> Advice:
+        """What to do, in words when printed; `.label` names the row, `.python` and `.yaml` are the lines to copy."""
+        return self.advice
 
     def save(self, folder: str | Path) -> Path:
         """Write the report, `results.json`, `results.csv` and the finished runs.
@@ -129,6 +130,7 @@ class Comparison:
             "clock": self.outcome.clock if self.outcome.runs else None,
             "interrupted": self.outcome.interrupted,
             "given_up": self.outcome.dropped,
+            "noise": None if self.outcome.noise is None else asdict(self.outcome.noise),
             "summary": [{**asdict(row), "verdict": self.summary.verdicts.get(row.label)} for row in self.summary.rows],
             "failures": [asdict(failure) for failure in self.outcome.failures],
             "runs": [asdict(run) for run in self.outcome.runs],
@@ -208,12 +210,14 @@ def carry_out(task: Task, wishes: Wishes, console: Console) -> Comparison:
             out=wishes.out,
             halving=found.halving,
             jobs=wishes.jobs,
+            auto=wishes.methods == AUTO,
         )
         watcher.better = max if settings.maximize else min
         task = with_epochs(task, found.epochs)
         if found.share_of_data < 1:
             task = SubsetTask(task, found.share_of_data)
         outcome = run_all(task, settings, watcher, rehearsal)
+        settings = with_joined(settings, outcome.noise)
     summary = summarise(outcome, settings)
     if found.share_of_data < 1:
         summary.notes.insert(
@@ -243,7 +247,10 @@ def _notes_before(
 ) -> list[str]:
     notes = []
     if wishes.methods == AUTO:
-        notes.append(f"Methods: {', '.join(spec.label for spec in methods)} (--methods names others).")
+        labels = [spec.label for spec in methods]
+        notes.append(f"Methods: {', '.join(labels)} (--methods names others).")
+        if rehearsal.knows_classes and (change := announced(labels)):
+            notes.append(change)
     if wishes.monitor is None:
         better = "more" if (wishes.mode or ("max" if _more_is_better(monitor) else "min")) == "max" else "less"
         others = [name for name in rehearsal.logged if name != monitor]

@@ -9,8 +9,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Protocol
 
-from lightning_dataselect.comparison import identity
+from lightning_dataselect.comparison import identity, samples
 from lightning_dataselect.comparison.jobs import Job, Workers
+from lightning_dataselect.comparison.noise import read_noise, with_joined
 from lightning_dataselect.comparison.outcome import Outcome
 from lightning_dataselect.comparison.records import Failure, RunFolder, RunRecord
 from lightning_dataselect.comparison.rehearsal import Rehearsal, rehearse
@@ -71,7 +72,9 @@ def run_all(
     try:
         for n_seeds_done, seed in enumerate(settings.seeds):
             watcher.expect(runner.expected_runs(n_seeds_done))
-            runner.go_through(seed)
+            runner.go_through(seed, runner.going)
+            if settings.auto and n_seeds_done == 0:
+                runner.react_to_noise(seed)
             if settings.halving and n_seeds_done + 1 < len(settings.seeds):
                 runner.drop_worse_half(n_seeds_done + 1)
     except KeyboardInterrupt:
@@ -117,9 +120,9 @@ class Runner:
         self.going = [spec for spec in settings.methods if spec.label != SHORT]
         self.short = next((spec for spec in settings.methods if spec.label == SHORT), None)
 
-    def go_through(self, seed: int) -> None:
-        """Every method that still goes, then full data at the cost of each."""
-        self.go([self.job(spec, seed, self.task.epochs) for spec in self.going])
+    def go_through(self, seed: int, specs: Sequence[MethodSpec]) -> None:
+        """Run some methods, then full data at the cost of each."""
+        self.go([self.job(spec, seed, self.task.epochs) for spec in specs])
         if self.short is None:
             return
         pruned = [run for run in self.outcome.runs if run.seed == seed and run.kept]
@@ -162,6 +165,28 @@ class Runner:
         changed = identity.changes(finished.fingerprint, job.fingerprint)
         # other settings explain themselves: the user has just asked for them
         return f"what it depends on has changed since: {', '.join(changed)}" if changed else ""
+
+    def react_to_noise(self, seed: int) -> None:
+        """Let methods join that stand wrong labels, and give up those that train on them, where any were found."""
+        pruned = [run for run in self.outcome.runs if run.kept]
+        decisions = {
+            run.method: samples.read(self.folder.samples(run.method, seed)).get("decisions", []) for run in pruned
+        }
+        found = read_noise(
+            decisions,
+            max((run.n_total for run in pruned), default=1),
+            [spec.label for spec in self.going],
+            more_seeds=len(self.settings.seeds) > 1,
+            grows=not self.settings.halving,
+        )
+        if found is None:
+            return
+        self.watcher.say(f"        {found.text()}")
+        self.outcome.noise = found
+        self.outcome.dropped |= dict.fromkeys(found.given_up, 1)
+        joined = with_joined(self.settings, found).methods[len(self.settings.methods) :]
+        self.going = [*(spec for spec in self.going if spec.label not in found.given_up), *joined]
+        self.go_through(seed, joined)
 
     def drop_worse_half(self, n_seeds: int) -> None:
         """Give up the worse half of the methods, by their paired differences from full data at equal compute."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ class SampleLog(pl.Callback):
             self._squares += value * value
 
     def write(self, path: Path, module: pl.LightningModule, dataset: Any) -> None:
-        """Write all of it as JSON, as far as it is known.
+        """Write all of it as JSON, as far as it is known, and what the selector has decided.
 
         Args:
             path: The file.
@@ -69,6 +70,7 @@ class SampleLog(pl.Callback):
             json.dumps(
                 {
                     "dropped": self.dropped,
+                    "decisions": [asdict(decision) for decision in self.selector.decisions],
                     "map": self._map(),
                     "sure": "confidence" if store.knows_classes else "loss",
                     "specimens": [] if dataset is None else specimens(self.selector, dataset, _predictor(module)),

@@ -23,6 +23,7 @@ class Settings:
         test: Whether each run ends with a look at the test set, kept as `RunRecord.tested`.
         halving: Whether the worse half of the methods is dropped after each seed; see `plan`.
         jobs: How many runs go on at once.
+        auto: True if the methods are those of `auto`, which wrong labels that are found change; see `noise`.
     """
 
     methods: Sequence[MethodSpec]
@@ -34,3 +35,4 @@ class Settings:
     test: bool = False
     halving: bool = False
     jobs: int = 1
+    auto: bool = False

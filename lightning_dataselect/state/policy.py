@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -55,6 +55,8 @@ class SelectionPolicy:
     """Arguments of `DataSelector` that mean nothing for the method, and are refused."""
     rescores: bool = False
     """True if :meth:`samples_to_rescore` may ask for a pass."""
+    decisions: Sequence[Any] = ()
+    """What the method has decided on the way, as dataclasses, the oldest first; for those who report it."""
 
     # ---- what a sample is scored by ------------------------------------------------------------------------------
 

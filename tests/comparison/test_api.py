@@ -39,7 +39,7 @@ def compared(folder, **others):
 def test_it_answers_from_python(tmp_path):
     found = compared(tmp_path / "out")
     assert found.table["label"].tolist() == ["full", "short, 2 epochs", "random"] and found.table["value_n"].eq(2).all()
-    assert found.best in {"full", "short, 2 epochs", "random"}
+    assert found.best.label in {"full", "short, 2 epochs", "random"}
     assert found.advice.headline in repr(found) and "short, 2 epochs" in repr(found)
     assert found.advice.headline.split(":")[0] in found._repr_html_()
     assert found.plot().axes

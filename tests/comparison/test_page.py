@@ -22,6 +22,9 @@ SAMPLES = """{"dropped": [{"learnt": 0.1, "contradicted": 0.05, "not seen yet": 
 "map": [[0.9, 0.1, 0.0], [0.2, 0.3, 0.7]], "specimens": [{"name": "probable label errors", "items": [
 {"index": 3, "loss": 4.2, "label": "cat", "predicted": "dog", "text": "a very long text <b> & so on"},
 {"index": 4, "loss": 4.1, "target": 2.5, "predicted": 1.5, "numbers": "1, 2, 3, 4, 5, 6, \\u2026"}]}]}"""
+DECISIONS = """{"dropped": [], "map": [], "sure": "confidence", "specimens": [], "decisions": [{"passes": 2, "epoch": 0,
+"learnt": true, "contradicted": true, "memorizes": true, "n_left_out": 30, "n_contradicted": 10, "evidence":
+{"learnt_share": 0.4, "above_share": 0.2, "persistence": 0.9, "held_back_ratio": 1.2, "held_back_error": 0.03}}]}"""
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,7 @@ def page(tmp_path_factory):
     assert summary.verdicts["UCB"] == "better" and summary.verdicts["random"] == "worse"
     (out / "runs").mkdir()
     (out / "runs" / "UCB-0.samples.json").write_text(SAMPLES)
+    (out / "runs" / "random-0.samples.json").write_text(DECISIONS)
     task = ConfigTask({"model": {"class_path": "a.Model", "init_args": {"name": "x" * 200}}}, EPOCHS)
     made = Comparison(task, settings, outcome, summary, advise(summary, outcome, settings))
     return made.save(out).read_text()
@@ -68,7 +72,7 @@ def test_nothing_is_cut_off_at_any_width(page, tmp_path, width):
     found = ask(page, LAYOUT, tmp_path, width=width)
     assert found["width"] <= width, found["wide"]
     assert not found["wide"] and not found["clipped"] and not found["outside"]
-    assert found["n_charts"] == 4 and found["smallest"] >= 11
+    assert found["n_charts"] == 5 and found["smallest"] >= 11
     assert found["fixed"] and found["scrolls"] == (width == 390) or width == 820
 
 
@@ -102,7 +106,7 @@ def test_every_text_stands_out(page, tmp_path, dark):
 
 
 ACTIONS = """
-const rows = () => [...page.querySelectorAll("tbody tr")].filter(r => !r.hidden);
+const rows = () => [...page.querySelector("table").querySelectorAll("tbody tr")].filter(r => !r.hidden);
 const names = () => rows().map(r => r.cells[0].textContent.trim());
 const before = names();
 const heads = [...page.querySelectorAll("thead button")];

@@ -58,7 +58,7 @@ def test_the_first_line_says_which_method_to_use_and_how():
     outcome, asked = outcome_of("UCB(c=2.0)"), settings("full,short,UCB(c=2.0)")
     summary = summarise(outcome, asked)
     advice = advise(summary, outcome, asked)
-    assert summary.verdicts == {"UCB(c=2.0)": "better"} and advice.best == "UCB(c=2.0)"
+    assert summary.verdicts == {"UCB(c=2.0)": "better"} and advice.label == "UCB(c=2.0)"
     start = "Use UCB(c=2.0): 50% cheaper, 1 ± 0 points higher than full data, and +3.10 ± 0.10 points against full data"
     assert advice.headline.startswith(start)
     assert advice.python.split("\n") == [
@@ -93,4 +93,4 @@ def test_without_a_better_method_the_cheapest_run_is_named_that_loses_no_more_th
 def test_one_seed_decides_nothing():
     outcome, asked = outcome_of("UCB", full=(0.9,)), settings("full,short,UCB")
     advice = advise(summarise(outcome, asked), outcome, asked)
-    assert advice.headline.startswith("One seed decides nothing") and advice.best is None
+    assert advice.headline.startswith("One seed decides nothing") and advice.label is None

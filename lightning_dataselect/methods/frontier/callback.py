@@ -198,7 +198,8 @@ class Frontier(DataSelector):
             held_back = group == HELD_BACK
         out &= group == 0  # the others are seen once more, whatever their losses
         if self.decisions:
-            self.decisions[-1] = replace(self.decisions[-1], n_left_out=int(out.sum()))
+            n_high = int((out & (self.column("latest") > untrained)).sum())
+            self.decisions[-1] = replace(self.decisions[-1], n_left_out=int(out.sum()), n_contradicted=n_high)
         out |= held_back
         turns[out] = turns[out].clamp(min=self._passes + 1)
 

@@ -190,6 +190,7 @@ class Decision:
         evidence: What the losses showed.
         epoch: 0-based epoch that the pass begins in.
         n_left_out: Samples that the pass leaves out, but for those of a trial.
+        n_contradicted: Of these, the contradicted ones.
     """
 
     passes: int
@@ -199,6 +200,7 @@ class Decision:
     memorizes: bool = False
     epoch: int = 0
     n_left_out: int = 0
+    n_contradicted: int = 0
 
 
 def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decision | None) -> Decision:
