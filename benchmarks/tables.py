@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.headlines import HEADLINES, headline_table
 from benchmarks.methods import every_method
 from benchmarks.recommended import choices_table, draw_recommended, recommended_table
 from lightning_dataselect import list_methods
@@ -25,7 +26,7 @@ from lightning_dataselect.comparison.rows import short_label
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-NOT_STUDIES = ("frontier", "kept", "label_errors", "overhead", "selection_scale", "short_comparisons")
+NOT_STUDIES = ("ablations", "frontier", "kept", "label_errors", "overhead", "selection_scale", "short_comparisons")
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 NO_TABLES = ("run",)  # a code block that is run by the tests
 Row = Mapping[str, Any]
@@ -56,10 +57,26 @@ def frontier_table() -> str:
         name = FRONTIER_TASKS[row["task"]] + (", error: lower is better" if row["lower_is_better"] else "")
         digits = 3 if row["lower_is_better"] else 2
         gain = f"{row['difference']:+.{digits}f} ± {row['standard_error']:.{digits}f}"
+        gain_is_clear = abs(row["difference"]) > 2 * row["standard_error"]
         saved = "–" if row["saved"] is None else f"{row['saved']:.0%} ± {row['saved_error']:.0%}"
+        if row["saved"] is None and gain_is_clear:
+            saved = "the whole fit ends lower"
         scores = f"{row['fewer_epochs']:.{digits}f} | {row['whole_fit']:.{digits}f}"
         rows.append(f"| {name} | {scores} | {gain} | {saved} | {row['left_out'].replace('+', ', ')} |")
     return "\n".join(rows)
+
+
+def ablation_table() -> str:
+    """Return what Frontier gains or loses without each ingredient of its rule, a column a task."""
+    rows = _read("ablations")["rows"]
+    names = list(dict.fromkeys(row["task"] for row in rows))
+    found = {(row["left_out"], row["task"]): row for row in rows}
+    lines = [f"| | {' | '.join(FRONTIER_TASKS[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
+    for left_out in dict.fromkeys(row["left_out"] for row in rows):
+        cells = [found[left_out, name] for name in names]
+        shown = [f"{cell['difference']:+.2f} ± {cell['standard_error']:.2f}" for cell in cells]
+        lines.append(f"| {left_out} | {' | '.join(shown)} |")
+    return "\n".join(lines)
 
 
 def label_error_table() -> str:
@@ -324,7 +341,9 @@ def tables() -> dict[str, Callable[[], str]]:
         "methods": method_table,
         "recommended": recommended_table,
         "choices": choices_table,
+        "ablations": ablation_table,
         "frontier": frontier_table,
+        "headlines": lambda: headline_table({one.study: _read(one.study) for one in HEADLINES}),
         "label_errors": label_error_table,
         "short_comparisons": short_comparison_table,
     }

@@ -1,0 +1,82 @@
+"""Ablations of Frontier: each ingredient of the rule left out once.
+
+    python -m benchmarks.ablations --data-dir DIR [--seeds N] [--out FILE] [--only NAME ...]
+
+Tasks, networks and seeds are those of `benchmarks.frontier`; every row is the difference from Frontier as it is.
+"""
+
+import argparse
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from benchmarks.frontier import BUDGET, FIRST_SEED, NAMES, run, task
+from lightning_dataselect import Frontier
+from lightning_dataselect.methods.frontier import Evidence, callback, rule
+
+RESULTS = Path(__file__).parent / "results" / "ablations.json"
+NEVER = math.inf
+# What is left out, and the constants of the rule that leave it out.
+ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
+    "learnt samples stay in": [(rule, "_LEARNT_SHARE", NEVER)],
+    "contradicted samples stay in": [(rule, "_RISE", NEVER)],
+    "no second mode is asked for": [(rule, "_RISE", 0.0)],
+    "no persistence is asked for": [(rule, "_PERSISTENCE", 0.0)],
+    "none of what is left out is seen again": [(callback, "_LEFT_OUT", 1.0)],
+    "no samples are held back: what is learnt goes": [(Evidence, "memorizes", False), (Evidence, "generalizes", True)],
+}
+TASKS = ("fashion", "fashion_20", "fashion_40", "cifar10_people", "adult", "ag_news", "convolutions", "convolutions_20")
+
+
+@contextlib.contextmanager
+def without(changes: list[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Run Frontier with other constants."""
+    with contextlib.ExitStack() as stack:
+        for owner, name, value in changes:
+            stack.enter_context(mock.patch.object(owner, name, value))
+        yield
+
+
+def rows_of(name: str, data_dir: str, n_seeds: int) -> list[dict[str, Any]]:
+    """Return a row for each ablation on a task."""
+    seeds = range(FIRST_SEED, FIRST_SEED + n_seeds)
+    scores: dict[str, list[float]] = {}
+    for seed in seeds:
+        made = task(name, seed, data_dir)
+        for left_out, changes in {"nothing": [], **ABLATIONS}.items():
+            with without(changes):
+                scores.setdefault(left_out, []).append(run(made, Frontier(budget=BUDGET, seed=seed), seed).score)
+    rows = []
+    for left_out in ABLATIONS:
+        lost = np.array(scores[left_out]) - np.array(scores["nothing"])
+        error = float(lost.std(ddof=1)) / math.sqrt(n_seeds)
+        row = {"task": name, "left_out": left_out, "seeds": n_seeds}
+        rows.append(row | {"difference": round(float(lost.mean()), 3), "standard_error": round(error, 3)})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=TASKS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    rows: list[dict[str, Any]] = []
+    for name in arguments.only:
+        rows += rows_of(name, arguments.data_dir, arguments.seeds)
+        print(*rows[-len(ABLATIONS) :], sep="\n", flush=True)
+        lines = ",\n  ".join(map(json.dumps, rows))
+        arguments.out.write_text(f'{{"budget": {BUDGET}, "rows": [\n  {lines}\n]}}\n')
+
+
+if __name__ == "__main__":
+    main()
