@@ -94,7 +94,7 @@ class StreamedEpochs:
         if policy.budget is not None:
             raise TrainerSettingsError(
                 f"budget={policy.budget} is a share of the compute of the fit's epochs, and how long those of a stream"
-                " are is known only when they end. Leave budget out, and give the Trainer max_steps."
+                " are is known only when they end. On a stream lower the Trainer's max_steps in place of a budget."
             )
         policy.max_epochs = planned_epochs(trainer)
         columns, by_loss = policy.columns(), policy.ranks_by_loss

@@ -38,7 +38,13 @@ class FewerEpochs(DataSelector):
     """
 
     needs_losses: ClassVar[bool] = False
-    unused: ClassVar[frozenset[str]] = SET_LEVEL | {"warmup_epochs", "anneal", "sample_loss"}
+    unused: ClassVar[frozenset[str]] = SET_LEVEL | {
+        "warmup_epochs",
+        "anneal",
+        "sample_loss",
+        "sample_id",
+        "history_size",
+    }
     info: ClassVar[MethodInfo] = CATALOG["FewerEpochs"]
 
     def __init__(self, *, budget: float = 0.5, **common: Any) -> None:
@@ -55,9 +61,16 @@ class FewerEpochs(DataSelector):
             sample_loss="auto",
             balance=None,
             whole_batches=True,
+            sample_id=None,
+            history_size=1,
             budget=check_budget(budget),
             **common,
         )
+
+    @property
+    def chooses_epochs(self) -> bool:
+        """False: every epoch takes all that there is."""
+        return False
 
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the step as it is, and count its samples."""

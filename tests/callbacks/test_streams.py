@@ -17,6 +17,7 @@ from lightning_dataselect import (
     AutoAssist,
     BatchSelector,
     EvolvedSampling,
+    FewerEpochs,
     InfoBatch,
     RandomPruning,
     RHOLoss,
@@ -239,9 +240,10 @@ def test_keys_of_an_indexed_set_are_refused():
         fit(SelectiveBackprop(sample_id="id"))
 
 
-def test_a_budget_is_refused():
-    with pytest.raises(ValueError, match="budget=0.5 is a share.*Leave budget out, and give the Trainer max_steps"):
-        fit(SelectiveBackprop(budget=0.5), Net(), stream())
+@pytest.mark.parametrize("selector", [SelectiveBackprop(budget=0.5), FewerEpochs(budget=0.5)])
+def test_a_budget_is_refused(selector):
+    with pytest.raises(ValueError, match="budget=0.5 is a share.*On a stream lower the Trainer's max_steps in place"):
+        fit(selector, Net(), stream())
 
 
 def test_suspects_need_an_index():

@@ -250,7 +250,9 @@ def test_every_schedule_ends_where_it_would_have(schedule):
     assert {name: end_of(schedule, make()) for name, make in SPENDERS.items()} == dict.fromkeys(SPENDERS, expected)
 
 
-@pytest.mark.parametrize("budget", [0.3, 0.33, 0.36])  # after an epoch a pass over everything takes what is left, or not
+@pytest.mark.parametrize(
+    "budget", [0.3, 0.33, 0.36]
+)  # after an epoch a pass over everything takes what is left, or not
 def test_a_pass_that_measures_never_takes_what_schedules_need_to_end(budget):
     selector = EpsilonGreedy(rescore=True, budget=budget)
     made, module = fit(selector, Net(cosine), max_epochs=4, limit_val_batches=0)
@@ -450,7 +452,17 @@ def test_a_share_of_an_endless_fit_is_refused(flags):
         fit(InfoBatch(budget=0.5), **flags)
 
 
-@pytest.mark.parametrize("given", [{"prune_ratio": 0.3}, {"anneal": 0.1}, {"warmup_epochs": 2}, {"balance": "class"}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"prune_ratio": 0.3},
+        {"anneal": 0.1},
+        {"warmup_epochs": 2},
+        {"balance": "class"},
+        {"sample_id": "id"},
+        {"history_size": 9},
+    ],
+)
 def test_arguments_without_a_meaning_are_refused(given):
     with pytest.raises(TypeError, match=f"FewerEpochs has no use for {next(iter(given))}=.*as long as `budget` lasts"):
         FewerEpochs(**given)
