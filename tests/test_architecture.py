@@ -153,3 +153,56 @@ def test_methods_touch_nothing_private_of_the_base(name):
             assert node.attr not in PRIVATE, f"{name}, line {node.lineno}: self.{node.attr} is the base's own"
         else:  # torch has public classes with private names
             assert owner.partition(".")[0] in others, f"{name}, line {node.lineno}: {owner}.{node.attr} is private"
+
+
+# what a test must reach for on purpose: the protocol of notebooks, sizes that only large runs would come to, and one
+# function of drawing whose result is a picture
+TESTS_MAY_TOUCH = {"_repr_html_", "_repr_png_", "_places"}
+MAY_BE_MADE_SMALLER = {"_CHUNK", "_HELD_AT_ONCE", "_FEWEST_AT_ONCE"}
+TESTS = Path(__file__).parent
+
+
+def defined_in(tree):
+    """Every name that code defines: functions, classes, attributes that it sets, names it assigns to."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.attr if isinstance(node, ast.Attribute) else node.id
+
+
+OWN_PRIVATE = {name for tree in TREES.values() for name in defined_in(tree) if is_private(name)}
+
+
+def private_uses(tree):
+    """The private names of this package that a test reads, sets, imports or replaces, but for those it defines too."""
+    own = set(defined_in(ast.parse("\n".join(ast.unparse(n) for n in tree.body if isinstance(n, ast.ClassDef)))))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in OWN_PRIVATE - own:
+            if ast.unparse(node.value).partition(".")[0] != "torch":
+                yield node.attr
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == PACKAGE:
+            yield from (alias.name for alias in node.names if is_private(alias.name))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr"):
+            texts = (arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
+            yield from {text.rpartition(".")[2] for text in texts} & (OWN_PRIVATE - MAY_BE_MADE_SMALLER)
+
+
+@pytest.mark.parametrize(
+    "code, expected",
+    [
+        ("capture._watch is None", {"_watch"}),
+        ("from lightning_dataselect.step.reader import _keep_output", {"_keep_output"}),
+        ("monkeypatch.setattr(capture, '_watch', None)", {"_watch"}),
+        ("class Mine:\n    def __init__(self):\n        self._watch = 1\nMine()._watch", set()),
+        ("torch._C._watch", set()),
+        ("selector.history", set()),
+    ],
+)
+def test_what_is_private_is_found_in_a_test(code, expected):
+    assert set(private_uses(ast.parse(code))) == expected
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: path.name)
+def test_tests_touch_nothing_private_of_the_package(path):
+    assert set(private_uses(ast.parse(path.read_text()))) <= TESTS_MAY_TOUCH

@@ -186,8 +186,8 @@ class DataSelector(SelectionPolicy, Reports, Callback):
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Look up which samples the batch holds."""
-        if self.context is not None:
-            self.batch = self.context.epochs.begin_batch(batch_idx, batch, pl_module.device)
+        if (context := self.context) is not None:
+            self.batch = context.epochs.begin_batch(batch_idx, batch, pl_module.device)
 
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the user's training step on the batch under way and keep what it has shown.
@@ -207,12 +207,12 @@ class DataSelector(SelectionPolicy, Reports, Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Write down what the batch has shown, and keep schedules in time."""
-        if self.context is None:
+        if (context := self.context) is None:
             return
-        if self.seen is not None:
-            self.run_state.record(self.seen, self)
+        if (seen := self.seen) is not None:
+            self.run_state.record(seen, self)
         self.batch = self.seen = None
-        self.context.epochs.end_batch(batch_idx)
+        context.epochs.end_batch(batch_idx)
 
     # ---- an epoch, the fit's end, and checkpoints ----------------------------------------------------------------
 

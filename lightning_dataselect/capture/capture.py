@@ -89,6 +89,11 @@ class LossCapture:
     def keeps_value(self, keeps: bool) -> None:
         self._recorder.keeps_value = keeps
 
+    @property
+    def watches_calls(self) -> bool:
+        """True if a mode watches every call of a step, as nothing else meets what its loss is made of."""
+        return self._watch is not None
+
     def __reduce__(self) -> tuple[type[LossCapture], tuple[()]]:
         """Copy and pickle as one that has seen nothing yet: the rest is bound to this process."""
         return LossCapture, ()
@@ -219,13 +224,17 @@ class LossCapture:
         interceptors = self._interceptors
 
         @torch.compiler.disable
-        @functools.wraps(function)
-        def plain(*args: Any, **kwargs: Any) -> Any:
-            if not interceptors.originals:
-                return function(*args, **kwargs)
+        def suspended(*args: Any, **kwargs: Any) -> Any:
             with interceptors.reductions.suspended():
                 given = {name: interceptors.original(value) for name, value in kwargs.items()}
                 return function(*args, **given)
+
+        @functools.wraps(function)
+        def plain(*args: Any, **kwargs: Any) -> Any:
+            # the wrapper of what a compiler leaves alone costs a short step more than logging a number does
+            if torch.compiler.is_dynamo_compiling() or interceptors.originals:
+                return suspended(*args, **kwargs)
+            return function(*args, **kwargs)
 
         return plain
 
@@ -417,6 +426,8 @@ def loss_of(out: Any) -> Any:
         >>> loss_of({"loss": 1.5, "n": 3})
         1.5
     """
+    if isinstance(out, Tensor):  # a short step would pay for asking an abstract class
+        return out
     return out.get("loss") if isinstance(out, Mapping) else out
 
 

@@ -97,7 +97,7 @@ def mix(group: Sequence[Weighted]) -> Classes:
     """
     logits, targets = group[0][0]
     if len(group) == 1:
-        return logits.detach(), targets.detach()
+        return logits.detach(), targets.detach() if targets.requires_grad else targets
     mixed, total = torch.zeros_like(logits), torch.zeros_like(logits[:, :1])
     for (_, target), factor in group:
         share = torch.as_tensor(factor, dtype=logits.dtype, device=logits.device).reshape(-1, 1)

@@ -48,6 +48,9 @@ class Meter(pl.Callback):
         on_epoch: Called after every epoch with the number of epochs done and the metric's value.
         selector: Counts the samples that it sends backward; None if everything is trained on. It stands before the
             meter among the callbacks.
+
+    Attributes:
+        next_look: When, by `time.perf_counter`, the GPU is next asked whether it is busy.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Meter(pl.Callback):
         self.waiting_seconds = 0.0
         self.curve: list[Point] = []
         self._busy: list[float] = []
-        self._busy_next = float("inf")
+        self.next_look = float("inf")
         self._started = self._validation_started = Clock.now()
         self._undo: Restore | None = None
 
@@ -110,14 +113,14 @@ class Meter(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begins to time how long the loop waits for batches, and to watch a GPU."""
         self._undo = time_fetches(trainer, self._waited)
-        self._busy_next = time.perf_counter() if pl_module.device.type == "cuda" else float("inf")
+        self.next_look = time.perf_counter() if pl_module.device.type == "cuda" else float("inf")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, i: int
     ) -> None:
         """Counts the batch's samples, and looks now and then whether the GPU is busy."""
         self.n_samples += extract_batch_size(batch)
-        if time.perf_counter() >= self._busy_next:
+        if time.perf_counter() >= self.next_look:
             self._look_at_gpu(pl_module.device)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -147,9 +150,9 @@ class Meter(pl.Callback):
         try:
             # the driver's own count over its last second or less; it does not wait for the device
             self._busy.append(torch.cuda.utilization(device) / 100)
-            self._busy_next = time.perf_counter() + BUSY_EVERY
+            self.next_look = time.perf_counter() + BUSY_EVERY
         except Exception:
-            self._busy_next = float("inf")  # the driver's library is missing, or has no such count
+            self.next_look = float("inf")  # the driver's library is missing, or has no such count
 
     def _pause(self) -> None:
         self._validation_started = Clock.now()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -31,6 +32,10 @@ class BatchIndices:
     indices: list[int]
     n_unpadded: int
 
+    def tensor(self) -> Tensor:
+        """Return the indices, int64 (B,)."""
+        return torch.from_numpy(np.array(self.indices, dtype=np.int64))  # a third of the time of torch.tensor
+
     def slots(self, n: int) -> Tensor:
         """Return where the rows are written, int64 (B,): at their dataset indices, or at ``n``, which holds nothing.
 
@@ -38,8 +43,10 @@ class BatchIndices:
             >>> BatchIndices(0, [4, -1, 2], n_unpadded=2).slots(10)
             tensor([ 4, 10, 10])
         """
-        own = [n if index < 0 else index for index in self.indices[: self.n_unpadded]]
-        return torch.tensor(own + [n] * (len(self.indices) - len(own)), dtype=torch.int64)
+        slots = self.tensor()
+        if self.n_unpadded < len(self.indices):
+            slots[self.n_unpadded :] = n
+        return slots.masked_fill_(slots < 0, n) if -1 in self.indices else slots
 
 
 @dataclass

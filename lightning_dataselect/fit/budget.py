@@ -126,7 +126,7 @@ class FitBudget:
         return has_begun and self._left_before(epoch) < max(self._cost_of_batch / 2, _SLACK)
 
     def affords_pass(self, n: int, epoch: int) -> bool:
-        """Return whether a pass that measures ``n`` samples leaves a batch to train on in ``epoch``, the one to come."""
+        """Return whether a pass that measures ``n`` samples leaves a batch for ``epoch``, the one to come."""
         return self._left_before(epoch) - n / 3 >= self._cost_of_batch
 
     def give_back(self) -> None:

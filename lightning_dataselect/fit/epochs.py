@@ -170,9 +170,9 @@ class Epochs:
         self._lengths.begin_batch()
         self._schedules.begin_batch(self.n_batches)
         taken, plan = self.loader.batches.take(batch_idx), self._run.fit.plan
-        slots, weights = taken.slots(self.loader.n), None
+        slots, weights = taken.slots(self._run.store.n), None
         if plan.weights is not None:
-            weights = plan.weights_of(torch.tensor(taken.indices)).to(device, non_blocking=True)
+            weights = plan.weights_of(taken.tensor()).to(device, non_blocking=True)
         return BatchSamples(slots.to(device, non_blocking=True), weights)
 
     def end_batch(self, batch_idx: int) -> None:

@@ -232,10 +232,8 @@ class RateWatch:
 
     def before_schedulers(self, batches_done: int, n_batches: int) -> None:
         """Look at the rates after a batch, before any scheduler of ours is stepped."""
-        is_pruned = n_batches < self._full_batches or self._has_budget
-        is_last = batches_done >= n_batches
-        if self._before is None or is_last or not is_pruned or self._n_changes >= _CHANGES_THAT_TELL:
-            return  # on the last batch Lightning steps schedulers that go by epochs
+        if self._before is None or not self._looks(batches_done, n_batches):
+            return
         self._n_changes = self._n_changes + 1 if learning_rates(self._trainer) != self._before else 0
         if self._n_changes == _CHANGES_THAT_TELL:
             shorter = f"this epoch takes {n_batches} batches in place of {self._full_batches}"
@@ -251,7 +249,12 @@ class RateWatch:
 
     def after_schedulers(self, batches_done: int, n_batches: int) -> None:
         """Remember the rates; from epoch to epoch they may change."""
-        self._before = None if batches_done >= n_batches else learning_rates(self._trainer)
+        self._before = learning_rates(self._trainer) if self._looks(batches_done, n_batches) else None
+
+    def _looks(self, batches_done: int, n_batches: int) -> bool:
+        """Return whether a change now would tell; on the last batch Lightning steps schedulers that go by epochs."""
+        is_pruned = n_batches < self._full_batches or self._has_budget
+        return is_pruned and batches_done < n_batches and self._n_changes < _CHANGES_THAT_TELL
 
     def forget(self) -> None:
         """Take no notice of the change by a scheduler that the module's own code has stepped."""

@@ -37,11 +37,15 @@ class LastLayerGradients:
     Args:
         module: The model.
         wanted: Whether what a layer is given at present is to be kept; of the rest nothing is.
+
+    Attributes:
+        inputs: The input of a layer, and whether it has a bias, by the number of samples and of the layer's outputs;
+            kept until the factors of the batch are asked for.
     """
 
     def __init__(self, module: nn.Module, wanted: Callable[[nn.Linear], bool]) -> None:
         self._wanted = wanted
-        self._inputs: dict[tuple[int, int], tuple[Tensor, bool]] = {}  # by number of samples and of outputs
+        self.inputs: dict[tuple[int, int], tuple[Tensor, bool]] = {}
         linear = [part for part in module.modules() if isinstance(part, nn.Linear)]
         self._hooks = [layer.register_forward_hook(self._keep_input) for layer in linear]
 
@@ -52,7 +56,7 @@ class LastLayerGradients:
 
     def _keep_input(self, layer: nn.Linear, args: tuple[Tensor, ...], output: Tensor) -> None:
         if output.dim() == 2 and self._wanted(layer):
-            self._inputs[len(output), layer.out_features] = args[0].detach(), layer.bias is not None
+            self.inputs[len(output), layer.out_features] = args[0].detach(), layer.bias is not None
 
     def factors(self, seen: Observation, user: str, others: str) -> tuple[Tensor, Tensor, bool]:
         """Return the factors of the gradients for the batch that the module has just seen, and drop its features.
@@ -70,7 +74,7 @@ class LastLayerGradients:
         """
         error = output_error(*logits_and_targets(seen, user))
         n_samples, n_classes = error.shape
-        inputs, self._inputs = self._inputs, {}
+        inputs, self.inputs = self.inputs, {}
         if (n_samples, n_classes) not in inputs:
             raise UnreadableStepError(
                 f"{user} found no torch.nn.Linear with {n_classes} outputs for the {n_samples} samples of the batch"

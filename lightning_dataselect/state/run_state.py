@@ -332,10 +332,8 @@ class RunState:
         """
         store = self.store
         store["loss"].index_copy_(0, seen.indices, seen.losses)
-        # compiled modules write the next batch's losses into the same memory
-        losses = seen.losses.clone()
-        store.record_losses(seen.indices, losses)
-        self._bad.add(seen.indices, losses)
+        store.record_losses(seen.indices, seen.losses)
+        self._bad.add(seen.indices, seen.losses)
         if policy.balance:
             store["class"][seen.indices] = class_targets(seen).float()
         if not policy.ranks_by_loss:

@@ -20,18 +20,18 @@ class RunningMean:
     """
 
     def __init__(self) -> None:
-        self._sums: list[Tensor] = []
+        self._put_aside: list[Tensor] = []
         self._n = 0
 
     def add(self, values: Tensor) -> None:
-        """Take in ``values``, float32 (B,)."""
-        self._sums.append(values.sum())
+        """Take in ``values``, float32 (B,), which must stay as they are."""
+        self._put_aside.append(values)
         self._n += values.numel()
-        if len(self._sums) == _MOST_PUT_ASIDE:
-            self._sums = [torch.stack(self._sums).sum()]
+        if len(self._put_aside) == _MOST_PUT_ASIDE:
+            self._put_aside = [torch.cat(self._put_aside).sum().unsqueeze(0)]
 
     def read(self) -> Tensor | None:
         """Return the mean of what was added since the last call, 0-dim; None if nothing was."""
-        sums, n = self._sums, self._n
-        self._sums, self._n = [], 0
-        return torch.stack(sums).sum() / n if sums else None
+        values, n = self._put_aside, self._n
+        self._put_aside, self._n = [], 0
+        return torch.cat(values).sum() / n if values else None

@@ -261,11 +261,12 @@ class SampleHistoryStore(ScoreStore):
         self._offered: list[Tensor] = []
         self._taken: list[Tensor] = []
         self._shown: list[_Shown] = []
-        self._n_bytes = 0
+        self.n_bytes_pending = 0
+        """Bytes of what was put aside and is not written yet."""
 
     def _put_aside(self, n_bytes: int) -> None:
-        self._n_bytes += n_bytes
-        if max(len(self._trained), len(self._measured)) >= _MOST_BATCHES or self._n_bytes >= _MOST_BYTES:
+        self.n_bytes_pending += n_bytes
+        if max(len(self._trained), len(self._measured)) >= _MOST_BATCHES or self.n_bytes_pending >= _MOST_BYTES:
             self.flush()
 
     def _open_classes(self) -> None:

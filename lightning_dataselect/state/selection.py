@@ -51,7 +51,8 @@ class Observation:
 
     Attributes:
         indices: int64 (B,), dataset indices; the value N marks a sample repeated to make ranks even.
-        losses: float32 (B,), the loss of each sample; NaN where it was not finite.
+        losses: float32 (B,), the loss of each sample; NaN where it was not finite. They stay as they are: what a step
+            computes later is not written into them.
         logits: (B, C), if a classification loss gave them.
         targets: int64 (B,) classes or (B, C) soft targets, if a classification loss gave them.
         epoch: 0-based epoch.

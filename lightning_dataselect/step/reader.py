@@ -97,7 +97,7 @@ class StepReader:
             losses = read_sample_loss(self._source, output, known[indices])
             if weights is not None:
                 output = reweighted(output, losses, weights)
-            losses = self._finite(losses.detach().float())
+            losses = self._owned(losses.detach().float())
             return output, Observation(indices, losses, None, None, epoch, None, is_full_batch)
         if self.blind:
             return step(*args, **kwargs), None
@@ -122,7 +122,7 @@ class StepReader:
         if not captured.known or self.blind:
             return output, None
         losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
-        return output, Observation(indices, self._finite(losses), logits, targets, epoch, outputs, is_full_batch)
+        return output, Observation(indices, self._owned(losses), logits, targets, epoch, outputs, is_full_batch)
 
     def score(
         self,
@@ -148,7 +148,7 @@ class StepReader:
         """
         if self._source != "auto":
             losses = read_sample_loss(self._source, step(*args, **kwargs), known[indices]).float()
-            return Observation(indices, self._finite(losses), None, None, epoch, None, True, is_rescoring)
+            return Observation(indices, self._owned(losses), None, None, epoch, None, True, is_rescoring)
         self._step_facts = epoch, is_rescoring
         if self.capture.is_probing:
             self._hear_witness(step, args, kwargs, indices)
@@ -160,7 +160,7 @@ class StepReader:
             nobody = torch.full_like(indices, known.numel() - 1)  # the slot of padding: nothing was measured
             return Observation(nobody, unknown, None, None, epoch, None, True, is_rescoring)
         losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
-        return Observation(indices, self._finite(losses), logits, targets, epoch, outputs, True, is_rescoring)
+        return Observation(indices, self._owned(losses), logits, targets, epoch, outputs, True, is_rescoring)
 
     def register_backward_loss(self, loss: Tensor) -> Tensor:
         """Take a loss that a step back-propagates itself; give back what to back-propagate."""
@@ -178,9 +178,10 @@ class StepReader:
         part = step_on_part(step, args, kwargs, indices, self.layout, self.loader)
         self._witness.hear(part, indices.numel())
 
-    def _finite(self, losses: Tensor) -> Tensor:
+    def _owned(self, losses: Tensor) -> Tensor:
+        """Return losses in memory of their own, as compiled modules write the next batch's into the same."""
         # not finite becomes NaN without a look at it, which would wait for the device
-        return losses if self._keeps_infinite else losses.add(losses, alpha=0)
+        return losses.clone() if self._keeps_infinite else losses.add(losses, alpha=0)
 
     def _go_blind(self, error: CaptureError) -> None:
         if self._required:

@@ -65,6 +65,11 @@ class SampleGradients:
         self._one_by_one = self._chunk < _FEWEST_AT_ONCE
         self._is_checked = False
 
+    @property
+    def samples_at_once(self) -> int:
+        """How many gradients are taken at once; 1 where samples go one by one."""
+        return 1 if self._one_by_one else self._chunk
+
     def norms(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], size: int) -> Tensor:
         """Measure the norm of each sample's gradient with respect to all trainable parameters.
 

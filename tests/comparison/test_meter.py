@@ -98,11 +98,11 @@ def test_a_gpu_is_watched_now_and_then_and_its_lack_is_no_error(monkeypatch):
     module, batch = SimpleNamespace(device=torch.device("cuda")), torch.zeros(4, 2)
     meter.on_train_batch_end(None, module, None, batch, 0)
     assert meter.gpu_busy is None  # not before training has begun
-    meter._busy_next = 0.0
+    meter.next_look = 0.0
     for _ in range(3):
         meter.on_train_batch_end(None, module, None, batch, 0)
     assert meter.gpu_busy == 0.4  # the others came too soon
     for _ in range(2):  # the second look finds nothing more to read, and is the last
-        meter._busy_next = 0.0
+        meter.next_look = 0.0
         meter.on_train_batch_end(None, module, None, batch, 0)
-    assert meter.gpu_busy == 0.5 and meter._busy_next == float("inf")
+    assert meter.gpu_busy == 0.5 and meter.next_look == float("inf")

@@ -55,7 +55,7 @@ def until(condition):
 
 def until_asleep(queue):
     """Wait until the thread has looked at the queue as it is, and found nothing to do."""
-    until(lambda: len(queue.changed._waiters) == 1)
+    until(lambda: queue.is_idle)
 
 
 @pytest.fixture

@@ -235,7 +235,7 @@ def test_percentile_of_equal_losses_and_of_one():
 def test_samples_that_only_pad_a_rank_stay_out_of_the_history():
     selector = SelectiveBackprop(history=4)
     replay(selector, 3, [seen([0, 3], [1.0, 9.0])])
-    assert selector._recent.nan_to_num(-1).tolist() == [-1, -1, 1, -1]
+    assert selector.rank_state()["recent"].nan_to_num(-1).tolist() == [-1, -1, 1, -1]
 
 
 def test_each_sample_is_taken_by_its_own_chance():

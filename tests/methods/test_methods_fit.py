@@ -16,6 +16,8 @@ from lightning_dataselect import (
     RandomPruning,
     SeTa,
 )
+from lightning_dataselect.methods.last_layer import LastLayerGradients
+from lightning_dataselect.methods.scores import grand
 
 N = 60
 
@@ -205,13 +207,19 @@ def test_grand_measures_a_module_in_float64(layers):
     assert not selector.scores.isnan().any() and kept(selector) == [N, N // 2]
 
 
-def test_grand_keeps_no_features_once_it_has_measured():
+def test_grand_keeps_no_features_once_it_has_measured(monkeypatch):
+    class Watched(LastLayerGradients):
+        def __init__(self, *args):
+            super().__init__(*args)
+            watched.append(self)
+
     class Look(pl.Callback):
         def on_after_backward(self, trainer, pl_module):
-            held.append((trainer.current_epoch, len(selector._rater.gradients._inputs)))
+            held.append((trainer.current_epoch, len(watched[0].inputs)))
 
-    selector, held = GraNd(warmup_epochs=2), []
-    fit(selector, epochs=3, callbacks=[Look()])
+    watched, held = [], []
+    monkeypatch.setattr(grand, "LastLayerGradients", Watched)
+    fit(GraNd(warmup_epochs=2), epochs=3, callbacks=[Look()])
     assert {count for epoch, count in held if epoch == 2} == {0}
 
 

@@ -188,7 +188,7 @@ def test_last_layer_s_features_are_those_of_the_batch_and_kept_no_longer():
         last.norms(Observation(torch.arange(2), torch.ones(2), None, None, 0))
     wanted[0] = False
     layer(torch.ones(4, 2))
-    assert not last._inputs
+    assert not last.inputs
     last.remove()
     assert not layer._forward_hooks
 

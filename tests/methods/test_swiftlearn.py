@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -142,26 +143,31 @@ def test_capture_hands_over_the_outputs_of_the_main_term(loss, scoring):
     model, x, y = torch.nn.Linear(4, 3), torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
     capture = LossCapture()
     capture.summarize = lambda outputs: outputs.values[:, 0]
-    step = lambda: loss(model(x), y)  # noqa: E731
+    returned = []
+
+    def step():
+        out = model(x)
+        returned.append(weakref.ref(out))
+        return loss(out, y)
+
     captured = capture.run(step, 6)[1]
     for _ in range(2):
         captured = capture.score(step, 6) if scoring else capture.run(step, 6)[1]
         torch.testing.assert_close(captured.outputs, model(x).detach())
-    assert not capture._recorder.calls
+    assert returned[-1]() is None
 
 
 def test_outputs_are_kept_only_on_demand():
     model, x = torch.nn.Linear(4, 3), torch.randn(6, 4)
-    capture = LossCapture()
-    kept = []
+    capture, summarized = LossCapture(), []
 
     def step():
-        loss = F.mse_loss(model(x), x[:, :3])
-        kept.append(len(capture._recorder.calls))
-        return loss
+        return F.mse_loss(model(x), x[:, :3])
 
-    capture.run(step, 6)
-    assert capture.run(step, 6)[1].outputs is None and kept == [0, 0]
+    for _ in range(2):
+        assert capture.run(step, 6)[1].outputs is None
+    capture.summarize = lambda outputs: summarized.append(1)
+    assert capture.run(step, 6)[1].outputs is None and summarized == [1]
 
 
 # ---- fits

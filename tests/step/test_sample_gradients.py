@@ -89,7 +89,7 @@ def test_they_are_those_of_batches_of_one(monkeypatch, fewest):
 def test_a_chunk_after_another(chunks):
     module, batch = make()
     gradients = SampleGradients(module)
-    assert gradients._chunk == 4 and not gradients._one_by_one
+    assert gradients.samples_at_once == 4
     steps = []
     step = lambda *args, **kwargs: steps.append(1) or module.training_step(*args, **kwargs)  # noqa: E731
     norms = gradients.norms(step, (), {"batch": batch, "batch_idx": 0}, 11)
@@ -194,13 +194,12 @@ def test_lengths_of_bfloat16_gradients_are_added_up_in_float32(monkeypatch, fewe
     torch.testing.assert_close(norms, (2 * x.square().sum(1)).sqrt(), rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize(("n_parameters", "chunk"), [(1 << 20, 128), (1 << 23, 16), ((1 << 23) + 1, None)])
+@pytest.mark.parametrize(("n_parameters", "chunk"), [(1 << 20, 128), (1 << 23, 16), ((1 << 23) + 1, 1)])
 def test_half_a_gib_of_gradients_is_held_or_one_sample_s(n_parameters, chunk):
     module = L.LightningModule()
     module.weight = nn.Parameter(torch.zeros(1).expand(n_parameters))
     gradients = SampleGradients(module)
-    assert gradients._one_by_one == (chunk is None)
-    assert chunk is None or gradients._chunk == chunk
+    assert gradients.samples_at_once == chunk
 
 
 def test_a_loss_that_mixes_the_batch_is_refused():

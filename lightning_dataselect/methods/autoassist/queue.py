@@ -107,6 +107,7 @@ class ThreadedQueue(BatchQueue):
         records: The records that it has not learnt from, oldest first.
         error: The failure that ended the thread, or None.
         changed: Held for a look at the queues, never while the Assistant computes.
+        is_idle: True while the thread has found nothing to do in the queues as they are.
     """
 
     def __init__(self, assistant: Assistant, capacity: int, learn_at: int) -> None:
@@ -114,7 +115,7 @@ class ThreadedQueue(BatchQueue):
         self.capacity = capacity
         self.learn_at = learn_at
         self.records: deque[Record] = deque(maxlen=capacity)
-        self._complete = self._stopping = False
+        self._complete = self._stopping = self.is_idle = False
         self.error: BaseException | None = None
         self.changed = threading.Condition(threading.Lock())
         self.thread = threading.Thread(target=self._run, name="AutoAssist", daemon=True)
@@ -130,13 +131,13 @@ class ThreadedQueue(BatchQueue):
         """Let the Assistant learn as it likes: no further batches come in this epoch."""
         with self.changed:
             self._complete = True
-            self.changed.notify()
+            self._wake()
 
     def offer(self, waiting: PendingBatch) -> None:
         """Put a batch at the end of the queue."""
         with self.changed:
             self.waiting.append(waiting)
-            self.changed.notify()
+            self._wake()
 
     def take(self) -> PendingBatch:
         """Remove and return the first batch of the queue, judged or not.
@@ -157,14 +158,18 @@ class ThreadedQueue(BatchQueue):
         """Put a record at the end of the queue; a full queue drops its oldest."""
         with self.changed:
             self.records.append(record)
-            self.changed.notify()
+            self._wake()
 
     def stop(self) -> None:
         """End the thread after its present task."""
         with self.changed:
             self._stopping = True
-            self.changed.notify()
+            self._wake()
         self.thread.join()
+
+    def _wake(self) -> None:
+        self.is_idle = False
+        self.changed.notify()
 
     def _run(self) -> None:
         try:
@@ -172,6 +177,7 @@ class ThreadedQueue(BatchQueue):
                 with self.changed:
                     task = self.next_task()
                     while task is None and not self._stopping:
+                        self.is_idle = True
                         self.changed.wait()
                         task = self.next_task()
                     if self._stopping:
