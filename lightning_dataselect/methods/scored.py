@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
@@ -152,6 +153,13 @@ class ScoredSelector(DataSelector):
         if self._rates:
             (self._rater or self.score).rate(seen, store)
         self.sampler.observe(seen, store)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the epoch, and let go of what scores no more are made of."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if self.context is not None and not self.measures(self.state.plan.epoch):
+            for name in self.score.vectors if self._rates else ():
+                self.store.remove_vectors(name)
 
     def line_up(self, scores: Tensor) -> Tensor:
         """Return what the sampler has the samples stand in line by, those without a score first."""

@@ -31,7 +31,7 @@ class TDDS(ScoredSelector):
     """Keeps the samples whose predictions move most unevenly in training, once and for good.
 
     Takes 4 bytes a sample for each class and for each presentation of the window: a million samples of 1000 classes
-    take 4 GB on the module's device, and in each checkpoint.
+    take 4 GB on the module's device, and in each checkpoint, until they are scored.
 
     Args:
         prune_ratio: Share of the samples dropped. Default 0.5.

@@ -127,6 +127,11 @@ class ScoreStore:
         self._initial[name] = torch.nan
         return self._columns[name]
 
+    def remove_vectors(self, name: str) -> None:
+        """Let go of a column of one vector a sample, if it is there; all ranks must do so together."""
+        if self._columns.pop(name, None) is not None:
+            del self._initial[name]
+
     def column(self, name: str) -> Tensor:
         """Return the column ``name`` without its padding slot, (N,) or (N, width), on the CPU."""
         return self._columns[name][: self.n].cpu()

@@ -276,6 +276,19 @@ def test_every_score_with_every_sampler_in_a_fit(score):
         assert [record["n_selected"] for record in selector.history] == [N] * needs + [N // 2]
 
 
+@pytest.mark.parametrize("name", ["dual(window=2)", "tdds(window=3)"])
+def test_windows_are_let_go_of_once_samples_are_scored(name):
+    selector, held = ScoreSelector(score=name, warmup_epochs=3, prune_ratio=0.5, whole_batches=False), []
+
+    class Watch(Tiny):
+        def on_train_batch_start(self, *_):
+            held.append((self.current_epoch, [vectors in selector.store for vectors in selector.score.vectors]))
+
+    fit(selector, Watch(), max_epochs=5)
+    assert all(any(there) == (0 < epoch < 3) for epoch, there in held if epoch > 0)
+    assert not selector.scores.isnan().any() and len(selector.history) == 5
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_one_subset_for_good_or_a_new_one_each_time(sampler, dynamic):

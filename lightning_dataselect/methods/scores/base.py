@@ -31,6 +31,9 @@ class Score:
     is_signed: ClassVar[bool] = False
     """True if the score may be below zero, so that nothing can be drawn in proportion to it."""
 
+    vectors: ClassVar[tuple[str, ...]] = ()
+    """Columns of one vector a sample that :meth:`rate` adds, of no more use once nothing is measured any more."""
+
     @property
     def fewest_epochs(self) -> int:
         """Epochs without which there is no score."""

@@ -4,12 +4,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from lightning_dataselect.methods.classification import logits_and_targets, target_probability
 from lightning_dataselect.methods.scores.base import Score
-from lightning_dataselect.methods.scores.windows import known_moments, push
+from lightning_dataselect.methods.scores.windows import add_window, known_moments, push, window_columns
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.validation import check_count
@@ -33,12 +32,16 @@ def window_value(window: Tensor) -> Tensor:
     return value.masked_fill(count < 2, math.nan)
 
 
+def _average(score: Tensor, value: Tensor, n: Tensor) -> Tensor:
+    return score + (value - score) / n.clamp(min=1)
+
+
 @dataclass(frozen=True)
 class DUALScore(Score):
     """Score by spread x (1 - mean) of the target's probability, averaged over every window of ``window`` presentations.
 
     A sample presented less often is scored by what there is, from the second presentation on. Takes ``4 * window``
-    bytes a sample.
+    bytes a sample while it measures.
 
     Args:
         window: Presentations a window holds, J, at least 2. Default 10, the authors'.
@@ -47,6 +50,7 @@ class DUALScore(Score):
     window: int = 10
 
     measuring_epochs: ClassVar[int] = 30
+    vectors: ClassVar[tuple[str, ...]] = ("window",)
 
     def __post_init__(self) -> None:
         check_count("window", self.window, minimum=2)
@@ -58,15 +62,10 @@ class DUALScore(Score):
 
     def columns(self) -> dict[str, float]:
         """Name the column that counts full windows."""
-        return {"windows": 0.0}
+        return window_columns()
 
     def rate(self, seen: Observation, store: ScoreStore) -> None:
         """Move the windows on, and average."""
         i = seen.indices
         window = push(store, "window", self.window, i, target_probability(*logits_and_targets(seen, "DUAL")))
-        value, score, n_before = window_value(window), store["score"][i], store["windows"][i]
-        is_full = (~window.isnan()).all(1)
-        n_full = n_before + is_full
-        averaged = torch.where(n_before > 0, score + (value - score) / n_full.clamp(min=1), value)
-        store["score"][i] = torch.where(is_full | (n_before == 0), averaged, score)
-        store["windows"][i] = n_full
+        add_window(store, i, window, window_value(window), _average)

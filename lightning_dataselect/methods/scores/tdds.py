@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_dataselect.methods.classification import logits_and_targets
 from lightning_dataselect.methods.scores.base import Score
-from lightning_dataselect.methods.scores.windows import known_moments, push
+from lightning_dataselect.methods.scores.windows import add_window, known_moments, push, window_columns
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError
@@ -39,7 +39,7 @@ def movement(now: Tensor, before: Tensor) -> Tensor:
 class TDDSScore(Score):
     """Score by the spread of a sample's movements over a sliding window, averaged with weights that decay.
 
-    Takes ``4 * (C + window - 1)`` bytes a sample, with C classes.
+    Takes ``4 * (C + window - 1)`` bytes a sample, with C classes, while it measures.
 
     Args:
         window: Presentations a window holds, J, at least 3. Default 10, the authors'.
@@ -50,6 +50,7 @@ class TDDSScore(Score):
     decay: float = 0.9
 
     measuring_epochs: ClassVar[int] = 30
+    vectors: ClassVar[tuple[str, ...]] = ("probabilities", "movements")
 
     def __post_init__(self) -> None:
         check_count("window", self.window, minimum=3)
@@ -63,7 +64,7 @@ class TDDSScore(Score):
 
     def columns(self) -> dict[str, float]:
         """Name the column that counts full windows."""
-        return {"windows": 0.0}
+        return window_columns()
 
     def rate(self, seen: Observation, store: ScoreStore) -> None:
         """Move the windows on, and average."""
@@ -76,7 +77,4 @@ class TDDSScore(Score):
         window = push(store, "movements", self.window - 1, i, moved)
         count, _, squares = known_moments(window)
         value = (self.decay * squares.sqrt()).masked_fill(count < 2, math.nan)
-        score, n_before, is_full = store["score"][i], store["windows"][i], count == self.window - 1
-        averaged = torch.where(n_before > 0, (1 - self.decay) * score + value, value)
-        store["score"][i] = torch.where(is_full | (n_before == 0), averaged, score)
-        store["windows"][i] = n_before + is_full
+        add_window(store, i, window, value, lambda score, value, n: (1 - self.decay) * score + value)

@@ -1,4 +1,6 @@
-"""The last few numbers of each sample: what a score over a sliding window of presentations keeps."""
+"""The last few numbers of each sample, and a score that sums their windows up as these slide over the presentations."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -31,6 +33,42 @@ def push(store: ScoreStore, name: str, width: int, indices: Tensor, values: Tens
     window = torch.cat([store[name][indices, 1:], values.float().unsqueeze(1)], 1)
     store[name][indices] = window
     return window
+
+
+def window_columns() -> dict[str, float]:
+    """Name the column in which `add_window` counts full windows."""
+    return {"windows": 0.0}
+
+
+def add_window(
+    store: ScoreStore, indices: Tensor, window: Tensor, value: Tensor, join: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> None:
+    """Join what a window has shown to the score; needs `window_columns`.
+
+    Before a window is full, the score is what there is: the value of the window so far.
+
+    Args:
+        store: Holds the scores.
+        indices: int64 (B,).
+        window: float32 (B, W), NaN where nothing is.
+        value: float32 (B,), what the window shows.
+        join: Called with the scores, the values and the number of full windows, this one included, float32 (B,) each;
+            returns the scores of samples that had a full window before.
+
+    Example:
+        >>> store = ScoreStore(1, window_columns())
+        >>> for value in (1.0, 2.0):
+        ...     window = push(store, "window", 1, torch.tensor([0]), torch.tensor([value]))
+        ...     add_window(store, torch.tensor([0]), window, window[:, 0], lambda score, value, n: score + value)
+        >>> store.column("score"), store.column("windows")
+        (tensor([3.]), tensor([2.]))
+    """
+    score, n_before = store["score"][indices], store["windows"][indices]
+    is_full = (~window.isnan()).all(1)
+    n_full = n_before + is_full
+    joined = torch.where(n_before > 0, join(score, value, n_full), value)
+    store["score"][indices] = torch.where(is_full | (n_before == 0), joined, score)
+    store["windows"][indices] = n_full
 
 
 def known_moments(window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
