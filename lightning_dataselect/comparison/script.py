@@ -67,6 +67,14 @@ def _what_to_write(name: str, tree: ast.Module) -> str:
     module = _subclass(tree, "LightningModule") or "MyModule"
     data = _subclass(tree, "LightningDataModule")
     made = f"def make_data(): return {data or 'MyDataModule'}(...)" + ("" if data else " (or its loaders)")
+    if data and _subclass(tree, "LightningModule"):
+        stem = Path(name).stem
+        return (
+            f"{name} is no config, and makes no task, but holds all that a config needs: write one with"
+            f" `lightning-dataselect init --model {stem}.{module} --data {stem}.{data}`, then"
+            f" `lightning-dataselect compare exp.yaml`. Or let it have `def make_module(): return {module}(...)` and"
+            f" `{made}`, and take `lightning-dataselect compare {name} --epochs 30`."
+        )
     return (
         f"{name} is no config, and makes no task: let it have `def make_module(): return {module}(...)` and `{made}`,"
         f" and take `lightning-dataselect compare {name} --epochs 30`; or call, in Python,"

@@ -66,7 +66,8 @@ def in_plain_words(error: Exception) -> str:
         option = stray[1] or f"--{stray[2]}"
         return f"There is no option {option}.{did_you_mean(option, _OPTIONS)}"
     if missing := _MISSING.search(root):
-        return f"--{missing[1].replace(', ', ', --')} is missing."
+        way_out = " Give --config exp.yaml, or --model my.Model --data my.Data." if missing[1] == "model" else ""
+        return f"--{missing[1].replace(', ', ', --')} is missing.{way_out}"
     if root.startswith("Unexpected config"):
         return "--config: a config holds sections such as model, data, trainer and select, but this one does not."
     if unknown := _NO_CLASS.search(root):

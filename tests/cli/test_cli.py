@@ -271,7 +271,8 @@ def test_a_wrong_input_ends_in_one_plain_sentence(arguments, tmp_path, monkeypat
 @pytest.mark.parametrize("command", ["fit", "validate"])
 def test_a_missing_model_is_named(command, capsys):
     assert main([command]) == 2
-    assert capsys.readouterr().err.strip() == f"lightning-dataselect {command}: --model is missing."
+    way_out = "Give --config exp.yaml, or --model my.Model --data my.Data."
+    assert capsys.readouterr().err.strip() == f"lightning-dataselect {command}: --model is missing. {way_out}"
 
 
 def test_a_config_of_an_earlier_run_is_not_overwritten(tmp_path, monkeypatch, capsys):

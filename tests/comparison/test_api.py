@@ -106,6 +106,10 @@ def test_a_script_is_a_task_and_several_jobs_make_the_same_runs(tmp_path):
     [
         ("from lightning.pytorch.cli import LightningCLI\nLightningCLI()", r"python \S+ fit --print_config > exp.yaml"),
         ("class Net(pl.LightningModule): pass", r"def make_module\(\): return Net\(...\)"),
+        (
+            "class Net(L.LightningModule): pass\nclass Data(L.LightningDataModule): pass",
+            r"write one with `lightning-dataselect init --model train.Net --data train.Data`, then `.* compare exp",
+        ),
         ("x = 1", r"lightning_dataselect.compare\(make_module, make_data, max_epochs=30\)"),
         (SCRIPT + "\ntrainer.fit(make_module())", "trains as soon as it is imported"),
         (SCRIPT, "needs --epochs N"),
