@@ -99,6 +99,7 @@ def study(tmp_path, capsys):
     return go
 
 
+@pytest.mark.slow
 def test_study_resumes_and_keeps_its_other_parts(study, tmp_path):
     assert study()[0] == 0
     first = json.loads((tmp_path / "tiny.json").read_text())

@@ -22,6 +22,7 @@ def test_every_method_of_the_table_is_timed(method):
     assert 0 < measured["select_seconds"] <= measured["seconds"] and 0 < measured["kept"] < 1000
 
 
+@pytest.mark.slow
 def test_ranks_are_timed_while_they_merge():
     measured = measure_merge(ranks=2, n=1000)  # asserts in each rank that the merge is right
     assert len(measured["every_merge"]) == 3 and measured["seconds"] == min(measured["every_merge"]) > 0

@@ -31,6 +31,12 @@ from lightning_dataselect.methods.registry import get
 from lightning_dataselect.numerics.sampling import keep_count
 
 every_method = pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
+# What concerns the loader or the Trainer more than the choice: one method of each kind, and the others with the slow.
+KINDS = ("AutoAssist", "DBPD", "EL2N", "EpsilonGreedy", "EvolvedSampling", "FewerEpochs", "Frontier", "InfoBatch")
+KINDS += ("RHOLoss", "SelectiveBackprop", "SwiftLearn")
+each_kind = pytest.mark.parametrize(
+    "setting", [pytest.param(s, id=k, marks=() if k in KINDS else pytest.mark.slow) for k, s in SETTINGS.items()]
+)
 
 
 def fits(count, promise):
@@ -161,7 +167,7 @@ def test_two_ranks(setting, tmp_path):
     assert len(of_first_epoch) == len(set(of_first_epoch)) in (record["n_selected"], record["n_backward"])
 
 
-@every_method
+@each_kind
 def test_gradient_accumulation(setting, tmp_path):
     selector = setting.make(tmp_path)
     seen = Seen(selector)
@@ -183,7 +189,7 @@ class Precise(Tiny):
         self.model.register_forward_hook(lambda module, args, output: self.seen.add(output.dtype))
 
 
-@every_method
+@each_kind
 def test_bf16_mixed(setting, tmp_path):
     selector, module = setting.make(tmp_path), Precise()
     fit(selector, module, precision="bf16-mixed")
@@ -209,7 +215,7 @@ def test_compiled(setting, tmp_path):
         torch.testing.assert_close(list(module._orig_mod.parameters()), list(expected.parameters()))
 
 
-@every_method
+@each_kind
 def test_hugging_face_batches(setting, tmp_path):
     selector = setting.make(tmp_path)
     train = DataLoader(Sentences(), BATCH, shuffle=True, collate_fn=encode)
@@ -220,7 +226,7 @@ def test_hugging_face_batches(setting, tmp_path):
 
 
 @pytest.mark.filterwarnings("error:The losses of")
-@every_method
+@each_kind
 @pytest.mark.parametrize("limit", [2, 0.5])
 def test_limit_train_batches(setting, tmp_path, limit):
     selector = setting.make(tmp_path)
@@ -235,7 +241,7 @@ def test_limit_train_batches(setting, tmp_path, limit):
     assert selector.history[-1]["n_selected"] > 0
 
 
-@every_method
+@each_kind
 def test_persistent_workers(setting, tmp_path):
     plain, selector = setting.make(tmp_path), setting.make(tmp_path)
     _, expected = fit(plain)
@@ -253,7 +259,7 @@ def arguments_of(selector):
     return {k: v.nan_to_num(-1).tolist() if isinstance(v, torch.Tensor) else v for k, v in (own | common).items()}
 
 
-@every_method
+@each_kind
 def test_lightning_cli_config_and_back(setting, tmp_path):
     pytest.importorskip("jsonargparse")
     from lightning.pytorch.cli import LightningCLI
@@ -273,7 +279,7 @@ def test_lightning_cli_config_and_back(setting, tmp_path):
     assert again.config.trainer.callbacks[0].init_args == cli.config.trainer.callbacks[0].init_args
 
 
-@every_method
+@each_kind
 def test_pickling(setting, tmp_path):
     original = setting.make(tmp_path)
     fresh = pickle.loads(pickle.dumps(original))

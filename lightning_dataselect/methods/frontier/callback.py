@@ -123,11 +123,12 @@ class Frontier(DataSelector):
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Renew the moving average, which is the score, and the last two losses."""
-        i, losses, mean = seen.indices, seen.losses, store["score"][seen.indices]
-        store["previous"][i] = store["latest"][i]
-        store["latest"][i] = losses
-        store["visits"][i] += 1
-        store["score"][i] = torch.where(mean.isnan(), losses, (mean + losses) / 2)
+        i, losses = seen.indices, seen.losses
+        mean, latest = store["score"].index_select(0, i), store["latest"]
+        store["previous"].index_copy_(0, i, latest.index_select(0, i))
+        latest.index_copy_(0, i, losses)
+        store["visits"].index_add_(0, i, torch.ones_like(losses))
+        store["score"].index_copy_(0, i, torch.where(mean.isnan(), losses, (mean + losses) / 2))
         if self._n_batches < _UNTRAINED_BATCHES:
             store["untrained"][i] = losses
         self._n_batches += 1
