@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -140,7 +140,7 @@ def _of_parameters(loss: Tensor, terms: Sequence[Term]) -> Parts:
 
 def find_divisor(
     term: Term, loss: Tensor, probe: Probe, batch_size: int, spec: StepSpec
-) -> tuple[TermSpec, dict[Key, tuple[Term, Layout]], bool]:
+) -> tuple[TermSpec, dict[Key, tuple[Term, Layout]], set[float]]:
     """Find out if a term is divided by a number added up over the batch, or by the number of samples.
 
     Args:
@@ -151,10 +151,10 @@ def find_divisor(
         spec: The findings so far.
 
     Returns:
-        The findings about the term; the numbers that may divide it, laid like its rows, with their layouts; True if it
-        is divided at all.
+        The findings about the term; the numbers that may divide it, laid like its rows, with their layouts; the plain
+        numbers by which it is divided, from which nothing shows where they come from.
     """
-    found, laid, divided = spec.of(term.key), dict[Key, tuple[Term, Layout]](), False
+    found, laid, plain = spec.of(term.key), dict[Key, tuple[Term, Layout]](), set[float]()
     own, stops = {turn.node for turn in turns_in(term)}, set(probe.anchors)
     covered: dict[float | Key, set[Node]] = {}
     for division in probe.divisions.made:
@@ -163,7 +163,8 @@ def find_divisor(
         after = bool(met) and node in reached(loss.grad_fn, {node, *stops})
         if not after and not _divides_elements(division, term, stops):
             continue
-        divided = True
+        if isinstance(division.by, float):
+            plain.add(division.by)
         for key in (*division.maybe, division.by):
             if not isinstance(key, float) and key not in laid:
                 laid[key] = _laid_like(term, probe.recorder.counts[key], spec.counts.get(key, Layout()), batch_size)
@@ -173,27 +174,54 @@ def find_divisor(
             if covered[by] != own:
                 continue  # what divides some turns of a loop is their own affair, until it has divided all of them
         if not isinstance(by, float):
-            found = replace(found, divisor=by)
-            if by in division.maybe and isinstance(division.by, float) and term.is_sum:
-                alternatives = _alternatives(term, by, laid[by][0], division.by, loss, batch_size)
-                found = replace(found, is_guess=True, alternatives=alternatives or found.alternatives)
+            is_guess = isinstance(division.by, float)
+            if is_guess and after and not term.is_sum:
+                continue
+            found = replace(found, divisor=by, is_guess=is_guess)
         elif term.is_sum and counts_samples(by, term.elements.shape, batch_size):
-            found = replace(found, divisor="samples")
+            found = replace(found, divisor="samples", is_guess=True)
         else:
             continue
         if not after:
             found = replace(found, divided_elementwise=True)
-    return found, laid, divided
+    return found, laid, plain
 
 
-def _alternatives(
-    term: Term, number: Key, count: Term, value: float, loss: Tensor, batch_size: int
-) -> tuple[tuple[Divisor, float], tuple[Divisor, float]] | None:
-    """Return both readings of a Python number that is as large as one counted in the batch, and as the batch itself."""
-    slope = derivatives(loss, [term.edge])[0] if term.edge is not None else None
-    if slope is None or not counts_samples(value, term.elements.shape, batch_size):
-        return None
-    return (number, float(slope * count.weighted(None))), ("samples", float(slope * batch_size))
+def possible_divisors(
+    own: TermSpec, term: Term, plain: Collection[float], counts: Mapping[Key, Term], batch_size: int
+) -> list[Divisor | None]:
+    """Return what may divide a term, the likeliest first, where that is a plain number, or nothing that was seen.
+
+    A plain number may be a constant, the number of the samples, or that of anything that is added up over the batch
+    and comes to it. A count of nothing comes to 1, by which a step divides in its place.
+
+    Args:
+        own: The findings about the term.
+        term: One that the loss is made of.
+        plain: The plain numbers by which it is divided.
+        counts: What is added up over the batch.
+        batch_size: The number of samples.
+
+    Returns:
+        One divisor if it is sure.
+    """
+    if own.divided_elementwise or (isinstance(own.divisor, tuple) and not own.is_guess):
+        return [own.divisor]
+    found: list[Divisor | None] = [own.divisor] if own.divisor is not None else []
+    of_elements: list[tuple[Divisor, Tensor | None]] = [("counts", term.counts), ("nonzero", term.elements)]
+    if term.is_sum and term.elements.numel() > batch_size:
+        found += [name for name, values in of_elements if values is not None and float((values != 0).sum()) in plain]
+    found.append(None)
+    if term.is_sum:
+        found.append("samples")
+    if term.is_sum or plain:
+        values = plain or {1.0}
+        found += [key for key, count in counts.items() if _as_divisor(count.value) in values]
+    return list(dict.fromkeys(found))
+
+
+def _as_divisor(number: Tensor) -> float:
+    return float(number.detach()) or 1.0
 
 
 def _laid_like(term: Term, count: Term, layout: Layout, batch_size: int) -> tuple[Term, Layout]:
@@ -280,7 +308,7 @@ def analyze_loss(
         raise CaptureError("The step's loss has no gradient (requires_grad is False).")
     anchors = probe.anchors
     parts = coefficients(loss, [term for term in terms if not term.from_parameters])
-    spec = replace(spec, loops=spec.loops | _find_loops(parts, probe, batch_size))
+    spec = replace(spec, loops=spec.loops | (_find_loops(parts, probe, batch_size) - spec.no_loops))
     if words := incomplete(parts, spec.loops, batch_size):
         raise CaptureError(words)
     loops = loops_of(parts, spec.loops, batch_size)
@@ -364,15 +392,48 @@ def _with_divisor(
     of_means: bool,
 ) -> StepSpec:
     """Return the findings with what a term is divided by, and where the samples lie in that."""
-    own, laid, divided = find_divisor(term, loss, probe, batch_size, spec)
-    probe.recorder.counts.update((key, count) for key, (count, _) in laid.items())
-    is_mean = not divided and is_only and bool((torch.as_tensor(slope) * batch_size - 1).abs().max() < 1e-4)
+    own, laid, plain = find_divisor(term, loss, probe, batch_size, spec)
+    counts = {**probe.recorder.counts, **{key: count for key, (count, _) in laid.items()}}
+    is_divided = own.divisor is not None or bool(plain)
+    is_mean = not is_divided and is_only and bool((torch.as_tensor(slope) * batch_size - 1).abs().max() < 1e-4)
     if term.is_sum and (is_mean or of_means):
-        own = replace(own, divisor="samples")
+        own = replace(own, divisor="samples", is_guess=True)
+    divisors = possible_divisors(own, term, plain, counts, batch_size)
+    for key in divisors:
+        if isinstance(key, tuple) and key not in laid:
+            laid[key] = _laid_like(term, counts[key], spec.counts.get(key, Layout()), batch_size)
+    counts |= {key: count for key, (count, _) in laid.items()}
+    probe.recorder.counts.update(counts)
+    own = replace(own, readings=_readings(divisors, spec.of(term.key), term, slope, counts, batch_size))
+    if own.readings:
+        own = replace(own, divisor=own.readings[0][0])
     if term.strided:
         own = replace(own, layout=replace(own.layout, strided=True))
-    counts = {**spec.counts, **{key: layout for key, (_, layout) in laid.items()}}
-    return replace(spec, terms={**spec.terms, term.key: own}, counts=counts)
+    found = {**spec.counts, **{key: layout for key, (_, layout) in laid.items()}}
+    return replace(spec, terms={**spec.terms, term.key: own}, counts=found)
+
+
+def _readings(
+    divisors: Sequence[Divisor | None],
+    before: TermSpec,
+    term: Term,
+    slope: Scale,
+    counts: Mapping[Key, Term],
+    batch_size: int,
+) -> tuple[tuple[Divisor | None, float], ...]:
+    """Return several divisors with the product of each and the coefficient, but for those that steps have ruled out."""
+    if before.readings:
+        left = [divisor for divisor, _ in before.readings if divisor in divisors]
+        divisors = left or divisors
+    if isinstance(term, Loop) or (len(divisors) < 2 and not before.readings):
+        return ()
+    totals: dict[Divisor | None, float] = {None: 1.0, "samples": float(batch_size)}
+    totals |= {key: _as_divisor(counts[key].value) for key in divisors if isinstance(key, tuple)}
+    of_elements: list[tuple[Divisor, Tensor | None]] = [("counts", term.counts), ("nonzero", term.elements)]
+    for name, values in of_elements:
+        if name in divisors and values is not None:
+            totals[name] = float((values != 0).sum()) or 1.0
+    return tuple((divisor, float(slope) * totals[divisor]) for divisor in divisors)
 
 
 def _find_loops(parts: Parts, probe: Probe, batch_size: int) -> set[Hashable]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dataselect.capture.analysis import analyze_loss, has_constant, rest
+from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.graph import saving_numbers_only
 from lightning_dataselect.capture.interception import Interceptors, Recorder
 from lightning_dataselect.capture.probe import Probe, ReprobePolicy, Watch, eagerly
@@ -30,6 +31,8 @@ from lightning_dataselect.capture.results import Captured, PrimaryTerms, StepRes
 from lightning_dataselect.capture.specs import StepSpec
 from lightning_dataselect.capture.witness import Shown, decide
 from lightning_dataselect.utils.errors import CaptureError, InvalidArgumentError, NoLossError
+
+_MOST_UNCLEAR = 8  # batches whose loss is not finite, which show little, until one of them is gone by
 
 _NOT_MEASURED = "The samples of some batches are not measured."
 
@@ -74,6 +77,9 @@ class LossCapture:
         self._constants: list[Tensor | None] = []  # likewise
         self._primary = PrimaryTerms()
         self._is_compiled = False
+        self._read_by = StepSpec()  # the findings of the last probe
+        self._n_unclear = 0  # probes, one after the other, of a loss that was not finite
+        self._has_seen_several = False  # whether a batch of more than one sample was probed
         self._is_one_term = False  # whether the last loss was a term's value, as it came
         self._result: StepResult | None = None  # while a step runs
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
@@ -118,6 +124,7 @@ class LossCapture:
                 f"weights has the shape {tuple(weights.shape)}: give one weight for each of the batch's {batch_size}"
                 f" samples, of shape ({batch_size},)."
             )
+        self._meet_size(batch_size)
         probing = self._reprobe.probes > 0
         self._recorder.start(batch_size, None if probing else weights)
         self._recorder.keeps_calls = self.summarize is not None
@@ -164,6 +171,7 @@ class LossCapture:
             >>> capture.score(lambda: step(x), batch_size=6).losses.shape
             torch.Size([6])
         """
+        self._meet_size(batch_size)
         if self._reprobe.probes == 0 and self._is_one_term:
             captured = self._score_one_term(step, batch_size)
             if captured is not None:
@@ -242,15 +250,27 @@ class LossCapture:
         """Look at everything anew in the next step, as where the step may have changed."""
         self._reprobe.probe_next()
 
+    def has_misread(self, *, wait: bool = True) -> bool:
+        """Tell if a step has shown that earlier ones were misread since the last call; the next one is probed then.
+
+        Args:
+            wait: False to leave the answer to a later call where it would have to be waited for.
+        """
+        if not self._recorder.claims.read(wait=wait):
+            return False
+        self._settle_claims()
+        self.probe_next()
+        return True
+
     def start_epoch(self) -> None:
         """Look at compiled code anew, which does not show when it adds something to the loss; other steps do."""
+        self._settle_claims()
         if self._is_compiled:
             self.probe_next()
 
-    @property
-    def is_probing(self) -> bool:
-        """True if the next step will be looked at in full."""
-        return self._reprobe.probes > 0
+    def will_probe(self, batch_size: int) -> bool:
+        """Tell if the next step, on so many samples, will be looked at in full."""
+        return self._reprobe.probes > 0 or (batch_size > 1 and not self._has_seen_several)
 
     def show(self, step: Callable[[], Any], batch_size: int) -> Shown:
         """Run a step to hold its terms against those of other batches, and learn nothing from it.
@@ -264,7 +284,8 @@ class LossCapture:
             WouldChangeModel: it writes to parameters.
         """
         recorder = self._recorder
-        known, recorder.spec = recorder.spec, StepSpec()
+        known, claims = recorder.spec, recorder.claims
+        recorder.spec, recorder.claims = StepSpec(), Claims()
         recorder.start(batch_size)
         recorder.observer = probe = Probe(recorder, self._interceptors, self._module)
         probe.leaves_parameters = True
@@ -287,21 +308,41 @@ class LossCapture:
             return Shown(batch_size, loss.detach(), terms, numbers, losses, recorder.spec, probe.sorts, probe.reorders)
         finally:
             recorder.stop()
-            recorder.observer, recorder.spec = None, known
+            recorder.observer, recorder.spec, recorder.claims = None, known, claims
 
-    def decide(self, whole: Shown, singles: Sequence[Shown]) -> None:
-        """Let what single samples lose choose how the terms of the next step are read (see `witness.decide`)."""
-        self._recorder.spec = decide(whole, singles, self._recorder.spec)
+    def decide(self, whole: Shown, singles: Sequence[Shown]) -> bool:
+        """Let what single samples lose choose how the terms of the next step are read (see `witness.decide`).
+
+        Returns:
+            False if other samples might tell more.
+        """
+        self._meet_size(whole.size)
+        self._settle_claims()
+        self._recorder.spec, is_settled = decide(whole, singles, self._recorder.spec)
+        return is_settled
 
     def resume(self) -> None:
         """Go on where an earlier run has judged the step: it is not refused for a share that has become small."""
         self._recorder.spec = replace(self._recorder.spec, is_resumed=True)
+
+    def _settle_claims(self) -> None:
+        """Let go of the readings that steps have ruled out."""
+        if left := self._recorder.claims.left():
+            self._recorder.spec = self._recorder.spec.with_left(left)
+
+    def _meet_size(self, batch_size: int) -> None:
+        """Forget what batches of one have shown at the first larger one: there was nothing to tell apart."""
+        if batch_size > 1 and not self._has_seen_several:
+            recorder = self._recorder
+            recorder.spec, recorder.claims = StepSpec(is_resumed=recorder.spec.is_resumed), Claims()
+            self._reprobe, self._read_by, self._has_seen_several = ReprobePolicy(), StepSpec(), True
 
     def _probe(self, step: Callable[[], Any], result: StepResult) -> Any:
         """Run a step under watch, and learn how to do without."""
         probe = Probe(self._recorder, self._interceptors, self._module)
         self._recorder.observer = probe
         self._scales, self._constants = [], []
+        self._settle_claims()
         try:
             with eagerly(), self._interceptors.losses, probe:
                 out = step()
@@ -327,6 +368,11 @@ class LossCapture:
             self._reprobe.give_up()
         elif not self._reprobe.settle(result.way(), result.unknown):
             self._watch = Watch(self._recorder, self._interceptors)
+        if self._recorder.spec.contradicts(self._read_by):
+            self._recorder.claims.contradict()
+        self._read_by = self._recorder.spec
+        if 0 < self._n_unclear < _MOST_UNCLEAR:
+            self.probe_next()
         return out
 
     def _analyze(self, loss: Tensor, result: StepResult) -> Tensor:
@@ -334,6 +380,7 @@ class LossCapture:
         recorder = self._recorder
         probe = recorder.observer
         assert isinstance(probe, Probe)
+        self._n_unclear = 0 if bool(loss.isfinite().all()) else self._n_unclear + 1
         try:
             parts = self._find_terms(loss, probe)
         except CaptureError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -48,7 +49,7 @@ def mixes(
         [True, False]
     """
     rows = by_sample(term.elements, batch_size, term.strided)
-    asked = sorted({0, batch_size // 2, batch_size - 1})  # one alone may happen to have no slope
+    asked = _telling(rows)
     latest = sorted(reached(term.elements.grad_fn, anchors), key=lambda node: -node._sequence_nr())
     met = list(chain(*(anchors[node] for node in latest)))
     found: bool | None = None
@@ -58,6 +59,17 @@ def mixes(
             return True
         found = found if verdict is None else verdict
     return found
+
+
+def _telling(rows: Tensor) -> list[int]:
+    """Return up to three samples to ask, of those that lose something, as one may happen to have no slope.
+
+    Example:
+        >>> _telling(torch.tensor([[0.0, 0.0], [1.0, 2.0], [0.0, 1.0], [0.0, 3.0], [2.0, 0.0], [0.0, 0.0]]))
+        [1, 3, 4]
+    """
+    live = rows.detach().nan_to_num().ne(0).any(1).nonzero().flatten().tolist() or list(range(len(rows)))
+    return sorted({live[0], live[len(live) // 2], live[-1]})
 
 
 def _row_mixes(
@@ -165,7 +177,8 @@ def are_turns(terms: Sequence[Term], anchors: Mapping[Node, Sequence[Anchor]], b
         return False
     if len(set(chain(*met))) == sum(map(len, met)):
         # Each has activations of its own: those of one sample, unless all of them have a row for each.
-        return any(anchor.shape[:1] != (batch_size,) for node in chain(*met) for anchor in anchors[node])
+        before = set(chain(*(_all_reached(term.elements.grad_fn, anchors) for term in terms)))
+        return any(anchor.shape[:1] != (batch_size,) for node in before for anchor in anchors[node])
     shared = set.intersection(*met)
     edges = [a.edge for node in shared for a in anchors[node] if a.shape[:1] == (batch_size,)]
     return bool(edges) and all(
@@ -174,6 +187,17 @@ def are_turns(terms: Sequence[Term], anchors: Mapping[Node, Sequence[Anchor]], b
         for slope in derivatives(term.elements.sum(), edges)
         if slope is not None
     )
+
+
+def _all_reached(start: Node | None, anchors: Mapping[Node, Sequence[Anchor]]) -> set[Node]:
+    """Return all activations on the ways back from a node, and not only the first ones."""
+    found: set[Node] = set()
+    todo = [start]
+    while todo:
+        new = reached(todo.pop(), anchors) - found
+        found |= new
+        todo += [before for node in new for before, _ in node.next_functions]
+    return found
 
 
 def find_rows(term: Term, probe: Probe, batch_size: int, normalisers: Sequence[Tensor]) -> bool | None:
@@ -196,6 +220,7 @@ def find_rows(term: Term, probe: Probe, batch_size: int, normalisers: Sequence[T
     anchors = probe.anchors if reached(term.elements.grad_fn, probe.anchors) else probe.foreign
     rows = term.elements.shape[0] if term.elements.dim() else 1
     mixed = mixes(term, anchors, batch_size, normalisers, probe.views)
+    _warn_of_equal_axes(term, anchors, batch_size)
     if rows == batch_size or batch_size == 1:
         return None if mixed else term.strided
     if mixed:
@@ -216,3 +241,17 @@ def _compares_with_batch(term: Term, batch_size: int) -> bool:
     logits, targets = term.classes
     own = torch.arange(batch_size, device=targets.device)
     return logits.shape == (batch_size, batch_size) and bool(torch.equal(targets, own.to(targets.dtype)))
+
+
+def _warn_of_equal_axes(term: Term, anchors: Mapping[Node, Sequence[Anchor]], batch_size: int) -> None:
+    """Say which axis is taken for that of the samples where another one, as that of the time, has as many entries."""
+    both = (batch_size, batch_size)
+    if batch_size == 1 or (term.elements.shape[:1] != (batch_size**2,) and term.elements.shape[:2] != both):
+        return
+    met = [anchor for node in reached(term.elements.grad_fn, anchors) for anchor in anchors[node]]
+    if any(len(anchor.shape) > 2 and anchor.shape[:2] == both for anchor in met):
+        warnings.warn(
+            f"The batch has as many samples, {batch_size}, as its outputs have steps, and nothing shows which axis is"
+            f" which: the first one is taken for the samples in {term.name}. Another batch_size settles it.",
+            stacklevel=2,
+        )

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._guards import TracingContext
 
+from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.graph import edge_of, saving_is_noted, saving_unnoticed
 from lightning_dataselect.capture.loss_functions import LOSSES, REGISTERED, Classes, Loss, once, twice
 from lightning_dataselect.capture.reductions import ENDINGS, Key, Reduction, Source, Term, ends, foldable, reduce
@@ -37,10 +38,12 @@ class Recorder:
         keeps_calls: True if the arguments of this step's loss functions are kept.
         calls: The term (None where unreduced), the function and its arguments, of each of them.
         compiled: Some term of this step was computed in compiled code.
+        claims: What is known by now of the terms with several readings.
     """
 
     def __init__(self) -> None:
         self.spec = StepSpec()
+        self.claims = Claims()
         self._samples = torch.empty(0)
         self.weights: Tensor | None = None
         self.keeps_value = False  # whether weights change the gradient of a loss alone, and not its value
@@ -129,7 +132,7 @@ class Recorder:
             is_plain = value is not None and self.weights is None and observer is None and elements.numel() == size
             if not is_sum and not (is_plain and not loss.weighs_elements(bound)):
                 units = layout.turned(loss.units(bound))
-            if is_sum and (observer is not None or spec.divisor == "counts"):
+            if is_sum and (observer is not None or spec.counts_elements):
                 counts = layout.turned(loss.counts(bound))
             strided = layout.strided if observer is None else self._strided(spec, elements)
             if value is None:

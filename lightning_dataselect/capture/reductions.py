@@ -236,7 +236,7 @@ class Term:
         weighs_classes: ``units`` are the weights of classes, which count in what a sample loses.
         from_parameters: It is made of parameters alone, so no sample has a share in it.
         counts: Of a sum, which elements are none of what the caller ignores; None where nothing is.
-        takes_other: 0-dim bool, whether this step shows the second of two readings to be right (see `specs.TermSpec`).
+        choice: int64 (1,), the turn of the reading that all steps so far have left standing (see `specs.TermSpec`).
         edge: Where ``value`` was in the graph when it was made; None without gradient, and in compiled code.
     """
 
@@ -250,7 +250,7 @@ class Term:
     weighs_classes: bool = False
     from_parameters: bool = False
     counts: Tensor | None = None
-    takes_other: Tensor | None = None
+    choice: Tensor | None = None
     edge: GradientEdge | None = None
 
     def detached(self) -> Term:

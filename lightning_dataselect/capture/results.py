@@ -133,38 +133,34 @@ def classes_of_sources(sources: Sequence[Source], batch_size: int, loss: Tensor 
     return mix([(c, k) for c, k in used if c[0] is used[0][0][0]]) if used else None
 
 
-_SAME = 1e-3  # of two products that are equal but for rounding
-
-
 def scale(term: Term, slope: Scale, recorder: Recorder) -> Scale:
     """Return the factor of a term in the loss of a batch of one sample.
 
-    A coefficient is the same for it. What the whole batch's sum was divided by is not: see `Divisor`.
+    A coefficient is the same for it. What the whole batch's sum was divided by is not: see `Divisor`. Where several
+    divisors have fitted so far, this step's coefficient tells them apart, without a look at its value.
     """
     spec = recorder.spec.of(term.key)
     if spec.is_nonlinear:
         return 1.0
-    if spec.alternatives is None:
+    if len(spec.readings) < 2:
         if spec.divisor is None or spec.divided_elementwise:
             return slope
         return slope * _total(term, spec.divisor, recorder)
-    totals = [slope * _total(term, divisor, recorder) for divisor, _ in spec.alternatives]
-    products = [torch.as_tensor(total, device=term.elements.device) for total in totals]
-    known = [product for _, product in spec.alternatives]
-    fits = [(p - before).abs() <= _SAME * abs(before) for p, before in zip(products, known, strict=True)]
-    term.takes_other = fits[1] & ~fits[0]
-    if spec.divided_elementwise:
-        return slope
-    return torch.where(term.takes_other, products[1], products[0])
+    products = [slope * _total(term, divisor, recorder) for divisor, _ in spec.readings]
+    found = [product for _, product in spec.readings]
+    term.choice = recorder.claims.choose(term.key, found, products, term.elements.device)
+    chosen = torch.stack([torch.as_tensor(product, device=term.elements.device).float() for product in products])
+    return chosen.reshape(-1).index_select(0, term.choice).squeeze(0)
 
 
 def losses(term: Term, recorder: Recorder) -> Tensor:
     """Return what each sample loses by a term, but for its factor: (batch_size,) float32."""
     spec, own = recorder.spec.of(term.key), term.losses(recorder.batch_size)
-    if spec.alternatives is None or term.takes_other is None:
+    if term.choice is None:
         return own if spec.divisor is None else _divided(term, own, spec, spec.divisor, recorder)
-    first, second = (_divided(term, own, spec, divisor, recorder) for divisor, _ in spec.alternatives)
-    return torch.where(term.takes_other, second, first)
+    divisors = [divisor for divisor, _ in spec.readings]
+    ways = [own if d is None else _divided(term, own, spec, d, recorder) for d in divisors]
+    return torch.stack(ways).index_select(0, term.choice).squeeze(0)
 
 
 def _divided(term: Term, own: Tensor, spec: TermSpec, divisor: Divisor, recorder: Recorder) -> Tensor:
@@ -186,12 +182,14 @@ def _shares(term: Term, divisor: Divisor, recorder: Recorder) -> Tensor | None:
     return None if number is None else number.losses(size)
 
 
-def _total(term: Term, divisor: Divisor, recorder: Recorder) -> Scale:
-    """Return what a term is divided by, of the whole batch.
+def _total(term: Term, divisor: Divisor | None, recorder: Recorder) -> Scale:
+    """Return what a term is divided by, of the whole batch; 1 for nothing.
 
     Where it is 0, as the number of the objects in images without any, the step has divided by 1, if at all:
     ``max(1, n)``.
     """
+    if divisor is None:
+        return 1.0
     if divisor == "samples":
         return float(recorder.batch_size)
     if isinstance(divisor, str):

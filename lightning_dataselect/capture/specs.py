@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -46,8 +46,9 @@ class TermSpec:
         enters: True, it is part of the loss; None, not so far; False, it is never to be looked at.
         layout: Where the samples lie in its elements.
         divisor: What it is divided by that is another number for a sample alone.
-        alternatives: Two readings of the divisor that fit what is known, each with the product of the term's
-            coefficient and the divisor, which stays the same from batch to batch for the right one; else None.
+        readings: The divisors that fit what is known, the likeliest first, each with the product of the term's
+            coefficient and the divisor, which stays the same from batch to batch for the right one; () if it was sure
+            from the beginning.
         is_guess: True if the divisor is a number that merely has the value of one that is counted.
         divided_elementwise: True if the elements are divided before they are added up.
         is_nonlinear: True if the loss is another function of it than a multiple.
@@ -58,17 +59,26 @@ class TermSpec:
     enters: bool | None = None
     layout: Layout = Layout()
     divisor: Divisor | None = None
-    alternatives: tuple[tuple[Divisor, float], tuple[Divisor, float]] | None = None
+    readings: tuple[tuple[Divisor | None, float], ...] = ()
     is_guess: bool = False
     divided_elementwise: bool = False
     is_nonlinear: bool = False
     is_witnessed: bool = False
     refusal: str | None = None
 
+    @property
+    def divisors(self) -> tuple[Divisor | None, ...]:
+        """What it may be divided by, as far as is known."""
+        return tuple(divisor for divisor, _ in self.readings) or (self.divisor,)
+
+    @property
+    def counts_elements(self) -> bool:
+        """True if it may be divided by the number of its elements that are not ignored."""
+        return "counts" in self.divisors
+
     def places(self) -> set[Key]:
         """Return the places where what it is, or may be, divided by is added up."""
-        readings = [self.divisor, *(divisor for divisor, _ in self.alternatives or ())]
-        return {divisor for divisor in readings if isinstance(divisor, tuple)}
+        return {divisor for divisor in (self.divisor, *self.divisors) if isinstance(divisor, tuple)}
 
 
 UNKNOWN = TermSpec()
@@ -82,6 +92,7 @@ class StepSpec:
         terms: The terms that probes have met.
         counts: Where the samples lie in what is added up without gradient.
         loops: The places where each sample has a term of its own, in turn.
+        no_loops: The places where, as single samples have shown, none has.
         order: Turn in the step -> the place of the mean or sum there, as last probed.
         with_constant: The roots that hold a constant, by their turn.
         differentiates: True if the step takes derivatives of its own, so that it cannot do without a graph.
@@ -93,6 +104,7 @@ class StepSpec:
     terms: Mapping[Key, TermSpec] = field(default_factory=dict)
     counts: Mapping[Key, Layout] = field(default_factory=dict)
     loops: frozenset[Hashable] = frozenset()
+    no_loops: frozenset[Hashable] = frozenset()
     order: Mapping[int, Hashable] = field(default_factory=dict)
     with_constant: frozenset[int] = frozenset()
     differentiates: bool = False
@@ -103,9 +115,32 @@ class StepSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "divisors", frozenset().union(*(term.places() for term in self.terms.values())))
 
+    def with_left(self, left: Mapping[Key, Sequence[bool]]) -> StepSpec:
+        """Return the same without the readings of terms that steps have ruled out.
+
+        Args:
+            left: Whether each reading of a term still stands.
+        """
+        terms = dict(self.terms)
+        for key, stands in left.items():
+            before = self.of(key)
+            readings = tuple(reading for reading, may_be in zip(before.readings, stands, strict=True) if may_be)
+            terms[key] = replace(before, readings=readings, divisor=readings[0][0])
+        return replace(self, terms=terms)
+
     def of(self, key: Key) -> TermSpec:
         """Return the findings about a term."""
         return self.terms.get(key, UNKNOWN)
+
+    def contradicts(self, before: StepSpec) -> bool:
+        """Tell if a term is read in another way than before, which was not known to be possible."""
+        for key, then in before.terms.items():
+            now = self.of(key)
+            if key[0] in self.loops - before.loops and then.enters:
+                return True
+            if then.enters and now.enters and (now.layout != then.layout or now.divisor not in then.divisors):
+                return True
+        return False
 
     def with_term(self, key: Key, **changes: Any) -> StepSpec:
         """Return the same with other findings about one term."""

@@ -8,6 +8,7 @@ terms were for single samples, and settles how they are to be read.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -59,7 +60,7 @@ class Shown:
     reorders: bool = False
 
 
-def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> StepSpec:
+def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[StepSpec, bool]:
     """Settle how the terms of a step are read, by what they are for each of its samples alone.
 
     A term that is another one for a sample alone, as a model that normalises over the batch makes it, shows nothing,
@@ -71,12 +72,15 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> StepSpec:
         spec: The findings so far.
 
     Returns:
-        The findings, with those of the witness.
+        The findings, with those of the witness; True if other samples could tell no more.
     """
+    if not (whole.loss.isfinite() and any(one.loss.isfinite() for one in singles)):
+        return spec, False
+    spec, is_settled = _with_loops(whole, singles, spec), True
     agrees = whole.losses is not None and _close(whole.losses, torch.stack([one.loss.float() for one in singles]))
     for key, (term, slope) in whole.terms.items():
         alone = [one.terms.get(key) for one in singles]
-        if any(one is None for one in alone) or slope.numel() != 1 or key[0] in whole.spec.loops:
+        if any(one is None for one in alone) or slope.numel() != 1 or key[0] in spec.loops:
             continue
         own = [one for one in alone if one is not None]
         layouts = _layouts(term, whole, agrees)
@@ -84,9 +88,35 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> StepSpec:
         divided = [layout for layout in layouts if not fitting and _lies_divided(layout, term, own, whole.size)]
         if fitting or divided:
             spec = _settled(spec, key, term, slope, own, (fitting or divided)[0], whole, elementwise=not fitting)
+            # where several divisors fit samples of equal shares, those of others may tell
+            shares_vary = len({round(float(by), 6) for _, by in own}) > 1
+            is_settled &= len(spec.of(key).readings) < 2 or shares_vary
         elif any(_lies_permuted(layout, term, own, whole.size) for layout in layouts):
             spec = spec.with_term(key, refusal=ORDER)
-    return spec
+    return spec, is_settled
+
+
+def _with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> StepSpec:
+    """Return the findings with the places where each sample has a term of its own, and those where none has.
+
+    A place that is passed as often as there are samples is a loop over them, and one that is passed as often for one
+    sample as for several is none, whatever their number.
+    """
+    places = Counter(key[0] for key in whole.terms)
+    of_singles = [Counter(key[0] for key in one.terms) for one in singles]
+    others = {place for place, n in places.items() if all(one[place] == n for one in of_singles)}
+    loops = set()
+    for place, n in places.items():
+        if n != whole.size or any(one[place] != 1 for one in of_singles):
+            continue
+        loops.add(place)
+        turns = torch.stack([term.value for key, (term, _) in whole.terms.items() if key[0] == place]).flatten()
+        own = torch.stack([term.value for one in singles for key, (term, _) in one.terms.items() if key[0] == place])
+        own = own.flatten()
+        if not _close(turns, own) and _close(turns.sort().values, own.sort().values):
+            for key in whole.terms:
+                spec = spec.with_term(key, refusal=ORDER) if key[0] == place else spec
+    return replace(spec, loops=(spec.loops | loops) - others, no_loops=(spec.no_loops | others) - loops)
 
 
 def _settled(
@@ -101,26 +131,25 @@ def _settled(
     elementwise: bool,
 ) -> StepSpec:
     """Choose what a term is divided by, whose rows lie as they should."""
-    truth = torch.stack([by * _losses(one, layout, 1)[0] for one, by in alone])
     readings = _readings(key, term, slope, layout, whole, elementwise)
-    fitting = [reading for reading in readings if _close(reading.losses, truth)]
+    truth = torch.stack([by.float().reshape(()) for _, by in alone])
+    if elementwise:
+        truth = torch.stack([by * _losses(one, layout, 1)[0] for one, by in alone])
+    before = spec.of(key)
+    known = [divisor for divisor, _ in before.readings] if before.is_witnessed else []
+    fitting = [
+        reading for reading in readings if _fits(reading, truth) and reading.divisor in (known or [reading.divisor])
+    ]
     if not fitting:
-        slopes = torch.stack([by.float().reshape(()) for _, by in alone])
-        adds_up = _close((1 / slopes).sum(), 1 / slope.float()) and not _close(slopes, slope.float().expand_as(slopes))
+        adds_up = _close((1 / truth).sum(), 1 / slope.float()) and not _close(truth, slope.float().expand_as(truth))
         return spec.with_term(key, refusal=COUNT) if term.is_sum and (elementwise or adds_up) else spec
-    first = fitting[0]
-    other = next((other for other in fitting[1:] if other.is_other_than(first)), None)
-    alternatives = None
-    if other is not None and not elementwise and first.divisor is not None and other.divisor is not None:
-        if first.product is not None and other.product is not None:
-            alternatives = (first.divisor, first.product), (other.divisor, other.product)
     spec = spec.with_term(
         key,
         is_witnessed=True,
         layout=layout,
-        divisor=first.divisor,
+        divisor=fitting[0].divisor,
         divided_elementwise=elementwise,
-        alternatives=alternatives,
+        readings=() if elementwise else tuple((reading.divisor, reading.product) for reading in fitting),
     )
     counts = {place: whole.spec.counts[place] for place in spec.of(key).places() if place in whole.spec.counts}
     return replace(spec, counts={**spec.counts, **counts})
@@ -128,15 +157,23 @@ def _settled(
 
 @dataclass(frozen=True)
 class _Reading:
-    """Hold what each sample would lose if a term were divided by something."""
+    """Hold what would follow if a term were divided by something.
+
+    Attributes:
+        divisor: The divisor; None for nothing.
+        alone: (size,) the coefficient of each sample alone; or what it would lose, where elements are divided.
+        shows: bool (size,) False for a sample that has nothing in the divisor and loses nothing.
+        product: Of the coefficient and the divisor.
+    """
 
     divisor: Divisor | None
-    losses: Tensor
-    product: float | None  # of the coefficient and the divisor: a round number, or 1, if that is it
+    alone: Tensor
+    shows: Tensor
+    product: float
 
-    def is_other_than(self, first: _Reading) -> bool:
-        """Tell if this one may turn out to be right in a later batch, if ``first`` does not."""
-        return not (isinstance(first.divisor, tuple) and isinstance(self.divisor, str))
+
+def _fits(reading: _Reading, truth: Tensor) -> bool:
+    return _close(reading.alone[reading.shows], truth[reading.shows])
 
 
 def _readings(key: Key, term: Term, slope: Tensor, layout: Layout, whole: Shown, elementwise: bool) -> list[_Reading]:
@@ -145,7 +182,7 @@ def _readings(key: Key, term: Term, slope: Tensor, layout: Layout, whole: Shown,
     each = _losses(term, layout, size)
     ones = torch.ones(size, device=each.device)
     numbers = {place: _losses(count, Layout(strided=count.strided), size) for place, count in whole.numbers.items()}
-    given: list[tuple[Divisor, Tensor]] = []
+    given: list[tuple[Divisor | None, Tensor | None]] = [] if elementwise else [(None, None)]
     if term.is_sum:
         given.append(("samples", ones))
         if term.counts is not None and term.elements.numel() > size:
@@ -153,14 +190,19 @@ def _readings(key: Key, term: Term, slope: Tensor, layout: Layout, whole: Shown,
     given += numbers.items()
     if term.is_sum and term.elements.numel() > size:
         given.append(("nonzero", _counted(term.elements, layout, size)))
-    readings = [
-        _Reading(divisor, by * each * share.sum() / torch.where(share == 0, ones, share), float(by * share.sum()))
-        for divisor, share in given
-    ]
-    readings.sort(key=lambda reading: abs(abs(reading.product or 0) - 1) > _CLOSE)
+    readings = []
+    for divisor, share in given:
+        counted = ones if share is None else share
+        total = ones[0] if share is None else share.sum()
+        total = whole.numbers[divisor].weighted(None).float() if isinstance(divisor, tuple) else total
+        total = torch.where(total == 0, ones[0], total)  # a step divides by 1 where nothing is counted
+        alone = by * total / torch.where(counted == 0, ones, counted)
+        shows = (counted != 0) | (each.nan_to_num() != 0)
+        readings.append(_Reading(divisor, alone * each if elementwise else alone, shows, float(by * total)))
+    readings.sort(key=lambda reading: abs(abs(reading.product) - 1) > _CLOSE)
     sure = None if found.is_guess else found.divisor
-    readings.sort(key=lambda reading: reading.divisor != sure)
-    return readings if elementwise else [_Reading(None, by * each, None), *readings]
+    readings.sort(key=lambda reading: sure is None or reading.divisor != sure)
+    return readings
 
 
 def _counted(values: Tensor, layout: Layout, size: int) -> Tensor:

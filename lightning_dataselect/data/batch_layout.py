@@ -34,11 +34,13 @@ class BatchLayout:
         self.per_sample: dict[Path, float] = {}
         self.varying: dict[Path, list[Any]] = {}
         self._is_learnt = False
+        self._own: list[int] = []  # the samples that were collated
 
     def learn(self, loader: DataLoader[Any] | None, batch: Any, indices: Tensor, positions: Sequence[int]) -> None:
         """Have a few samples collated anew, if the first batch leaves open where they lie.
 
-        That is so where another axis has as many entries as the batch has samples, and where there are numbers.
+        That is so where another axis has as many entries as the batch has samples, and where there are numbers. Those
+        that are added up over the samples are learnt anew for other samples.
 
         Args:
             loader: yields batches of indexed samples.
@@ -46,7 +48,7 @@ class BatchLayout:
             indices: int64 (B,), its samples.
             positions: of two or three samples in the batch, which `varying` is about.
         """
-        if self._is_learnt or len(positions) < 2:
+        if len(positions) < 2 or (self._is_learnt and not (self.varying or self.per_sample)):
             return
         self._is_learnt = True
         size = indices.numel()
@@ -55,6 +57,9 @@ class BatchLayout:
         if not any(_is_open(part, size) for _, part in leaves_in(batch)):
             return
         own = indices[torch.tensor(positions, device=indices.device)].tolist()
+        if own == self._own:
+            return
+        self._own = own
         try:
             all_of_them, fewer, *singles = _collated(loader, own)
         except Exception:  # of a data set that only its workers can read, say
@@ -72,6 +77,8 @@ class BatchLayout:
             self.axes[path] = fits[0] if fits else None
         elif all(is_number(part) for part in parts):
             values = [float(part) for part in parts]
+            self.per_sample.pop(path, None)
+            self.varying.pop(path, None)
             if len(set(values)) == 1:
                 return
             per_sample = {value / n for value, n in zip(values, [*sizes, *[1] * len(values[2:])], strict=True)}

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_dataselect.data.loader import SelectedLoader
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.epochs import Epochs
+from lightning_dataselect.fit.misread import forget_misread
 from lightning_dataselect.fit.streamed_epochs import StreamedEpochs
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.sample_history import SampleHistoryStore
@@ -136,6 +137,7 @@ class FitContext:
         run, n = self.run, len(samples)
         known, epoch = run.store["loss"], run.fit.plan.epoch
         done = self.reader.run(step, args, kwargs, samples, known, epoch, is_full_batch=is_full_batch)
+        forget_misread(run, self.reader, ends_epoch=False)
         if done[0] is None and self.module.automatic_optimization:
             return done  # Lightning passes over the batch
         if done[1] is not None:
@@ -156,7 +158,9 @@ class FitContext:
             indices: int64 (B,), the samples of the batch.
         """
         self.run.count_samples(forward=indices.numel(), backward=0)
-        return self.reader.score(step, args, kwargs, indices, self.store["loss"], self.epoch)
+        seen = self.reader.score(step, args, kwargs, indices, self.store["loss"], self.epoch)
+        forget_misread(self.run, self.reader, ends_epoch=False)
+        return seen
 
     def score_samples(
         self, indices: Tensor, known: Tensor, loader: SelectedLoader | None = None

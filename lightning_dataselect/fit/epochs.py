@@ -14,6 +14,7 @@ from lightning_dataselect.data.loader import SelectedLoader, prepare
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.identity import meet_samples, number_to_open
 from lightning_dataselect.fit.lengths import FitLengths
+from lightning_dataselect.fit.misread import forget_misread
 from lightning_dataselect.fit.notices import warn_if_idle, warn_of_batch_size, warn_of_losses
 from lightning_dataselect.fit.rescoring import score_samples
 from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
@@ -269,6 +270,7 @@ class Epochs:
 
     def _close(self) -> None:
         store, state = self._run.store, self._run.fit
+        forget_misread(self._run, self._reader, ends_epoch=True)
         store.end_epoch(state.plan.indices)
         state.sum_over_ranks(store.world_size, store["loss"].device)
         if self._budget is not None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_dataselect.data.loader import SelectedLoader
 from lightning_dataselect.data.stream import StreamSource, refuse_epoch_choice, stream_in
+from lightning_dataselect.fit.misread import forget_misread
 from lightning_dataselect.fit.notices import warn_of_losses, warn_of_read_ahead, warn_of_resumed_stream
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -176,6 +177,7 @@ class StreamedEpochs:
     def _close(self) -> None:
         run = self._run
         store, state = run.store, run.fit
+        forget_misread(run, self._reader, ends_epoch=True)
         store.end_epoch(state.plan.indices)
         state.sum_over_ranks(run.world_size, store["loss"].device)
         if not self._warned_of_losses and not self._reader.blind:

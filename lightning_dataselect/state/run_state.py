@@ -342,6 +342,13 @@ class RunState:
         store.mark_dirty(seen.indices)
         self.fit.n_measured += seen.indices.numel()
 
+    def forget_measured(self) -> int:
+        """Forget what was measured of the samples, but not how often they were trained on; return of how many."""
+        store = self.store
+        n = int(store.column("loss").isfinite().sum())
+        store.forget_measured()
+        return n
+
     def count_not_finite(self) -> int:
         """Count the samples whose last loss was NaN or infinite, on all ranks; all must call it together."""
         bad = self._bad.count()

@@ -198,6 +198,11 @@ class SampleHistoryStore(ScoreStore):
             if self.world_size > 1:
                 self._merged["times_dropped"].copy_(dropped)
 
+    def forget_measured(self) -> None:
+        """Let every sample be as if it had never been measured, but keep how often it was trained on and dropped."""
+        self.flush()
+        self._reset(self._columns.keys() - {"times_trained", "times_dropped"})
+
     def flush(self) -> None:
         """Write what was put aside."""
         trained, offered, taken, shown, epoch = self._trained, self._offered, self._taken, self._shown, self._epoch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Any, ClassVar, Literal
 
@@ -143,6 +143,16 @@ class ScoreStore:
             self._columns["score"] = self._columns["loss"]
         self._dirty = self._dirty.to(device)
         self._merged = {name: column.to(device) for name, column in self._merged.items()}
+
+    def forget_measured(self) -> None:
+        """Let every sample be as if it had never been measured."""
+        self._reset(self._columns)
+
+    def _reset(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._columns[name].fill_(self._initial[name])
+            if name in self._merged:
+                self._merged[name].fill_(self._initial[name])
 
     def mark_dirty(self, indices: Tensor) -> None:
         """Mark ``indices``, int64 (B,), as written by this rank since the last merge."""

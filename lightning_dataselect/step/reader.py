@@ -102,7 +102,7 @@ class StepReader:
         if self.blind:
             return step(*args, **kwargs), None
         self._step_facts = epoch, False
-        if is_full_batch and self.capture.is_probing:
+        if is_full_batch and self.capture.will_probe(indices.numel()):
             self._hear_witness(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
         returned: list[Any] = []
@@ -150,7 +150,7 @@ class StepReader:
             losses = read_sample_loss(self._source, step(*args, **kwargs), known[indices]).float()
             return Observation(indices, self._owned(losses), None, None, epoch, None, True, is_rescoring)
         self._step_facts = epoch, is_rescoring
-        if self.capture.is_probing:
+        if self.capture.will_probe(indices.numel()):
             self._hear_witness(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
         try:

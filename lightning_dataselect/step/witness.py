@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
-import torch
 
-from lightning_dataselect.capture import CaptureError, LossCapture, Shown, WouldChangeModel
+from lightning_dataselect.capture import LossCapture, Shown
 from lightning_dataselect.step.isolation import SideEffectGuard
+from lightning_dataselect.step.steady_draws import SteadyDraws
 from lightning_dataselect.utils.errors import SideEffectError
 
 Part = Callable[[Sequence[int]], Callable[[], Any]]
@@ -27,8 +25,8 @@ class Witness:
     """Let single samples say what they lose, before a step's loss is read for the first time.
 
     The step runs in isolation and in eval mode, on three samples of the batch together and on each of them alone; on
-    the three in reverse, too, if it sorts something. A step that draws random numbers, that writes to parameters or
-    whose batch cannot be cut shows nothing, and is read by the algebra alone.
+    the three in reverse, too, if it sorts something. A step that writes to parameters or whose batch cannot be cut
+    shows nothing, and is read by the algebra alone.
 
     Args:
         module: The LightningModule.
@@ -48,50 +46,34 @@ class Witness:
             part: See `Part`.
             size: The number of samples in the batch.
         """
-        if not (self._is_able and self._n_left and self._capture.is_probing and size > 1):
+        if not (self._is_able and size > 1 and self._capture.will_probe(size)):
             return
         self._n_left -= 1
         positions = [size - 1, 0, size // 2][: min(_N_SAMPLES, size)]
         try:
             is_settled = self._hear(part, positions)
-        except (CaptureError, WouldChangeModel, _DrawsNumbersError):
-            is_settled = True
         except SideEffectError:
             raise
-        except Exception:  # the user's step, on fewer samples than it is made for
-            is_settled = True
-        if is_settled:
-            self._n_left = 0
+        except Exception:  # a step that shows nothing, or that is not made for fewer samples
+            is_settled, self._is_able = True, False
+        if is_settled or not self._n_left:
+            self._n_left = _MOST_TRIED
 
     @property
     def is_waiting(self) -> bool:
         """True if batches so far have left it open what the step does."""
-        return 0 < self._n_left < _MOST_TRIED
+        return self._n_left < _MOST_TRIED
 
     def _hear(self, part: Part, positions: list[int]) -> bool:
         whole = self._show(part, positions)
         singles = [self._show(part, [position]) for position in positions]
-        self._capture.decide(whole, singles)
+        is_settled = self._capture.decide(whole, singles)
         if not whole.sorts:
-            return True
+            return is_settled
         turned = self._show(part, positions[::-1])
         self._capture.decide(turned, singles[::-1])
-        return whole.reorders or turned.reorders
+        return is_settled and (whole.reorders or turned.reorders)
 
     def _show(self, part: Part, positions: list[int]) -> Shown:
-        with self._guard(grad=True):
-            before = _random_states()
-            shown = self._capture.show(part(positions), len(positions))
-            if _random_states() != before:
-                raise _DrawsNumbersError
-        return shown
-
-
-class _DrawsNumbersError(Exception):
-    """A step makes something else of a sample in each run."""
-
-
-def _random_states() -> tuple[Any, ...]:
-    cuda = torch.cuda.get_rng_state().numpy().tobytes() if torch.cuda.is_initialized() else b""
-    numpy_state: Any = np.random.get_state()
-    return torch.get_rng_state().numpy().tobytes(), cuda, repr(numpy_state[1:3]), str(numpy_state[1]), random.getstate()
+        with self._guard(grad=True), SteadyDraws():
+            return self._capture.show(part(positions), len(positions))

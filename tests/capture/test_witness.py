@@ -128,6 +128,41 @@ def test_a_number_that_equals_the_batch_size_by_chance_divides_nothing(right: in
     torch.testing.assert_close(*fitted(step, data, collate, shuffle=False), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["the collate function", "numpy", "a sum by hand and numpy", "nothing"])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda x: 0 * torch.randn_like(x),
+        lambda x: 0 * F.dropout(x),
+        lambda x: 0 * torch.rand(x.shape[0])[:, None, None] * x,
+        lambda x: 0 * torch.normal(x.detach(), 1.0) + torch.randint(0, 3, x.shape[:1])[:, None, None] * 0,
+        lambda x: 0 * torch.bernoulli(torch.full_like(x, 0.3)) + 0 * torch.randperm(len(x))[:, None, None],
+    ],
+    ids=["noise", "dropout", "a share a sample", "timesteps", "a mask"],
+)
+def test_a_step_that_draws_random_numbers_is_settled_too(name: str, draw: Callable[[Tensor], Tensor]) -> None:
+    def step(net: Any, b: Any) -> Tensor:
+        embed = net.embed
+        net.__dict__["embed"] = lambda x: embed(x) + draw(embed(x))
+        try:
+            return COUNTS[name](net, b)
+        finally:
+            del net.__dict__["embed"]
+
+    before = torch.get_rng_state()
+    torch.testing.assert_close(*fitted(step, texts((2, 9)), padded), rtol=1e-4, atol=1e-4)
+    torch.set_rng_state(before)
+
+
+def test_a_step_that_shuffles_its_batch_is_refused() -> None:
+    def step(net: Any, b: Any) -> Tensor:
+        order = torch.randperm(len(b["x"]))
+        return F.cross_entropy(net.words(net.embed(b["x"][order, 0])), b["x"][order, 0])
+
+    with pytest.raises(CaptureError, match="puts the samples of a batch into another order"):
+        fitted(step, texts((2, 9)), padded)
+
+
 # ---- where the samples lie -------------------------------------------------------------------------------------------
 
 

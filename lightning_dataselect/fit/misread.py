@@ -1,0 +1,37 @@
+"""Forget what was measured under a reading of the loss that a later batch has shown to be wrong."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_dataselect.state.run_state import RunState
+from lightning_dataselect.step.reader import StepReader
+
+
+def forget_misread(run: RunState, reader: StepReader, *, ends_epoch: bool) -> None:
+    """Forget the measurements of all samples if the batch under way contradicts what they were read by.
+
+    With several ranks this waits for the end of the epoch, as it does where the answer is on a device.
+
+    Args:
+        run: Holds the measurements.
+        reader: Has read them.
+        ends_epoch: True at the end of an epoch, before the ranks' writes are merged; all ranks must call it together.
+    """
+    if run.world_size > 1 and not ends_epoch:
+        return
+    misread = reader.capture.has_misread(wait=ends_epoch)
+    if run.world_size > 1:
+        anywhere = torch.tensor([misread], dtype=torch.int32, device=run.store["loss"].device)
+        dist.all_reduce(anywhere, dist.ReduceOp.MAX)
+        misread = bool(anywhere)
+    if misread:
+        reader.capture.probe_next()
+        n = run.forget_measured()
+        rank_zero_warn(
+            "What the loss is divided by, or which of its rows is whose, was taken from batches that several readings"
+            f" fitted, and a later batch shows another one to be right. The losses of {n} samples that were measured"
+            " before are forgotten, and the step is looked at anew."
+        )

@@ -1,0 +1,129 @@
+"""Let a step draw for each sample of a batch what it would draw for that sample alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_aten = torch.ops.aten
+
+
+class UnsteadyDrawError(Exception):
+    """A step draws from a distribution that cannot be drawn from sample by sample."""
+
+
+class SteadyDraws(TorchDispatchMode):
+    """Replace the random numbers of a step by those that do not depend on the number of samples.
+
+    Entries along the first axis, which are taken for the samples, are all the same, and a permutation is that of the
+    reverse order, so that it shows. Draws of NumPy and Python stay as they are.
+
+    Raises:
+        UnsteadyDrawError: Inside, at a draw from another distribution than those of images, tokens and noise.
+
+    Example:
+        >>> with SteadyDraws():
+        ...     three = torch.randn(3, 2)
+        >>> with SteadyDraws():
+        ...     one = torch.randn(1, 2)
+        >>> torch.equal(three, one.expand(3, 2)), bool(one[0, 0] == one[0, 1])
+        (True, False)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._generator = torch.Generator()
+        self._n_draws = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Call an operator, and replace what it has drawn."""
+        out = func(*args, **(kwargs or {}))
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return out
+        arguments = func._schema.arguments
+        given = {argument.name: argument.default_value for argument in arguments if argument.has_default_value()}
+        given |= dict(zip((argument.name for argument in arguments), args, strict=False)) | (kwargs or {})
+        if given.get("dropout_p") == 0:  # attention in eval mode
+            return out
+        draw = _DRAWS.get(func.overloadpacket)
+        if draw is None:
+            raise UnsteadyDrawError(func)
+        draw(self, out, given)
+        return out
+
+    def uniform(self, like: Tensor) -> Tensor:
+        """Return numbers in (0, 1) of the shape of ``like``, on its device."""
+        self._n_draws += 1
+        self._generator.manual_seed(self._n_draws)
+        row = torch.rand(like.shape[1:], generator=self._generator).clamp(1e-4, 1 - 1e-4)
+        return row.expand(like.shape).to(like.device)
+
+
+def _uniform(draws: SteadyDraws, out: Tensor, given: dict[str, Any]) -> None:
+    low, high = given.get("from", 0), given.get("to", 1)
+    out.copy_(low + (high - low) * draws.uniform(out))
+
+
+def _normal(draws: SteadyDraws, out: Tensor, given: dict[str, Any]) -> None:
+    out.copy_(given.get("mean", 0) + given.get("std", 1) * torch.special.ndtri(draws.uniform(out)))
+
+
+def _integer(draws: SteadyDraws, out: Tensor, given: dict[str, Any]) -> None:
+    low, high = given.get("low", given.get("from", 0)), given.get("high", given.get("to"))
+    if high is None:
+        raise UnsteadyDrawError("an integer without a bound")
+    out.copy_((low + (high - low) * draws.uniform(out)).floor())
+
+
+def _bernoulli(draws: SteadyDraws, out: Tensor, given: dict[str, Any]) -> None:
+    p = given["p"] if "p" in given else given["self"]
+    out.copy_(draws.uniform(out) < p)
+
+
+def _dropout(draws: SteadyDraws, out: tuple[Tensor, Tensor], given: dict[str, Any]) -> None:
+    dropped, mask = out
+    if given["train"] is not False:
+        mask.copy_(draws.uniform(mask) >= given["p"])
+        dropped.copy_(given["input"] * mask / (1 - given["p"]))
+
+
+def _exponential(draws: SteadyDraws, out: Tensor, given: dict[str, Any]) -> None:
+    out.copy_(-draws.uniform(out).log() / given["lambd"])
+
+
+def _permutation(draws: SteadyDraws, out: Tensor, given: dict[str, Any]) -> None:
+    out.copy_(torch.arange(out.numel()).flip(0))
+
+
+def _multinomial(draws: SteadyDraws, out: Tensor, given: dict[str, Any]) -> None:
+    weights, n = given["self"].float(), given["num_samples"]
+    if weights.dim() == 1 or (given["replacement"] and n > 1):
+        raise UnsteadyDrawError("several draws from one distribution")
+    noise = -(-draws.uniform(weights).log()).log()  # of Gumbel's distribution
+    out.copy_((weights.log() + noise).topk(n).indices)
+
+
+_DRAWS: dict[Any, Callable[[SteadyDraws, Any, dict[str, Any]], None]] = {
+    _aten.rand: _uniform,
+    _aten.rand_like: _uniform,
+    _aten.uniform: _uniform,
+    _aten.uniform_: _uniform,
+    _aten.randn: _normal,
+    _aten.randn_like: _normal,
+    _aten.normal: _normal,
+    _aten.normal_: _normal,
+    _aten.normal_functional: _normal,
+    _aten.randint: _integer,
+    _aten.randint_like: _integer,
+    _aten.random_: _integer,
+    _aten.bernoulli: _bernoulli,
+    _aten.bernoulli_: _bernoulli,
+    _aten.native_dropout: _dropout,
+    _aten.exponential_: _exponential,
+    _aten.randperm: _permutation,
+    _aten.multinomial: _multinomial,
+}

@@ -1,0 +1,118 @@
+"""Whatever a fit's batches hold, what a sample loses is what a batch of it alone loses, or it is not silent."""
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from capture_steps import B, Batch, Net, T, V, alone, cut, make_batch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_capture_alone import STEPS
+from torch import Tensor
+
+from lightning_dataselect.capture import CaptureError, LossCapture
+from lightning_dataselect.step.witness import Witness
+
+Step = Callable[[Net, Batch], Tensor]
+
+
+class Module(L.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = Net()
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Callable[[Net], Batch]:
+    """A batch of one to eight samples: all right, all wrong, all the same, with counts of every kind."""
+    size, seed = draw(st.sampled_from([1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 8, 8])), draw(st.integers(0, 9))
+    labels = draw(st.sampled_from(["as they come", "as they come", "right", "wrong", "equal"]))
+    are_equal = draw(st.integers(0, 4)) == 0
+    counts = st.integers(2, T) if draw(st.booleans()) else st.just(draw(st.integers(2, T)))
+    lengths = torch.tensor(draw(st.lists(counts, min_size=size, max_size=size)))
+    boxes = st.integers(1, 4) if draw(st.booleans()) else st.just(draw(st.integers(1, 4)))
+    n_boxes = torch.tensor(draw(st.lists(boxes, min_size=size, max_size=size)))
+
+    def make(net: Net) -> Batch:
+        batch = {**cut(make_batch(seed), slice(size)), "n_boxes": n_boxes}
+        batch["mask"] = torch.arange(T) < lengths[:, None]
+        batch["labels"] = torch.where(batch["mask"], batch["tokens"].roll(1, 1).clamp(max=V - 1), -100)
+        if labels in ("right", "wrong"):
+            best = Tensor.argmax if labels == "right" else Tensor.argmin
+            batch["y"], batch["segments"] = best(net(batch["x"]), 1), best(net.conv(batch["image"]), 1)
+        elif labels == "equal":
+            batch["y"] = batch["y"][:1].expand(size).clone()
+        if are_equal:
+            batch = {name: part[:1].expand(part.shape).clone() for name, part in batch.items()}
+        return batch
+
+    return make
+
+
+def outcomes(step: Step, makers: list[Callable[[Net], Batch]], *, has_witness: bool) -> list[str]:
+    """Train on the batches in turn: what was measured is right, wrong, or was forgotten; or it was said aloud."""
+    module = Module()
+    net, capture = module.net, LossCapture(module)
+    witness, found = Witness(module, capture), list[str]()
+    for batch in (make(net) for make in makers):
+        size = len(batch["x"])
+        if has_witness:
+            witness.hear(lambda rows, batch=batch: functools.partial(step, net, cut(batch, list(rows))), size)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                _, captured = capture.run(lambda batch=batch: step(net, batch), size)
+            except CaptureError:
+                return [*found, "refused"]
+        if witness.is_waiting:
+            capture.probe_next()
+        if capture.has_misread():
+            found = ["forgotten"] * len(found)
+        expected = alone(net, step, batch)
+        shows = expected.isfinite()
+        right = torch.allclose(captured.losses[shows], expected[shows], rtol=1e-3, atol=1e-4)
+        found.append("right" if right else "unknown" if not captured.known else "said" if said else "WRONG")
+    return found
+
+
+def check(name: str, makers: list[Any], *, has_witness: bool) -> None:
+    found = outcomes(STEPS[name], makers, has_witness=has_witness)
+    assert "WRONG" not in found, found
+    assert not has_witness or "refused" not in found, found
+
+
+fits = st.lists(batches(), min_size=2, max_size=4)
+FEW = settings(max_examples=30, deadline=None, derandomize=True)
+MANY = settings(max_examples=1500, deadline=None)
+
+
+@FEW
+@given(st.sampled_from(sorted(STEPS)), fits)
+def test_single_samples_settle_what_a_loss_is_made_of(name: str, makers: list[Any]) -> None:
+    check(name, makers, has_witness=True)
+
+
+@pytest.mark.slow
+@MANY
+@given(st.sampled_from(sorted(STEPS)), fits)
+def test_single_samples_settle_it_in_many_fits(name: str, makers: list[Any]) -> None:
+    check(name, makers, has_witness=True)
+
+
+@FEW
+@given(st.sampled_from(sorted(STEPS)), fits)
+def test_without_them_nothing_is_misread_in_silence(name: str, makers: list[Any]) -> None:
+    """Where two readings fit all batches so far, the last one's losses alone may be wrong: there is no later one."""
+    check(name, [*makers, lambda net: make_batch(5), lambda net: cut(make_batch(6), slice(B - 1))], has_witness=False)
+
+
+@pytest.mark.slow
+@MANY
+@given(st.sampled_from(sorted(STEPS)), fits)
+def test_without_them_nothing_is_misread_in_many_fits(name: str, makers: list[Any]) -> None:
+    check(name, [*makers, lambda net: make_batch(5), lambda net: cut(make_batch(6), slice(B - 1))], has_witness=False)
