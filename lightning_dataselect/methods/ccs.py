@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
-from lightning_dataselect.methods.samplers import Stratified
+from lightning_dataselect.methods.samplers.by_order import Stratified
 from lightning_dataselect.methods.scored import ScoredSelector
 from lightning_dataselect.methods.scores.margin import AUMScore
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio

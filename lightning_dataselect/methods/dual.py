@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
-from lightning_dataselect.methods.samplers import Beta
+from lightning_dataselect.methods.samplers.beta import Beta
 from lightning_dataselect.methods.scored import ScoredSelector
 from lightning_dataselect.methods.scores.dual import DUALScore
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.methods.parts import make_sampler
-from lightning_dataselect.methods.samplers import Sampler
+from lightning_dataselect.methods.samplers.base import Sampler
 from lightning_dataselect.methods.scored import ScoredSelector
 from lightning_dataselect.methods.scores.grand import GraNdScore
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio

@@ -12,7 +12,7 @@ from lightning_dataselect.utils.arguments import did_you_mean, read_call
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, UnexpectedArgumentError
 
 if TYPE_CHECKING:
-    from lightning_dataselect.methods.samplers import Sampler
+    from lightning_dataselect.methods.samplers.base import Sampler
     from lightning_dataselect.methods.scores.base import Score
 
 
@@ -105,42 +105,54 @@ SCORES = {
 SAMPLERS = {
     part.name: part
     for part in (
-        PartInfo(name="highest", path="samplers.Highest", what="the highest scores", needs="nothing", source="common"),
-        PartInfo(name="lowest", path="samplers.Lowest", what="the lowest scores", needs="nothing", source="common"),
         PartInfo(
-            name="uniform", path="samplers.Uniform", what="any, whatever the score", needs="nothing", source="common"
+            name="highest",
+            path="samplers.by_order.Highest",
+            what="the highest scores",
+            needs="nothing",
+            source="common",
+        ),
+        PartInfo(
+            name="lowest", path="samplers.by_order.Lowest", what="the lowest scores", needs="nothing", source="common"
+        ),
+        PartInfo(
+            name="uniform",
+            path="samplers.by_order.Uniform",
+            what="any, whatever the score",
+            needs="nothing",
+            source="common",
         ),
         PartInfo(
             name="proportional",
-            path="samplers.Proportional",
+            path="samplers.by_order.Proportional",
             what="drawn without replacement in proportion to the score",
             needs="nothing",
             source="common",
         ),
         PartInfo(
             name="window",
-            path="samplers.Window",
+            path="samplers.by_order.Window",
             what="the highest scores but for the share `start` above them",
             needs="nothing",
             source="arXiv 2406.03057",
         ),
         PartInfo(
             name="stratified",
-            path="samplers.Stratified",
+            path="samplers.by_order.Stratified",
             what="evenly from strata of the score, without the highest share `cutoff` (CCS)",
             needs="nothing",
             source="arXiv 2210.15809",
         ),
         PartInfo(
             name="beta",
-            path="samplers.Beta",
+            path="samplers.beta.Beta",
             what="by score x Beta density of the target's mean probability, which follows the prune ratio (DUAL)",
             needs=_CLASSES,
             source="arXiv 2502.06905",
         ),
         PartInfo(
             name="class_quota",
-            path="samplers.ClassQuota",
+            path="samplers.class_quota.ClassQuota",
             what="a budget for each class by its size and loss, in it by softmax of the score (RCAP)",
             needs="class targets",
             source="arXiv 2606.11761",
@@ -170,7 +182,7 @@ def make_sampler(given: str | Sampler) -> Sampler:
         >>> make_sampler("stratified(cutoff=0.3)")
         Stratified(n_strata=50, cutoff=0.3)
     """
-    from lightning_dataselect.methods.samplers import Sampler
+    from lightning_dataselect.methods.samplers.base import Sampler
 
     made: Sampler = make_part("sampler", given, SAMPLERS, Sampler)
     return made

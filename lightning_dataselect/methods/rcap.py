@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
-from lightning_dataselect.methods.samplers import ClassQuota
+from lightning_dataselect.methods.samplers.class_quota import ClassQuota
 from lightning_dataselect.methods.scored import ScoredSelector
 from lightning_dataselect.methods.scores.loss import LossScore
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.methods.parts import make_sampler, make_score
-from lightning_dataselect.methods.samplers import Sampler
+from lightning_dataselect.methods.samplers.base import Sampler
 from lightning_dataselect.methods.scored import ScoredSelector
 from lightning_dataselect.methods.scores.base import Score
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio

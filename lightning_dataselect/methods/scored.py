@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.fit.context import FitContext
-from lightning_dataselect.methods.samplers import Sampler, choose_unknown_first, is_unknown
+from lightning_dataselect.methods.samplers.base import Sampler, choose_unknown_first, is_unknown
 from lightning_dataselect.methods.scores.base import Score
 from lightning_dataselect.numerics.sampling import keep_count
 from lightning_dataselect.numerics.seeding import epoch_generator

@@ -87,11 +87,7 @@ def check_selection(selection: object, n: int, method: str) -> Selection:
             f"{method}.select returned {type(selection).__name__}: return a Selection(indices, weights)."
         )
     indices, weights = selection.indices, selection.weights
-    if indices.dtype != torch.int64 or indices.dim() != 1:
-        raise SelectionTypeError(
-            f"{method}.select returned indices of dtype {indices.dtype} and shape {tuple(indices.shape)}: they must be"
-            " int64 and of shape (n,)."
-        )
+    _check_indices(indices, f"{method}.select", "indices")
     if indices.numel() == 0:
         raise InvalidSelectionError(
             f"{method}.select kept 0 of {n} samples: nothing is left to train on. Lower `prune_ratio`."
@@ -111,6 +107,49 @@ def check_selection(selection: object, n: int, method: str) -> Selection:
             f" samples 0 to {n - 1}."
         )
     return Selection(indices.cpu(), weights if weights is None else weights.float().cpu())
+
+
+def check_positions(positions: object, size: int, method: str) -> Tensor:
+    """Validate what ``choose`` returned.
+
+    Args:
+        positions: int64 (b,), where the chosen samples are in their batch.
+        size: Number of samples of the batch, B.
+        method: Name of the method, for messages.
+
+    Raises:
+        TypeError: If it is no int64 tensor of one dimension.
+        ValueError: If it is empty, or leaves the batch; on a GPU, where a look would wait for it, torch says so.
+
+    Example:
+        >>> check_positions(torch.tensor([3, 1]), 4, "Mine")
+        tensor([3, 1])
+    """
+    if not isinstance(positions, Tensor):
+        raise SelectionTypeError(
+            f"{method}.choose returned {type(positions).__name__}: return an int64 tensor of the positions of the"
+            " chosen samples within the batch."
+        )
+    _check_indices(positions, f"{method}.choose", "positions")
+    if positions.numel() == 0:
+        raise InvalidSelectionError(f"{method}.choose returned no position: choose at least one of {size} samples.")
+    if positions.device.type == "cpu":
+        first, last = map(int, positions.aminmax())
+        if first < 0 or last >= size:
+            raise InvalidSelectionError(
+                f"{method}.choose returned positions from {first} to {last}, but the batch has {size} samples: they are"
+                " counted from 0 within the batch, and are no dataset indices."
+            )
+    return positions
+
+
+def _check_indices(indices: Tensor, returned_by: str, what: str) -> None:
+    if indices.dtype != torch.int64 or indices.dim() != 1:
+        fix = " A mask becomes that by mask.nonzero().squeeze(1)." if indices.dtype == torch.bool else ""
+        raise SelectionTypeError(
+            f"{returned_by} returned {what} of dtype {indices.dtype} and shape {tuple(indices.shape)}: they must be"
+            f" int64 and of shape (n,).{fix}"
+        )
 
 
 def class_targets(seen: Observation, asker: str = 'balance="class"') -> Tensor:

@@ -12,7 +12,9 @@ from scipy.stats import beta
 
 from lightning_dataselect import CCS, DUAL, EL2N, RCAP, TDDS, ScoreSelector
 from lightning_dataselect.methods.parts import SAMPLERS, make_sampler
-from lightning_dataselect.methods.samplers import ClassQuota, beta_weights, choose_unknown_first
+from lightning_dataselect.methods.samplers.base import choose_unknown_first
+from lightning_dataselect.methods.samplers.beta import beta_weights
+from lightning_dataselect.methods.samplers.class_quota import ClassQuota
 from lightning_dataselect.numerics.quotas import quotas
 from lightning_dataselect.numerics.strata import even_budgets, strata, stratified_subset
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lightning_dataselect.state.selection import Selection, check_selection
+from lightning_dataselect.state.selection import Selection, check_positions, check_selection
 
 
 def test_sorts_indices_and_their_weights():
@@ -28,3 +28,24 @@ def test_sorts_indices_and_their_weights():
 def test_refuses_what_is_no_selection(answer, error, words):
     with pytest.raises(error, match=words):
         check_selection(answer, 5, "Mine")
+
+
+def test_a_mask_is_told_how_it_becomes_a_selection():
+    with pytest.raises(TypeError, match=r"dtype torch\.bool.*mask\.nonzero\(\)\.squeeze\(1\)"):
+        check_selection(Selection(torch.tensor([True, False])), 2, "Mine")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "words"),
+    [
+        ([1, 2], TypeError, r"Mine\.choose returned list: return an int64 tensor of the positions"),
+        (torch.tensor([True, False, True, True]), TypeError, r"Mine\.choose returned positions of dtype torch\.bool"),
+        (torch.tensor([[0]]), TypeError, r"shape \(1, 1\).*of shape \(n,\)"),
+        (torch.tensor([], dtype=torch.int64), ValueError, "no position: choose at least one of 4 samples"),
+        (torch.tensor([0, 17]), ValueError, "from 0 to 17, but the batch has 4 samples.*no dataset indices"),
+        (torch.tensor([-1, 2]), ValueError, "from -1 to 2"),
+    ],
+)
+def test_refuses_what_are_no_positions(answer, error, words):
+    with pytest.raises(error, match=words):
+        check_positions(answer, 4, "Mine")
