@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightning_dataselect.numerics.margins import confidences, margins
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import OverRanks, ScoreStore
 
@@ -39,50 +40,6 @@ _OF_CLASSES: dict[str, tuple[float, torch.dtype, OverRanks]] = {
 }
 
 
-def margins(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how far the class of each sample's label is ahead, and which class is.
-
-    A margin above 0 means that the sample is classified right; it is the log of the odds of the labelled class against
-    the best other one.
-
-    Args:
-        logits: (B, C), C of at least 2.
-        labels: int64 (B,); a negative label marks an ignored sample.
-
-    Returns:
-        float32 (B,), the logit of the label minus the best of the other classes, NaN for an ignored sample; int64 (B,),
-        the class of the highest logit.
-
-    Example:
-        >>> margins(torch.tensor([[1.0, 3.0, 2.5], [1.0, 3.0, 2.5]]), torch.tensor([1, 0]))
-        (tensor([ 0.5000, -2.0000]), tensor([1, 1]))
-    """
-    # ignored labels are clamped, then blanked: a boolean index would wait for the device
-    label = labels.clamp(min=0).unsqueeze(1)
-    own = logits.gather(1, label).squeeze(1).float()
-    other = logits.scatter(1, label, -torch.inf).amax(1).float()  # several times as fast as topk
-    return (own - other).masked_fill(labels < 0, torch.nan), logits.max(1).indices
-
-
-def confidences(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the probability that each sample's label has by the softmax of its logits.
-
-    Args:
-        logits: (B, C).
-        labels: int64 (B,); a negative label marks an ignored sample.
-
-    Returns:
-        float32 (B,), NaN for an ignored sample.
-
-    Example:
-        >>> confidences(torch.tensor([[0.0, 0.0], [1.0, 3.0]]), torch.tensor([1, 0]))
-        tensor([0.5000, 0.1192])
-    """
-    logits = logits.float()
-    own = logits.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
-    return (own - logits.logsumexp(1)).exp().masked_fill(labels < 0, torch.nan)
-
-
 class _Shown(NamedTuple):
     indices: Tensor  # int64 (B,)
     logits: Tensor  # (B, C)
@@ -95,11 +52,11 @@ class SampleHistoryStore(ScoreStore):
     Columns, int32 unless said otherwise: ``times_trained``, how often the sample was back-propagated, and
     ``times_dropped``, how often the method left it out, of an epoch or of a batch; ``times_measured``, how often it had
     a finite loss, and ``loss_sum`` (float32), the sum of these. From the first batch on that shows the logits of
-    classes also ``margin`` (float32, see :func:`margins`), ``predicted`` and ``label`` as last seen, ``first_learnt``
+    classes also ``margin`` (see `numerics.margins`), ``predicted`` and ``label`` as last seen, ``first_learnt``
     (the epoch in which it was first classified right, or :data:`NEVER`) and ``times_forgotten`` (how often it was
     classified wrong when the time before it was right); ``times_classified``, how often it was classified, and over
     these ``margin_sum``, ``confidence_sum`` and ``confidence_squares`` (float32), of the margin, the probability of the
-    label (:func:`confidences`) and its square.
+    label (see `numerics.margins`) and its square.
 
     What a step shows is put aside and written for many steps at once: before anything is read, merged or saved, and at
     the latest after 64 batches or 8 MiB. The columns take 52 bytes a sample, 16 without classes; with several ranks 36

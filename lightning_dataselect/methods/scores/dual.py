@@ -24,6 +24,7 @@ def window_value(window: Tensor) -> Tensor:
         float32 (B,); NaN for fewer than two numbers.
 
     Example:
+        >>> import torch
         >>> window_value(torch.tensor([[0.0, 0.5, 1.0]]))
         tensor([0.2500])
     """

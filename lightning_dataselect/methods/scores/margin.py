@@ -16,7 +16,7 @@ from torch import Tensor
 from lightning_dataselect.methods.classification import logits_and_targets
 from lightning_dataselect.methods.scores.base import Score
 from lightning_dataselect.methods.scores.presentations import add_to_mean, mean_columns
-from lightning_dataselect.state.sample_history import margins
+from lightning_dataselect.numerics.margins import margins
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.validation import check_choice
