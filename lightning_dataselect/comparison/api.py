@@ -78,4 +78,8 @@ def compare(
     )
     wishes.out.mkdir(parents=True, exist_ok=True)
     task = MadeTask(make_module, make_data, dict(trainer or {}), max_epochs)
-    return carry_out(task, wishes, Console(quiet=quiet, force_jupyter=False))
+    # a notebook calls itself a terminal, and would keep every redrawing of a bar
+    in_notebook = Console().is_jupyter
+    return carry_out(
+        task, wishes, Console(quiet=quiet, force_jupyter=False, force_terminal=False if in_notebook else None)
+    )

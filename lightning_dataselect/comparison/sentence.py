@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from lightning_dataselect.comparison.numbers import Spread, shown
 from lightning_dataselect.comparison.outcome import Outcome
+from lightning_dataselect.comparison.power import is_clear
 from lightning_dataselect.comparison.rows import Row
 from lightning_dataselect.comparison.settings import Settings
 from lightning_dataselect.comparison.verdicts import Verdict
@@ -58,7 +59,8 @@ def _meaning(rows: Sequence[Row], verdicts: Mapping[str, Verdict], maximize: boo
         [entry for entry in held if verdicts.get(entry[0]) == verdict] for verdict in ("better", "worse", "mixed")
     )
     open_ = [entry for entry in held if entry[0] not in verdicts]
-    by_time_alone = {label for label, compute in worse if sign * compute.mean >= 0}
+    family = [compute for _, compute in held]
+    by_time_alone = {label for label, compute in worse if sign * compute.mean >= 0 or not is_clear(compute, family)}
     late = [(row.label, row.vs_time) for row in rows if row.vs_time is not None and row.label in by_time_alone]
     worse = [entry for entry in worse if entry[0] not in by_time_alone]
     texts = []

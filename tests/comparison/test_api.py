@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 from torch.utils.data import DataLoader
 
 import lightning_dataselect
 from lightning_dataselect.cli.main import main
+from lightning_dataselect.comparison import api
 from lightning_dataselect.comparison.script import task_of
 from lightning_dataselect.demo import DigitsData, DigitsModel
 from lightning_dataselect.utils.errors import UserInputError
@@ -49,6 +51,21 @@ def test_it_answers_from_python(tmp_path):
     # the same again: nothing is run
     again = compared(tmp_path / "out")
     assert [run.seconds for run in again.outcome.runs] == [run.seconds for run in found.outcome.runs]
+
+
+def test_a_notebook_gets_lines_and_no_bars(tmp_path, monkeypatch):
+    made = {}
+
+    class Notebook(Console):
+        def __init__(self, **options):
+            made.update(options)
+            super().__init__(**{**options, "force_jupyter": False})
+            self.is_jupyter = not options
+
+    monkeypatch.setattr(api, "Console", Notebook)
+    monkeypatch.setattr(api, "carry_out", lambda task, wishes, console: console)
+    console = compared(tmp_path / "out", quiet=False)
+    assert made["force_terminal"] is False and not console.is_terminal
 
 
 def test_loaders_do_as_well_as_a_datamodule(tmp_path):

@@ -190,6 +190,17 @@ def test_a_method_that_is_ahead_by_counts_and_behind_by_time_is_not_better():
     assert "no method is better than simply" in near.sentence
 
 
+def test_a_method_that_only_time_shows_to_be_worse_is_not_called_worse_at_equal_compute():
+    runs = []
+    for seed, (full, short, method) in enumerate([(0.960, 0.90, 0.905), (0.961, 0.91, 0.90), (0.962, 0.92, 0.91)]):
+        runs += [record("full", seed, full, seconds=10.0), record("short", seed, short, epochs=5, seconds=5.0)]
+        runs += [pruned("UCB", seed, method, seconds=10.0)]
+    summary = summarise(Outcome(EPOCHS, runs), settings())
+    assert summary.verdicts == {"UCB": "worse"}
+    assert "no method is better than simply" in summary.sentence
+    assert "is worse than full data that trains for as long" in summary.sentence
+
+
 def test_full_data_of_less_time_and_a_better_end_dominates():
     outcome = slow_method(6.0, full=[0.90, 0.91, 0.92])
     # 4 epochs do better than 5 and 10: the line between them says nothing of that
