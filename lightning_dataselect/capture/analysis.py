@@ -337,6 +337,7 @@ def analyze_loss(
             if strided is None:
                 continue
             term.strided = strided
+        spec = spec.with_term(term.key, picked_at=term.picked_at)
         sound.append((term, slope))
     if kept and not sound and not loops:
         raise CaptureError(
@@ -449,6 +450,10 @@ def _refuse_picked(loss: Tensor, parts: Parts, probe: Probe, batch_size: int) ->
     outer = reached(loss.grad_fn, {*probe.anchors, *_nodes(term for term, _ in parts)})
     for term, _ in parts:
         shape = term.elements.shape
+        if term.picked_at is not None:
+            if term.picked_at in probe.doubtful:
+                raise CaptureError(_PICKED)
+            continue
         if term.by_hand and not foldable(shape, batch_size) and term.node not in outer:
             continue
         if any((probe.picked[node],) == shape[:1] for node in reached(term.elements.grad_fn, probe.picked)):

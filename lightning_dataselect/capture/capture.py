@@ -392,6 +392,9 @@ class LossCapture:
             for where, _ in (term.key, *recorder.spec.of(term.key).places()):
                 if not isinstance(where, str):
                     self._interceptors.add_site(probe.sites[where], where)
+            for where in (term.picked_at, recorder.joined.get(term.key)):
+                if where is not None:
+                    self._interceptors.add_site(probe.sites[where], where)
         self._is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
         self._is_one_term &= not recorder.spec.differentiates
         self._primary.choose(parts, recorder)

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -18,10 +19,56 @@ from torch._guards import TracingContext
 from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.graph import edge_of, saving_is_noted, saving_unnoticed
 from lightning_dataselect.capture.loss_functions import LOSSES, REGISTERED, Classes, Loss, once, twice
-from lightning_dataselect.capture.reductions import ENDINGS, Key, Reduction, Source, Term, ends, foldable, reduce
+from lightning_dataselect.capture.reductions import (
+    ENDINGS,
+    FOLDING,
+    Key,
+    Reduction,
+    Source,
+    Term,
+    ends,
+    foldable,
+    folds_samples,
+    reduce,
+)
 from lightning_dataselect.capture.specs import UNKNOWN, Layout, StepSpec, TermSpec
 
 Call = tuple[Key | None, Loss, dict[str, Any]]  # its term (None where unreduced), the function, its arguments
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Hold a mask, and how many rows it has picked."""
+
+    mask: Tensor
+    n_rows: int
+
+    def put_back(self, rows: Tensor) -> Tensor:
+        """Return rows that were made of those that were picked, where these have lain, and 0 elsewhere.
+
+        Example:
+            >>> Pick(torch.tensor([[True, False], [True, True]]), 3).put_back(torch.tensor([5.0, 6.0, 7.0])).tolist()
+            [[5.0, 0.0], [6.0, 7.0]]
+        """
+        shape = self.mask.shape + rows.shape[1:]
+        return rows.new_zeros(shape).masked_scatter(self._like(rows), rows)
+
+    def units(self, rows: Tensor) -> Tensor:
+        """Return what a mean over the rows divides by the sum of."""
+        return self._like(rows).expand(self.mask.shape + rows.shape[1:])
+
+    def _like(self, rows: Tensor) -> Tensor:
+        return self.mask.reshape(self.mask.shape + (1,) * (rows.dim() - 1))
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Hold what a mean or a sum over the samples alone was given, and what came of it."""
+
+    where: Hashable
+    ending: Reduction
+    given: Tensor
+    value: Tensor  # held so that its id is its own
 
 
 class Recorder:
@@ -34,6 +81,9 @@ class Recorder:
         layouts: Of a probe, where the samples lie in these.
         order: Of a probe, the places of all means and sums, by their turn.
         sources: The unreduced classification losses of this step.
+        picks: What masks have picked out of tensors in this step, by the place.
+        folds: What was reduced over the samples alone so far, by the id of the result.
+        joined: The places of these, by the keys of the terms that they went into.
         scoring: True if terms need no gradient to count.
         keeps_calls: True if the arguments of this step's loss functions are kept.
         calls: The term (None where unreduced), the function and its arguments, of each of them.
@@ -59,6 +109,9 @@ class Recorder:
         self.layouts: dict[Key, Layout] = {}
         self.order: dict[int, Hashable] = {}
         self.sources: list[Source] = []
+        self.picks: dict[Hashable, Pick] = {}
+        self.folds: dict[int, Fold] = {}
+        self.joined: dict[Key, Hashable] = {}
         self.calls: list[Call] = []
         self.compiled = False
         self.busy = False
@@ -121,8 +174,9 @@ class Recorder:
             one = weights is not None or torch.compiler.is_dynamo_compiling()
             split = twice if saving_is_noted() else once if one else loss.split
             value, losses = split(function, bound, graph)
-            layout = spec.layout
-            elements = layout.turned(loss.rows(bound, losses))
+            layout, rows = spec.layout, loss.rows(bound, losses)
+            pick_at, pick = self._picked(spec, rows)
+            elements = layout.turned(rows if pick is None else pick.put_back(rows))
             if observer is None and not foldable(elements.shape, size) and key[0] not in self.spec.loops:
                 return function(*args, **kwargs) if value is None else value  # unlike in the probe
             is_sum = bound.get("reduction", "mean") == "sum"
@@ -130,10 +184,14 @@ class Recorder:
             counts: Tensor | None = None
             # nothing is divided where each sample has one loss, and the mean is there
             is_plain = value is not None and self.weights is None and observer is None and elements.numel() == size
-            if not is_sum and not (is_plain and not loss.weighs_elements(bound)):
-                units = layout.turned(loss.units(bound))
+            if not is_sum and not (is_plain and pick is None and not loss.weighs_elements(bound)):
+                units = loss.units(bound)
             if is_sum and (observer is not None or spec.counts_elements):
-                counts = layout.turned(loss.counts(bound))
+                counts = loss.counts(bound)
+            if pick is not None:
+                units = None if is_sum else pick.units(rows) if units is None else pick.put_back(units)
+                counts = None if not is_sum else pick.units(rows) if counts is None else pick.put_back(counts)
+            units, counts = layout.turned(units), layout.turned(counts)
             strided = layout.strided if observer is None else self._strided(spec, elements)
             if value is None:
                 value = reduce(elements, units, is_sum=is_sum, weights=weights, strided=strided)
@@ -146,6 +204,7 @@ class Recorder:
                 self.calls.append((key, loss, bound))
             weighs = loss.weighs_classes(bound)
             term = Term(key, value, elements, units, is_sum, strided, self._classes(loss, bound), weighs, made, counts)
+            term.picked_at = pick_at
             self._keep(term, weights)
             return term.value
         finally:
@@ -168,6 +227,14 @@ class Recorder:
         is_new_count = self.observer is not None and not value.requires_grad
         is_count = is_new_count or key in self.spec.divisors
         layout = self._layout_of_count(key, given.shape) if is_count else spec.layout
+        pick_at, pick = (None, None) if is_count else self._picked(spec, given)
+        rows, fold = given, None if is_count else self.folds.get(id(given))
+        if fold is not None:
+            self.joined[key] = fold.where
+            each = fold.given.flatten(1)
+            given, ending = each.sum(1) if ending.is_sum else each.mean(1), fold.ending
+        elif pick is not None:
+            given = pick.put_back(given)
         if given.dim() > layout.axis:
             given = layout.turned(given)
         whole = foldable(given.shape, self.batch_size)
@@ -180,9 +247,28 @@ class Recorder:
         elif enters and (value.requires_grad or self.scoring):
             if whole or where in self.spec.loops or self.observer is not None:
                 term = self._ended(key, self._strided(spec, given), ending, given, value)
+                if pick is not None:
+                    mask, term.picked_at = layout.turned(pick.units(rows)), pick_at
+                    units = mask if term.units is None else term.units & mask
+                    term.units, term.counts = (None, mask) if ending.is_sum else (units, None)
                 self._keep(term, weights)
                 return term.value
         return value
+
+    def pick(self, where: Hashable, mask: Any, rows: Any) -> None:
+        """Take note of rows that a mask has picked out of a tensor."""
+        if isinstance(mask, Tensor) and mask.dtype == torch.bool and isinstance(rows, Tensor):
+            self.picks[where] = Pick(mask, rows.shape[0])
+
+    def fold(self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor) -> None:
+        """Take note of a mean or a sum over the samples that leaves another axis to be reduced."""
+        self.folds[id(value)] = Fold(where, ending, given, value)
+
+    def _picked(self, spec: TermSpec, rows: Tensor) -> tuple[Hashable, Pick | None]:
+        """Return where a mask has picked what was made into rows, and what it has picked; None if none has."""
+        where = spec.picked_at if self.observer is None else self.observer.picked_at(rows)
+        pick = self.picks.get(where) if where is not None else None
+        return (where, pick) if pick is not None and rows.shape[:1] == (pick.n_rows,) else (None, None)
 
     def _layout_of_count(self, key: Key, shape: torch.Size) -> Layout:
         """Find where the samples lie in what is counted: along the second axis, say, as of time-major tokens."""
@@ -266,6 +352,10 @@ class Observer:
         """Tell if rows of this shape lie ``batch_size`` apart for one sample."""
         raise NotImplementedError
 
+    def picked_at(self, rows: Tensor) -> Hashable | None:
+        """Return where a mask has picked what rows were made of; None if none has."""
+        raise NotImplementedError
+
     def number(self, value: Tensor, key: Key) -> None:
         """Take a number without gradient that was added up over the batch."""
         raise NotImplementedError
@@ -304,10 +394,30 @@ def intercept_reduction(recorder: Recorder, sites: set[Hashable], function: Call
         value = function(*args, **kwargs)
         if torch.compiler.is_dynamo_compiling():
             return value  # a compiled call has no frame to know it by
-        if ends(args, kwargs, value) and recorder.listens():
+        if not recorder.listens():
+            return value
+        if ends(args, kwargs, value):
             where = site(sys._getframe(1), function)
             if where in sites:
                 return recorder.reduction(where, ending, ending.given(args, kwargs), value)
+        elif function in FOLDING and folds_samples(args, kwargs, value, recorder.batch_size):
+            where = site(sys._getframe(1), function)
+            if where in sites:
+                recorder.fold(where, ending, args[0], value)
+        return value
+
+    return intercepted
+
+
+def intercept_pick(recorder: Recorder, sites: set[Hashable], function: Callable[..., Tensor]) -> Any:
+    """Wrap an index into a tensor; only calls from the sites count."""
+
+    def intercepted(*args: Any, **kwargs: Any) -> Tensor:
+        value = function(*args, **kwargs)
+        if not torch.compiler.is_dynamo_compiling() and recorder.listens():
+            where = site(sys._getframe(1), function)
+            if where in sites:
+                recorder.pick(where, args[1], value)
         return value
 
     return intercepted
@@ -442,7 +552,8 @@ class Interceptors:
         if function not in self._sites:
             sites: set[Hashable] = set()
             self._sites[function] = sites
-            new = intercept_reduction(self._recorder, sites, function)
+            intercept = intercept_reduction if function in ENDINGS else intercept_pick
+            new = intercept(self._recorder, sites, function)
             self.originals[new] = function
             name: str = function.__name__
             if vars(torch).get(name) is function:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from lightning_dataselect.capture.graph import Anchor, Unknown
+from lightning_dataselect.capture.graph import Anchor, Unknown, reached
 from lightning_dataselect.capture.interception import Interceptors, Observer, Recorder, site
-from lightning_dataselect.capture.reductions import ENDINGS, Key, ends
+from lightning_dataselect.capture.reductions import ENDINGS, FOLDING, Key, ends, folds_samples
 
 
 def compiler_in_use() -> bool:
@@ -156,7 +156,29 @@ def _picks(name: str, args: tuple[Any, ...], out: Tensor, batch_size: int) -> bo
     if name == "masked_select":
         return True
     index = _tensors([args[1]]) if name == "__getitem__" and out.dim() > 0 else []
-    return any(part.dtype == torch.bool or (part.dim() == 1 and len(out) != batch_size) for part in index)
+    return any(
+        _covers(part, batch_size) if part.dtype == torch.bool else part.dim() == 1 and len(out) != batch_size
+        for part in index
+    )
+
+
+def _covers(mask: Any, batch_size: int) -> bool:
+    """Tell if a mask has entries for each sample, along its first or second axis."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.dim() == 0:
+        return False
+    return mask.shape[0] % batch_size == 0 or batch_size in mask.shape[:2]
+
+
+def _caller(frame: FrameType | None, func: Any) -> FrameType:
+    """Return the frame that has called a function of torch's which is written in Python, or which is not."""
+    own = getattr(func, "__code__", None)
+    while frame is not None and (frame.f_globals["__name__"] == "torch.overrides" or frame.f_code is own):
+        frame = frame.f_back
+    assert frame is not None
+    return frame
+
+
+_GETITEM = torch._C.TensorBase.__getitem__
 
 
 class WouldChangeModel(Exception):  # noqa: N818
@@ -189,8 +211,12 @@ class Watch(TorchFunctionMode):
         self.check(func, args)
         out = func(*args, **kwargs)
         if func in ENDINGS and ends(args, kwargs, out):
-            where = None if torch.compiler.is_dynamo_compiling() else site(sys._getframe(1), func)
+            where = None if torch.compiler.is_dynamo_compiling() else site(_caller(sys._getframe(1), func), func)
             out = self.reduction(func, where, args, kwargs, out)
+        elif func in FOLDING and folds_samples(args, kwargs, out, self.recorder.batch_size):
+            self.fold(func, site(sys._getframe(1), func), args, out)
+        elif func is _GETITEM and not torch.compiler.is_dynamo_compiling():
+            self.pick(func, site(sys._getframe(1), func), args, out)
         self.note(func, args, kwargs, out)
         return out
 
@@ -206,8 +232,16 @@ class Watch(TorchFunctionMode):
         ending = ENDINGS[func]
         given = ending.given(args, kwargs)
         if args and given is not args[0]:  # a dot product's: the step might as well have multiplied and summed
-            self.note(torch.mul, args, kwargs, given)
+            self.note(torch.mul, tuple(_tensors([*args, *kwargs.values()])), {}, given)
         return self.recorder.reduction(where, ending, given, out)
+
+    def fold(self, func: Any, where: Hashable, args: tuple[Any, ...], out: Tensor) -> None:
+        """Take a mean or a sum over the samples that leaves another axis."""
+        self.recorder.fold(where, ENDINGS[func], args[0], out)
+
+    def pick(self, func: Any, where: Hashable, args: tuple[Any, ...], out: Any) -> None:
+        """Take what an index has picked."""
+        self.recorder.pick(where, args[1], out)
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Take any other result."""
@@ -223,6 +257,7 @@ class Probe(Watch, Observer):
         foreign: Likewise the results of code that no mode looks into, as of a scripted module.
         divisions: What the step divides its losses by.
         picked: How many rows were picked out of a tensor by a mask or an index, by the places of the results.
+        doubtful: The places where the mask was made of the model's outputs, maybe of all samples'.
         sorts: True if something was sorted.
         reorders: True if that was in another order before.
         differentiates: True if the step takes derivatives of its own.
@@ -242,6 +277,9 @@ class Probe(Watch, Observer):
         self._made: set[Node] = set()  # the places of all results
         self.divisions = Divisions()
         self.picked: dict[Node, int] = {}
+        self.doubtful: set[Hashable] = set()
+        self._picked_at: dict[Node, Hashable] = {}
+        self._judgements: dict[int, Tensor] = {}  # what is true or false by the model's outputs
         self._module = module
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id comes twice
         self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
@@ -274,6 +312,9 @@ class Probe(Watch, Observer):
             self.sorts = True
             order = _tensors([out])[-1:]
             self.reorders |= any(bool((o.diff(dim=-1) < 0).any()) for o in order if o.dim() > 0)
+        if isinstance(out, Tensor) and out.dtype == torch.bool:
+            if any(tensor.requires_grad or id(tensor) in self._judgements for tensor in inputs):
+                self._judgements[id(out)] = out
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
         if isinstance(out, Tensor) and out.grad_fn is not None and _picks(func.__name__, args, out, size):
             self.picked[out.grad_fn] = out.shape[0]
@@ -325,6 +366,25 @@ class Probe(Watch, Observer):
         if not named:
             self.unreachable += [term.key for term in self.recorder.terms[before:]]
         return out
+
+    def fold(self, func: Any, where: Hashable, args: tuple[Any, ...], out: Tensor) -> None:
+        """Take a mean or a sum over the samples that leaves another axis, and note the place."""
+        self.sites[where] = func
+        super().fold(func, where, args, out)
+
+    def pick(self, func: Any, where: Hashable, args: tuple[Any, ...], out: Any) -> None:
+        """Take what a mask has picked, and note the place, if the mask has an entry for each sample."""
+        mask = args[1]
+        if _covers(mask, self.recorder.batch_size) and out.grad_fn is not None:
+            self.sites[where] = func
+            self._picked_at[out.grad_fn] = where
+            self.doubtful |= {where} if id(mask) in self._judgements else set()
+            super().pick(func, where, args, out)
+
+    def picked_at(self, rows: Tensor) -> Hashable | None:
+        """Return where a mask has picked what rows were made of; None if none has."""
+        places = {self._picked_at[node] for node in reached(rows.grad_fn, self._picked_at)}
+        return places.pop() if len(places) == 1 else None
 
     def _find(self, func: Any, caller: FrameType) -> bool:
         spaces = [caller.f_globals]

@@ -45,6 +45,19 @@ def _products(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     return products
 
 
+def _summed_products(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    """Return what an einsum adds up to one number, if that is the products of elements alike, as ``"bc,bc->"``."""
+    equation, operands = args[0], args[1] if isinstance(args[1], list | tuple) else args[1:]
+    inputs, _, output = str(equation).replace(" ", "").partition("->")
+    names = inputs.split(",")
+    if output or len(operands) != len(names) or len({*names}) > 1 or len({*names[0]}) < len(names[0]):
+        return torch.zeros(())
+    products: Tensor = operands[0]
+    for operand in operands[1:]:
+        products = products * operand
+    return products
+
+
 @dataclass(frozen=True)
 class Reduction:
     """Describe how one function reduces.
@@ -72,8 +85,23 @@ def ends(args: tuple[Any, ...], kwargs: Mapping[str, Any], value: Tensor) -> boo
         >>> ends((losses[None],), {}, losses[None].mean(1))
         False
     """
+    if value.dim() == 0:
+        return True
     given = _only(args, kwargs)
-    return value.dim() == 0 or (value.dim() == given.dim() == 1 and value.numel() == 1)
+    return isinstance(given, Tensor) and (value.dim() == given.dim() == 1 and value.numel() == 1)
+
+
+def folds_samples(args: tuple[Any, ...], kwargs: Mapping[str, Any], value: Tensor, batch_size: int) -> bool:
+    """Tell if a mean or a sum has reduced the first axis, that of the samples, alone.
+
+    Example:
+        >>> losses = torch.ones(4, 3)
+        >>> folds_samples((losses, 0), {}, losses.mean(0), 4), folds_samples((losses, 1), {}, losses.mean(1), 4)
+        (True, False)
+    """
+    given, dim = _only(args, kwargs), kwargs.get("dim", args[1] if len(args) > 1 else None)
+    is_first = dim in (0, (0,), [0]) and isinstance(given, Tensor) and given.dim() > 1
+    return is_first and given.shape[0] == batch_size and value.shape == given.shape[1:]
 
 
 _BY_NAME = {
@@ -85,12 +113,20 @@ _BY_NAME = {
     "dot": Reduction(True, given=_products),
     "inner": Reduction(True, given=_products),
     "matmul": Reduction(True, given=_products),
+    "einsum": Reduction(True, given=_summed_products),
 }
 
 
 ENDINGS: dict[Any, Reduction] = {
-    getattr(space, name): ending for name, ending in _BY_NAME.items() for space in (torch, torch._C.TensorBase)
+    getattr(space, name): ending
+    for name, ending in _BY_NAME.items()
+    for space in (torch, torch._C.TensorBase)
+    if hasattr(space, name)
 }
+
+
+FOLDING = {getattr(space, name) for name in ("mean", "sum") for space in (torch, torch._C.TensorBase)}
+"""The functions that may reduce one axis after the other."""
 
 
 # Bound at import, so that a patched torch.sum never sees the captures' own arithmetic.
@@ -237,6 +273,7 @@ class Term:
         from_parameters: It is made of parameters alone, so no sample has a share in it.
         counts: Of a sum, which elements are none of what the caller ignores; None where nothing is.
         choice: int64 (1,), the turn of the reading that all steps so far have left standing (see `specs.TermSpec`).
+        picked_at: Where a mask has picked the rows that were reduced, which lie here as before; None for nowhere.
         edge: Where ``value`` was in the graph when it was made; None without gradient, and in compiled code.
     """
 
@@ -251,6 +288,7 @@ class Term:
     from_parameters: bool = False
     counts: Tensor | None = None
     choice: Tensor | None = None
+    picked_at: Hashable | None = None
     edge: GradientEdge | None = None
 
     def detached(self) -> Term:

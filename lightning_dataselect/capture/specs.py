@@ -53,6 +53,7 @@ class TermSpec:
         divided_elementwise: True if the elements are divided before they are added up.
         is_nonlinear: True if the loss is another function of it than a multiple.
         is_witnessed: True if single samples have shown how it is read.
+        picked_at: Where a mask picks the rows of its elements; None for nowhere.
         refusal: Why it cannot be read, in words; None if it can.
     """
 
@@ -64,6 +65,7 @@ class TermSpec:
     divided_elementwise: bool = False
     is_nonlinear: bool = False
     is_witnessed: bool = False
+    picked_at: Hashable | None = None
     refusal: str | None = None
 
     @property

@@ -391,6 +391,31 @@ def weighted_by_matmul_and_divided_first(net: Net, b: Batch) -> Tensor:
     return ce(net, b, reduction="none") @ weight
 
 
+def weighted_by_einsum(net: Net, b: Batch) -> Tensor:
+    return torch.einsum("b,b->", ce(net, b, reduction="none"), b["weight"]) / len(b["y"])
+
+
+def weighted_by_einsum_and_divided_first(net: Net, b: Batch) -> Tensor:
+    return torch.einsum("b,b->", [ce(net, b, reduction="none"), b["weight"] / b["weight"].sum()])
+
+
+def squared_by_einsum(net: Net, b: Batch) -> Tensor:
+    error = net(b["x"]) - b["z"]
+    return torch.einsum("bc,bc->", error, error) / len(b["x"])
+
+
+def mean_over_samples_first(net: Net, b: Batch) -> Tensor:
+    return ((net(b["x"]) - b["z"]) ** 2).mean(0).sum()
+
+
+def sum_over_samples_first(net: Net, b: Batch) -> Tensor:
+    return ((net(b["x"]) - b["z"]) ** 2).sum(dim=0).mean()
+
+
+def means_by_class(net: Net, b: Batch) -> Tensor:
+    return ((net(b["x"]) - b["z"]) ** 2).mean(0).mean()
+
+
 def sum_by_one_over_samples(net: Net, b: Batch) -> Tensor:
     return ce(net, b) + (-0.5 / len(b["x"])) * torch.sum(1 - net(b["x"]).exp())
 
@@ -465,6 +490,12 @@ SUMS_AND_MEANS = [
     weighted_by_matmul,
     weighted_by_inner,
     weighted_by_matmul_and_divided_first,
+    weighted_by_einsum,
+    weighted_by_einsum_and_divided_first,
+    squared_by_einsum,
+    mean_over_samples_first,
+    sum_over_samples_first,
+    means_by_class,
     sum_by_one_over_samples,
     sum_by_found_objects,
     sum_by_a_python_number_of_found_objects,
@@ -595,6 +626,33 @@ def masked_autoencoder(net: Net, b: Batch) -> Tensor:
     return (losses * mask).sum() / mask.sum()
 
 
+def masked_logits(net: Net, b: Batch) -> Tensor:
+    return F.cross_entropy(net.tokens(b)[b["mask"]], b["tokens"][b["mask"]])
+
+
+def masked_logits_by_their_number(net: Net, b: Batch) -> Tensor:
+    logits, y = net.tokens(b)[b["mask"]], b["tokens"][b["mask"]]
+    return F.cross_entropy(logits, y, reduction="sum") / b["mask"].sum()
+
+
+def flat_masked_logits(net: Net, b: Batch) -> Tensor:
+    """As token classifiers have it."""
+    active = b["mask"].view(-1)
+    return F.cross_entropy(net.tokens(b).view(-1, V)[active], b["tokens"].view(-1)[active])
+
+
+def masked_losses(net: Net, b: Batch) -> Tensor:
+    return token_losses(net, b)[b["mask"]].mean()
+
+
+def masked_losses_by_samples(net: Net, b: Batch) -> Tensor:
+    return token_losses(net, b)[b["mask"]].sum() / len(b["x"])
+
+
+def picked_by_two_masks(net: Net, b: Batch) -> Tensor:
+    return masked_logits(net, b) + 0.5 * token_losses(net, b)[b["patches"] > 0].mean()
+
+
 def ctc(net: Net, b: Batch) -> Tensor:
     logs, n = net.tokens(b).log_softmax(-1).transpose(0, 1), len(b["x"])
     lengths = torch.full((n,), T), torch.full((n,), 2)
@@ -624,6 +682,12 @@ TOKENS = [
     masked_mean_by_a_count,
     mean_of_each_samples_tokens,
     masked_autoencoder,
+    masked_logits,
+    masked_logits_by_their_number,
+    flat_masked_logits,
+    masked_losses,
+    masked_losses_by_samples,
+    picked_by_two_masks,
     ctc,
 ]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from capture_steps import B, Batch, C, Net, T, alone, ce, cut, make_batch, token_losses
+from capture_steps import B, Batch, C, Net, alone, ce, cut, make_batch, token_losses
 from torch import Tensor, nn
 
 from lightning_dataselect.capture import CaptureError, LossCapture
@@ -113,13 +113,23 @@ def one_norm_of_all(net: Net, b: Batch) -> Tensor:
     return torch.linalg.norm(net(b["x"]) - b["z"])
 
 
-def einsum(net: Net, b: Batch) -> Tensor:
-    error = net(b["x"]) - b["z"]
-    return torch.einsum("bc,bc->", error, error) / B
+def python_sum(net: Net, b: Batch) -> Tensor:
+    return sum(ce(net, b, reduction="none")) / B
 
 
-def means_by_class(net: Net, b: Batch) -> Tensor:
-    return ((net(b["x"]) - b["z"]) ** 2).mean(0).mean()
+def supervised_contrastive(net: Net, b: Batch) -> Tensor:
+    h, same = F.normalize(net.body(b["x"])), b["y"][:, None] == b["y"]
+    logs = (h @ h.T / 0.1).masked_fill(torch.eye(B, dtype=torch.bool), -1e9).log_softmax(1)
+    has_another = same.sum(1) > 1
+    losses = -(logs * same.fill_diagonal_(False)).sum(1) / same.sum(1).clamp(min=1)
+    return losses[has_another].mean()
+
+
+def jaccard(net: Net, b: Batch) -> Tensor:
+    p, t = net.conv(b["image"]).softmax(1), F.one_hot(b["segments"], C).movedim(-1, 1)
+    overlap, union = (p * t).sum((0, 2, 3)), (p + t - p * t).sum((0, 2, 3))
+    present = t.sum((0, 2, 3)) > 0
+    return (1 - overlap / union)[present].mean()
 
 
 def fused_kernel(net: Net, b: Batch) -> Tensor:
@@ -139,14 +149,6 @@ def correlation(net: Net, b: Batch) -> Tensor:
     out, r = net.value(net.body(b["x"])).squeeze(1), b["r"]
     out, r = out - out.mean(), r - r.mean()
     return 1 - (out * r).sum() / (out.norm() * r.norm())
-
-
-def masked_logits(net: Net, b: Batch) -> Tensor:
-    return F.cross_entropy(net.tokens(b)[b["mask"]], b["tokens"][b["mask"]])
-
-
-def masked_losses(net: Net, b: Batch) -> Tensor:
-    return token_losses(net, b)[b["mask"]].mean()
 
 
 def packed_tokens(net: Net, b: Batch) -> Tensor:
@@ -210,14 +212,13 @@ REFUSED: dict[Step, str] = {
     hardest_half: NOTHING,
     median: NOTHING,
     one_norm_of_all: NOTHING,
-    einsum: NOTHING,
-    means_by_class: NOTHING,
+    python_sum: NOTHING,
     fused_kernel: NOTHING,
     dice_of_the_batch: QUOTIENT,
     product: QUOTIENT,
     correlation: QUOTIENT,
-    masked_logits: PICKED,
-    masked_losses: PICKED,
+    supervised_contrastive: OTHER_SAMPLES,
+    jaccard: NOTHING,
     packed_tokens: "not a multiple of the batch's 8",
     boxes_in_one_row: RAGGED,
     matched_boxes: PICKED,
@@ -345,13 +346,6 @@ def test_a_root_of_the_mean_warns_and_says_what_goes_into_it(net: Net, name: str
 
 
 # ---- steps that change later on -------------------------------------------------------------------------------------
-
-
-def test_tokens_that_are_picked_are_refused_though_the_first_batch_has_them_all(net: Net) -> None:
-    batch = {**make_batch(), "mask": torch.ones(B, T, dtype=torch.bool)}
-    for step in (masked_logits, masked_losses):
-        with pytest.raises(CaptureError, match=PICKED):
-            LossCapture(net).run(lambda step=step: step(net, batch), B)
 
 
 def test_a_later_batch_that_cannot_be_read_is_left_out_with_a_warning(net: Net) -> None:

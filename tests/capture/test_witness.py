@@ -224,6 +224,20 @@ def test_batch_level_methods_cut_time_major_batches_along_the_samples(steps: int
     assert seen == {(steps, B), (steps, B // 2)}
 
 
+def ensemble_by_members_first(net: Any, x: Tensor) -> Tensor:
+    return F.mse_loss(torch.stack([head(x)[:, 0] for head in net.heads[:3]]), x[:, 0].expand(3, -1))
+
+
+def ensemble_errors_by_hand(net: Any, x: Tensor) -> Tensor:
+    return (torch.stack([head(x)[:, 0] for head in net.heads[:3]]) - x[:, 0]).square().mean()
+
+
+@pytest.mark.parametrize("step", [ensemble_by_members_first, ensemble_errors_by_hand])
+def test_an_ensembles_errors_with_the_samples_along_the_second_axis(step: Step) -> None:
+    data = list(torch.randn(N, 16, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(*fitted(step, data, torch.stack), rtol=1e-4, atol=1e-4)
+
+
 # ---- the order in which they lie -------------------------------------------------------------------------------------
 
 
