@@ -7,18 +7,19 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.data.scaled_images import scale_images
-from lightning_dataselect.data.subset_batch import subset_arguments
+from lightning_dataselect.data.subset_batch import subset_arguments, with_batch
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import BatchSamples, Observation, Selection, check_positions
 from lightning_dataselect.step.isolation import SideEffectGuard
-from lightning_dataselect.utils.errors import InvalidArgumentError
+from lightning_dataselect.utils.errors import InvalidArgumentError, UnsupportedLoaderError
 from lightning_dataselect.utils.validation import SET_LEVEL, check_choice, check_count, check_share, refuse_unused
 
 
@@ -83,6 +84,7 @@ class BatchSelector(DataSelector):
 
     _guard = FitLocal[SideEffectGuard | None](None)
     _has_cut = FitLocal[bool](False)
+    _is_collated_anew = FitLocal[bool](False)
     _fewest = FitLocal[int](1)
 
     def __init__(
@@ -171,7 +173,7 @@ class BatchSelector(DataSelector):
         positions = self.choose(scored, self._share(len(batch)), self.batch_generator(batch.indices.device))
         positions = check_positions(positions, len(batch), type(self).__name__)
         chosen = batch.subset(positions)
-        args, kwargs = self._cut(args, kwargs, positions, len(batch))
+        args, kwargs = self._cut(args, kwargs, positions, batch)
         output, trained = context.train_step(step, args, kwargs, chosen, is_full_batch=False)
         self.seen = None if is_scored else trained
         context.run.count_dropped(batch.indices, chosen.indices)
@@ -183,14 +185,32 @@ class BatchSelector(DataSelector):
         size, reader = len(batch), self.context.reader
         positions = [size - 1, 0, size // 2][: min(3, size)]
         reader.layout.learn(reader.loader, args[0] if args else next(iter(kwargs.values())), batch.indices, positions)
-        self._cut(args, kwargs, torch.arange(self._share(size), device=batch.indices.device), size)
+        first = torch.arange(self._share(size), device=batch.indices.device)
+        try:
+            self._cut(args, kwargs, first, batch)
+        except UnsupportedLoaderError as error:
+            if reader.collate is None:
+                raise
+            self._is_collated_anew = True
+            try:
+                self._cut(args, kwargs, first, batch)
+            except Exception as reason:  # of a data set that only its workers can read, say
+                raise error from reason
+            rank_zero_warn(
+                f"The batches cannot be cut, so {type(self).__name__} has the samples that it chooses read and collated"
+                f" anew, in the main process: {error} A slow data set then slows the training down."
+            )
         self._has_cut = True
 
     def _cut(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], positions: Tensor, size: int
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], positions: Tensor, batch: BatchSamples
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         assert self.context is not None
-        layout = self.context.reader.layout
+        reader, size = self.context.reader, len(batch)
+        if self._is_collated_anew:
+            assert reader.collate is not None
+            return with_batch(args, kwargs, reader.collate(batch.indices[positions].tolist()))
+        layout = reader.layout
         return subset_arguments(args, kwargs, positions, size, layout.axes, layout.numbers(positions.numel()))
 
     def batch_generator(self, device: torch.device) -> torch.Generator:

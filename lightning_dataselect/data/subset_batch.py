@@ -95,10 +95,18 @@ def subset_arguments(
         >>> subset_arguments((), {"batch": torch.tensor([5, 6, 7]), "batch_idx": 0}, torch.tensor([1]), 3)
         ((), {'batch': tensor([6]), 'batch_idx': 0})
     """
-    if args:
-        return (subset_batch(args[0], positions, batch_size, axes, number), *args[1:]), kwargs
-    name = next(iter(kwargs))
-    return args, {**kwargs, name: subset_batch(kwargs[name], positions, batch_size, axes, number)}
+    batch = args[0] if args else next(iter(kwargs.values()))
+    return with_batch(args, kwargs, subset_batch(batch, positions, batch_size, axes, number))
+
+
+def with_batch(args: tuple[Any, ...], kwargs: dict[str, Any], batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a training step with another batch: the first of them, by position or by name.
+
+    Example:
+        >>> with_batch((), {"batch": 1, "batch_idx": 0}, 2)
+        ((), {'batch': 2, 'batch_idx': 0})
+    """
+    return ((batch, *args[1:]), kwargs) if args else (args, {**kwargs, next(iter(kwargs)): batch})
 
 
 def step_on_part(
@@ -108,6 +116,7 @@ def step_on_part(
     indices: Tensor,
     layout: BatchLayout,
     loader: DataLoader[Any] | None,
+    collate: Callable[[Sequence[int]], Any] | None = None,
 ) -> Callable[[Sequence[int]], Callable[[], Any]]:
     """Make a training step on some samples of its first batch, in an order of one's own.
 
@@ -118,9 +127,10 @@ def step_on_part(
         indices: int64 (B,), on the device of the batch: its samples.
         layout: learnt from the positions that are asked for first.
         loader: yields the batches.
+        collate: makes a batch of samples anew, by their indices, where the batch cannot be cut.
 
     Returns:
-        positions -> the step on the samples there, which raises TypeError if the batch cannot be cut.
+        positions -> the step on the samples there, which raises TypeError if the batch cannot be made.
     """
     first: list[int] = []
 
@@ -130,7 +140,12 @@ def step_on_part(
         chosen = torch.tensor(positions, device=indices.device)
         known = [first.index(position) for position in positions]
         number = layout.numbers(len(positions), known)
-        own_args, own_kwargs = subset_arguments(args, kwargs, chosen, indices.numel(), layout.axes, number)
+        try:
+            own_args, own_kwargs = subset_arguments(args, kwargs, chosen, indices.numel(), layout.axes, number)
+        except UnsupportedLoaderError:
+            if collate is None:
+                raise
+            own_args, own_kwargs = with_batch(args, kwargs, collate(indices[chosen].tolist()))
         return functools.partial(step, *own_args, **own_kwargs)
 
     return part

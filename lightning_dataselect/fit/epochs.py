@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.data.loader import SelectedLoader, prepare
+from lightning_dataselect.data.recollate import collate_anew
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.identity import meet_samples, number_to_open
 from lightning_dataselect.fit.lengths import FitLengths
@@ -25,6 +26,7 @@ from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
+    batch_to_device,
     begin_ended_epoch,
     epochs_processed,
     go_on_within_epoch,
@@ -100,7 +102,7 @@ class Epochs:
         selected = prepare(loader, seed=policy.seed, world_size=world_size, rank=rank, needs_losses=policy.needs_losses)
         first, self._loader = self._loader is None, selected
         run.remember_dataset(selected.loader.dataset)
-        self._reader.loader = selected.loader
+        self._reader.loader, self._reader.collate = selected.loader, self._collate_anew
         selected.batches.fills_up = policy.whole_batches
         if self._budget is None:
             policy.max_epochs, run.compute = planned_epochs(trainer), None
@@ -312,6 +314,12 @@ class Epochs:
         run.fit.sum_over_ranks(run.world_size, run.store["loss"].device)
         run.fit.history[-1]["n_forward"] += run.fit.n_forward
         run.fit.n_forward = run.fit.n_measured = 0
+
+    def _collate_anew(self, indices: Sequence[int]) -> Any:
+        """Make the batch of some samples, as the training loop would take it."""
+        last = self.loader.n - 1  # which a sample that is repeated to make ranks even is taken for
+        own = [min(index, last) for index in indices]
+        return batch_to_device(self._trainer, collate_anew(self.loader.loader, own))
 
     def _take_over_batch_size(self, *, goes_on: bool) -> None:
         state, loader = self._run.fit, self.loader

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -48,6 +48,8 @@ class StepReader:
         """The layout of the samples in a batch."""
         self.loader: DataLoader[Any] | None = None
         """The train loader, once the Trainer has it."""
+        self.collate: Callable[[Sequence[int]], Any] | None = None
+        """Makes a batch of samples anew, by their indices, on the module's device; None where they have none."""
         self._step_facts = 0, False  # epoch of the step under way, and whether it rescores
         self.blind = False
         """True once nothing can be read, and nothing is required."""
@@ -175,7 +177,7 @@ class StepReader:
     def _hear_witness(
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
     ) -> None:
-        part = step_on_part(step, args, kwargs, indices, self.layout, self.loader)
+        part = step_on_part(step, args, kwargs, indices, self.layout, self.loader, self.collate)
         self._witness.hear(part, indices.numel())
 
     def _owned(self, losses: Tensor) -> Tensor:

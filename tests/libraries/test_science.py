@@ -49,8 +49,8 @@ def test_chemprop(predictor):
     check_trains(made)
 
 
-def test_chemprop_batches_that_cannot_be_cut_are_refused():
-    with pytest.raises(TypeError, match="BatchMolGraph, which cannot be cut"):
+def test_chemprop_batches_that_cannot_be_cut_are_collated_anew():
+    with pytest.warns(UserWarning, match="BatchMolGraph, which cannot be cut"):
         fit(mpnn("RegressionFFN"), EvolvedSampling(anneal=0.0), batch_size=8, max_epochs=2)
 
 
@@ -129,7 +129,7 @@ def test_torch_geometric():
     made = Case(seeded(GraphClassifier), lambda size: DataLoader(data, size, shuffle=size > 1))
     check_losses(made)
     check_trains(Case(made.module, lambda size: LightningDataset(data, batch_size=size, num_workers=0)))
-    with pytest.raises(TypeError, match="Batch, which cannot be cut"):
+    with pytest.warns(UserWarning, match="Batch, which cannot be cut"):
         fit(made, EvolvedSampling(anneal=0.0), batch_size=8, max_epochs=2)
 
 
