@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
+import pytest
 import torch
 import torch.nn.functional as F
 from helpers import SAFELY, trainer
@@ -213,6 +214,17 @@ SETTINGS = {
         "SwiftLearn", {"prune_ratio": 0.5, "every_n_epochs": 1}, AFTER_TWO, share=0.5, refuses=PASSES
     ),
 }  # fmt: skip
+
+
+KINDS = ("AutoAssist", "DBPD", "EL2N", "EpsilonGreedy", "EvolvedSampling", "FewerEpochs", "Frontier", "InfoBatch")
+KINDS += ("RHOLoss", "SelectiveBackprop", "SwiftLearn")
+
+
+def of_each_kind(by_name):
+    """Parameters for what concerns the loader or the Trainer more than the choice: all but one of a kind are slow."""
+    return [
+        pytest.param(value, id=name, marks=() if name in KINDS else pytest.mark.slow) for name, value in by_name.items()
+    ]
 
 
 class Tiny(L.LightningModule):

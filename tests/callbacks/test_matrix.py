@@ -21,6 +21,7 @@ from matrix_settings import (
     encode,
     fit,
     loader,
+    of_each_kind,
     samples,
 )
 from ranks import on_ranks
@@ -31,12 +32,7 @@ from lightning_dataselect.methods.registry import get
 from lightning_dataselect.numerics.sampling import keep_count
 
 every_method = pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
-# What concerns the loader or the Trainer more than the choice: one method of each kind, and the others with the slow.
-KINDS = ("AutoAssist", "DBPD", "EL2N", "EpsilonGreedy", "EvolvedSampling", "FewerEpochs", "Frontier", "InfoBatch")
-KINDS += ("RHOLoss", "SelectiveBackprop", "SwiftLearn")
-each_kind = pytest.mark.parametrize(
-    "setting", [pytest.param(s, id=k, marks=() if k in KINDS else pytest.mark.slow) for k, s in SETTINGS.items()]
-)
+each_kind = pytest.mark.parametrize("setting", of_each_kind(SETTINGS))
 
 
 def fits(count, promise):

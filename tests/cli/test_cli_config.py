@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from helpers import Hardest
-from matrix_settings import EPOCHS, SETTINGS, Tiny, fit, loader
+from matrix_settings import EPOCHS, SETTINGS, Tiny, fit, loader, of_each_kind
 
 pytest.importorskip("jsonargparse")
 
@@ -75,7 +75,7 @@ def script(tmp_path):
     return Script(tmp_path)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("name", of_each_kind({name: name for name in SETTINGS}))
 def test_by_arguments_and_again_by_the_saved_config(name, script, tmp_path):
     setting = SETTINGS[name]
     written = setting.written(tmp_path)

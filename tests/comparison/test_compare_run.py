@@ -226,6 +226,7 @@ class Data(DigitsData):
 """
 
 
+@pytest.mark.slow
 def test_a_run_is_made_again_when_code_or_data_have_changed(tmp_path):
     config, module = tmp_path / "exp.yaml", tmp_path / "own_task.py"
     config.write_text(
