@@ -206,3 +206,18 @@ def test_what_is_private_is_found_in_a_test(code, expected):
 @pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: path.name)
 def test_tests_touch_nothing_private_of_the_package(path):
     assert set(private_uses(ast.parse(path.read_text()))) <= TESTS_MAY_TOUCH
+
+
+# first words of a docstring that is no imperative; those that may be nouns are left out
+NOT_IMPERATIVE = set(
+    "What Whether Where Which Begins Does Finds Follows Gives Goes Hides Judges Keeps Leaves Lets Looks Makes Puts"
+    " Reads Restores Returns Says Sets Takes Tells Trains Writes Yields".split()
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_docstrings_begin_with_an_imperative(name):
+    described = [node for node in ast.walk(TREES[name]) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    public = [node for node in described if not is_private(node.name)]
+    first_words = {(ast.get_docstring(node) or "").partition(" ")[0] for node in public}
+    assert not first_words & NOT_IMPERATIVE

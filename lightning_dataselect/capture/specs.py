@@ -70,7 +70,7 @@ class TermSpec:
 
     @property
     def divisors(self) -> tuple[Divisor | None, ...]:
-        """What it may be divided by, as far as is known."""
+        """Its possible divisors, as far as they are known."""
         return tuple(divisor for divisor, _ in self.readings) or (self.divisor,)
 
     @property

@@ -171,7 +171,7 @@ def _imported(tree: ast.AST, package: str) -> Iterator[str]:
 
 
 class _Meaning(ast.NodeTransformer):
-    """Leaves out what cannot change a run: docstrings, and calls of `compare`."""
+    """Leave out what cannot change a run: docstrings, and calls of `compare`."""
 
     def _without_docstring(self, node: Any) -> Any:
         self.generic_visit(node)

@@ -102,7 +102,7 @@ class Watcher(Protocol):
 
 
 class Workers:
-    """Does jobs, here or in processes that stay for all of them.
+    """Do jobs, here or in processes that stay for all of them.
 
     Args:
         n_processes: How many jobs go on at once; with 1, all of them in this process.

@@ -41,7 +41,7 @@ class Clock(NamedTuple):
 
 
 class Meter(pl.Callback):
-    """Times training without validation, counts samples, and follows one metric.
+    """Time training without validation, count samples, and follow one metric.
 
     Args:
         monitor: The metric that is read after every epoch.
@@ -93,38 +93,38 @@ class Meter(pl.Callback):
         return fmean(self._busy) if self._busy else None
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stops the training clock."""
+        """Stop the training clock."""
         self._pause()
 
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Goes on with the training clock."""
+        """Go on with the training clock."""
         self._go_on()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stops the training clock."""
+        """Stop the training clock."""
         if not trainer.sanity_checking:
             self._pause()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Goes on with the training clock."""
+        """Go on with the training clock."""
         if not trainer.sanity_checking:
             self._go_on()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begins to time how long the loop waits for batches, and to watch a GPU."""
+        """Begin to time how long the loop waits for batches, and to watch a GPU."""
         self._undo = time_fetches(trainer, self._waited)
         self.next_look = time.perf_counter() if pl_module.device.type == "cuda" else float("inf")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, i: int
     ) -> None:
-        """Counts the batch's samples, and looks now and then whether the GPU is busy."""
+        """Count the batch's samples, and look now and then whether the GPU is busy."""
         self.n_samples += extract_batch_size(batch)
         if time.perf_counter() >= self.next_look:
             self._look_at_gpu(pl_module.device)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Counts the epoch's samples and reads the metric."""
+        """Count the epoch's samples and read the metric."""
         self.epoch_samples.append(self.n_samples - sum(self.epoch_samples))
         value = trainer.callback_metrics.get(self.monitor)
         if value is not None:
@@ -133,7 +133,7 @@ class Meter(pl.Callback):
         self.on_epoch(trainer.current_epoch + 1, None if value is None else float(value))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Gives the loop back as it was."""
+        """Give the loop back as it was."""
         if self._undo is not None:
             self._undo()
             self._undo = None

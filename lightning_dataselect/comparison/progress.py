@@ -66,7 +66,7 @@ class Lines:
         self.say(f"[{self.done:>2}/{self.n_runs}] {self.label}: {text}")
 
     def say(self, text: str) -> None:
-        """Writes a line as it is."""
+        """Write a line as it is."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def left(self) -> str:
@@ -124,7 +124,7 @@ class Bars(Lines):
 
 @contextmanager
 def watching(console: Console, maximize: bool) -> Iterator[Lines]:
-    """Shows progress; keeps Lightning's chatter back, and says each warning once.
+    """Show progress; keep Lightning's chatter back, and say each warning once.
 
     Args:
         console: Bars if it is a terminal, else lines.

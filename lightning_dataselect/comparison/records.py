@@ -125,7 +125,7 @@ class RunFolder:
             return None
 
     def save(self, name: str, record: RunRecord) -> None:
-        """Writes a run in one piece: whoever reads finds all of it or nothing."""
+        """Write a run in one piece: whoever reads finds all of it or nothing."""
         path = self._file(name, record.seed, ".json")
         partial = path.with_suffix(".part")
         partial.write_text(json.dumps(asdict(record)))
@@ -133,7 +133,7 @@ class RunFolder:
         self._file(name, record.seed, ".error.txt").unlink(missing_ok=True)
 
     def save_error(self, name: str, seed: int, traceback: str) -> Path:
-        """Keeps a traceback beside the runs."""
+        """Keep a traceback beside the runs."""
         path = self._file(name, seed, ".error.txt")
         path.write_text(traceback)
         return path

@@ -75,7 +75,7 @@ class Rehearsal:
 
 
 class _Watch(pl.Callback):
-    """Times steps, and looks at the loaders while they are there."""
+    """Time steps, and look at the loaders while they are there."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
@@ -85,7 +85,7 @@ class _Watch(pl.Callback):
         self._started = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Looks at the loaders, and starts the clock."""
+        """Look at the loaders, and start the clock."""
         self.data = identity.data([trainer.train_dataloader, trainer.val_dataloaders])
         train, val = identity.flat(trainer.train_dataloader), identity.flat(trainer.val_dataloaders)
         self.n_batches = max(map(_length, train), default=0)
@@ -102,11 +102,11 @@ class _Watch(pl.Callback):
         self._started = now
 
     def on_validation_batch_start(self, *_: Any) -> None:
-        """Starts the clock."""
+        """Start the clock."""
         self._started = time.perf_counter()
 
     def on_validation_batch_end(self, *_: Any) -> None:
-        """Stops the clock."""
+        """Stop the clock."""
         self.val_steps.append(time.perf_counter() - self._started)
 
 

@@ -87,7 +87,7 @@ class Comparison:
 
     @property
     def best(self) -> Advice:
-        """What to do, in words when printed; `.label` names the row, `.python` and `.yaml` are the lines to copy."""
+        """The advice, in words when printed; `.label` names the row, `.python` and `.yaml` are the lines to copy."""
         return self.advice
 
     def save(self, folder: str | Path) -> Path:

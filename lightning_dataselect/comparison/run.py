@@ -41,7 +41,7 @@ def run(
     test: bool = False,
     samples: Path | None = None,
 ) -> RunRecord:
-    """Trains once and measures.
+    """Train once and measure.
 
     Args:
         task: What is compared on.
@@ -164,7 +164,7 @@ def fit(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> None:
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Restores what a run changes in the process: random states, environment, signal handler."""
+    """Restore what a run changes in the process: random states, environment, signal handler."""
     environment = dict(os.environ)
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)

@@ -24,7 +24,7 @@ OF_LOSSES = ("easy third", "middle third", "hard third", "not seen yet")
 
 
 class SampleLog(pl.Callback):
-    """Follows the samples of a selector, outside of the time that its meter takes.
+    """Follow the samples of a selector, outside of the time that its meter takes.
 
     Args:
         selector: Stands before this one among the callbacks, as does the meter.
@@ -38,7 +38,7 @@ class SampleLog(pl.Callback):
         self._n = self._sum = self._squares = torch.zeros(0)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Counts what the epoch has left out, and how sure the model was of each sample."""
+        """Count what the epoch has left out, and how sure the model was of each sample."""
         with self.meter.paused():
             store = self.selector.store
             times, losses = store.column("times_dropped").clone(), store.column("loss")

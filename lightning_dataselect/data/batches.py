@@ -59,7 +59,7 @@ class _Record:
 
 
 class RecordingBatchSampler(Sampler[list[int]]):
-    """Yields the batches of a plan and remembers their indices until the training loop asks for them.
+    """Yield the batches of a plan and remember their indices until the training loop asks for them.
 
     The main process draws the indices of every batch in order, however many workers read them, so the record is exact
     with prefetching and persistent workers. Only the last pass is on record: this is what the training loop iterates,

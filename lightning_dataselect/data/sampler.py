@@ -17,7 +17,7 @@ _CHUNK = 1 << 16
 
 
 class SelectionSampler(DistributedSampler[int]):
-    """Yields the samples of a plan that belong to this rank.
+    """Yield the samples of a plan that belong to this rank.
 
     It is a ``DistributedSampler``, because Lightning wraps any other sampler in one of frozen length. Iterating it is
     pure: the same plan gives the same order however often it is iterated. Every rank yields equally many samples; the

@@ -11,7 +11,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 class ImageClassifier(pl.LightningModule):
-    """Trains `net` and logs `val_loss` and `val_acc` (a share, 0 to 1).
+    """Train `net` and log `val_loss` and `val_acc` (a share, 0 to 1).
 
     Args:
         net: Takes images, float32 (B, 1, H, W), and gives logits, float32 (B, C).
@@ -48,7 +48,7 @@ class ImageClassifier(pl.LightningModule):
 
 
 class ImageData(pl.LightningDataModule):
-    """Returns loaders over the data sets `train` and `val` that a subclass sets in `setup`.
+    """Return loaders over the data sets `train` and `val` that a subclass sets in `setup`.
 
     Args:
         batch_size: Samples in a training batch; validation takes eight times as many, since it keeps no graph.

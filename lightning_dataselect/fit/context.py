@@ -50,7 +50,7 @@ class FitContext:
 
     @property
     def epochs(self) -> Epochs | StreamedEpochs:
-        """What leads the fit from epoch to epoch; there from the moment that the Trainer asks for its train loader."""
+        """The leader of the fit, epoch by epoch; there from the moment that the Trainer asks for its train loader."""
         assert self._epochs is not None, "the Trainer has not asked for a train loader yet"
         return self._epochs
 

@@ -26,7 +26,7 @@ Position = Callable[[int, int], int]
 
 
 class Schedules(Protocol):
-    """Keeps the learning rates of a fit in time."""
+    """Keep the learning rates of a fit in time."""
 
     def start(self, state: FitState, n_batches: int) -> None:
         """Begin, or go on, with an epoch of ``n_batches``."""

@@ -107,7 +107,7 @@ def diverse_subset(products: Tensor, k: int, generator: torch.Generator, *, samp
 
 
 class DivBS(WithinBatches, BatchSelector):
-    """Scores each batch, and trains on a diverse part of it, by the gradients of the last linear layer.
+    """Score each batch, and train on a diverse part of it, by the gradients of the last linear layer.
 
     Args:
         batch_ratio: Share of each batch that is trained on, in (0, 1]. Default 0.1, that of the authors' runs.

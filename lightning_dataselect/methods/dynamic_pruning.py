@@ -115,7 +115,7 @@ class _UncertaintySelector(DataSelector):
 
 
 class EpsilonGreedy(_UncertaintySelector):
-    """Keeps the most uncertain samples and, of the others, a few at random.
+    """Keep the most uncertain samples and, of the others, a few at random.
 
     Args:
         epsilon: Share of the kept samples drawn uniformly from the rest. Default 0.1, from public
@@ -165,7 +165,7 @@ class EpsilonGreedy(_UncertaintySelector):
 
 
 class UCB(_UncertaintySelector):
-    """Keeps the samples whose uncertainty may be highest: its mean plus ``c`` times its variance.
+    """Keep the samples whose uncertainty may be highest: its mean plus ``c`` times its variance.
 
     Args:
         c: Weight of the variance. Default 1, from public re-implementations.

@@ -139,7 +139,7 @@ class _Evolving(BatchSelector):
 
 
 class EvolvedSampling(WithinBatches, _Evolving):
-    """Scores each batch, and trains on a part of it drawn by evolved weights (ES).
+    """Score each batch, and train on a part of it drawn by evolved weights (ES).
 
     Args:
         batch_ratio: Share of each batch that is trained on, in (0, 1]. Default 1/4, the paper's.

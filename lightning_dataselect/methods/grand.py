@@ -30,7 +30,7 @@ from lightning_dataselect.state.load_values import ValueSource
 
 
 class GraNd(ScoredSelector):
-    """Keeps the samples with the largest gradients early in training, for good.
+    """Keep the samples with the largest gradients early in training, for good.
 
     Args:
         prune_ratio: Share of the samples dropped. Default 0.5.

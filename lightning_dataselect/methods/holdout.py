@@ -131,7 +131,7 @@ def halves(n: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 class HoldoutRun(DataSelector):
-    """Trains on one half of the samples, or on all of a held-out set, then measures the others.
+    """Train on one half of the samples, or on all of a held-out set, then measure the others.
 
     Args:
         half: The half that is trained on; None for all.

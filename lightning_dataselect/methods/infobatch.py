@@ -55,7 +55,7 @@ def infobatch(losses: Tensor, prune_ratio: float, generator: torch.Generator) ->
 
 
 class InfoBatch(DataSelector):
-    """Drops samples below the mean loss at random and reweighs the rest of that group.
+    """Drop samples below the mean loss at random and reweigh the rest of that group.
 
     Args:
         prune_ratio: Share of the samples *below the mean loss* that is dropped (the paper's ``r``),

@@ -83,7 +83,7 @@ def hidden_samples(
 
 
 class KAKURENBO(DataSelector):
-    """Hides the samples of the lowest losses that are predicted right and surely.
+    """Hide the samples of the lowest losses that are predicted right and surely.
 
     Costs a forward pass over the hidden samples each epoch.
 

@@ -32,7 +32,7 @@ def last_layer_gradient_norm(error: Tensor, features: Tensor, bias: bool) -> Ten
 
 
 class LastLayerGradients:
-    """Watches what a module's linear layers are given, until :meth:`remove`.
+    """Watch what a module's linear layers are given, until :meth:`remove`.
 
     Args:
         module: The model.

@@ -56,7 +56,7 @@ def order_subset(losses: Tensor, drawn: int, kept: int, generator: torch.Generat
 
 
 class OrderDP(DataSelector):
-    """Trains on the highest losses of a random subset, drawn anew for each epoch.
+    """Train on the highest losses of a random subset, drawn anew for each epoch.
 
     Args:
         prune_ratio: Share of the samples dropped in every epoch. Default 0.4, that of the authors' ImageNet run.

@@ -96,12 +96,12 @@ class EndsInRevision(DataSelector):
 
     @property
     def dearest_epoch(self) -> float:
-        """What an epoch may cost of a budget, next to one on everything."""
+        """The most that an epoch costs of a budget, next to one on everything."""
         return 1.0
 
 
 class DBPD(EndsInRevision, WithinBatches, BatchSelector):
-    """Scores each batch, and trains on the samples whose own class has a probability below a threshold.
+    """Score each batch, and train on the samples whose own class has a probability below a threshold.
 
     Args:
         threshold: Probability from which on a sample is learnt (the paper's ``tau``), in (0, 1]; with 1 everything is
@@ -141,7 +141,7 @@ class DBPD(EndsInRevision, WithinBatches, BatchSelector):
 
     @property
     def dearest_epoch(self) -> float:
-        """What an epoch may cost of a budget: with the scoring more than everything, while little is learnt."""
+        """The most that an epoch costs of a budget: with the scoring more than everything, while little is learnt."""
         return 1.0 if self.run_state.compute is None else max(self.run_state.measured_sample_cost(), 1.0)
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
@@ -159,7 +159,7 @@ class DBPD(EndsInRevision, WithinBatches, BatchSelector):
 
 
 class SMRD(DBPD):
-    """Trains on as many samples of each batch as `DBPD` would, drawn at random: the control of that method.
+    """Train on as many samples of each batch as `DBPD` would, drawn at random: the control of that method.
 
     Args:
         threshold: As in `DBPD`. Default 0.3.
@@ -188,7 +188,7 @@ class SMRD(DBPD):
 
 
 class SRD(EndsInRevision):
-    """Trains on a random subset that shrinks from epoch to epoch, and on everything in the last one.
+    """Train on a random subset that shrinks from epoch to epoch, and on everything in the last one.
 
     Args:
         decay: What the number of samples is multiplied by from one epoch to the next (the paper's ``gamma``), in

@@ -65,7 +65,7 @@ def walk(n: int, k: int, step: int, seed: int) -> Tensor:
 
 
 class RandomPruning(DataSelector):
-    """Trains on a random subset each epoch: the baseline that every other method has to beat.
+    """Train on a random subset each epoch: the baseline that every other method has to beat.
 
     Args:
         prune_ratio: Share of the samples dropped each epoch. Default 0.5.

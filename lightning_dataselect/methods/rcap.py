@@ -28,7 +28,7 @@ from lightning_dataselect.utils.errors import UnexpectedArgumentError
 
 
 class RCAP(ScoredSelector):
-    """Draws samples of high loss from each class, more from small classes and from those that are hard, each epoch.
+    """Draw samples of high loss from each class, more from small classes and from those that are hard, each epoch.
 
     Args:
         prune_ratio: Share of the samples dropped each epoch. Default 0.5.

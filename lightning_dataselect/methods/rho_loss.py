@@ -64,7 +64,7 @@ def highest(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
 
 class RHOLoss(WithinBatches, BatchSelector):
-    """Scores each batch, and trains on the samples whose loss is furthest above their irreducible loss.
+    """Score each batch, and train on the samples whose loss is furthest above their irreducible loss.
 
     Args:
         holdout_losses: float32 (N,), the irreducible loss of each training sample, by :meth:`fit_holdout` for one; or a

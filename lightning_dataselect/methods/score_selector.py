@@ -25,7 +25,7 @@ from lightning_dataselect.utils.validation import check_flag
 
 
 class ScoreSelector(ScoredSelector):
-    """Keeps samples by a score and a sampler of your choice.
+    """Keep samples by a score and a sampler of your choice.
 
     Args:
         score: What samples are scored by: a name, with arguments in brackets if there are any, or a `Score` of your

@@ -83,7 +83,7 @@ def take_by_chance(probabilities: Tensor, generator: torch.Generator, fewest: in
 
 
 class SelectiveBackprop(WithinBatches, BatchSelector):
-    """Scores each batch, and trains on a sample with the probability ``percentile(loss) ** beta``.
+    """Score each batch, and train on a sample with the probability ``percentile(loss) ** beta``.
 
     Args:
         beta: How strongly high losses are preferred, 0 (everything is trained on) or more. Default 3, the paper's.

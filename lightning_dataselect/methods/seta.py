@@ -77,7 +77,7 @@ def _draw(losses: Tensor, prune_ratio: float, generator: torch.Generator) -> Ten
 
 
 class SeTa(DataSelector):
-    """Drops redundant samples at random, then those too easy or too hard for the stage.
+    """Drop redundant samples at random, then those too easy or too hard for the stage.
 
     Args:
         prune_ratio: Share dropped at random; what lies outside the window is dropped on top.

@@ -67,7 +67,7 @@ def importance(now: Tensor, before: Tensor, measure: str) -> Tensor:
 
 
 class SwiftLearn(DataSelector):
-    """Keeps the samples whose outputs change most; a reconstruction, see the module's docstring.
+    """Keep the samples whose outputs change most; a reconstruction, see the module's docstring.
 
     Memory: one vector of ``min(C, max_width)`` numbers a sample on the module's device, C being the outputs of a
     sample (classes; numbers predicted), 2 bytes each for class logits and probabilities, 4 for other outputs, whose

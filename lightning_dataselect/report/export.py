@@ -86,7 +86,7 @@ def _with_missing(values: Tensor, missing: int) -> pd.Series:
 
 
 def write_samples(selector: Results, path: str | Path) -> Path:
-    """Writes what is known of every sample, as :func:`to_frame` tells.
+    """Write what is known of every sample, as :func:`to_frame` tells.
 
     Args:
         selector: During or after a fit.

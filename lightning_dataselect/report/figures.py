@@ -253,7 +253,7 @@ def _plain(axes: Axes) -> None:
 
 
 def legend_outside(figure: Figure, axes: Axes) -> None:
-    """Puts the legend where it covers nothing; long names are broken, or they would leave no room."""
+    """Put the legend where it covers nothing; long names are broken, or they would leave no room."""
     handles, labels = axes.get_legend_handles_labels()
     broken = [fill(label, 28) for label in labels]
     figure.legend(handles, broken, loc="outside right upper", frameon=False, fontsize=9)

@@ -82,7 +82,7 @@ def _mean_curve(runs: Sequence[Curve]) -> np.ndarray:
 
 
 def _end(axes: Axes, runs: Sequence[Curve], scale: float, **look: Any) -> list[float]:
-    """Marks where the runs end, and returns the highest and the lowest of it."""
+    """Mark where the runs end, and return the highest and the lowest of it."""
     seconds, values = np.array([run[-1] for run in runs]).T
     values = values * scale
     spread = values.std(ddof=1) if len(values) > 1 else 0.0

@@ -56,7 +56,7 @@ class SelectionPolicy:
     rescores: bool = False
     """True if :meth:`samples_to_rescore` may ask for a pass."""
     decisions: Sequence[Any] = ()
-    """What the method has decided on the way, as dataclasses, the oldest first; for those who report it."""
+    """Decisions that the method has made on the way, as dataclasses, the oldest first; for those who report them."""
 
     # ---- what a sample is scored by ------------------------------------------------------------------------------
 

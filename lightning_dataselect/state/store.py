@@ -15,7 +15,7 @@ _BASE_COLUMNS = {"loss": float("nan"), "score": float("nan")}
 
 
 class Identity(str, Enum):
-    """What a sample is known by when it comes again, which is what can be remembered of it.
+    """Ways to know a sample when it comes again, on which it depends what can be remembered of it.
 
     Attributes:
         INDEX: Its place in a map-style data set; it can also be chosen before it is read.
@@ -54,7 +54,7 @@ class ScoreStore:
     """
 
     identity: ClassVar[Identity] = Identity.INDEX
-    """What stands for a sample in a column's slot."""
+    """The way in which samples are known."""
 
     def __init__(
         self,

@@ -57,7 +57,7 @@ from lightning_dataselect.utils.validation import check_count, check_positive, c
 
 
 class AutoAssist(WithinBatches):
-    """Cuts each batch to the samples that a small network, learning alongside, expects a high loss of.
+    """Cut each batch to the samples that a small network, learning alongside, expects a high loss of.
 
     The Assistant works in a thread on the CPU, for which the training never waits, and is chosen by the first batch:
     images, tabular features or token ids, in tensors, tuples, dicts or dataclasses. Its thread sees nothing but the

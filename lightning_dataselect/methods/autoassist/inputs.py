@@ -44,7 +44,7 @@ class SampleInputs:
 
 
 class InputReader:
-    """Takes the inputs of the samples out of batches that are all made like the first one.
+    """Take the inputs of the samples out of batches that are all made like the first one.
 
     Float or uint8 tensors of three and more axes are images, those of one or two are tabular, integer ones of two
     token ids. Of several the first one counts, or the one called ``input_ids``; labels are what is called so, or else

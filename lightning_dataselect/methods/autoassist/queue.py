@@ -75,7 +75,7 @@ class BatchQueue:
 
 
 class InlineQueue(BatchQueue):
-    """Judges each batch when it is asked for and learns from it as soon as it is trained, in the same thread."""
+    """Judge each batch when it is asked for and learn from it as soon as it is trained, in the same thread."""
 
     def offer(self, waiting: PendingBatch) -> None:
         """Judge a batch."""
@@ -92,7 +92,7 @@ class InlineQueue(BatchQueue):
 
 
 class ThreadedQueue(BatchQueue):
-    """Judges and learns in a thread, for which the training loop never waits.
+    """Judge and learn in a thread, for which the training loop never waits.
 
     Judging comes first. The thread learns from the oldest record only while ``learn_at`` judged batches wait, or no
     more are to be judged in this epoch. Where more records come than it can learn from, the oldest are dropped.
