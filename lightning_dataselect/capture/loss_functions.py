@@ -51,8 +51,12 @@ def _evenly(bound: Bound) -> Tensor | None:
 
 
 def _multiclass(bound: Bound) -> Classes | None:
-    logits, target = bound["input"], bound["target"]
-    return (logits, target) if logits.dim() == 2 else None
+    logits, target, ignored = bound["input"], bound["target"], bound.get("ignore_index")
+    if logits.dim() != 2:
+        return None
+    if ignored is not None and ignored >= 0:  # a class of its own, or none: others know an ignored one by its sign
+        target = target.masked_fill(target == ignored, -1)
+    return logits, target
 
 
 def _binary(to_logit: Callable[[Tensor], Tensor]) -> Callable[[Bound], Classes | None]:

@@ -223,7 +223,8 @@ class Captured:
     Attributes:
         losses: (B,) float32, without a graph, on the loss's device; NaN where nothing is known.
         logits: (B, C), without a graph, of a classification loss; else None.
-        targets: (B,) int64 class indices, or (B, C) soft ones, that belong to the logits.
+        targets: (B,) int64 class indices, negative for a sample that the loss ignores, or (B, C) soft ones; they belong
+            to the logits.
         outputs: What `LossCapture.summarize` made of the model's outputs; None where it saw none.
         known: False where the step took a way that no probe had seen, or returned no loss.
     """

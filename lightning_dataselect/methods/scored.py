@@ -16,6 +16,7 @@ from lightning_dataselect.methods.scores.base import Score
 from lightning_dataselect.numerics.sampling import keep_count
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.load_values import ValueSource, load_values
+from lightning_dataselect.state.sample_history import UNKNOWN
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError
@@ -168,7 +169,7 @@ class ScoredSelector(DataSelector):
         known = (~unknown).nonzero().squeeze(1)
         line = torch.full_like(scores, torch.nan)
         line[known] = self.sampler.line_up(scores[known], lambda name: self.column(name)[known])
-        return line
+        return line.masked_fill(self._are_ignored(scores), -torch.inf)
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Let the sampler choose: by the same random numbers each time, unless the method is dynamic."""
@@ -176,7 +177,17 @@ class ScoredSelector(DataSelector):
         if not self.dynamic:
             generator = epoch_generator(self.seed, 0, "static")
         k = keep_count(len(scores), self.prune_ratio)
-        return Selection(choose_unknown_first(self.sampler, scores, k, generator, self.column).sort().values)
+        ignored = self._are_ignored(scores)
+        others, ignored = (~ignored).nonzero().squeeze(1), ignored.nonzero().squeeze(1)
+        n = min(k, len(others))
+        chosen = choose_unknown_first(self.sampler, scores[others], n, generator, lambda c: self.column(c)[others])
+        return Selection(torch.cat([others[chosen], ignored[: k - n]]).sort().values)
+
+    def _are_ignored(self, scores: Tensor) -> Tensor:
+        """Return which samples have no score because the loss ignores their targets, bool (n,): they teach nothing."""
+        if not self._rates or not self.run_state.has_begun or not self.store.knows_classes:
+            return torch.zeros(len(scores), dtype=torch.bool)
+        return is_unknown(scores) & (self.column("label") == UNKNOWN) & (self.column("predicted") != UNKNOWN)
 
     def _among(self, scores: Tensor) -> Tensor:
         """Return the scores, or those that were given for the same samples."""

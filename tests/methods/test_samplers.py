@@ -5,10 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matrix_settings import N, Tiny, fit, samples
 from scipy.stats import beta
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_dataselect import CCS, DUAL, EL2N, RCAP, TDDS, ScoreSelector
 from lightning_dataselect.methods.parts import SAMPLERS, make_sampler
@@ -276,6 +278,22 @@ def test_every_score_with_every_sampler_in_a_fit(score):
         assert selector.warmup_epochs == needs
         fit(selector, max_epochs=needs + 1)
         assert [record["n_selected"] for record in selector.history] == [N] * needs + [N // 2]
+
+
+@pytest.mark.parametrize("ignore_index", [-100, 255, 1])
+def test_samples_whose_target_is_ignored_are_dropped_first(ignore_index):
+    class Ignoring(Tiny):
+        def training_step(self, batch, batch_idx):
+            x, y, i = batch
+            targets = torch.where(i % 4 == 0, ignore_index, 2 * (y > 0))
+            return F.cross_entropy(self.model(x), targets, ignore_index=ignore_index)
+
+    rows = TensorDataset(*samples().tensors, torch.arange(N))
+    selector = ScoreSelector(score="el2n", warmup_epochs=1, prune_ratio=0.25, whole_batches=False)
+    fit(selector, Ignoring(), DataLoader(rows, 8), max_epochs=2)
+    assert selector.selected.tolist() == [i for i in range(N) if i % 4]
+    line = selector.line_up(selector.scores)
+    assert line[::4].isneginf().all() and line.isneginf().sum() == N // 4
 
 
 @pytest.mark.parametrize("name", ["dual(window=2)", "tdds(window=3)"])
