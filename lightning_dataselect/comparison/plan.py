@@ -18,6 +18,7 @@ from lightning_dataselect.comparison.numbers import share
 from lightning_dataselect.comparison.rehearsal import Rehearsal
 from lightning_dataselect.comparison.spec import FULL, SHORT, MethodSpec
 from lightning_dataselect.numerics.ratio_schedule import RatioSchedule, first_ratio, read_prune_ratio
+from lightning_dataselect.utils.arguments import accepted_arguments
 from lightning_dataselect.utils.errors import UserInputError
 
 # A budget cuts the epochs before the third seed, but not below these: a schedule needs some room.
@@ -180,9 +181,13 @@ def _sized(
 
 
 def _cost(spec: MethodSpec, prune_ratio: float) -> float:
-    """Of a run in full runs, roughly: what it says it drops; one that says nothing is taken for a full one."""
+    """Of a run in full runs, roughly: its budget, or what it says it drops; one that says nothing is taken for full."""
     assert spec.cls is not None
     _, _, arguments = spec.written(prune_ratio)
+    accepted = accepted_arguments(spec.cls)
+    budget = arguments.get("budget", accepted["budget"].default if "budget" in accepted else None)
+    if budget is not None:
+        return float(budget)
     ratio = read_prune_ratio(arguments.get("prune_ratio", 0.0))
     return 1 - (ratio.average() if isinstance(ratio, RatioSchedule) else first_ratio(ratio, 0))
 

@@ -33,6 +33,11 @@ def test_the_plan_counts_full_runs_and_minutes():
     assert math.isnan(planned(n_batches=0).minutes) and "min" not in planned(n_batches=0).text().split("If")[0]
 
 
+def test_a_method_with_a_budget_costs_that():
+    assert planned("full,Frontier", seeds=[0]).full_runs == pytest.approx(1 + 0.5)
+    assert planned("full,Frontier(budget=0.2),InfoBatch(budget=0.3)", seeds=[0]).full_runs == pytest.approx(1.5)
+
+
 def test_a_budget_takes_as_many_seeds_as_fit_and_then_fewer_epochs():
     # by halving, the seeds cost 1+4, 1+2, 1+1, and 1+1 from there on
     assert len(planned(budget=(10.0, "runs")).seeds) == 3
