@@ -184,7 +184,7 @@ class BatchSelector(DataSelector):
         assert self.context is not None
         size, reader = len(batch), self.context.reader
         positions = [size - 1, 0, size // 2][: min(3, size)]
-        reader.layout.learn(reader.loader, args[0] if args else next(iter(kwargs.values())), batch.indices, positions)
+        reader.layout.learn(reader.loader, reader.batch_in(args, kwargs), batch.indices, positions)
         first = torch.arange(self._share(size), device=batch.indices.device)
         try:
             self._cut(args, kwargs, first, batch)
@@ -210,8 +210,8 @@ class BatchSelector(DataSelector):
         if self._is_collated_anew:
             assert reader.collate is not None
             return with_batch(args, kwargs, reader.collate(batch.indices[positions].tolist()))
-        layout = reader.layout
-        return subset_arguments(args, kwargs, positions, size, layout.axes, layout.numbers(positions.numel()))
+        layout, number = reader.layout, reader.layout.numbers(positions.numel())
+        return subset_arguments(args, kwargs, positions, size, layout.axes, number, reader.part)
 
     def batch_generator(self, device: torch.device) -> torch.Generator:
         """Return the generator of the batch under way, which is this rank's own."""

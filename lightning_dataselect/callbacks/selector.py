@@ -12,6 +12,7 @@ from lightning_dataselect.callbacks.base import Callback
 from lightning_dataselect.callbacks.checkpointing import Checkpointer
 from lightning_dataselect.callbacks.fit_local import FitLocal, drop_fit_locals
 from lightning_dataselect.callbacks.reports import Reports
+from lightning_dataselect.data.chosen_loader import LoaderName, check_loader_name
 from lightning_dataselect.data.stream import check_sample_id
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.fit.interception import begin_fit, open_fit, take_hold
@@ -64,6 +65,8 @@ class DataSelector(SelectionPolicy, Reports, Callback):
             the position of a field, or a function of the batch. None: a stream's samples are forgotten with their
             batch. A map-style data set needs none.
         history_size: Number of samples that are remembered by their keys, on each rank; those seen longest ago go.
+        loader: Of several train loaders, in a list, a dict or a ``CombinedLoader``, the one whose samples are selected:
+            its key, or its position. The batches of the others are left as they are. None: there is one loader.
         log: Log what each epoch kept, what was saved, and the mean loss of its samples, under ``dataselect/``, and say
             in one line what the fit has dropped when it ends.
 
@@ -104,6 +107,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         budget: float | None = None,
         sample_id: SampleId | None = None,
         history_size: int = 1_000_000,
+        loader: LoaderName | None = None,
         log: bool = True,
         **unknown: object,
     ) -> None:
@@ -127,6 +131,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
             )
         self.sample_id = check_sample_id(sample_id)
         self.history_size = check_count("history_size", history_size, minimum=1)
+        self.loader = check_loader_name(loader)
         self.logs = check_flag("log", log)  # Lightning sets `log` itself
         self.max_epochs = None
         self.run_state = RunState(type(self).__name__)

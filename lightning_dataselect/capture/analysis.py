@@ -84,7 +84,9 @@ def has_constant(loss: Tensor, parts: Parts) -> bool:
 _LEAST_SHARE = 0.1
 
 
-def leave_out(reasons: Sequence[str], loss: Tensor, parts: Parts, terms: Sequence[Term], *, known: bool) -> None:
+def leave_out(
+    reasons: Sequence[str], loss: Tensor, parts: Parts, terms: Sequence[Term], foreign: Parts, *, known: bool
+) -> None:
     """Warn of what is left out, or refuse to go on without it.
 
     Args:
@@ -92,12 +94,13 @@ def leave_out(reasons: Sequence[str], loss: Tensor, parts: Parts, terms: Sequenc
         loss: The step's loss.
         parts: The terms that are kept, with their coefficients.
         terms: All that the step has computed.
+        foreign: The terms in which other samples than those that are measured have a share, with their coefficients.
         known: True if a step was taken on with these terms before, which may be small by now.
 
     Raises:
         CaptureError: those kept explain next to nothing of the loss.
     """
-    share = explained(loss, parts, _of_parameters(loss, terms))
+    share = explained(loss, parts, [*_of_parameters(loss, terms), *foreign])
     kept = ", ".join(dict.fromkeys(term.name for term, _ in parts))
     said = f"{'. '.join(reasons)}. What is left of the loss, {kept}, makes {share:.0%} of it"
     if share < _LEAST_SHARE and not known:
@@ -308,6 +311,9 @@ def analyze_loss(
         raise CaptureError("The step's loss has no gradient (requires_grad is False).")
     anchors = probe.anchors
     parts = coefficients(loss, [term for term in terms if not term.from_parameters])
+    parts, foreign, spec = _without_foreign(parts, spec)
+    if foreign and not parts:
+        return [], spec
     spec = replace(spec, loops=spec.loops | (_find_loops(parts, probe, batch_size) - spec.no_loops))
     if words := incomplete(parts, spec.loops, batch_size):
         raise CaptureError(words)
@@ -358,14 +364,14 @@ def analyze_loss(
     if len(sound) < n_sound:
         n_left = n_sound - len(sound)
         reasons.append(f"{n_left} of {n_sound} loss terms enter a quotient, a product or the like over the whole batch")
-    if _reaches_besides(loss, anchors, _nodes([*turns, *(term for term, _ in kept)])):
+    if _reaches_besides(loss, anchors, _nodes([*turns, *(term for term, _ in [*kept, *foreign])])):
         reasons.append(
             "A part of the loss depends on the batch by other ways than a mean or a sum over its samples, such as a"
             " standard deviation or a fused kernel"
         )
     if reasons and tuple(reasons) not in spec.warned:
         known = spec.is_resumed or all(spec.of(term.key).enters for term, _ in sound)
-        leave_out(reasons, loss, sound, terms, known=known)
+        leave_out(reasons, loss, sound, terms, foreign, known=known)
         spec = replace(spec, warned=spec.warned | {tuple(reasons)})
     found = dict(spec.terms)
     found |= {term.key: replace(spec.of(term.key), enters=spec.of(term.key).enters or False) for term, _ in parts}
@@ -379,6 +385,35 @@ def analyze_loss(
             of_means = isinstance(term, Loop) and any(not mean.is_sum for mean in means_of_turns)
             spec = _with_divisor(spec, term, slope, loss, probe, batch_size, is_only=is_only, of_means=of_means)
     return sound, spec
+
+
+def _without_foreign(parts: Parts, spec: StepSpec) -> tuple[Parts, Parts, StepSpec]:
+    """Take away the terms in which none of the samples has a share that are measured.
+
+    Returns:
+        The other terms, those that were taken away, and the findings, with what was found of them.
+
+    Raises:
+        CaptureError: If nobody knows of a term whose samples have a share in it.
+    """
+    own: Parts = []
+    foreign: Parts = []
+    for term, slope in parts:
+        found = spec.of(term.key)
+        if term.origin is None or term.origin.is_own:
+            own.append((term, slope))
+        elif found.is_foreign or term.origin.is_foreign:
+            foreign.append((term, slope))
+            spec = spec.with_term(term.key, enters=found.enters or False, is_foreign=True)
+        elif found.is_witnessed:
+            own.append((term, slope))
+        else:
+            raise CaptureError(
+                f"{term.name} is made of samples of several train loaders at once, and the step on fewer samples of the"
+                " named one has not shown which of its losses are theirs. Compute the loss of that loader's samples"
+                " from its own batch, in a call of the model for each loader."
+            )
+    return own, foreign, spec
 
 
 def _with_divisor(

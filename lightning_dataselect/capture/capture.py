@@ -16,6 +16,7 @@ from lightning_dataselect.capture.analysis import analyze_loss, has_constant, re
 from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.graph import saving_numbers_only
 from lightning_dataselect.capture.interception import Interceptors, Recorder
+from lightning_dataselect.capture.origin import Origins
 from lightning_dataselect.capture.probe import Probe, ReprobePolicy, Watch, eagerly
 from lightning_dataselect.capture.reductions import (
     Key,
@@ -83,6 +84,8 @@ class LossCapture:
         self._is_one_term = False  # whether the last loss was a term's value, as it came
         self._result: StepResult | None = None  # while a step runs
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
+        self.batch_tensors: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]] | None = None
+        """Returns the tensors of the samples that are measured, and the other ones of a batch. None: there are none."""
         self.summarize: Summarize | None = None
         """Called with a batch's outputs; returns what is kept of them. None: they are not looked for."""
 
@@ -246,6 +249,19 @@ class LossCapture:
 
         return plain
 
+    def forget(self) -> None:
+        """Begin anew, as with a step that nobody has seen."""
+        self._recorder.spec, self._reprobe, self._primary = StepSpec(), ReprobePolicy(), PrimaryTerms()
+        self._recorder.claims = Claims()
+        self._is_one_term = self._is_compiled = self._has_seen_several = False
+        self._watch = None
+
+    def _new_probe(self) -> Probe:
+        self._recorder.observer = probe = Probe(self._recorder, self._interceptors, self._module)
+        if self.batch_tensors is not None:
+            probe.origins = Origins(*self.batch_tensors())
+        return probe
+
     def probe_next(self) -> None:
         """Look at everything anew in the next step, as where the step may have changed."""
         self._reprobe.probe_next()
@@ -287,7 +303,7 @@ class LossCapture:
         known, claims = recorder.spec, recorder.claims
         recorder.spec, recorder.claims = StepSpec(), Claims()
         recorder.start(batch_size)
-        recorder.observer = probe = Probe(recorder, self._interceptors, self._module)
+        probe = self._new_probe()
         probe.leaves_parameters = True
         try:
             with torch.enable_grad(), eagerly(), self._interceptors.losses, probe:
@@ -339,8 +355,7 @@ class LossCapture:
 
     def _probe(self, step: Callable[[], Any], result: StepResult) -> Any:
         """Run a step under watch, and learn how to do without."""
-        probe = Probe(self._recorder, self._interceptors, self._module)
-        self._recorder.observer = probe
+        probe = self._new_probe()
         self._scales, self._constants = [], []
         self._settle_claims()
         try:
@@ -358,6 +373,11 @@ class LossCapture:
                     )
         finally:
             self._recorder.observer = None
+        if result.roots and not any(result.roots) and not result.lost and not self._reprobe.known:
+            raise CaptureError(
+                "None of the step's losses is made of the samples that are chosen from: all of them are those of other"
+                " train loaders. Name another loader, or use its batch in the step."
+            )
         if probe.differentiates and not self._recorder.spec.differentiates:
             self._recorder.spec = replace(self._recorder.spec, differentiates=True)
         for space, name in probe.names:

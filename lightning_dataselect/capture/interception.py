@@ -19,6 +19,7 @@ from torch._guards import TracingContext
 from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.graph import edge_of, saving_is_noted, saving_unnoticed
 from lightning_dataselect.capture.loss_functions import LOSSES, REGISTERED, Classes, Loss, once, twice
+from lightning_dataselect.capture.origin import Origin
 from lightning_dataselect.capture.reductions import (
     ENDINGS,
     FOLDING,
@@ -205,6 +206,7 @@ class Recorder:
             weighs = loss.weighs_classes(bound)
             term = Term(key, value, elements, units, is_sum, strided, self._classes(loss, bound), weighs, made, counts)
             term.picked_at = pick_at
+            term.origin = None if observer is None else observer.origin(bound.values())
             self._keep(term, weights)
             return term.value
         finally:
@@ -282,7 +284,8 @@ class Recorder:
     def _ended(self, key: Key, strided: bool, ending: Reduction, given: Tensor, value: Tensor) -> Term:
         made = self.observer is not None and self.observer.from_parameters([given])
         elements, units = ending.elements(given), ending.units(given)
-        return Term(key, value, elements, units, ending.is_sum, strided, from_parameters=made)
+        origin = None if self.observer is None else self.observer.origin([given])
+        return Term(key, value, elements, units, ending.is_sum, strided, from_parameters=made, origin=origin)
 
     def _meet(self, where: Hashable, by_default: bool) -> tuple[Key, TermSpec, bool, Tensor | None]:
         """Return the key of a new reduction, what is known of it, whether it counts, and the weights on it."""
@@ -348,6 +351,14 @@ class Observer:
         """Tell if every tensor among the values was made of parameters alone."""
         raise NotImplementedError
 
+    def origin(self, values: Any) -> Origin | None:
+        """Return what tensors among the values were made from; None where all samples of a batch are measured."""
+        raise NotImplementedError
+
+    def came_of(self, func: Any, values: Any, out: Any) -> None:
+        """Follow what comes from which samples."""
+        raise NotImplementedError
+
     def strided(self, shape: torch.Size, batch_size: int) -> bool:
         """Tell if rows of this shape lie ``batch_size`` apart for one sample."""
         raise NotImplementedError
@@ -381,7 +392,9 @@ def intercept_loss(recorder: Recorder, loss: Loss, function: Callable[..., Tenso
         if recorder.observer is None:
             return recorder.loss(loss, function, args, kwargs)
         with torch._C.DisableTorchFunction():  # torch hands l1_loss on to a mode without its weight
-            return recorder.loss(loss, function, args, kwargs)
+            value = recorder.loss(loss, function, args, kwargs)
+        recorder.observer.came_of(function, [*args, *kwargs.values()], value)
+        return value
 
     return intercepted
 

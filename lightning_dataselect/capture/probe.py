@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_dataselect.capture.graph import Anchor, Unknown, reached
 from lightning_dataselect.capture.interception import Interceptors, Observer, Recorder, site
+from lightning_dataselect.capture.origin import Origin, Origins
 from lightning_dataselect.capture.reductions import ENDINGS, FOLDING, Key, ends, folds_samples
 
 
@@ -261,6 +262,7 @@ class Probe(Watch, Observer):
         sorts: True if something was sorted.
         reorders: True if that was in another order before.
         differentiates: True if the step takes derivatives of its own.
+        origins: Knows what was made from which samples; None where all of a batch are measured.
         leaves_parameters: True if a step that writes to parameters is ended before it does.
         views: How many parts were laid one after the other, each a batch.
         unreachable: The terms that only a mode sees: loss functions by no name that can be patched,
@@ -286,6 +288,7 @@ class Probe(Watch, Observer):
         self.views: set[int] = set()
         self.sorts = self.reorders = self.differentiates = False
         self.leaves_parameters = False
+        self.origins: Origins | None = None
 
     def check(self, func: Any, args: tuple[Any, ...]) -> None:
         """End a step that would write to parameters while it may not."""
@@ -295,6 +298,7 @@ class Probe(Watch, Observer):
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Follow what is made of parameters alone, and what the samples lie along."""
         self.differentiates |= func in _DIFFERENTIATING
+        self.came_of(func, [*args, *kwargs.values()], out)
         inputs, size = _tensors([*args, *kwargs.values()]), self.recorder.batch_size
         made = [isinstance(t, nn.Parameter) or id(t) in self._from_parameters for t in inputs]
         if made and all(made):
@@ -325,6 +329,15 @@ class Probe(Watch, Observer):
             if func.__name__ in _LAYING and any(t.shape[:1] == (size,) for t in data):
                 rows = tensor.shape[0] * (tensor.shape[1] if func is torch.stack else 1)
                 self.views.add(rows // size)
+
+    def came_of(self, func: Any, values: Iterable[Any], out: Any) -> None:
+        """Follow what comes from which samples, where a batch has others than those that are measured."""
+        if self.origins is not None:
+            self.origins.follow(func, _tensors(values), _tensors([out]))
+
+    def origin(self, values: Iterable[Any]) -> Origin | None:
+        """Return what tensors among the values were made from; None where all samples of a batch are measured."""
+        return None if self.origins is None else self.origins.of(_tensors(values))
 
     def has_seen(self, *sizes: int) -> bool:
         """Tell if there was a tensor of data with these two leading sizes."""
@@ -363,6 +376,7 @@ class Probe(Watch, Observer):
         out = super().loss(func, args, kwargs)
         if out.grad_fn is not None:
             self._made.add(out.grad_fn)
+        self.came_of(func, [*args, *kwargs.values()], out)
         if not named:
             self.unreachable += [term.key for term in self.recorder.terms[before:]]
         return out

@@ -12,6 +12,7 @@ from torch.autograd.graph import GradientEdge, Node
 
 from lightning_dataselect.capture.graph import derivatives
 from lightning_dataselect.capture.loss_functions import Classes
+from lightning_dataselect.capture.origin import Origin
 
 
 def _as_is(values: Tensor) -> Tensor:
@@ -274,6 +275,7 @@ class Term:
         counts: Of a sum, which elements are none of what the caller ignores; None where nothing is.
         choice: int64 (1,), the turn of the reading that all steps so far have left standing (see `specs.TermSpec`).
         picked_at: Where a mask has picked the rows that were reduced, which lie here as before; None for nowhere.
+        origin: Of a probe, what it was made from; None where all samples of the batch are measured.
         edge: Where ``value`` was in the graph when it was made; None without gradient, and in compiled code.
     """
 
@@ -289,6 +291,7 @@ class Term:
     counts: Tensor | None = None
     choice: Tensor | None = None
     picked_at: Hashable | None = None
+    origin: Origin | None = None
     edge: GradientEdge | None = None
 
     def detached(self) -> Term:

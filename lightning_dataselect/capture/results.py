@@ -34,13 +34,15 @@ class Outputs:
 def find_outputs(calls: Sequence[Call], keys: Iterable[Key], batch_size: int, spec: StepSpec) -> Outputs | None:
     """Return the outputs that belong to the first of ``keys`` that shows some, or else to an unreduced loss.
 
+    An unreduced loss may be one of other samples, where there are some.
+
     Args:
         calls: Of the loss functions in a step.
         keys: The terms of its loss, the most important first.
         batch_size: The number of samples, B.
         spec: The findings about the step.
     """
-    for wanted in (*keys, None):
+    for wanted in keys if spec.has_foreign else (*keys, None):
         for key, loss, arguments in calls:
             if key == wanted and loss.shows_outputs(arguments):
                 outputs = outputs_of_call(loss, arguments, batch_size, key is not None and spec.of(key).layout.strided)
@@ -121,12 +123,21 @@ def classes_of_terms(parts: Parts, batch_size: int, main: object = None) -> Clas
     return mix([(classes, scale) for classes, scale, _ in having if classes[0] is first[0]])
 
 
-def classes_of_sources(sources: Sequence[Source], batch_size: int, loss: Tensor | None) -> Classes | None:
-    """Return the logits of losses that were left unreduced, as hand-written ones start from."""
+def classes_of_sources(
+    sources: Sequence[Source], batch_size: int, loss: Tensor | None, *, any_may_do: bool = True
+) -> Classes | None:
+    """Return the logits of losses that were left unreduced, as hand-written ones start from.
+
+    Args:
+        sources: The losses.
+        batch_size: The number of samples.
+        loss: What is made of them, as far as it belongs to the samples; None if nobody can tell.
+        any_may_do: False if they may be those of other samples.
+    """
     sources = [s for s in sources if s.classes[0].shape[0] == batch_size == s.losses.numel()]
-    if not sources:
+    if not sources or (loss is None and not any_may_do):
         return None
-    if len(sources) == 1 or loss is None:
+    if loss is None or (len(sources) == 1 and any_may_do):
         return mix([(sources[0].classes, 1.0)])
     slopes = derivatives(loss, [source.losses for source in sources])
     used = [(s.classes, c) for s, c in zip(sources, slopes, strict=True) if c is not None]
@@ -326,8 +337,18 @@ class StepResult:
 
 def find_classes(recorder: Recorder, parts: Parts, mains: PrimaryTerms, loss: Tensor | None) -> Classes | None:
     """Return the logits and targets of the terms, or else of the unreduced losses that the loss starts from."""
-    size = recorder.batch_size
-    return classes_of_terms(parts, size, mains.classes) or classes_of_sources(recorder.sources, size, loss)
+    size, mixed = recorder.batch_size, recorder.spec.has_foreign
+    found = classes_of_terms(parts, size, mains.classes)
+    if found is None and recorder.sources:
+        asked = _own_share(parts) if mixed and loss is not None else loss
+        found = classes_of_sources(recorder.sources, size, asked, any_may_do=not mixed)
+    return found
+
+
+def _own_share(parts: Parts) -> Tensor:
+    """Return the share of a loss that the terms make up, with its graph."""
+    own = [(turn.value.float().reshape(()), factor) for term, factor in parts for turn in turns_in(term)]
+    return torch.stack([value * factor if torch.as_tensor(factor).dim() == 0 else value for value, factor in own]).sum()
 
 
 def summary(recorder: Recorder, parts: Parts, mains: PrimaryTerms, summarize: Summarize) -> Tensor | None:

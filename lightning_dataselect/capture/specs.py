@@ -54,6 +54,7 @@ class TermSpec:
         is_nonlinear: True if the loss is another function of it than a multiple.
         is_witnessed: True if single samples have shown how it is read.
         picked_at: Where a mask picks the rows of its elements; None for nowhere.
+        is_foreign: True if none of the samples that are measured has a share in it.
         refusal: Why it cannot be read, in words; None if it can.
     """
 
@@ -66,6 +67,7 @@ class TermSpec:
     is_nonlinear: bool = False
     is_witnessed: bool = False
     picked_at: Hashable | None = None
+    is_foreign: bool = False
     refusal: str | None = None
 
     @property
@@ -101,6 +103,7 @@ class StepSpec:
         warned: What was said of parts of the loss that no sample has a share in.
         is_resumed: True if an earlier run has judged the step already.
         divisors: The places of the numbers that terms are divided by.
+        has_foreign: True if there are terms in which none of the samples that are measured has a share.
     """
 
     terms: Mapping[Key, TermSpec] = field(default_factory=dict)
@@ -113,8 +116,10 @@ class StepSpec:
     warned: frozenset[tuple[str, ...]] = frozenset()
     is_resumed: bool = False
     divisors: frozenset[Key] = field(init=False)
+    has_foreign: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "has_foreign", any(term.is_foreign for term in self.terms.values()))
         object.__setattr__(self, "divisors", frozenset().union(*(term.places() for term in self.terms.values())))
 
     def with_left(self, left: Mapping[Key, Sequence[bool]]) -> StepSpec:

@@ -64,7 +64,8 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
     """Settle how the terms of a step are read, by what they are for each of its samples alone.
 
     A term that is another one for a sample alone, as a model that normalises over the batch makes it, shows nothing,
-    and is left to the algebra.
+    and is left to the algebra. Where a batch has others than the samples that are measured, a term that stays as it was
+    with fewer of the samples is theirs.
 
     Args:
         whole: Of several samples.
@@ -83,6 +84,10 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
         if any(one is None for one in alone) or slope.numel() != 1 or key[0] in spec.loops:
             continue
         own = [one for one in alone if one is not None]
+        if term.origin is not None and not term.origin.is_own:
+            if term.origin.is_foreign or all(_same(term.elements, one.elements) for one, _ in own):
+                spec = spec.with_term(key, is_foreign=True)
+                continue
         layouts = _layouts(term, whole, agrees)
         fitting = [layout for layout in layouts if _lies(layout, term, own, whole.size)]
         divided = [layout for layout in layouts if not fitting and _lies_divided(layout, term, own, whole.size)]

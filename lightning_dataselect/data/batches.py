@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -90,11 +90,20 @@ class RecordingBatchSampler(Sampler[list[int]]):
         """The first batch that is yielded, greater than 0 when an epoch goes on after a resume."""
         self.on_drawn: Callable[[EpochPlan], None] = _ignore
         """Told the plan once ``own`` has drawn its order."""
+        self.lasts: Callable[[int], int] | None = None
+        """Makes of the batches of the plan how many an epoch has that goes through it again and again; None: it ends.
+
+        So it is where several loaders are combined, and a longer one is waited for."""
         self._record = _Record(0)
         self._has_warned = False
 
     def __len__(self) -> int:
         """Return the number of batches of a whole epoch of the present plan, whatever ``start_batch`` is."""
+        return self.n_of_plan if self.lasts is None else self.lasts(self.n_of_plan)
+
+    @property
+    def n_of_plan(self) -> int:
+        """The number of batches that go once through the present plan."""
         sampler = self.sampler
         if self.own is not None and self.own.makes_batches:
             drawn = None if sampler.announce_full else sampler.plan.batch_sizes
@@ -108,7 +117,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
         if self.own is not None and self.sampler.plan.order is None:
             self.sampler.plan = self.own.draw(self.sampler, self.whole_size)
             self.on_drawn(self.sampler.plan)
-        for batch_idx, (batch, n_unpadded) in enumerate(self._batches()):
+        for batch_idx, (batch, n_unpadded) in enumerate(self._batches_of_epoch()):
             if batch_idx >= record.first:
                 record.drawn[batch_idx] = BatchIndices(batch_idx, batch, n_unpadded)
                 yield batch
@@ -118,7 +127,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
         if self.own is not None and self.sampler.plan.order is None:
             yield from self.own.peek(self.sampler, self.batch_size)
         else:
-            yield from (batch for batch, _ in self._batches())
+            yield from (batch for batch, _ in self._batches_of_epoch())
 
     def whole_size(self, size: int, at_most: int | None = None) -> int:
         """Round ``size`` samples up to whole batches on every rank, where the unpruned epoch has no other ones.
@@ -179,25 +188,31 @@ class RecordingBatchSampler(Sampler[list[int]]):
             )
         return drawn.pop(batch_idx)
 
-    def _batches(self) -> Iterator[tuple[list[int], int]]:
+    def _batches_of_epoch(self) -> Iterator[tuple[list[int], int]]:
+        if self.lasts is None:
+            return self._batches(0)
+        again = (batch for turn in count() for batch in self._batches(turn))
+        return islice(again, len(self))
+
+    def _batches(self, turn: int) -> Iterator[tuple[list[int], int]]:
         """Yield each batch of the plan, which has its order, and how many of its samples are not repeats."""
         sampler = self.sampler
         if sampler.plan.batch_sizes is not None:
             yield from _dealt(sampler.plan, sampler.num_replicas, sampler.rank)
             return
         own, position = sampler.n_unpadded, 0
-        for batch in self._none_of_one():
+        for batch in self._none_of_one(turn):
             yield batch, min(max(own - position, 0), len(batch))
             position += len(batch)
 
-    def _none_of_one(self) -> Iterator[list[int]]:
+    def _none_of_one(self, turn: int) -> Iterator[list[int]]:
         """Yield the batches, the last of them lent a sample by the one before if pruning has left it with one.
 
         BatchNorm, for one, refuses a batch of one sample, which the whole set may never have made.
         """
         size = self.batch_size
         assert size is not None
-        order = iter(self.sampler)
+        order = self.sampler.go_through(turn)
         lends = size >= 3 and self.sampler.full_len % size != 1
         before: list[int] = []
         while batch := list(islice(order, size)):

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -40,7 +38,6 @@ class SelectedLoader:
         sampler: Takes the plan of each epoch.
         batches: Knows which samples a batch is made of.
         given: The user's own loader.
-        structure: What the user has put the loader in, a list, say; see `in_structure`.
     """
 
     loader: DataLoader[Any]
@@ -48,7 +45,6 @@ class SelectedLoader:
     sampler: SelectionSampler
     batches: RecordingBatchSampler
     given: DataLoader[Any]
-    structure: Any = None
 
     @property
     def n(self) -> int:
@@ -63,7 +59,7 @@ class SelectedLoader:
         """
         self.sampler.plan = plan
         self.batches.start_batch = start_batch
-        if len(self.batches) == 0:
+        if self.batches.n_of_plan == 0:
             raise InvalidLoaderError(
                 f"The epoch {plan.epoch} would have no batch: {plan.indices.numel()} of {self.n} samples are selected,"
                 f" on {self.sampler.num_replicas} rank(s), and the loader's batch_size={self.batches.batch_size} with"
@@ -78,10 +74,6 @@ class SelectedLoader:
         if own is not None:
             self.batches.own = replace(own, n=self.n)
 
-    def in_structure(self, loader: DataLoader[Any]) -> Any:
-        """Return ``loader`` in the list or mapping, if any, that the user gave theirs in."""
-        return loader if self.structure is None else tree_unflatten([loader], self.structure)
-
 
 def prepare(
     loader: object, *, seed: int, world_size: int = 1, rank: int = 0, needs_losses: bool = True
@@ -93,7 +85,7 @@ def prepare(
     stays in order, and a sampler or a batch sampler of the user's own is drawn once an epoch and filtered.
 
     Args:
-        loader: What the user gave to ``fit`` or returned from ``train_dataloader``.
+        loader: The user's own, see `choose_loader`.
         seed: Seed of the order.
         world_size: Number of ranks.
         rank: This rank.
@@ -104,8 +96,7 @@ def prepare(
         UnsupportedLoaderError: If samples cannot be chosen by index from this loader; the message says what to change.
         InvalidLoaderError: If the data set is empty, or the loader yields batches in another order than it draws them.
     """
-    single, structure = _single_loader(loader)
-    _refuse_unindexed(single)
+    single = _indexed(loader)
     batch_sampler = _batch_sampler_of(single, world_size)
     drawn = getattr(batch_sampler, "sampler", None)
     makes_batches = not _is_torchs(batch_sampler, BatchSampler)
@@ -146,7 +137,7 @@ def prepare(
     copied = _with_samplers(single, sampler, recorder)
     if copied.batch_sampler is not None:
         copied.collate_fn = checked(copied.collate_fn, required=needs_losses)
-    return SelectedLoader(copied, _shown(single, recorder), sampler, recorder, single, structure)
+    return SelectedLoader(copied, _shown(single, recorder), sampler, recorder, single)
 
 
 def scoring_loader(selected: SelectedLoader, indices: Tensor, epoch: int) -> SelectedLoader:
@@ -199,26 +190,13 @@ def _shown(loader: DataLoader[Any], recorder: RecordingBatchSampler) -> DataLoad
     return copied
 
 
-def _single_loader(loader: object) -> tuple[DataLoader[Any], Any]:
-    """Return the one DataLoader, and the structure that it is given in, None for none."""
-    if isinstance(loader, DataLoader):
-        return loader, None
-    members = getattr(loader, "iterables", loader)
-    leaves, structure = tree_flatten(members)
-    if len(leaves) != 1 and isinstance(members, list | tuple | Mapping):
+def _indexed(loader: object) -> DataLoader[Any]:
+    """Return ``loader`` if samples can be chosen from it by their index."""
+    if not isinstance(loader, DataLoader):
         raise UnsupportedLoaderError(
-            f"Samples are selected from one train loader, but {len(leaves)} were given ({type(loader).__name__})."
-            " Join the data sets with torch.utils.data.ConcatDataset into one DataLoader, or remove the selector."
+            f"Samples are selected from a torch.utils.data.DataLoader, but the train loader is a"
+            f" {type(loader).__name__}. Return a DataLoader over a map-style data set, or remove the selector."
         )
-    if len(leaves) == 1 and isinstance(leaves[0], DataLoader):
-        return leaves[0], None if members is leaves[0] else structure
-    raise UnsupportedLoaderError(
-        f"Samples are selected from a torch.utils.data.DataLoader, but the train loader is a {type(loader).__name__}."
-        " Return a DataLoader over a map-style data set, or remove the selector."
-    )
-
-
-def _refuse_unindexed(loader: DataLoader[Any]) -> None:
     name = type(loader.dataset).__name__
     if isinstance(loader.dataset, IterableDataset):
         raise UnsupportedLoaderError(
@@ -236,6 +214,7 @@ def _refuse_unindexed(loader: DataLoader[Any]) -> None:
             "The train loader has in_order=False: batches arrive in an order that nobody records, so losses could be"
             " given to the wrong samples. Set in_order=True."
         )
+    return loader
 
 
 def _batch_sampler_of(loader: DataLoader[Any], world_size: int) -> Any:

@@ -85,9 +85,22 @@ class SelectionSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Yield the dataset indices of this rank, in order."""
+        return self.go_through(0)
+
+    def go_through(self, turn: int) -> Iterator[int]:
+        """Yield the dataset indices of this rank in an epoch that goes through its plan more than once.
+
+        Every time a rank has the samples that it had the first time, in a new order if they are shuffled.
+
+        Args:
+            turn: Which time it is, from 0.
+        """
         size = self._plan_size()
         order = self._order()
         mine = order[self.rank :: self.num_replicas]
+        if turn and self.shuffle and self.plan.order is None:
+            generator = epoch_generator(self.seed, self.plan.epoch, f"order of rank {self.rank}, time {turn}")
+            mine = mine[random_order(mine.numel(), generator).long()]
         for chunk in mine.split(_CHUNK):
             yield from self._resolve(chunk).tolist()
         if mine.numel() < self._shard_size(size):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_dataselect.data.row_count import RowCounter
@@ -15,24 +14,15 @@ from lightning_dataselect.state.stream_store import BatchStore, Key, KeyedStore,
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, UnsupportedLoaderError
 
 
-def stream_in(given: object) -> Any:
-    """Return the one loader in what a user has given, if it yields a stream; None for any other.
-
-    Args:
-        given: A loader, or one in a list or mapping, or combined.
+def is_stream(loader: object) -> bool:
+    """Return whether a loader yields a stream, in which samples have no index.
 
     Example:
-        >>> stream_in(DataLoader([1, 2, 3])) is None
-        True
-        >>> stream_in([iter(())])  # doctest: +ELLIPSIS
-        <tuple_iterator object at ...>
+        >>> is_stream(DataLoader([1, 2, 3])), is_stream(iter(()))
+        (False, True)
     """
-    leaves, _ = tree_flatten(getattr(given, "iterables", given))
-    if len(leaves) != 1:
-        return None
-    (loader,) = leaves
     is_indexed = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
-    return None if is_indexed or not hasattr(loader, "__iter__") else loader
+    return not is_indexed and hasattr(loader, "__iter__")
 
 
 def name_of_stream(loader: Any) -> str:

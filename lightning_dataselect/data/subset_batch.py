@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from lightning_dataselect.data.batch_layout import BatchLayout, is_number
 from lightning_dataselect.data.batch_tree import Path
+from lightning_dataselect.data.chosen_loader import BatchPart
 from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
 Number = Callable[[Path, Any], Any]
@@ -76,6 +77,7 @@ def subset_arguments(
     batch_size: int,
     axes: dict[Path, int | None] | None = None,
     number: Number = _as_it_is,
+    part: BatchPart | None = None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a training step with its batch cut: the first of them, by position or by name.
 
@@ -86,6 +88,7 @@ def subset_arguments(
         batch_size: number of samples in the batch.
         axes: where earlier batches have had a sample axis.
         number: see `subset_batch`.
+        part: of several loaders, where the batches of that one are; only they are cut.
 
     Raises:
         TypeError: if nothing in the batch has a sample axis.
@@ -96,7 +99,8 @@ def subset_arguments(
         ((), {'batch': tensor([6]), 'batch_idx': 0})
     """
     batch = args[0] if args else next(iter(kwargs.values()))
-    return with_batch(args, kwargs, subset_batch(batch, positions, batch_size, axes, number))
+    smaller = subset_batch(batch if part is None else part.of(batch), positions, batch_size, axes, number)
+    return with_batch(args, kwargs, smaller if part is None else part.replaced(batch, smaller))
 
 
 def with_batch(args: tuple[Any, ...], kwargs: dict[str, Any], batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -117,7 +121,8 @@ def step_on_part(
     layout: BatchLayout,
     loader: DataLoader[Any] | None,
     collate: Callable[[Sequence[int]], Any] | None = None,
-) -> Callable[[Sequence[int]], Callable[[], Any]]:
+    own: BatchPart | None = None,
+) -> Callable[[Sequence[int]], functools.partial[Any]]:
     """Make a training step on some samples of its first batch, in an order of one's own.
 
     Args:
@@ -128,20 +133,22 @@ def step_on_part(
         layout: learnt from the positions that are asked for first.
         loader: yields the batches.
         collate: makes a batch of samples anew, by their indices, where the batch cannot be cut.
+        own: of several loaders, where the batches of that one are; only they are cut.
 
     Returns:
         positions -> the step on the samples there, which raises TypeError if the batch cannot be made.
     """
     first: list[int] = []
 
-    def part(positions: Sequence[int]) -> Callable[[], Any]:
+    def part(positions: Sequence[int]) -> functools.partial[Any]:
         first[:] = first or positions
-        layout.learn(loader, args[0] if args else next(iter(kwargs.values())), indices, first)
+        batch = args[0] if args else next(iter(kwargs.values()))
+        layout.learn(loader, batch if own is None else own.of(batch), indices, first)
         chosen = torch.tensor(positions, device=indices.device)
         known = [first.index(position) for position in positions]
         number = layout.numbers(len(positions), known)
         try:
-            own_args, own_kwargs = subset_arguments(args, kwargs, chosen, indices.numel(), layout.axes, number)
+            own_args, own_kwargs = subset_arguments(args, kwargs, chosen, indices.numel(), layout.axes, number, own)
         except UnsupportedLoaderError:
             if collate is None:
                 raise

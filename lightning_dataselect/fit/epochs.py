@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from lightning_dataselect.data.chosen_loader import choose_loader
 from lightning_dataselect.data.loader import SelectedLoader, prepare
 from lightning_dataselect.data.recollate import collate_anew
 from lightning_dataselect.fit.budget import FitBudget
+from lightning_dataselect.fit.combination import Combination
 from lightning_dataselect.fit.identity import meet_samples, number_to_open
 from lightning_dataselect.fit.lengths import FitLengths
 from lightning_dataselect.fit.misread import forget_misread
-from lightning_dataselect.fit.notices import warn_if_idle, warn_of_batch_size, warn_of_losses
+from lightning_dataselect.fit.notices import (
+    warn_if_idle,
+    warn_if_longer_loaders,
+    warn_of_batch_size,
+    warn_of_losses,
+    warn_of_other_loaders,
+)
 from lightning_dataselect.fit.rescoring import score_samples
 from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
 from lightning_dataselect.state.plan import EpochPlan
@@ -28,10 +37,13 @@ from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
     batch_to_device,
     begin_ended_epoch,
+    combination_mode,
     epochs_processed,
     go_on_within_epoch,
+    lengths_of_others,
     planned_epochs,
     resumes_after_last_batch,
+    resumes_within_epoch,
     sampler_ranks,
     show_apart,
     steps_reached,
@@ -70,6 +82,8 @@ class Epochs:
         self._lengths = FitLengths(trainer, budget)
         self._schedules = SchedulesInTime(trainer, policy, budget)
         self._warned_of_losses = False
+        self._combination: Combination | None = None  # with other loaders
+        self._others: list[Any] = []
         self._trained_before = False  # whether the present epoch was trained by an earlier fit, without the selector
 
     @property
@@ -95,15 +109,27 @@ class Epochs:
 
     # ---- the fit begins ------------------------------------------------------------------------------------------
 
-    def prepare_loader(self, loader: object) -> object:
+    def prepare_loader(self, given: object) -> object:
         """Take what the Trainer would train on; return what it is to train on."""
         policy, run, trainer = self._policy, self._run, self._trainer
+        chosen = choose_loader(given, policy.loader, type(policy).__name__)
         world_size, rank = sampler_ranks(trainer)
-        selected = prepare(loader, seed=policy.seed, world_size=world_size, rank=rank, needs_losses=policy.needs_losses)
+        selected = prepare(
+            chosen.loader, seed=policy.seed, world_size=world_size, rank=rank, needs_losses=policy.needs_losses
+        )
         first, self._loader = self._loader is None, selected
         run.remember_dataset(selected.loader.dataset)
-        self._reader.loader, self._reader.collate = selected.loader, self._collate_anew
+        self._reader.loader, self._reader.part = selected.loader, chosen.part
+        self._reader.collate = self._collate_anew if chosen.part is None else None
         selected.batches.fills_up = policy.whole_batches
+        looped = policy.wrap_dataloader(selected.loader)
+        mode = combination_mode(given)
+        combined = show_apart(trainer, chosen.replaced(looped), chosen.replaced(selected.shown), mode)
+        if chosen.part is not None:
+            position, self._others = chosen.position(), chosen.others()
+            others = partial(lengths_of_others, trainer, combined, position)
+            self._combination = self._lengths.combination = combination = Combination(mode, others)
+            selected.batches.lasts = combination.n_batches if combination.repeats else None
         if self._budget is None:
             policy.max_epochs, run.compute = planned_epochs(trainer), None
         else:
@@ -121,8 +147,7 @@ class Epochs:
         selected.sampler.announce_full = first
         if not first:
             self._lengths.hold_interval(selected)
-        looped = selected.in_structure(policy.wrap_dataloader(selected.loader))
-        return show_apart(trainer, looped, selected.in_structure(selected.shown))
+        return combined
 
     def start(self) -> None:
         """Settle which epoch it is and how long, and take over schedules."""
@@ -132,6 +157,10 @@ class Epochs:
             self._reader.capture.resume()
         if run.fit.is_cut:
             self._take_up_cut_epoch()
+        if self._combination is not None:  # its loaders are sharded over the ranks by now
+            warn_if_longer_loaders(self._combination, self._policy, self.loader.batches.n_of_plan)
+        if self._others and resumes_within_epoch(trainer):
+            warn_of_other_loaders(self._others, run.fit.batches_done)
         begin_ended_epoch(trainer)
         epoch, ended, batches_done = epochs_processed(trainer), run.fit.plan.epoch, run.fit.batches_done
         begins = not run.fit.history and batches_done == 0
@@ -168,10 +197,12 @@ class Epochs:
         """Return how many samples a batch holds that is looked at ahead of its training."""
         return self.loader.batches.size_of(batch_idx)
 
-    def begin_batch(self, batch_idx: int, batch: Any, device: torch.device) -> BatchSamples:
-        """Begin a batch; return its samples, on ``device``."""
+    def begin_batch(self, batch_idx: int, batch: Any, device: torch.device) -> BatchSamples | None:
+        """Begin a batch; return its samples, on ``device``; None where only other loaders have some left."""
         self._lengths.begin_batch()
         self._schedules.begin_batch(self.n_batches)
+        if batch_idx >= len(self.loader.batches):
+            return None
         taken, plan = self.loader.batches.take(batch_idx), self._run.fit.plan
         slots, weights = taken.slots(self._run.store.n), None
         if plan.weights is not None:

@@ -10,7 +10,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from lightning_dataselect.data.stream import stream_in
+from lightning_dataselect.data.chosen_loader import choose_loader
+from lightning_dataselect.data.stream import is_stream
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.fit.epochs import Epochs
@@ -34,6 +35,7 @@ from lightning_dataselect.utils.errors import (
     CheckpointMismatchError,
     InvalidArgumentError,
     TrainerSettingsError,
+    UnsupportedLoaderError,
     UnsupportedStepError,
 )
 
@@ -84,7 +86,10 @@ def open_fit(
     budget = FitBudget(trainer, policy, run) if has_budget else None
 
     def epochs_of(given: object) -> Epochs | StreamedEpochs:
-        if stream_in(given) is None:
+        chosen = choose_loader(given, policy.loader, type(policy).__name__)
+        if chosen.part is not None:
+            _refuse_other_loaders(policy)
+        if not is_stream(chosen.loader):
             _refuse_sample_id(policy)
             return Epochs(trainer, policy, run, step, reader, budget)
         return StreamedEpochs(trainer, policy, run, reader)
@@ -154,6 +159,21 @@ def _refuse_second_selector(trainer: pl.Trainer) -> None:
         raise TrainerSettingsError(
             f"The Trainer has {len(names)} selectors ({', '.join(names)}), but only one can decide which samples an"
             " epoch trains on. Keep one of them."
+        )
+
+
+def _refuse_other_loaders(policy: SelectionPolicy) -> None:
+    name = type(policy).__name__
+    if policy.needs_one_loader:
+        raise UnsupportedLoaderError(
+            f"{name} measures samples of loader={policy.loader!r} by passes in which the other train loaders have no"
+            " batch, or by what layers within the model were given, which may be another loader's batch. Take a method"
+            " that goes by the losses of the training steps, such as InfoBatch, or one loader."
+        )
+    if policy.budget is not None:
+        raise TrainerSettingsError(
+            f"{name}(budget={policy.budget}) is a share of the compute of all samples, but those of the other train"
+            f" loaders are not counted. Leave budget out, or give the Trainer fewer epochs."
         )
 
 

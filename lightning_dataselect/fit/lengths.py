@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 
 from lightning_dataselect.data.loader import SelectedLoader
 from lightning_dataselect.fit.budget import FitBudget
+from lightning_dataselect.fit.combination import Combination
 from lightning_dataselect.trainer import (
     EpochLengths,
     Restore,
@@ -32,6 +33,8 @@ class FitLengths:
         self._of_trainer: EpochLengths | None = None  # None: the fit has not started
         self._is_due = False
         self._restore_interval: Restore = _nothing
+        self.combination: Combination | None = None
+        """Says how the loader is combined with others; None where it is alone."""
         self.n_batches = 0
         """Batches of the present epoch."""
 
@@ -50,15 +53,22 @@ class FitLengths:
             trained_before: True if an earlier fit has trained it, so that no budget cuts it any more.
         """
         loader.sampler.announce_full = False
-        self.n_batches = limited_batches(self._trainer, len(loader.batches))
+        self.n_batches = self._counted(loader)
         if self._budget is not None:
             affordable = self._budget.begin_epoch(self.n_batches, partial(self._count_samples, loader))
             self.n_batches = self.n_batches if trained_before else affordable
 
+    def _counted(self, loader: SelectedLoader) -> int:
+        """Count the batches of an epoch of as many samples as ``loader`` has announced."""
+        n_batches = len(loader.batches)
+        if self.combination is not None:
+            n_batches = self.combination.n_batches(n_batches)
+        return limited_batches(self._trainer, n_batches)
+
     def full(self, loader: SelectedLoader) -> int:
         """Return the number of batches of an epoch with nothing dropped."""
         loader.sampler.announce_full = True
-        n_batches = limited_batches(self._trainer, len(loader.batches))
+        n_batches = self._counted(loader)
         loader.sampler.announce_full = False
         return n_batches
 
@@ -81,7 +91,7 @@ class FitLengths:
     def hold_interval(self, loader: SelectedLoader) -> None:
         """Let ``val_check_interval`` fit the epoch while Lightning takes a loader anew and checks it."""
         self.release_interval()
-        n_batches = limited_batches(self._trainer, len(loader.batches))
+        n_batches = self._counted(loader)
         self._restore_interval = shorten_val_check_interval(self._trainer, n_batches)
 
     def release_interval(self) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_dataselect.fit.combination import Combination
 from lightning_dataselect.state.fit_state import FitState
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
@@ -34,6 +36,27 @@ def warn_if_idle(policy: SelectionPolicy) -> None:
             f"{name} will choose {times} in {n_epochs} epochs, as every_n_epochs="
             f"{policy.every_n_epochs}: what it drops is dropped for long, which costs accuracy. Lower"
             " every_n_epochs, or train for more epochs."
+        )
+
+
+def warn_if_longer_loaders(combination: Combination, policy: SelectionPolicy, n_batches: int) -> None:
+    """Warn where epochs stay as long as another loader, whatever is dropped of the ``n_batches`` of the chosen one."""
+    if policy.chooses_epochs and combination.is_shorter_than_others(n_batches):
+        again = ", and what is kept comes again the more often" if combination.repeats else ""
+        rank_zero_warn(
+            f"Dropping samples of loader={policy.loader!r} makes no epoch shorter: another train loader has as many"
+            f" batches or more, and is waited for{again}. CombinedLoader(..., mode='min_size') ends the epoch with the"
+            " shortest loader."
+        )
+
+
+def warn_of_other_loaders(loaders: Sequence[object], batches_done: int) -> None:
+    """Warn where a fit goes on within an epoch, and other loaders than the chosen one begin theirs anew."""
+    if any(not hasattr(loader, "state_dict") for loader in loaders):
+        rank_zero_warn(
+            f"The fit goes on after batch {batches_done - 1} of an epoch, but the train loaders that no samples are"
+            " selected from begin it anew, as they do without a selector: only those that save where they were go on."
+            " Take torchdata's StatefulDataLoader for them, or resume from the end of an epoch."
         )
 
 

@@ -9,8 +9,9 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from lightning_dataselect.data.chosen_loader import BatchPart, choose_loader
 from lightning_dataselect.data.loader import SelectedLoader
-from lightning_dataselect.data.stream import StreamSource, refuse_epoch_choice, stream_in
+from lightning_dataselect.data.stream import StreamSource, is_stream, refuse_epoch_choice
 from lightning_dataselect.fit.misread import forget_misread
 from lightning_dataselect.fit.notices import warn_of_losses, warn_of_read_ahead, warn_of_resumed_stream
 from lightning_dataselect.state.plan import EpochPlan
@@ -48,6 +49,7 @@ class StreamedEpochs:
         self._run = run
         self._reader = reader
         self._source: StreamSource | None = None
+        self._part: BatchPart | None = None  # of the batches of several loaders
         self._arrived: dict[int, Tensor] = {}  # slots of batches that were looked at ahead of the training
         self._has_state = self._warned_of_losses = False
 
@@ -79,13 +81,14 @@ class StreamedEpochs:
         """Look at what the Trainer is to train on; return it, unless the method makes something else of it.
 
         Raises:
-            UnsupportedLoaderError: If the method must choose samples before they are read, or the loader, got anew, is
-                no stream any more.
+            UnsupportedLoaderError: If the method must choose samples before they are read, or reads ahead of other
+                loaders, or the loader, got anew, is no stream any more.
             TrainerSettingsError: If the method has a budget.
         """
         policy, run, trainer = self._policy, self._run, self._trainer
-        loader = stream_in(given)
-        if loader is None:
+        chosen = choose_loader(given, policy.loader, type(policy).__name__)
+        loader = chosen.loader
+        if not is_stream(loader):
             raise UnsupportedLoaderError(
                 "The train loader was a stream when the fit began, and is none any more: samples are known by another"
                 " name. Return loaders of one kind, or fit anew."
@@ -107,14 +110,21 @@ class StreamedEpochs:
         run.open_stream(policy, store, trainer.world_size, trainer.current_epoch)
         assert isinstance(run.store, BatchStore | KeyedStore)
         self._source = StreamSource(loader, run.store, policy.sample_id)
+        self._part = self._reader.part = chosen.part
         self._arrived.clear()
         self._has_state = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
         looped = policy.wrap_dataloader(loader)
         if looped is loader:
             return given
+        if chosen.part is not None:
+            raise UnsupportedLoaderError(
+                f"{type(policy).__name__} reads ahead of the training, and loader={policy.loader!r} is a stream among"
+                " several train loaders, whose batches would no longer be told apart. Take a method that scores each"
+                " batch as it comes, such as EvolvedSampling, or a map-style data set."
+            )
         if self._has_state:
             warn_of_read_ahead(type(policy).__name__)
-        return looped
+        return chosen.replaced(looped)
 
     def start(self) -> None:
         """Settle which epoch it is."""
@@ -149,13 +159,17 @@ class StreamedEpochs:
         self._arrived[batch_idx] = slots = self._source.slots_of(batch)
         return slots.numel()
 
-    def begin_batch(self, batch_idx: int, batch: Any, device: torch.device) -> BatchSamples:
-        """Begin a batch; return its samples, on ``device``."""
+    def begin_batch(self, batch_idx: int, batch: Any, device: torch.device) -> BatchSamples | None:
+        """Begin a batch; return its samples, on ``device``; None where only other loaders have some left."""
         assert self._source is not None
-        arrived = self._arrived.pop(batch_idx, None)
-        slots = self._source.slots_of(batch) if arrived is None else arrived
         # where Lightning begins an epoch anew, the state must not know better
         self._run.fit.batches_done = batch_idx
+        if self._part is not None:
+            batch = self._part.of(batch)
+        if batch is None:
+            return None
+        arrived = self._arrived.pop(batch_idx, None)
+        slots = self._source.slots_of(batch) if arrived is None else arrived
         return BatchSamples(slots.to(device, non_blocking=True))
 
     def end_batch(self, batch_idx: int) -> None:

@@ -130,6 +130,7 @@ class DivBS(WithinBatches, BatchSelector):
     unused: ClassVar[frozenset[str]] = WithinBatches.unused | {"score_every_n_batches"}
     info: ClassVar[MethodInfo] = CATALOG["DivBS"]
 
+    needs_one_loader = True
     _last_layer = FitLocal[LastLayerGradients | None](None)
 
     def __init__(

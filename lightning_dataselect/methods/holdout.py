@@ -205,7 +205,7 @@ class HoldoutModel:
             self._is_ready = True
             module.to(context.module.device)
             module.trainer = context.module.trainer
-            reader.loader = context.reader.loader
+            reader.loader, reader.part = context.reader.loader, context.reader.part
         context.run.count_samples(forward=indices.numel(), backward=0)
         with self._isolate():
             known = context.store["loss"]

@@ -136,6 +136,11 @@ class RHOLoss(WithinBatches, BatchSelector):
                     " measure every training sample, say with RHOLoss.fit_holdout(module, loader, max_epochs=10)."
                 )
 
+    @property
+    def needs_one_loader(self) -> bool:
+        """True if holdout models are trained on the samples and measure them."""
+        return self._given is None and self.holdout_model is None
+
     def columns(self) -> dict[str, float]:
         """Name the column of the irreducible losses."""
         return {"holdout": math.nan}

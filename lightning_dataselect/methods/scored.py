@@ -130,6 +130,11 @@ class ScoredSelector(DataSelector):
         """True if the score takes a pass of its own."""
         return self._rates and self.score.needs_extra_forward
 
+    @property
+    def needs_one_loader(self) -> bool:
+        """True if the score needs one."""
+        return (self._rates and self.score.needs_one_loader) or super().needs_one_loader
+
     def columns(self) -> dict[str, float]:
         """Name the columns of the score and of the sampler."""
         return (self.score.columns() if self._rates else {}) | self.sampler.columns()

@@ -132,6 +132,11 @@ class SwiftLearn(DataSelector):
         self.max_width = check_count("max_width", max_width, minimum=1)
         self.outputs = outputs
 
+    @property
+    def needs_one_loader(self) -> bool:
+        """True if a submodule is watched, or samples are measured between two epochs."""
+        return self.outputs != "auto" or super().needs_one_loader
+
     def on_fit_setup(self, context: FitContext) -> None:
         """Watch where the outputs come from."""
         if self.outputs == "auto":

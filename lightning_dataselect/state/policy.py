@@ -32,6 +32,7 @@ class SelectionPolicy:
         whole_batches: True to fill up the last batch of a pruned epoch where that of the unpruned one is full.
         sample_id: Where the keys of a stream's samples lie in a batch; None for nowhere.
         history_size: Number of samples that are kept in mind by their keys.
+        loader: Key or position of one of several train loaders, of which samples are selected; None for the only one.
         max_epochs: Epochs of the fit under way as the Trainer plans it, or None if only steps or time end it.
     """
 
@@ -48,6 +49,7 @@ class SelectionPolicy:
     whole_batches: bool = True
     sample_id: SampleId | None = None
     history_size: int = 1_000_000
+    loader: str | int | None = None
 
     needs_losses: ClassVar[bool] = True
     """True for a method that cannot go on where no per-sample loss can be captured."""
@@ -86,6 +88,15 @@ class SelectionPolicy:
     @property
     def needs_extra_forward(self) -> bool:
         """True if training steps are run without training, as one that optimizes manually cannot be."""
+        return self.rescores
+
+    @property
+    def needs_one_loader(self) -> bool:
+        """True if it cannot do with a step that several train loaders have batches in.
+
+        So it is where steps are run on samples without a batch of the other loaders, or where what a layer within the
+        model was given is read, which may be another loader's batch.
+        """
         return self.rescores
 
     def samples_to_rescore(self, epoch: int) -> Tensor | None:

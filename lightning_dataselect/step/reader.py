@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from lightning_dataselect.capture import CaptureError, LossCapture, NoLossError, Outputs
 from lightning_dataselect.data.batch_layout import BatchLayout
+from lightning_dataselect.data.chosen_loader import BatchPart
 from lightning_dataselect.data.subset_batch import step_on_part
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.sample_loss import SampleLoss, read_sample_loss, reweighted
@@ -43,6 +44,7 @@ class StepReader:
         self._required = required
         self._keeps_infinite = keeps_infinite
         self._method = method
+        self._module = module
         self._witness = Witness(module, self.capture)
         self.layout = BatchLayout()
         """The layout of the samples in a batch."""
@@ -50,6 +52,9 @@ class StepReader:
         """The train loader, once the Trainer has it."""
         self.collate: Callable[[Sequence[int]], Any] | None = None
         """Makes a batch of samples anew, by their indices, on the module's device; None where they have none."""
+        self.part: BatchPart | None = None
+        """Of several train loaders, where the batches of that one are; None where it is the only one."""
+        self._present: tuple[bool, ...] | None = None
         self._step_facts = 0, False  # epoch of the step under way, and whether it rescores
         self.blind = False
         """True once nothing can be read, and nothing is required."""
@@ -104,6 +109,7 @@ class StepReader:
         if self.blind:
             return step(*args, **kwargs), None
         self._step_facts = epoch, False
+        self._look_at_loaders(args, kwargs)
         if is_full_batch and self.capture.will_probe(indices.numel()):
             self._hear_witness(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
@@ -152,6 +158,7 @@ class StepReader:
             losses = read_sample_loss(self._source, step(*args, **kwargs), known[indices]).float()
             return Observation(indices, self._owned(losses), None, None, epoch, None, True, is_rescoring)
         self._step_facts = epoch, is_rescoring
+        self._look_at_loaders(args, kwargs)
         if self.capture.will_probe(indices.numel()):
             self._hear_witness(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
@@ -174,11 +181,36 @@ class StepReader:
             self._go_blind(error)
             return loss
 
+    def batch_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the batch of the samples among the arguments of a step: that of the loader that they come from."""
+        if self.part is not None:
+            return self.part.in_step(args, kwargs)
+        return args[0] if args else next(iter(kwargs.values()))
+
+    def _look_at_loaders(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Tell capture what comes from which of several loaders, and let it look anew where one has run out."""
+        if self.part is None:
+            return
+        self.capture.batch_tensors = functools.partial(self.part.tensors, args, kwargs)
+        present = self.part.present(args, kwargs)
+        if present != self._present:
+            # loss functions are known by their turn, which is another one where a loss is left out
+            self._present = present
+            self.capture.forget()
+            self._witness = Witness(self._module, self.capture)
+
     def _hear_witness(
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
     ) -> None:
-        part = step_on_part(step, args, kwargs, indices, self.layout, self.loader, self.collate)
+        on_part = step_on_part(step, args, kwargs, indices, self.layout, self.loader, self.collate, self.part)
+
+        def part(positions: Sequence[int]) -> Callable[[], Any]:
+            smaller = on_part(positions)
+            self._look_at_loaders(smaller.args, smaller.keywords)
+            return smaller
+
         self._witness.hear(part, indices.numel())
+        self._look_at_loaders(args, kwargs)
 
     def _owned(self, losses: Tensor) -> Tensor:
         """Return losses in memory of their own, as compiled modules write the next batch's into the same."""

@@ -7,6 +7,7 @@ while it runs. What is used here of the loops was read in lightning 2.5 and 2.6,
 - ``fit_loop._combined_loader``, to let go of a train loader made too early; where it is missing, that one stays;
 - those in ``lengths._LENGTH``, to change the length of epochs; where one is missing, each epoch gets a new loader;
 - ``_accelerator_connector.use_distributed_sampler``; where it is missing, it counts as True, its default;
+- ``CombinedLoader._mode``; where it is missing, several train loaders count as combined in Lightning's default mode;
 - ``LightningModule._on_before_batch_transfer``, for passes that score; where it is missing, they are refused;
 - ``_val_check_time_interval``, which lightning 2.5 does not have;
 - ``fit_loop._should_reload_train_dl``, to tell the loop from others who ask for a loader; where it is missing, all get
@@ -52,7 +53,13 @@ from lightning_dataselect.trainer.lr import (
 )
 from lightning_dataselect.trainer.patching import Restore, patch_attribute
 from lightning_dataselect.trainer.steps import batch_to_device, logging_parts, takes_batch_idx, takes_dataloader_iter
-from lightning_dataselect.trainer.train_loader import forget_train_loader, intercept_train_loader, show_apart
+from lightning_dataselect.trainer.train_loader import (
+    combination_mode,
+    forget_train_loader,
+    intercept_train_loader,
+    lengths_of_others,
+    show_apart,
+)
 
 __all__ = [
     "ByReload",
@@ -62,6 +69,7 @@ __all__ = [
     "Restore",
     "batch_to_device",
     "begin_ended_epoch",
+    "combination_mode",
     "come_first",
     "epoch_lengths",
     "epochs_processed",
@@ -70,6 +78,7 @@ __all__ = [
     "intercept_scheduler_calls",
     "intercept_train_loader",
     "learning_rates",
+    "lengths_of_others",
     "limited_batches",
     "logging_parts",
     "optimizer_steps_now",

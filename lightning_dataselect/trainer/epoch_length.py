@@ -68,7 +68,7 @@ class InPlace:
         trainer, loop = self._trainer, self._trainer.fit_loop
         assert loop._combined_loader is not None and loop._data_fetcher is not None
         loop.max_batches = n_batches
-        loop._combined_loader.limits = [n_batches]
+        loop._combined_loader.limits = n_batches  # of every loader in it
         loop._data_fetcher.length = n_batches
         _set_validation_batch(trainer, n_batches)
 

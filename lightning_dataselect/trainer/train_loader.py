@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.utilities.data import sized_len
 from lightning_utilities.core.inheritance import get_all_subclasses
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -54,20 +56,26 @@ def intercept_train_loader(trainer: pl.Trainer, transform: Callable[[Any], Any])
     return undo
 
 
-def show_apart(trainer: pl.Trainer, looped: Any, shown: Any) -> Any:
+def combination_mode(given: object) -> str:
+    """Return how several train loaders are combined: the ``mode`` of a ``CombinedLoader``, else Lightning's default."""
+    return str(getattr(given, "_mode", "max_size_cycle"))
+
+
+def show_apart(trainer: pl.Trainer, looped: Any, shown: Any, mode: str = "max_size_cycle") -> Any:
     """Return a combined loader of which the loop iterates ``looped``, while ``trainer.train_dataloader`` is ``shown``.
 
     So whoever looks at the train data in a hook cannot disturb the loop's own pass over it.
 
     Args:
         trainer: The Trainer of the fit under way.
-        looped: A DataLoader, or a list or mapping of one.
+        looped: A DataLoader, or a list or mapping of several.
         shown: The same, for everybody but the loop.
+        mode: How several are combined, see `combination_mode`.
     """
     # of the package, lightning or pytorch_lightning, that made the Trainer: it takes no other's as combined
     modules = (sys.modules[cls.__module__] for cls in type(trainer.fit_loop).__mro__)
     base = next(module.CombinedLoader for module in modules if hasattr(module, "CombinedLoader"))
-    combined = _showing(base)(looped, "max_size_cycle")
+    combined = _showing(base)(looped, mode)
     combined._shown = shown
     return combined
 
@@ -75,6 +83,22 @@ def show_apart(trainer: pl.Trainer, looped: Any, shown: Any) -> Any:
 @functools.cache
 def _showing(base: type) -> type[Any]:
     return type(base.__name__, (base,), {"__module__": __name__, "iterables": property(lambda self: self._shown)})
+
+
+def lengths_of_others(trainer: pl.Trainer, combined: Any, position: int) -> dict[int, float]:
+    """Return the number of batches of every loader but one, by its position; infinite where it has no length.
+
+    A limit of ``limit_train_batches`` as a number of batches stands for a length that there is not.
+
+    Args:
+        trainer: The Trainer of the fit under way.
+        combined: Combines the loaders, see `show_apart`.
+        position: Of the loader that is left out.
+    """
+    limit = trainer.limit_train_batches
+    endless = float(limit) if isinstance(limit, int) else math.inf
+    sizes = {i: sized_len(loader) for i, loader in enumerate(combined.flattened) if i != position}
+    return {i: endless if size is None else size for i, size in sizes.items()}
 
 
 def forget_train_loader(trainer: pl.Trainer) -> None:

@@ -81,9 +81,9 @@ LOADERS = {
     "batches without length": (
         lambda: DataLoader(dataset(), batch_sampler=CountingBatches()), TypeError, "CountingBatches has no __len__"),
     "iterable": (lambda: DataLoader(Stream(), 10), TypeError, "Stream is a stream.*use a map-style data set"),
-    "two in a list": (lambda: [loader(), loader()], TypeError, "but 2 were given.*ConcatDataset"),
-    "two in a dict": (lambda: {"a": loader(), "b": loader()}, TypeError, "but 2 were given.*remove the selector"),
-    "combined": (lambda: CombinedLoader([loader(), loader()], "min_size"), TypeError, r"2 were given \(Combined"),
+    "two in a list": (lambda: [loader(), loader()], TypeError, r"\(list: 0, 1\).*Shares\(loader=0\)"),
+    "two in a dict": (lambda: {"a": loader(), "b": loader()}, TypeError, r"'a', 'b'\).*Shares\(loader='a'\)"),
+    "combined": (lambda: CombinedLoader([loader(), loader()], "min_size"), TypeError, r"2 .* were given \(Combined"),
     "not a loader": (lambda: ((x, y) for x, y in [(1, 2)]), TypeError, "generator is a stream: its samples"),
     "out of order": (
         lambda: loader(num_workers=1, in_order=False), ValueError, "in_order=False.*Set in_order=True"),

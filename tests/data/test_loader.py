@@ -223,7 +223,7 @@ def test_the_users_loader_is_unchanged_after_a_fit():
 
 def test_loaders_made_after_a_refusal_are_as_before():
     constructors = DataLoader.__init__, BatchSampler.__init__, DataLoader.__setattr__
-    with pytest.raises(TypeError, match="2 were given"):
+    with pytest.raises(TypeError, match="2 train loaders were given"):
         fit(Shares(0.5), train=[loader(), loader()])
     assert (DataLoader.__init__, BatchSampler.__init__, DataLoader.__setattr__) == constructors
     assert not [name for name in vars(loader()) if name.startswith("__pl")]

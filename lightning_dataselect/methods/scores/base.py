@@ -44,6 +44,11 @@ class Score:
         """True if :meth:`before_step` runs the step, so that one that optimizes manually cannot be measured."""
         return False
 
+    @property
+    def needs_one_loader(self) -> bool:
+        """True if the step must not have batches of several train loaders."""
+        return False
+
     def columns(self) -> dict[str, float]:
         """Return the columns that the score keeps besides ``"score"``, by name, with their initial values."""
         return {}

@@ -36,6 +36,11 @@ class GraNdScore(Score):
         """True with ``layers="all"``, whose gradients take a pass of their own."""
         return self.layers == "all"
 
+    @property
+    def needs_one_loader(self) -> bool:
+        """True: linear layers are watched, or the step is run on single samples."""
+        return True
+
     def columns(self) -> dict[str, float]:
         """Name the column that counts the measurements of each sample."""
         return mean_columns()

@@ -1,0 +1,53 @@
+"""How long an epoch is for which several train loaders are combined, as the mode of a ``CombinedLoader`` says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lightning_dataselect.utils.errors import UnsupportedLoaderError
+
+CYCLES = "max_size_cycle"
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Say how many batches an epoch has, of which one loader is the one that samples are selected from.
+
+    Attributes:
+        mode: ``"max_size_cycle"``, ``"max_size"`` or ``"min_size"``; Lightning itself refuses any other.
+        lengths_of_others: Returns the number of batches of every other loader, by its position, as it is by now.
+
+    Example:
+        >>> [Combination(mode, lambda: {1: 7}).n_batches(5) for mode in ("max_size_cycle", "max_size", "min_size")]
+        [7, 7, 5]
+    """
+
+    mode: str
+    lengths_of_others: Callable[[], Mapping[int, float]]
+
+    @property
+    def repeats(self) -> bool:
+        """True if a loader that is exhausted before the epoch ends begins again."""
+        return self.mode == CYCLES
+
+    def n_batches(self, own: int) -> int:
+        """Return the number of batches of an epoch, of which the loader itself has ``own``.
+
+        Raises:
+            UnsupportedLoaderError: If nobody knows how many another one has.
+        """
+        others = self.lengths_of_others()
+        for position, length in others.items():
+            if math.isinf(length):
+                raise UnsupportedLoaderError(
+                    f"The train loader at position {position} has no length, so that of an epoch is not known before it"
+                    " ends. Give its data set a __len__, or the Trainer limit_train_batches as a number of batches."
+                )
+        lengths = [own, *map(int, others.values())]
+        return min(lengths) if self.mode == "min_size" else max(lengths)
+
+    def is_shorter_than_others(self, own: int) -> bool:
+        """Return whether an epoch stays as long as another loader, however few batches the loader itself has."""
+        return self.mode != "min_size" and own <= max(self.lengths_of_others().values(), default=0)
