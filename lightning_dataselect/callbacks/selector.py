@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -20,6 +21,7 @@ from lightning_dataselect.fit.logging import log_epoch
 from lightning_dataselect.fit.stopwatch import Stopwatch
 from lightning_dataselect.fit.summary import fit_summary
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio, RatioSchedule, first_ratio, read_prune_ratio
+from lightning_dataselect.state.earlier_scores import check_start
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
@@ -63,8 +65,12 @@ class DataSelector(SelectionPolicy, Reports, Callback):
             Trainer says.
         sample_id: Where a stream's batches hold a key for each sample, by which what it lost is remembered: the name or
             the position of a field, or a function of the batch. None: a stream's samples are forgotten with their
-            batch. A map-style data set needs none.
+            batch. A map-style data set needs none but for ``start_from`` another one's scores: the name of an attribute
+            or a column that holds one key a sample, or a function of the data set.
         history_size: Number of samples that are remembered by their keys, on each rank; those seen longest ago go.
+        start_from: File that ``export`` of an earlier fit has written: samples begin with the losses and scores they
+            had then, found again by their keys, or else by their index where the data set is the same or has grown at
+            its end. Others count as never measured. ``warmup_epochs=0`` prunes from the first epoch on.
         loader: Of several train loaders, in a list, a dict or a ``CombinedLoader``, the one whose samples are selected:
             its key, or its position. The batches of the others are left as they are. None: there is one loader.
         log: Log what each epoch kept, what was saved, and the mean loss of its samples, under ``dataselect/``, and say
@@ -107,6 +113,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         budget: float | None = None,
         sample_id: SampleId | None = None,
         history_size: int = 1_000_000,
+        start_from: str | Path | None = None,
         loader: LoaderName | None = None,
         log: bool = True,
         **unknown: object,
@@ -131,6 +138,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
             )
         self.sample_id = check_sample_id(sample_id)
         self.history_size = check_count("history_size", history_size, minimum=1)
+        self.start_from = check_start(start_from)
         self.loader = check_loader_name(loader)
         self.logs = check_flag("log", log)  # Lightning sets `log` itself
         self.max_epochs = None

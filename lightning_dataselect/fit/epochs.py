@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_dataselect.data.chosen_loader import choose_loader
 from lightning_dataselect.data.loader import SelectedLoader, prepare
 from lightning_dataselect.data.recollate import collate_anew
+from lightning_dataselect.data.sample_keys import keys_of_dataset
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.combination import Combination
 from lightning_dataselect.fit.identity import meet_samples, number_to_open
@@ -28,6 +29,7 @@ from lightning_dataselect.fit.notices import (
 )
 from lightning_dataselect.fit.rescoring import score_samples
 from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
+from lightning_dataselect.fit.start import start_from_file
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.planning import plan_epoch
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -137,7 +139,11 @@ class Epochs:
             self._lengths.open_budget(selected)
         dataset, whole_size = selected.loader.dataset, selected.batches.whole_size
         begins = run.open(policy, number_to_open(run, dataset), trainer.world_size, trainer.current_epoch)
-        if meet_samples(run, policy, dataset, run.fit.plan.epoch) or begins:
+        changed = meet_samples(run, policy, dataset, run.fit.plan.epoch)
+        self._look_up_keys()
+        if begins and policy.start_from is not None:
+            start_from_file(run, policy, dataset)
+        if changed or begins:
             run.fit.plan = plan_epoch(policy, run, run.fit.plan.epoch, whole_size=whole_size)
         if first:
             warn_if_idle(policy)
@@ -250,6 +256,11 @@ class Epochs:
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
+    def _look_up_keys(self) -> None:
+        run, sample_id, dataset = self._run, self._policy.sample_id, self.loader.loader.dataset
+        if sample_id is not None and (run.keys is None or len(run.keys) != self.loader.n):
+            run.keys = keys_of_dataset(dataset, sample_id)
+
     def _turn_to_next(self) -> None:
         following = self._run.fit.plan.epoch + 1
         ends_now = steps_reached(self._trainer) or stops_early(self._trainer, following)
@@ -264,6 +275,7 @@ class Epochs:
         if not ends_now and not self._ends_before(following):
             meet_samples(self._run, self._policy, self.loader.loader.dataset, following)
             self.loader.meet_samples()
+            self._look_up_keys()
             self._rescore(following)
             self._begin(following)
             self._lengths.set_next()

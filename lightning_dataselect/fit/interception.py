@@ -33,7 +33,6 @@ from lightning_dataselect.trainer import (
 )
 from lightning_dataselect.utils.errors import (
     CheckpointMismatchError,
-    InvalidArgumentError,
     TrainerSettingsError,
     UnsupportedLoaderError,
     UnsupportedStepError,
@@ -90,7 +89,6 @@ def open_fit(
         if chosen.part is not None:
             _refuse_other_loaders(policy)
         if not is_stream(chosen.loader):
-            _refuse_sample_id(policy)
             return Epochs(trainer, policy, run, step, reader, budget)
         return StreamedEpochs(trainer, policy, run, reader)
 
@@ -174,14 +172,6 @@ def _refuse_other_loaders(policy: SelectionPolicy) -> None:
         raise TrainerSettingsError(
             f"{name}(budget={policy.budget}) is a share of the compute of all samples, but those of the other train"
             f" loaders are not counted. Leave budget out, or give the Trainer fewer epochs."
-        )
-
-
-def _refuse_sample_id(policy: SelectionPolicy) -> None:
-    if policy.sample_id is not None:
-        raise InvalidArgumentError(
-            f"sample_id={policy.sample_id!r} names the samples of a stream, but the train loader's data set is indexed,"
-            " and an index names its samples. Leave sample_id out."
         )
 
 

@@ -14,6 +14,7 @@ from lightning_dataselect.data.loader import SelectedLoader
 from lightning_dataselect.data.stream import StreamSource, is_stream, refuse_epoch_choice
 from lightning_dataselect.fit.misread import forget_misread
 from lightning_dataselect.fit.notices import warn_of_losses, warn_of_read_ahead, warn_of_resumed_stream
+from lightning_dataselect.fit.start import start_stream_from_file
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
@@ -107,7 +108,9 @@ class StreamedEpochs:
             store = BatchStore(0, columns, score_is_loss=by_loss)
         else:
             store = KeyedStore(policy.history_size, columns, score_is_loss=by_loss)
-        run.open_stream(policy, store, trainer.world_size, trainer.current_epoch)
+        begins = run.open_stream(policy, store, trainer.world_size, trainer.current_epoch)
+        if begins and policy.start_from is not None:
+            start_stream_from_file(run, policy)
         assert isinstance(run.store, BatchStore | KeyedStore)
         self._source = StreamSource(loader, run.store, policy.sample_id)
         self._part = self._reader.part = chosen.part

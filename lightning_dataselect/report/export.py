@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lightning_dataselect.state.earlier_scores import ABOUT, OWN, about_fit
 from lightning_dataselect.state.sample_history import NEVER, UNKNOWN, SampleHistoryStore
 from lightning_dataselect.state.stream_store import KeyedStore
 from lightning_dataselect.state.suspects import averages, mean_losses, suspicions
@@ -86,7 +87,10 @@ def _with_missing(values: Tensor, missing: int) -> pd.Series:
 
 
 def write_samples(selector: Results, path: str | Path) -> Path:
-    """Write what is known of every sample, as :func:`to_frame` tells.
+    """Write what is known of every sample, as :func:`to_frame` tells, and what a fit that starts from it needs.
+
+    That is `key`, where samples of an indexed data set have keys; a column `method.…` for each that the method keeps
+    besides; and `fit`, in the first row alone: the method and a fingerprint of the data set, as JSON.
 
     Args:
         selector: During or after a fit.
@@ -100,7 +104,14 @@ def write_samples(selector: Results, path: str | Path) -> Path:
     """
     path = Path(path)
     _check_suffix(path)
-    frame = to_frame(selector.store, selector.selected, selector.weights)
+    store, run = selector.store, selector.run_state
+    frame = to_frame(store, selector.selected, selector.weights)
+    if run.keys is not None and len(run.keys) == len(frame):
+        frame.insert(1, "key", run.keys)
+    for name in store.own_columns:
+        frame[f"{OWN}{name}"] = store.column(name).numpy()
+    about = about_fit(type(selector).__name__, run.samples)
+    frame[ABOUT] = pd.Series([about, *[None] * (len(frame) - 1)][: len(frame)], dtype="object")
     write: Callable[..., None] = frame.to_csv if path.suffix == ".csv" else frame.to_parquet
     write(path, index=False)
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -30,8 +31,9 @@ class SelectionPolicy:
         balance: ``"class"`` to select within each class, or None.
         budget: Share of the compute of training on everything after which the fit ends, or None for no such end.
         whole_batches: True to fill up the last batch of a pruned epoch where that of the unpruned one is full.
-        sample_id: Where the keys of a stream's samples lie in a batch; None for nowhere.
+        sample_id: Where the keys of samples lie, in a stream's batch or in a data set; None for nowhere.
         history_size: Number of samples that are kept in mind by their keys.
+        start_from: The file of an earlier fit whose scores this one begins with; None to begin with none.
         loader: Key or position of one of several train loaders, of which samples are selected; None for the only one.
         max_epochs: Epochs of the fit under way as the Trainer plans it, or None if only steps or time end it.
     """
@@ -50,6 +52,7 @@ class SelectionPolicy:
     sample_id: SampleId | None = None
     history_size: int = 1_000_000
     loader: str | int | None = None
+    start_from: str | Path | None = None
 
     needs_losses: ClassVar[bool] = True
     """True for a method that cannot go on where no per-sample loss can be captured."""

@@ -21,7 +21,7 @@ from lightning_dataselect.state.running_mean import RunningMean
 from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import Observation, class_targets
 from lightning_dataselect.state.store import Identity
-from lightning_dataselect.state.stream_store import StreamStore
+from lightning_dataselect.state.stream_store import Key, StreamStore
 from lightning_dataselect.utils.errors import CheckpointMismatchError, InvalidArgumentError, NoFitYetError
 
 _KNOWN_BY = {
@@ -54,6 +54,8 @@ class RunState:
         """int64 (m,), the samples that ``select`` is choosing among; None: all."""
         self.compute: ComputeBudget | None = None
         """The compute that the fit may spend; None where no budget ends it, and before the train loader is known."""
+        self.keys: list[Key] | None = None
+        """The keys of the samples of a map-style data set, if they have some, in its order."""
         self.samples: dict[int, dict[str, int]] = {}
         """A fingerprint of a few samples of the data set, to know it again."""
         self._owner = owner
@@ -234,7 +236,7 @@ class RunState:
             self._make_store(policy, n, world_size)
         return self._go_on(policy, EpochPlan(epoch, torch.arange(n)), world_size)
 
-    def open_stream(self, policy: SelectionPolicy, store: StreamStore, world_size: int, epoch: int) -> None:
+    def open_stream(self, policy: SelectionPolicy, store: StreamStore, world_size: int, epoch: int) -> bool:
         """Begin, or go on with, a fit on samples that have no index.
 
         Args:
@@ -243,13 +245,16 @@ class RunState:
             world_size: Number of ranks.
             epoch: 0-based epoch to come.
 
+        Returns:
+            True if the fit begins here.
+
         Raises:
             CheckpointMismatchError: If what there is was measured of samples that are known by something else.
         """
         self.check_identity(store.identity)
         if self._store is None:
             self._store, self._bad = store, BadLosses(None)
-        self._go_on(policy, EpochPlan(epoch, torch.empty(0, dtype=torch.int64)), world_size)
+        return self._go_on(policy, EpochPlan(epoch, torch.empty(0, dtype=torch.int64)), world_size)
 
     def _go_on(self, policy: SelectionPolicy, first: EpochPlan, world_size: int) -> bool:
         """Take up a checkpoint, if there is one; return whether the fit begins with the plan ``first``."""

@@ -94,9 +94,15 @@ class SampleHistoryStore(ScoreStore):
         score_is_loss: bool = False,
     ) -> None:
         super().__init__(n, columns, world_size, score_is_loss=score_is_loss)
+        self._own = list(columns or {})
         for name, (initial, dtype, over_ranks) in _OF_ALL.items():
             self.add_column(name, initial, dtype, over_ranks)
         self._forget_pending()
+
+    @property
+    def own_columns(self) -> list[str]:
+        """The names of the further columns that it was made with, of one number a sample."""
+        return self._own
 
     @property
     def knows_classes(self) -> bool:

@@ -235,8 +235,8 @@ def setting_chooses(setting):
     return not issubclass(get(setting.method).cls, WithinBatches)
 
 
-def test_keys_of_an_indexed_set_are_refused():
-    with pytest.raises(ValueError, match="sample_id='id' names the samples of a stream.*Leave sample_id out"):
+def test_keys_that_an_indexed_set_has_not_are_refused():
+    with pytest.raises(ValueError, match="sample_id='id' names no keys of the data set TensorDataset"):
         fit(SelectiveBackprop(sample_id="id"))
 
 

@@ -1,0 +1,77 @@
+"""The keys of the samples of a map-style data set, by which they are found again in another one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Subset
+
+from lightning_dataselect.state.stream_store import Key, SampleId
+from lightning_dataselect.utils.errors import InvalidArgumentError
+
+
+def keys_of_dataset(dataset: Any, sample_id: SampleId) -> list[Key]:
+    """Return one key a sample, in the order of the data set; no sample is read.
+
+    Args:
+        dataset: A map-style data set; a ``Subset`` and a ``ConcatDataset`` have the keys of what they are made of.
+        sample_id: The name of an attribute, or of a column as of a Hugging Face data set, that holds the keys; or a
+            function of the data set that returns them.
+
+    Raises:
+        InvalidArgumentError: If there are no such keys, or not one for each sample.
+
+    Example:
+        >>> from torch.utils.data import TensorDataset
+        >>> photos = TensorDataset(Tensor(3))
+        >>> photos.names = ["a.jpg", "b.jpg", "c.jpg"]
+        >>> keys_of_dataset(Subset(photos, [2, 0]), "names")
+        ['c.jpg', 'a.jpg']
+    """
+    keys = _found(dataset, sample_id)
+    named = f"sample_id={sample_id!r}"
+    if len(keys) != len(dataset):
+        raise InvalidArgumentError(
+            f"{named} gives {len(keys)} keys for the {len(dataset)} samples of {type(dataset).__name__}: give one each."
+        )
+    if odd := [key for key in keys if not isinstance(key, str | int | bytes)]:
+        raise InvalidArgumentError(f"{named} gives the key {odd[0]!r}: keys must be strings or whole numbers.")
+    if len(set(keys)) < len(keys):
+        raise InvalidArgumentError(f"{named} gives two samples of {type(dataset).__name__} one key: they must differ.")
+    return keys
+
+
+def _found(dataset: Any, sample_id: SampleId) -> list[Key]:
+    if callable(sample_id):
+        return _listed(sample_id(dataset))
+    if isinstance(dataset, Subset):
+        of_all = _found(dataset.dataset, sample_id)
+        return [of_all[i] for i in dataset.indices]
+    if isinstance(dataset, ConcatDataset):
+        return [key for part in dataset.datasets for key in _found(part, sample_id)]
+    if isinstance(sample_id, str):
+        if hasattr(dataset, sample_id):
+            return _listed(getattr(dataset, sample_id))
+        if sample_id in getattr(dataset, "column_names", ()):
+            return _listed(dataset[sample_id])
+    raise InvalidArgumentError(
+        f"sample_id={sample_id!r} names no keys of the data set {type(dataset).__name__}. Give the name of an attribute"
+        " of it, or of a column, that holds one key a sample, or a function of the data set that returns them; without"
+        " sample_id its samples are known by their index."
+    )
+
+
+def _listed(found: Any) -> list[Key]:
+    if isinstance(found, Tensor | np.ndarray):
+        found = found.tolist()
+    if isinstance(found, str | bytes) or not isinstance(found, Sequence):
+        try:
+            return list(found)
+        except TypeError:
+            raise InvalidArgumentError(
+                f"sample_id gives a {type(found).__name__}: one key a sample is needed."
+            ) from None
+    return list(found)

@@ -1,0 +1,170 @@
+"""What an earlier fit knew of its samples, read from the file that its selector's ``export`` has written."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_dataselect.state.stream_store import Key
+from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, MissingFileError
+from lightning_dataselect.utils.extras import require_report_extra
+
+OWN = "method."
+"""What the names of a method's own columns begin with in the file."""
+ABOUT = "fit"
+"""The column that tells of the fit, as JSON in its first row: the method, and a fingerprint of the data set."""
+
+
+@dataclass(frozen=True)
+class EarlierScores:
+    """What one fit leaves to the next.
+
+    Attributes:
+        source: Of the file.
+        columns: float32 (m,) each: ``"loss"``, ``"score"`` and the method's own, NaN for a sample never measured.
+        index: int64 (m,), the places of the samples in their data set; None in a stream.
+        keys: The keys of the samples, if they have some.
+        method: Whose scores they are; None in a table of somebody else's.
+        samples: A fingerprint of a few samples of the data set; empty where nothing is known.
+        keys_are_text: True where the file holds nothing but text, so that a key 7 is written "7".
+    """
+
+    source: str
+    columns: Mapping[str, Tensor]
+    index: Tensor | None
+    keys: Sequence[Key] | None
+    method: str | None = None
+    samples: dict[int, dict[str, int]] = field(default_factory=dict)
+    keys_are_text: bool = False
+
+    def rows_by_key(self, keys: Sequence[Key]) -> Tensor:
+        """Return which row of the file each sample is, int64 (n,), -1 for a sample that is not in it.
+
+        Args:
+            keys: Of the samples.
+        """
+        assert self.keys is not None
+        rows = {key: row for row, key in enumerate(self.keys)}
+        wanted = map(str, keys) if self.keys_are_text else keys
+        return torch.tensor([rows.get(key, -1) for key in wanted], dtype=torch.int64)
+
+    def rows_by_index(self, n: int) -> Tensor:
+        """Return which row of the file each of ``n`` samples is, int64 (n,), -1 for a sample that is not in it."""
+        assert self.index is not None
+        rows = torch.full((n,), -1, dtype=torch.int64)
+        rows[self.index] = torch.arange(self.index.numel())
+        return rows
+
+
+def read_earlier_scores(source: str | Path) -> EarlierScores:
+    """Read a file that ``export`` has written, or a table with the columns ``index`` or ``key``, and ``loss``.
+
+    Args:
+        source: Ends in ``.csv`` or ``.parquet``.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        MissingExtraError: If a ``.parquet`` file cannot be read without another package.
+        InvalidArgumentError: If it has none of these columns, or names a sample twice.
+    """
+    path, named = Path(source), f"start_from={str(source)!r}"
+    if not path.is_file():
+        raise MissingFileError(f"{named}: there is no such file.")
+    table = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path, named)
+    names = {"index", "key"} & table.keys()
+    if not names or not {"loss", "score"} & table.keys():
+        raise InvalidArgumentError(
+            f"{named} has the columns {list(table)}: give a file that a selector's export() has written, or a table"
+            " with a column 'index' or 'key', and 'loss' or 'score'."
+        )
+    about = _about(table)
+    columns = {name: _numbers(table[name]) for name in table if name in ("loss", "score") or name.startswith(OWN)}
+    index = torch.tensor([int(i) for i in table["index"]], dtype=torch.int64) if "index" in table else None
+    keys = table.get("key")
+    for of_samples in (keys, None if index is None else index.tolist()):
+        if of_samples is not None and len(set(of_samples)) < len(of_samples):
+            raise InvalidArgumentError(f"{named} names a sample twice: give each sample one row.")
+    samples = {int(i): parts for i, parts in about.get("samples", {}).items()}
+    is_text = path.suffix == ".csv"
+    return EarlierScores(str(source), columns, index, keys, about.get("method"), samples, is_text)
+
+
+def about_fit(method: str, samples: Mapping[int, Mapping[str, int]]) -> str:
+    """Return what the first row of the column :data:`ABOUT` tells of a fit.
+
+    Example:
+        >>> about_fit("InfoBatch", {0: {".1": 7}})
+        '{"method": "InfoBatch", "samples": {"0": {".1": 7}}}'
+    """
+    return json.dumps({"method": method, "samples": samples})
+
+
+def check_start(source: object) -> str | Path | None:
+    """Return ``source`` if it can be the path of a file to start from.
+
+    Raises:
+        ArgumentTypeError: If it is no path.
+        InvalidArgumentError: If it is that of another kind of file.
+
+    Example:
+        >>> check_start("samples.txt")
+        Traceback (most recent call last):
+        ...
+        lightning_dataselect.utils.errors.InvalidArgumentError: start_from='samples.txt' must end in .csv or .parquet.
+    """
+    if source is None:
+        return None
+    if not isinstance(source, str | Path):
+        raise ArgumentTypeError(f"start_from={source!r} must be the path of a file that export() has written.")
+    if Path(source).suffix not in (".csv", ".parquet"):
+        raise InvalidArgumentError(f"start_from={str(source)!r} must end in .csv or .parquet.")
+    return source
+
+
+def _about(table: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    first = next(iter(table.get(ABOUT, ())), None)
+    found = json.loads(first) if first else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _read_csv(path: Path) -> dict[str, list[str]]:
+    with path.open(newline="") as file:
+        rows = csv.reader(file)
+        names = next(rows, [])
+        wanted = [i for i, name in enumerate(names) if _is_wanted(name)]
+        values = [[row[i] for i in wanted] for row in rows]
+    return {names[i]: list(column) for i, column in zip(wanted, zip(*values, strict=True), strict=False)}
+
+
+def _read_parquet(path: Path, named: str) -> dict[str, list[Any]]:
+    require_report_extra(named, "pyarrow")
+    import pyarrow.parquet
+
+    file = pyarrow.parquet.ParquetFile(path)
+    table = file.read(columns=[name for name in file.schema_arrow.names if _is_wanted(name)])
+    return {
+        name: table[name].to_numpy() if _is_number(table[name]) else table[name].to_pylist()
+        for name in table.column_names
+    }
+
+
+def _is_number(column: Any) -> bool:
+    return str(column.type) in ("float", "double", "int64", "int32")
+
+
+def _is_wanted(name: str) -> bool:
+    return name in ("index", "key", "loss", "score", ABOUT) or name.startswith(OWN)
+
+
+def _numbers(values: Sequence[Any]) -> Tensor:
+    if len(values) and isinstance(values[0], str):
+        values = [float(value) if value else float("nan") for value in values]
+    return torch.from_numpy(np.array(values, dtype=np.float32))
