@@ -113,7 +113,12 @@ def write_samples(selector: Results, path: str | Path) -> Path:
     about = about_fit(type(selector).__name__, run.samples)
     frame[ABOUT] = pd.Series([about, *[None] * (len(frame) - 1)][: len(frame)], dtype="object")
     write: Callable[..., None] = frame.to_csv if path.suffix == ".csv" else frame.to_parquet
-    write(path, index=False)
+    unfinished = path.with_name(f"{path.name}.unfinished")  # a full disk leaves an earlier file as it was
+    try:
+        write(unfinished, index=False)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return path
 
 

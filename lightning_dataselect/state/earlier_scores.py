@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,8 +140,18 @@ def _read_csv(path: Path) -> dict[str, list[str]]:
         rows = csv.reader(file)
         names = next(rows, [])
         wanted = [i for i, name in enumerate(names) if _is_wanted(name)]
-        values = [[row[i] for i in wanted] for row in rows]
+        values = [[row[i] for i in wanted] for row in _whole(rows, len(names), path)]
     return {names[i]: list(column) for i, column in zip(wanted, zip(*values, strict=True), strict=False)}
+
+
+def _whole(rows: Iterable[list[str]], n_columns: int, path: Path) -> Iterator[list[str]]:
+    for number, row in enumerate(rows, 2):
+        if len(row) != n_columns:
+            raise InvalidArgumentError(
+                f"start_from={str(path)!r} has {len(row)} entries in line {number}, not {n_columns}: the file is cut"
+                " short, or no table. Export it anew."
+            )
+        yield row
 
 
 def _read_parquet(path: Path, named: str) -> dict[str, list[Any]]:

@@ -10,8 +10,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightning_dataselect.numerics.margins import confidences, margins
+from lightning_dataselect.state.merging import OverRanks
 from lightning_dataselect.state.selection import Observation
-from lightning_dataselect.state.store import OverRanks, ScoreStore
+from lightning_dataselect.state.store import ScoreStore
 
 NEVER = torch.iinfo(torch.int32).max
 """The value of ``first_learnt`` for a sample that was never classified right."""
@@ -174,11 +175,14 @@ class SampleHistoryStore(ScoreStore):
         if measured:
             indices, losses = map(torch.cat, zip(*measured, strict=True))
             known = losses.isfinite()
+            self.mark_counted(indices)
             _add(self["times_measured"], indices, known.int())
             _add(self["loss_sum"], indices, torch.where(known, losses, 0.0))
         if trained:
+            self.mark_counted(torch.cat(trained))
             _add(self["times_trained"], torch.cat(trained), 1)
         if offered:
+            self.mark_counted(torch.cat(offered))
             _add(self["times_dropped"], torch.cat(offered), 1)
             _add(self["times_dropped"], torch.cat(taken), -1)
         if shown:
@@ -245,6 +249,7 @@ class SampleHistoryStore(ScoreStore):
     def _write(self, shown: _Shown, epoch: int) -> None:
         """Write what batches of one epoch have shown, in their order: a sample may come more than once."""
         self._open_classes()
+        self.mark_counted(shown.indices)
         margin, predicted = margins(shown.logits, shown.labels)
         self._sum_up(shown.indices, margin, confidences(shown.logits, shown.labels))
         i, order = shown.indices.sort(stable=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_CHUNK = 1 << 22  # samples that are merged at a time, so that what travels takes no memory of the order of all
+from lightning_dataselect.state.merging import OverRanks, merge, shared_columns
+
 _BASE_COLUMNS = {"loss": float("nan"), "score": float("nan")}
 
 
@@ -26,10 +27,6 @@ class Identity(str, Enum):
     INDEX = "index"
     KEY = "key"
     NONE = "none"
-
-
-OverRanks = Literal["last", "sum", "min"]
-"""How a column merges several ranks' writes to a sample: the last value, the sum of the increments, the least."""
 
 
 class ScoreStore:
@@ -72,6 +69,7 @@ class ScoreStore:
         if score_is_loss:
             self._columns["score"] = self._columns["loss"]
         self._dirty = torch.zeros(n + 1 if world_size > 1 else 0, dtype=torch.bool)
+        self._counted = torch.zeros_like(self._dirty)
         self._over_ranks: dict[str, OverRanks] = {}
         self._merged: dict[str, Tensor] = {}  # the sums as they were after the last merge, with several ranks
 
@@ -141,7 +139,7 @@ class ScoreStore:
         self._columns = {name: column.to(device) for name, column in self._columns.items()}
         if self._score_is_loss:
             self._columns["score"] = self._columns["loss"]
-        self._dirty = self._dirty.to(device)
+        self._dirty, self._counted = self._dirty.to(device), self._counted.to(device)
         self._merged = {name: column.to(device) for name, column in self._merged.items()}
 
     def forget_measured(self) -> None:
@@ -159,46 +157,23 @@ class ScoreStore:
         if self.world_size > 1:
             self._dirty[indices] = True
 
+    def mark_counted(self, indices: Tensor) -> None:
+        """Mark ``indices``, int64 (B,), as written by this rank in columns of a sum or a minimum alone."""
+        if self.world_size > 1:
+            self._counted[indices] = True
+
     def merge(self) -> None:
         """Give every rank what each rank has written since the last merge; all ranks must call it together.
 
-        Indices travel as int64, so the merge is exact for any number of samples. Where two ranks wrote the same
-        sample, the higher rank's values stand, on all ranks alike, but for columns of a sum or a minimum.
+        Where two ranks wrote the same sample, the higher rank's values stand, on all ranks alike, but for columns of a
+        sum or a minimum. See :mod:`lightning_dataselect.state.merging`.
         """
         if self.world_size == 1:
             return
-        for name in self._columns:
-            if self._over_ranks.get(name, "last") != "last":
-                self._reduce(name, self._columns[name])
-        for start in range(0, self.n, _CHUNK):
-            self._merge_from(start, min(start + _CHUNK, self.n))
+        self._counted |= self._dirty
+        merge(shared_columns(self._columns, self._over_ranks, self._merged), self._dirty, self._counted, self.n)
         self._dirty.zero_()
-
-    def _merge_from(self, start: int, end: int) -> None:
-        """Merge the columns' last values of the samples from ``start`` to ``end``."""
-        mine = start + self._dirty[start:end].nonzero().squeeze(1)
-        count = torch.tensor([mine.numel()], device=mine.device)
-        counts = [torch.zeros_like(count) for _ in range(self.world_size)]
-        dist.all_gather(counts, count)
-        sizes = [int(c) for c in counts]
-        if not any(sizes):
-            return
-        everyone = [index[:size] for index, size in zip(_gather(mine, max(sizes), self.world_size), sizes, strict=True)]
-        for name, column in self._columns.items():
-            if self._over_ranks.get(name, "last") == "last":
-                values = _gather(column[mine], max(sizes), self.world_size)
-                for index, value, size in zip(everyone, values, sizes, strict=True):
-                    column[index] = value[:size]
-
-    def _reduce(self, name: str, column: Tensor) -> None:
-        if self._over_ranks[name] == "min":
-            dist.all_reduce(column, dist.ReduceOp.MIN)
-            return
-        merged = self._merged[name]
-        column -= merged
-        dist.all_reduce(column)
-        column += merged
-        merged.copy_(column)
+        self._counted.zero_()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return every column, (N,) or (N, width), on the CPU."""
@@ -221,11 +196,3 @@ class ScoreStore:
             self._columns[name][:n] = values.to(self._columns[name].device)
             if name in self._merged:
                 self._merged[name].copy_(self._columns[name])
-
-
-def _gather(values: Tensor, size: int, world_size: int) -> list[Tensor]:
-    padded = values.new_zeros(size, *values.shape[1:])
-    padded[: len(values)] = values
-    gathered = [torch.empty_like(padded) for _ in range(world_size)]
-    dist.all_gather(gathered, padded)
-    return gathered

@@ -224,6 +224,13 @@ def test_tables_that_are_none(rows, words, tmp_path):
         begun(InfoBatch, tmp_path / "own.csv", dataset())
 
 
+def test_a_file_that_was_cut_short_is_refused(tmp_path):
+    path, _ = exported(tmp_path / "samples.csv", dataset())
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(ValueError, match="entries in line 101, not .*: the file is cut short"):
+        begun(InfoBatch, path, dataset())
+
+
 def test_a_table_of_ones_own(tmp_path):
     pd.DataFrame({"index": [5, 2], "loss": [1.5, 2.5]}).to_parquet(tmp_path / "own.parquet")
     first = begun(Kept, str(tmp_path / "own.parquet"), dataset()).first

@@ -1,0 +1,293 @@
+"""Faults, one after the other: what is lost, and whether a fit goes on bit for bit or ends in an error.
+
+    python -m benchmarks.faults [--kills 20] [--only kills files workers ranks]
+
+- kills: a fit that saves a checkpoint after every step is killed by SIGKILL at random moments, wherever it may be,
+  and resumed from the last checkpoint each time; its weights, scores and selection must be those of a fit that was
+  never killed.
+- files: a checkpoint that is cut short, one of another method and one of another data set; a disk that is full (a limit
+  on the size of files) while a checkpoint or an export is written.
+- workers: a loader's worker that is killed.
+- ranks: of two ranks one dies, or stops; the other's fit must end in an error within seconds of the timeout that the
+  strategy was given.
+
+Every fit is a process of its own.
+"""
+
+import argparse
+import contextlib
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_dataselect import UCB, InfoBatch
+
+PARTS = ["kills", "files", "workers", "ranks"]
+TIMEOUT = 5  # seconds that the ranks of a fit wait for each other
+PATIENCE = 120  # seconds after which a fit counts as hanging
+
+
+class Classifier(L.LightningModule):
+    """A small network; ``before_step`` is called in each step."""
+
+    def __init__(self, before_step: Callable[[int], object] = lambda step: None) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+        self.before_step = before_step
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        self.before_step(self.global_step)
+        return torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters(), 0.05)
+
+
+def batches(n: int = 200, **options: Any) -> DataLoader[Any]:
+    x = torch.randn(n, 8, generator=torch.Generator().manual_seed(1))
+    return DataLoader(TensorDataset(x, (x[:, 0] > 0).long() + (x[:, 1] > 0).long()), 20, shuffle=True, **options)
+
+
+def fit(
+    folder: Path,
+    *,
+    selector: Any = None,
+    module: L.LightningModule | None = None,
+    train: DataLoader[Any] | None = None,
+    **flags: Any,
+) -> Any:
+    """Fit, from the last checkpoint in ``folder`` if there is one, and leave the outcome there."""
+    selector, module, last = selector or InfoBatch(), module or Classifier(), folder / "last.ckpt"
+    keep = ModelCheckpoint(folder, filename="last", every_n_train_steps=1, enable_version_counter=False)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    options = {"accelerator": "cpu", "max_epochs": 6, "callbacks": [selector, keep], **quiet, **flags}
+    trainer = L.Trainer(**options)
+    trainer.fit(module, train or batches(), ckpt_path=last if last.exists() else None)
+    torch.save([*module.state_dict().values(), selector.losses, selector.selected, trainer.global_step], folder / "end")
+    return selector
+
+
+def _child(function: Callable[..., object], folder: Path, options: dict[str, Any]) -> None:
+    sys.stdout = sys.stderr = (folder / "output.txt").open("w")
+    try:
+        function(folder, **options)
+    except BaseException as error:
+        words = "".join(traceback.format_exception_only(error)).strip()
+        (folder / "error.txt").write_text(words)
+        sys.stdout.flush()
+        os._exit(1)
+    os._exit(0)
+
+
+def start(function: Callable[..., object], folder: Path, **options: Any) -> Any:
+    (folder / "error.txt").unlink(missing_ok=True)
+    process = multiprocessing.get_context("fork").Process(target=_child, args=(function, folder, options))
+    process.start()
+    return process
+
+
+def error_of(function: Callable[..., object], folder: Path, **options: Any) -> str:
+    """Run ``function`` in a process; return the error that it ends in, ``""`` for none."""
+    process = start(function, folder, **options)
+    process.join(PATIENCE)
+    if process.exitcode is None:
+        process.kill()
+        return "it hangs"
+    return (folder / "error.txt").read_text() if process.exitcode else ""
+
+
+def same(one: Path, other: Path) -> bool:
+    pairs = zip(torch.load(one / "end"), torch.load(other / "end"), strict=True)
+    return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
+
+
+@contextlib.contextmanager
+def folders() -> Iterator[Callable[[], Path]]:
+    with tempfile.TemporaryDirectory() as root:
+        yield lambda: Path(tempfile.mkdtemp(dir=root))
+
+
+# ---- kills -------------------------------------------------------------------------------------------------------
+
+
+def kills(new: Callable[[], Path], n: int, seed: int = 0) -> Iterator[tuple[str, bool, str]]:
+    """Kill fits at random moments, several times each, until ``n`` kills have met one that was running."""
+    rng, whole = random.Random(seed), new()
+    begun = time.perf_counter()
+    if error := error_of(fit, whole):
+        raise RuntimeError(error)
+    lasts, done = time.perf_counter() - begun, 0
+    while done < n:
+        folder, here = new(), 0
+        while done < n and here < 4:
+            process = start(fit, folder)
+            process.join(rng.uniform(0, lasts))
+            if process.exitcode is not None:
+                break
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            done, here = done + 1, here + 1
+        error = error_of(fit, folder)
+        yield f"killed {here} times", not error and same(whole, folder), error or "bit for bit"
+
+
+# ---- files -------------------------------------------------------------------------------------------------------
+
+
+def _with_small_files(folder: Path, *, after: int, export: bool = False) -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write fails as on a full disk
+
+    def limit(step: int) -> None:
+        if step == after:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+
+    if export:
+        selector = fit(folder)
+        selector.export(folder / "samples.csv")
+        limit(after)
+        selector.export(folder / "samples.csv")
+    else:
+        fit(folder, module=Classifier(limit))
+
+
+def files(new: Callable[[], Path]) -> Iterator[tuple[str, bool, str]]:
+    """Checkpoints that cannot be used, and a disk that is full."""
+    whole = new()
+    error_of(fit, whole)
+    saved = (whole / "last.ckpt").read_bytes()
+    for name, content, options, words in (
+        ("a checkpoint that is cut short", saved[: len(saved) // 2], {}, "zip"),
+        ("a checkpoint of another method", saved, {"selector": UCB()}, "was written by InfoBatch"),
+        (
+            "a checkpoint of another data set",
+            saved,
+            {"train": batches(160)},
+            "200 samples, but the train loader's has 160",
+        ),
+    ):
+        folder = new()
+        (folder / "last.ckpt").write_bytes(content)
+        error = error_of(fit, folder, **options)
+        yield name, words in error, error
+    folder = new()
+    error = error_of(_with_small_files, folder, after=7)
+    resumed = error_of(fit, folder)
+    yield "a full disk while a checkpoint is written", bool(error) and not resumed and same(whole, folder), error
+    folder = new()
+    error = error_of(_with_small_files, folder, after=0, export=True)
+    lines = (folder / "samples.csv").read_text().splitlines()
+    left = sorted(path.name for path in folder.glob("samples.csv*"))
+    yield "a full disk while an export is written", bool(error) and len(lines) == 201 and left == ["samples.csv"], error
+
+
+# ---- workers and ranks -------------------------------------------------------------------------------------------
+
+
+def _kill_worker(folder: Path) -> None:
+    def kill(step: int) -> None:
+        if step == 5:
+            multiprocessing.active_children()[0].kill()
+
+    fit(folder, module=Classifier(kill), train=batches(num_workers=2, persistent_workers=True))
+
+
+def workers(new: Callable[[], Path]) -> Iterator[tuple[str, bool, str]]:
+    """A worker of the loader that is killed, and the fit that goes on from its last checkpoint."""
+    whole, folder = new(), new()
+    error_of(fit, whole)
+    error = error_of(_kill_worker, folder)
+    resumed = error_of(fit, folder)
+    yield "a worker that is killed", "worker" in error and not resumed and same(whole, folder), error
+
+
+def _one_rank(folder: Path, *, rank: int, port: str, fails: str, at: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "LOCAL_RANK": str(rank), "NODE_RANK": "0"}
+
+    def fail() -> None:
+        if rank == 1 and fails == "dies":
+            os._exit(9)
+        if rank == 1:
+            time.sleep(10 * PATIENCE)
+
+    def in_step(step: int) -> None:
+        if at == "in a step" and step == 7:
+            (folder / "failed").touch()
+            fail()
+
+    class Merging(InfoBatch):
+        def select(self, epoch: int, scores: torch.Tensor, generator: torch.Generator) -> Any:
+            if at == "between two epochs":
+                (folder / "failed").touch()
+                fail()
+            return super().select(epoch, scores, generator)
+
+    strategy = DDPStrategy(timeout=timedelta(seconds=TIMEOUT))
+    fit(folder, selector=Merging(), module=Classifier(in_step), strategy=strategy, devices=2)
+
+
+def ranks(new: Callable[[], Path]) -> Iterator[tuple[str, bool, str]]:
+    """A rank that dies, and one that stops."""
+    for fails in ("dies", "stops"):
+        for at in ("in a step", "between two epochs"):
+            with socket.socket() as listener:
+                listener.bind(("127.0.0.1", 0))
+                port = str(listener.getsockname()[1])
+            places = [new(), new()]
+            both = [start(_one_rank, place, rank=i, port=port, fails=fails, at=at) for i, place in enumerate(places)]
+            both[0].join(PATIENCE)
+            hangs, end = both[0].exitcode is None, time.time()
+            for process in both:
+                process.kill()
+            failed = places[1] / "failed"
+            seconds = end - failed.stat().st_mtime if failed.exists() else float("nan")
+            error = "it hangs" if hangs else (places[0] / "error.txt").read_text() if both[0].exitcode else "no error"
+            yield (
+                f"a rank {fails} {at}",
+                not hangs and both[0].exitcode == 1,
+                f"after {seconds:.1f} s: {error.splitlines()[0]}",
+            )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the faults, and return how many were not come through as they should."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="how many fits are killed")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    n_good = n = 0
+    with folders() as new:
+        for part in args.only:
+            for name, is_good, words in {
+                "kills": lambda: kills(new, args.kills),
+                "files": lambda: files(new),
+                "workers": lambda: workers(new),
+                "ranks": lambda: ranks(new),
+            }[part]():
+                n, n_good = n + 1, n_good + is_good
+                print(f"{'ok    ' if is_good else 'FAILED'} {name}: {words.splitlines()[0][:160]}", flush=True)
+    print(f"{n_good} of {n} faults come through")
+    return n - n_good
+
+
+if __name__ == "__main__":
+    sys.exit(main())
