@@ -190,3 +190,29 @@ def test_a_fit_begun_again_after_ctrl_c_repeats_the_epoch():
     assert len(again) == len(set(again)) == 50
     assert [len(set(seen.of_epoch(e))) for e in (2, 3)] == [20, 90]
     assert [r["n_backward"] for r in selector.history] == [100, 50 + 2 * 20, 20, 90], "what was repeated counts"
+
+
+class SaveAt(L.Callback):
+    """Saves a checkpoint after a batch of an epoch; to be listed after the selector."""
+
+    def __init__(self, path, epoch, batch_idx):
+        self.path, self.at = path, (epoch, batch_idx)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.at:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("within", [0, 2])
+def test_a_fit_resumed_from_an_epochs_last_batch_is_resumed_once_more(within, tmp_path):
+    """Lightning goes by its count of all batches, to which the last one was not added yet when it was saved."""
+
+    def run(saving, ckpt_path=None):
+        selector, net = Shares(*SHARES), Net(one_cycle)
+        trainer, _ = fit(selector, net, batches(), callbacks=saving, ckpt_path=ckpt_path)
+        return facts(selector, trainer, net)
+
+    last, then = tmp_path / "last.ckpt", tmp_path / "then.ckpt"
+    whole = run([SaveAt(last, 1, 2)])
+    assert run([SaveAt(then, 3, within)], last) == whole
+    assert run([], then) == whole

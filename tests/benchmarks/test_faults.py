@@ -1,0 +1,17 @@
+"""Faults that are come through, in their short form; ``python -m benchmarks.faults`` has more of them."""
+
+import pytest
+
+from benchmarks import faults
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_files(capfd):
+    assert faults.main(["--only", "files"]) == 0
+    assert "5 of 5 faults come through" in capfd.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["kills", "workers", "ranks"])
+def test_processes(part):
+    assert faults.main(["--only", part, "--kills", "4"]) == 0
