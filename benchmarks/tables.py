@@ -286,6 +286,8 @@ def _side_by_side(columns: Mapping[str, Row], rows: Sequence[tuple[str, Sequence
     lines = [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     found = [{row["label"]: row for row in part["rows"]} for part in columns.values()]
     for name, labels in rows:
+        if not any(label in by_label for by_label, label in zip(found, labels, strict=True)):
+            continue  # a method that came after the study
         cells = [_reached(by_label.get(label)) for by_label, label in zip(found, labels, strict=True)]
         lines.append(f"| {name if name == 'full' else f'`{name}`'} | {' | '.join(cells)} |")
     return lines
