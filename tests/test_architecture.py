@@ -221,3 +221,11 @@ def test_docstrings_begin_with_an_imperative(name):
     public = [node for node in described if not is_private(node.name)]
     first_words = {(ast.get_docstring(node) or "").partition(" ")[0] for node in public}
     assert not first_words & NOT_IMPERATIVE
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: path.name)
+def test_no_test_imports_from_another(path):
+    imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+    modules = [alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names]
+    modules += [node.module or "" for node in imports if isinstance(node, ast.ImportFrom)]
+    assert not [module for module in modules if module.rpartition(".")[2].startswith("test_")]

@@ -905,3 +905,16 @@ GENERATIVE = [
     hinge_gan,
     diffusion,
 ]
+
+STEPS = {
+    step.__name__: step
+    for step in (
+        *CLASSIFICATION_AND_REGRESSION,
+        *CALLED_FROM_ANYWHERE,
+        *SUMS_AND_MEANS,
+        *TOKENS,
+        *ONE_AFTER_ANOTHER,
+        *IMAGES,
+        *GENERATIVE,
+    )
+}

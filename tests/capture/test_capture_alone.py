@@ -2,26 +2,13 @@
 
 import warnings
 
-import capture_steps as steps
 import pytest
 import torch
-from capture_steps import B, Net, alone, cut, make_batch
+from capture_steps import STEPS, B, Net, alone, cut, make_batch
 from torch import Tensor
 
 from lightning_dataselect.capture import LossCapture
 
-STEPS = {
-    step.__name__: step
-    for step in (
-        *steps.CLASSIFICATION_AND_REGRESSION,
-        *steps.CALLED_FROM_ANYWHERE,
-        *steps.SUMS_AND_MEANS,
-        *steps.TOKENS,
-        *steps.ONE_AFTER_ANOTHER,
-        *steps.IMAGES,
-        *steps.GENERATIVE,
-    )
-}
 # Whole batches at first, then smaller ones, as at the end of an epoch, of one sample too, and in another order.
 POSITIONS = [range(B), range(B), range(B), range(5), range(B), range(3, 4), range(1, 8), range(7, -1, -1), range(2)]
 

@@ -8,10 +8,9 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from capture_steps import B, Batch, Net, T, V, alone, cut, make_batch
+from capture_steps import STEPS, B, Batch, Net, T, V, alone, cut, make_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_capture_alone import STEPS
 from torch import Tensor
 
 from lightning_dataselect.capture import CaptureError, LossCapture
