@@ -17,7 +17,7 @@ from lightning_dataselect.data.subset_batch import subset_arguments, with_batch
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.seeding import epoch_generator
-from lightning_dataselect.state.selection import BatchSamples, Observation, Selection, check_positions
+from lightning_dataselect.state.selection import BatchSamples, Observation, Selection, take_chosen
 from lightning_dataselect.step.isolation import SideEffectGuard
 from lightning_dataselect.utils.errors import InvalidArgumentError, UnsupportedLoaderError
 from lightning_dataselect.utils.validation import SET_LEVEL, check_choice, check_count, check_share, refuse_unused
@@ -171,8 +171,7 @@ class BatchSelector(DataSelector):
         is_scored = self.state.batches_done % self.score_every_n_batches == 0
         scored = self._score(step, args, kwargs, batch) if is_scored else self._remembered(batch)
         positions = self.choose(scored, self._share(len(batch)), self.batch_generator(batch.indices.device))
-        positions = check_positions(positions, len(batch), type(self).__name__)
-        chosen = batch.subset(positions)
+        chosen = take_chosen(batch, positions, type(self).__name__)
         args, kwargs = self._cut(args, kwargs, positions, batch)
         output, trained = context.train_step(step, args, kwargs, chosen, is_full_batch=False)
         self.seen = None if is_scored else trained

@@ -109,21 +109,21 @@ def check_selection(selection: object, n: int, method: str) -> Selection:
     return Selection(indices.cpu(), weights if weights is None else weights.float().cpu())
 
 
-def check_positions(positions: object, size: int, method: str) -> Tensor:
-    """Validate what ``choose`` returned.
+def take_chosen(batch: BatchSamples, positions: object, method: str) -> BatchSamples:
+    """Return the samples of a batch that ``choose`` has named.
 
     Args:
-        positions: int64 (b,), where the chosen samples are in their batch.
-        size: Number of samples of the batch, B.
+        batch: The samples of the batch.
+        positions: int64 (b,), where the chosen samples are in it.
         method: Name of the method, for messages.
 
     Raises:
-        TypeError: If it is no int64 tensor of one dimension.
+        TypeError: If ``positions`` is no int64 tensor of one dimension.
         ValueError: If it is empty, or leaves the batch; on a GPU, where a look would wait for it, torch says so.
 
     Example:
-        >>> check_positions(torch.tensor([3, 1]), 4, "Mine")
-        tensor([3, 1])
+        >>> take_chosen(BatchSamples(torch.tensor([40, 41, 42])), torch.tensor([2, 0]), "Mine").indices
+        tensor([42, 40])
     """
     if not isinstance(positions, Tensor):
         raise SelectionTypeError(
@@ -132,15 +132,16 @@ def check_positions(positions: object, size: int, method: str) -> Tensor:
         )
     _check_indices(positions, f"{method}.choose", "positions")
     if positions.numel() == 0:
-        raise InvalidSelectionError(f"{method}.choose returned no position: choose at least one of {size} samples.")
-    if positions.device.type == "cpu":
-        first, last = map(int, positions.aminmax())
-        if first < 0 or last >= size:
-            raise InvalidSelectionError(
-                f"{method}.choose returned positions from {first} to {last}, but the batch has {size} samples: they are"
-                " counted from 0 within the batch, and are no dataset indices."
-            )
-    return positions
+        raise InvalidSelectionError(
+            f"{method}.choose returned no position: choose at least one of {len(batch)} samples."
+        )
+    try:
+        return batch.subset(positions)
+    except IndexError as error:
+        raise InvalidSelectionError(
+            f"{method}.choose returned positions up to {int(positions.max())}, but the batch has {len(batch)} samples:"
+            " they are counted from 0 within the batch, and are no dataset indices."
+        ) from error
 
 
 def _check_indices(indices: Tensor, returned_by: str, what: str) -> None:
