@@ -44,7 +44,7 @@ class Claims:
         """
         if key not in self._standing:
             self._standing[key] = torch.tensor(found, device=device), torch.ones(len(found), device=device).bool()
-        before, standing = self._standing[key]
+        before, standing = (part.to(device) for part in self._standing[key])
         now = torch.stack(
             [torch.as_tensor(product, device=device).detach().float().reshape(()) for product in products]
         )
@@ -53,7 +53,7 @@ class Claims:
         self._standing[key] = before, left
         choice = left.int().argmax(0, keepdim=True)
         turned = choice != standing.int().argmax(0, keepdim=True)
-        self._turned = turned if self._turned is None else self._turned | turned
+        self._turned = turned if self._turned is None else self._turned.to(device) | turned
         return choice
 
     def contradict(self) -> None:
