@@ -321,7 +321,9 @@ class LossCapture:
             losses = result.captured().losses if result.roots else None
             numbers = {key: term.detached() for key, term in recorder.counts.items()}
             terms = {key: (term.detached(), slope) for key, (term, slope) in terms.items()}
-            return Shown(batch_size, loss.detach(), terms, numbers, losses, recorder.spec, probe.sorts, probe.reorders)
+            divides = bool(probe.divisions.made)
+            spec, sorts, reorders = recorder.spec, probe.sorts, probe.reorders
+            return Shown(batch_size, loss.detach(), terms, numbers, losses, spec, divides, sorts, reorders)
         finally:
             recorder.stop()
             recorder.observer, recorder.spec, recorder.claims = None, known, claims

@@ -46,6 +46,7 @@ class Shown:
         numbers: What was added up without gradient, by its place.
         losses: (size,) what the algebra gives to each sample; None where it finds nothing.
         spec: What the algebra has found of the terms.
+        divides: True if the step has divided something that has a gradient.
         sorts: True if the step has sorted something.
         reorders: True if what it sorted was in another order before.
     """
@@ -56,6 +57,7 @@ class Shown:
     numbers: Mapping[Key, Term] = field(default_factory=dict)
     losses: Tensor | None = None
     spec: StepSpec = field(default_factory=StepSpec)
+    divides: bool = False
     sorts: bool = False
     reorders: bool = False
 
@@ -192,7 +194,7 @@ def _readings(key: Key, term: Term, slope: Tensor, layout: Layout, whole: Shown,
         given.append(("samples", ones))
         if term.counts is not None and term.elements.numel() > size:
             given.append(("counts", _counted(term.counts, layout, size)))
-    given += numbers.items()
+    given += numbers.items() if term.is_sum or whole.divides else ()
     if term.is_sum and term.elements.numel() > size:
         given.append(("nonzero", _counted(term.elements, layout, size)))
     readings = []

@@ -313,6 +313,19 @@ def test_a_step_that_writes_to_its_parameters_is_not_run_for_a_look() -> None:
     assert selector.losses.isfinite().all()
 
 
+def test_a_metric_that_is_the_same_for_all_samples_calls_for_no_second_look() -> None:
+    seen: list[bool] = []
+
+    def step(net: Any, b: Any) -> Tensor:
+        seen.append(net.training)
+        (b["x"][:, 0] >= 0).float().mean()
+        return F.cross_entropy(net.words(net.embed(b["x"])).transpose(1, 2), b["y"])
+
+    fitted(step, texts((2, 9)), padded)
+    looks = seen.index(True)
+    assert all(seen[looks : looks + N // B])
+
+
 def test_a_look_costs_no_more_than_three_passes_of_the_first_batch() -> None:
     seen: list[int] = []
 
