@@ -194,8 +194,8 @@ def test_a_sum_divided_by_tokens(s: SimpleNamespace) -> None:
     check(step, losses.sum(1) / 2, s.model)
 
 
-def test_what_is_left_of_a_number_is_not_that_number(s: SimpleNamespace) -> None:
-    """Where all tokens but the padded ones are counted, a sample without padding has not lost nothing."""
+def test_what_is_left_of_a_number_is_told_by_the_elements_that_count(s: SimpleNamespace) -> None:
+    """Where all tokens but the padded ones are counted, a sample is divided by its own."""
     y = torch.randint(C, (B, 3))
     y[::2, 0] = -100
 
@@ -205,7 +205,7 @@ def test_what_is_left_of_a_number_is_not_that_number(s: SimpleNamespace) -> None
         return F.cross_entropy(out.reshape(-1, C), y.flatten(), reduction="sum") / n
 
     losses = F.cross_entropy(s.model(s.x).repeat_interleave(3, 0), y.flatten(), reduction="none").view(B, 3)
-    check(step, losses.sum(1) / (y != -100).sum(), s.model)
+    check(step, losses.sum(1) / (y != -100).sum(1), s.model)
 
 
 def test_regularisers_are_no_losses_of_samples(s: SimpleNamespace) -> None:

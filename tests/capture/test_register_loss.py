@@ -14,7 +14,7 @@ from lightning_dataselect.capture.loss_functions import REGISTERED
 def kernel(out: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
     """A library's loss, whose mean no hook sees."""
     losses = torch.log1p(out.exp()).sub(out * y)
-    return losses if reduction == "none" else torch.einsum("b->", losses) / (len(y) if reduction == "mean" else 1)
+    return losses if reduction == "none" else losses.cumsum(0)[-1] / (len(y) if reduction == "mean" else 1)
 
 
 @pytest.fixture
