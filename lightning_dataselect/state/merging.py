@@ -13,7 +13,7 @@ from torch import Tensor
 OverRanks = Literal["last", "sum", "min"]
 """How a column merges several ranks' writes to a sample: the last value, the sum of the increments, the least."""
 
-_CHUNK = 1 << 21  # samples that are merged at a time, so that what travels takes no memory of the order of all
+CHUNK = 1 << 21  # samples that are merged at a time, so that what travels takes no memory of the order of all
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def merge(columns: Sequence[Shared], written: Tensor, counted: Tensor, n: int) -
     """
     # wide numbers first, so that each lies in the message where it can be read in place
     ordered = sorted(columns, key=lambda shared: -shared.column.element_size())
-    for start in range(0, n, _CHUNK):
-        _merge_chunk(ordered, written, counted, start, min(start + _CHUNK, n))
+    for start in range(0, n, CHUNK):
+        _merge_chunk(ordered, written, counted, start, min(start + CHUNK, n))
 
 
 def _merge_chunk(columns: Sequence[Shared], written: Tensor, counted: Tensor, start: int, end: int) -> None:

@@ -128,14 +128,14 @@ def _is_within_epoch(trainer: pl.Trainer) -> bool:
 def begin_ended_epoch(trainer: pl.Trainer) -> None:
     """Let the loop, about to run, begin the next epoch if the checkpoint was written when one had ended.
 
-    With ``max_steps`` set, Lightning takes up the ended epoch again, and trains some batches more in it. What was saved
-    with an epoch's last batch has not counted that one as completed, by which a later checkpoint would go on a batch too
-    early.
+    With ``max_steps`` set, Lightning takes up the ended epoch again, and trains some batches more in it. What was
+    saved with an epoch's last batch has not counted that one as completed, by which a later checkpoint would go on a
+    batch too early.
     """
     loop = trainer.fit_loop
     if loop.restarting and not _is_within_epoch(trainer):
         _set_epochs(trainer, begun=loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
-        batches = loop.epoch_loop.batch_progress.total
+        batches: Any = loop.epoch_loop.batch_progress.total
         batches.completed = batches.processed
         for each in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
             each.on_iteration_done()

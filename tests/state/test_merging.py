@@ -24,7 +24,7 @@ def writes(rank, turn):
 def stores(strategy, devices):
     rank = int(os.environ["LOCAL_RANK"])
     torch.distributed.init_process_group("gloo", rank=rank, world_size=devices)
-    merging._CHUNK = 64
+    merging.CHUNK = 64
     store = ScoreStore(N, world_size=devices, score_is_loss=True)
     store.add_column("times", 0, torch.int32, "sum")
     store.add_column("never", 0, torch.int32, "sum")
