@@ -41,7 +41,7 @@ def test_a_mask_is_told_how_it_becomes_a_selection():
         ([1, 2], TypeError, r"Mine\.choose returned list: return an int64 tensor of the positions"),
         (torch.tensor([True, False, True, True]), TypeError, r"Mine\.choose returned positions of dtype torch\.bool"),
         (torch.tensor([[0]]), TypeError, r"shape \(1, 1\).*of shape \(n,\)"),
-        (torch.tensor([], dtype=torch.int64), ValueError, "no position: choose one of 4 at least"),
+        (torch.tensor([], dtype=torch.int64), ValueError, "no position: choose at least one of 4 samples"),
         (torch.tensor([0, 17]), ValueError, "positions up to 17, but the batch has 4 samples.*no dataset indices"),
     ],
 )
