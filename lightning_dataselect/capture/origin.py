@@ -14,7 +14,7 @@ from lightning_dataselect.capture.graph import reached
 
 
 class Origin(Flag):
-    """What a tensor was made from.
+    """All that a tensor was made from.
 
     Attributes:
         NOTHING: Of no data: parameters, constants, random numbers.

@@ -1,4 +1,4 @@
-"""What an earlier fit knew of its samples, read from the file that its selector's ``export`` has written."""
+"""All that an earlier fit knew of its samples, read from the file that its selector's ``export`` has written."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgument
 from lightning_dataselect.utils.extras import require_report_extra
 
 OWN = "method."
-"""What the names of a method's own columns begin with in the file."""
+"""Beginning of the names of a method's own columns in the file."""
 ABOUT = "fit"
 """The column that tells of the fit, as JSON in its first row: the method, and a fingerprint of the data set."""
 
 
 @dataclass(frozen=True)
 class EarlierScores:
-    """What one fit leaves to the next.
+    """Knowledge that one fit leaves to the next.
 
     Attributes:
         source: Of the file.

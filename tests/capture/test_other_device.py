@@ -4,9 +4,8 @@ import warnings
 
 import pytest
 import torch
-from capture_steps import B, Net, make_batch
+from capture_steps import STEPS, B, Net, make_batch
 from other_device import Apart
-from test_capture_alone import STEPS
 
 from lightning_dataselect.capture import LossCapture
 
