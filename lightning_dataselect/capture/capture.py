@@ -80,6 +80,7 @@ class LossCapture:
         self._is_compiled = False
         self._read_by = StepSpec()  # the findings of the last probe
         self._n_unclear = 0  # probes, one after the other, of a loss that was not finite
+        self._unclear_size: int | None = None  # of batches in which another axis is as long
         self._has_seen_several = False  # whether a batch of more than one sample was probed
         self._is_one_term = False  # whether the last loss was a term's value, as it came
         self._result: StepResult | None = None  # while a step runs
@@ -286,7 +287,8 @@ class LossCapture:
 
     def will_probe(self, batch_size: int) -> bool:
         """Tell if the next step, on so many samples, will be looked at in full."""
-        return self._reprobe.probes > 0 or (batch_size > 1 and not self._has_seen_several)
+        is_larger = batch_size > 1 and not self._has_seen_several
+        return self._reprobe.probes > 0 or is_larger or self._unclear_size not in (None, batch_size)
 
     def show(self, step: Callable[[], Any], batch_size: int) -> Shown:
         """Run a step to hold its terms against those of other batches, and learn nothing from it.
@@ -349,7 +351,9 @@ class LossCapture:
             self._recorder.spec = self._recorder.spec.with_left(left)
 
     def _meet_size(self, batch_size: int) -> None:
-        """Forget what batches of one have shown at the first larger one: there was nothing to tell apart."""
+        """Look anew at the first size that can tell more; forget what batches of one have shown of what is whose."""
+        if self._unclear_size not in (None, batch_size):
+            self.probe_next()
         if batch_size > 1 and not self._has_seen_several:
             recorder = self._recorder
             recorder.spec, recorder.claims = StepSpec(is_resumed=recorder.spec.is_resumed), Claims()
@@ -393,6 +397,7 @@ class LossCapture:
         if self._recorder.spec.contradicts(self._read_by):
             self._recorder.claims.contradict()
         self._read_by = self._recorder.spec
+        self._unclear_size = self._recorder.batch_size if probe.has_equal_axes else None
         if 0 < self._n_unclear < _MOST_UNCLEAR:
             self.probe_next()
         return out

@@ -220,7 +220,7 @@ def find_rows(term: Term, probe: Probe, batch_size: int, normalisers: Sequence[T
     anchors = probe.anchors if reached(term.elements.grad_fn, probe.anchors) else probe.foreign
     rows = term.elements.shape[0] if term.elements.dim() else 1
     mixed = mixes(term, anchors, batch_size, normalisers, probe.views)
-    _warn_of_equal_axes(term, anchors, batch_size)
+    probe.has_equal_axes |= _warn_of_equal_axes(term, anchors, batch_size)
     if rows == batch_size or batch_size == 1:
         return None if mixed else term.strided
     if mixed:
@@ -243,15 +243,17 @@ def _compares_with_batch(term: Term, batch_size: int) -> bool:
     return logits.shape == (batch_size, batch_size) and bool(torch.equal(targets, own.to(targets.dtype)))
 
 
-def _warn_of_equal_axes(term: Term, anchors: Mapping[Node, Sequence[Anchor]], batch_size: int) -> None:
+def _warn_of_equal_axes(term: Term, anchors: Mapping[Node, Sequence[Anchor]], batch_size: int) -> bool:
     """Say which axis is taken for that of the samples where another one, as that of the time, has as many entries."""
     both = (batch_size, batch_size)
     if batch_size == 1 or (term.elements.shape[:1] != (batch_size**2,) and term.elements.shape[:2] != both):
-        return
+        return False
     met = [anchor for node in reached(term.elements.grad_fn, anchors) for anchor in anchors[node]]
-    if any(len(anchor.shape) > 2 and anchor.shape[:2] == both for anchor in met):
+    is_open = any(len(anchor.shape) > 2 and anchor.shape[:2] == both for anchor in met)
+    if is_open:
         warnings.warn(
             f"The batch has as many samples, {batch_size}, as its outputs have steps, and nothing shows which axis is"
             f" which: the first one is taken for the samples in {term.name}. Another batch_size settles it.",
             stacklevel=2,
         )
+    return is_open

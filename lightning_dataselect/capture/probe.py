@@ -259,6 +259,7 @@ class Probe(Watch, Observer):
         divisions: What the step divides its losses by.
         picked: How many rows were picked out of a tensor by a mask or an index, by the places of the results.
         doubtful: The places where the mask was made of the model's outputs, maybe of all samples'.
+        has_equal_axes: True if another axis has as many entries as there are samples, and nothing tells them apart.
         sorts: True if something was sorted.
         reorders: True if that was in another order before.
         differentiates: True if the step takes derivatives of its own.
@@ -280,6 +281,7 @@ class Probe(Watch, Observer):
         self.divisions = Divisions()
         self.picked: dict[Node, int] = {}
         self.doubtful: set[Hashable] = set()
+        self.has_equal_axes = False
         self._picked_at: dict[Node, Hashable] = {}
         self._judgements: dict[int, Tensor] = {}  # what is true or false by the model's outputs
         self._module = module
