@@ -342,8 +342,8 @@ def analyze_loss(
             strided = find_rows(term, probe, batch_size, normalisers)
             if strided is None:
                 continue
-            known = spec.of(term.key)
-            term.strided = known.layout.strided if probe.has_equal_axes and known.enters else strided
+            before = spec.of(term.key)
+            term.strided = before.layout.strided if probe.has_equal_axes and before.enters else strided
         spec = spec.with_term(term.key, picked_at=term.picked_at)
         sound.append((term, slope))
     if kept and not sound and not loops:
