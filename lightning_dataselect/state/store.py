@@ -193,6 +193,7 @@ class ScoreStore:
             if values.dim() == 2:
                 shape = self.n + 1, values.shape[1]
                 self._columns[name] = self["loss"].new_full(shape, torch.nan, dtype=values.dtype)
+                self._initial[name] = torch.nan
             self._columns[name][:n] = values.to(self._columns[name].device)
             if name in self._merged:
                 self._merged[name].copy_(self._columns[name])

@@ -30,6 +30,16 @@ def test_state_goes_round_through_weights_only_loading(tmp_path):
     assert other.column("loss").tolist() == [0, 1, 2, 3, 4] and other.column("mean").tolist() == [0] * 5
 
 
+def test_vectors_of_a_saved_state_are_forgotten_and_let_go_like_any():
+    store, restored = ScoreStore(3), ScoreStore(3)
+    store.add_vectors("outputs", 2, torch.float32)[0] = 1.0
+    restored.load_state_dict(store.state_dict())
+    restored.forget_measured()
+    assert restored.column("outputs").isnan().all()
+    restored.remove_vectors("outputs")
+    assert "outputs" not in restored and "outputs" in store
+
+
 def test_a_saved_state_does_not_change_with_the_store():
     store = ScoreStore(2)
     saved = store.state_dict()
