@@ -123,7 +123,7 @@ def write_samples(selector: Results, path: str | Path) -> Path:
 
 
 def read_kept(path: str | Path) -> Tensor:
-    """The indices that were selected when the file was written, to train on them alone.
+    """Return the indices that were selected when the file was written, to train on them alone.
 
     Args:
         path: Of a file by `DataSelector.export`.

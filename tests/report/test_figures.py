@@ -2,6 +2,7 @@
 
 import copy
 from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ class Fitted:
         Observation(torch.tensor([0, 3]), losses[:2], torch.tensor([[0.0, 2.0]] * 2), torch.tensor([1, 0]), 5)
     )
     store.count_trained(torch.tensor([0, 3]))
+    run_state = SimpleNamespace(keys=None, samples={})
     selected = torch.tensor([0, 2])
     weights = torch.tensor([2.0, 1.0])
     history = [{"n_backward": 4, "n_total": 4}, {"n_backward": 2, "n_total": 4}]
