@@ -230,7 +230,8 @@ class Recorder:
         is_count = is_new_count or key in self.spec.divisors
         layout = self._layout_of_count(key, given.shape) if is_count else spec.layout
         pick_at, pick = (None, None) if is_count else self._picked(spec, given)
-        rows, fold = given, None if is_count else self.folds.get(id(given))
+        has_fold = not (is_count or torch.compiler.is_dynamo_compiling())  # older compilers cannot ask for an id
+        rows, fold = given, self.folds.get(id(given)) if has_fold else None
         if fold is not None:
             self.joined[key] = fold.where
             each = fold.given.flatten(1)

@@ -214,9 +214,11 @@ class Watch(TorchFunctionMode):
         if func in ENDINGS and ends(args, kwargs, out):
             where = None if torch.compiler.is_dynamo_compiling() else site(_caller(sys._getframe(1), func), func)
             out = self.reduction(func, where, args, kwargs, out)
+        elif torch.compiler.is_dynamo_compiling():
+            pass  # compiled code has no place to know what follows by
         elif func in FOLDING and folds_samples(args, kwargs, out, self.recorder.batch_size):
             self.fold(func, site(sys._getframe(1), func), args, out)
-        elif func is _GETITEM and not torch.compiler.is_dynamo_compiling():
+        elif func is _GETITEM:
             self.pick(func, site(sys._getframe(1), func), args, out)
         self.note(func, args, kwargs, out)
         return out

@@ -149,7 +149,7 @@ def on_one_rank(setting, files, **spread):
     return {"alike": (counts, columns, selected, n_batches, weights), "batches": seen.batches, "counts": counts}
 
 
-@every_method
+@each_kind
 def test_two_ranks(setting, tmp_path):
     first, second = on_ranks(on_one_rank, 2, tmp_path / "ranks", setting=setting, files=tmp_path)
     if "ranks" in setting.refuses:

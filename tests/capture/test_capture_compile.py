@@ -195,7 +195,7 @@ def mean_of_a_mask(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return (model(x).abs() * mask).sum() / mask.sum()
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("step", [mean_of_classes, sum_by_count, penalty_first, mean_of_a_mask])
 def test_a_compiled_step_of_batches_of_many_sizes(s: SimpleNamespace, step: Step, weighted: bool) -> None:
     """As the last batch of an epoch has, where the selected samples are another number each time."""

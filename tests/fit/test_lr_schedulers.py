@@ -57,7 +57,7 @@ def test_ends_at_the_rate_of_an_unpruned_run(schedule, shares):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("schedule", [one_cycle, every_second_step])
+@pytest.mark.parametrize("schedule", [one_cycle, pytest.param(every_second_step, marks=pytest.mark.slow)])
 def test_ends_there_with_every_flag_that_changes_the_number_of_steps(schedule, flags):
     expected = run(schedule, None, **flags)
     for shares in PRUNED:

@@ -79,7 +79,9 @@ def whole(monkeypatch, name, val, folder):
     return _WHOLE[name, val]
 
 
-@pytest.mark.parametrize("val", [False, True], ids=["no validation", "validation"])
+@pytest.mark.parametrize(
+    "val", [pytest.param(False, id="no validation"), pytest.param(True, id="validation", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", RULES)
 def test_goes_on_to_a_longer_rule(name, kind, val, tmp_path, monkeypatch):

@@ -126,6 +126,7 @@ TUNERS = {
 }
 
 
+@pytest.mark.slow
 @both_kinds
 @pytest.mark.parametrize("how", TUNERS)
 def test_the_tuner_finds_what_it_finds_without_and_the_fit_is_as_without_it(kind, how, tmp_path):
@@ -161,6 +162,7 @@ def test_a_learning_rate_finder_within_the_fit(kind, before, tmp_path):
     assert facts(selector, net, seen) == facts(*run(kind)[:3])
 
 
+@pytest.mark.slow
 @both_kinds
 @pytest.mark.parametrize("before", [True, False])
 def test_a_batch_size_finder_within_the_fit(kind, before, tmp_path):
