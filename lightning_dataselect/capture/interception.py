@@ -90,6 +90,7 @@ class Recorder:
         calls: The term (None where unreduced), the function and its arguments, of each of them.
         compiled: Some term of this step was computed in compiled code.
         claims: What is known by now of the terms with several readings.
+        open_counts: Counts of which no batch so far could tell the axis of the samples from another.
     """
 
     def __init__(self) -> None:
@@ -101,6 +102,7 @@ class Recorder:
         self.scoring = False
         self.keeps_calls = False
         self.observer: Observer | None = None
+        self.open_counts: frozenset[Key] = frozenset()
         self._thread: int | None = None
         self._clear()
 
@@ -276,8 +278,15 @@ class Recorder:
     def _layout_of_count(self, key: Key, shape: torch.Size) -> Layout:
         """Find where the samples lie in what is counted: along the second axis, say, as of time-major tokens."""
         known, size = self.spec.counts.get(key), self.batch_size
-        if known is not None or self.observer is None:
+        if self.observer is None:
             return known or Layout()
+        was_open = key in self.open_counts
+        is_open = was_open if size == 1 else shape[:2] == (size, size)  # one sample tells nothing
+        if is_open:
+            self.observer.meet_equal_axes()
+        if known is not None and (is_open or not was_open):
+            return known
+        self.open_counts = self.open_counts | {key} if is_open else self.open_counts - {key}
         if shape[1:2] == (size,) and not foldable(shape, size):
             return Layout(axis=1)
         return Layout(strided=self.observer.strided(shape, size))
@@ -366,6 +375,10 @@ class Observer:
 
     def picked_at(self, rows: Tensor) -> Hashable | None:
         """Return where a mask has picked what rows were made of; None if none has."""
+        raise NotImplementedError
+
+    def meet_equal_axes(self) -> None:
+        """Take note that another axis of something has as many entries as there are samples."""
         raise NotImplementedError
 
     def number(self, value: Tensor, key: Key) -> None:

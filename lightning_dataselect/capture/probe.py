@@ -364,6 +364,10 @@ class Probe(Watch, Observer):
         time_major = (k, batch_size) in self._leading and (batch_size, k) not in self._leading
         return time_major or k in self.views
 
+    def meet_equal_axes(self) -> None:
+        """Take note that another axis of something has as many entries as there are samples."""
+        self.has_equal_axes = True
+
     def number(self, value: Tensor, key: Key) -> None:
         """Take a number without gradient that was added up over the batch."""
         self.divisions.start(value, key)

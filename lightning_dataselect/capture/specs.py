@@ -147,7 +147,7 @@ class StepSpec:
                 return True
             if then.enters and now.enters and (now.layout != then.layout or now.divisor not in then.divisors):
                 return True
-        return False
+        return any(now != before.counts.get(key, now) for key, now in self.counts.items())
 
     def with_term(self, key: Key, **changes: Any) -> StepSpec:
         """Return the same with other findings about one term."""

@@ -87,7 +87,7 @@ def check(name: str, makers: list[Any], *, has_witness: bool) -> None:
 
 fits = st.lists(batches(), min_size=2, max_size=4)
 FEW = settings(max_examples=30, deadline=None, derandomize=True)
-MANY = settings(max_examples=1500, deadline=None)
+MANY = settings(max_examples=1500, deadline=None, derandomize=True)
 
 
 @FEW
@@ -115,3 +115,10 @@ def test_without_them_nothing_is_misread_in_silence(name: str, makers: list[Any]
 @given(st.sampled_from(sorted(STEPS)), fits)
 def test_without_them_nothing_is_misread_in_many_fits(name: str, makers: list[Any]) -> None:
     check(name, [*makers, lambda net: make_batch(5), lambda net: cut(make_batch(6), slice(B - 1))], has_witness=False)
+
+
+@pytest.mark.parametrize("sizes", [(T - 1, B), (T - 1, 1, B)], ids=str)
+def test_a_count_over_as_many_steps_as_samples_is_looked_at_again(sizes: tuple[int, ...]) -> None:
+    makers = [lambda net, size=size: cut(make_batch(size), slice(size)) for size in sizes]
+    found = outcomes(STEPS["sum_by_time_major_tokens"], makers, has_witness=False)
+    assert found[-1] == "right" and "WRONG" not in found
