@@ -287,6 +287,12 @@ _PICKED = (
     " in each batch. Use ignore_index or multiply the losses by the mask."
 )
 
+_JUDGED = (
+    "The step picks rows out of the batch by what the model's outputs decide, maybe those of other samples, as where"
+    " the hardest of a batch are kept, and single samples have not shown otherwise. Return each sample's own loss under"
+    " a key and give sample_loss='that key', or leave the choice of hard samples to SelectiveBackprop."
+)
+
 
 def analyze_loss(
     loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, spec: StepSpec
@@ -488,7 +494,7 @@ def _refuse_picked(loss: Tensor, parts: Parts, probe: Probe, batch_size: int) ->
         shape = term.elements.shape
         if term.picked_at is not None:
             if term.picked_at in probe.doubtful:
-                raise CaptureError(_PICKED)
+                raise CaptureError(_JUDGED)
             continue
         if term.by_hand and not foldable(shape, batch_size) and term.node not in outer:
             continue

@@ -285,7 +285,7 @@ class Probe(Watch, Observer):
         self.doubtful: set[Hashable] = set()
         self.has_equal_axes = False
         self._picked_at: dict[Node, Hashable] = {}
-        self._judgements: dict[int, Tensor] = {}  # what is true or false by the model's outputs
+        self._judgements: dict[int, Tensor] = {}  # what the model's outputs decide, as masks and ranks
         self._module = module
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id comes twice
         self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
@@ -320,9 +320,8 @@ class Probe(Watch, Observer):
             self.sorts = True
             order = _tensors([out])[-1:]
             self.reorders |= any(bool((o.diff(dim=-1) < 0).any()) for o in order if o.dim() > 0)
-        if isinstance(out, Tensor) and out.dtype == torch.bool:
-            if any(tensor.requires_grad or id(tensor) in self._judgements for tensor in inputs):
-                self._judgements[id(out)] = out
+        if any(tensor.requires_grad or id(tensor) in self._judgements for tensor in inputs):
+            self._judgements |= {id(o): o for o in _tensors([out]) if not o.requires_grad}
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
         if isinstance(out, Tensor) and out.grad_fn is not None and _picks(func.__name__, args, out, size):
             self.picked[out.grad_fn] = out.shape[0]

@@ -196,6 +196,19 @@ def and_a_negative_term_of_no_weight(net: Net, b: Batch) -> Tensor:
 OTHER_SAMPLES = "depends on the other samples"
 NOTHING = "Nothing in the step gives a loss for each of the batch's 8 samples"
 QUOTIENT = "a quotient, a product or the like"
+
+
+def hardest_by_rank(net: Net, b: Batch) -> Tensor:
+    losses = ce(net, b, reduction="none")
+    return losses[losses.sort(descending=True)[1].sort()[1] < B // 2].mean()
+
+
+def hardest_by_threshold(net: Net, b: Batch) -> Tensor:
+    losses = ce(net, b, reduction="none")
+    return losses[losses.detach() >= losses.detach().topk(B // 2).values.min()].mean()
+
+
+JUDGED = "by what the model's outputs decide, maybe those of other samples.*sample_loss=.*SelectiveBackprop"
 PICKED = "picks rows out of the batch by a mask or an index.*ignore_index or multiply the losses by the mask"
 RAGGED = "nothing shows which rows are whose"
 REFUSED: dict[Step, str] = {
@@ -210,6 +223,8 @@ REFUSED: dict[Step, str] = {
     sorted_losses: OTHER_SAMPLES,
     barlow_twins: NOTHING,
     hardest_half: NOTHING,
+    hardest_by_rank: JUDGED,
+    hardest_by_threshold: JUDGED,
     median: NOTHING,
     one_norm_of_all: NOTHING,
     python_sum: NOTHING,
@@ -222,7 +237,7 @@ REFUSED: dict[Step, str] = {
     packed_tokens: "not a multiple of the batch's 8",
     boxes_in_one_row: RAGGED,
     matched_boxes: PICKED,
-    mined_negatives: PICKED,
+    mined_negatives: JUDGED,
     and_a_term_of_no_weight: "1 of 2 loss terms.*mse_loss, makes [12]% of it, too little",
     and_a_negative_term_of_no_weight: "1 of 2 loss terms.*mse_loss, makes [12]% of it, too little",
 }

@@ -122,7 +122,6 @@ def test_torchvision_detection_is_refused_with_a_way_out():
             self.network = detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=3)
 
         def training_step(self, batch, batch_idx):
-            self.network.training = True  # for losses in place of boxes; its layers stay as they are
             return sum(self.network(*batch).values())
 
         def configure_optimizers(self):
@@ -135,8 +134,8 @@ def test_torchvision_detection_is_refused_with_a_way_out():
         collate = lambda items: tuple(map(list, zip(*items, strict=True)))  # noqa: E731
         return torch.utils.data.DataLoader(data, batch_size, collate_fn=collate)
 
-    with pytest.raises(CaptureError, match="counted in the batch outside of torch"):  # the boxes that were matched
-        check_losses(Case(Detection, rows))
+    with pytest.raises(CaptureError, match="picks rows out of the batch"):  # its hardest negatives
+        fit(Case(Detection, rows), InfoBatch(), batch_size=8, max_epochs=1)
 
 
 def unet(classes):
