@@ -5,7 +5,7 @@
 All are the package's callbacks in a Lightning fit, on the same seeds: `Frontier(budget=0.5)` beside
 `FewerEpochs(budget=0.5)`, and beside `FewerEpochs(budget=1)`, the whole fit. Between these two the score of full data
 is taken to rise evenly with every doubling of compute; what full data would have needed to reach the score of Frontier,
-beyond what Frontier spent, is *saved*. Small networks: five seeds of all tasks take about an hour on two cores. DIR
+beyond what Frontier spent, is *saved*. Small networks: five seeds of all tasks take about 40 minutes of CPU. DIR
 holds fashion_mnist, cifar10, cifar_n, adult and ag_news; the two regressions are made up.
 
 All tasks but `fashion_duplicates` were looked at, with other seeds or these, while the rule and its thresholds were

@@ -248,6 +248,18 @@ def test_wrong_labels_are_left_out_and_right_ones_are_not():
     assert times[wrong].mean() < 0.6 * times[~wrong].mean()
 
 
+def test_a_class_that_is_not_learnt_is_not_taken_for_wrong_labels():
+    data, _ = clusters(n=1200)
+    x, y = data.dataset.tensors
+    late = torch.arange(1200) % 20 == 3
+    y[(y == 3) & ~late] = 2
+    x[late] = x[torch.arange(1200) % 4 == 0][: int(late.sum())]  # a class of a twentieth, which looks like another
+    selector = Frontier(budget=0.6)
+    train(selector, Classifier(lr=0.02), data, 12)
+    assert selector.losses[late].mean() > UNTRAINED
+    assert not any(decision.contradicted for decision in selector.decisions)
+
+
 def test_regression_never_leaves_out_what_is_learnt():
     data, _ = clusters()
     selector = Frontier(budget=0.5)
