@@ -27,6 +27,7 @@ from lightning_dataselect.capture.reductions import (
     turns_of,
 )
 from lightning_dataselect.capture.specs import Divisor, Layout, StepSpec, TermSpec
+from lightning_dataselect.capture.witness import JUDGED
 from lightning_dataselect.utils.errors import CaptureError
 
 # Below this share of the loss it may be rounding.
@@ -287,12 +288,6 @@ _PICKED = (
     " in each batch. Use ignore_index or multiply the losses by the mask."
 )
 
-_JUDGED = (
-    "The step picks rows out of the batch by what the model's outputs decide, maybe those of other samples, as where"
-    " the hardest of a batch are kept, and single samples have not shown otherwise. Return each sample's own loss under"
-    " a key and give sample_loss='that key', or leave the choice of hard samples to SelectiveBackprop."
-)
-
 
 def analyze_loss(
     loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, spec: StepSpec
@@ -494,8 +489,10 @@ def _refuse_picked(loss: Tensor, parts: Parts, probe: Probe, batch_size: int) ->
         shape = term.elements.shape
         if term.picked_at is not None:
             if term.picked_at in probe.doubtful:
-                raise CaptureError(_JUDGED)
+                raise CaptureError(JUDGED)
             continue
+        if term.is_ranked:
+            raise CaptureError(JUDGED)
         if term.by_hand and not foldable(shape, batch_size) and term.node not in outer:
             continue
         if any((probe.picked[node],) == shape[:1] for node in reached(term.elements.grad_fn, probe.picked)):

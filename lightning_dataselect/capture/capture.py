@@ -30,7 +30,7 @@ from lightning_dataselect.capture.reductions import (
 )
 from lightning_dataselect.capture.results import Captured, PrimaryTerms, StepResult, Summarize, scale
 from lightning_dataselect.capture.specs import StepSpec
-from lightning_dataselect.capture.witness import Shown, decide
+from lightning_dataselect.capture.witness import Shown, decide, refuse_mined
 from lightning_dataselect.utils.errors import CaptureError, InvalidArgumentError, NoLossError
 
 _MOST_UNCLEAR = 8  # batches whose loss is not finite, which show little, until one of them is gone by
@@ -341,6 +341,10 @@ class LossCapture:
         self._recorder.spec, is_settled = decide(whole, singles, self._recorder.spec)
         return is_settled
 
+    def refuse_mined(self, batch: Shown, positions: Sequence[int], singles: Sequence[Shown]) -> None:
+        """Refuse what a batch leaves out by the model's outputs (see `witness.refuse_mined`)."""
+        self._recorder.spec = refuse_mined(batch, positions, singles, self._recorder.spec)
+
     def resume(self) -> None:
         """Go on where an earlier run has judged the step: it is not refused for a share that has become small."""
         self._recorder.spec = replace(self._recorder.spec, is_resumed=True)
@@ -419,9 +423,12 @@ class LossCapture:
             for where, _ in (term.key, *recorder.spec.of(term.key).places()):
                 if not isinstance(where, str):
                     self._interceptors.add_site(probe.sites[where], where)
-            for where in (term.picked_at, recorder.joined.get(term.key)):
-                if where is not None:
-                    self._interceptors.add_site(probe.sites[where], where)
+            joined = recorder.joined.get(term.key)
+            if joined is not None:
+                self._interceptors.add_site(probe.sites[joined], joined)
+            if term.picked_at is not None:
+                # a class that had an index of its own, even for a moment, is a sequence to torch for ever after
+                self._watch = Watch(recorder, self._interceptors)
         self._is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
         self._is_one_term &= not recorder.spec.differentiates
         self._primary.choose(parts, recorder)

@@ -208,7 +208,9 @@ class Recorder:
             weighs = loss.weighs_classes(bound)
             term = Term(key, value, elements, units, is_sum, strided, self._classes(loss, bound), weighs, made, counts)
             term.picked_at = pick_at
-            term.origin = None if observer is None else observer.origin(bound.values())
+            if observer is not None:
+                term.origin = observer.origin(bound.values())
+                term.is_judged, term.is_ranked = observer.judged([elements, *bound.values()])
             self._keep(term, weights)
             return term.value
         finally:
@@ -292,10 +294,12 @@ class Recorder:
         return Layout(strided=self.observer.strided(shape, size))
 
     def _ended(self, key: Key, strided: bool, ending: Reduction, given: Tensor, value: Tensor) -> Term:
-        made = self.observer is not None and self.observer.from_parameters([given])
         elements, units = ending.elements(given), ending.units(given)
-        origin = None if self.observer is None else self.observer.origin([given])
-        return Term(key, value, elements, units, ending.is_sum, strided, from_parameters=made, origin=origin)
+        term = Term(key, value, elements, units, ending.is_sum, strided)
+        if self.observer is not None:
+            term.from_parameters, term.origin = self.observer.from_parameters([given]), self.observer.origin([given])
+            term.is_judged, term.is_ranked = self.observer.judged([given])
+        return term
 
     def _meet(self, where: Hashable, by_default: bool) -> tuple[Key, TermSpec, bool, Tensor | None]:
         """Return the key of a new reduction, what is known of it, whether it counts, and the weights on it."""
@@ -369,6 +373,10 @@ class Observer:
         """Follow what comes from which samples."""
         raise NotImplementedError
 
+    def judged(self, values: Any) -> tuple[bool, bool]:
+        """Tell if the model's outputs have decided on tensors among the values, and if that was by their order."""
+        raise NotImplementedError
+
     def strided(self, shape: torch.Size, batch_size: int) -> bool:
         """Tell if rows of this shape lie ``batch_size`` apart for one sample."""
         raise NotImplementedError
@@ -431,20 +439,6 @@ def intercept_reduction(recorder: Recorder, sites: set[Hashable], function: Call
             where = site(sys._getframe(1), function)
             if where in sites:
                 recorder.fold(where, ending, args[0], value)
-        return value
-
-    return intercepted
-
-
-def intercept_pick(recorder: Recorder, sites: set[Hashable], function: Callable[..., Tensor]) -> Any:
-    """Wrap an index into a tensor; only calls from the sites count."""
-
-    def intercepted(*args: Any, **kwargs: Any) -> Tensor:
-        value = function(*args, **kwargs)
-        if not torch.compiler.is_dynamo_compiling() and recorder.listens():
-            where = site(sys._getframe(1), function)
-            if where in sites:
-                recorder.pick(where, args[1], value)
         return value
 
     return intercepted
@@ -579,8 +573,7 @@ class Interceptors:
         if function not in self._sites:
             sites: set[Hashable] = set()
             self._sites[function] = sites
-            intercept = intercept_reduction if function in ENDINGS else intercept_pick
-            new = intercept(self._recorder, sites, function)
+            new = intercept_reduction(self._recorder, sites, function)
             self.originals[new] = function
             name: str = function.__name__
             if vars(torch).get(name) is function:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import sys
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeAlias
@@ -139,6 +139,21 @@ _DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.b
 _SORTING = {"sort", "argsort", "msort", "topk"}
 
 
+# The argument that says along which axis a call ranks, and what that is without it; None: all entries.
+_RANKING: dict[str, tuple[int, int | None]] = {
+    **dict.fromkeys(("sort", "argsort"), (1, -1)),
+    **dict.fromkeys(("topk", "kthvalue"), (2, -1)),
+    **dict.fromkeys(("median", "nanmedian"), (1, None)),
+    **dict.fromkeys(("quantile", "nanquantile"), (2, None)),
+    "msort": (1, 0),
+}
+
+
+_COMPARING = {
+    name for of in ("ge", "gt", "le", "lt") for name in (of, f"__{of}__", f"{of}_")
+} | {"greater_equal", "greater", "less_equal", "less"}  # fmt: skip
+
+
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
 
 
@@ -150,6 +165,29 @@ def _tensors(values: Iterable[Any]) -> list[Tensor]:
         elif isinstance(value, (list, tuple)):
             found.extend(_tensors(value))
     return found
+
+
+def _ranks_rows(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Tell if a call ranks what lies along the first axis, as the losses of samples and unlike a sample's logits.
+
+    Example:
+        >>> logits = torch.ones(4, 3)
+        >>> _ranks_rows("topk", (logits, 2), {}), _ranks_rows("topk", (logits, 2), {"dim": 0})
+        (False, True)
+        >>> _ranks_rows("argsort", (logits[:, 0],), {}), _ranks_rows("quantile", (logits, 0.5), {})
+        (True, True)
+    """
+    if name not in _RANKING:
+        return False
+    place, default = _RANKING[name]
+    dim = kwargs.get("dim", args[place] if len(args) > place else default)
+    given = args[0] if args else kwargs["input"]
+    return given.dim() < 2 or not isinstance(dim, int) or dim % given.dim() == 0
+
+
+def _is_one_of_many(number: Tensor, inputs: Iterable[Tensor]) -> bool:
+    """Tell if many values are compared with one, as losses with their mean."""
+    return number.numel() == 1 and any(tensor.numel() > 1 for tensor in inputs)
 
 
 def _picks(name: str, args: tuple[Any, ...], out: Tensor, batch_size: int) -> bool:
@@ -180,6 +218,7 @@ def _caller(frame: FrameType | None, func: Any) -> FrameType:
 
 
 _GETITEM = torch._C.TensorBase.__getitem__
+_SETITEM = torch._C.TensorBase.__setitem__
 
 
 class WouldChangeModel(Exception):  # noqa: N818
@@ -286,6 +325,9 @@ class Probe(Watch, Observer):
         self.has_equal_axes = False
         self._picked_at: dict[Node, Hashable] = {}
         self._judgements: dict[int, Tensor] = {}  # what the model's outputs decide, as masks and ranks
+        self._ranks: set[int] = set()  # those of them that came of an order
+        self._judged: set[Node] = set()  # the places of what they have changed
+        self._ranked: set[Node] = set()
         self._module = module
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id comes twice
         self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
@@ -320,8 +362,7 @@ class Probe(Watch, Observer):
             self.sorts = True
             order = _tensors([out])[-1:]
             self.reorders |= any(bool((o.diff(dim=-1) < 0).any()) for o in order if o.dim() > 0)
-        if any(tensor.requires_grad or id(tensor) in self._judgements for tensor in inputs):
-            self._judgements |= {id(o): o for o in _tensors([out]) if not o.requires_grad}
+        self._judge(func.__name__, args, kwargs, _tensors([args[0] if func is _SETITEM else out]))
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
         if isinstance(out, Tensor) and out.grad_fn is not None and _picks(func.__name__, args, out, size):
             self.picked[out.grad_fn] = out.shape[0]
@@ -332,6 +373,34 @@ class Probe(Watch, Observer):
             if func.__name__ in _LAYING and any(t.shape[:1] == (size,) for t in data):
                 rows = tensor.shape[0] * (tensor.shape[1] if func is torch.stack else 1)
                 self.views.add(rows // size)
+
+    def _judge(self, name: str, args: tuple[Any, ...], kwargs: Any, outs: Sequence[Tensor]) -> None:
+        """Follow what the model's outputs decide, to what it changes."""
+        inputs = _tensors([*args, *kwargs.values()])
+        judgements = {id(tensor) for tensor in inputs} & self._judgements.keys()
+        if not judgements and not any(tensor.requires_grad for tensor in inputs):
+            return
+        is_ranked = _ranks_rows(name, args, kwargs) or bool(judgements & self._ranks)
+        is_ranked |= name in _COMPARING and any(id(t) in judgements and _is_one_of_many(t, inputs) for t in inputs)
+        for out in outs:
+            if not out.requires_grad:
+                self._judgements[id(out)] = out
+                self._ranks |= {id(out)} if is_ranked else set()
+            elif judgements and out.grad_fn is not None:
+                self._judged.add(out.grad_fn)
+                self._ranked |= {out.grad_fn} if is_ranked else set()
+
+    def judged(self, values: Iterable[Any]) -> tuple[bool, bool]:
+        """Tell if the model's outputs have decided on tensors among the values, and if it was by their order."""
+        tensors = _tensors(values)
+        judgements = {id(tensor) for tensor in tensors} & self._judgements.keys()
+        # what decides within the model, as a router of experts does, picks no samples
+        ends = self._judged | self.anchors.keys()
+        nodes = {node for tensor in tensors for node in reached(tensor.grad_fn, ends)}
+        return (
+            bool(judgements) or not nodes.isdisjoint(self._judged),
+            bool(judgements & self._ranks) or not nodes.isdisjoint(self._ranked),
+        )
 
     def came_of(self, func: Any, values: Iterable[Any], out: Any) -> None:
         """Follow what comes from which samples, where a batch has others than those that are measured."""
@@ -397,7 +466,6 @@ class Probe(Watch, Observer):
         """Take what a mask has picked, and note the place, if the mask has an entry for each sample."""
         mask = args[1]
         if _covers(mask, self.recorder.batch_size) and out.grad_fn is not None:
-            self.sites[where] = func
             self._picked_at[out.grad_fn] = where
             self.doubtful |= {where} if id(mask) in self._judgements else set()
             super().pick(func, where, args, out)

@@ -275,6 +275,8 @@ class Term:
         counts: Of a sum, which elements are none of what the caller ignores; None where nothing is.
         choice: int64 (1,), the turn of the reading that all steps so far have left standing (see `specs.TermSpec`).
         picked_at: Where a mask has picked the rows that were reduced, which lie here as before; None for nowhere.
+        is_judged: Of a probe, True if what the model's outputs decide, as a mask of the hardest, has changed the rows.
+        is_ranked: Likewise, True if it was their order, or how they compare with a number of the whole batch.
         origin: Of a probe, what it was made from; None where all samples of the batch are measured.
         edge: Where ``value`` was in the graph when it was made; None without gradient, and in compiled code.
     """
@@ -291,6 +293,8 @@ class Term:
     counts: Tensor | None = None
     choice: Tensor | None = None
     picked_at: Hashable | None = None
+    is_judged: bool = False
+    is_ranked: bool = False
     origin: Origin | None = None
     edge: GradientEdge | None = None
 

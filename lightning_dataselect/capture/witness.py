@@ -28,6 +28,13 @@ ORDER = (
 )
 
 
+JUDGED = (
+    "The step picks rows out of the batch by what the model's outputs decide, maybe those of other samples, as where"
+    " the hardest of a batch are kept, and single samples have not shown otherwise. Return each sample's own loss under"
+    " a key and give sample_loss='that key', or leave the choice of hard samples to SelectiveBackprop."
+)
+
+
 COUNT = (
     "The loss is divided by a number that was counted in the batch outside of torch, or in a way that cannot be"
     " followed to its samples, so what each of them adds to that number is not known. Divide by a count that torch"
@@ -101,6 +108,41 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
         elif any(_lies_permuted(layout, term, own, whole.size) for layout in layouts):
             spec = spec.with_term(key, refusal=ORDER)
     return spec, is_settled
+
+
+def refuse_mined(batch: Shown, positions: Sequence[int], singles: Sequence[Shown], spec: StepSpec) -> StepSpec:
+    """Refuse the terms of which a batch leaves out what a sample alone would lose, as all but the hardest.
+
+    Args:
+        batch: Of all samples.
+        positions: Of some of them in the batch.
+        singles: Of each of these alone.
+        spec: The findings so far.
+    """
+    for key, (term, _) in batch.terms.items():
+        alone = [one.terms[key][0] for one in singles if key in one.terms]
+        if not term.is_judged or len(alone) < len(singles):
+            continue
+        found = spec.of(key)
+        layouts = [found.layout] if found.is_witnessed else _layouts(term, batch, agrees=False)
+        if layouts and all(_leaves_out(layout, term, batch.size, positions, alone) for layout in layouts):
+            spec = spec.with_term(key, refusal=JUDGED)
+    return spec
+
+
+def _leaves_out(layout: Layout, term: Term, size: int, positions: Sequence[int], alone: Sequence[Term]) -> bool:
+    """Tell if a sample's losses are 0 in a batch where they are not alone, or the other way round."""
+    rows = layout.rows(term.elements, size)
+    for position, one in zip(positions, alone, strict=True):
+        own = layout.rows(one.elements, 1)
+        if rows is None or own is None or own[0].shape != rows[position].shape:
+            return False
+        least = _CLOSE * torch.maximum(own[0].abs().max(), rows[position].abs().max())
+        if bool(
+            (((own[0].abs() > least) & (rows[position] == 0)) | ((rows[position].abs() > least) & (own[0] == 0))).any()
+        ):
+            return True
+    return False
 
 
 def _with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> StepSpec:

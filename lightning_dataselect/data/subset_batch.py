@@ -141,11 +141,13 @@ def step_on_part(
     first: list[int] = []
 
     def part(positions: Sequence[int]) -> functools.partial[Any]:
+        if list(positions) == list(range(indices.numel())):
+            return functools.partial(step, *args, **kwargs)
         first[:] = first or positions
         batch = args[0] if args else next(iter(kwargs.values()))
         layout.learn(loader, batch if own is None else own.of(batch), indices, first)
         chosen = torch.tensor(positions, device=indices.device)
-        known = [first.index(position) for position in positions]
+        known = [first.index(position) for position in positions] if {*positions} <= {*first} else None
         number = layout.numbers(len(positions), known)
         try:
             own_args, own_kwargs = subset_arguments(args, kwargs, chosen, indices.numel(), layout.axes, number, own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import lightning.pytorch as pl
 from lightning_dataselect.capture import LossCapture, Shown
 from lightning_dataselect.step.isolation import SideEffectGuard
 from lightning_dataselect.step.steady_draws import SteadyDraws
-from lightning_dataselect.utils.errors import SideEffectError
+from lightning_dataselect.utils.errors import SideEffectError, UnsupportedLoaderError
 
 Part = Callable[[Sequence[int]], Callable[[], Any]]
 """Makes the step on the samples at some positions of a batch, in that order."""
@@ -51,7 +52,7 @@ class Witness:
         self._n_left -= 1
         positions = [size - 1, 0, size // 2][: min(_N_SAMPLES, size)]
         try:
-            is_settled = self._hear(part, positions)
+            is_settled = self._hear(part, positions, size)
         except SideEffectError:
             raise
         except Exception:  # a step that shows nothing, or that is not made for fewer samples
@@ -64,16 +65,27 @@ class Witness:
         """True if batches so far have left it open what the step does."""
         return self._n_left < _MOST_TRIED
 
-    def _hear(self, part: Part, positions: list[int]) -> bool:
+    def _hear(self, part: Part, positions: list[int], size: int) -> bool:
         whole = self._show(part, positions)
         singles = [self._show(part, [position]) for position in positions]
         is_settled = self._capture.decide(whole, singles)
+        self._capture.refuse_mined(whole, range(whole.size), singles)
+        if any(term.is_judged for term, _ in whole.terms.values()):
+            with contextlib.suppress(UnsupportedLoaderError):  # of samples whose share in a number is not known
+                self._look_for_mining(part, size)
         if not whole.sorts:
             return is_settled
         turned = self._show(part, positions[::-1])
         self._capture.decide(turned, singles[::-1])
         return is_settled and (whole.reorders or turned.reorders)
 
-    def _show(self, part: Part, positions: list[int]) -> Shown:
+    def _look_for_mining(self, part: Part, size: int) -> None:
+        """Hold the samples that lose nothing in the whole batch, where there are any, against themselves alone."""
+        batch = self._show(part, range(size))
+        left_out = [] if batch.losses is None else (batch.losses == 0).nonzero().flatten().tolist()
+        positions = list(dict.fromkeys([*left_out, size - 1, 0, size // 2]))[:_N_SAMPLES]
+        self._capture.refuse_mined(batch, positions, [self._show(part, [position]) for position in positions])
+
+    def _show(self, part: Part, positions: Sequence[int]) -> Shown:
         with self._guard(grad=True), SteadyDraws():
             return self._capture.show(part(positions), len(positions))

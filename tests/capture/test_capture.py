@@ -355,3 +355,17 @@ def test_half_precision_means_do_not_overflow() -> None:
     losses = torch.full((50_000,), 2.0, dtype=torch.float16)
     assert reduce(losses, torch.ones(50_000, dtype=torch.bool)).item() == 2.0
     assert reduce(losses, weights=torch.ones(50_000)).item() == 2.0
+
+
+def test_tensors_are_no_sequences_to_torch_in_or_after_a_step_that_picks_rows() -> None:
+    model, x, keep = nn.Linear(3, 1), torch.randn(B, 3), torch.tensor([True, False, True, True, False, True])
+    capture, n = LossCapture(model), torch.tensor(2)
+
+    def step() -> Tensor:
+        assert torch.tensor([n, n]).tolist() == [2, 2]
+        return model(x).square().squeeze(1)[keep].mean()
+
+    for _ in range(3):
+        losses = capture.run(step, B)[1].losses
+        torch.testing.assert_close(losses, model(x).detach().square().squeeze(1) * keep)
+    assert torch.tensor([n, n]).tolist() == [2, 2]

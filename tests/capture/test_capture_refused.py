@@ -208,6 +208,24 @@ def hardest_by_threshold(net: Net, b: Batch) -> Tensor:
     return losses[losses.detach() >= losses.detach().topk(B // 2).values.min()].mean()
 
 
+def hardest_by_a_mask(net: Net, b: Batch) -> Tensor:
+    losses = ce(net, b, reduction="none")
+    is_hard = torch.zeros(B)
+    is_hard[losses.detach().topk(B // 2).indices] = 1
+    return (losses * is_hard).sum() / is_hard.sum()
+
+
+def harder_than_the_mean(net: Net, b: Batch) -> Tensor:
+    losses = ce(net, b, reduction="none")
+    return torch.where(losses.detach() > losses.detach().mean(), losses, 0).mean()
+
+
+def all_but_the_easiest(net: Net, b: Batch) -> Tensor:
+    losses = ce(net, b, reduction="none").clone()
+    losses[losses.detach() < losses.detach().quantile(0.25)] = 0
+    return losses.sum() / B
+
+
 JUDGED = "by what the model's outputs decide, maybe those of other samples.*sample_loss=.*SelectiveBackprop"
 PICKED = "picks rows out of the batch by a mask or an index.*ignore_index or multiply the losses by the mask"
 RAGGED = "nothing shows which rows are whose"
@@ -225,6 +243,9 @@ REFUSED: dict[Step, str] = {
     hardest_half: NOTHING,
     hardest_by_rank: JUDGED,
     hardest_by_threshold: JUDGED,
+    hardest_by_a_mask: JUDGED,
+    harder_than_the_mean: JUDGED,
+    all_but_the_easiest: JUDGED,
     median: NOTHING,
     one_norm_of_all: NOTHING,
     python_sum: NOTHING,

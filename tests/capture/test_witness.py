@@ -1,5 +1,6 @@
 """Divisors, axes and orders that sizes and values leave open are those that single samples show."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -291,6 +292,63 @@ def test_samples_in_an_order_of_the_steps_own_are_refused(step: Step, first: str
         data = sorted(data[:B], key=len, reverse=first == "falling") + data[B:]
     with pytest.raises(CaptureError, match="puts the samples of a batch into another order"):
         fitted(step, data, sorted_texts, shuffle=False)
+
+
+# ---- samples that the model's outputs leave out ----------------------------------------------------------------------
+
+
+def of_texts(net: Any, b: Any) -> Tensor:
+    """One loss a text, that of its first token."""
+    return F.cross_entropy(net.words(net.embed(b["x"][:, 0])), b["y"][:, 0], reduction="none")
+
+
+def hard_times(share: float) -> Step:
+    def step(net: Any, b: Any) -> Tensor:
+        losses = of_texts(net, b)
+        is_hard = torch.zeros_like(losses)
+        is_hard[losses.detach().topk(math.ceil(share * len(losses))).indices] = 1
+        return (losses * is_hard).sum() / is_hard.sum()
+
+    return step
+
+
+def above_a_share_of_the_mean(net: Any, b: Any) -> Tensor:
+    losses = of_texts(net, b)
+    return losses.masked_fill(losses.detach() < 0.9 * losses.detach().mean(), 0).mean()
+
+
+def hardest_tokens(net: Any, b: Any) -> Tensor:
+    losses = F.cross_entropy(net.words(net.embed(b["x"])).transpose(1, 2), b["y"], reduction="none")
+    least = losses.detach().flatten().kthvalue(losses.numel() // 2).values
+    return (losses * (losses > least)).sum() / (losses > least).sum()
+
+
+@pytest.mark.parametrize(
+    "step",
+    # of three samples, the step that keeps seven tenths leaves none out
+    [hard_times(0.5), hard_times(0.7), above_a_share_of_the_mean, hardest_tokens],
+    ids=["half", "seven tenths", "above a share of the mean", "tokens"],
+)
+def test_steps_that_multiply_all_but_the_hardest_by_zero_are_refused(step: Step) -> None:
+    with pytest.raises(CaptureError, match="picks rows out of the batch by what the model's outputs decide"):
+        fitted(step, texts((2, 9)), padded)
+
+
+def focal(net: Any, b: Any) -> Tensor:
+    losses = of_texts(net, b)
+    return ((1 - (-losses.detach()).exp()) ** 2 * losses).mean()
+
+
+def where_the_model_is_unsure(net: Any, b: Any) -> Tensor:
+    losses = of_texts(net, b)
+    return (losses * (losses.detach() > math.log(V))).mean()
+
+
+@pytest.mark.parametrize("step", [focal, where_the_model_is_unsure])
+def test_what_a_samples_own_output_decides_is_served(step: Step) -> None:
+    losses, alone = fitted(step, texts((2, 9)), padded)
+    torch.testing.assert_close(losses, alone, rtol=1e-4, atol=1e-4)
+    assert losses.unique().numel() > 2
 
 
 # ---- what a witness must not do --------------------------------------------------------------------------------------
