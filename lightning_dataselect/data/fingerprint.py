@@ -77,8 +77,8 @@ def has_changed(before: Fingerprint, dataset: Any) -> bool:
 def _checksums(dataset: Any, positions: list[int]) -> Fingerprint:
     found: Fingerprint = {}
     with isolate_rng(include_cuda=False):
+        torch.manual_seed(_SEED), random.seed(_SEED), np.random.seed(_SEED)
         for position in positions:
-            torch.manual_seed(_SEED), random.seed(_SEED), np.random.seed(_SEED)
             try:
                 sample = copy.copy(dataset)[position]
             except Exception:  # it will say itself what is wrong, in training
