@@ -29,6 +29,7 @@ ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "contradicted samples stay in": [(rule, "_RISE", NEVER)],
     "no second mode is asked for": [(rule, "_RISE", 0.0)],
     "no persistence is asked for": [(rule, "_PERSISTENCE", 0.0)],
+    "neither is asked for": [(rule, "_RISE", 0.0), (rule, "_PERSISTENCE", 0.0)],
     "none of what is left out is seen again": [(callback, "_LEFT_OUT", 1.0)],
     "no samples are held back: what is learnt goes": [(Evidence, "memorizes", False), (Evidence, "generalizes", True)],
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import lightning.pytorch as pl
 
 from lightning_dataselect.callbacks.fit_local import without_fit_locals
-from lightning_dataselect.utils.arguments import call_text
+from lightning_dataselect.utils.arguments import call_text, refuse_unnamed
 from lightning_dataselect.utils.errors import UnsupportedTrainerError
 
 _FIRST_TO_TAKE_ANY = (2, 6)
@@ -44,6 +44,7 @@ class Callback(_Base):
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Write down the call, for :meth:`__repr__`: arguments are not all kept, and some under other names."""
+        refuse_unnamed(cls, args)
         made = super().__new__(cls)
         made._call = call_text(cls, args, kwargs)
         return made

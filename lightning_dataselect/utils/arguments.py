@@ -114,6 +114,33 @@ def refuse_unknown(cls: type, unknown: Iterable[str]) -> None:
         )
 
 
+def refuse_unnamed(cls: type, args: Sequence[object]) -> None:
+    """Refuse arguments without a name, where a constructor takes none.
+
+    Args:
+        cls: The class that is called.
+        args: The arguments that were given by position.
+
+    Raises:
+        UnexpectedArgumentError: If there are any; the message writes out the call with the argument named.
+
+    Example:
+        >>> from lightning_dataselect import InfoBatch
+        >>> InfoBatch(0.5)
+        Traceback (most recent call last):
+        ...
+        lightning_dataselect.utils.errors.UnexpectedArgumentError: InfoBatch takes its arguments by name: write ...
+    """
+    by_place = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
+    if not args or any(p.kind in by_place for p in inspect.signature(cls).parameters.values()):
+        return
+    known = list(accepted_arguments(cls))
+    raise UnexpectedArgumentError(
+        f"{cls.__name__} takes its arguments by name: write {cls.__name__}({known[0]}={_text(args[0])}), if that is"
+        f" what is meant. It takes {', '.join(known)}."
+    )
+
+
 def read_call(argument: str, text: str) -> tuple[str, dict[str, Any]]:
     """Read a name and its arguments.
 
