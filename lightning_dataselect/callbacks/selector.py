@@ -73,6 +73,9 @@ class DataSelector(SelectionPolicy, Reports, Callback):
             its end. Others count as never measured. ``warmup_epochs=0`` prunes from the first epoch on.
         loader: Of several train loaders, in a list, a dict or a ``CombinedLoader``, the one whose samples are selected:
             its key, or its position. The batches of the others are left as they are. None: there is one loader.
+        logged_loss: Under a method that weighs samples, the value of the loss that ``training_step`` logs and returns:
+            "unweighted" (default), so that curves, early stopping and plateaus see what samples lose, with weights in
+            the gradient alone; or "weighted", as in the papers' own code.
         log: Log what each epoch kept, what was saved, and the mean loss of its samples, under ``dataselect/``, and say
             in one line what the fit has dropped when it ends.
 
@@ -115,6 +118,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         history_size: int = 1_000_000,
         start_from: str | Path | None = None,
         loader: LoaderName | None = None,
+        logged_loss: Literal["unweighted", "weighted"] = "unweighted",
         log: bool = True,
         **unknown: object,
     ) -> None:
@@ -140,6 +144,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         self.history_size = check_count("history_size", history_size, minimum=1)
         self.start_from = check_start(start_from)
         self.loader = check_loader_name(loader)
+        self.logged_loss = check_choice("logged_loss", logged_loss, ("unweighted", "weighted"))
         self.logs = check_flag("log", log)  # Lightning sets `log` itself
         self.max_epochs = None
         self.run_state = RunState(type(self).__name__)

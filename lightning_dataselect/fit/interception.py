@@ -78,6 +78,7 @@ def open_fit(
         sample_loss,
         required=policy.needs_losses,
         keeps_infinite=policy.ranks_by_loss,
+        weighs_value=policy.logged_loss == "weighted",
         method=type(policy).__name__,
     )
 

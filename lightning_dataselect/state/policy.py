@@ -35,6 +35,7 @@ class SelectionPolicy:
         history_size: Number of samples that are kept in mind by their keys.
         start_from: The file of an earlier fit whose scores this one begins with; None to begin with none.
         loader: Key or position of one of several train loaders, of which samples are selected; None for the only one.
+        logged_loss: ``"unweighted"``, or ``"weighted"`` where weights change the value of the loss, too.
         max_epochs: Epochs of the fit under way as the Trainer plans it, or None if only steps or time end it.
     """
 
@@ -53,6 +54,7 @@ class SelectionPolicy:
     history_size: int = 1_000_000
     loader: str | int | None = None
     start_from: str | Path | None = None
+    logged_loss: str = "unweighted"
 
     needs_losses: ClassVar[bool] = True
     """True for a method that cannot go on where no per-sample loss can be captured."""

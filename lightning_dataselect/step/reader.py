@@ -33,13 +33,21 @@ class StepReader:
         keeps_infinite: True if infinite losses are shown as they are; else they become NaN, as they would stay in
             moving averages for good.
         method: Name of the method, for messages.
+        weighs_value: True if weights change the value of the loss, and not its gradient alone.
     """
 
     def __init__(
-        self, module: pl.LightningModule, source: SampleLoss, *, required: bool, keeps_infinite: bool, method: str
+        self,
+        module: pl.LightningModule,
+        source: SampleLoss,
+        *,
+        required: bool,
+        keeps_infinite: bool,
+        method: str,
+        weighs_value: bool = False,
     ) -> None:
         self.capture = LossCapture(module)
-        self.capture.keeps_value = True  # what a user logs, and stops early by, is no weighted loss
+        self.capture.keeps_value = not weighs_value
         self._source = source
         self._required = required
         self._keeps_infinite = keeps_infinite
@@ -103,7 +111,7 @@ class StepReader:
             output = step(*args, **kwargs)
             losses = read_sample_loss(self._source, output, known[indices])
             if weights is not None:
-                output = reweighted(output, losses, weights)
+                output = reweighted(output, losses, weights, keeps_value=self.capture.keeps_value)
             losses = self._owned(losses.detach().float())
             return output, Observation(indices, losses, None, None, epoch, None, is_full_batch)
         if self.blind:

@@ -124,15 +124,14 @@ def read_sample_loss(source: str | Callable[[Any], Tensor], output: Any, previou
     return value
 
 
-def reweighted(output: Any, losses: Tensor, weights: Tensor) -> Any:
+def reweighted(output: Any, losses: Tensor, weights: Tensor, *, keeps_value: bool = True) -> Any:
     """Return the step's output with its loss's gradient as if sample i had entered the mean with ``weights[i]``.
-
-    Its value stays the unweighted one, which is what callbacks are to see.
 
     Args:
         output: What the step returned: a loss, or a dict with one under ``"loss"``.
         losses: (B,), with their graph.
         weights: float32 (B,).
+        keeps_value: True to let the value of the loss be the unweighted one, which is what callbacks are to see.
 
     Raises:
         ValueError: If the losses carry no graph, so that weights cannot reach the gradient.
@@ -144,5 +143,5 @@ def reweighted(output: Any, losses: Tensor, weights: Tensor) -> Any:
             ' them without .detach(), next to a "loss" that is their mean, or use sample_loss="auto".'
         )
     change = ((weights - 1) * losses).mean()
-    weighted = loss + change - change.detach()
+    weighted = loss + change - change.detach() if keeps_value else loss + change
     return {**output, "loss": weighted} if isinstance(output, Mapping) else weighted

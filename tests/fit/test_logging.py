@@ -1,5 +1,6 @@
 import csv
 
+import lightning as L
 import pytest
 import torch
 from helpers import Hardest, Net, Seen, Shares, WeightedShares, fit, loader, trainer
@@ -138,6 +139,42 @@ def test_the_train_loss_is_the_mean_over_the_samples_without_their_weights():
         every = torch.nn.functional.cross_entropy(net.net(x), y, reduction="none")
         expected = every[torch.tensor(seen.of_epoch(0))].mean()
         assert float(made.callback_metrics["dataselect/train_loss"]) == pytest.approx(float(expected), rel=1e-5)
+
+
+class Steps(L.Callback):
+    """Writes down what the step returned, and the weights of its samples; to be listed after the selector."""
+
+    def __init__(self, selector):
+        self.selector, self.returned, self.weights = selector, [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.weights.append(self.selector.batch.weights)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        x, y = batch
+        loss = outputs["loss"].detach()
+        self.returned.append((loss, torch.nn.functional.cross_entropy(pl_module.net(x), y, reduction="none").detach()))
+
+
+@pytest.mark.parametrize("sample_loss", ["auto", "each"])
+@pytest.mark.parametrize("logged_loss", ["unweighted", "weighted"])
+def test_weights_change_the_value_of_the_loss_only_where_that_is_asked_for(logged_loss, sample_loss):
+    class Still(Net):
+        def training_step(self, batch, batch_idx):
+            losses = torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1], reduction="none")
+            return {"loss": losses.mean(), "each": losses}
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    selector = WeightedShares(0.5, logged_loss=logged_loss, sample_loss=sample_loss)
+    seen = Steps(selector)
+    fit(selector, Still(), callbacks=[seen], max_epochs=2)
+    assert len(seen.returned) > 2
+    for (loss, losses), weights in zip(seen.returned, seen.weights, strict=True):
+        assert not torch.allclose(weights, torch.ones_like(weights))
+        expected = (weights * losses).mean() if logged_loss == "weighted" else losses.mean()
+        torch.testing.assert_close(loss, expected)
 
 
 def test_nothing_is_logged_where_that_is_asked_for():
