@@ -103,7 +103,7 @@ def equal(a, b):
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, 4, pytest.param(8, marks=pytest.mark.slow)])
 def test_ranks_select_alike_and_share_each_epoch_evenly(tmp_path, world):
     batch_size = 20 // world
     ranks = on_ranks(hardest, world, tmp_path, batch_size=batch_size)
