@@ -101,14 +101,24 @@ def test_vector_assistant_learns_by_the_formula(seed, size, memory):
         n = memory * n + (1 - memory) * size
         s = memory * s + (1 - memory) * losses.double().sum().item()
         high = (losses.numpy() > np.float32(s / n)).astype(float)  # the mean of one loss is that loss
-        accuracy = memory * accuracy + (1 - memory) * np.mean((logits > 0) == (high > 0))
-        error = (sigmoid(logits) - high) / size
-        w = w - 0.01 * (flat.T @ error + 1e-3 * w)
-        u = u - 0.01 * (np.bincount(y, error, minlength=5) + 1e-3 * u)
+        accuracy = 0.95 * accuracy + 0.05 * np.mean((logits > 0) == (high > 0))
+        error = sigmoid(logits) - high
+        w = w - 0.01 / size * (flat.T @ error + 1e-3 * w)
+        u = u - 0.01 / size * (np.bincount(y, error, minlength=5) + 1e-3 * u)
         assistant.learn(Record(inputs, None, losses, None, epoch=0))
     np.testing.assert_allclose(assistant.network.weight.detach(), w, atol=1e-5)
     np.testing.assert_allclose(assistant.network.classes.detach()[:5, 0], u, atol=1e-5)
     assert assistant.accuracy == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_weights_decay_by_their_share_of_the_batch(size):
+    inputs = SampleInputs(torch.zeros(size, 3), torch.zeros(size, dtype=torch.int64))
+    network = default_network(inputs, "images")
+    torch.nn.init.constant_(network.weight, 1000.0)
+    for _ in range(50):
+        Assistant(network, CONVENTIONS["images"], 0.75).learn(Record(inputs, None, torch.ones(size), None, epoch=0))
+    np.testing.assert_allclose(network.weight.detach(), 1000 * (1 - 0.01 / size * 1e-3) ** 50, rtol=2e-6)
 
 
 def averaged_down(images):
@@ -245,11 +255,11 @@ def test_only_the_trained_and_finite_losses_count():
 
 VECTORS = {
     "base_prob": 0.3, "first_epoch_whole": False, "queue_size": 20, "learn_at": 5, "learning_rate": 0.01, "l2": 1e-3,
-    "summed": False, "threshold": RecentMean,
+    "threshold": RecentMean,
 }  # fmt: skip
 TOKENS = {
     "base_prob": 0.5, "first_epoch_whole": True, "queue_size": 50, "learn_at": 10, "learning_rate": 0.5, "l2": 0.1,
-    "summed": True, "threshold": LastEpochMean,
+    "threshold": LastEpochMean,
 }  # fmt: skip
 
 
@@ -280,7 +290,8 @@ def test_assistant_has_the_learning_rate_and_the_memory_asked_for(kind, rate, ar
     assistant = AutoAssist(**arguments).build_assistant(inputs, kind)
     assistant.learn(Record(inputs, None, torch.tensor([0.0, 0.0, 0.0, 1.0]), None, epoch=0))
     # of four samples taken for easy one is not; q is 1/2, the error 1/2 for the easy and -1/2 for the other
-    assert assistant.accuracy == pytest.approx((1 - arguments.get("memory", 0.75)) * 0.75)
+    assert assistant.accuracy == pytest.approx(0.05 * 0.75)
+    assert assistant.state_dict()["threshold"]["memory"] == arguments.get("memory", 0.75)
     bias = assistant.network.classes[0].item()
     assert bias == pytest.approx(-arguments.get("learning_rate", rate) * (3 * 0.5 - 0.5) / 4)
 

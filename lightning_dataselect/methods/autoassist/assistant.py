@@ -18,6 +18,7 @@ from lightning_dataselect.methods.autoassist.networks import Conventions
 from lightning_dataselect.methods.autoassist.rules import acceptance, accepted, gradient_step
 from lightning_dataselect.utils.errors import CheckpointMismatchError, InvalidArgumentError
 
+_TRUST = 0.95  # the share of the old value that the accuracy keeps at each batch, the authors'
 _DROPOUTS = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
@@ -63,7 +64,7 @@ class Assistant:
         network: Called with ``(x, labels)``, or with ``x`` alone if its ``forward`` takes one argument; gives the
             logits (B,) or (B, 1) of a sample's loss being high.
         conventions: The hyperparameters for its kind of input.
-        memory: The share of the old value that the running mean loss and the accuracy keep at each batch.
+        memory: The share of the old value that the running mean loss keeps at each batch.
 
     Raises:
         ValueError: If the network draws random numbers or has nothing to learn.
@@ -90,7 +91,6 @@ class Assistant:
             raise InvalidArgumentError(f"The assistant {type(network).__name__} has no parameters that could learn.")
         self._takes_labels = _takes_labels(network)
         self._conventions = conventions
-        self._memory = memory
         self._threshold = conventions.threshold(memory)
         self.accuracy = 0.0
         """How often it has been right of late; 0 before the first step."""
@@ -125,12 +125,11 @@ class Assistant:
         rule = self._conventions
         with torch.enable_grad():
             logits = self._logits(inputs).float()
-            loss = binary_cross_entropy_with_logits(logits, high.float(), reduction="sum" if rule.summed else "mean")
+            loss = binary_cross_entropy_with_logits(logits, high.float(), reduction="sum")
             found = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
         right = float(((logits > 0) == high).float().mean())
-        self.accuracy = self._memory * self.accuracy + (1 - self._memory) * right
-        rate = rule.learning_rate / losses.numel() if rule.summed else rule.learning_rate
-        gradient_step(self._parameters, found, rate, rule.l2)
+        self.accuracy = _TRUST * self.accuracy + (1 - _TRUST) * right
+        gradient_step(self._parameters, found, rule.learning_rate / losses.numel(), rule.l2)
         self.steps += 1
         self._publish()
 

@@ -9,7 +9,10 @@ arXiv 1905.03381. The Assistant sees the raw input x and the label y of a sample
     learn the target  1[l_i > Lbar],  Lbar = s / n,  n <- a n + (1 - a) B,  s <- a s + (1 - a) sum_i l_i  each batch
 
 with a = 0.75, learning rate 0.01 and L2 0.001, base_prob = 0.3. For text Lbar is the mean loss of the epoch before,
-the step is ``0.5 / B`` times the gradient summed over the batch, L2 0.1, base_prob 1 in the first epoch and then 0.5.
+the learning rate 0.5, L2 0.1, base_prob 1 in the first epoch and then 0.5. A step is the learning rate over B times the
+sum of the gradient summed over the batch and L2 times the weights. The accuracy's EMA keeps 0.95 at each batch, and
+starts at 0, as in the authors' code for text; their code for images trusts the Assistant from the start, ``b`` being
+base_prob.
 There is no reweighting. As in the authors' code, batches wait in a queue ahead of the Boss (20; text 50), losses go
 back on a second one, which drops its oldest record when it is full, and the Assistant, a thread on the CPU, learns only
 while enough judged batches wait (5; text 10), or while there are no more to judge.
@@ -22,8 +25,8 @@ written to, equal batch counts on every rank and resuming stay exact. With sever
 rank's batch the same, however many samples are left of it.
 
 A batch that the Assistant has not judged in time is trained whole. At least two samples of a batch are kept, for
-BatchNorm's sake. The accuracy's EMA, whose decay is not given, takes a as well and starts at 0, so that nothing is
-dropped before the Assistant has been right. Weights start at 0. Lbar counts a batch in before its losses are compared
+BatchNorm's sake. Weights start at 0, and those of all classes decay, where the code lets those of the batch's classes
+decay, once for each sample. Lbar counts a batch in before its losses are compared
 with it; as in the paper it is the mean of what was trained. The Assistant sees images larger than 32 x 32 averaged
 down to that and features through ``asinh``; it was right about a sample where ``q > 1/2`` and the loss is high, or
 neither.
@@ -80,8 +83,8 @@ class AutoAssist(WithinBatches):
         queue_size: Batches that may wait for the training, and records that may wait for the Assistant. Default None:
             20, for token ids 50. Where fewer than 5 (token ids: 10) may wait, all of them judged let it learn.
         learning_rate: The Assistant's. Default None: 0.01, for token ids 0.5.
-        memory: ``a``, the share of the old value that Lbar and the accuracy keep at each batch, in [0, 1). Default
-            0.75, the authors'.
+        memory: ``a``, the share of the old value that Lbar keeps at each batch, in [0, 1). Default 0.75, the authors'.
+            For token ids it means nothing.
         warmup_epochs: Epochs at the start that train on everything. Default 0; for token ids the first one does anyway.
         **common: Arguments of `DataSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
             nothing here. ``lr_schedule`` changes nothing: the number of steps stays.

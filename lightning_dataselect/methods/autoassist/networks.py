@@ -28,8 +28,8 @@ class Conventions:
         queue_size: Batches that wait ahead of the training, and records that wait for the Assistant.
         learn_at: Batches that must have been judged before the Assistant turns to learning.
         learning_rate: Step size.
-        l2: What the weights are multiplied by, added to the gradient.
-        summed: Whether that gradient is the sum over the batch (and the step size divided by B), not the mean.
+        l2: What the weights are multiplied by, added to the gradient summed over the batch; the step size is divided
+            by its number of samples.
         threshold: The rule for the limit above which a loss is called high.
     """
 
@@ -39,15 +39,14 @@ class Conventions:
     learn_at: int
     learning_rate: float
     l2: float
-    summed: bool
     threshold: Callable[[float], RecentMean | LastEpochMean]
 
 
-_VECTORS = Conventions(0.3, False, 20, 5, 0.01, 1e-3, False, RecentMean)
+_VECTORS = Conventions(0.3, False, 20, 5, 0.01, 1e-3, RecentMean)
 CONVENTIONS: dict[Kind, Conventions] = {
     "images": _VECTORS,
     "tabular": _VECTORS,
-    "tokens": Conventions(0.5, True, 50, 10, 0.5, 0.1, True, LastEpochMean),
+    "tokens": Conventions(0.5, True, 50, 10, 0.5, 0.1, LastEpochMean),
 }
 
 
