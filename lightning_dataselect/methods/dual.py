@@ -10,10 +10,9 @@ measured, ``r`` the prune ratio:
     b = C (1 - m) (1 - r^c_D),   a = C + 1 - b                                               C = 15, c_D = 4    (code)
     keep (1 - r) N samples, drawn without replacement by  score_i x Beta(a, b) density at m_i                   (code)
 
-``m_i`` is the mean of ``p_i`` over the T epochs (reconstructed: the authors' function averages over what it is given,
-and their script gives it one epoch), ``m`` that of the ten samples of highest score (code). ``std`` has J - 1 in its
-denominator (code); a factor of 10 in the code changes nothing and is left out. The authors score in a training of its
-own and begin anew; here the fit goes on with the subset.
+``m_i`` is the mean of ``p_i`` over the T epochs, ``m`` that of the ten samples of highest score (code). ``std`` has
+J - 1 in its denominator (code); a factor of 10 in the code changes nothing and is left out. The authors score in a
+training of its own and begin anew; here the fit goes on with the subset.
 """
 
 from collections.abc import Sequence

@@ -11,6 +11,11 @@ With ``l_i`` the last loss of sample i, ``m`` the mean of those known, and ``r``
 so that the expected weighted sum is the sum over all samples. From the share ``delta`` of the epochs
 on (``1 - anneal``) everything is trained on with weight 1. As in the authors' code the number of easy
 samples dropped is fixed, not binomial; each is still dropped with probability ``r``, up to rounding.
+
+What differs from that code. It rounds the number of easy samples kept down, here it is rounded to the nearest; it
+keeps a tenth of them whatever ``r`` says, here they are as few as ``r`` leaves. Where ``delta`` times the number of
+epochs is no whole number, it anneals from the whole number below, here from the first epoch that begins at that share
+or later; and it then leaves the last pruned epoch's weights on, here they are 1.
 """
 
 from typing import Any, ClassVar

@@ -12,8 +12,10 @@ Before each epoch, with ``F`` the share that may be hidden and ``p_i = max_c sof
 and after it renew loss, correctness and confidence of the hidden samples by a forward pass; those of the others are
 as training last saw them. ``F`` falls: x1, then x0.8, x0.6 and x0.4 from the shares 0.3, 0.6 and 0.8 of the epochs
 on, which is where the authors' CIFAR-100 and ImageNet runs lower it (epochs 60, 120, 160 of 200). Where the number of
-epochs is unknown it stays. Choices of our own: ties in the loss are broken at random; a sample never measured is never
-hidden; no sample is hidden in an annealing epoch.
+epochs is unknown it stays. Their scripts take the softmax of ``p_i`` over the batch, so that few samples seem sure, and
+divide the learning rate by ``1 - F``: here the softmax is over the classes, and ``F*`` what is hidden. Choices of our
+own: ties in the loss are broken at random; a sample never measured is never hidden; no sample is hidden in an annealing
+epoch.
 """
 
 import math

@@ -5,10 +5,11 @@ Focusing on the Biggest Losers", 2019, arXiv 1910.00762. With ``R`` the losses o
 
     P(train on i) = (percentile of l_i in R) ^ beta
 
-The first epoch trains on everything. Defaults R = 1024 and beta = 3. As in the authors' code a sample's loss counts in
-R before it is ranked, and equal losses share the mean of their ranks. Choices of our own: the losses of a whole batch
-enter R at once, in place of one by one; each rank keeps an R of the samples it has seen; a loss that is not finite has
-the probability 1 and stays out of R.
+The first epoch trains on everything. Defaults R = 1024 and beta = 3. As in the authors' code the losses of a whole
+batch enter R before they are ranked. Choices of our own: equal losses share the mean of their ranks, and the highest of
+R has the percentile 1, where the code counts the losses strictly below, which is 1 / R less, and for many equal losses
+as if each were the lowest of them; each rank keeps an R of the samples it has seen; a loss that is not finite has the
+probability 1 and stays out of R.
 
 What was chosen of a batch is trained on at once, with the mean of its losses, so that steps differ in size; the authors
 collect chosen samples until a batch is full, and so never train on one sample. The share expected is ``1 / (beta + 1)``

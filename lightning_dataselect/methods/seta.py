@@ -12,7 +12,9 @@ From the share ``delta`` of the epochs on (``1 - anneal``): step 1 alone. ``roun
 authors' code (to even: 4.5 gives 4). The loss is not reweighted. Choices of our own: samples whose
 loss is unknown are drawn first and always kept (the authors give them a made-up loss), so that the
 first selection of a fit takes all groups as theirs does; k-means in
-one dimension is solved by dynamic programming instead of from random centres.
+one dimension is solved by dynamic programming instead of from random centres; the number drawn is rounded to
+the nearest instead of down. Where ``delta`` times the number of epochs is no whole number, theirs anneals from
+the whole number below, here from the first epoch that begins at that share or later.
 """
 
 from typing import Any, ClassVar

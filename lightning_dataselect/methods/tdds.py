@@ -11,7 +11,9 @@ With ``p(t)`` the predicted distribution of a sample at its t-th presentation, `
 
 The highest ``s`` are kept (code). As the sum is a moving average, ``s <- (1-d) s + d v``, it is kept as one (derived).
 The number of epochs and the window are tuned by the authors for each data set and ratio; 30 and 10 are those of their
-CIFAR-100 example. They score in a training of its own and begin anew; here the fit goes on with the subset.
+CIFAR-100 example. They score in a training of its own and begin anew; here the fit goes on with the subset. Their
+training on the subset multiplies the mean loss of each batch by the mean of its samples' scores, which are scaled to
+[0, 1] for it (code); that makes the steps shorter and does not tell the samples of a batch apart, and is left out.
 """
 
 from collections.abc import Sequence
