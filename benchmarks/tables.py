@@ -20,13 +20,23 @@ from typing import Any
 
 from benchmarks.headlines import HEADLINES, headline_table
 from benchmarks.methods import every_method
+from benchmarks.originals.table import originals_table, reasons_list
 from benchmarks.recommended import choices_table, draw_recommended, recommended_table
 from lightning_dataselect import list_methods
 from lightning_dataselect.comparison.rows import short_label
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-NOT_STUDIES = ("ablations", "frontier", "kept", "label_errors", "overhead", "selection_scale", "short_comparisons")
+NOT_STUDIES = (
+    "ablations",
+    "frontier",
+    "kept",
+    "label_errors",
+    "originals",
+    "overhead",
+    "selection_scale",
+    "short_comparisons",
+)
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 NO_TABLES = ("run",)  # a code block that is run by the tests
 Row = Mapping[str, Any]
@@ -350,6 +360,8 @@ def tables() -> dict[str, Callable[[], str]]:
         "headlines": lambda: headline_table({one.study: _read(one.study) for one in HEADLINES}),
         "label_errors": label_error_table,
         "short_comparisons": short_comparison_table,
+        "originals": lambda: originals_table(_read("originals")),
+        "originals_reasons": lambda: reasons_list(_read("originals")),
     }
     for name in studies():
         for part in _read(name)["parts"]:
