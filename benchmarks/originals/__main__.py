@@ -1,7 +1,6 @@
 """The authors' own code beside ours, fed with the same numbers.
 
-    git clone https://github.com/NUS-HPC-AI-Lab/InfoBatch
-    python -m benchmarks.originals --infobatch InfoBatch [--seta DIR ...] [--data-dir DIR] [--seeds 10] [--out FILE]
+    python -m benchmarks.originals --infobatch DIR [--seta DIR ...] [--data-dir DIR] [--seeds 10] [--out FILE]
 
 Each flag takes a clone of the repository that --help names; what is not given keeps its rows of an earlier run. The
 losses, logits and labels are made up from a seed, and with --data-dir come from a fit on Fashion-MNIST besides
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.environment import environment, write_json
-from benchmarks.originals import batches, epochs, fits, schedules, scores
+from benchmarks.originals import batches, cost, epochs, fits, schedules, scores
 from benchmarks.originals.agreement import Compared
 from benchmarks.originals.author_code import commit
 from benchmarks.originals.reasons import reason
@@ -37,20 +36,24 @@ class Original(NamedTuple):
     repository: str
     methods: str
     on_values: tuple[Callable[[Path, Trajectory], list[Compared]], ...] = ()
-    once: Callable[[Path], list[Compared]] | None = None
+    once: tuple[Callable[[Path], list[Compared]], ...] = ()
     in_fits: Callable[[Path, str, int], list[Compared]] | None = None
 
 
 ORIGINALS = {
     "infobatch": Original(
-        "NUS-HPC-AI-Lab/InfoBatch", "InfoBatch", (epochs.infobatch,), schedules.infobatch, fits.infobatch
+        "NUS-HPC-AI-Lab/InfoBatch",
+        "InfoBatch",
+        (epochs.infobatch,),
+        (schedules.infobatch, cost.infobatch),
+        fits.infobatch,
     ),
-    "seta": Original("mrazhou/SeTa", "SeTa", (epochs.seta,), None, fits.seta),
-    "orderdp": Original("shengze-xu/OrderDP", "OrderDP", (epochs.orderdp,), None, fits.orderdp),
-    "kakurenbo": Original("TruongThaoNguyen/kakurenbo", "KAKURENBO", (epochs.kakurenbo,), schedules.kakurenbo),
+    "seta": Original("mrazhou/SeTa", "SeTa", (epochs.seta,), (cost.seta,), fits.seta),
+    "orderdp": Original("shengze-xu/OrderDP", "OrderDP", (epochs.orderdp,), (cost.orderdp,), fits.orderdp),
+    "kakurenbo": Original("TruongThaoNguyen/kakurenbo", "KAKURENBO", (epochs.kakurenbo,), (schedules.kakurenbo,)),
     "ies": Original("tmllab/2025_ICLR_IES", "IES", (epochs.ies,)),
     "datacull": Original(
-        "atif-hassan/RCAP-dynamic-dataset-pruning", "RCAP, CCS", (epochs.rcap, scores.ccs_again), schedules.datacull
+        "atif-hassan/RCAP-dynamic-dataset-pruning", "RCAP, CCS", (epochs.rcap, scores.ccs_again), (schedules.datacull,)
     ),
     "selective-backprop": Original("angelajiang/SelectiveBackprop", "SelectiveBackprop", (batches.selective_backprop,)),
     "rho-loss": Original("OATML/RHO-Loss", "RHOLoss", (batches.rho_loss,)),
@@ -71,8 +74,8 @@ def compared(
     original: Original, clone: Path, trajectories: dict[str, Trajectory], data_dir: str | None, seeds: int
 ) -> Iterator[tuple[str, Compared]]:
     """Give each thing compared, with what it was compared on."""
-    if original.once is not None:
-        yield from (("", each) for each in original.once(clone))
+    for once in original.once:
+        yield from (("", each) for each in once(clone))
     for on_values in original.on_values:
         for name, trajectory in trajectories.items():
             yield from ((name, each) for each in on_values(clone, trajectory))
