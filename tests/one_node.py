@@ -1,4 +1,4 @@
-"""One process of a fit on two machines: ``python one_node.py OUT``; the environment says which, and where the other is."""
+"""One process of a fit on two machines: ``python one_node.py OUT``; the environment says which, and whose."""
 
 import sys
 
