@@ -7,6 +7,7 @@
 - fashion_mnist: a small network on 12,000 images of Fashion-MNIST (DIR/fashion_mnist/fashion_mnist.npz), for a machine
   without one;
 - fashion_mnist_newer: Frontier and the methods since 2024, at 50 % alone;
+- fashion_mnist_batch_loss: InfoBatch and SeTa by per-sample losses, and by a running mean of the batch's loss;
 - fashion_mnist_seldom: methods that score one batch in four, beside those that score all;
 - cifar10_short, made_up_short: a method of each kind for six epochs, as `benchmarks.gpu_check` runs them; the second on
   made-up images of CIFAR-10's shape, without DIR.
@@ -24,6 +25,7 @@ from benchmarks.methods import baselines, every_method, newer, unique, within
 FASHION_MNIST_EPOCHS = 8
 # One batch in four is scored; the others go by what is known of their samples.
 SELDOM_SCORED = [f"{name}(batch_ratio=0.5, score_every_n_batches=4)" for name in ("EvolvedSampling", "ESWP")]
+BY = ("", ", sample_loss='batch'")
 
 
 def image_config(model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
@@ -84,6 +86,9 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
         made.append(Part("fashion_mnist", title, methods=every, headline=headline, **common))
         title = "Fashion-MNIST, the same recipe: Frontier and the methods since 2024"
         made.append(Part("fashion_mnist_newer", title, methods=[*baselines(0.5), *newer(0.5)], **common))
+        title = "Fashion-MNIST, the same recipe: per-sample losses, and the batch's loss in their place"
+        methods = [*baselines(0.5), *(f"{name}(prune_ratio=0.5{how})" for name in ("InfoBatch", "SeTa") for how in BY)]
+        made.append(Part("fashion_mnist_batch_loss", title, methods=methods, **common))
         methods = ["EvolvedSampling(batch_ratio=0.5)", "ESWP(batch_ratio=0.5)", *SELDOM_SCORED, within(0.5)]
         title = "Fashion-MNIST, the same recipe: scoring every batch, and one in four"
         made.append(Part("fashion_mnist_seldom", title, methods=methods, **common))

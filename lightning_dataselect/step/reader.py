@@ -17,7 +17,7 @@ from lightning_dataselect.data.batch_layout import BatchLayout
 from lightning_dataselect.data.chosen_loader import BatchPart
 from lightning_dataselect.data.subset_batch import step_on_part
 from lightning_dataselect.state.selection import BatchSamples, Observation
-from lightning_dataselect.step.sample_loss import SampleLoss, read_sample_loss, reweighted
+from lightning_dataselect.step.sample_loss import SampleLoss, read_sample_loss, reweighted, weighable
 from lightning_dataselect.step.witness import Witness
 
 Summarize = Callable[[Outputs], Tensor | None]
@@ -111,7 +111,8 @@ class StepReader:
             output = step(*args, **kwargs)
             losses = read_sample_loss(self._source, output, known[indices])
             if weights is not None:
-                output = reweighted(output, losses, weights, keeps_value=self.capture.keeps_value)
+                each = weighable(self._source, output, losses)
+                output = reweighted(output, each, weights, keeps_value=self.capture.keeps_value)
             losses = self._owned(losses.detach().float())
             return output, Observation(indices, losses, None, None, epoch, None, is_full_batch)
         if self.blind:

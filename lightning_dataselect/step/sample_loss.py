@@ -23,7 +23,11 @@ SampleLoss = Literal["auto", "batch"] | str | Callable[[Any], Tensor]
 
 ``"auto"`` captures them from the loss functions that the step calls. A callable gets what the step returned; it may be
 given as its import path, such as ``"my_package.losses_of"``. Another word is a key of the dict that the step returns.
-``"batch"`` gives every sample a running mean of its batches' loss.
+
+``"batch"`` gives every sample a running mean of its batches' loss, the score of Zhou et al., CVPR 2026
+(arXiv:2604.04681): ``s = a s + (1 - a) L`` for each sample of a batch of the loss L. Their code begins at 0, with
+a = 0.9; here it is the first batch's loss, and a = 0.5, which forgets that within the few epochs of a short fit.
+Weights multiply the batch's loss by their mean, as in their code.
 """
 
 _BATCH_MEMORY = 0.5
@@ -122,6 +126,22 @@ def read_sample_loss(source: str | Callable[[Any], Tensor], output: Any, previou
             " needed, one loss a sample."
         )
     return value
+
+
+def weighable(source: str | Callable[[Any], Tensor], output: Any, losses: Tensor) -> Tensor:
+    """Return what weights multiply: the losses that were read, or, for ``"batch"``, that of the batch for each sample.
+
+    Args:
+        source: Key, callable or ``"batch"``.
+        output: What the step returned.
+        losses: (B,), what `read_sample_loss` has made of it.
+
+    Example:
+        >>> weighable("batch", {"loss": torch.tensor(2.0)}, torch.tensor([1.0, 3.0]))
+        tensor([2., 2.])
+    """
+    loss = step_loss(output)
+    return losses if source != "batch" or loss is None else loss.expand(losses.shape)
 
 
 def reweighted(output: Any, losses: Tensor, weights: Tensor, *, keeps_value: bool = True) -> Any:

@@ -3,6 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import Hardest, Net, WeightedShares, dataset, fit, loader
+from lightning.pytorch.callbacks import Callback
 
 from lightning_dataselect import EvolvedSampling
 from lightning_dataselect.step.sample_loss import check_sample_loss, read_sample_loss, reweighted
@@ -136,6 +137,30 @@ def test_batch_loss_stands_in_for_samples():
     fit(selector, Net(lr=0.0), loader(batch_size=N_ALL, shuffle=False), max_epochs=1)
     mean = losses_by_numpy(Net()).mean()
     np.testing.assert_allclose(selector.losses.numpy(), np.full(N_ALL, mean), rtol=1e-5)
+
+
+def test_weights_multiply_the_loss_of_the_batch_by_their_mean():
+    class Noting(Net):
+        gradients, plain = [], []
+
+        def on_before_optimizer_step(self, optimizer):
+            self.gradients.append(self.net[0].weight.grad.clone())
+
+        def on_train_batch_end(self, outputs, batch, batch_idx):
+            loss = F.cross_entropy(self.net(batch[0]), batch[1])
+            self.plain.append(torch.autograd.grad(loss, self.net[0].weight)[0])
+
+    class Weights(Callback):
+        means = []
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            self.means.append(selector.batch.weights.mean())
+
+    selector, net, weights = WeightedShares(0.5, sample_loss="batch"), Noting(lr=0.0), Weights()
+    fit(selector, net, callbacks=[weights], max_epochs=1)
+    assert len({round(float(mean), 3) for mean in weights.means}) > 1
+    for mean, found, plain in zip(weights.means, net.gradients, net.plain, strict=True):
+        torch.testing.assert_close(found, mean * plain)
 
 
 N_ALL = 100
