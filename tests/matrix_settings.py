@@ -130,6 +130,10 @@ SETTINGS = {
         "EvolvedSampling", {"batch_ratio": 0.5, "anneal": 0.0, "score_every_n_batches": 2}, ALL, {"batch_ratio": 1.0},
         AFTER_ONE, refuses=NO_SUBSET | PASSES,
     ),
+    "EvolvedSampling, batches of constant size": Setting(
+        "EvolvedSampling", {"batch_ratio": 0.5, "anneal": 0.0, "constant_batch_size": True}, ALL, {"batch_ratio": 1.0},
+        AFTER_ONE, refuses=NO_SUBSET | PASSES,
+    ),
     "FewerEpochs": Setting(
         "FewerEpochs", {"budget": 0.5}, (48, 48), {"budget": 1.0}, measures=False, refuses=TRAINS_ON_ALL
     ),
@@ -194,6 +198,10 @@ SETTINGS = {
     ),
     "SelectiveBackprop, every second batch scored": Setting(
         "SelectiveBackprop", {"beta": 1.0, "score_every_n_batches": 2}, ALL, {"beta": 0.0}, (48, SOME, SOME, SOME),
+        refuses=NO_SUBSET | PASSES,
+    ),
+    "SelectiveBackprop, batches of constant size": Setting(
+        "SelectiveBackprop", {"beta": 1.0, "constant_batch_size": True}, ALL, {"beta": 0.0}, (48, SOME, SOME, SOME),
         refuses=NO_SUBSET | PASSES,
     ),
     "SeTa": Setting(

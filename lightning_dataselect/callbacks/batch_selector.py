@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -15,12 +16,20 @@ from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.data.scaled_images import scale_images
 from lightning_dataselect.data.subset_batch import subset_arguments, with_batch
 from lightning_dataselect.fit.context import FitContext
+from lightning_dataselect.fit.gathering import Gathering
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import BatchSamples, Observation, Selection, take_chosen
 from lightning_dataselect.step.isolation import SideEffectGuard
 from lightning_dataselect.utils.errors import InvalidArgumentError, UnsupportedLoaderError
-from lightning_dataselect.utils.validation import SET_LEVEL, check_choice, check_count, check_share, refuse_unused
+from lightning_dataselect.utils.validation import (
+    SET_LEVEL,
+    check_choice,
+    check_count,
+    check_flag,
+    check_share,
+    refuse_unused,
+)
 
 
 class WithinBatches(DataSelector):
@@ -76,6 +85,16 @@ class BatchSelector(DataSelector):
             loss compares them with must not be of their size. Default 1: as they are. Composer has it, too.
         whole_every_n_batches: Of so many batches of an epoch the last is trained on whole, without scoring, as
             composer's ``interrupt``; 0 (default) for none. Its window of epochs is ``warmup_epochs`` and ``anneal``.
+        constant_batch_size: True to gather chosen samples over several of the loader's batches, and to train on them
+            once they fill a whole one, as the authors of Selective-Backprop do: the model never sees a smaller batch,
+            and takes ``batch_ratio`` as many optimizer steps. Default False: each part is trained on at once. What it
+            costs: inputs of up to two batches more stay on the device; a sample is trained on up to
+            ``1 / batch_ratio`` batches after it was scored; the last ones of an epoch wait for the next, where the
+            authors train on a smaller batch, so that those of the last epoch, fewer than a batch, never come to it;
+            checkpoints hold the inputs of those that wait; several ranks agree in every batch, which waits for the
+            device, and one that gets two batches ahead of the slowest gives its oldest up. For hooks a batch of the
+            loader in between is one that accumulates gradients, whose ``outputs`` are empty. With
+            ``accumulate_grad_batches`` whole batches are accumulated, and the last step of an epoch takes what waits.
         **common: See :class:`~lightning_dataselect.callbacks.selector.DataSelector`.
 
     Raises:
@@ -86,6 +105,7 @@ class BatchSelector(DataSelector):
     _has_cut = FitLocal[bool](False)
     _is_collated_anew = FitLocal[bool](False)
     _fewest = FitLocal[int](1)
+    _gathering = FitLocal[Gathering | None](None)
 
     def __init__(
         self,
@@ -96,6 +116,7 @@ class BatchSelector(DataSelector):
         score_every_n_batches: int = 1,
         score_scale: float = 1.0,
         whole_every_n_batches: int = 0,
+        constant_batch_size: bool = False,
         **common: Any,
     ) -> None:
         super().__init__(prune_ratio=prune_ratio, **common)
@@ -112,6 +133,9 @@ class BatchSelector(DataSelector):
         if self.score_scale == 0:
             raise InvalidArgumentError("score_scale=0 would leave nothing of an image: give a factor up to 1, say 0.5.")
         self.whole_every_n_batches = check_count("whole_every_n_batches", whole_every_n_batches)
+        self.constant_batch_size = check_flag("constant_batch_size", constant_batch_size)
+        if constant_batch_size:
+            self._refuse_with_gathering()
 
     def choose(self, seen: Observation, k: int, generator: torch.Generator) -> Tensor:
         """Choose the samples of a batch to train on; nothing here may wait for the device.
@@ -144,6 +168,13 @@ class BatchSelector(DataSelector):
         share = self.batch_ratio if size is None else self._share(size) / size
         return 1 / (3 * self.score_every_n_batches) + share
 
+    def fewest(self, k: int) -> int:
+        """Return the least number of samples that a method must choose whose number is not ``k``: 2, where ``k`` is.
+
+        Gathered samples are trained on in whole batches, so that a batch may have none.
+        """
+        return 0 if self.constant_batch_size else min(2, k)
+
     @property
     def chooses_epochs(self) -> bool:
         """True if samples are also dropped before an epoch."""
@@ -155,28 +186,95 @@ class BatchSelector(DataSelector):
         return True
 
     def on_fit_setup(self, context: FitContext) -> None:
-        """Get ready to score."""
+        """Get ready to score, and to gather."""
         self._guard = SideEffectGuard(context.module)
         has_batch_norm = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in context.module.modules())
-        self._fewest = 2 if has_batch_norm else 1
+        self._fewest = 2 if has_batch_norm and not self.constant_batch_size else 1
+        if self.constant_batch_size:
+            waiting = context.run.waiting
+            context.run.waiting = self._gathering = waiting if isinstance(waiting, Gathering) else Gathering()
+            give_back = self._gathering.open(
+                context.module.trainer,
+                context.reader.layout,
+                gathers=lambda: self.batch is not None and not self.trains_on_whole_batches(context.epoch),
+                is_whole=lambda: self._is_whole(self.state.batches_done),
+                nobody=lambda: self.store.n,
+            )
+            context.add_cleanup(give_back)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Settle which epoch it is and how long."""
+        super().on_train_start(trainer, pl_module)
+        if self._gathering is not None:
+            self._gathering.to(pl_module.device)
+
+    def look_at_batch(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: BatchSamples) -> None:
+        """Look at a batch before it is chosen from; nothing by default.
+
+        Args:
+            args: Positional arguments of the training step.
+            kwargs: Its keyword arguments.
+            batch: The samples of the batch.
+        """
 
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Score the batch, cut it, and train on what was chosen."""
+        """Score the batch, cut it, and train on what was chosen: at once, or when it was gathered."""
         context, batch = self.context, self.batch
         assert context is not None and batch is not None
+        if self._gathering is not None and (gathered := self._gathering.taken) is not None:
+            return context.train_step(step, args, kwargs, gathered, is_full_batch=False, is_gathered=True)[0]
         if not self._has_cut:
             self._try_to_cut(args, kwargs, batch)
-        if self.trains_on_whole_batches(context.epoch) or self._is_whole(self.state.batches_done):
+        if self.trains_on_whole_batches(context.epoch):
+            return super().run_step(step, args, kwargs)
+        self.look_at_batch(args, kwargs, batch)
+        if self._is_whole(self.state.batches_done):
             return super().run_step(step, args, kwargs)
         is_scored = self.state.batches_done % self.score_every_n_batches == 0
         scored = self._score(step, args, kwargs, batch) if is_scored else self._remembered(batch)
         positions = self.choose(scored, self._share(len(batch)), self.batch_generator(batch.indices.device))
-        chosen = take_chosen(batch, positions, type(self).__name__)
+        chosen = take_chosen(batch, positions, type(self).__name__, fewest=self.fewest(1))
         args, kwargs = self._cut(args, kwargs, positions, batch)
+        context.run.count_dropped(batch.indices, chosen.indices)
+        if self._gathering is not None:
+            self._gather(self._gathering, args, kwargs, chosen)
+            return None
         output, trained = context.train_step(step, args, kwargs, chosen, is_full_batch=False)
         self.seen = None if is_scored else trained
-        context.run.count_dropped(batch.indices, chosen.indices)
         return output
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Write down what the batch has shown, and keep schedules in time."""
+        if self._gathering is not None:
+            self._gathering.end_batch()
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _refuse_with_gathering(self) -> None:
+        name = type(self).__name__
+        if self.score_every_n_batches > 1:
+            raise InvalidArgumentError(
+                f"{name}(constant_batch_size=True, score_every_n_batches={self.score_every_n_batches}): batches that"
+                " are not scored renew the scores of the samples trained on, and gathered ones are trained on in later"
+                " batches. Leave one of the two out."
+            )
+        if self.loader is not None:
+            raise InvalidArgumentError(
+                f"{name}(constant_batch_size=True, loader={self.loader!r}): the samples of several batches would be"
+                " trained on with one batch of the other loaders, and theirs of the batches in between with none. Leave"
+                " constant_batch_size out, or train on one loader."
+            )
+
+    def _gather(self, into: Gathering, args: tuple[Any, ...], kwargs: dict[str, Any], chosen: BatchSamples) -> None:
+        assert self.context is not None and self.batch is not None
+        reader = self.context.reader
+        # counted here, as a stream forgets which samples they are before they are trained on
+        self.context.run.count_trained(chosen.indices)
+        whole = self.context.epochs.batch_size
+        given_up = into.add(reader.batch_in(args, kwargs), chosen, len(self.batch), whole, reader.layout)
+        self.state.n_trained -= given_up
+        self.state.n_left_out += given_up
 
     def _try_to_cut(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: BatchSamples) -> None:
         """Refuse batches that cannot be cut at the first of them, and not after epochs that train on whole ones."""
@@ -188,7 +286,7 @@ class BatchSelector(DataSelector):
         try:
             self._cut(args, kwargs, first, batch)
         except UnsupportedLoaderError as error:
-            if reader.collate is None:
+            if reader.collate is None or self.constant_batch_size:
                 raise
             self._is_collated_anew = True
             try:
@@ -247,4 +345,5 @@ class BatchSelector(DataSelector):
         """Count the samples of a batch to train on: one only where whole batches give no more, with BatchNorm never."""
         assert self.context is not None
         whole = max(self._fewest, round(self.batch_ratio * (self.context.epochs.batch_size or size)))
-        return max(min(2, size, whole), round(self.batch_ratio * size))
+        fewest = 1 if self.constant_batch_size else min(2, size, whole)
+        return max(fewest, round(self.batch_ratio * size))

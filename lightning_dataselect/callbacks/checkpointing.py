@@ -67,7 +67,8 @@ class Checkpointer:
 
     def _states_of_ranks(self, world_size: int) -> list[dict[str, Any]]:
         merges = type(self._run.store).rank_state is ScoreStore.rank_state
-        if merges and type(self._policy).rank_state is SelectionPolicy.rank_state:
+        remembers = type(self._policy).rank_state is not SelectionPolicy.rank_state
+        if merges and not remembers and self._run.waiting is None:
             return []
         everyone: list[Any] = [None] * world_size
         dist.all_gather_object(everyone, self._run.rank_state(self._policy))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from collections import UserDict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -63,6 +65,32 @@ def _keys(part: Any) -> list[Hashable]:
 
 def _child(part: Any, key: Any) -> Any:
     return part[key] if isinstance(part, Mapping) or isinstance(key, int) else getattr(part, key)
+
+
+def mapping_like(part: Mapping[Any, Any], values: dict[Any, Any]) -> Any:
+    """Return a mapping of the kind of ``part``, with all else that it holds, of other ``values``.
+
+    Example:
+        >>> mapping_like(UserDict(a=1), {"a": 2})
+        {'a': 2}
+    """
+    if type(part) is dict:
+        return values
+    if not isinstance(part, dict | UserDict):
+        return type(part)(values)  # type: ignore[call-arg]
+    other = copy.copy(part)
+    for key, value in values.items():
+        other[key] = value
+    return other
+
+
+def with_fields(part: Any, values: dict[str, Any]) -> Any:
+    """Return a copy of the dataclass ``part`` with other ``values`` in its fields."""
+    # not dataclasses.replace: that would call __init__ and __post_init__ again
+    other = copy.copy(part)
+    for name, value in values.items():
+        object.__setattr__(other, name, value)
+    return other
 
 
 def bytes_of(part: Tensor) -> bytes:

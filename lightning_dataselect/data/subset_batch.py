@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
-from collections import UserDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +14,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader
 
 from lightning_dataselect.data.batch_layout import BatchLayout, is_number
-from lightning_dataselect.data.batch_tree import Path
+from lightning_dataselect.data.batch_tree import Path, mapping_like, with_fields
 from lightning_dataselect.data.chosen_loader import BatchPart
 from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
@@ -195,7 +193,7 @@ class _Cutter:
         if _length_of_array(part) is not None:
             return self._array(part, path)
         if isinstance(part, Mapping):
-            return _mapping_like(part, {key: self.cut(value, (*path, key)) for key, value in part.items()})
+            return mapping_like(part, {key: self.cut(value, (*path, key)) for key, value in part.items()})
         if dataclasses.is_dataclass(part) and not isinstance(part, type):
             return self._dataclass(part, path)
         if isinstance(part, Sequence):
@@ -211,7 +209,7 @@ class _Cutter:
         if _moves(part) and not self.has_cut:
             raise _uncuttable(part)
         self.has_cut |= before
-        return _replaced(part, values)
+        return with_fields(part, values)
 
     def _array(self, part: Any, path: Path) -> Any:
         axis = self._axes.get(path, 0) or 0
@@ -269,22 +267,3 @@ class _Cutter:
 def _length_of_array(part: Any) -> int | None:
     shape = getattr(part, "shape", ())
     return shape[0] if isinstance(shape, tuple) and shape else None
-
-
-def _mapping_like(part: Mapping[Any, Any], values: dict[Any, Any]) -> Any:
-    if type(part) is dict:
-        return values
-    if not isinstance(part, dict | UserDict):
-        return type(part)(values)  # type: ignore[call-arg]
-    smaller = copy.copy(part)
-    for key, value in values.items():
-        smaller[key] = value
-    return smaller
-
-
-def _replaced(part: Any, values: dict[str, Any]) -> Any:
-    # not dataclasses.replace: that would call __init__ and __post_init__ again
-    smaller = copy.copy(part)
-    for name, value in values.items():
-        object.__setattr__(smaller, name, value)
-    return smaller

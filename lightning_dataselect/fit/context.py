@@ -120,6 +120,7 @@ class FitContext:
         samples: BatchSamples,
         *,
         is_full_batch: bool = True,
+        is_gathered: bool = False,
     ) -> tuple[Any, Observation | None]:
         """Run a step that trains, and count its samples.
 
@@ -129,6 +130,7 @@ class FitContext:
             kwargs: Its keyword arguments.
             samples: The samples that it trains on.
             is_full_batch: False if they are a part of the batch under way.
+            is_gathered: True if they were chosen in several batches, and counted as trained on then.
 
         Returns:
             What the step returned, with the samples' weights in its loss, and what was seen; None if nothing could be
@@ -142,7 +144,8 @@ class FitContext:
             return done  # Lightning passes over the batch
         if done[1] is not None:
             run.train_loss.add(done[1].losses)
-        run.count_trained(samples.indices)
+        if not is_gathered:
+            run.count_trained(samples.indices)
         run.count_samples(forward=n, backward=n)
         return done
 

@@ -150,12 +150,12 @@ class DBPD(EndsInRevision, WithinBatches, BatchSelector):
         store["score"][seen.indices] = 1 - probabilities
 
     def choose(self, seen: Observation, k: int, generator: torch.Generator) -> Tensor:
-        """Take those below the threshold, two at least where ``k`` is more than one."""
+        """Take those below the threshold, or the nearest to it where they are too few."""
         doubts = self.store["score"][seen.indices]
         return doubts.nan_to_num(1.0).topk(self._count(doubts, k)).indices
 
     def _count(self, doubts: Tensor, k: int) -> int:
-        return count_below(1 - doubts, self.threshold, min(2, k))
+        return count_below(1 - doubts, self.threshold, self.fewest(k))
 
 
 class SMRD(DBPD):

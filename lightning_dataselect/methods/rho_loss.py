@@ -29,7 +29,7 @@ from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.holdout import HoldoutModel, copy_to_train, fit_holdout, joined_losses, train_holdout
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.load_values import ValueSource, load_values
-from lightning_dataselect.state.selection import Observation
+from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.state.store import Identity, ScoreStore
 from lightning_dataselect.trainer import shows_progress
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, TrainerSettingsError
@@ -167,13 +167,10 @@ class RHOLoss(WithinBatches, BatchSelector):
             self._measuring = HoldoutModel(self.holdout_model, context, self.sample_loss)
             context.add_cleanup(self._measuring.give_back)
 
-    def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Have the held-out model measure the batch, if there is one; then score it, cut it, and train."""
-        if self._measuring is not None and self.batch is not None:
-            assert self.context is not None
-            if not self.trains_on_whole_batches(self.context.epoch):
-                self.store["holdout"][self.batch.indices] = self._measuring.losses_of(args, kwargs, self.batch.indices)
-        return super().run_step(step, args, kwargs)
+    def look_at_batch(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: BatchSamples) -> None:
+        """Have the held-out model measure the batch, if there is one."""
+        if self._measuring is not None:
+            self.store["holdout"][batch.indices] = self._measuring.losses_of(args, kwargs, batch.indices)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take up the irreducible losses, or measure them."""

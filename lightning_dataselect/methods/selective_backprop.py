@@ -11,13 +11,14 @@ R has the percentile 1, where the code counts the losses strictly below, which i
 as if each were the lowest of them; each rank keeps an R of the samples it has seen; a loss that is not finite has the
 probability 1 and stays out of R.
 
-What was chosen of a batch is trained on at once, with the mean of its losses, so that steps differ in size; the authors
-collect chosen samples until a batch is full, and so never train on one sample. The share expected is ``1 / (beta + 1)``
-while the losses do not drift. Where chance takes fewer than two, the samples that came nearest are trained on too: two,
-since BatchNorm cannot train on one, but one if the share expected of a batch is no more and the module has no
-BatchNorm. With the defaults chance does so in 37 % of batches of 8, in 6 % of 16 and in 0.1 % of 32. The algorithm of
-the same name in MosaicML's composer is another one: it ranks within the batch, without R, draws a fixed number of
-samples, and does so in every second batch between 50 and 90 % of the training.
+What was chosen of a batch is trained on at once, with the mean of its losses, so that steps differ in size; the
+authors collect chosen samples until a batch is full. ``constant_batch_size=True`` does so, too, but lets what is left
+of an epoch wait for the next one, where theirs makes a smaller batch of it. The share expected is ``1 / (beta + 1)``
+while the losses do not drift. Where chance takes fewer than two, and they are not collected, the samples that came
+nearest are trained on too: two, since BatchNorm cannot train on one, but one if the share expected of a batch is no
+more and the module has no BatchNorm. With the defaults chance does so in 37 % of batches of 8, in 6 % of 16 and in
+0.1 % of 32. The algorithm of the same name in MosaicML's composer is another one: it ranks within the batch, without
+R, draws a fixed number of samples, and does so in every second batch between 50 and 90 % of the training.
 
 How many samples are chosen is known on the device alone, and the batch cannot be cut without that number: a step waits
 for it, once. The other methods within a batch take a fixed number and wait for nothing.
@@ -136,8 +137,8 @@ class SelectiveBackprop(WithinBatches, BatchSelector):
         store["score"][seen.indices] = percentile(seen.losses, self._recent) ** self.beta
 
     def choose(self, seen: Observation, k: int, generator: torch.Generator) -> Tensor:
-        """Take each sample by its own chance, two at least where ``k`` is more than one."""
-        return take_by_chance(self.store["score"][seen.indices], generator, fewest=min(2, k))
+        """Take each sample by its own chance, or those that came nearest where they are too few."""
+        return take_by_chance(self.store["score"][seen.indices], generator, fewest=self.fewest(k))
 
     def forget(self) -> None:
         """Let go of the recent losses."""

@@ -18,8 +18,8 @@ class EpochRecord(TypedDict):
 
     ``n_total`` samples in the set, ``n_selected`` of them chosen; ``n_forward`` and ``n_backward`` samples
     forwarded and back-propagated on all ranks, repeats included; ``n_trained`` samples that the module was
-    trained on, and ``n_left_out`` that were in its batches but were not trained on, likewise; ``seconds`` of
-    training without validation; ``select_seconds`` between this epoch and the next.
+    trained on, or that were gathered to be so, and ``n_left_out`` that were in its batches but were not chosen,
+    likewise; ``seconds`` of training without validation; ``select_seconds`` between this epoch and the next.
     """
 
     epoch: int

@@ -6,7 +6,7 @@ import contextlib
 import math
 import weakref
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -29,6 +29,16 @@ _KNOWN_BY = {
     Identity.KEY: "by their keys in a stream",
     Identity.NONE: "by nothing, in a stream without keys",
 }
+
+
+class Waiting(Protocol):
+    """Keep chosen samples that are still to be trained on."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return them as they are saved; never empty."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what was saved."""
 
 
 class RunState:
@@ -58,6 +68,8 @@ class RunState:
         """The keys of the samples of a map-style data set, if they have some, in its order."""
         self.samples: dict[int, dict[str, int]] = {}
         """A fingerprint of a few samples of the data set, to know it again."""
+        self.waiting: Waiting | None = None
+        """What was chosen and is still to be trained on; None where all is trained on at once."""
         self._owner = owner
         self._first_epoch: int | None = None  # of what is known, where an earlier data set's was dropped
         self._bad = BadLosses(0)
@@ -150,7 +162,7 @@ class RunState:
 
     def forget(self) -> None:
         """Let go of what an earlier fit has shown: a new one begins."""
-        self._store = self._fit = self._first_epoch = None
+        self._store = self._fit = self._first_epoch = self.waiting = None
         self.samples = {}
 
     def discard_checkpoint(self) -> None:
@@ -272,6 +284,8 @@ class RunState:
                     policy.load_rank_state(mine["method"])
                 if mine["store"]:
                     self.store.load_rank_state(mine["store"])
+                if mine["waiting"] and self.waiting is not None:
+                    self.waiting.load_state_dict(mine["waiting"])
             self._restored = None
         begins = self._fit is None
         if begins:
@@ -295,8 +309,12 @@ class RunState:
             )
 
     def rank_state(self, policy: SelectionPolicy) -> dict[str, Any]:
-        """Return what this rank saves of its own: what the method remembers, and columns that do not merge."""
-        state = {"method": policy.rank_state(), "store": {} if self._store is None else self._store.rank_state()}
+        """Return what this rank saves of its own: of the method, of columns that do not merge, and what waits."""
+        state = {
+            "method": policy.rank_state(),
+            "store": {} if self._store is None else self._store.rank_state(),
+            "waiting": {} if self.waiting is None else self.waiting.state_dict(),
+        }
         return state if any(state.values()) else {}
 
     def state_dict(self, ranks: list[dict[str, Any]]) -> dict[str, Any]:

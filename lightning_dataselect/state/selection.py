@@ -109,13 +109,14 @@ def check_selection(selection: object, n: int, method: str) -> Selection:
     return Selection(indices.cpu(), weights if weights is None else weights.float().cpu())
 
 
-def take_chosen(batch: BatchSamples, positions: object, method: str) -> BatchSamples:
+def take_chosen(batch: BatchSamples, positions: object, method: str, fewest: int = 1) -> BatchSamples:
     """Return the samples of a batch that ``choose`` has named.
 
     Args:
         batch: The samples of the batch.
         positions: int64 (b,), where the chosen samples are in it.
         method: Name of the method, for messages.
+        fewest: How many there must be, 0 or 1.
 
     Raises:
         TypeError: If ``positions`` is no int64 tensor of one dimension.
@@ -131,7 +132,7 @@ def take_chosen(batch: BatchSamples, positions: object, method: str) -> BatchSam
             " chosen samples within the batch."
         )
     _check_indices(positions, f"{method}.choose", "positions")
-    if positions.numel() == 0:
+    if positions.numel() < fewest:
         raise InvalidSelectionError(
             f"{method}.choose returned no position: choose at least one of {len(batch)} samples."
         )

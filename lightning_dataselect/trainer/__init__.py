@@ -12,6 +12,9 @@ while it runs. What is used here of the loops was read in lightning 2.5 and 2.6,
 - ``_val_check_time_interval``, which lightning 2.5 does not have;
 - ``fit_loop._should_reload_train_dl``, to tell the loop from others who ask for a loader; where it is missing, all get
   the loop's;
+- ``epoch_loop._should_accumulate``, to know which batches end in an optimizer step; where it is missing, it is counted;
+- ``automatic_optimization.run``, to train on one batch for several of the loader's; where it, or the name above, is
+  missing, ``constant_batch_size`` is refused;
 - ``automatic_optimization.optim_progress``, to tell ``lr_scheduler_step`` the step of the unpruned fit; where it is
   missing, schedulers that go by ``global_step`` see that of the pruned one.
 """
@@ -24,6 +27,7 @@ from lightning_dataselect.trainer.epoch_length import (
     set_counted_length,
     shorten_val_check_interval,
 )
+from lightning_dataselect.trainer.gathering import StepProgress, train_on_gathered
 from lightning_dataselect.trainer.limits import FitLimits
 from lightning_dataselect.trainer.loops import (
     begin_ended_epoch,
@@ -67,6 +71,7 @@ __all__ = [
     "FitLimits",
     "InPlace",
     "Restore",
+    "StepProgress",
     "batch_to_device",
     "begin_ended_epoch",
     "combination_mode",
@@ -101,5 +106,6 @@ __all__ = [
     "takes_batch_idx",
     "takes_dataloader_iter",
     "time_fetches",
+    "train_on_gathered",
     "trains_nothing",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from lightning_dataselect.trainer.patching import Restore, patch_attribute
+from lightning_dataselect.trainer.patching import Restore, missing, patch_attribute
 
 
 def come_first(trainer: pl.Trainer, callback: pl.Callback) -> None:
@@ -67,12 +67,20 @@ def limited_batches(trainer: pl.Trainer, n_batches: int) -> int:
     return max(1, int(n_batches * limit)) if limit > 0 else 0
 
 
-def optimizer_steps_now(trainer: pl.Trainer) -> bool:
-    """Return whether the batch under way ends in an optimizer step rather than in further accumulation."""
+def ends_accumulation(trainer: pl.Trainer) -> bool:
+    """Return whether the batch under way is the last of its epoch, after which gradients do not wait any longer."""
     batches = trainer.fit_loop.epoch_loop.batch_progress
     last = batches.is_last_batch or batches.current.ready >= trainer.fit_loop.max_batches
-    accumulated = batches.current.ready % trainer.accumulate_grad_batches == 0
-    return accumulated or (last and not trainer.strategy.handles_gradient_accumulation)
+    return last and not trainer.strategy.handles_gradient_accumulation
+
+
+def optimizer_steps_now(trainer: pl.Trainer) -> bool:
+    """Return whether the batch under way ends in an optimizer step rather than in further accumulation."""
+    loop = trainer.fit_loop.epoch_loop
+    if not missing(loop, "_should_accumulate"):
+        return not loop._should_accumulate()
+    accumulated = loop.batch_progress.current.ready % trainer.accumulate_grad_batches == 0
+    return accumulated or ends_accumulation(trainer)
 
 
 def planned_accumulation(trainer: pl.Trainer) -> dict[int, int]:

@@ -33,6 +33,7 @@ DOCUMENTED = {
     "SMRD": {"item": 1},
     "SelectiveBackprop": {"item": 1},
     "SelectiveBackprop, every second batch scored": {"item": 1},
+    "SelectiveBackprop, batches of constant size": {"item": 1},
     # Its losses have been copied without waiting, and an event tells when; the call is of a tensor on the CPU.
     "AutoAssist, asynchronous": {"cpu": 1},
 }

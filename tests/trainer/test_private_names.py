@@ -8,6 +8,7 @@ from helpers import SAFELY, Net, Seen, Shares, WeightedShares, loader, same_weig
 from lightning.pytorch.callbacks import ModelCheckpoint
 from schedule_helpers import one_cycle
 
+from lightning_dataselect import EvolvedSampling
 from lightning_dataselect import trainer as trainer_room
 
 SHARES = (0.7, 1.0, 0.2, 0.5, 1.0)
@@ -193,3 +194,30 @@ def test_whether_samplers_are_distributed_is_taken_to_be_true(monkeypatch):
     assert trainer_room.sampler_ranks(made) == (1, 0)
     hide(made, "_accelerator_connector")
     assert trainer_room.sampler_ranks(made) == (3, 1)
+
+
+def test_which_batches_step_is_counted_where_lightning_does_not_say():
+    flags = {"accumulate_grad_batches": 3, "max_epochs": 5}
+    found = []
+    for renamed in (False, True):
+        selector, net = WeightedShares(*SHARES), Net(one_cycle)
+        seen = Seen(selector)
+        made = trainer(selector, seen, **flags)
+        if renamed:
+            hide(made.fit_loop.epoch_loop, "_should_accumulate")
+        made.fit(net, loader(), loader(50, 25, False))
+        found.append(facts(selector, made, net, seen))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", ["automatic_optimization.run", "_should_accumulate"])
+def test_without_a_hold_on_the_optimization_no_batches_are_gathered(name):
+    made, net = trainer(EvolvedSampling(constant_batch_size=True)), Net()
+    *path, last = name.split(".")
+    owner = made.fit_loop.epoch_loop
+    for part in path:
+        owner = getattr(owner, part)
+    hide(owner, last)
+    with pytest.raises(RuntimeError, match=f"has no fit_loop.epoch_loop.{name}, without which no batches can be gath"):
+        made.fit(net, loader())
+    assert net.steps == [] and "training_step" not in vars(net)
