@@ -14,6 +14,7 @@ from lightning_dataselect.data.loader import SelectedLoader
 from lightning_dataselect.data.stream import StreamSource, is_stream, refuse_epoch_choice
 from lightning_dataselect.fit.misread import forget_misread
 from lightning_dataselect.fit.notices import warn_of_losses, warn_of_read_ahead, warn_of_resumed_stream
+from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
 from lightning_dataselect.fit.start import start_stream_from_file
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -53,6 +54,7 @@ class StreamedEpochs:
         self._part: BatchPart | None = None  # of the batches of several loaders
         self._arrived: dict[int, Tensor] = {}  # slots of batches that were looked at ahead of the training
         self._has_state = self._warned_of_losses = False
+        self._schedules: SchedulesInTime | None = None  # None where every batch is trained on, so that they are in time
 
     @property
     def loader(self) -> SelectedLoader:
@@ -144,6 +146,9 @@ class StreamedEpochs:
             # saved with an epoch's last batch: Lightning takes it for done, and will not announce its end any more
             self._close()
         self._turn_to(epoch)
+        if run.waiting is not None and (n_batches := self.n_batches) is not None:
+            self._schedules = SchedulesInTime(self._trainer, self._policy, budget=None)
+            self._schedules.start(run.fit, n_batches, n_batches)
 
     def start_epoch(self) -> None:
         """Look at compiled steps anew."""
@@ -167,6 +172,8 @@ class StreamedEpochs:
         assert self._source is not None
         # where Lightning begins an epoch anew, the state must not know better
         self._run.fit.batches_done = batch_idx
+        if self._schedules is not None and (n_batches := self.n_batches) is not None:
+            self._schedules.begin_batch(n_batches)
         if self._part is not None:
             batch = self._part.of(batch)
         if batch is None:
@@ -176,8 +183,10 @@ class StreamedEpochs:
         return BatchSamples(slots.to(device, non_blocking=True))
 
     def end_batch(self, batch_idx: int) -> None:
-        """Count a batch as done; schedules are in time, as every batch is trained on."""
+        """Count a batch as done, and keep schedules in time."""
         self._run.fit.batches_done = batch_idx + 1
+        if self._schedules is not None and (n_batches := self.n_batches) is not None:
+            self._schedules.end_batch(self._run.fit, n_batches)
 
     # ---- from epoch to epoch -------------------------------------------------------------------------------------
 
@@ -204,7 +213,9 @@ class StreamedEpochs:
         state.close(n_offered, n_selected=n_offered)
 
     def give_back(self) -> None:
-        """Do nothing: nothing of the Trainer's was changed."""
+        """Let the Trainer step its schedulers itself."""
+        if self._schedules is not None:
+            self._schedules.give_back()
 
     def score_samples(
         self, indices: Tensor, known: Tensor, loader: SelectedLoader | None = None

@@ -13,8 +13,9 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelChec
 from ranks import on_ranks
 from resume_helpers import compare
 from schedule_helpers import one_cycle
-from streams import Keyed, stream
+from streams import Keyed, Stream, stream
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader, TensorDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -159,6 +160,38 @@ def test_rates_left_alone_move_with_optimizer_steps():
     net = Net(one_cycle)
     trainer, _ = fit(Highest(lr_schedule="steps"), net, max_epochs=4)
     assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == trainer.global_step == len(net.steps) == 12
+
+
+class Sized(Stream):
+    """Knows its length."""
+
+    def __len__(self):
+        return self.n
+
+
+def test_rates_on_a_stream_end_with_its_length_or_with_max_steps():
+    net = Net(one_cycle)
+    trainer, _ = fit(Highest(), net, DataLoader(Sized(), 8), max_epochs=4)
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 48 and trainer.global_step == len(net.steps) == 12
+    indexed = Net(one_cycle)
+    fit(Highest(), indexed, loader(96, 8, shuffle=False), max_epochs=4)
+    assert [step.lr for step in net.steps] == [step.lr for step in indexed.steps]
+    by_steps = Net(one_cycle)
+    trainer, _ = fit(Highest(), by_steps, stream(), max_epochs=-1, max_steps=10)
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == 10 == len(by_steps.steps)
+
+
+def test_rates_on_a_stream_go_on_from_a_checkpoint(tmp_path):
+    steps = ModelCheckpoint(tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+
+    def schedule(optimizer, trainer):  # to ask the Trainer for its length makes Lightning forget the loader's state
+        return {"scheduler": OneCycleLR(optimizer, 0.5, total_steps=48), "interval": "step"}
+
+    net, resumed = Net(schedule), Net(schedule, seed=9)
+    fit(Highest(), net, StatefulDataLoader(Sized(), 8), callbacks=[steps], enable_checkpointing=True)
+    trainer, _ = fit(Highest(), resumed, StatefulDataLoader(Sized(), 8), ckpt_path=tmp_path / "step=5.ckpt")
+    assert same_weights(net, resumed) and trainer.lr_scheduler_configs[0].scheduler.last_epoch == 48
+    assert [step.lr for step in resumed.steps] == [step.lr for step in net.steps][5:]
 
 
 def test_steps_are_what_the_trainer_counts(tmp_path):
