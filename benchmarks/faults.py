@@ -5,8 +5,8 @@
 - kills: a fit that saves a checkpoint after every step is killed by SIGKILL at random moments, wherever it may be,
   and resumed from the last checkpoint each time; its weights, scores and selection must be those of a fit that was
   never killed.
-- files: a checkpoint that is cut short, one of another method and one of another data set; a disk that is full (a limit
-  on the size of files) while a checkpoint or an export is written.
+- files: a checkpoint that is cut short, weights in its place, one of another method and one of another data set; a disk
+  that is full (a limit on the size of files) while a checkpoint or an export is written.
 - workers: a loader's worker that is killed.
 - ranks: of two ranks one dies, or stops; the other's fit must end in an error within seconds of the timeout that the
   strategy was given.
@@ -177,7 +177,11 @@ def files(new: Callable[[], Path]) -> Iterator[tuple[str, bool, str]]:
     folder = new()
     (folder / "last.ckpt").write_bytes(saved[: len(saved) // 2])
     error = error_of(fit, folder)
-    yield "a checkpoint that is cut short", bool(error) and not (folder / "end").exists(), error
+    yield "a checkpoint that is cut short", "is cut short: it ends after" in error, error
+    folder = new()
+    torch.save({"weight": torch.zeros(1)}, folder / "last.ckpt")
+    error = error_of(fit, folder)
+    yield "a file of weights in place of a checkpoint", "is none of a Trainer: it holds 1 entries" in error, error
     for name, options, words in (
         ("another method", {"selector": UCB()}, "was written by InfoBatch"),
         ("another data set", {"train": batches(160)}, "200 samples, but the train loader's has 160"),

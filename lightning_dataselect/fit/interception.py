@@ -21,6 +21,7 @@ from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.step.sample_loss import SampleLoss
 from lightning_dataselect.trainer import (
+    explain_checkpoint_faults,
     forget_train_loader,
     intercept_train_loader,
     logging_parts,
@@ -111,6 +112,7 @@ def take_hold(trainer: pl.Trainer, context: FitContext, run_step: RunStep, is_ac
     def training_step(*args: Any, **kwargs: Any) -> Any:
         return run_step(step, args, kwargs) if is_active() else step(*args, **kwargs)
 
+    context.add_cleanup(explain_checkpoint_faults(trainer))
     forget_train_loader(trainer)
     context.add_cleanup(intercept_train_loader(trainer, context.prepare_loader))
     if context.budget is not None:

@@ -15,6 +15,7 @@ from lightning_dataselect.state.sample_history import NEVER, UNKNOWN, SampleHist
 from lightning_dataselect.state.stream_store import KeyedStore
 from lightning_dataselect.state.suspects import averages, mean_losses, suspicions
 from lightning_dataselect.utils.errors import InvalidArgumentError
+from lightning_dataselect.utils.reading import reading
 
 if TYPE_CHECKING:
     from lightning_dataselect.state.results import Results
@@ -136,7 +137,8 @@ def read_kept(path: str | Path) -> Tensor:
     """
     path = Path(path)
     _check_suffix(path)
-    frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    with reading(str(path)):
+        frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
     missing = {"index", "selected"} - set(frame.columns)
     if missing:
         raise InvalidArgumentError(

@@ -16,6 +16,7 @@ from torch import Tensor
 from lightning_dataselect.state.stream_store import Key
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, MissingFileError
 from lightning_dataselect.utils.extras import require_report_extra
+from lightning_dataselect.utils.reading import reading
 
 OWN = "method."
 """Beginning of the names of a method's own columns in the file."""
@@ -78,7 +79,8 @@ def read_earlier_scores(source: str | Path) -> EarlierScores:
     path, named = Path(source), f"start_from={str(source)!r}"
     if not path.is_file():
         raise MissingFileError(f"{named}: there is no such file.")
-    table = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path, named)
+    with reading(named):
+        table = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path, named)
     names = {"index", "key"} & table.keys()
     if not names or not {"loss", "score"} & table.keys():
         raise InvalidArgumentError(

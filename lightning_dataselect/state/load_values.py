@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_dataselect.utils.errors import InvalidArgumentError, MissingFileError
 from lightning_dataselect.utils.extras import require_report_extra
+from lightning_dataselect.utils.reading import reading
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,15 +58,21 @@ def _read(path: Path, column: str, argument: str) -> Tensor:
         raise InvalidArgumentError(f"{argument}={str(path)!r} must end in .pt, .npy, .csv or .parquet.")
     if not path.is_file():
         raise MissingFileError(f"{argument}={str(path)!r}: there is no such file.")
-    if path.suffix == ".pt":
-        loaded: Tensor = torch.load(path, map_location="cpu", weights_only=True)
+    named = f"{argument}={str(path)!r}"
+    if path.suffix in (".pt", ".npy"):
+        with reading(named):
+            loaded: Tensor = (
+                torch.load(path, map_location="cpu", weights_only=True)
+                if path.suffix == ".pt"
+                else torch.from_numpy(np.load(path))
+            )
         return loaded
-    if path.suffix == ".npy":
-        return torch.from_numpy(np.load(path))
-    require_report_extra(f"{argument}={str(path)!r}", "pandas")
+    require_report_extra(named, "pandas")
     import pandas as pd
 
-    return _of_table(pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path), path, column, argument)
+    with reading(named):
+        frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    return _of_table(frame, path, column, argument)
 
 
 def _of_table(frame: pd.DataFrame, path: Path, column: str, argument: str) -> Tensor:

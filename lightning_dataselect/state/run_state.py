@@ -19,6 +19,7 @@ from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.running_mean import RunningMean
 from lightning_dataselect.state.sample_history import SampleHistoryStore
+from lightning_dataselect.state.saved_state import check_saved
 from lightning_dataselect.state.selection import Observation, class_targets
 from lightning_dataselect.state.store import Identity
 from lightning_dataselect.state.stream_store import Key, StreamStore
@@ -336,8 +337,12 @@ class RunState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Keep the state until the loader, and with it the number of samples, is known."""
-        self._restored = state or None
+        """Keep the state until the loader, and with it the number of samples, is known.
+
+        Raises:
+            CheckpointMismatchError: If it is none that :meth:`state_dict` writes.
+        """
+        self._restored = check_saved(state, self._owner) or None
 
     def to(self, device: torch.device) -> None:
         """Move all that is written batch by batch to ``device``."""

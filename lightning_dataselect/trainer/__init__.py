@@ -19,6 +19,7 @@ while it runs. What is used here of the loops was read in lightning 2.5 and 2.6,
   missing, schedulers that go by ``global_step`` see that of the pruned one.
 """
 
+from lightning_dataselect.trainer.checkpoint import explain_checkpoint_faults
 from lightning_dataselect.trainer.epoch_length import (
     ByReload,
     EpochLengths,
@@ -78,6 +79,7 @@ __all__ = [
     "come_first",
     "epoch_lengths",
     "epochs_processed",
+    "explain_checkpoint_faults",
     "forget_train_loader",
     "go_on_within_epoch",
     "intercept_scheduler_calls",

@@ -109,6 +109,10 @@ class CheckpointMismatchError(DataSelectError, ValueError):
     """A checkpoint belongs to another method, data set or network than this fit."""
 
 
+class UnreadableCheckpointError(DataSelectError, RuntimeError):
+    """The file that a fit should go on from is cut short, damaged, or no checkpoint of a Trainer."""
+
+
 class NoFitYetError(DataSelectError, RuntimeError, AttributeError):
     """Something was asked of a selector that is known only once a fit has begun; ``hasattr`` answers False."""
 

@@ -8,7 +8,7 @@ from benchmarks import faults
 @pytest.mark.filterwarnings("ignore")
 def test_files(capfd):
     assert faults.main(["--only", "files"]) == 0
-    assert "5 of 5 faults come through" in capfd.readouterr().out
+    assert "6 of 6 faults come through" in capfd.readouterr().out
 
 
 @pytest.mark.slow

@@ -1,0 +1,52 @@
+"""The checkpoint that a fit goes on from: a sentence where the file holds none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lightning_dataselect.trainer.patching import Restore, patch_attribute
+from lightning_dataselect.utils.errors import UnreadableCheckpointError
+from lightning_dataselect.utils.reading import fault_of_checkpoint
+
+_WRITTEN_BY = "pytorch-lightning_version"
+_WAY_OUT = "Resume from an earlier checkpoint, or begin anew without ckpt_path."
+
+
+def explain_checkpoint_faults(trainer: pl.Trainer) -> Restore:
+    """Have a checkpoint that is cut short, damaged, or no checkpoint of a Trainer, refused with what is wrong with it.
+
+    Args:
+        trainer: The Trainer of a fit that has not loaded its checkpoint yet.
+
+    Returns:
+        What takes that back.
+    """
+    load = trainer.strategy.load_checkpoint
+
+    def load_checkpoint(checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        named = f"The checkpoint {str(checkpoint_path)!r}"
+        try:
+            checkpoint = load(checkpoint_path, *args, **kwargs)
+        except Exception as error:
+            fault = fault_of_checkpoint(Path(checkpoint_path))
+            if fault is None:
+                raise
+            raise UnreadableCheckpointError(f"{named} {fault}. {_WAY_OUT}") from error
+        if not isinstance(checkpoint, Mapping):
+            raise UnreadableCheckpointError(
+                f"{named} is none of a Trainer: it holds a {type(checkpoint).__name__}. {_WAY_OUT}"
+            )
+        if _WRITTEN_BY not in checkpoint:
+            keys = ", ".join(repr(key) for key in list(checkpoint)[:3])
+            raise UnreadableCheckpointError(
+                f"{named} is none of a Trainer: it holds {len(checkpoint)} entries ({keys}, ...), and no word of the"
+                " fit that they come from. If they are weights, load them with"
+                " module.load_state_dict(torch.load(...)) and begin anew without ckpt_path."
+            )
+        return checkpoint
+
+    return patch_attribute(trainer.strategy, "load_checkpoint", load_checkpoint)
