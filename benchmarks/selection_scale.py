@@ -8,7 +8,8 @@
   torch's profiler and Python's objects by tracemalloc, so that nothing else in the process counts.
 - merge: what several ranks, processes under gloo on this machine, take at the end of an epoch to give each other what
   each has measured. Every rank has measured its share of the samples; seconds are the slowest rank's, the least of
-  three merges, and bytes the peak of its process, since gloo allocates on its own.
+  three merges, both by the clock, which other work on the machine slows down, and of CPU time, which it does not; bytes
+  are the peak of its process, since gloo allocates on its own.
 """
 
 import argparse
@@ -121,9 +122,10 @@ def measure_merge(ranks: int, n: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         multiprocessing.spawn(_merge_on, (ranks, n, folder), nprocs=ranks)
         found = [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(ranks)]
-    seconds = [max(each["seconds"][i] for each in found) for i in range(MERGES)]
+    seconds, cpu_seconds = ([max(each[name][i] for each in found) for i in range(MERGES)] for name in ("wall", "cpu"))
     return {
         "seconds": min(seconds),
+        "cpu_seconds": min(cpu_seconds),
         "every_merge": seconds,
         "bytes_per_sample": max(each["bytes"] for each in found) / n,
     }
@@ -136,20 +138,21 @@ def _merge_on(rank: int, ranks: int, n: int, folder: str) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
     store = SampleHistoryStore(n, world_size=ranks)
     mine = torch.arange(rank, n, ranks)
-    seconds = []
+    wall, cpu = [], []
     before = _peak_from_now()
     for i in range(MERGES):
         for column in ("loss", "score"):
             store[column][mine] = float(rank + i)
         store.mark_dirty(mine)
         dist.barrier()
-        begun = time.perf_counter()
+        begun = time.perf_counter(), time.process_time()
         store.merge()
-        seconds.append(time.perf_counter() - begun)
+        wall.append(time.perf_counter() - begun[0])
+        cpu.append(time.process_time() - begun[1])
     peak = _peak_bytes() - before  # not that of looking at what came out
     expected = torch.arange(n) % ranks + MERGES - 1
     assert torch.equal(store.column("loss"), expected.float()), "the merge is wrong"
-    Path(folder, f"{rank}.json").write_text(json.dumps({"seconds": seconds, "bytes": peak}))
+    Path(folder, f"{rank}.json").write_text(json.dumps({"wall": wall, "cpu": cpu, "bytes": peak}))
     dist.destroy_process_group()
 
 
@@ -218,7 +221,8 @@ def _merges(sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
         for ranks in (1, 2, 4):
             row = {"ranks": ranks, "n": n, **measure_merge(ranks, n)}
             print(
-                f"{ranks} ranks         N={n:>11,}  {row['seconds']:7.3f} s  {row['bytes_per_sample']:6.1f} B/sample",
+                f"{ranks} ranks         N={n:>11,}  {row['seconds']:7.3f} s  {row['cpu_seconds']:7.3f} s of CPU"
+                f"  {row['bytes_per_sample']:6.1f} B/sample",
                 flush=True,
             )
             yield row

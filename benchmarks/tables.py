@@ -154,7 +154,7 @@ def scale_table() -> str:
 
 
 def merge_table() -> str:
-    """Return the seconds in which ranks exchange what they measured, of `benchmarks.selection_scale`."""
+    """Return the seconds of CPU time in which ranks exchange what they measured, of `benchmarks.selection_scale`."""
     study = _read("selection_scale")
     by_size: dict[int, dict[int, Row]] = {}
     for row in study["merges"]:
@@ -165,9 +165,12 @@ def merge_table() -> str:
         "|---" * len(ranks) + "|---|",
     ]
     for n, row_of in by_size.items():
-        cells = [f"{row_of[r]['seconds']:.3f} s, {row_of[r]['bytes_per_sample']:.0f} bytes a sample" for r in ranks]
+        cells = [
+            f"{row_of[r]['cpu_seconds']:.3f} s of CPU, {row_of[r]['bytes_per_sample']:.0f} bytes a sample"
+            for r in ranks
+        ]
         lines.append(f"| {n:,} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _measured_on(study["merge_environment"], "selection_scale")])
+    return "\n".join([*lines, "", _measured_on(study["merge_environment"], "selection_scale --only merge")])
 
 
 def method_table() -> str:
