@@ -123,12 +123,28 @@ def check_sample_id(sample_id: object) -> SampleId | None:
     )
 
 
-def refuse_epoch_choice(loader: Any, method: str) -> UnsupportedLoaderError:
-    """Return the error for a method that must choose samples before a stream yields them."""
-    return UnsupportedLoaderError(
-        f"{name_of_stream(loader)} is a stream: its samples have no index, so {method} cannot choose among them before"
-        f" they are read. {WORK_ON_STREAMS}"
-    )
+def refuse_epoch_choice(
+    loader: Any, method: str, sample_id: SampleId | None, advice: str = ""
+) -> UnsupportedLoaderError:
+    """Return the error for a method that must choose samples before a stream yields them.
+
+    Args:
+        loader: Yields the stream.
+        method: Name of the method.
+        sample_id: Where the samples' keys are, if they have some.
+        advice: What to do in place of this method; else methods that work are named.
+
+    Example:
+        >>> print(refuse_epoch_choice(iter(()), "InfoBatch", "id", "Lower max_steps."))
+        tuple_iterator is a stream: sample_id='id' tells its samples apart once they are read, and InfoBatch must...
+    """
+    if sample_id is None:
+        why = f"its samples have no index, so {method} cannot choose among them before they are read."
+    else:
+        why = (
+            f"sample_id={sample_id!r} tells its samples apart once they are read, and {method} must choose before that."
+        )
+    return UnsupportedLoaderError(f"{name_of_stream(loader)} is a stream: {why} {advice or WORK_ON_STREAMS}")
 
 
 WORK_ON_STREAMS = (

@@ -97,7 +97,7 @@ class StreamedEpochs:
                 " name. Return loaders of one kind, or fit anew."
             )
         if policy.chooses_epochs:
-            raise refuse_epoch_choice(loader, type(policy).__name__)
+            raise refuse_epoch_choice(loader, type(policy).__name__, policy.sample_id, policy.on_streams)
         if policy.budget is not None:
             raise TrainerSettingsError(
                 f"budget={policy.budget} is a share of the compute of the fit's epochs, and how long those of a stream"

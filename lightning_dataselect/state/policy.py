@@ -60,6 +60,8 @@ class SelectionPolicy:
     """True for a method that cannot go on where no per-sample loss can be captured."""
     unused: ClassVar[frozenset[str]] = frozenset()
     """Arguments of `DataSelector` that mean nothing for the method, and are refused."""
+    on_streams: ClassVar[str] = ""
+    """What to do in place of the method on a stream, where it cannot choose; empty to have others named that can."""
     rescores: bool = False
     """True if :meth:`samples_to_rescore` may ask for a pass."""
     decisions: Sequence[Any] = ()

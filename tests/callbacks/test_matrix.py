@@ -119,7 +119,9 @@ def test_stream(setting, sample_id, tmp_path):
     selector, module = setting.make(tmp_path, **given), Tiny()
     expected = refused(setting, "stream")
     if expected is None and selector.chooses_epochs:
-        expected = pytest.raises(TypeError, match="is a stream.*cannot choose among them before.*within each batch")
+        words = "cannot choose among them before they are read" if sample_id is None else "must choose before that"
+        advice = selector.on_streams[:40] or "within each batch"
+        expected = pytest.raises(TypeError, match=f"is a stream.*{words}.*{advice}")
     elif expected is None and selector.budget is not None:
         expected = pytest.raises(
             ValueError, match="is a share of the compute.*On a stream lower the Trainer's max_steps"

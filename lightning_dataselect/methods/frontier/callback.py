@@ -90,6 +90,11 @@ class Frontier(DataSelector):
 
     unused: ClassVar[frozenset[str]] = frozenset({"prune_ratio", "every_n_epochs", "balance"})
     info: ClassVar[MethodInfo] = CATALOG["Frontier"]
+    on_streams: ClassVar[str] = (
+        "Frontier shortens its passes by what it leaves out, for which all samples of a pass must be known before it"
+        " begins. Until there is evidence it trains on everything for fewer epochs: on a stream a lower"
+        " max_steps does so. To leave out what is learnt, too, take SelectiveBackprop(constant_batch_size=True)."
+    )
 
     def __init__(self, *, budget: float = 0.5, warmup_epochs: int = 0, anneal: float = 0.0, **common: Any) -> None:
         for name in sorted(self.unused & common.keys()):
