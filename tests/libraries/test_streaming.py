@@ -13,6 +13,7 @@ N, BATCH = 96, 8
 METHODS = {
     "SelectiveBackprop": lambda **more: SelectiveBackprop(**more),
     "EvolvedSampling": lambda **more: EvolvedSampling(anneal=0.0, **more),
+    "SelectiveBackprop, gathered": lambda **more: SelectiveBackprop(beta=1, constant_batch_size=True, **more),
     "AutoAssist": lambda **more: AutoAssist(base_prob=0.05, synchronous=True, inputs=inputs_of, **more),
     "RHOLoss": lambda **more: RHOLoss(holdout_model=Named(seed=5), batch_ratio=0.25, **more),
 }
@@ -156,6 +157,16 @@ def test_the_trainers_limits(library, shards):
     assert net.validated == [(epoch, batch) for epoch, batch in zip((0, 0, 1, 1, 2), (5, 10, 15, 20, 25), strict=True)]
 
 
+@every_library
+def test_gathered_samples_fill_whole_batches(library, shards):
+    selector, net = METHODS["SelectiveBackprop, gathered"](sample_id="__key__"), Named()
+    made, _ = fit(selector, net, library.read(shards, n_workers=2), max_epochs=4)
+    assert {step.size for step in net.steps} == {BATCH}
+    chosen, trained = (sum(record[name] for record in selector.history) for name in ("n_trained", "n_backward"))
+    assert 0 <= chosen - trained < BATCH and trained == BATCH * made.global_step
+    assert selector.column("times_trained").sum() == chosen
+
+
 class SaveAt(L.Callback):
     """Saves a checkpoint after a batch of an epoch."""
 
@@ -182,8 +193,8 @@ def test_a_loader_with_a_state_goes_on_where_it_was(library, n_workers, shards, 
     assert resumed.keys == plain.keys and [record["n_total"] for record in again.history][:2] == [N] * 2
 
 
-def on_one_rank(library, shards, **spread):
-    selector, net = EvolvedSampling(anneal=0.0, sample_id="__key__"), Named()
+def on_one_rank(library, shards, method, **spread):
+    selector, net = METHODS[method](sample_id="__key__"), Named()
     module = L.LightningDataModule()  # reads once the processes know each other
     module.train_dataloader = lambda: LIBRARIES[library].read(shards, world_size=2, n_workers=1)
     made = L.Trainer(
@@ -192,13 +203,17 @@ def on_one_rank(library, shards, **spread):
     )  # fmt: skip
     made.fit(net, module)
     counts = [{k: v for k, v in record.items() if "seconds" not in k} for record in selector.history]
-    return {"counts": counts, "ids": selector.sample_ids, "weights": [t.tolist() for t in net.state_dict().values()]}
+    weights = [t.tolist() for t in net.state_dict().values()]
+    sizes = {step.size for step in net.steps}
+    return {"counts": counts, "ids": selector.sample_ids, "weights": weights, "sizes": sizes}
 
 
 @every_library
-def test_two_ranks(library, shards, tmp_path):
+@pytest.mark.parametrize("method", ["EvolvedSampling", "SelectiveBackprop, gathered"])
+def test_two_ranks(library, method, shards, tmp_path):
     name = next(name for name, one in LIBRARIES.items() if one is library)
-    first, second = on_ranks(on_one_rank, 2, tmp_path / "ranks", library=name, shards=shards)
+    first, second = on_ranks(on_one_rank, 2, tmp_path / "ranks", library=name, shards=shards, method=method)
+    assert "gathered" not in method or first["sizes"] == second["sizes"] == {BATCH}
     assert first["counts"] == second["counts"] and first["weights"] == second["weights"]
     assert sorted({*first["ids"], *second["ids"]}) == ALL
     assert [record["n_total"] for record in first["counts"]] == [N] * 2
