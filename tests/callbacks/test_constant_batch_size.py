@@ -1,7 +1,9 @@
 """Chosen samples are gathered over several of the loader's batches, and trained on once they fill a whole one."""
 
+import csv
 import warnings
 from collections import Counter
+from pathlib import Path
 
 import lightning as L
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import Net, Seen, fit, loader, same_weights
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint, ThroughputMonitor
+from lightning.pytorch.loggers import CSVLogger
 from ranks import on_ranks
 from resume_helpers import compare
 from schedule_helpers import one_cycle
@@ -200,6 +203,28 @@ def test_steps_are_what_the_trainer_counts(tmp_path):
     trainer, _ = fit(Highest(), net, callbacks=[every_other], max_epochs=-1, max_steps=7, enable_checkpointing=True)
     assert trainer.global_step == len(net.steps) == 7
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["step=2", "step=4", "step=6"]
+
+
+class Logging(Net):
+    def __init__(self):
+        super().__init__()
+        self.losses = []
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.losses.append(float(loss))
+        self.log("mean", loss, on_step=False, on_epoch=True)
+        return loss
+
+
+def test_what_is_logged_is_of_the_gathered_batches(tmp_path):
+    net, logger = Logging(), CSVLogger(tmp_path)
+    fit(Highest(), net, callbacks=[ThroughputMonitor(len)], max_epochs=2, logger=logger, log_every_n_steps=1)
+    rows = list(csv.DictReader((Path(logger.log_dir) / "metrics.csv").open()))
+    assert [int(row["step"]) for row in rows if row["train_loss"]] == list(range(6))
+    assert [float(row["train_loss"]) for row in rows if row["train_loss"]] == pytest.approx(net.losses)
+    means = [float(row["mean"]) for row in rows if row["mean"]]
+    assert means == pytest.approx([sum(net.losses[:3]) / 3, sum(net.losses[3:]) / 3])
 
 
 def test_validation_keeps_the_loader_s_time():
