@@ -126,6 +126,12 @@ def test_another_transform_is_no_other_sample():
     assert has_changed(before, dataset(seed=1))
 
 
+def test_a_part_that_is_the_same_in_all_samples_says_nothing():
+    weighted = [(float(i), 1.0) for i in range(9)]
+    assert has_changed(fingerprint(weighted), [(x + 100, weight) for x, weight in weighted])
+    assert not has_changed(fingerprint(weighted), weighted)
+
+
 def test_what_cannot_be_read_or_compared_says_nothing():
     class Broken(Dataset):
         def __len__(self):
