@@ -4,8 +4,9 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 from capture_steps import STEPS, B, Net, alone, cut, make_batch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_dataselect.capture import LossCapture
 
@@ -69,3 +70,19 @@ def test_weights_multiply_what_each_sample_adds_to_the_loss(net: Net, name: str)
         shares.append(changes[0])
     whole = [torch.stack(parts).sum(0) for parts in zip(*shares, strict=True)]
     torch.testing.assert_close(whole, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_constant_that_is_the_size_of_the_first_batch_is_told_by_another_size() -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2)
+    capture = LossCapture(model)
+
+    def losses_over_own(n: int) -> Tensor:
+        x, y = torch.randn(n, 3), torch.randint(2, (n,))
+        captured = capture.run(lambda: F.cross_entropy(model(x), y, reduction="sum") / 4, n)[1]
+        return captured.losses / F.cross_entropy(model(x), y, reduction="none").detach()
+
+    losses_over_own(4)  # four samples, or a four that somebody wrote
+    torch.testing.assert_close(losses_over_own(6), torch.full((6,), 0.25))
+    assert capture.has_misread()
+    torch.testing.assert_close(losses_over_own(4), torch.full((4,), 0.25))
