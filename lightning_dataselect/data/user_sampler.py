@@ -142,6 +142,10 @@ def twin(original: Any, **members: Any) -> Any:
         (3, 7, True)
     """
     cls = type(original)
+    if not hasattr(original, "__dict__"):  # a list, say, which nothing can share its items with
+        asked = {"__getattr__": lambda self, name: getattr(original, name)}
+        items = {"__getitem__": lambda self, key: original[key]}
+        return type(cls.__name__, (), {**asked, **items, **members})()
     made: Any = object.__new__(type(cls.__name__, (cls,), {"__module__": cls.__module__, **members}))
     # not by setattr: while Lightning asks for a loader, it notes down what is set on batch samplers
     object.__setattr__(made, "__dict__", original.__dict__)

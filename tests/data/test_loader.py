@@ -315,6 +315,23 @@ def test_batch_samplers_that_know_nothing_of_a_selection_are_filtered(make):
             assert len({i // 10 for i in batch}) == 1
 
 
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_batches_may_be_listed(kind):
+    """A list is a batch sampler, though it shares nothing with an object that stands for it."""
+    given = kind(list(range(at, min(at + 15, N))) for at in range(0, N, 15))
+    selector, looked = Shares(1, 0.5), []
+
+    class Looking(Net):
+        def on_train_epoch_start(self):
+            batches = self.trainer.train_dataloader.batch_sampler
+            looked.append((len(batches), len(list(batches)), batches[0] == given[0]))
+
+    seen = Seen(selector)
+    fit(selector, Looking(), DataLoader(dataset(), batch_sampler=given), callbacks=[seen], max_epochs=2)
+    assert len(seen.of_epoch(0)) == N and len(seen.of_epoch(1)) == N // 2
+    assert looked[0] == (7, 7, True)
+
+
 HOOKS = ["on_train_epoch_start", "on_train_batch_start", "on_train_batch_end", "on_validation_epoch_end"]
 
 
