@@ -111,8 +111,8 @@ class FollowedCollate:
     def _rows(self, samples: list[Any], batch: Any) -> list[int] | None:
         """Return which sample each row of ``batch`` is, -1 for none; None where they are just ``samples``."""
         present = [i for i, sample in enumerate(samples) if sample is not None]
-        tensors = _dense(batch)
-        n_rows = self._count_rows(tensors, len(samples), len(present))
+        tensors, lists = _parts(batch, {len(samples), len(present)})
+        n_rows = self._count_rows(tensors, lists, len(samples), len(present))
         if n_rows is None:
             return None
         if n_rows == len(present):
@@ -121,8 +121,9 @@ class FollowedCollate:
                 return None if n_rows == len(samples) else present
         return self._matched(samples, present, tensors, n_rows)
 
-    def _count_rows(self, tensors: dict[Path, Tensor], n: int, n_present: int) -> int | None:
+    def _count_rows(self, tensors: dict[Path, Tensor], lists: set[int], n: int, n_present: int) -> int | None:
         lengths = Counter(len(tensors[path]) for path in (self._axes or tensors) if path in tensors)
+        lengths.update(lists)
         if n_present in lengths:
             return n_present
         if n in lengths:
@@ -157,7 +158,7 @@ class FollowedCollate:
             except Exception:  # one that the collate function would leave out
                 continue
         alone = {i: found for i, found in alone.items() if all(len(found.get(path, ())) == 1 for path in axes)}
-        return _match({path: tensors[path] for path in axes}, alone, n_rows)
+        return _match({path: tensors[path] for path in axes}, alone, n_rows) if axes else [-1] * n_rows
 
     def _repeats_itself(self, samples: list[Any]) -> bool:
         """Forget the witnesses that the collate function draws at random; return whether any other is left."""
@@ -235,6 +236,33 @@ def _collated(collate_fn: Collate, samples: list[Any], seed: int | None = None) 
         if seed is not None:
             torch.manual_seed(seed)
         return _dense(collate_fn(copy.deepcopy(samples)))
+
+
+def _parts(batch: Any, sizes: set[int]) -> tuple[dict[Path, Tensor], set[int]]:
+    """Return the tensors of a batch that have a first axis, and how long its lists of one item a sample are.
+
+    What the items hold is left out: it says nothing of how many there are.
+
+    Args:
+        batch: What the collate function made.
+        sizes: How many samples there may be in it.
+
+    Example:
+        >>> x, y = torch.zeros(3, 7), torch.zeros(3)
+        >>> tensors, lists = _parts({"x": list(x), "more": [x, y]}, {3})
+        >>> list(tensors), lists
+        ([('more', 0), ('more', 1)], {3})
+    """
+    tensors, lists = _dense(batch), dict[Path, int]()
+    for path in sorted({leaf[:n] for leaf in tensors for n in range(len(leaf))}, key=len):
+        part = part_at(batch, path)
+        if not isinstance(part, list | tuple) or hasattr(part, "_fields") or len(part) not in sizes:
+            continue
+        are_fields = any(isinstance(item, Tensor) and item.dim() > 0 and len(item) in sizes for item in part)
+        if not are_fields and not any(path[:n] in lists for n in range(len(path))):
+            lists[path] = len(part)
+    kept = {path: tensor for path, tensor in tensors.items() if not any(path[: len(of)] == of for of in lists)}
+    return kept, set(lists.values())
 
 
 def _dense(batch: Any) -> dict[Path, Tensor]:

@@ -134,6 +134,36 @@ def test_it_is_looked_at_once_and_sees_the_batch_as_it_is():
     assert checked(each, required=True) is each
 
 
+def as_they_come(samples):
+    return samples
+
+
+def by_fields(samples):
+    return tuple(zip(*samples, strict=True))
+
+
+def in_a_dict(samples):
+    tokens, labels = zip(*samples, strict=True)
+    return {"tokens": list(tokens), "labels": torch.tensor(labels)}
+
+
+@pytest.mark.parametrize("collate", [as_they_come, by_fields, in_a_dict])
+@pytest.mark.parametrize("length", [1, 3, 4, 7, 8, 12])
+def test_lists_of_samples_are_counted_by_their_items(collate, length):
+    """And not by what an item holds, such as the channels of an image."""
+    each = FollowedCollate(collate, required=True)
+    for n in (8, 8, 5):
+        batch = each(texts((length,) * n))
+        assert type(batch) is type(collate(texts((length,) * n)))
+
+
+def test_a_list_that_leaves_samples_out_is_followed():
+    each = FollowedCollate(lambda samples: [sample for sample in samples if sample is not None], required=True)
+    first, second = texts((3,) * 8), [None, *texts((3,) * 7)]
+    assert isinstance(each(first), list)
+    assert each(second).rows == [1, 2, 3, 4, 5, 6, 7]
+
+
 def test_global_random_states_are_put_back():
     def collate(samples):
         random.random(), np.random.rand(), torch.rand(1)
