@@ -308,6 +308,7 @@ class BatchSelector(DataSelector):
             assert reader.collate is not None
             return with_batch(args, kwargs, reader.collate(batch.indices[positions].tolist()))
         layout, number = reader.layout, reader.layout.numbers(positions.numel())
+        layout.refuse_shared()
         return subset_arguments(args, kwargs, positions, size, layout.axes, number, reader.part)
 
     def batch_generator(self, device: torch.device) -> torch.Generator:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,20 +27,22 @@ class BatchLayout:
         axes: path -> the axis of a tensor, array or list; None where it has none.
         per_sample: path -> a number that grows with the number of samples, for each of them.
         varying: path -> the values, of each of a few samples alone, of a number that is added up over them.
+        shared: The path of a part that is made of all samples together, if there is one.
     """
 
     def __init__(self) -> None:
         self.axes: dict[Path, int | None] = {}
         self.per_sample: dict[Path, float] = {}
         self.varying: dict[Path, list[Any]] = {}
+        self.shared: Path | None = None
         self._is_learnt = False
         self._own: list[int] = []  # the samples that were collated
 
     def learn(self, loader: DataLoader[Any] | None, batch: Any, indices: Tensor, positions: Sequence[int]) -> None:
         """Have a few samples collated anew, if the first batch leaves open where they lie.
 
-        That is so where another axis has as many entries as the batch has samples, and where there are numbers. Those
-        that are added up over the samples are learnt anew for other samples.
+        That is so where another axis has as many entries as the batch has samples, where there are numbers, and where
+        a part has another number of rows. Numbers that are added up over the samples are learnt anew for other samples.
 
         Args:
             loader: yields batches of indexed samples.
@@ -61,31 +63,45 @@ class BatchLayout:
             return
         self._own = own
         try:
-            all_of_them, fewer, *singles = _collated(loader, own)
+            again, *batches = _collated(loader, own)
         except Exception:  # of a data set that only its workers can read, say
             return
-        if all_of_them.keys() != fewer.keys() or any(fewer.keys() != one.keys() for one in singles):
-            return
-        for path, part in all_of_them.items():
-            self._compare(path, [part, fewer[path], *(one[path] for one in singles)], [len(own), len(own) - 1])
+        sizes = [len(own), len(own) - 1, *[1] * len(own)]
+        lists: set[Path] = set()  # those of one item a sample
+        for path, part in batches[0].items():
+            if any(path[:n] in lists for n in range(len(path))) or not all(path in batch for batch in batches):
+                continue
+            parts = [batch[path] for batch in batches]
+            if self._find_axis(path, parts, sizes):
+                lists |= {path} if isinstance(part, list | tuple) else set()
+            elif _same(part, again.get(path)) and not self._find_number(path, parts, sizes):
+                lengths = [{n for other in batch.values() for n in _shape(other)[1:]} for batch in batches]
+                if not _are_alike(parts) and not all(map(_is_as_long, parts, lengths)):
+                    self.shared = path
 
-    def _compare(self, path: Path, parts: list[Any], sizes: list[int]) -> None:
-        """Settle one part by what it is for all of the samples, for all but one, and for each."""
-        shapes = [_shape(part) for part in parts[:2]]
-        if shapes[0] and shapes[1]:
-            fits = [axis for axis, entries in enumerate(zip(*shapes, strict=False)) if list(entries) == sizes]
-            self.axes[path] = fits[0] if fits else None
-        elif all(is_number(part) for part in parts):
-            values = [float(part) for part in parts]
-            self.per_sample.pop(path, None)
-            self.varying.pop(path, None)
-            if len(set(values)) == 1:
-                return
-            per_sample = {value / n for value, n in zip(values, [*sizes, *[1] * len(values[2:])], strict=True)}
-            if len(per_sample) == 1:
-                self.per_sample[path] = per_sample.pop()
-            elif math.isclose(values[0], sum(values[2:])):
-                self.varying[path] = parts[2:]
+    def _find_axis(self, path: Path, parts: list[Any], sizes: list[int]) -> bool:
+        """Settle where the samples lie in a part, by what it is for all of them, for all but one, and for each."""
+        shapes = [_shape(part) for part in parts]
+        if not all(shapes):
+            return False
+        fits = [axis for axis, entries in enumerate(zip(*shapes, strict=False)) if list(entries) == sizes]
+        self.axes[path] = fits[0] if fits else None
+        return bool(fits)
+
+    def _find_number(self, path: Path, parts: list[Any], sizes: list[int]) -> bool:
+        """Tell if a part is a number that the samples add up to, and settle what each of them adds."""
+        values = [_number_in(part) for part in parts]
+        self.per_sample.pop(path, None)
+        self.varying.pop(path, None)
+        known = [value for value in values if value is not None]
+        if len(known) < len(values) or len(set(known)) == 1:
+            return False
+        per_sample = {value / n for value, n in zip(known, sizes, strict=True)}
+        if len(per_sample) == 1:
+            self.per_sample[path] = per_sample.pop()
+        elif math.isclose(known[0], sum(known[2:])):
+            self.varying[path] = known[2:]
+        return path in self.per_sample or path in self.varying
 
     def numbers(self, n: int, positions: Sequence[int] | None = None) -> Callable[[Path, Any], Any]:
         """Return a function that puts into a batch of fewer samples what stands for a number of all.
@@ -102,19 +118,68 @@ class BatchLayout:
             if path in self.varying:
                 if positions is None:
                     raise UnsupportedLoaderError(
-                        f"The batch holds a number at {'.'.join(map(str, path))!r} that its collate function adds up"
+                        f"The batch holds a number at {_named(path)} that its collate function adds up"
                         " over all of its samples, so what it would be for some of them is not known. Let training_step"
                         " count it, from a tensor with a row for each sample."
                     )
-                return _like(value, sum(float(self.varying[path][position]) for position in positions))
+                return _like(value, sum(self.varying[path][position] for position in positions))
             return value
 
         return number
 
+    def refuse_shared(self) -> None:
+        """Refuse to cut batches with a part that is made of all samples together.
+
+        Raises:
+            UnsupportedLoaderError: If there is one.
+        """
+        if self.shared is not None:
+            raise UnsupportedLoaderError(
+                f"What the batch holds at {_named(self.shared)} is made of all of its samples together by the collate"
+                " function, as rows of several samples one after the other are, so it cannot be cut to some of them."
+                " Let it have a row for each sample, or take a method that chooses before the epoch, such as InfoBatch."
+            )
+
 
 def _is_open(part: Any, size: int) -> bool:
     shape = _shape(part)
-    return is_number(part) or size in shape[1:]
+    has_other_rows = bool(shape) and shape[0] != size and not isinstance(part, list | tuple)
+    return is_number(part) or size in shape[1:] or has_other_rows
+
+
+def _named(path: Path) -> str:
+    return repr(".".join(map(str, path)))
+
+
+def _number_in(part: Any) -> float | None:
+    """Return a number, or the only one in an array; None if there is none."""
+    if is_number(part):
+        return float(part)
+    is_one = isinstance(part, Tensor | np.ndarray) and part.shape == (1,)
+    return float(part[0]) if is_one and not isinstance(part[0], np.str_ | np.bytes_) else None
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor | np.ndarray | np.generic) and isinstance(b, Tensor | np.ndarray | np.generic):
+        return a.shape == b.shape and bool(torch.as_tensor(a == b).all())
+    try:
+        return type(a) is type(b) and bool(a == b)
+    except Exception:  # of objects that are compared entry by entry
+        return False
+
+
+def _are_alike(parts: Sequence[Any]) -> bool:
+    if isinstance(parts[0], list | tuple):  # what it holds is looked at by itself
+        return len({len(part) for part in parts}) == 1
+    return all(_same(parts[0], part) for part in parts[1:]) or not (_shape(parts[0]) or is_number(parts[0]))
+
+
+def _is_as_long(part: Any, lengths: Collection[int]) -> bool:
+    """Tell if a part goes by the lengths that samples are padded to: a mask over them, or their number."""
+    shape, number = _shape(part), _number_in(part)
+    if number is not None:
+        return number in lengths
+    return bool(shape) and all(n in lengths for n in shape)
 
 
 def _shape(part: Any) -> tuple[int, ...]:
@@ -140,19 +205,19 @@ def _like(value: Any, number: float) -> Any:
     if isinstance(value, Tensor):
         return torch.full_like(value, number)
     if isinstance(value, np.ndarray | np.generic):
-        return np.asarray(number).astype(value.dtype)[()]
+        return np.full_like(value, number)[()]
     return type(value)(round(number) if isinstance(value, int) else number)
 
 
 def _collated(loader: DataLoader[Any], indices: Sequence[int]) -> list[Mapping[Path, Any]]:
-    """The parts of batches of some samples, of all but the last of them, and of each alone; nothing notices."""
+    """The parts of batches of some samples, twice, of all but the last, and of each alone; nothing notices."""
     dataset: Any = loader.dataset
     collate: Any = getattr(loader.collate_fn, "collate_fn", loader.collate_fn)
     undo = random_states_in(dataset)
     try:
         with isolate_rng(include_cuda=False):
             items = [dataset[i] for i in indices]
-            batches = [items, items[:-1], *([item] for item in items)]
+            batches = [items, items, items[:-1], *([item] for item in items)]
             return [dict(leaves_in(collate(copy.deepcopy(batch)))) for batch in batches]
     finally:
         for restore in undo:

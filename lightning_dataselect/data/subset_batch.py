@@ -148,6 +148,7 @@ def step_on_part(
         known = [first.index(position) for position in positions] if {*positions} <= {*first} else None
         number = layout.numbers(len(positions), known)
         try:
+            layout.refuse_shared()
             own_args, own_kwargs = subset_arguments(args, kwargs, chosen, indices.numel(), layout.axes, number, own)
         except UnsupportedLoaderError:
             if collate is None:
@@ -189,6 +190,8 @@ class _Cutter:
         if isinstance(part, str | bytes):
             return part
         if is_number(part):
+            return self._number(path, part)
+        if self._axes.get(path, 0) is None and getattr(part, "shape", None) == (1,):
             return self._number(path, part)
         if _length_of_array(part) is not None:
             return self._array(part, path)

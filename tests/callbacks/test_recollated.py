@@ -62,13 +62,57 @@ class Net(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-def fit(module: Net, data: Many, n_epochs: int = 2) -> EvolvedSampling:
+def rows_after_one_another(graphs: list[tuple[Tensor, int, int]]) -> dict[str, Tensor]:
+    batch = Graphs(graphs)
+    return {"nodes": batch.nodes, "owner": batch.owner, "y": batch.y}
+
+
+def cumulative_lengths(graphs: list[tuple[Tensor, int, int]]) -> dict[str, Tensor]:
+    ends = torch.tensor([0, *(len(nodes) for nodes, _, _ in graphs)]).cumsum(0)
+    return {"nodes": Graphs(graphs).nodes[None], "ends": ends, "y": Graphs(graphs).y}
+
+
+def with_weights_of_classes(graphs: list[tuple[Tensor, int, int]]) -> dict[str, Tensor]:
+    y = Graphs(graphs).y
+    first = torch.stack([nodes[0] for nodes, _, _ in graphs])
+    return {"nodes": first, "y": y, "weights": 1 / torch.bincount(y, minlength=C).clamp(min=1)}
+
+
+def with_the_greatest(graphs: list[tuple[Tensor, int, int]]) -> dict[str, Any]:
+    first = torch.stack([nodes[0] for nodes, _, _ in graphs])
+    return {"nodes": first, "y": Graphs(graphs).y, "scale": first.abs().max()}
+
+
+def padded_with_what_goes_by_it(graphs: list[tuple[Tensor, int, int]]) -> dict[str, Any]:
+    nodes = torch.nn.utils.rnn.pad_sequence([nodes for nodes, _, _ in graphs], batch_first=True)
+    n = nodes.shape[1]
+    return {"nodes": nodes[:, 0], "y": Graphs(graphs).y, "mask": torch.ones(n, n).tril(), "longest": n}
+
+
+class Flat(Net):
+    """Takes what collate functions make of graphs but objects."""
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int = 0) -> Tensor:
+        hidden, y = self.net(batch["nodes"] / batch.get("scale", 1)).relu(), batch["y"]
+        owner = batch.get("owner")
+        if "ends" in batch:
+            hidden = hidden[0]
+            owner = torch.arange(len(y)).repeat_interleave(batch["ends"].diff())
+        if owner is not None:
+            hidden = hidden.new_zeros(len(y), 16).index_add(0, owner, hidden)
+        if self.training:
+            self.trained.append((len(y), batch.get("weights", torch.ones(C)).tolist()))
+        losses = F.cross_entropy(self.head(hidden), y, reduction="none")
+        return (losses * batch.get("weights", torch.ones(C))[y]).mean()
+
+
+def fit(module: Net, data: Many, n_epochs: int = 2, collate: Any = Graphs) -> EvolvedSampling:
     selector = EvolvedSampling(batch_ratio=0.5, anneal=0.0)
     trainer = L.Trainer(
         max_epochs=n_epochs, callbacks=[selector], logger=False, enable_checkpointing=False, accelerator="cpu",
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    trainer.fit(module, DataLoader(data, B, collate_fn=Graphs))
+    trainer.fit(module, DataLoader(data, B, collate_fn=collate))
     return selector
 
 
@@ -83,6 +127,31 @@ def test_the_chosen_graphs_are_collated_anew() -> None:
     torch.testing.assert_close(selector.losses, torch.stack(alone))
     cut = [which for which in module.trained if len(which) == B // 2]
     assert len(cut) == N // B and all(len({i // B for i in which}) == 1 for which in cut)
+
+
+@pytest.mark.parametrize("collate", [rows_after_one_another, cumulative_lengths])
+def test_rows_that_lie_one_after_the_other_are_collated_anew(collate: Any) -> None:
+    module, data = Flat(), Many()
+    with pytest.warns(UserWarning, match="made of all of its samples together by the collate function"):
+        selector = fit(module, data, collate=collate)
+    alone = [module.training_step(collate([graph])).detach() for graph in data.graphs]
+    torch.testing.assert_close(selector.losses, torch.stack(alone))
+
+
+def test_numbers_that_are_made_of_all_samples_are_made_anew_for_the_chosen() -> None:
+    module, data = Flat(), Many()
+    with pytest.warns(UserWarning, match="at 'weights' is made of all of its samples"):
+        fit(module, data, collate=with_weights_of_classes)
+    n_weighted = [round(sum(1 / weight for weight in weights)) for n, weights in module.trained if n == B // 2]
+    assert n_weighted and max(n_weighted) <= B // 2 + C - 1, "counted among the chosen, at least 1 for a class"
+    with pytest.warns(UserWarning, match="at 'scale' is made of all of its samples"):
+        fit(Flat(), data, collate=with_the_greatest)
+
+
+def test_what_goes_by_the_length_that_samples_are_padded_to_is_no_reason() -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The batches cannot be cut")
+        fit(Flat(), Many(), collate=padded_with_what_goes_by_it)
 
 
 def test_what_can_be_read_only_once_is_refused_on_the_first_batch() -> None:
