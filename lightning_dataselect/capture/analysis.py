@@ -315,14 +315,14 @@ def analyze_loss(
     parts, foreign, spec = _without_foreign(parts, spec)
     if foreign and not parts:
         return [], spec
+    for refusal in (spec.of(term.key).refusal for term, _ in parts):
+        if refusal is not None:
+            raise CaptureError(refusal)
     spec = replace(spec, loops=spec.loops | (_find_loops(parts, probe, batch_size) - spec.no_loops))
     if words := incomplete(parts, spec.loops, batch_size):
         raise CaptureError(words)
     loops = loops_of(parts, spec.loops, batch_size)
     parts = [(term, slope) for term, slope in parts if term.key[0] not in spec.loops]
-    for refusal in (spec.of(term.key).refusal for term, _ in parts):
-        if refusal is not None:
-            raise CaptureError(refusal)
     _refuse_picked(loss, [part for part in parts if not spec.of(part[0].key).is_witnessed], probe, batch_size)
     parts = [(term, slope) for term, slope in parts if not term.by_hand or foldable(term.elements.shape, batch_size)]
     for term, _ in parts:

@@ -246,7 +246,8 @@ def _compares_with_batch(term: Term, batch_size: int) -> bool:
 def _warn_of_equal_axes(term: Term, anchors: Mapping[Node, Sequence[Anchor]], batch_size: int) -> bool:
     """Say which axis is taken for that of the samples where another one, as that of the time, has as many entries."""
     both = (batch_size, batch_size)
-    if batch_size == 1 or (term.elements.shape[:1] != (batch_size**2,) and term.elements.shape[:2] != both):
+    is_square = term.elements.shape[:1] == (batch_size**2,) or term.elements.shape[:2] == both or term.is_joined
+    if batch_size == 1 or not is_square:
         return False
     met = [anchor for node in reached(term.elements.grad_fn, anchors) for anchor in anchors[node]]
     is_open = any(len(anchor.shape) > 2 and anchor.shape[:2] == both for anchor in met)

@@ -236,6 +236,8 @@ class Recorder:
         pick_at, pick = (None, None) if is_count else self._picked(spec, given)
         has_fold = not (is_count or torch.compiler.is_dynamo_compiling())  # older compilers cannot ask for an id
         rows, fold = given, self.folds.get(id(given)) if has_fold else None
+        if spec.is_witnessed and not spec.is_joined:
+            fold = None  # another axis has as many entries as there are samples
         if fold is not None:
             self.joined[key] = fold.where
             each = fold.given.flatten(1)
@@ -254,6 +256,7 @@ class Recorder:
         elif enters and (value.requires_grad or self.scoring):
             if whole or where in self.spec.loops or self.observer is not None:
                 term = self._ended(key, self._strided(spec, given), ending, given, value)
+                term.is_joined = fold is not None
                 if pick is not None:
                     mask, term.picked_at = layout.turned(pick.units(rows)), pick_at
                     units = mask if term.units is None else term.units & mask

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
@@ -154,6 +155,39 @@ _COMPARING = {
 } | {"greater_equal", "greater", "less_equal", "less"}  # fmt: skip
 
 
+def _order_of_rows(name: str, args: tuple[Any, ...], batch_size: int) -> Any:
+    """Return by what index or mask a call takes rows out of a tensor with one for each sample; None if it does not."""
+    if name == "__getitem__":
+        index = args[1]
+        if isinstance(index, tuple) and index and all(isinstance(part, slice) for part in index[1:]):
+            index = index[0]
+    elif name == "index_select" and len(args) == 3 and args[1] == 0:
+        index = args[2]
+    else:
+        return None
+    if not isinstance(args[0], Tensor) or args[0].shape[:1] != (batch_size,) or batch_size == 1:
+        return None
+    if not isinstance(index, Tensor | np.ndarray | list):
+        return None
+    try:
+        index = torch.as_tensor(index)
+    except (TypeError, ValueError, RuntimeError):  # a list of slices, say
+        return None
+    is_index = index.dim() == 1 and not index.is_floating_point()
+    return index if is_index and (index.dtype != torch.bool or len(index) == batch_size) else None
+
+
+def _moves(index: Tensor) -> bool:
+    """Tell if rows that an index or a mask takes are not the first ones, in their order.
+
+    Example:
+        >>> [_moves(torch.tensor(index)) for index in ([0, 1, 2], [1, 0], [True, False], [False, True])]
+        [False, True, False, True]
+    """
+    taken = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
+    return bool((taken != torch.arange(len(taken), device=taken.device)).any())
+
+
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
 
 
@@ -211,7 +245,7 @@ def _covers(mask: Any, batch_size: int) -> bool:
 def _caller(frame: FrameType | None, func: Any) -> FrameType:
     """Return the frame that has called a function of torch's which is written in Python, or which is not."""
     own = getattr(func, "__code__", None)
-    while frame is not None and (frame.f_globals["__name__"] == "torch.overrides" or frame.f_code is own):
+    while frame is not None and (frame.f_globals.get("__name__") == "torch.overrides" or frame.f_code is own):
         frame = frame.f_back
     assert frame is not None
     return frame
@@ -301,7 +335,7 @@ class Probe(Watch, Observer):
         picked: How many rows were picked out of a tensor by a mask or an index, by the places of the results.
         doubtful: The places where the mask was made of the model's outputs, maybe of all samples'.
         has_equal_axes: True if another axis has as many entries as there are samples, and nothing tells them apart.
-        sorts: True if something was sorted.
+        sorts: True if something was sorted, or rows of the samples were taken by an index or a mask.
         reorders: True if that was in another order before.
         differentiates: True if the step takes derivatives of its own.
         origins: Knows what was made from which samples; None where all of a batch are measured.
@@ -362,6 +396,9 @@ class Probe(Watch, Observer):
             self.sorts = True
             order = _tensors([out])[-1:]
             self.reorders |= any(bool((o.diff(dim=-1) < 0).any()) for o in order if o.dim() > 0)
+        elif (taken := _order_of_rows(func.__name__, args, size)) is not None:
+            self.sorts = True
+            self.reorders |= _moves(taken)
         self._judge(func.__name__, args, kwargs, _tensors([args[0] if func is _SETITEM else out]))
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
         if isinstance(out, Tensor) and out.grad_fn is not None and _picks(func.__name__, args, out, size):
@@ -444,7 +481,7 @@ class Probe(Watch, Observer):
         """Take a loss function, and find the name it was called by."""
         caller: FrameType | None = sys._getframe(1)
         while caller is not None and (
-            caller.f_globals["__name__"] in (__name__, "torch.overrides") or caller.f_code is func.__code__
+            caller.f_globals.get("__name__") in (__name__, "torch.overrides") or caller.f_code is func.__code__
         ):
             caller = caller.f_back
         named = caller is not None and self._find(func, caller)

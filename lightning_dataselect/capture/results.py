@@ -209,6 +209,8 @@ def _total(term: Term, divisor: Divisor | None, recorder: Recorder) -> Scale:
     else:
         found = recorder.counts.get(divisor)
         total = None if found is None else found.weighted(None)
+        if total is not None and recorder.spec.of(term.key).divided_by_mean:
+            total = total / recorder.batch_size
     return 1.0 if total is None else torch.where(total == 0, 1, total)
 
 

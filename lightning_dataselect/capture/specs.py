@@ -51,9 +51,11 @@ class TermSpec:
             from the beginning.
         is_guess: True if the divisor is a number that merely has the value of one that is counted.
         divided_elementwise: True if the elements are divided before they are added up.
+        divided_by_mean: True if it is the mean over the samples of a sum that divides.
         is_nonlinear: True if the loss is another function of it than a multiple.
         is_witnessed: True if single samples have shown how it is read.
         picked_at: Where a mask picks the rows of its elements; None for nowhere.
+        is_joined: True if single samples have shown that they are reduced first, and another axis after them.
         is_foreign: True if none of the samples that are measured has a share in it.
         refusal: Why it cannot be read, in words; None if it can.
     """
@@ -64,9 +66,11 @@ class TermSpec:
     readings: tuple[tuple[Divisor | None, float], ...] = ()
     is_guess: bool = False
     divided_elementwise: bool = False
+    divided_by_mean: bool = False
     is_nonlinear: bool = False
     is_witnessed: bool = False
     picked_at: Hashable | None = None
+    is_joined: bool = False
     is_foreign: bool = False
     refusal: str | None = None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -42,6 +42,14 @@ COUNT = (
 )
 
 
+SCALE = (
+    "What the loss is divided by, or multiplied with, is another number for a sample alone than its share in that of"
+    " several, as the length of the longest text, the root of a count, or a count and 1 is, so what each sample loses"
+    " cannot be told from a batch of them. Divide by a count that torch sums up over the batch, such as"
+    " (labels != -100).sum(), or by the number of samples."
+)
+
+
 @dataclass(frozen=True)
 class Shown:
     """Hold what a step has shown of some samples.
@@ -54,8 +62,8 @@ class Shown:
         losses: (size,) what the algebra gives to each sample; None where it finds nothing.
         spec: What the algebra has found of the terms.
         divides: True if the step has divided something that has a gradient.
-        sorts: True if the step has sorted something.
-        reorders: True if what it sorted was in another order before.
+        sorts: True if the step has sorted something, or taken rows by an index or a mask.
+        reorders: True if that was in another order before.
     """
 
     size: int
@@ -86,8 +94,8 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
     """
     if not (whole.loss.isfinite() and any(one.loss.isfinite() for one in singles)):
         return spec, False
-    spec, is_settled = _with_loops(whole, singles, spec), True
     agrees = whole.losses is not None and _close(whole.losses, torch.stack([one.loss.float() for one in singles]))
+    spec, is_settled = _with_loops(whole, singles, spec, agrees), True
     for key, (term, slope) in whole.terms.items():
         alone = [one.terms.get(key) for one in singles]
         if any(one is None for one in alone) or slope.numel() != 1 or key[0] in spec.loops:
@@ -99,14 +107,16 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
                 continue
         layouts = _layouts(term, whole, agrees)
         fitting = [layout for layout in layouts if _lies(layout, term, own, whole.size)]
+        is_permuted = not fitting and any(_lies_permuted(layout, term, own, whole.size) for layout in layouts)
+        if is_permuted:
+            spec = spec.with_term(key, refusal=ORDER)
+            continue
         divided = [layout for layout in layouts if not fitting and _lies_divided(layout, term, own, whole.size)]
         if fitting or divided:
             spec = _settled(spec, key, term, slope, own, (fitting or divided)[0], whole, elementwise=not fitting)
             # where several divisors fit samples of equal shares, those of others may tell
             shares_vary = len({round(float(by), 6) for _, by in own}) > 1
             is_settled &= len(spec.of(key).readings) < 2 or shares_vary
-        elif any(_lies_permuted(layout, term, own, whole.size) for layout in layouts):
-            spec = spec.with_term(key, refusal=ORDER)
     return spec, is_settled
 
 
@@ -145,11 +155,17 @@ def _leaves_out(layout: Layout, term: Term, size: int, positions: Sequence[int],
     return False
 
 
-def _with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> StepSpec:
+def _with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec, agrees: bool) -> StepSpec:
     """Return the findings with the places where each sample has a term of its own, and those where none has.
 
     A place that is passed as often as there are samples is a loop over them, and one that is passed as often for one
     sample as for several is none, whatever their number.
+
+    Args:
+        whole: Of several samples.
+        singles: Of each of them alone.
+        spec: The findings so far.
+        agrees: True if the algebra gives to each sample what it loses alone.
     """
     places = Counter(key[0] for key in whole.terms)
     of_singles = [Counter(key[0] for key in one.terms) for one in singles]
@@ -163,9 +179,26 @@ def _with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> StepS
         own = torch.stack([term.value for one in singles for key, (term, _) in one.terms.items() if key[0] == place])
         own = own.flatten()
         if not _close(turns, own) and _close(turns.sort().values, own.sort().values):
-            for key in whole.terms:
-                spec = spec.with_term(key, refusal=ORDER) if key[0] == place else spec
+            spec = _refused(spec, place, whole, ORDER)
+        elif _close(turns, own) and not agrees:
+            slopes = _slopes_at(place, [whole])
+            truth = _slopes_at(place, singles)
+            if not (_close(slopes, truth) or _close(slopes * whole.size, truth)):
+                adds_up = _close((1 / truth).sum() * slopes, torch.ones_like(slopes))
+                spec = _refused(spec, place, whole, COUNT if adds_up else SCALE)
     return replace(spec, loops=(spec.loops | loops) - others, no_loops=(spec.no_loops | others) - loops)
+
+
+def _slopes_at(place: Hashable, shown: Sequence[Shown]) -> Tensor:
+    """Return the coefficients of the terms at a place, in their order."""
+    met = [slope for one in shown for key, (_, slope) in one.terms.items() if key[0] == place]
+    return torch.cat([slope.float().reshape(-1) for slope in met])
+
+
+def _refused(spec: StepSpec, place: Hashable, whole: Shown, refusal: str) -> StepSpec:
+    for key in whole.terms:
+        spec = spec.with_term(key, refusal=refusal) if key[0] == place else spec
+    return spec
 
 
 def _settled(
@@ -189,15 +222,19 @@ def _settled(
     fitting = [
         reading for reading in readings if _fits(reading, truth) and reading.divisor in (known or [reading.divisor])
     ]
+    if not fitting and not term.is_sum:
+        return spec  # a factor that is made of the whole batch, such as a share that is drawn
     if not fitting:
-        adds_up = _close((1 / truth).sum(), 1 / slope.float()) and not _close(truth, slope.float().expand_as(truth))
-        return spec.with_term(key, refusal=COUNT) if term.is_sum and (elementwise or adds_up) else spec
+        adds_up = elementwise or _close((1 / truth).sum(), 1 / slope.float())
+        return spec.with_term(key, refusal=COUNT if adds_up else SCALE)
     spec = spec.with_term(
         key,
         is_witnessed=True,
+        is_joined=term.is_joined,
         layout=layout,
         divisor=fitting[0].divisor,
         divided_elementwise=elementwise,
+        divided_by_mean=fitting[0].by_mean,
         readings=() if elementwise else tuple((reading.divisor, reading.product) for reading in fitting),
     )
     counts = {place: whole.spec.counts[place] for place in spec.of(key).places() if place in whole.spec.counts}
@@ -213,12 +250,14 @@ class _Reading:
         alone: (size,) the coefficient of each sample alone; or what it would lose, where elements are divided.
         shows: bool (size,) False for a sample that has nothing in the divisor and loses nothing.
         product: Of the coefficient and the divisor.
+        by_mean: True if it is the mean over the samples of a sum that divides.
     """
 
     divisor: Divisor | None
     alone: Tensor
     shows: Tensor
     product: float
+    by_mean: bool = False
 
 
 def _fits(reading: _Reading, truth: Tensor) -> bool:
@@ -248,6 +287,8 @@ def _readings(key: Key, term: Term, slope: Tensor, layout: Layout, whole: Shown,
         alone = by * total / torch.where(counted == 0, ones, counted)
         shows = (counted != 0) | (each.nan_to_num() != 0)
         readings.append(_Reading(divisor, alone * each if elementwise else alone, shows, float(by * total)))
+        if elementwise and not term.is_sum:  # weights that are made to be 1 on average
+            readings.append(replace(readings[-1], alone=readings[-1].alone / size, by_mean=True))
     readings.sort(key=lambda reading: abs(abs(reading.product) - 1) > _CLOSE)
     sure = None if found.is_guess else found.divisor
     readings.sort(key=lambda reading: sure is None or reading.divisor != sure)
@@ -290,11 +331,12 @@ def _lies_divided(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor
     """Tell if each sample's row is its own but for its share in a number by which all are divided."""
     rows = layout.rows(term.elements, size)
     singles = [layout.rows(one.elements, 1) for one, _ in alone]
-    if rows is None or not term.is_sum or any(one is None or one[0].shape != rows[0].shape for one in singles):
+    if rows is None or any(one is None or one[0].shape != rows[0].shape for one in singles):
         return False
     own = torch.cat([one for one in singles if one is not None]).float()
     shares = (rows.float() * own).sum(1) / (own * own).sum(1)
-    return _close(rows.float(), shares[:, None] * own) and _close(shares.sum(), torch.ones_like(shares[0]))
+    total = shares.sum() if term.is_sum else shares.mean()
+    return _close(rows.float(), shares[:, None] * own) and _close(total, torch.ones_like(shares[0]))
 
 
 def _lies_permuted(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:

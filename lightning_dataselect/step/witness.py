@@ -25,9 +25,9 @@ _MOST_TRIED = 8
 class Witness:
     """Let single samples say what they lose, before a step's loss is read for the first time.
 
-    The step runs in isolation and in eval mode, on three samples of the batch together and on each of them alone; on
-    the three in reverse, too, if it sorts something. A step that writes to parameters or whose batch cannot be cut
-    shows nothing, and is read by the algebra alone.
+    The step runs in isolation and in eval mode, on three samples of the batch together, forth and back, and on each of
+    them alone: what sorts them cannot leave both as they are, unless they are all alike. A step that writes to
+    parameters or whose batch cannot be cut shows nothing, and is read by the algebra alone.
 
     Args:
         module: The LightningModule.
@@ -73,11 +73,9 @@ class Witness:
         if any(term.is_judged for term, _ in whole.terms.values()):
             with contextlib.suppress(UnsupportedLoaderError):  # of samples whose share in a number is not known
                 self._look_for_mining(part, size)
-        if not whole.sorts:
-            return is_settled
         turned = self._show(part, positions[::-1])
         self._capture.decide(turned, singles[::-1])
-        return is_settled and (whole.reorders or turned.reorders)
+        return is_settled and (not whole.sorts or whole.reorders or turned.reorders)
 
     def _look_for_mining(self, part: Part, size: int) -> None:
         """Hold the samples that lose nothing in the whole batch, where there are any, against themselves alone."""

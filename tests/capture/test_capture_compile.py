@@ -124,6 +124,15 @@ def test_a_loss_compiled_with_the_model(s: SimpleNamespace) -> None:
     torch.testing.assert_close(captured.losses, 3 * F.cross_entropy(s.model(s.x), s.y, reduction="none").detach())
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_hand_written_loss_compiled_alone(s: SimpleNamespace, backend: str) -> None:
+    mean = torch.compile(lambda out: (out - s.z).square().mean(), backend=backend)
+    capture = LossCapture(s.model)
+    for _ in range(3):
+        _, captured = capture.run(lambda: mean(s.model(s.x)), B)
+    torch.testing.assert_close(captured.losses, (s.model(s.x) - s.z).square().mean(1).detach())
+
+
 def test_manual_optimization_under_compile(s: SimpleNamespace) -> None:
     capture = LossCapture(s.model)
     forward = torch.compile(lambda x: F.cross_entropy(s.model(x), s.y), backend="aot_eager")

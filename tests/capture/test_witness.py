@@ -45,7 +45,8 @@ def texts(lengths: tuple[int, int], n: int = N) -> list[Tensor]:
 def padded(samples: list[Tensor]) -> dict[str, Any]:
     y = pad_sequence(samples, batch_first=True, padding_value=-100)
     y = F.pad(y, (0, 8 - y.shape[1]), value=-100)
-    return {"x": y.clamp(0), "y": y, "n": sum(map(len, samples)), "size": len(samples)}
+    n = sum(map(len, samples))
+    return {"x": y.clamp(0), "y": y, "n": n, "size": len(samples), "as one": torch.tensor([n, len(samples)]).split(1)}
 
 
 def fitted(step: Step, data: list[Any], collate: Callable[[list[Any]], Any], **options: Any) -> tuple[Tensor, Tensor]:
@@ -82,6 +83,7 @@ COUNTS: dict[str, Step] = {
     "a difference": lambda net, b: total(net, b) / (b["y"].numel() - (b["y"] == -100).sum()),
     "the collate function": lambda net, b: total(net, b) / b["n"],
     "python": lambda net, b: total(net, b) / sum(len(row[row != -100]) for row in b["y"]),
+    "the collate function, with an axis": lambda net, b: total(net, b) / b["as one"][0].squeeze(),
     "numpy": lambda net, b: total(net, b) / float(np.sum(b["y"].numpy() != -100)),
     "nonzero": lambda net, b: total(net, b) / len((b["y"] != -100).nonzero()),
     "bincount": lambda net, b: total(net, b) / torch.bincount((b["y"] != -100).int().flatten(), minlength=2)[1],
@@ -91,6 +93,7 @@ COUNTS: dict[str, Step] = {
     "each loss by numpy": lambda net, b: (by_hand(net, b) / float(np.sum(b["y"].numpy() != -100))).sum(),
     "the samples": lambda net, b: total(net, b) / len(b["x"]),
     "the samples, by the collate function": lambda net, b: total(net, b) / b["size"],
+    "the samples, with an axis": lambda net, b: total(net, b) / b["as one"][1].item(),
     "nothing": total,
 }
 
@@ -127,6 +130,46 @@ def test_a_number_that_equals_the_batch_size_by_chance_divides_nothing(right: in
         return F.cross_entropy(out, y, reduction="sum") / len(y)
 
     torch.testing.assert_close(*fitted(step, data, collate, shuffle=False), rtol=1e-4, atol=1e-4)
+
+
+SCALES: dict[str, Step] = {
+    "the longest": lambda net, b: total(net, b) / (len(b["y"]) * (b["y"] != -100).sum(1).max()),
+    "a root": lambda net, b: total(net, b) / (b["y"] != -100).sum().sqrt(),
+    "a python root": lambda net, b: total(net, b) / b["n"] ** 0.5,
+    "a logarithm": lambda net, b: total(net, b) / torch.log2(1 + (b["y"] != -100).sum()),
+    "a count and one": lambda net, b: total(net, b) / ((b["y"] != -100).sum() + 1),
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_a_sum_divided_by_what_no_sample_has_a_share_in_is_refused(name: str) -> None:
+    with pytest.raises(CaptureError, match="is another number for a sample alone than its share"):
+        fitted(SCALES[name], texts((2, 9)), padded)
+
+
+def sums_one_after_the_other(net: Any, b: Any) -> list[Tensor]:
+    return [F.cross_entropy(net.words(net.embed(x)), y, reduction="sum") for x, y in zip(b["x"], b["y"], strict=True)]
+
+
+def test_sums_of_one_sample_after_the_other_divided_by_all_their_tokens_are_refused() -> None:
+    def step(net: Any, b: Any) -> Tensor:
+        return torch.stack(sums_one_after_the_other(net, b)).sum() / b["n"]
+
+    with pytest.raises(CaptureError, match="counted in the batch"):
+        fitted(step, texts((2, 9)), padded)
+    by_samples = lambda net, b: sum(sums_one_after_the_other(net, b)) / len(b["x"])  # noqa: E731
+    torch.testing.assert_close(*fitted(by_samples, texts((2, 9)), padded), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("how", ["by the sum, times the samples", "by the mean"])
+def test_weights_that_are_made_to_be_one_on_average_cancel(how: str) -> None:
+    def step(net: Any, b: Any) -> Tensor:
+        weights = 1.0 + b["x"][:, 0]
+        losses = F.cross_entropy(net.words(net.embed(b["x"][:, 1])), b["x"][:, 0], reduction="none")
+        by = weights.mean() if how == "by the mean" else weights.sum() / len(weights)
+        return (weights / by * losses).mean()
+
+    torch.testing.assert_close(*fitted(step, texts((2, 9)), padded), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["the collate function", "numpy", "a sum by hand and numpy", "nothing"])
@@ -183,8 +226,16 @@ def time_major_errors_by_hand(net: Any, x: Tensor) -> Tensor:
     return (net.rnn(net.embed(x))[0] - 1).square().mean()
 
 
+def time_major_means_over_time_first(net: Any, x: Tensor) -> Tensor:
+    losses = F.cross_entropy(net.words(net.rnn(net.embed(x))[0]).movedim(-1, 1), x.flip(0), reduction="none")
+    return losses.mean(0).mean()
+
+
+TIME_MAJOR = [time_major, time_major_classes_second, time_major_errors, time_major_errors_by_hand]
+
+
 @pytest.mark.parametrize("size", [7, B, 2 * B, 3])
-@pytest.mark.parametrize("step", [time_major, time_major_classes_second, time_major_errors, time_major_errors_by_hand])
+@pytest.mark.parametrize("step", [*TIME_MAJOR, time_major_means_over_time_first])
 def test_time_major_batches_with_as_many_steps_as_samples(step: Step, size: int) -> None:
     losses = fitted(step, texts((size, size + 1)), lambda samples: torch.stack(samples, 1))
     torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-4)
@@ -282,7 +333,41 @@ def test_samples_that_are_put_back_into_their_order_are_served(step: Step) -> No
     torch.testing.assert_close(*fitted(step, texts((2, 9)), sorted_texts), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("step", [sorted_inside, sorted_losses])
+def sorted_by_numpy(net: Any, b: Any) -> Tensor:
+    order = np.argsort(-b[1].numpy(), kind="stable").copy()
+    return F.cross_entropy(net.words(_encoded(net, b[0][:, order], b[1][order])), b[0][0, order])
+
+
+def sorted_by_python(net: Any, b: Any) -> Tensor:
+    order = sorted(range(len(b[1])), key=lambda i: -int(b[1][i]))
+    return F.cross_entropy(net.words(_encoded(net, b[0][:, order], b[1][order])), b[0][0, order])
+
+
+def grouped_by_a_mask(net: Any, b: Any) -> Tensor:
+    """As two domains are that have layers of their own."""
+    long, y = b[1] > 5, b[0][0]
+    parts = [net.words(net.embed(y[long])), net.heads[0](net.embed(y[~long]))]
+    return F.cross_entropy(torch.cat(parts), torch.cat([y[long], y[~long]]))
+
+
+def one_after_the_other_by_length(net: Any, b: Any) -> Tensor:
+    y = b[0][0]
+    order = sorted(range(len(y)), key=lambda i: -int(b[1][i]))
+    return torch.stack([F.cross_entropy(net.words(net.embed(y[i : i + 1])), y[i : i + 1]) for i in order]).mean()
+
+
+SORTED = [sorted_inside, sorted_losses, sorted_by_numpy, sorted_by_python, grouped_by_a_mask]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_loop_in_an_order_of_its_own_is_refused(seed: int) -> None:
+    data = texts((2, 9))
+    data = [data[i] for i in torch.randperm(N, generator=torch.Generator().manual_seed(seed))]
+    with pytest.raises(CaptureError, match="puts the samples of a batch into another order"):
+        fitted(one_after_the_other_by_length, data, sorted_texts, shuffle=False)
+
+
+@pytest.mark.parametrize("step", SORTED)
 @pytest.mark.parametrize("first", ["ragged", "equal", "falling", "rising"])
 def test_samples_in_an_order_of_the_steps_own_are_refused(step: Step, first: str) -> None:
     data = texts((2, 9))
