@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.graph import Anchor, derivatives, leads_only_to, reached
-from lightning_dataselect.capture.independence import are_turns, find_rows
+from lightning_dataselect.capture.independence import are_turns, find_rows, refuse_unseen
 from lightning_dataselect.capture.probe import Division, Probe
 from lightning_dataselect.capture.reductions import (
     Key,
@@ -339,7 +339,9 @@ def analyze_loss(
     normalisers = [term.value for term in inner]
     sound: Parts = []
     for term, slope in kept:
-        if not spec.of(term.key).is_witnessed:
+        if spec.of(term.key).is_witnessed:
+            refuse_unseen(term, probe, batch_size)
+        else:
             strided = find_rows(term, probe, batch_size, normalisers)
             if strided is None:
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_dataselect.capture.analysis import analyze_loss, has_constant, rest
 from lightning_dataselect.capture.claims import Claims
-from lightning_dataselect.capture.graph import saving_numbers_only
+from lightning_dataselect.capture.graph import reached, saving_numbers_only
 from lightning_dataselect.capture.interception import Interceptors, Recorder
 from lightning_dataselect.capture.origin import Origins
 from lightning_dataselect.capture.probe import Probe, ReprobePolicy, Watch, eagerly
@@ -33,7 +33,7 @@ from lightning_dataselect.capture.specs import StepSpec
 from lightning_dataselect.capture.witness import Shown, decide, refuse_mined
 from lightning_dataselect.utils.errors import CaptureError, InvalidArgumentError, NoLossError
 
-_MOST_UNCLEAR = 8  # batches whose loss is not finite, which show little, until one of them is gone by
+_MOST_UNCLEAR = 8  # batches whose loss is not finite, or made of nothing, which show little, until one is gone by
 
 _NOT_MEASURED = "The samples of some batches are not measured."
 
@@ -144,6 +144,7 @@ class LossCapture:
                     self._follow(loss_of(out), result)
                 if result.roots:
                     result.lost = result.partial or not self._reprobe.check(result.way(), result.unknown)
+                    result.lost |= self._leaves_out()
             return out, result.captured()
         finally:
             self._result = self._weights = None
@@ -203,6 +204,7 @@ class LossCapture:
                 self._is_one_term = False
                 return None
             result.add([(own[0], scale(own[0], 1.0, recorder))], loss)
+            result.lost = self._leaves_out()
             return result.captured()
         finally:
             recorder.stop()
@@ -354,6 +356,17 @@ class LossCapture:
         if left := self._recorder.claims.left():
             self._recorder.spec = self._recorder.spec.with_left(left)
 
+    def _leaves_out(self) -> bool:
+        leaves_out = self._recorder.leaves_out()
+        if leaves_out:
+            warnings.warn(
+                f"{_NOT_MEASURED} The step leaves some of their samples out by a mask before the model sees them, so"
+                " which sample a row of losses belongs to is another in each batch. Leave them out of the data set, or"
+                " multiply their losses by 0.",
+                stacklevel=2,
+            )
+        return leaves_out
+
     def _meet_size(self, batch_size: int) -> None:
         """Look anew at the first size that can tell more; forget what batches of one have shown of what is whose."""
         if self._unclear_size not in (None, batch_size):
@@ -411,14 +424,22 @@ class LossCapture:
         recorder = self._recorder
         probe = recorder.observer
         assert isinstance(probe, Probe)
-        self._n_unclear = 0 if bool(loss.isfinite().all()) else self._n_unclear + 1
+        is_dummy = not loss.detach().any() and not reached(loss.grad_fn, probe.anchors)
+        self._n_unclear = 0 if bool(loss.isfinite().all()) and not is_dummy else self._n_unclear + 1
         try:
             parts = self._find_terms(loss, probe)
         except CaptureError as error:
+            if is_dummy and self._n_unclear < _MOST_UNCLEAR:  # of a batch that holds nothing to learn
+                result.lost = True
+                result.add([], loss)
+                return loss
             if not self._reprobe.known or any(term.refusal for term in recorder.spec.terms.values()):
                 raise
             warnings.warn(f"{_NOT_MEASURED} {error}", stacklevel=2)
             result.lost, parts = True, []
+        filters = set[Hashable]().union(*(probe.filters(term.elements) for term, _ in parts))
+        recorder.spec = replace(recorder.spec, filters=recorder.spec.filters | filters)
+        result.lost |= self._leaves_out()
         for term, _ in parts:
             for where, _ in (term.key, *recorder.spec.of(term.key).places()):
                 if not isinstance(where, str):
@@ -426,9 +447,12 @@ class LossCapture:
             joined = recorder.joined.get(term.key)
             if joined is not None:
                 self._interceptors.add_site(probe.sites[joined], joined)
-            if term.picked_at is not None:
+            if term.picked_at is not None or filters:
                 # a class that had an index of its own, even for a moment, is a sequence to torch for ever after
                 self._watch = Watch(recorder, self._interceptors)
+            if not result.lost:
+                n_rows = term.elements.numel() // recorder.batch_size
+                recorder.spec = recorder.spec.with_term(term.key, n_rows=n_rows)
         self._is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
         self._is_one_term &= not recorder.spec.differentiates
         self._primary.choose(parts, recorder)

@@ -227,11 +227,36 @@ def find_rows(term: Term, probe: Probe, batch_size: int, normalisers: Sequence[T
         other = replace(term, strided=not term.strided)
         return None if mixes(other, anchors, batch_size, normalisers, probe.views) else other.strided
     if mixed is None and not term.strided and not probe.has_seen(batch_size, rows // batch_size):
-        raise CaptureError(
-            f"{term.name} gave losses of the shape {tuple(term.elements.shape)} for {batch_size} samples, and nothing"
-            " shows which rows are whose, as where boxes or tokens are picked out of each sample."
-        )
+        raise CaptureError(_unseen(term, batch_size))
     return term.strided
+
+
+def refuse_unseen(term: Term, probe: Probe, batch_size: int) -> None:
+    """Refuse rows, several of each sample, that lay as they should when single samples showed them, as by chance.
+
+    So it is where samples of different numbers of rows lie one after the other, and the first ones have as many each.
+
+    Args:
+        term: One that single samples have shown.
+        probe: Has watched the step.
+        batch_size: The number of samples.
+
+    Raises:
+        CaptureError: If nothing else shows that each sample has as many rows.
+    """
+    rows = term.elements.shape[0] if term.elements.dim() else 1
+    if rows % batch_size or rows == batch_size or batch_size == 1 or term.strided:
+        return
+    k, anchors = rows // batch_size, probe.anchors if reached(term.elements.grad_fn, probe.anchors) else probe.foreign
+    if not probe.has_seen(batch_size, k) and mixes(term, anchors, batch_size, views=probe.views) is None:
+        raise CaptureError(_unseen(term, batch_size))
+
+
+def _unseen(term: Term, batch_size: int) -> str:
+    return (
+        f"{term.name} gave losses of the shape {tuple(term.elements.shape)} for {batch_size} samples, and nothing shows"
+        " which rows are whose, as where boxes, nodes or tokens of all samples lie one after the other."
+    )
 
 
 def _compares_with_batch(term: Term, batch_size: int) -> bool:

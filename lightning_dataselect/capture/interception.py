@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType, TracebackType
@@ -60,6 +60,32 @@ class Pick:
 
     def _like(self, rows: Tensor) -> Tensor:
         return self.mask.reshape(self.mask.shape + (1,) * (rows.dim() - 1))
+
+
+def pieces(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch_size: int) -> Tensor | None:
+    """Return the mask that would have picked rows which are laid one after the other, some of each sample.
+
+    Args:
+        args: Of `torch.cat`.
+        kwargs: Likewise.
+        batch_size: The number of samples.
+
+    Returns:
+        bool (batch_size, n), or None if they are no pieces of the samples, or just a row of each.
+
+    Example:
+        >>> pieces(([torch.zeros(1, 5), torch.zeros(2, 5)],), {}, batch_size=2).tolist()
+        [[True, False], [True, True]]
+        >>> pieces(([torch.zeros(1, 5), torch.zeros(2, 5)],), {}, batch_size=3)
+    """
+    parts, dim = args[0] if args else kwargs.get("tensors"), kwargs.get("dim", args[1] if len(args) > 1 else 0)
+    if not isinstance(parts, list | tuple) or len(parts) != batch_size or dim != 0:
+        return None
+    lengths = [len(part) if isinstance(part, Tensor) and part.dim() > 0 else 0 for part in parts]
+    if set(lengths) in ({1}, {batch_size}):
+        return None
+    device = parts[0].device
+    return torch.arange(max(lengths), device=device) < torch.tensor(lengths, device=device).unsqueeze(1)
 
 
 @dataclass(frozen=True)
@@ -270,6 +296,15 @@ class Recorder:
         if isinstance(mask, Tensor) and mask.dtype == torch.bool and isinstance(rows, Tensor):
             self.picks[where] = Pick(mask, rows.shape[0])
 
+    def leaves_out(self) -> bool:
+        """Tell if samples were left out before the model saw them, so that rows look like those of other ones."""
+        size, spec = self.batch_size, self.spec
+        if all(where not in self.picks or self.picks[where].n_rows == size for where in spec.filters):
+            return False
+        own = [term for term in self.terms if term.picked_at is None]
+        known = [(spec.of(term.key).n_rows, term.elements.numel() // size) for term in own]
+        return any(n not in (0, n_rows) for n, n_rows in known)
+
     def fold(self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor) -> None:
         """Take note of a mean or a sum over the samples that leaves another axis to be reduced."""
         self.folds[id(value)] = Fold(where, ending, given, value)
@@ -445,6 +480,10 @@ def intercept_reduction(recorder: Recorder, sites: set[Hashable], function: Call
         return value
 
     return intercepted
+
+
+CATS = {torch.cat, torch.concat, torch.concatenate}
+"""The functions that lay pieces one after the other."""
 
 
 class Patches:

@@ -18,7 +18,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from lightning_dataselect.capture.graph import Anchor, Unknown, reached
-from lightning_dataselect.capture.interception import Interceptors, Observer, Recorder, site
+from lightning_dataselect.capture.interception import CATS, Interceptors, Observer, Recorder, pieces, site
 from lightning_dataselect.capture.origin import Origin, Origins
 from lightning_dataselect.capture.reductions import ENDINGS, FOLDING, Key, ends, folds_samples
 
@@ -116,7 +116,7 @@ class Divisions:
             if value.numel() != 1 or value.requires_grad:
                 return None
             value = value.item()
-        return float(value) if isinstance(value, int | float) else None
+        return float(value) if isinstance(value, int | float | np.integer | np.floating) else None
 
 
 def _one_over(factor: Any) -> float | None:
@@ -188,6 +188,9 @@ def _moves(index: Tensor) -> bool:
     return bool((taken != torch.arange(len(taken), device=taken.device)).any())
 
 
+_RESHAPING = {"reshape", "view", "flatten"}
+
+
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
 
 
@@ -228,6 +231,8 @@ def _picks(name: str, args: tuple[Any, ...], out: Tensor, batch_size: int) -> bo
     """Tell if a call picks rows out of a tensor, as many as there happen to be."""
     if name == "masked_select":
         return True
+    if name in ("index_select", "take", "take_along_dim"):
+        return out.dim() > 0 and len(out) != batch_size
     index = _tensors([args[1]]) if name == "__getitem__" and out.dim() > 0 else []
     return any(
         _covers(part, batch_size) if part.dtype == torch.bool else part.dim() == 1 and len(out) != batch_size
@@ -292,7 +297,9 @@ class Watch(TorchFunctionMode):
         elif func in FOLDING and folds_samples(args, kwargs, out, self.recorder.batch_size):
             self.fold(func, site(sys._getframe(1), func), args, out)
         elif func is _GETITEM:
-            self.pick(func, site(sys._getframe(1), func), args, out)
+            self.pick(func, site(sys._getframe(1), func), args, args[1], out)
+        elif func in CATS and (mask := pieces(args, kwargs, self.recorder.batch_size)) is not None:
+            self.pick(func, site(sys._getframe(1), func), args, mask, out)
         self.note(func, args, kwargs, out)
         return out
 
@@ -315,9 +322,9 @@ class Watch(TorchFunctionMode):
         """Take a mean or a sum over the samples that leaves another axis."""
         self.recorder.fold(where, ENDINGS[func], args[0], out)
 
-    def pick(self, func: Any, where: Hashable, args: tuple[Any, ...], out: Any) -> None:
-        """Take what an index has picked."""
-        self.recorder.pick(where, args[1], out)
+    def pick(self, func: Any, where: Hashable, args: tuple[Any, ...], mask: Any, out: Any) -> None:
+        """Take what an index, or a mask, has picked."""
+        self.recorder.pick(where, mask, out)
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Take any other result."""
@@ -358,6 +365,8 @@ class Probe(Watch, Observer):
         self.doubtful: set[Hashable] = set()
         self.has_equal_axes = False
         self._picked_at: dict[Node, Hashable] = {}
+        self._filtered: dict[int, tuple[Tensor, Hashable]] = {}  # data without the samples that a mask leaves out
+        self._filtered_at: dict[Node, Hashable] = {}  # what was made of it with a graph
         self._judgements: dict[int, Tensor] = {}  # what the model's outputs decide, as masks and ranks
         self._ranks: set[int] = set()  # those of them that came of an order
         self._judged: set[Node] = set()  # the places of what they have changed
@@ -392,6 +401,8 @@ class Probe(Watch, Observer):
         for tensor in _tensors([*data, out]):
             if tensor.dim() > 1:
                 self._leading.add((tensor.shape[0], tensor.shape[1]))
+        if func.__name__ in _RESHAPING and data and data[0].shape[:1] == (size,):
+            self._leading.add((size, out.shape[:1].numel() // size))
         if func.__name__ in _SORTING:
             self.sorts = True
             order = _tensors([out])[-1:]
@@ -400,6 +411,12 @@ class Probe(Watch, Observer):
             self.sorts = True
             self.reorders |= _moves(taken)
         self._judge(func.__name__, args, kwargs, _tensors([args[0] if func is _SETITEM else out]))
+        for where in {self._filtered[id(t)][1] for t in inputs if id(t) in self._filtered}:
+            for tensor in _tensors([out]):
+                if tensor.grad_fn is None:
+                    self._filtered.setdefault(id(tensor), (tensor, where))
+                else:
+                    self._filtered_at[tensor.grad_fn] = where
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
         if isinstance(out, Tensor) and out.grad_fn is not None and _picks(func.__name__, args, out, size):
             self.picked[out.grad_fn] = out.shape[0]
@@ -499,13 +516,22 @@ class Probe(Watch, Observer):
         self.sites[where] = func
         super().fold(func, where, args, out)
 
-    def pick(self, func: Any, where: Hashable, args: tuple[Any, ...], out: Any) -> None:
+    def pick(self, func: Any, where: Hashable, args: tuple[Any, ...], mask: Any, out: Any) -> None:
         """Take what a mask has picked, and note the place, if the mask has an entry for each sample."""
-        mask = args[1]
-        if _covers(mask, self.recorder.batch_size) and out.grad_fn is not None:
+        size = self.recorder.batch_size
+        if not _covers(mask, size):
+            return
+        if out.grad_fn is not None:
             self._picked_at[out.grad_fn] = where
             self.doubtful |= {where} if id(mask) in self._judgements else set()
-            super().pick(func, where, args, out)
+            super().pick(func, where, args, mask, out)
+        elif mask.shape == (size,) == args[0].shape[:1]:
+            self._filtered[id(out)] = out, where
+            super().pick(func, where, args, mask, out)
+
+    def filters(self, rows: Tensor) -> set[Hashable]:
+        """Return the places where samples were left out of what a model then made of them."""
+        return {self._filtered_at[node] for node in reached(rows.grad_fn, self._filtered_at)}
 
     def picked_at(self, rows: Tensor) -> Hashable | None:
         """Return where a mask has picked what rows were made of; None if none has."""

@@ -55,6 +55,7 @@ class TermSpec:
         is_nonlinear: True if the loss is another function of it than a multiple.
         is_witnessed: True if single samples have shown how it is read.
         picked_at: Where a mask picks the rows of its elements; None for nowhere.
+        n_rows: How many elements a sample had when it was probed last.
         is_joined: True if single samples have shown that they are reduced first, and another axis after them.
         is_foreign: True if none of the samples that are measured has a share in it.
         refusal: Why it cannot be read, in words; None if it can.
@@ -70,6 +71,7 @@ class TermSpec:
     is_nonlinear: bool = False
     is_witnessed: bool = False
     picked_at: Hashable | None = None
+    n_rows: int = 0
     is_joined: bool = False
     is_foreign: bool = False
     refusal: str | None = None
@@ -102,6 +104,7 @@ class StepSpec:
         loops: The places where each sample has a term of its own, in turn.
         no_loops: The places where, as single samples have shown, none has.
         order: Turn in the step -> the place of the mean or sum there, as last probed.
+        filters: The places where a mask leaves samples out before the model sees them.
         with_constant: The roots that hold a constant, by their turn.
         differentiates: True if the step takes derivatives of its own, so that it cannot do without a graph.
         warned: What was said of parts of the loss that no sample has a share in.
@@ -115,6 +118,7 @@ class StepSpec:
     loops: frozenset[Hashable] = frozenset()
     no_loops: frozenset[Hashable] = frozenset()
     order: Mapping[int, Hashable] = field(default_factory=dict)
+    filters: frozenset[Hashable] = frozenset()
     with_constant: frozenset[int] = frozenset()
     differentiates: bool = False
     warned: frozenset[tuple[str, ...]] = frozenset()

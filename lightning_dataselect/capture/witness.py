@@ -50,6 +50,13 @@ SCALE = (
 )
 
 
+GROUPS = (
+    "The loss is a mean over groups of samples, as over the classes that are there, so how much a sample's loss counts"
+    " depends on how many groups its batch holds. Weigh the samples' own losses and take the mean over them, or return"
+    " each sample's own loss under a key and give sample_loss='that key'."
+)
+
+
 @dataclass(frozen=True)
 class Shown:
     """Hold what a step has shown of some samples.
@@ -172,7 +179,14 @@ def _with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec, agrees: 
     others = {place for place, n in places.items() if all(one[place] == n for one in of_singles)}
     loops = set()
     for place, n in places.items():
-        if n != whole.size or any(one[place] != 1 for one in of_singles):
+        if n == 1 or any(one[place] != 1 for one in of_singles):
+            continue
+        slopes, truth = _slopes_at(place, [whole]), _slopes_at(place, singles)
+        if any(term.picked_at is not None for key, (term, _) in whole.terms.items() if key[0] == place):
+            if not _close(slopes, truth[:1].expand_as(slopes)):
+                spec = _refused(spec, place, whole, GROUPS)
+            continue
+        if n != whole.size:
             continue
         loops.add(place)
         turns = torch.stack([term.value for key, (term, _) in whole.terms.items() if key[0] == place]).flatten()
@@ -181,8 +195,6 @@ def _with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec, agrees: 
         if not _close(turns, own) and _close(turns.sort().values, own.sort().values):
             spec = _refused(spec, place, whole, ORDER)
         elif _close(turns, own) and not agrees:
-            slopes = _slopes_at(place, [whole])
-            truth = _slopes_at(place, singles)
             if not (_close(slopes, truth) or _close(slopes * whole.size, truth)):
                 adds_up = _close((1 / truth).sum() * slopes, torch.ones_like(slopes))
                 spec = _refused(spec, place, whole, COUNT if adds_up else SCALE)

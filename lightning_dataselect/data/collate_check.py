@@ -157,6 +157,8 @@ class FollowedCollate:
                     alone[i] = _dense(self.collate_fn([copy.deepcopy(samples[i])]))
             except Exception:  # one that the collate function would leave out
                 continue
+        if alone and all(len(found.get(path, ())) > 1 for found in alone.values() for path in axes):
+            return None  # rows are no samples, but nodes or tokens of them, one sample's after another's
         alone = {i: found for i, found in alone.items() if all(len(found.get(path, ())) == 1 for path in axes)}
         return _match({path: tensors[path] for path in axes}, alone, n_rows) if axes else [-1] * n_rows
 

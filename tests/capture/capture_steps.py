@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 import torchmetrics
@@ -536,6 +537,11 @@ def sum_by_tokens(net: Net, b: Batch) -> Tensor:
     return F.cross_entropy(net.tokens(b).view(-1, V), b["labels"].view(-1), reduction="sum") / n
 
 
+def sum_by_a_numpy_number_of_tokens(net: Net, b: Batch) -> Tensor:
+    total = F.cross_entropy(net.tokens(b).flatten(0, 1), b["labels"].flatten(), reduction="sum")
+    return total / np.count_nonzero(b["labels"].numpy() != -100)
+
+
 def sum_by_time_major_tokens(net: Net, b: Batch) -> Tensor:
     mask = b["mask"][:, 1:]
     return (token_losses(net, b)[:, 1:] * mask).sum(1).sum() / mask.T.sum()
@@ -653,6 +659,15 @@ def picked_by_two_masks(net: Net, b: Batch) -> Tensor:
     return masked_logits(net, b) + 0.5 * token_losses(net, b)[b["patches"] > 0].mean()
 
 
+def conditional_random_field(net: Net, b: Batch) -> Tensor:
+    scores, steps = net.tokens(b), net.words.weight @ net.words.weight.T
+    forward = scores[:, 0]
+    for t in range(1, T):
+        forward = (forward[:, :, None] + steps + scores[:, t, None]).logsumexp(1)
+    own = scores.gather(2, b["tokens"][..., None]).sum((1, 2)) + steps[b["tokens"][:, :-1], b["tokens"][:, 1:]].sum(1)
+    return (forward.logsumexp(1) - own).mean()
+
+
 def ctc(net: Net, b: Batch) -> Tensor:
     logs, n = net.tokens(b).log_softmax(-1).transpose(0, 1), len(b["x"])
     lengths = torch.full((n,), T), torch.full((n,), 2)
@@ -665,6 +680,7 @@ TOKENS = [
     shifted_labels,
     shifted_logits,
     sum_by_tokens,
+    sum_by_a_numpy_number_of_tokens,
     sum_by_time_major_tokens,
     time_major,
     time_major_with_a_batch_major_mask,
@@ -688,6 +704,7 @@ TOKENS = [
     masked_losses,
     masked_losses_by_samples,
     picked_by_two_masks,
+    conditional_random_field,
     ctc,
 ]
 
@@ -756,10 +773,30 @@ def sums_of_boxes(net: Net, b: Batch) -> Tensor:
     return loss
 
 
+def boxes_in_one_row(net: Net, b: Batch) -> Tensor:
+    """Of 16 boxes, two for each sample by chance, but they are not."""
+    which = [(i, slice(int(n))) for i, n in enumerate(b["n_boxes"])]
+    out = torch.cat([net.head(b["boxes"][place]) for place in which])
+    return F.smooth_l1_loss(out, torch.cat([b["targets"][place] for place in which]))
+
+
 def as_many_heads_as_samples(net: Net, b: Batch) -> Tensor:
     """Looks like one sample after another in a batch of eight, but is not."""
     h = net.body(b["x"])
     return sum(F.cross_entropy(net.head(h) * i, b["y"]) for i in range(B))
+
+
+def the_best_of_two_heads(net: Net, b: Batch) -> Tensor:
+    h = net.body(b["x"])
+    losses = torch.stack([F.cross_entropy(head(h), b["y"], reduction="none") for head in (net.head, net.aux)])
+    return losses.min(0).values.mean()
+
+
+def as_many_draws_as_samples(net: Net, b: Batch) -> Tensor:
+    """As an importance-weighted autoencoder has them, one draw after the other."""
+    shifts = torch.arange(B).repeat_interleave(len(b["x"]))[:, None] / B
+    errors = (net.head(net.body(b["x"]).repeat(B, 1) + shifts) - b["z"].repeat(B, 1)).square().sum(1)
+    return -(-errors).view(B, -1).logsumexp(0).mean()
 
 
 def as_many_views_as_samples(net: Net, b: Batch) -> Tensor:
@@ -772,7 +809,10 @@ def as_many_terms_as_samples(net: Net, b: Batch) -> Tensor:
 
 
 ONE_AFTER_ANOTHER = [
+    boxes_in_one_row,
     as_many_heads_as_samples,
+    the_best_of_two_heads,
+    as_many_draws_as_samples,
     as_many_views_as_samples,
     as_many_terms_as_samples,
     one_at_a_time_stacked,

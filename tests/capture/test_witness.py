@@ -436,6 +436,113 @@ def test_what_a_samples_own_output_decides_is_served(step: Step) -> None:
     assert losses.unique().numel() > 2
 
 
+# ---- rows of several samples, one after the other --------------------------------------------------------------------
+
+
+def pieces_in_one_row(net: Any, b: Any) -> Tensor:
+    own = [(x[y != -100], y[y != -100]) for x, y in zip(b["x"], b["y"], strict=True)]
+    return F.cross_entropy(torch.cat([net.words(net.embed(x)) for x, _ in own]), torch.cat([y for _, y in own]))
+
+
+def pieces_in_one_row_by_their_number(net: Any, b: Any) -> Tensor:
+    own = [net.words(net.embed(y[y != -100])) for y in b["y"]]
+    y = torch.cat([y[y != -100] for y in b["y"]])
+    return F.cross_entropy(torch.cat(own), y, reduction="sum") / len(y)
+
+
+@pytest.mark.parametrize("first", ["ragged", "equal"])
+@pytest.mark.parametrize("step", [pieces_in_one_row, pieces_in_one_row_by_their_number])
+def test_pieces_of_each_sample_are_followed_into_one_row(step: Step, first: str) -> None:
+    data = texts((2, 9)) if first == "ragged" else texts((4, 5), B) + texts((2, 9), N - B)
+    torch.testing.assert_close(*fitted(step, data, padded, shuffle=False), rtol=1e-4, atol=1e-4)
+
+
+class OneRow:
+    """As the batches of torch_geometric are."""
+
+    def __init__(self, samples: list[Tensor]) -> None:
+        self.x = torch.cat(samples)
+
+    def to(self, device: Any) -> "OneRow":
+        return self
+
+
+def one_row(net: Any, b: OneRow) -> Tensor:
+    return F.cross_entropy(net.words(net.embed(b.x)), b.x)
+
+
+@pytest.mark.parametrize("collate", [OneRow, torch.cat], ids=["an object", "a tensor"])
+def test_rows_that_single_samples_show_by_chance_are_refused(collate: Any) -> None:
+    """All texts of the first batch are equally long, later ones are not."""
+    step: Step = one_row if collate is OneRow else lambda net, x: F.cross_entropy(net.words(net.embed(x)), x)
+    data = texts((4, 5), B) + texts((2, 9), N - B)
+    with pytest.raises(CaptureError, match="nothing shows which rows are whose"):
+        fitted(step, data, collate, shuffle=False)
+
+
+def without_bad_ones(net: Any, b: Any) -> Tensor | None:
+    x = b["x"][b["y"][:, 0] != 1]
+    return F.cross_entropy(net.words(net.embed(x)).flatten(0, 1), x.flatten()) if len(x) else None
+
+
+def test_a_batch_that_a_mask_leaves_samples_out_of_is_not_measured() -> None:
+    """Of 8 texts of 8 tokens 4 are left: as many rows as 8 texts of 4 tokens have."""
+    data = [x.index_fill(0, torch.tensor([0]), 2) for x in texts((8, 9))]
+    for i in range(3 * B, 3 * B + 4):
+        data[i][0] = 1
+    with pytest.warns(UserWarning, match="leaves some of their samples out by a mask before the model sees them"):
+        losses, _ = fitted(without_bad_ones_or_nothing, data, padded, shuffle=False)
+    alone = torch.stack([without_bad_ones_or_nothing(Fixed(without_bad_ones), padded([x])).detach() for x in data])
+    known = torch.arange(N) // B != 3
+    torch.testing.assert_close(losses[known], alone[known], rtol=1e-4, atol=1e-4)
+    assert losses[~known].isnan().all()
+
+
+def without_bad_ones_or_nothing(net: Any, b: Any) -> Tensor:
+    loss = without_bad_ones(net, b)
+    return torch.zeros((), requires_grad=True) if loss is None else loss
+
+
+# ---- a batch that holds nothing to learn -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        lambda net: torch.zeros((), requires_grad=True),
+        lambda net: 0.0 * sum(p.sum() for p in net.parameters()),
+        lambda net: net.words(net.embed.weight[:0]).sum(),
+    ],
+    ids=["a number", "the parameters times 0", "a sum of nothing"],
+)
+def test_a_first_batch_of_nothing_to_learn_is_not_measured(nothing: Callable[[Any], Tensor]) -> None:
+    def step(net: Any, b: Any) -> Tensor:
+        return (
+            nothing(net) if (b["y"] == 1).all() else F.cross_entropy(net.words(net.embed(b["x"][:, 0])), b["x"][:, 0])
+        )
+
+    data = [torch.ones(8, dtype=torch.long) for _ in range(B)] + [x + 1 for x in texts((2, 9), N - B)]
+    data = [x.clamp(max=V - 1) for x in data]
+    losses, alone = fitted(step, data, padded, shuffle=False)
+    torch.testing.assert_close(losses[B:], alone[B:], rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_that_never_learns_anything_is_refused() -> None:
+    with pytest.raises(CaptureError, match="Nothing in the step gives a loss"):
+        fitted(lambda net, b: 0.0 * sum(p.sum() for p in net.parameters()), texts((2, 9), 10 * B), padded)
+
+
+@pytest.mark.parametrize("n_classes", [3, 4])
+def test_a_mean_over_the_classes_that_are_there_is_refused(n_classes: int) -> None:
+    def step(net: Any, b: Any) -> Tensor:
+        y = b["x"][:, 0] % n_classes
+        losses = F.cross_entropy(net.words(net.embed(b["x"][:, 1])), y, reduction="none")
+        return torch.stack([losses[y == c].mean() for c in y.unique()]).mean()
+
+    with pytest.raises(CaptureError, match="a mean over groups of samples"):
+        fitted(step, texts((2, 9)), padded)
+
+
 # ---- what a witness must not do --------------------------------------------------------------------------------------
 
 

@@ -157,6 +157,17 @@ def test_lists_of_samples_are_counted_by_their_items(collate, length):
         assert type(batch) is type(collate(texts((length,) * n)))
 
 
+def nodes(samples):
+    return {"x": torch.cat([tokens for tokens, _ in samples]), "y": torch.cat([tokens + 1 for tokens, _ in samples])}
+
+
+@pytest.mark.parametrize("lengths", [(3, 5, 2, 4, 2), (4, 4, 4, 4)])
+def test_several_rows_of_each_sample_are_no_strangers(lengths):
+    """As the nodes of graphs are, which the loss may or may not be over."""
+    each = FollowedCollate(nodes, required=True)
+    assert isinstance(each(texts(lengths)), dict)
+
+
 def test_a_list_that_leaves_samples_out_is_followed():
     each = FollowedCollate(lambda samples: [sample for sample in samples if sample is not None], required=True)
     first, second = texts((3,) * 8), [None, *texts((3,) * 7)]
