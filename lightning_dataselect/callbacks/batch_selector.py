@@ -308,8 +308,9 @@ class BatchSelector(DataSelector):
             assert reader.collate is not None
             return with_batch(args, kwargs, reader.collate(batch.indices[positions].tolist()))
         layout, number = reader.layout, reader.layout.numbers(positions.numel())
+        smaller = subset_arguments(args, kwargs, positions, size, layout.axes, number, reader.part)
         layout.refuse_shared()
-        return subset_arguments(args, kwargs, positions, size, layout.axes, number, reader.part)
+        return smaller
 
     def batch_generator(self, device: torch.device) -> torch.Generator:
         """Return the generator of the batch under way, which is this rank's own."""

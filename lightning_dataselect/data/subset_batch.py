@@ -148,8 +148,8 @@ def step_on_part(
         known = [first.index(position) for position in positions] if {*positions} <= {*first} else None
         number = layout.numbers(len(positions), known)
         try:
-            layout.refuse_shared()
             own_args, own_kwargs = subset_arguments(args, kwargs, chosen, indices.numel(), layout.axes, number, own)
+            layout.refuse_shared()
         except UnsupportedLoaderError:
             if collate is None:
                 raise
