@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_dataselect import EvolvedSampling
+from lightning_dataselect.data.recollate import collate_anew
 from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
 N, B, C = 24, 8, 3
@@ -158,3 +159,23 @@ def test_what_can_be_read_only_once_is_refused_on_the_first_batch() -> None:
     with warnings.catch_warnings(), pytest.raises(UnsupportedLoaderError, match="holds a Graphs, which cannot be cut"):
         warnings.simplefilter("ignore")
         fit(Net(), Many(n_reads=B))
+
+
+class Noisy(Dataset[Tensor]):
+    """Draws from a generator of its own, and from torch's."""
+
+    def __init__(self) -> None:
+        self.generator = torch.Generator().manual_seed(0)
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.rand(2, generator=self.generator) + torch.rand(2)
+
+
+def test_samples_that_are_read_again_draw_no_random_number_of_the_fits() -> None:
+    loader = DataLoader(Noisy(), batch_size=4)
+    own, everyones = loader.dataset.generator.get_state(), torch.get_rng_state()
+    assert collate_anew(loader, [2, 0]).shape == (2, 2)
+    assert torch.equal(loader.dataset.generator.get_state(), own) and torch.equal(torch.get_rng_state(), everyones)
