@@ -37,7 +37,8 @@ def test_there_are_results_after_a_fit():
         (
             SelectiveBackprop(history=8),
             "SelectiveBackprop(beta=3.0, history=8, warmup_epochs=1, score_dtype=None, score_every_n_batches=1,"
-            " score_scale=1.0, whole_every_n_batches=0, anneal=0.0, seed=0, lr_schedule='stretch', sample_loss='auto'",
+            " score_scale=1.0, whole_every_n_batches=0, constant_batch_size=False, anneal=0.0, seed=0,"
+            " lr_schedule='stretch', sample_loss='auto'",
         ),
         (SwiftLearn(measure="l1", every_n_epochs=0), "every_n_epochs=0, measure='l1'"),
         (RHOLoss(holdout_losses=torch.zeros(9)), "RHOLoss(holdout_losses=<Tensor of shape (9,)>, holdout_model=None"),
