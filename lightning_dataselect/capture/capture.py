@@ -144,7 +144,7 @@ class LossCapture:
                     self._follow(loss_of(out), result)
                 if result.roots:
                     result.lost = result.partial or not self._reprobe.check(result.way(), result.unknown)
-                    result.lost |= self._leaves_out()
+                    result.lost |= self._leaves_out() or self._has_grown()
             return out, result.captured()
         finally:
             self._result = self._weights = None
@@ -204,7 +204,7 @@ class LossCapture:
                 self._is_one_term = False
                 return None
             result.add([(own[0], scale(own[0], 1.0, recorder))], loss)
-            result.lost = self._leaves_out()
+            result.lost = self._leaves_out() or self._has_grown()
             return result.captured()
         finally:
             recorder.stop()
@@ -367,6 +367,13 @@ class LossCapture:
             )
         return leaves_out
 
+    def _has_grown(self) -> bool:
+        """Look anew where samples have more rows than one each, which says whose they are as long as it lasts."""
+        has_grown = self._recorder.has_grown()
+        if has_grown:
+            self.probe_next()
+        return has_grown
+
     def _meet_size(self, batch_size: int) -> None:
         """Look anew at the first size that can tell more; forget what batches of one have shown of what is whose."""
         if self._unclear_size not in (None, batch_size):
@@ -452,7 +459,8 @@ class LossCapture:
                 self._watch = Watch(recorder, self._interceptors)
             if not result.lost:
                 n_rows = term.elements.numel() // recorder.batch_size
-                recorder.spec = recorder.spec.with_term(term.key, n_rows=n_rows)
+                has_one_row = term.elements.shape[:1] == (recorder.batch_size,)
+                recorder.spec = recorder.spec.with_term(term.key, n_rows=n_rows, has_one_row=has_one_row)
         self._is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
         self._is_one_term &= not recorder.spec.differentiates
         self._primary.choose(parts, recorder)

@@ -219,6 +219,8 @@ def find_rows(term: Term, probe: Probe, batch_size: int, normalisers: Sequence[T
         return None
     anchors = probe.anchors if reached(term.elements.grad_fn, probe.anchors) else probe.foreign
     rows = term.elements.shape[0] if term.elements.dim() else 1
+    if batch_size > 1 and rows == batch_size**2 and batch_size in probe.views:
+        raise CaptureError(_unseen(term, batch_size))  # so many batches, or parts of each sample
     mixed = mixes(term, anchors, batch_size, normalisers, probe.views)
     probe.has_equal_axes |= _warn_of_equal_axes(term, anchors, batch_size)
     if rows == batch_size or batch_size == 1:

@@ -305,6 +305,11 @@ class Recorder:
         known = [(spec.of(term.key).n_rows, term.elements.numel() // size) for term in own]
         return any(n not in (0, n_rows) for n, n_rows in known)
 
+    def has_grown(self) -> bool:
+        """Tell if samples have several rows that had one, as where each image had one box so far."""
+        size, spec = self.batch_size, self.spec
+        return any(term.elements.shape[:1].numel() > size and spec.of(term.key).has_one_row for term in self.terms)
+
     def fold(self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor) -> None:
         """Take note of a mean or a sum over the samples that leaves another axis to be reduced."""
         self.folds[id(value)] = Fold(where, ending, given, value)

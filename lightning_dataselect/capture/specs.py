@@ -56,6 +56,7 @@ class TermSpec:
         is_witnessed: True if single samples have shown how it is read.
         picked_at: Where a mask picks the rows of its elements; None for nowhere.
         n_rows: How many elements a sample had when it was probed last.
+        has_one_row: True if each sample had one row then, whatever lies along the other axes.
         is_joined: True if single samples have shown that they are reduced first, and another axis after them.
         is_foreign: True if none of the samples that are measured has a share in it.
         refusal: Why it cannot be read, in words; None if it can.
@@ -72,6 +73,7 @@ class TermSpec:
     is_witnessed: bool = False
     picked_at: Hashable | None = None
     n_rows: int = 0
+    has_one_row: bool = False
     is_joined: bool = False
     is_foreign: bool = False
     refusal: str | None = None

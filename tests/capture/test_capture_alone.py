@@ -86,3 +86,16 @@ def test_a_constant_that_is_the_size_of_the_first_batch_is_told_by_another_size(
     torch.testing.assert_close(losses_over_own(6), torch.full((6,), 0.25))
     assert capture.has_misread()
     torch.testing.assert_close(losses_over_own(4), torch.full((4,), 0.25))
+
+
+def test_images_that_had_one_box_each_so_far_are_looked_at_anew(net: Net) -> None:
+    capture, step = LossCapture(net), STEPS["boxes_in_one_row"]
+    one_each, as_many_by_chance = torch.ones(B, dtype=torch.long), torch.tensor([1, 2, 3, 2, 2, 1, 4, 1])
+    known = []
+    for n_boxes in (one_each, as_many_by_chance, as_many_by_chance):
+        batch = {**make_batch(), "n_boxes": n_boxes}
+        captured = capture.run(lambda batch=batch: step(net, batch), B)[1]
+        known.append(captured.known)
+        if captured.known:
+            torch.testing.assert_close(captured.losses, alone(net, step, batch), rtol=1e-4, atol=1e-5)
+    assert known == [True, False, True]

@@ -87,7 +87,7 @@ def test_by_arguments_and_again_by_the_saved_config(name, script, tmp_path):
         "--trainer.callbacks.start=100",
     )
     counter = next(callback for callback in first.trainer.callbacks if type(callback).__name__ == "Counter")
-    assert counter.n_steps == 100 + first.trainer.global_step
+    assert counter.n_steps == 100 + first.trainer.fit_loop.total_batch_idx + 1
     selector = selector_of(first)
     assert type(selector).__name__ == setting.method
     plain = setting.make(tmp_path)
