@@ -42,6 +42,7 @@ class Reports(Results):
             decode: Makes a string of a sample's token ids, such as ``tokenizer.decode``.
 
         Raises:
+            NoFitYetError: If no fit has begun.
             ValueError: If there is no such kind, no data set to show, or nothing in it that can be shown.
         """
         if kind != "kept_share":
@@ -49,4 +50,5 @@ class Reports(Results):
             self.check_known_by(f"plot({kind!r})", Identity.INDEX, *others)
         from lightning_dataselect.report.gallery import plot_results
 
+        _ = self.run_state.fit  # raises where there is none
         return plot_results(self, kind, dataset, decode)

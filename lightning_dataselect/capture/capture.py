@@ -398,8 +398,9 @@ class LossCapture:
                 elif not self._reprobe.known:
                     passed_over = out is None and not any(map(_shows_a_loss, self._recorder.terms))
                     raise (NoLossError if passed_over else CaptureError)(
-                        f"The step returned no loss, but {described(out)}, and back-propagated none. With manual"
-                        " optimization, call self.manual_backward(loss) in place of loss.backward()."
+                        f"The step returned no loss, but {described(out)}, and back-propagated none. Let it"
+                        " return the loss, or a dict with the key 'loss'; with manual optimization, call"
+                        " self.manual_backward(loss) in place of loss.backward()."
                     )
         finally:
             self._recorder.observer = None

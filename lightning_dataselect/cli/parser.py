@@ -141,5 +141,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     arguments, unknown = make_parser().parse_known_args(argv)
     if unknown:
         options = [f"--{name.replace('_', '-')}" for name in vars(arguments) if name != "command"]
-        raise UserInputError(f"{unknown[0]} is not understood.{did_you_mean(unknown[0], options)}")
+        hint = did_you_mean(unknown[0], options) or f" See lightning-dataselect {arguments.command} --help."
+        raise UserInputError(f"{unknown[0]} is not understood.{hint}")
     return arguments

@@ -39,7 +39,11 @@ def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
         'InfoBatch dropped nothing: trained on all 100 samples an epoch, for 1 epoch'
         >>> fit_summary("FewerEpochs", [full, full, full | {"n_trained": 50}])
         'FewerEpochs dropped nothing: trained on all 100 samples an epoch, for 2.5 epochs'
+        >>> fit_summary("InfoBatch", [full | {"n_trained": 0}])
+        'InfoBatch: trained on no sample, as training_step returned no loss'
     """
+    if not any(r["n_trained"] or r["n_left_out"] for r in history):
+        return f"{name}: trained on no sample, as training_step returned no loss"
     ended = history[:-1] if _is_cut(history) else history
     trained, offered, epochs = sum(r["n_trained"] for r in ended), sum(map(_offered, ended)), len(ended)
     if all(map(_is_whole, history)) or not offered:

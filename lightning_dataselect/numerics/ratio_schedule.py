@@ -132,6 +132,8 @@ def read_prune_ratio(given: object) -> float | RatioSchedule | Callable[[int], f
 
 
 def _of_text(text: str) -> RatioSchedule | Callable[[int], float]:
+    if _is_number(text):
+        raise InvalidArgumentError(f"prune_ratio={text!r} is text: give the number itself, without quotes.")
     if "." in text and all(map(str.isidentifier, text.split("."))):
         try:
             found = pkgutil.resolve_name(text)
@@ -152,6 +154,14 @@ def _of_text(text: str) -> RatioSchedule | Callable[[int], float]:
             " 'linear(start=0.2, end=0.7)'; its shapes are linear, cosine and exponential."
         )
     return _schedule(text, {"shape": shape} | arguments)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _schedule(given: object, arguments: dict[str, object]) -> RatioSchedule:

@@ -21,6 +21,7 @@ _NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _NO_SUBCLASS = re.compile(r"Import path (\S+) does not correspond to a subclass of (\w+)")
 _NO_OPTION = re.compile(r"(?:Option|Key) '([^']+)' is not (?:accepted|expected)")
 _NO_SUCH_OPTION = re.compile(r"nrecognized arguments: (--[^\s=]+)|does not accept option '([^']+)'")
+_NO_OPTION_AT_ALL = re.compile(r"nrecognized arguments: ([^\s-]\S*)")
 _MISSING = re.compile(r"arguments are required: (?:(?:fit|validate|test|predict)\.)?(.+)")
 _OPTIONS = [
     *(f"--{name}" for name in ("config", "model", "data", "trainer", "select", "optimizer", "lr_scheduler")),
@@ -65,6 +66,8 @@ def in_plain_words(error: Exception) -> str:
     if stray := _NO_SUCH_OPTION.search(root):
         option = stray[1] or f"--{stray[2]}"
         return f"There is no option {option}.{did_you_mean(option, _OPTIONS)}"
+    if stray := _NO_OPTION_AT_ALL.search(root):
+        return f"{stray[1]} stands alone, without an option. If it is a config, give --config {stray[1]}."
     if missing := _MISSING.search(root):
         way_out = " Give --config exp.yaml, or --model my.Model --data my.Data." if missing[1] == "model" else ""
         return f"--{missing[1].replace(', ', ', --')} is missing.{way_out}"

@@ -68,8 +68,8 @@ def rows_of(selector: Results, n: int) -> list[Row]:
     chosen: list[tuple[str, Tensor, list[str] | None]]
     chosen = []
     if store.knows_classes and (suspects := probable_errors(selector, n)):
-        sure = [f"{100 * suspect.suspicion:.0f} % sure" for suspect in suspects]
-        chosen.append(("probable label errors", torch.tensor([suspect.index for suspect in suspects]), sure))
+        against = [f"{100 * suspect.suspicion:.0f} % against its label" for suspect in suspects]
+        chosen.append(("probable label errors", torch.tensor([suspect.index for suspect in suspects]), against))
     chosen += [("hardest", order[:n], None), ("easiest", order.flip(0)[:n], None)]
     for name, verb in (("times_forgotten", "forgotten"), ("times_dropped", "dropped")):
         if name not in store:

@@ -110,8 +110,14 @@ def refuse_unknown(cls: type, unknown: Iterable[str]) -> None:
     for name in unknown:
         known = list(accepted_arguments(cls))
         raise UnexpectedArgumentError(
-            f"{cls.__name__} takes no argument {name!r}.{did_you_mean(name, known)} It takes {', '.join(known)}."
+            f"{cls.__name__} takes no argument {name!r}.{_which_share(did_you_mean(name, known))} It takes"
+            f" {', '.join(known)}."
         )
+
+
+def _which_share(hint: str) -> str:
+    """Say what prune_ratio is a share of: other packages take the share that is kept."""
+    return hint.replace("prune_ratio?", "prune_ratio, the share that is dropped?")
 
 
 def refuse_unnamed(cls: type, args: Sequence[object]) -> None:

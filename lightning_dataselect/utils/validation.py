@@ -114,7 +114,9 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> str:
     """
     known = list(choices)
     if value not in known:
-        raise InvalidArgumentError(f"{name}={value!r} is unknown: give one of {', '.join(map(repr, known))}.")
+        raise InvalidArgumentError(
+            f"{name}={value!r} is unknown: give {'one of ' if len(known) > 1 else ''}{', '.join(map(repr, known))}."
+        )
     return str(value)
 
 

@@ -26,6 +26,9 @@ from lightning_dataselect.capture import CaptureError
             ValueError,
             "prune_ratio='half' is neither a number nor a schedule. Write one as in 'linear",
         ),
+        ({"prune_ratio": "0.5"}, ValueError, "prune_ratio='0.5' is text: give the number itself, without quotes"),
+        ({"keep_ratio": 0.3}, TypeError, r"'keep_ratio'\. Did you mean prune_ratio, the share that is dropped\?"),
+        ({"balance": "classes"}, ValueError, r"balance='classes' is unknown: give 'class'\."),
         ({"prune_ratio": None}, TypeError, "prune_ratio=None is not a number"),
         ({"prune_ratio": True}, TypeError, "prune_ratio=True is not a number"),
         ({"warmup_epochs": -1}, ValueError, "warmup_epochs=-1 is too small: give an int of at least 0"),
@@ -158,7 +161,7 @@ class TakesIterator(Net):
 @pytest.mark.parametrize(
     ("module", "options", "error", "words"),
     [
-        (NoLoss, {}, CaptureError, "returned no loss.*set sample_loss='its key'"),
+        (NoLoss, {}, CaptureError, "returned no loss.*Let it return the loss.*set sample_loss='its key'"),
         (PlainBackward, {}, CaptureError, r"call self.manual_backward\(loss\) in place of loss.backward\(\)"),
         (Contrastive, {}, CaptureError, "a loss for each of the batch's 10 samples.*RandomPruning needs no per-sample"),
         (WrongSize, {"sample_loss": "each"}, ValueError, r"shape \(3,\), but the batch has 10 samples"),

@@ -171,7 +171,7 @@ def test_the_rows_of_the_gallery_are_the_suspects_and_the_extremes():
     suspected.store.record_logits(Observation(*shown))
     first = rows_of(suspected, 2)[0]
     assert (first.name, first.indices) == ("probable label errors", [5])
-    assert first.notes == ["95 % sure, label 0, taken for 1"]
+    assert first.notes == ["95 % against its label, label 0, taken for 1"]
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (1, 4, 5), (3, 4, 5), (4, 5, 3)])

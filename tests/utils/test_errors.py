@@ -86,6 +86,9 @@ def test_before_a_fit_a_selector_says_so_and_hasattr_answers_no():
     assert "InfoBatch" in repr(selector)
     with pytest.raises(errors.NoFitYetError, match="InfoBatch has no per-sample state before a fit"):
         _ = selector.losses
+    for kind in ("kept_share", "score_histogram", "data_map", "gallery"):
+        with pytest.raises(errors.NoFitYetError, match="InfoBatch has .* before a fit has begun: call trainer.fit"):
+            selector.plot(kind)
 
 
 def test_what_to_do_about_an_unread_loss_is_said_once_however_often_the_error_travels():
