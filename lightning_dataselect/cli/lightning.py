@@ -62,6 +62,12 @@ class SelectCLI(LightningCLI):
                 if isinstance(link, DataSelectError):
                     raise link from None
             raise
+        has_no_loader = type(self.model).train_dataloader is pl.LightningModule.train_dataloader
+        if self.subcommand == "fit" and self.datamodule is None and has_no_loader:
+            raise UserInputError(
+                f"--data is missing, and {type(self.model).__name__} has no train_dataloader of its own. Give --data"
+                " my.Data, or the section data in the config."
+            )
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Make the trainer, with the selector among its callbacks."""

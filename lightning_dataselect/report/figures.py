@@ -197,6 +197,8 @@ def _scatter(axes: Axes, x: Tensor, y: Tensor, selected: Tensor) -> Tensor:
         shown = shown[:: max(1, len(shown) // MAX_POINTS)]
         look: dict[str, Any] = {"color": COLOURS[i], "marker": MARKERS[i], "alpha": 0.5, "s": 12, "linewidths": 0}
         axes.scatter(x[shown], y[shown], label=f"{label} ({int(group.sum()):,})", **look)
+    if not known.any():
+        axes.text(0.5, 0.5, "no sample was measured", ha="center", transform=axes.transAxes)
     return known
 
 

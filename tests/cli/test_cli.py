@@ -277,6 +277,23 @@ def test_a_missing_model_is_named(command, capsys):
     assert capsys.readouterr().err.strip() == f"lightning-dataselect {command}: --model is missing. {way_out}"
 
 
+def test_missing_data_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--model", "test_cli.Model"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("lightning-dataselect fit: --data is missing, and Model has no train_dataloader of its own.")
+
+
+class BringsItsData(Model):
+    def train_dataloader(self):
+        return make_loader()
+
+
+def test_a_module_with_its_own_loader_needs_no_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "--model", "test_cli.BringsItsData", *FIT[7:], "--trainer.fast_dev_run", "1"]) == 0
+
+
 def test_a_config_of_an_earlier_run_is_not_overwritten(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text("mine: 1")

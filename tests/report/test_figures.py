@@ -85,6 +85,12 @@ def test_plots_show_the_selectors_numbers():
         figures.plot_selector(Fitted(), "pie")
 
 
+def test_a_data_map_without_a_loss_says_so():
+    unknown, nobody = torch.full((3,), torch.nan), torch.tensor([], dtype=torch.int64)
+    for figure in (figures.data_map(unknown, unknown, nobody), figures.class_map(unknown, unknown, nobody)):
+        assert "no sample was measured" in [text.get_text() for text in figure.axes[0].texts]
+
+
 def test_a_figure_shows_itself_in_a_notebook():
     # IPython asks for this method, and takes the pixels with the size to show them at
     pixels, size = figures.plot_selector(Fitted(), "kept_share")._repr_png_()
