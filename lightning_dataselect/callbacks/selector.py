@@ -259,7 +259,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say what the fit has dropped."""
         if self.context is not None and self.history and self.logs and not trainer.barebones:
-            rank_zero_info(fit_summary(type(self).__name__, self.history))
+            rank_zero_info(fit_summary(type(self).__name__, self.history) + self.remark())
 
     @property
     def state_key(self) -> str:

@@ -152,6 +152,10 @@ class SelectionPolicy:
         """
         return scores
 
+    def remark(self) -> str:
+        """Return what the line that ends a fit is to say of the choice besides numbers; ``""`` for nothing."""
+        return ""
+
     def trains_on_everything(self, epoch: int) -> bool:
         """Return whether ``epoch`` takes all samples without asking :meth:`select`."""
         return self.in_warmup(epoch) or self.in_annealing(epoch) or self.ratio_at(epoch) == 0

@@ -267,6 +267,27 @@ def test_regression_never_leaves_out_what_is_learnt():
     assert selector.decisions[-1].evidence.learnt_share > 0.2 and not selector.decisions[-1].learnt
 
 
+@pytest.mark.parametrize(
+    ("decided", "said"),
+    [
+        ([], "; all samples in turn, as losses gave no reason to leave any out"),
+        (
+            [(2, False, False), (3, True, False), (4, True, False)],
+            "; all samples in turn, but for learnt ones after 3 epochs",
+        ),
+        (
+            [(2, False, True), (3, True, True)],
+            "; all samples in turn, but for learnt ones after 3 epochs and contradicted ones after 2 epochs",
+        ),
+    ],
+)
+def test_the_line_that_ends_a_fit_says_what_was_left_out_and_since_when(decided, said):
+    selector = Frontier()
+    for epoch, learnt, contradicted in decided:
+        selector.decisions.append(Decision(epoch, learnt, contradicted, Evidence(2.3, 0.3, 0.5, 0.1, 0.6), epoch=epoch))
+    assert selector.remark() == said
+
+
 def test_a_fit_resumed_within_a_pass_ends_in_the_same_weights(tmp_path):
     from lightning.pytorch.callbacks import ModelCheckpoint
 

@@ -163,6 +163,22 @@ class Frontier(DataSelector):
         """Return those first whose turn in the pass is still to come."""
         return -self.column("turns")
 
+    def remark(self) -> str:
+        """Return which kinds of samples were left out, and since when; the others had their turn, one after the other.
+
+        Example:
+            >>> Frontier().remark()
+            '; all samples in turn, as losses gave no reason to leave any out'
+        """
+        since = {
+            kind: next((decision.epoch for decision in self.decisions if getattr(decision, kind)), None)
+            for kind in ("learnt", "contradicted")
+        }
+        kinds = [f"{kind} ones after {epoch} epochs" for kind, epoch in since.items() if epoch is not None]
+        if not kinds:
+            return "; all samples in turn, as losses gave no reason to leave any out"
+        return f"; all samples in turn, but for {' and '.join(kinds)}"
+
     def rank_state(self) -> dict[str, Any]:
         """Return the position in the passes, and what was decided."""
         decisions = [asdict(decision) for decision in self.decisions]
