@@ -9,6 +9,7 @@
 - fashion_mnist_newer: Frontier and the methods since 2024, at 50 % alone;
 - fashion_mnist_batch_loss: InfoBatch and SeTa by per-sample losses, and by a running mean of the batch's loss;
 - fashion_mnist_seldom: methods that score one batch in four, beside those that score all;
+- fashion_mnist_scaled: a method that scores images at half of their height and width, beside scoring them whole;
 - cifar10_short, made_up_short: a method of each kind for six epochs, as `benchmarks.gpu_check` runs them; the second on
   made-up images of CIFAR-10's shape, without DIR.
 
@@ -92,6 +93,9 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
         methods = ["EvolvedSampling(batch_ratio=0.5)", "ESWP(batch_ratio=0.5)", *SELDOM_SCORED, within(0.5)]
         title = "Fashion-MNIST, the same recipe: scoring every batch, and one in four"
         made.append(Part("fashion_mnist_seldom", title, methods=methods, **common))
+        title = "Fashion-MNIST, the same recipe: scoring images whole, and at half of their size"
+        methods = [f"EvolvedSampling(batch_ratio=0.5{how})" for how in ("", ", score_scale=0.5")]
+        made.append(Part("fashion_mnist_scaled", title, methods=methods, **common))
     if arguments.only is not None and "cifar10_short" in arguments.only:
         made.append(_short("CIFAR-10", "cifar10", data_dir=data_file(arguments, "cifar10", "cifar10_b.npz")))
     if arguments.only is not None and "made_up_short" in arguments.only:

@@ -82,7 +82,8 @@ class BatchSelector(DataSelector):
             score comes from about n epochs ago.
         score_scale: Factor on height and width of the images in the scoring pass, in (0, 1]: with 0.5 it costs a
             quarter. Images are float tensors of four dimensions, and the model must take them at any size; what the
-            loss compares them with must not be of their size. Default 1: as they are. Composer has it, too.
+            loss compares them with must not be of their size. Default 1: as they are. Composer has it, too. On images
+            of 28 pixels a factor of 0.5 cost three points of accuracy.
         whole_every_n_batches: Of so many batches of an epoch the last is trained on whole, without scoring, as
             composer's ``interrupt``; 0 (default) for none. Its window of epochs is ``warmup_epochs`` and ``anneal``.
         constant_batch_size: True to gather chosen samples over several of the loader's batches, and to train on them
