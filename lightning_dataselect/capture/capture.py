@@ -179,7 +179,7 @@ class LossCapture:
         self._meet_size(batch_size)
         if self._reprobe.probes == 0 and self._is_one_term:
             captured = self._score_one_term(step, batch_size)
-            if captured is not None:
+            if captured is not None and (captured.known or self._reprobe.probes == 0):
                 return captured
         with torch.enable_grad():
             if self._reprobe.probes == 0:

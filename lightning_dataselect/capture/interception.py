@@ -85,7 +85,8 @@ def pieces(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch_size: int) ->
     if set(lengths) in ({1}, {batch_size}):
         return None
     device = parts[0].device
-    return torch.arange(max(lengths), device=device) < torch.tensor(lengths, device=device).unsqueeze(1)
+    ends = torch.tensor(lengths).to(device, non_blocking=True)
+    return torch.arange(max(lengths), device=device) < ends.unsqueeze(1)
 
 
 @dataclass(frozen=True)

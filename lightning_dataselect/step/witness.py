@@ -70,19 +70,20 @@ class Witness:
         singles = [self._show(part, [position]) for position in positions]
         is_settled = self._capture.decide(whole, singles)
         self._capture.refuse_mined(whole, range(whole.size), singles)
-        if any(term.is_judged for term, _ in whole.terms.values()):
+        if size > len(positions) and any(term.is_judged for term, _ in whole.terms.values()):
             with contextlib.suppress(UnsupportedLoaderError):  # of samples whose share in a number is not known
-                self._look_for_mining(part, size)
+                self._look_for_mining(part, size, dict(zip(positions, singles, strict=True)))
         turned = self._show(part, positions[::-1])
         self._capture.decide(turned, singles[::-1])
         return is_settled and (not whole.sorts or whole.reorders or turned.reorders)
 
-    def _look_for_mining(self, part: Part, size: int) -> None:
+    def _look_for_mining(self, part: Part, size: int, shown: dict[int, Shown]) -> None:
         """Hold the samples that lose nothing in the whole batch, where there are any, against themselves alone."""
         batch = self._show(part, range(size))
         left_out = [] if batch.losses is None else (batch.losses == 0).nonzero().flatten().tolist()
-        positions = list(dict.fromkeys([*left_out, size - 1, 0, size // 2]))[:_N_SAMPLES]
-        self._capture.refuse_mined(batch, positions, [self._show(part, [position]) for position in positions])
+        positions = list(dict.fromkeys([*left_out, *shown]))[:_N_SAMPLES]
+        singles = [shown[position] if position in shown else self._show(part, [position]) for position in positions]
+        self._capture.refuse_mined(batch, positions, singles)
 
     def _show(self, part: Part, positions: Sequence[int]) -> Shown:
         with self._guard(grad=True), SteadyDraws():

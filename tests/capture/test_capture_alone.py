@@ -99,3 +99,13 @@ def test_images_that_had_one_box_each_so_far_are_looked_at_anew(net: Net) -> Non
         if captured.known:
             torch.testing.assert_close(captured.losses, alone(net, step, batch), rtol=1e-4, atol=1e-5)
     assert known == [True, False, True]
+
+
+def test_a_batch_that_is_scored_is_looked_at_anew_at_once_where_images_have_more_boxes(net: Net) -> None:
+    capture, step = LossCapture(net), STEPS["boxes_in_one_row"]
+    one_each = {**make_batch(), "n_boxes": torch.ones(B, dtype=torch.long)}
+    more = {**make_batch(), "n_boxes": torch.tensor([1, 2, 3, 2, 2, 1, 4, 1])}
+    capture.run(lambda: step(net, one_each), B)
+    captured = capture.score(lambda: step(net, more), B)
+    assert captured.known
+    torch.testing.assert_close(captured.losses, alone(net, step, more), rtol=1e-4, atol=1e-5)

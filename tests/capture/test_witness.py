@@ -429,6 +429,18 @@ def where_the_model_is_unsure(net: Any, b: Any) -> Tensor:
     return (losses * (losses.detach() > math.log(V))).mean()
 
 
+def test_a_look_for_what_is_left_out_stays_within_three_passes_of_the_first_batch() -> None:
+    seen: list[tuple[int, bool]] = []
+
+    def step(net: Any, b: Any) -> Tensor:
+        seen.append((len(b["x"]), net.training))
+        return focal(net, b)
+
+    fitted(step, texts((2, 9)), padded)
+    looks = [size for size, trains in seen[: [trains for _, trains in seen].index(True)]]
+    assert B in looks and sum(looks) <= 3 * B
+
+
 @pytest.mark.parametrize("step", [focal, where_the_model_is_unsure])
 def test_what_a_samples_own_output_decides_is_served(step: Step) -> None:
     losses, alone = fitted(step, texts((2, 9)), padded)
