@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from lightning_dataselect.capture.divisions import Division
 from lightning_dataselect.capture.graph import Anchor, derivatives, leads_only_to, reached
 from lightning_dataselect.capture.independence import are_turns, find_rows, refuse_unseen
-from lightning_dataselect.capture.probe import Division, Probe
+from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.reductions import (
     Key,
     Loop,

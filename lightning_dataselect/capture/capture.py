@@ -17,7 +17,7 @@ from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.graph import reached, saving_numbers_only
 from lightning_dataselect.capture.interception import Interceptors, Recorder
 from lightning_dataselect.capture.origin import Origins
-from lightning_dataselect.capture.probe import Probe, ReprobePolicy, Watch, eagerly
+from lightning_dataselect.capture.probe import Probe, Watch, eagerly
 from lightning_dataselect.capture.reductions import (
     Key,
     Parts,
@@ -28,6 +28,7 @@ from lightning_dataselect.capture.reductions import (
     loops_of,
     turns_of,
 )
+from lightning_dataselect.capture.reprobe import ReprobePolicy
 from lightning_dataselect.capture.results import Captured, PrimaryTerms, StepResult, Summarize, scale
 from lightning_dataselect.capture.specs import StepSpec
 from lightning_dataselect.capture.witness import Shown, decide, refuse_mined

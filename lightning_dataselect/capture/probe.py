@@ -1,23 +1,21 @@
-"""Watch every torch call of a step to find what makes its loss, and decide when to look."""
+"""Watch every torch call of a step to find what makes its loss."""
 
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
-from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.autograd.graph import Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
-from lightning_dataselect.capture.graph import Anchor, Unknown, reached
+from lightning_dataselect.capture.divisions import Divisions
+from lightning_dataselect.capture.graph import Anchor, reached
 from lightning_dataselect.capture.interception import CATS, Interceptors, Observer, Recorder, pieces, site
 from lightning_dataselect.capture.origin import Origin, Origins
 from lightning_dataselect.capture.reductions import ENDINGS, FOLDING, Key, ends, folds_samples
@@ -31,107 +29,6 @@ def compiler_in_use() -> bool:
 def eagerly() -> contextlib.AbstractContextManager[Any]:
     """Let no compiled code run: a mode cannot look into it."""
     return torch.compiler.set_stance("force_eager") if compiler_in_use() else contextlib.nullcontext()
-
-
-_DIVIDING = {"div", "div_", "divide", "divide_", "true_divide", "true_divide_"}
-
-
-_INVERTING = {"reciprocal", "reciprocal_", "__rdiv__"}
-
-
-_MULTIPLYING = {"mul", "mul_", "multiply", "multiply_"}
-
-
-_SUBTRACTING = {"sub", "sub_", "subtract", "subtract_", "rsub", "__rsub__"}  # what is left is no multiple of the number
-
-
-_TO_PYTHON = {"item", "tolist", "__int__", "__float__", "__index__"}
-
-
-@dataclass(frozen=True)
-class Division:
-    """Describe one division of something that has a gradient.
-
-    Attributes:
-        edge: Where the quotient is in the graph.
-        by: The number, or the sum or mean over the batch that it was made from.
-        maybe: Sums and means over the batch that a Python number may have been made from, since they have its value.
-    """
-
-    edge: GradientEdge
-    by: float | Key
-    maybe: tuple[Key, ...] = ()
-
-
-class Divisions:
-    """Follow numbers that are added up over a batch, such as how many tokens it has, to where they divide.
-
-    Example:
-        >>> import torch
-        >>> divisions, mask, losses = Divisions(), torch.tensor([1, 0, 1]), torch.ones(3, requires_grad=True)
-        >>> n = mask.sum()
-        >>> divisions.start(n, ("mask", 0))
-        >>> mean = (losses * mask).sum() / n
-        >>> divisions.note("div", [mean, n], mean)
-        >>> divisions.made[0].by
-        ('mask', 0)
-    """
-
-    def __init__(self) -> None:
-        self.made: list[Division] = []
-        # Both hold the tensors, so that no id comes twice.
-        self._of: dict[int, tuple[Tensor, Key]] = {}
-        self._inverse: dict[int, tuple[Tensor, Key]] = {}  # what was divided by such a number
-        self._numbers: dict[float, tuple[Key, ...]] = {}
-
-    def start(self, number: Tensor, key: Key) -> None:
-        """Follow a number that was added up over the batch."""
-        self._of[id(number)] = number, key
-
-    def note(self, name: str, inputs: Sequence[Any], out: Any) -> None:
-        """Take a call of torch's into account: its name, its arguments and its result."""
-        keys = {self._of[id(value)][1] for value in inputs if id(value) in self._of}
-        inverse = {self._inverse[id(value)][1] for value in inputs if id(value) in self._inverse}
-        if name in _TO_PYTHON and isinstance(out, int | float):
-            self._numbers[out] = (*self._numbers.get(out, ()), *keys)
-        elif isinstance(out, Tensor) and out.grad_fn is not None:
-            if name in _MULTIPLYING:
-                edge, whole = get_gradient_edge(out), [n for n in map(_one_over, inputs) if n is not None]
-                self.made += [Division(edge, key) for key in inverse]  # by weights that were divided before
-                self.made += [Division(edge, n, self._numbers.get(n, ())) for n in whole]
-            elif name in _DIVIDING and len(inputs) > 1 and (by := self._divisor(inputs[1])) is not None:
-                maybe = self._numbers.get(by, ()) if isinstance(by, float) else ()
-                self.made.append(Division(get_gradient_edge(out), by, maybe))
-        elif isinstance(out, Tensor):
-            divisor = inputs[1:2] if name in _DIVIDING else inputs[:1] if name in _INVERTING else ()
-            if inverse or any(id(value) in self._of for value in divisor):
-                self._inverse.update((id(out), (out, key)) for key in inverse or keys)
-            elif len(keys) == 1 and out.numel() == 1 and name not in _SUBTRACTING:
-                self.start(out, keys.pop())
-
-    def _divisor(self, value: Any) -> float | Key | None:
-        if id(value) in self._of:
-            return self._of[id(value)][1]
-        if isinstance(value, Tensor):
-            if value.numel() != 1 or value.requires_grad:
-                return None
-            value = value.item()
-        return float(value) if isinstance(value, int | float | np.integer | np.floating) else None
-
-
-def _one_over(factor: Any) -> float | None:
-    """Return the whole number that a factor is one over, if it is one.
-
-    A factor of one or two digits is taken for a weight that somebody wrote, though it may be one over the batch's size.
-
-    Example:
-        >>> [_one_over(factor) for factor in (1 / 64, -1 / 49, 0.01, 0.3, 2.0)]
-        [64.0, 49.0, None, None, None]
-    """
-    if not isinstance(factor, float) or not 0 < abs(factor) < 1 or float(f"{factor:.2g}") == factor:
-        return None
-    over = abs(1 / factor)
-    return float(round(over)) if math.isclose(over, round(over), rel_tol=1e-9) else None
 
 
 _DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
@@ -567,81 +464,3 @@ def _compiled(frame: FrameType | None) -> bool:
 
 def _same(a: tuple[dict[str, Any], str], b: tuple[dict[str, Any], str]) -> bool:
     return a[0] is b[0] and a[1] == b[1]
-
-
-Way: TypeAlias = frozenset[Hashable]
-
-
-# Steps of two kinds may take turns: the one that was missed is at most this many steps away.
-_PROBES = 2
-
-
-# A loss with the same terms that is put together from something else may have got a new term, or a compiler may have
-# changed the names: this often probes go and see.
-_TRIES = 2
-
-
-class ReprobePolicy:
-    """Keep the kinds of step that are known, each by the terms of its loss, and say when to probe again.
-
-    Attributes:
-        known: The ways that probes have seen.
-        probes: How many of the next steps are to be probed.
-
-    Example:
-        >>> policy = ReprobePolicy()
-        >>> policy.settle(frozenset("a")), policy.probes
-        (True, 0)
-        >>> policy.check(frozenset("b")), policy.probes
-        (False, 2)
-        >>> policy.settle(frozenset("b")), policy.check(frozenset("b"), unknown=(("MeanBackward0",),))
-        (True, False)
-    """
-
-    def __init__(self) -> None:
-        self.known: set[Way] = set()
-        self.probes = 1
-        self._lost = False
-        self._tries: Counter[tuple[Way, Unknown]] = Counter()
-
-    def probe_next(self) -> None:
-        """Call for a probe of the next step."""
-        self.probes = max(self.probes, 1)
-
-    def give_up(self) -> None:
-        """Call for no more probes, after one that has found nothing sound."""
-        self.probes, self._lost = 0, False
-
-    def check(self, way: Way, unknown: Unknown | None = None) -> bool:
-        """Tell, after a step without a probe, if its way is known; if not, call for probes.
-
-        Args:
-            way: The terms of its loss.
-            unknown: What else each of its roots was put together from; None where nobody can tell.
-        """
-        if way not in self.known:
-            self.probes, self._lost = _PROBES, True
-            return False
-        if unknown is None or self._tries[way, unknown] >= _TRIES:
-            return True
-        self._tries[way, unknown] += 1
-        self.probes = _PROBES
-        return False
-
-    def settle(self, way: Way, unknown: Unknown | None = None) -> bool:
-        """Tell, after a probe, if steps of this kind can be followed without.
-
-        They cannot if a step has been lost, and probes show nothing that was not known.
-        """
-        seen = unknown is None or self._tries[way, unknown] >= _TRIES
-        if unknown is not None:
-            self._tries[way, unknown] = _TRIES
-        if way and (way not in self.known or not (seen or self._lost)):
-            self.known.add(way)
-            self.probes, self._lost = 0, False
-            return True
-        self.probes -= 1
-        found = self.probes > 0 or not self._lost
-        if not found:
-            self._lost = False
-        return found

@@ -1,0 +1,87 @@
+"""Let names stand for something else for the length of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import torch
+
+
+class Patches:
+    """Let names stand for something else inside a ``with`` block.
+
+    Example:
+        >>> names = {"pi": 3.14159}
+        >>> with Patches([(names, "pi", 3)]):
+        ...     names["pi"]
+        3
+        >>> names["pi"]
+        3.14159
+    """
+
+    def __init__(self, names: list[tuple[dict[str, Any], str, Any]] | None = None) -> None:
+        self._spaces: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._methods: dict[str, Any] = {}  # of torch.Tensor, whose namespace is read-only
+        self._saved: list[dict[str, Any]] = []
+        self._saved_methods: dict[str, Any] = {}
+        for space, name, new in names or []:
+            self.add(space, name, new)
+
+    def add(self, space: dict[str, Any], name: str, new: Any) -> None:
+        """Let a name in a namespace stand for something else from the next time on."""
+        for known, names in self._spaces:
+            if known is space:
+                names[name] = new
+                return
+        self._spaces.append((space, {name: new}))
+
+    def add_method(self, name: str, new: Any) -> None:
+        """Let a method of `torch.Tensor` be another one."""
+        self._methods[name] = new
+
+    def __enter__(self) -> None:
+        for space, new in self._spaces:
+            self._saved.append({name: space[name] for name in new})
+            space.update(new)
+        if self._methods:
+            self._saved_methods = {m: vars(torch.Tensor).get(m) for m in self._methods}
+            for name, method in self._methods.items():
+                setattr(torch.Tensor, name, method)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        while self._saved:
+            self._spaces[len(self._saved) - 1][0].update(self._saved.pop())
+        while self._saved_methods:
+            name, method = self._saved_methods.popitem()
+            if method is None:
+                delattr(torch.Tensor, name)
+            else:
+                setattr(torch.Tensor, name, method)
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Let the names stand for what they are inside a ``with`` block.
+
+        Example:
+            >>> names = {"pi": 3.14159}
+            >>> patches = Patches([(names, "pi", 3)])
+            >>> with patches, patches.suspended():
+            ...     names["pi"]
+            3.14159
+        """
+        installed = bool(self._saved or self._saved_methods)
+        if installed:
+            self.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            if installed:
+                self.__enter__()
