@@ -1,10 +1,12 @@
 """A small module, data, selectors whose choice is known beforehand, and a Trainer without side effects."""
 
+import atexit
 import inspect
 from dataclasses import dataclass
 
 import lightning as L
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -15,6 +17,14 @@ from lightning_dataselect.state.selection import Selection
 N = 100
 # a checkpoint must be readable without trusting its sender, where this lightning can be told so
 SAFELY = {"weights_only": True} if "weights_only" in inspect.signature(L.Trainer.fit).parameters else {}
+
+
+@atexit.register
+def leave_process_group():
+    # a process that ends with gloo's threads running aborts now and then, whatever it ran:
+    # https://github.com/pytorch/pytorch/issues/190489. Lightning leaves the group by itself on NCCL alone
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def dataset(n=N, seed=0):
