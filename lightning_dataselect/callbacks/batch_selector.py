@@ -52,7 +52,6 @@ class WithinBatches(DataSelector):
 
     unused: ClassVar[frozenset[str]] = SET_LEVEL
     chosen_by: ClassVar[str] = "batch_ratio"
-    """The argument that says how much of a batch is trained on."""
 
     def __init__(self, **common: Any) -> None:
         refuse_unused(type(self).__name__, SET_LEVEL, common, self.chosen_by)
@@ -121,18 +120,16 @@ class BatchSelector(DataSelector):
         **common: Any,
     ) -> None:
         super().__init__(prune_ratio=prune_ratio, **common)
-        self.batch_ratio = check_share("batch_ratio", batch_ratio)
-        if self.batch_ratio == 0:
-            raise InvalidArgumentError(
-                "batch_ratio=0 would train on nothing: give the share of each batch to train on, say 0.25."
-            )
+        self.batch_ratio = check_share(
+            "batch_ratio", batch_ratio, "the share of each batch to train on, say 0.25", above_zero=True
+        )
         self.score_dtype = score_dtype
         if score_dtype is not None:
             check_choice("score_dtype", score_dtype, ("bfloat16", "float16"))
         self.score_every_n_batches = check_count("score_every_n_batches", score_every_n_batches, minimum=1)
-        self.score_scale = check_share("score_scale", score_scale)
-        if self.score_scale == 0:
-            raise InvalidArgumentError("score_scale=0 would leave nothing of an image: give a factor up to 1, say 0.5.")
+        self.score_scale = check_share(
+            "score_scale", score_scale, "the factor on the sides of an image, say 0.5", above_zero=True
+        )
         self.whole_every_n_batches = check_count("whole_every_n_batches", whole_every_n_batches)
         self.constant_batch_size = check_flag("constant_batch_size", constant_batch_size)
         if constant_batch_size:

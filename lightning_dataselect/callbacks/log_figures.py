@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.utils.arguments import refuse_unknown
 from lightning_dataselect.utils.errors import InvalidArgumentError, TrainerSettingsError
 from lightning_dataselect.utils.extras import require_report_extra
 from lightning_dataselect.utils.validation import check_count
@@ -28,6 +29,7 @@ class LogFigures(pl.Callback):
         every_n_epochs: How often, in epochs; also after the last one.
 
     Raises:
+        UnexpectedArgumentError: If it is given another argument.
         MissingExtraError: If matplotlib or pandas is not installed.
         ValueError: If ``every_n_epochs`` is below 1.
 
@@ -36,7 +38,8 @@ class LogFigures(pl.Callback):
         >>> trainer = pl.Trainer(callbacks=[InfoBatch(), LogFigures(every_n_epochs=5)], accelerator="cpu", logger=False)
     """
 
-    def __init__(self, every_n_epochs: int = 5) -> None:
+    def __init__(self, every_n_epochs: int = 5, **unknown: object) -> None:
+        refuse_unknown(type(self), unknown)
         self.every_n_epochs = check_count("every_n_epochs", every_n_epochs, minimum=1)
         require_report_extra("LogFigures", "matplotlib", "pandas")
 

@@ -15,7 +15,7 @@ subset; for the authors' way give ``scores=`` the export of an earlier run. They
 CIFAR-10 at 90 %); the default of 0.1 is our choice. Where more than ``N - k`` would be cut off, fewer are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from lightning_dataselect.methods.catalog import CATALOG
@@ -53,6 +53,7 @@ class CCS(ScoredSelector):
     """
 
     info: ClassVar[MethodInfo] = CATALOG["CCS"]
+    other_words: ClassVar[Mapping[str, str]] = {"strata": "n_strata", "mis_ratio": "cutoff", "beta": "cutoff"}
 
     def __init__(
         self,

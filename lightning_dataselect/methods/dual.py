@@ -15,7 +15,7 @@ J - 1 in its denominator (code); a factor of 10 in the code changes nothing and 
 training of its own and begin anew; here the fit goes on with the subset.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from lightning_dataselect.methods.catalog import CATALOG
@@ -53,6 +53,7 @@ class DUAL(ScoredSelector):
     """
 
     info: ClassVar[MethodInfo] = CATALOG["DUAL"]
+    other_words: ClassVar[Mapping[str, str]] = {"window_size": "window", "c_d": "exponent"}
 
     def __init__(
         self,

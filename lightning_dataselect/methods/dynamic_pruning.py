@@ -15,6 +15,7 @@ a made-up start; samples never measured are kept first, even if that takes more 
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -28,7 +29,7 @@ from lightning_dataselect.numerics.sampling import keep_count, top_k, uniform_su
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError
-from lightning_dataselect.utils.validation import check_choice, check_number, check_share
+from lightning_dataselect.utils.validation import check_choice, check_flag, check_number, check_share
 
 Uncertainty = Literal["cross_entropy", "el2n"]
 
@@ -100,7 +101,7 @@ class _UncertaintySelector(DataSelector):
     ) -> None:
         super().__init__(every_n_epochs=every_n_epochs, **common)
         self.alpha = check_share("alpha", alpha)
-        self.rescores = rescore
+        self.rescores = check_flag("rescore", rescore)
         self.uncertainty = check_choice("uncertainty", uncertainty, ("cross_entropy", "el2n"))
 
     def samples_to_rescore(self, epoch: int) -> Tensor:
@@ -188,6 +189,7 @@ class UCB(_UncertaintySelector):
     """
 
     info: ClassVar[MethodInfo] = CATALOG["UCB"]
+    other_words: ClassVar[Mapping[str, str]] = {"confidence": "c"}
 
     def __init__(
         self,

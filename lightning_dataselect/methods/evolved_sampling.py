@@ -25,6 +25,7 @@ its memory and is drawn first.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -40,7 +41,7 @@ from lightning_dataselect.numerics.sampling import keep_count, weighted_subset
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError
-from lightning_dataselect.utils.validation import check_share
+from lightning_dataselect.utils.validation import check_sequence, check_share
 
 # beyond the logarithm of any float32, and of any exponential draw
 _FIRST, _LAST = 1e3, -1e3
@@ -95,9 +96,13 @@ def draw(weights: Tensor, k: int, generator: torch.Generator) -> Tensor:
 class _Evolving(BatchSelector):
     """The base of both methods of the paper."""
 
+    other_words: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("beta", "beta1", "beta2", "beta_1", "beta_2"), "betas, the pair (beta1, beta2)"
+    )
+
     def __init__(self, *, betas: tuple[float, float], **common: Any) -> None:
         super().__init__(**common)
-        if len(betas) != 2:
+        if len(check_sequence("betas", betas, "(0.2, 0.9)")) != 2:
             raise InvalidArgumentError(f"betas={betas!r} must be two shares, as in (0.2, 0.9).")
         self._said_shift = False
         self.betas = (check_share("betas[0]", betas[0]), check_share("betas[1]", betas[1]))

@@ -46,6 +46,7 @@ class FewerEpochs(DataSelector):
         "history_size",
     }
     info: ClassVar[MethodInfo] = CATALOG["FewerEpochs"]
+    chosen_by = "budget"
 
     def __init__(self, *, budget: float = 0.5, **common: Any) -> None:
         for name in sorted(self.unused & common.keys()):

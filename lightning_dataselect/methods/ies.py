@@ -19,6 +19,7 @@ samples are mastered the one whose loss moves most is trained on, where the code
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -76,6 +77,8 @@ class IES(DataSelector):
     rescores = True
     unused: ClassVar[frozenset[str]] = frozenset({"prune_ratio", "every_n_epochs"})
     info: ClassVar[MethodInfo] = CATALOG["IES"]
+    chosen_by = "threshold"
+    other_words: ClassVar[Mapping[str, str]] = {"k": "window", "delta": "threshold"}
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ epoch.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -34,7 +34,7 @@ from lightning_dataselect.numerics.sampling import keep_count, top_k
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError
-from lightning_dataselect.utils.validation import check_share
+from lightning_dataselect.utils.validation import check_flag, check_sequence, check_share
 
 _FALL = 0.2  # of F, at each phase
 
@@ -114,6 +114,12 @@ class KAKURENBO(DataSelector):
 
     rescores = True
     info: ClassVar[MethodInfo] = CATALOG["KAKURENBO"]
+    other_words: ClassVar[Mapping[str, str]] = {
+        "threshold": "tau",
+        "confidence": "tau",
+        "confidence_threshold": "tau",
+        "static_epochs": "warmup_epochs",
+    }
 
     def __init__(
         self,
@@ -127,12 +133,13 @@ class KAKURENBO(DataSelector):
     ) -> None:
         super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, **common)
         self.tau = check_share("tau", tau)
+        check_sequence("phases", phases, "(0.3, 0.6, 0.8)")
         self.phases = tuple(check_share("phases", phase) for phase in phases)
         if len(self.phases) > 4 or list(self.phases) != sorted(self.phases):
             raise InvalidArgumentError(
                 f"phases={phases!r} must be at most 4 shares of the epochs, ascending, say (0.3, 0.6, 0.8)."
             )
-        self.scale_lr = scale_lr
+        self.scale_lr = check_flag("scale_lr", scale_lr)
 
     def columns(self) -> dict[str, float]:
         """Name the column of the right class's probability where it was predicted, else 0."""

@@ -19,6 +19,7 @@ never measured come first, where the code gives them a loss of 3 (CIFAR) or 1 (I
 either case the first epoch is a uniform subset. Batches are filled up by chance.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -75,6 +76,10 @@ class OrderDP(DataSelector):
     """
 
     info: ClassVar[MethodInfo] = CATALOG["OrderDP"]
+    other_words: ClassVar[Mapping[str, str]] = {
+        "random_len_ratio": "random_ratio",
+        "top_q_ratio": "prune_ratio, which is 1 - random_len_ratio * top_q_ratio",
+    }
 
     def __init__(
         self,

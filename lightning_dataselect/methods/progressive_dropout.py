@@ -27,6 +27,7 @@ cannot be cut without that number: a step waits for it, once.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -40,7 +41,6 @@ from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import uniform_subset
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
-from lightning_dataselect.utils.errors import InvalidArgumentError
 from lightning_dataselect.utils.validation import check_share, refuse_arguments, refuse_unused
 
 
@@ -79,6 +79,8 @@ class EndsInRevision(DataSelector):
             is what is left once one epoch more would use it up.
         **common: Arguments of the next base class.
     """
+
+    other_words: ClassVar[Mapping[str, str]] = {"start_revision": "anneal, the share of the epochs at the end"}
 
     def __init__(self, *, anneal: float | None = None, **common: Any) -> None:
         self._revises_last = anneal is None
@@ -128,11 +130,8 @@ class DBPD(EndsInRevision, WithinBatches, BatchSelector):
     def __init__(self, *, threshold: float = 0.3, warmup_epochs: int = 0, **common: Any) -> None:
         name = type(self).__name__
         refuse_unused(name, {"batch_ratio"}, common, self.chosen_by)
-        self.threshold = check_share("threshold", threshold)
-        if self.threshold == 0:
-            raise InvalidArgumentError(
-                "threshold=0 would train on nothing: give the probability from which on a sample is learnt, say 0.3."
-            )
+        what = "the probability from which on a sample is learnt, say 0.3"
+        self.threshold = check_share("threshold", threshold, what, above_zero=True)
         super().__init__(batch_ratio=self.threshold, warmup_epochs=warmup_epochs, **common)
 
     def sample_cost(self, epoch: int) -> float:
@@ -210,15 +209,13 @@ class SRD(EndsInRevision):
     needs_losses: ClassVar[bool] = False
     unused: ClassVar[frozenset[str]] = frozenset({"prune_ratio"})
     info: ClassVar[MethodInfo] = CATALOG["SRD"]
+    chosen_by = "decay"
+    other_words: ClassVar[Mapping[str, str]] = {"gamma": "decay"}
 
     def __init__(self, *, decay: float = 0.95, warmup_epochs: int = 0, **common: Any) -> None:
         refuse_arguments("SRD", self.unused, common, "the number of samples falls by `decay` from epoch to epoch")
-        self.decay = check_share("decay", decay)
-        if self.decay == 0:
-            raise InvalidArgumentError(
-                "decay=0 would leave nothing after the first epoch: give the share of the samples that an epoch keeps"
-                " of those of the one before, say 0.95."
-            )
+        what = "the share of the samples of an epoch that the next one keeps, say 0.95"
+        self.decay = check_share("decay", decay, what, above_zero=True)
         super().__init__(prune_ratio=0.0, warmup_epochs=warmup_epochs, **common)
 
     def trains_on_everything(self, epoch: int) -> bool:

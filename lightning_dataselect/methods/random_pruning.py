@@ -30,7 +30,7 @@ from lightning_dataselect.numerics.sampling import keep_count, random_order, uni
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import Selection
 from lightning_dataselect.utils.errors import InvalidArgumentError
-from lightning_dataselect.utils.validation import check_choice
+from lightning_dataselect.utils.validation import check_choice, check_flag
 
 _LONGEST_PERIOD = 100
 
@@ -105,7 +105,7 @@ class RandomPruning(DataSelector):
                 f"prune_ratio={prune_ratio!r} changes from epoch to epoch, but mode='walk' goes through the set in"
                 " equal steps: give a number, or mode='fresh'."
             )
-        self.rescale = rescale
+        self.rescale = check_flag("rescale", rescale)
         # Weights that cannot reach the loss must be an error, not a warning.
         self.needs_losses = rescale  # type: ignore[misc]
 

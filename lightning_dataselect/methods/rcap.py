@@ -16,6 +16,7 @@ loss at ``log C``; here the classes become known in a first epoch on everything 
 1/2, 1, 2 and 3; 1 is our choice.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from lightning_dataselect.methods.catalog import CATALOG
@@ -49,6 +50,7 @@ class RCAP(ScoredSelector):
     """
 
     info: ClassVar[MethodInfo] = CATALOG["RCAP"]
+    other_words: ClassVar[Mapping[str, str]] = {"beta": "temperature"}
     unused: ClassVar[frozenset[str]] = frozenset({"balance", "scores"})
     dynamic = True
 

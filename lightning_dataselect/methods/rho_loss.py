@@ -13,7 +13,7 @@ warm-up. Without a held-out set the paper trains two models, each on one half of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -93,6 +93,15 @@ class RHOLoss(WithinBatches, BatchSelector):
     """
 
     info: ClassVar[MethodInfo] = CATALOG["RHOLoss"]
+    other_words: ClassVar[Mapping[str, str]] = {
+        "percent_train": "batch_ratio",
+        "irreducible_losses": "holdout_losses",
+        "irreducible_loss": "holdout_losses",
+        "irreducible_loss_generator": "holdout_model",
+        "irreducible_loss_model": "holdout_model",
+        "il_model": "holdout_model",
+        "model": "holdout_model",
+    }
     fit_holdout = staticmethod(fit_holdout)
     _untrained = FitLocal[pl.LightningModule | None](None)
     _measuring = FitLocal[HoldoutModel | None](None)

@@ -39,7 +39,7 @@ def load_scores(source: ValueSource | Sequence[ValueSource]) -> Tensor:
         >>> load_scores([torch.tensor([1.0, 2.0]), torch.tensor([3.0, float("nan")])])
         tensor([2., 2.])
     """
-    if isinstance(source, str | Path | Tensor):
+    if isinstance(source, str | Path | Tensor) or not isinstance(source, Sequence):
         return load_values(source, column="score", argument="scores")
     runs = [load_values(one, column="score", argument="scores") for one in source]
     lengths = sorted({len(run) for run in runs})

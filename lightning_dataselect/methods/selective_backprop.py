@@ -106,6 +106,11 @@ class SelectiveBackprop(WithinBatches, BatchSelector):
     unused: ClassVar[frozenset[str]] = WithinBatches.unused | {"batch_ratio"}
     chosen_by = "beta"
     info: ClassVar[MethodInfo] = CATALOG["SelectiveBackprop"]
+    other_words: ClassVar[Mapping[str, str]] = {
+        "prob_pow": "beta",
+        "history_length": "history",
+        "max_history_len": "history",
+    }
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ the nearest instead of down. Where ``delta`` times the number of epochs is no wh
 the whole number below, here from the first epoch that begins at that share or later.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -102,6 +103,7 @@ class SeTa(DataSelector):
     """
 
     info: ClassVar[MethodInfo] = CATALOG["SeTa"]
+    other_words: ClassVar[Mapping[str, str]] = {"num_group": "n_groups", "num_groups": "n_groups"}
 
     def __init__(
         self,

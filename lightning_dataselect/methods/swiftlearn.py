@@ -37,7 +37,7 @@ from lightning_dataselect.numerics.sampling import keep_count, top_k, weighted_s
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.step.submodule_outputs import SubmoduleOutputs
-from lightning_dataselect.utils.errors import InvalidArgumentError, UnreadableStepError
+from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, UnreadableStepError
 from lightning_dataselect.utils.validation import check_choice, check_count
 
 _LARGEST_LOGIT = 1e4  # what is beyond masks a class; its float16 would hide the other numbers of its place
@@ -130,6 +130,10 @@ class SwiftLearn(DataSelector):
         self.on = check_choice("on", on, ("logits", "probabilities"))
         self.mode = check_choice("mode", mode, ("topk", "sample"))
         self.max_width = check_count("max_width", max_width, minimum=1)
+        if not isinstance(outputs, str) or not outputs:
+            raise ArgumentTypeError(
+                f"outputs={outputs!r} must be 'auto' or the name of a submodule, such as 'net.head'."
+            )
         self.outputs = outputs
 
     @property

@@ -16,7 +16,7 @@ training on the subset multiplies the mean loss of each batch by the mean of its
 [0, 1] for it (code); that makes the steps shorter and does not tell the samples of a batch apart, and is left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from lightning_dataselect.methods.catalog import CATALOG
@@ -56,6 +56,7 @@ class TDDS(ScoredSelector):
     """
 
     info: ClassVar[MethodInfo] = CATALOG["TDDS"]
+    other_words: ClassVar[Mapping[str, str]] = {"window_size": "window", "trajectory_len": "warmup_epochs"}
 
     def __init__(
         self,

@@ -7,16 +7,25 @@ import math
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
-from lightning_dataselect.utils.arguments import did_you_mean, read_call
+from lightning_dataselect.utils.arguments import (
+    accepted_arguments,
+    did_you_mean,
+    read_call,
+    refuse_unknown,
+    refuse_unnamed,
+)
 from lightning_dataselect.utils.errors import (
     ArgumentTypeError,
     InvalidArgumentError,
     TrainerSettingsError,
     UnexpectedArgumentError,
 )
-from lightning_dataselect.utils.validation import check_choice, check_count, check_share
+from lightning_dataselect.utils.validation import check_choice, check_count, check_prune_ratio
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Shape = Literal["linear", "cosine", "exponential"]
 _SHAPES: tuple[str, ...] = get_args(Shape)
@@ -54,9 +63,24 @@ class RatioSchedule:
     shape: Shape = "linear"
     n_epochs: int | None = None
 
+    other_words: ClassVar[Mapping[str, str]] = {
+        "begin": "start",
+        "stop": "end",
+        **dict.fromkeys(("epochs", "max_epochs", "num_epochs"), "n_epochs"),
+    }
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuse arguments without a name, of another one, and one end without the other."""
+        refuse_unnamed(cls, args)
+        refuse_unknown(cls, [name for name in kwargs if name not in accepted_arguments(cls)])
+        # copies are made without arguments, and given their attributes afterwards
+        if kwargs and (missing := _missing_ends(kwargs)):
+            raise UnexpectedArgumentError(f"RatioSchedule lacks {missing}: give both ends, start and end.")
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
-        check_share("start", self.start, below_one=True)
-        check_share("end", self.end, below_one=True)
+        check_prune_ratio("start", self.start)
+        check_prune_ratio("end", self.end)
         check_choice("shape", self.shape, _SHAPES)
         if self.n_epochs is not None:
             check_count("n_epochs", self.n_epochs, minimum=1)
@@ -128,7 +152,7 @@ def read_prune_ratio(given: object) -> float | RatioSchedule | Callable[[int], f
         return _of_text(given)
     if callable(given):
         return _of_epochs(given)
-    return check_share("prune_ratio", given, below_one=True)
+    return check_prune_ratio("prune_ratio", given)
 
 
 def _of_text(text: str) -> RatioSchedule | Callable[[int], float]:
@@ -171,9 +195,13 @@ def _schedule(given: object, arguments: dict[str, object]) -> RatioSchedule:
             f"prune_ratio={given!r}: a schedule takes no argument {name!r}.{did_you_mean(str(name), taken)} It takes"
             f" {', '.join(taken)}."
         )
-    if missing := [name for name in ("start", "end") if name not in arguments]:
-        raise InvalidArgumentError(f"prune_ratio={given!r} lacks {' and '.join(missing)}: give both ends.")
+    if missing := _missing_ends(arguments):
+        raise InvalidArgumentError(f"prune_ratio={given!r} lacks {missing}: give both ends.")
     return RatioSchedule(**arguments)  # type: ignore[arg-type]
+
+
+def _missing_ends(arguments: Mapping[str, object]) -> str:
+    return " and ".join(name for name in ("start", "end") if name not in arguments)
 
 
 def _of_epochs(function: Callable[..., float]) -> Callable[[int], float]:
@@ -200,7 +228,7 @@ def check_ratio_of_epoch(function: Callable[[int], float], epoch: int) -> float:
         >>> check_ratio_of_epoch(lambda epoch: 0.1 * epoch, 3)
         0.30000000000000004
     """
-    return check_share(f"prune_ratio of epoch {epoch}", function(epoch), below_one=True)
+    return check_prune_ratio(f"prune_ratio of epoch {epoch}", function(epoch))
 
 
 def first_ratio(given: float | RatioSchedule | Callable[[int], float], epoch: int) -> float:

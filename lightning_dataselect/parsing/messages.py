@@ -12,7 +12,7 @@ import torch
 
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.registry import check_spelling
-from lightning_dataselect.utils.arguments import accepted_arguments, did_you_mean
+from lightning_dataselect.utils.arguments import accepted_arguments, did_you_mean, hint_at_argument
 from lightning_dataselect.utils.errors import UnknownMethodError
 
 _KEY = re.compile(r'Parser key "([^"]+)"|--(\S+\.help):')
@@ -121,7 +121,7 @@ def _no_class(argument: str, name: str) -> str:
 
 def _no_argument(class_path: str, option: str, keys: list[str]) -> str:
     cls = pkgutil.resolve_name(class_path)  # the parser has imported it already
-    hint = did_you_mean(option, accepted_arguments(cls))
+    hint = hint_at_argument(cls, option)
     name = cls.__name__
     return f"{name} takes no argument {option!r}.{hint} The command's --{keys[0]}.help {name} tells which there are."
 

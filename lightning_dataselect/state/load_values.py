@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_dataselect.utils.errors import InvalidArgumentError, MissingFileError
+from lightning_dataselect.utils.arguments import short_text
+from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, MissingFileError
 from lightning_dataselect.utils.extras import require_report_extra
 from lightning_dataselect.utils.reading import reading
 
@@ -32,6 +33,7 @@ def load_values(source: ValueSource, *, column: str, argument: str) -> Tensor:
         float32 (N,), on the CPU.
 
     Raises:
+        TypeError: If ``source`` is neither.
         FileNotFoundError: If there is no such file.
         ValueError: If the file is of an unknown kind, has no such column, leaves out samples, or the numbers are not
             one-dimensional.
@@ -40,6 +42,11 @@ def load_values(source: ValueSource, *, column: str, argument: str) -> Tensor:
         >>> load_values(torch.tensor([1, 2]), column="loss", argument="holdout_losses")
         tensor([1., 2.])
     """
+    if not isinstance(source, str | Path | Tensor):
+        raise ArgumentTypeError(
+            f"{argument} holds {short_text(source)}: give a tensor of one number a sample, as"
+            " torch.as_tensor(values) makes it, or the path of a file."
+        )
     values = source if isinstance(source, Tensor) else _read(Path(source), column, argument)
     if not isinstance(values, Tensor) or values.dim() != 1:
         found = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__

@@ -60,6 +60,10 @@ class SelectionPolicy:
     """True for a method that cannot go on where no per-sample loss can be captured."""
     unused: ClassVar[frozenset[str]] = frozenset()
     """Arguments of `DataSelector` that mean nothing for the method, and are refused."""
+    chosen_by: ClassVar[str] = "prune_ratio"
+    """The argument that says how much is trained on, or dropped."""
+    other_words: ClassVar[Mapping[str, str]] = {}
+    """What arguments are called elsewhere: word -> argument, for the message on one that the method does not take."""
     on_streams: ClassVar[str] = ""
     """What to do in place of the method on a stream, where it cannot choose; empty to have others named that can."""
     rescores: bool = False

@@ -48,7 +48,7 @@ def check_sample_loss(given: object) -> SampleLoss:
         return _takes_the_output(given)
     if not isinstance(given, str):
         raise ArgumentTypeError(
-            f"sample_loss={given!r} must be 'auto', 'batch', a key of the step's output, a callable or its import path"
+            f"sample_loss={given!r} must be 'auto', 'batch', a key of the step's output, a callable or its import path."
         )
     parts = given.split(".")
     if len(parts) == 1 or not all(map(str.isidentifier, parts)):

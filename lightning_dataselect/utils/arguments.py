@@ -7,9 +7,11 @@ import difflib
 import inspect
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence, Set
+from numbers import Number
 from typing import Any
 
 from lightning_dataselect.utils.errors import InvalidArgumentError, UnexpectedArgumentError
+from lightning_dataselect.utils.other_words import OTHER_WORDS, SHARE, WHAT_IT_SAYS
 
 _SHORT = reprlib.Repr()
 _SHORT.maxother = _SHORT.maxstring = 80
@@ -59,13 +61,19 @@ def call_text(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -
     """
     accepted = accepted_arguments(cls)
     values = {name: p.default for name, p in accepted.items() if p.default is not p.empty} | dict(kwargs)
-    named = [f"{name}={_text(values[name])}" for name in dict.fromkeys([*accepted, *kwargs]) if name in values]
-    return f"{cls.__name__}({', '.join([*map(_text, args), *named])})"
+    named = [f"{name}={short_text(values[name])}" for name in dict.fromkeys([*accepted, *kwargs]) if name in values]
+    return f"{cls.__name__}({', '.join([*map(short_text, args), *named])})"
 
 
-def _text(value: object) -> str:
-    shape = getattr(value, "shape", None)  # numbers by the million are no text
-    return _SHORT.repr(value) if shape is None else f"<{type(value).__name__} of shape {tuple(shape)}>"
+def short_text(value: object) -> str:
+    """Return the repr of a value, or what stands for it where that would be long.
+
+    Example:
+        >>> short_text(0.5), short_text([0] * 9)
+        ('0.5', '[0, 0, 0, 0, 0, 0, ...]')
+    """
+    shape = getattr(value, "shape", ())  # numbers by the million are no text
+    return _SHORT.repr(value) if shape == () else f"<{type(value).__name__} of shape {tuple(shape)}>"
 
 
 def nearest(name: str, known: Iterable[str], n: int = 1) -> list[str]:
@@ -90,6 +98,48 @@ def did_you_mean(name: str, known: Iterable[str], n: int = 1) -> str:
     return f" Did you mean {' or '.join(close)}?" if close else ""
 
 
+def hint_at_argument(cls: type, name: str) -> str:
+    """Return what to say of an argument that a class does not take: which of its own is meant.
+
+    Args:
+        cls: The class. In ``other_words`` it may say what its arguments are called elsewhere, as `OTHER_WORDS` does for
+            all classes.
+        name: Of the argument.
+
+    Returns:
+        A sentence with a space before it; empty where none is near.
+
+    Example:
+        >>> from lightning_dataselect import DBPD, SeTa
+        >>> hint_at_argument(SeTa, "num_group"), hint_at_argument(DBPD, "ratio")
+        (' Did you mean n_groups?', ' Did you mean threshold, by which DBPD chooses?')
+        >>> hint_at_argument(SeTa, "epochs")
+        ' How long a fit is the Trainer says: Trainer(max_epochs=...).'
+    """
+    accepted = accepted_arguments(cls)
+    meant = _in_other_words(cls, name.lower().replace("-", "_"), accepted)
+    if meant.endswith("."):
+        return f" {meant}"
+    meant = meant or ", ".join(nearest(name, accepted))
+    return f" Did you mean {_explained(meant)}?" if meant else ""
+
+
+def _in_other_words(cls: type, word: str, accepted: Mapping[str, object]) -> str:
+    for words in (*(vars(base).get("other_words", {}) for base in cls.__mro__), OTHER_WORDS):
+        meant = str(words.get(word, ""))
+        if meant == SHARE:
+            shares = dict.fromkeys(("batch_ratio", "prune_ratio", getattr(cls, "chosen_by", "")))
+            means = f"by which {cls.__name__} chooses"
+            meant = ", or ".join(f"{name}, {WHAT_IT_SAYS.get(name, means)}" for name in shares if name in accepted)
+        if meant.endswith(".") or meant.partition(",")[0] in accepted:
+            return meant
+    return ""
+
+
+def _explained(argument: str) -> str:
+    return f"{argument}, {WHAT_IT_SAYS[argument]}" if argument in WHAT_IT_SAYS else argument
+
+
 def refuse_unknown(cls: type, unknown: Iterable[str]) -> None:
     """Refuse keyword arguments that no constructor of a class has taken.
 
@@ -110,14 +160,8 @@ def refuse_unknown(cls: type, unknown: Iterable[str]) -> None:
     for name in unknown:
         known = list(accepted_arguments(cls))
         raise UnexpectedArgumentError(
-            f"{cls.__name__} takes no argument {name!r}.{_which_share(did_you_mean(name, known))} It takes"
-            f" {', '.join(known)}."
+            f"{cls.__name__} takes no argument {name!r}.{hint_at_argument(cls, name)} It takes {', '.join(known)}."
         )
-
-
-def _which_share(hint: str) -> str:
-    """Say what prune_ratio is a share of: other packages take the share that is kept."""
-    return hint.replace("prune_ratio?", "prune_ratio, the share that is dropped?")
 
 
 def refuse_unnamed(cls: type, args: Sequence[object]) -> None:
@@ -138,13 +182,17 @@ def refuse_unnamed(cls: type, args: Sequence[object]) -> None:
         lightning_dataselect.utils.errors.UnexpectedArgumentError: InfoBatch takes its arguments by name: write ...
     """
     by_place = {inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
-    if not args or any(p.kind in by_place for p in inspect.signature(cls).parameters.values()):
+    constructor = next(vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base))
+    _, *parameters = inspect.signature(constructor).parameters.values()
+    if not args or any(parameter.kind in by_place for parameter in parameters):
         return
     known = list(accepted_arguments(cls))
-    raise UnexpectedArgumentError(
-        f"{cls.__name__} takes its arguments by name: write {cls.__name__}({known[0]}={_text(args[0])}), if that is"
-        f" what is meant. It takes {', '.join(known)}."
-    )
+    if all(isinstance(value, Number | str) for value in args):
+        named = ", ".join(f"{name}={short_text(value)}" for name, value in zip(known, args, strict=False))
+        hint = f": write {cls.__name__}({named}), if that is what is meant"
+    else:
+        hint = ", and no model or data, which are those of trainer.fit"
+    raise UnexpectedArgumentError(f"{cls.__name__} takes its arguments by name{hint}. It takes {', '.join(known)}.")
 
 
 def read_call(argument: str, text: str) -> tuple[str, dict[str, Any]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
+from typing import Any
 
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, UnexpectedArgumentError
 
@@ -12,27 +13,49 @@ SET_LEVEL = frozenset({"prune_ratio", "every_n_epochs", "balance", "whole_batche
 """Arguments without a meaning for a method that takes every sample in every epoch."""
 
 
-def check_share(name: str, value: object, *, below_one: bool = False) -> float:
-    """Return ``value`` as a share in [0, 1], or in [0, 1) with ``below_one``.
+def check_share(
+    name: str, value: object, what: str = "a share, say 0.5", *, above_zero: bool = False, below_one: bool = False
+) -> float:
+    """Return ``value`` as a share in [0, 1], without 0 if ``above_zero``, without 1 if ``below_one``.
+
+    Args:
+        name: Of the argument.
+        value: That was given.
+        what: What to give, with an example.
+        above_zero: Whether 0 is refused.
+        below_one: Whether 1 is refused.
 
     Raises:
         ArgumentTypeError: If ``value`` is not a number.
         InvalidArgumentError: If it is NaN or outside the interval.
 
     Example:
-        >>> check_share("prune_ratio", 1.5, below_one=True)
+        >>> check_share("batch_ratio", 0, above_zero=True)
+        Traceback (most recent call last):
+        ...
+        lightning_dataselect.utils.errors.InvalidArgumentError: batch_ratio=0 is outside (0, 1]: give a share, say 0.5.
+    """
+    number = check_number(name, value)
+    if not 0 <= number <= 1 or (above_zero and number == 0) or (below_one and number == 1):
+        interval = f"{'(' if above_zero else '['}0, 1{')' if below_one else ']'}"
+        raise InvalidArgumentError(f"{name}={value!r} is outside {interval}: give {what}.")
+    return number
+
+
+def check_prune_ratio(name: str, value: object) -> float:
+    """Return ``value`` as the share of samples that is dropped, in [0, 1).
+
+    Raises:
+        ArgumentTypeError: If ``value`` is not a number.
+        InvalidArgumentError: If it is NaN or outside the interval.
+
+    Example:
+        >>> check_prune_ratio("prune_ratio", 1.5)
         Traceback (most recent call last):
         ...
         lightning_dataselect.utils.errors.InvalidArgumentError: prune_ratio=1.5 is outside [0, 1): give the share ...
     """
-    number = check_number(name, value)
-    if math.isnan(number) or not 0 <= number <= 1 or (below_one and number == 1):
-        interval = "[0, 1)" if below_one else "[0, 1]"
-        hint = (
-            "give the share of samples that is dropped, say 0.3" if name == "prune_ratio" else "give a share, say 0.5"
-        )
-        raise InvalidArgumentError(f"{name}={value!r} is outside {interval}: {hint}.")
-    return number
+    return check_share(name, value, "the share of samples that is dropped, say 0.3", below_one=True)
 
 
 def check_budget(value: object) -> float:
@@ -48,13 +71,31 @@ def check_budget(value: object) -> float:
         ...
         lightning_dataselect.utils.errors.InvalidArgumentError: budget=0 is outside (0, 1]: give the share of the ...
     """
-    number = check_number("budget", value)
-    if not 0 < number <= 1:
-        raise InvalidArgumentError(
-            f"budget={value!r} is outside (0, 1]: give the share of the compute of training on everything to spend,"
-            " say 0.5."
-        )
-    return number
+    return check_share(
+        "budget", value, "the share of the compute of training on everything to spend, say 0.5", above_zero=True
+    )
+
+
+def check_sequence(name: str, value: object, example: str) -> Sequence[Any]:
+    """Return ``value``, a list or a tuple.
+
+    Args:
+        name: Of the argument.
+        value: That was given.
+        example: One that could be given.
+
+    Raises:
+        ArgumentTypeError: If it is neither.
+
+    Example:
+        >>> check_sequence("betas", 0.5, "(0.2, 0.9)")
+        Traceback (most recent call last):
+        ...
+        lightning_dataselect.utils.errors.ArgumentTypeError: betas=0.5 is no list or tuple of numbers: give ...
+    """
+    if not isinstance(value, list | tuple):
+        raise ArgumentTypeError(f"{name}={value!r} is no list or tuple of numbers: give one, say {example}.")
+    return value
 
 
 def check_number(name: str, value: object) -> float:

@@ -102,8 +102,8 @@ def test_every_nth_batch_is_whole_and_not_scored(every):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"score_scale": 0}, "score_scale=0 would leave nothing"),
-        ({"score_scale": 2}, r"score_scale=2 is outside \[0, 1\]"),
+        ({"score_scale": 0}, "score_scale=0 is outside \\(0, 1\\]: give the factor"),
+        ({"score_scale": 2}, r"score_scale=2 is outside \(0, 1\]"),
         ({"whole_every_n_batches": -1}, "whole_every_n_batches=-1 is too small"),
     ],
 )

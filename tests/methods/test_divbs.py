@@ -150,7 +150,11 @@ def test_model_without_a_last_linear_layer_is_an_error_on_the_first_batch():
         ({"mode": "best"}, ValueError, "mode='best' is unknown: give one of 'sample', 'greedy'"),
         ({"score_every_n_batches": 2}, TypeError, "DivBS has no use for score_every_n_batches=2: a batch is chosen"),
         ({"prune_ratio": 0.5}, TypeError, "DivBS has no use for prune_ratio=0.5: it takes every sample"),
-        ({"batch_ratio": 0}, ValueError, "batch_ratio=0 would train on nothing"),
+        (
+            {"batch_ratio": 0},
+            ValueError,
+            "batch_ratio=0 is outside \\(0, 1\\]: give the share of each batch to train on",
+        ),
     ],
 )
 def test_wrong_arguments(options, error, words):

@@ -1,7 +1,9 @@
 """The arguments of every method: which it takes, which it refuses, and what the command line says of them."""
 
 import inspect
+import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from lightning_dataselect import DataSelector, list_methods
 from lightning_dataselect.comparison.spec import parse_methods
 from lightning_dataselect.methods.registry import get
 from lightning_dataselect.utils.arguments import accepted_arguments
+from lightning_dataselect.utils.errors import ArgumentTypeError, DataSelectError
 from lightning_dataselect.utils.validation import SET_LEVEL
 
 every_method = pytest.mark.parametrize("name", [method.name for method in list_methods()])
@@ -119,3 +122,53 @@ def test_defaults_are_those_of_the_papers_and_of_the_docstrings(name):
 def test_static_scores_are_measured_for_as_long_as_is_written_or_not_at_all(name, epochs):
     assert get(name).cls().warmup_epochs == epochs
     assert get(name).cls(scores=torch.zeros(3)).warmup_epochs == 0
+
+
+WRONG = (-1, 1.5, math.nan, "x", True, None, [0.5], {}, np.int64(-2), torch.tensor(0.5), object())
+
+
+@every_method
+def test_a_wrong_value_of_any_argument_is_taken_or_refused_by_its_name(name):
+    cls = get(name).cls
+    for argument in accepted_arguments(cls):
+        for value in WRONG:
+            try:
+                cls(**{argument: value})
+            except DataSelectError as error:
+                assert argument in str(error) and str(error).endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "argument"),
+    [
+        ("UCB", "rescore"),
+        ("EpsilonGreedy", "rescore"),
+        ("KAKURENBO", "scale_lr"),
+        ("RandomPruning", "rescale"),
+        ("AutoAssist", "synchronous"),
+        ("ScoreSelector", "dynamic"),
+        ("InfoBatch", "log"),
+        ("InfoBatch", "whole_batches"),
+        ("DBPD", "constant_batch_size"),
+    ],
+)
+@pytest.mark.parametrize("value", ["no", 0, None])
+def test_a_flag_is_true_or_false(name, argument, value):
+    with pytest.raises(ArgumentTypeError, match=f"{argument}={value!r} is not a bool: give True or False"):
+        get(name).cls(**{argument: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "value", "words"),
+    [
+        ("ESWP", "betas", 0.5, r"betas=0\.5 is no list or tuple of numbers: give one, say \(0\.2, 0\.9\)"),
+        ("KAKURENBO", "phases", 0.5, r"phases=0\.5 is no list or tuple of numbers"),
+        ("RHOLoss", "holdout_losses", [0.5], r"holdout_losses holds \[0\.5\]: give a tensor of one number a sample"),
+        ("EL2N", "scores", np.zeros(3), r"scores holds <ndarray of shape \(3,\)>: give a tensor.*torch.as_tensor"),
+        ("EL2N", "scores", [0.5, 0.2], r"scores holds 0\.5: give a tensor"),
+        ("SwiftLearn", "outputs", 3, "outputs=3 must be 'auto' or the name of a submodule"),
+    ],
+)
+def test_an_argument_of_another_kind_is_answered_with_what_to_give(name, argument, value, words):
+    with pytest.raises(ArgumentTypeError, match=words):
+        get(name).cls(**{argument: value})

@@ -342,7 +342,7 @@ def test_one_sample_has_no_halves():
         (
             lambda: EvolvedSampling(batch_ratio=0),
             ValueError,
-            "batch_ratio=0 would train on nothing",
+            "batch_ratio=0 is outside \\(0, 1\\]: give the share of each batch to train on",
         ),
         (
             lambda: EvolvedSampling(score_dtype="int8"),

@@ -172,10 +172,10 @@ def test_revision_is_the_last_epoch_or_the_share_that_is_given(method):
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        (lambda: DBPD(threshold=0), "threshold=0 would train on nothing"),
-        (lambda: SMRD(threshold=1.2), r"threshold=1.2 is outside \[0, 1\]"),
-        (lambda: SRD(decay=0), "decay=0 would leave nothing"),
-        (lambda: SRD(decay=1.5), r"decay=1.5 is outside \[0, 1\]"),
+        (lambda: DBPD(threshold=0), "threshold=0 is outside \\(0, 1\\]: give the probability"),
+        (lambda: SMRD(threshold=1.2), r"threshold=1.2 is outside \(0, 1\]"),
+        (lambda: SRD(decay=0), "decay=0 is outside \\(0, 1\\]: give the share"),
+        (lambda: SRD(decay=1.5), r"decay=1.5 is outside \(0, 1\]"),
     ],
 )
 def test_arguments_out_of_range(build, words):

@@ -152,7 +152,7 @@ def test_a_score_of_classes_says_what_it_needs(name):
     [
         ("dual(window=1)", "window=1 is too small"),
         ("tdds(window=2)", "window=2 is too small"),
-        ("tdds(decay=0)", "decay=0 would give no window any weight"),
+        ("tdds(decay=0)", "decay=0 is outside \\(0, 1\\]: give the weight of the newest window"),
         ("aum(on='losses')", "on='losses' is unknown: give one of 'probabilities', 'logits'"),
         ("grand(layers='some')", "layers='some' is unknown"),
         ("dul", "score='dul' is unknown. Did you mean dual\\? There are loss, el2n"),

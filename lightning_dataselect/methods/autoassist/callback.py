@@ -55,8 +55,8 @@ from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
-from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError
-from lightning_dataselect.utils.validation import check_count, check_positive, check_share
+from lightning_dataselect.utils.errors import ArgumentTypeError
+from lightning_dataselect.utils.validation import check_count, check_flag, check_positive, check_share
 
 
 class AutoAssist(WithinBatches):
@@ -97,11 +97,12 @@ class AutoAssist(WithinBatches):
         >>> AutoAssist(base_prob=0.0)
         Traceback (most recent call last):
         ...
-        lightning_dataselect.utils.errors.InvalidArgumentError: base_prob=0.0 would never train on what is taken ...
+        lightning_dataselect.utils.errors.InvalidArgumentError: base_prob=0.0 is outside (0, 1]: give the ...
     """
 
     chosen_by = "base_prob"
     info: ClassVar[MethodInfo] = CATALOG["AutoAssist"]
+    other_words: ClassVar[Mapping[str, str]] = {"gamma": "base_prob"}
 
     prefetch_filter = FitLocal[PrefetchFilter | None](None)
     _pending = FitLocal[PendingBatch | None](None)
@@ -125,11 +126,10 @@ class AutoAssist(WithinBatches):
             warmup_epochs=warmup_epochs,
             **common,
         )
-        self.base_prob = None if base_prob is None else check_share("base_prob", base_prob)
-        if self.base_prob == 0:
-            raise InvalidArgumentError(
-                f"base_prob={base_prob!r} would never train on what is taken for easy: give a share above 0, say 0.3."
-            )
+        self.base_prob = None
+        if base_prob is not None:
+            what = "the probability to train on what is taken for easy, say 0.3"
+            self.base_prob = check_share("base_prob", base_prob, what, above_zero=True)
         if not (assistant is None or callable(assistant)):
             raise ArgumentTypeError(
                 f"assistant={assistant!r} is neither a module nor a function that makes one from (x, labels)."
@@ -137,7 +137,7 @@ class AutoAssist(WithinBatches):
         if not (inputs is None or callable(inputs)):
             raise ArgumentTypeError(f"inputs={inputs!r} must be a function of a batch that returns (x, labels).")
         self.assistant = assistant
-        self.synchronous = bool(synchronous)
+        self.synchronous = check_flag("synchronous", synchronous)
         self.inputs = inputs
         self.queue_size = None if queue_size is None else check_count("queue_size", queue_size, minimum=1)
         self.learning_rate = None if learning_rate is None else check_positive("learning_rate", learning_rate)

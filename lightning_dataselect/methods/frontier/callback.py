@@ -90,6 +90,7 @@ class Frontier(DataSelector):
 
     unused: ClassVar[frozenset[str]] = frozenset({"prune_ratio", "every_n_epochs", "balance"})
     info: ClassVar[MethodInfo] = CATALOG["Frontier"]
+    chosen_by = "budget"
     on_streams: ClassVar[str] = (
         "Frontier shortens its passes by what it leaves out, for which all samples of a pass must be known before it"
         " begins. Until there is evidence it trains on everything for fewer epochs: on a stream a lower"

@@ -12,7 +12,6 @@ from lightning_dataselect.methods.scores.base import Score
 from lightning_dataselect.methods.scores.windows import add_window, known_moments, push, window_columns
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
-from lightning_dataselect.utils.errors import InvalidArgumentError
 from lightning_dataselect.utils.validation import check_count, check_share
 
 _TINY = 1e-8  # the authors', added to each probability before its logarithm
@@ -54,8 +53,7 @@ class TDDSScore(Score):
 
     def __post_init__(self) -> None:
         check_count("window", self.window, minimum=3)
-        if check_share("decay", self.decay) == 0:
-            raise InvalidArgumentError("decay=0 would give no window any weight: give one in (0, 1], say 0.9.")
+        check_share("decay", self.decay, "the weight of the newest window, say 0.9", above_zero=True)
 
     @property
     def fewest_epochs(self) -> int:
