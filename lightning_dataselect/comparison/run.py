@@ -115,7 +115,7 @@ def _samples(selector: DataSelector | None, meter: Meter) -> tuple[int, int, int
     if not history:
         raise UserInputError(f"{type(selector).__name__} did nothing: the config fixes the batches (overfit_batches).")
     return (
-        int(history[0]["n_total"]),
+        max(int(epoch["n_full"]) for epoch in history),
         sum(int(epoch["n_forward"]) for epoch in history),
         sum(int(epoch["n_backward"]) for epoch in history),
     )

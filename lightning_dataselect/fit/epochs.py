@@ -323,15 +323,19 @@ class Epochs:
         if not self._warned_of_losses and not self._reader.blind:
             self._warned_of_losses = warn_of_losses(self._run, type(self._policy).__name__)
         store["loss"].masked_fill_(store["loss"].isinf(), torch.nan)
-        state.close(store.n)
+        state.close(store.n, *self._extent())
 
     def _cut(self) -> None:
         """Write down an epoch that the end of the fit cuts short, so that a longer fit can go on within it."""
         store, state = self._run.store, self._run.fit
         store.merge()
         state.sum_over_ranks(store.world_size, store["loss"].device)
-        state.cut(store.n)
+        state.cut(store.n, *self._extent())
         state.leave_counts_to_first(self._trainer.global_rank)
+
+    def _extent(self) -> tuple[int, float]:
+        state = self._run.fit
+        return self._lengths.extent(self.loader, state.batches_done, state.n_trained + state.n_left_out)
 
     def _take_up_cut_epoch(self) -> None:
         state = self._run.fit

@@ -81,10 +81,32 @@ class FitLengths:
         """Count the samples of the first ``n_batches`` of an epoch, on all ranks: the present one, or a full one."""
         batches, sampler = loader.batches, loader.sampler
         sampler.announce_full = of_full_epoch
-        per_rank, size = len(sampler), batches.batch_size
-        drawn = per_rank * n_batches / len(batches) if size is None else min(per_rank, n_batches * size)
+        per_rank, size, once = len(sampler), batches.batch_size, batches.n_of_plan
         sampler.announce_full = False
-        return drawn * self._trainer.world_size
+
+        def first(n: int) -> float:
+            return per_rank * n / once if size is None else min(per_rank, n * size)
+
+        if n_batches <= once or self.combination is None or not self.combination.repeats:
+            return first(min(n_batches, once)) * self._trainer.world_size
+        turns, rest = divmod(n_batches, once)
+        return (turns * first(once) + first(rest)) * self._trainer.world_size
+
+    def extent(self, loader: SelectedLoader, batches_done: int, n_in_batches: int) -> tuple[int, float]:
+        """Measure how far the present epoch has come.
+
+        Args:
+            loader: The train loader, under the plan of that epoch.
+            batches_done: How many of its batches are done.
+            n_in_batches: Samples in those that were trained on, on all ranks.
+
+        Returns:
+            The number of samples that as much of an epoch with nothing dropped would have been trained on, and the
+            share of the epoch's samples that are in the batches done.
+        """
+        planned = max(self._count_samples(loader, self._counted(loader)), 1)
+        whole = self._count_samples(loader, self.full(loader), of_full_epoch=True)
+        return round(whole * n_in_batches / planned), self._count_samples(loader, batches_done) / planned
 
     # ---- telling the Trainer -------------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ def log_epoch(
         train_loss: 0-dim float32, the mean loss of the epoch's samples without weights; None if none was measured.
     """
     record = history[-1]
-    saved = sum(r["n_total"] - r["n_backward"] for r in history)
+    saved = sum(r["n_full"] - r["n_backward"] for r in history)
     chosen, in_batches = record["n_selected"] / max(record["n_total"], 1), record["n_trained"] + record["n_left_out"]
     kept = chosen * record["n_trained"] / in_batches if in_batches else chosen
     module.log("dataselect/kept_share", kept)

@@ -210,7 +210,8 @@ class StreamedEpochs:
             self._warned_of_losses = warn_of_losses(run, type(self._policy).__name__)
         store["loss"].masked_fill_(store["loss"].isinf(), torch.nan)
         n_offered = state.n_trained + state.n_left_out
-        state.close(n_offered, n_selected=n_offered)
+        done = state.batches_done / n_batches if (n_batches := self.n_batches) else 1.0
+        state.close(n_offered, n_full=n_offered, done=done, n_selected=n_offered)
 
     def give_back(self) -> None:
         """Let the Trainer step its schedulers itself."""

@@ -8,7 +8,6 @@ from statistics import median
 from lightning_dataselect.state.fit_state import EpochRecord
 
 _FEWEST_FULL = 2
-_CUT = 0.9
 _MOST_APART = 0.1
 
 
@@ -20,7 +19,8 @@ def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
     clock cannot be trusted: where these epochs disagree on whether there was a saving, or by more than 10 points on how
     large it was, or where more time was saved than samples; and where other models were trained as well.
 
-    An epoch that the end of the fit has cut short is no measure of what an epoch holds: averages leave it out.
+    What is dropped is counted against what the epochs would have been trained on with nothing dropped, as sampler,
+    loader and Trainer have it. An epoch that the end of the fit has cut short counts as the part of one that it is.
 
     Args:
         name: Of the method.
@@ -29,7 +29,7 @@ def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
     Example:
         >>> def record(n, seconds):
         ...     return {"epoch": 0, "n_total": 100, "n_selected": n, "n_forward": n, "n_backward": n, "n_trained": n,
-        ...             "n_left_out": 0, "seconds": seconds, "select_seconds": 0.1}
+        ...             "n_left_out": 0, "n_full": 100, "done": 1.0, "seconds": seconds, "select_seconds": 0.1}
         >>> full, pruned = record(100, 2.0), record(50, 1.1)
         >>> fit_summary("InfoBatch", [full, pruned, pruned])
         'InfoBatch: trained on 67 of 100 samples an epoch (33 % dropped)'
@@ -37,23 +37,26 @@ def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
         'InfoBatch: trained on 80 of 100 samples an epoch (20 % dropped), 13 % less time than planned'
         >>> fit_summary("InfoBatch", [full])
         'InfoBatch dropped nothing: trained on all 100 samples an epoch, for 1 epoch'
-        >>> fit_summary("FewerEpochs", [full, full, full | {"n_trained": 50}])
+        >>> fit_summary("FewerEpochs", [full, full, full | {"n_trained": 50, "n_full": 50, "done": 0.5}])
         'FewerEpochs dropped nothing: trained on all 100 samples an epoch, for 2.5 epochs'
         >>> fit_summary("InfoBatch", [full | {"n_trained": 0}])
         'InfoBatch: trained on no sample, as training_step returned no loss'
     """
     if not any(r["n_trained"] or r["n_left_out"] for r in history):
         return f"{name}: trained on no sample, as training_step returned no loss"
-    ended = history[:-1] if _is_cut(history) else history
-    trained, offered, epochs = sum(r["n_trained"] for r in ended), sum(map(_offered, ended)), len(ended)
-    if all(map(_is_whole, history)) or not offered:
-        lasted = epochs if ended is history else epochs + _offered(history[-1]) * epochs / offered
-        span = "1 epoch" if lasted == 1 else f"{round(lasted, 2):g} epochs"
-        return f"{name} dropped nothing: trained on all {trained / epochs:,.0f} samples an epoch, for {span}"
-    dropped = 100 * (1 - trained / offered)
+    trained, full, epochs = (sum(r[key] for r in history) for key in ("n_trained", "n_full", "done"))
+    an_epoch = f"{trained / epochs:,.0f}"
+    if all(map(_is_whole, history)):
+        span = "1 epoch" if epochs == 1 else f"{round(epochs, 2):g} epochs"
+        return f"{name} dropped nothing: trained on all {an_epoch} samples an epoch, for {span}"
+    if trained >= full:
+        return (
+            f"{name} saved nothing: trained on {an_epoch} samples an epoch, as many as without it, since the Trainer or"
+            " the loader limits their number"
+        )
+    dropped = 100 * (1 - trained / full)
     percent = f"{dropped:.0f}" if dropped >= 0.5 else "less than 1"
-    counts = f"{trained / epochs:,.0f} of {offered / epochs:,.0f} samples an epoch"
-    text = f"{name}: trained on {counts} ({percent} % dropped)"
+    text = f"{name}: trained on {an_epoch} of {full / epochs:,.0f} samples an epoch ({percent} % dropped)"
     saved = _time_saved(history)
     if saved is None or round(100 * saved) > round(dropped):
         return text
@@ -62,20 +65,6 @@ def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
 
 def _is_whole(record: EpochRecord) -> bool:
     return record["n_selected"] == record["n_total"] and record["n_left_out"] == 0
-
-
-def _is_cut(history: Sequence[EpochRecord]) -> bool:
-    """Return whether the last epoch came through less of its samples than the one before it."""
-    if len(history) < 2:
-        return False
-    before, last = ((r["n_trained"] + r["n_left_out"]) / max(r["n_selected"], 1) for r in history[-2:])
-    return last < _CUT * before
-
-
-def _offered(record: EpochRecord) -> float:
-    """Count what the epoch would have trained on with nothing dropped; loaders may leave samples out themselves."""
-    in_batches = record["n_trained"] + record["n_left_out"]
-    return in_batches * record["n_total"] / record["n_selected"] if record["n_selected"] else record["n_total"]
 
 
 def _time_saved(history: Sequence[EpochRecord]) -> float | None:
@@ -91,8 +80,8 @@ def _time_saved(history: Sequence[EpochRecord]) -> float | None:
     def saved(seconds: float) -> float:
         """The share saved if a sample of full data takes so long."""
         if _is_whole(first):
-            return 1 - spent / (first["seconds"] + seconds * sum(map(_offered, others)))
-        return 1 - spent / (seconds * sum(map(_offered, history)))
+            return 1 - spent / (first["seconds"] + seconds * sum(r["n_full"] for r in others))
+        return 1 - spent / (seconds * sum(r["n_full"] for r in history))
 
     least, likely, most = round(saved(min(full)), 2), round(saved(median(full)), 2), round(saved(max(full)), 2)
     return likely if least * most > 0 and most - least <= _MOST_APART else None

@@ -55,16 +55,16 @@ def style(i: int) -> dict[str, Any]:
 
 
 def trained_share(history: Sequence[EpochRecord]) -> list[float]:
-    """By epoch, the share of all samples that was sent backward.
+    """By epoch, the share that was sent backward of what would have been with nothing dropped.
 
     Args:
-        history: Records with `n_backward` and `n_total`, as `DataSelector.history` holds them.
+        history: Records with `n_backward` and `n_full`, as `DataSelector.history` holds them.
 
     Example:
-        >>> trained_share([{"n_backward": 50, "n_total": 100}])
+        >>> trained_share([{"n_backward": 50, "n_full": 100}])
         [0.5]
     """
-    return [epoch["n_backward"] / epoch["n_total"] for epoch in history]
+    return [epoch["n_backward"] / max(epoch["n_full"], 1) for epoch in history]
 
 
 def bin_scores(scores: Tensor, bins: int = 40) -> dict[str, Any]:

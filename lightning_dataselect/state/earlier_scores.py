@@ -77,16 +77,11 @@ def read_earlier_scores(source: str | Path) -> EarlierScores:
         InvalidArgumentError: If it has none of these columns, or names a sample twice.
     """
     path, named = Path(source), f"start_from={str(source)!r}"
-    if not path.is_file():
-        raise MissingFileError(f"{named}: there is no such file.")
+    _check_columns(path, named)
     with reading(named):
-        table = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path, named)
-    names = {"index", "key"} & table.keys()
-    if not names or not {"loss", "score"} & table.keys():
-        raise InvalidArgumentError(
-            f"{named} has the columns {list(table)}: give a file that a selector's export() has written, or a table"
-            " with a column 'index' or 'key', and 'loss' or 'score'."
-        )
+        table = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    if not any(len(column) for column in table.values()):
+        raise InvalidArgumentError(f"{named} has no row: give a file that a selector's export() has written.")
     about = _about(table)
     columns = {name: _numbers(table[name]) for name in table if name in ("loss", "score") or name.startswith(OWN)}
     index = torch.tensor([int(i) for i in table["index"]], dtype=torch.int64) if "index" in table else None
@@ -110,11 +105,13 @@ def about_fit(method: str, samples: Mapping[int, Mapping[str, int]]) -> str:
 
 
 def check_start(source: object) -> str | Path | None:
-    """Return ``source`` if it can be the path of a file to start from.
+    """Return ``source`` if it is the path of a file to start from, as far as its first bytes tell.
 
     Raises:
         ArgumentTypeError: If it is no path.
-        InvalidArgumentError: If it is that of another kind of file.
+        MissingFileError: If there is no such file.
+        MissingExtraError: If a ``.parquet`` file cannot be read without another package.
+        InvalidArgumentError: If it is that of another kind of file, or of a table without the columns it needs.
 
     Example:
         >>> check_start("samples.txt")
@@ -128,7 +125,33 @@ def check_start(source: object) -> str | Path | None:
         raise ArgumentTypeError(f"start_from={source!r} must be the path of a file that export() has written.")
     if Path(source).suffix not in (".csv", ".parquet"):
         raise InvalidArgumentError(f"start_from={str(source)!r} must end in .csv or .parquet.")
+    _check_columns(Path(source), f"start_from={str(source)!r}")
     return source
+
+
+def _check_columns(path: Path, named: str) -> None:
+    if not path.is_file():
+        raise MissingFileError(f"{named}: there is no such file.")
+    with reading(named):
+        names = _columns_of_csv(path) if path.suffix == ".csv" else _columns_of_parquet(path, named)
+    if not {"index", "key"} & set(names) or not {"loss", "score"} & set(names):
+        raise InvalidArgumentError(
+            f"{named} has the columns {names}: give a file that a selector's export() has written, or a table with a"
+            " column 'index' or 'key', and 'loss' or 'score'."
+        )
+
+
+def _columns_of_csv(path: Path) -> list[str]:
+    with path.open(newline="") as file:
+        return next(csv.reader(file), [])
+
+
+def _columns_of_parquet(path: Path, named: str) -> list[str]:
+    require_report_extra(named, "pyarrow")
+    import pyarrow.parquet
+
+    names: list[str] = pyarrow.parquet.read_schema(path).names
+    return names
 
 
 def _about(table: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
@@ -156,8 +179,7 @@ def _whole(rows: Iterable[list[str]], n_columns: int, path: Path) -> Iterator[li
         yield row
 
 
-def _read_parquet(path: Path, named: str) -> dict[str, list[Any]]:
-    require_report_extra(named, "pyarrow")
+def _read_parquet(path: Path) -> dict[str, list[Any]]:
     import pyarrow.parquet
 
     file = pyarrow.parquet.ParquetFile(path)

@@ -19,7 +19,9 @@ class EpochRecord(TypedDict):
     ``n_total`` samples in the set, ``n_selected`` of them chosen; ``n_forward`` and ``n_backward`` samples
     forwarded and back-propagated on all ranks, repeats included; ``n_trained`` samples that the module was
     trained on, or that were gathered to be so, and ``n_left_out`` that were in its batches but were not chosen,
-    likewise; ``seconds`` of training without validation; ``select_seconds`` between this epoch and the next.
+    likewise; ``n_full`` samples that it would have been trained on with nothing dropped, as sampler, loader and Trainer
+    have it; ``done`` the share of it that was done, below 1 where the end of the fit has cut it, and ``n_full`` with
+    it; ``seconds`` of training without validation; ``select_seconds`` between this epoch and the next.
     """
 
     epoch: int
@@ -29,6 +31,8 @@ class EpochRecord(TypedDict):
     n_backward: int
     n_trained: int
     n_left_out: int
+    n_full: int
+    done: float
     seconds: float
     select_seconds: float
 
@@ -73,9 +77,9 @@ class FitState:
         self.plan = plan
         self.batches_done = 0
 
-    def cut(self, n_total: int) -> None:
-        """Write the record of an epoch that ends with the fit, before its last batch."""
-        self._write_record(n_total)
+    def cut(self, n_total: int, n_full: int, done: float) -> None:
+        """Write the record of an epoch that ends with the fit, before its last batch; see :class:`EpochRecord`."""
+        self._write_record(n_total, self.plan.indices.numel(), n_full, done)
         self.is_cut = True
 
     def reopen(self) -> None:
@@ -83,28 +87,32 @@ class FitState:
         self.history.pop()
         self.is_cut = False
 
-    def close(self, n_total: int, n_selected: int | None = None) -> None:
+    def close(self, n_total: int, n_full: int, done: float, n_selected: int | None = None) -> None:
         """Write the record of the epoch that has ended.
 
         Args:
             n_total: Number of samples in the set.
+            n_full: Number that it would have been trained on with nothing dropped, in as much of it as was done.
+            done: Share of it that was.
             n_selected: Number of those chosen; None for those of the plan.
         """
-        self._write_record(n_total, n_selected)
+        self._write_record(n_total, self.plan.indices.numel() if n_selected is None else n_selected, n_full, done)
         self.batches_done = 0
         self._forget_counts()
         self.seconds = 0.0
 
-    def _write_record(self, n_total: int, n_selected: int | None = None) -> None:
+    def _write_record(self, n_total: int, n_selected: int, n_full: int, done: float) -> None:
         self.history.append(
             EpochRecord(
                 epoch=self.plan.epoch,
                 n_total=n_total,
-                n_selected=self.plan.indices.numel() if n_selected is None else n_selected,
+                n_selected=n_selected,
                 n_forward=self.n_forward,
                 n_backward=self.n_backward,
                 n_trained=self.n_trained,
                 n_left_out=self.n_left_out,
+                n_full=n_full,
+                done=done,
                 seconds=self.seconds,
                 select_seconds=0.0,
             )

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 import torch
-from helpers import Net, fit, loader
+from helpers import Net, fit
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_dataselect import InfoBatch
@@ -131,4 +131,4 @@ def test_a_damaged_file_to_start_from_is_named_with_its_argument(tmp_path):
     selector.export(path)
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match="start_from='.*samples.parquet' cannot be read: it is cut short, damaged"):
-        fit(InfoBatch(start_from=path), train=loader(), max_epochs=1)
+        InfoBatch(start_from=path)

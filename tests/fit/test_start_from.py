@@ -213,7 +213,8 @@ def test_a_stream_without_keys(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ({"x": [1]}, r"has the columns \[\]: give a file that a selector's export"),
+        ({"x": [1]}, r"has the columns \['x'\]: give a file that a selector's export"),
+        ({"index": [], "loss": []}, "own.csv' has no row"),
         ({"index": [0, 0], "loss": [1.0, 2.0]}, "names a sample twice"),
         ({"index": [0, 100], "loss": [1.0, 2.0]}, "was written of 101 samples"),
     ],
@@ -242,8 +243,23 @@ def test_paths_that_are_none(tmp_path):
         InfoBatch(start_from=3)
     with pytest.raises(ValueError, match="must end in .csv or .parquet"):
         InfoBatch(start_from="a.pt")
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
-        begun(InfoBatch, tmp_path / "a.csv", dataset())
+    with pytest.raises(FileNotFoundError, match="start_from='nope.csv': there is no such file"):
+        InfoBatch(start_from="nope.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", b"x,y\n1,2\n", r"has the columns \['x', 'y'\]: give a file that a selector's export"),
+        ("a.csv", b"", r"has the columns \[\]"),
+        ("a.csv", b"\x80\x81\xff", "cannot be read: it is cut short, damaged, or no file of the kind"),
+        ("a.parquet", b"index,loss", "cannot be read: it is cut short, damaged, or no file of the kind"),
+    ],
+)
+def test_a_file_that_is_no_export_is_refused_before_a_fit(name, content, words, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        InfoBatch(start_from=tmp_path / name)
 
 
 @pytest.mark.parametrize(
