@@ -28,6 +28,7 @@ from lightning_dataselect.capture.reductions import (
     turns_of,
 )
 from lightning_dataselect.capture.specs import Divisor, Layout, StepSpec, TermSpec
+from lightning_dataselect.capture.ways_out import EITHER, NO_OWN_LOSS, OWN_LOSS
 from lightning_dataselect.capture.witness import JUDGED
 from lightning_dataselect.utils.errors import CaptureError
 
@@ -106,7 +107,7 @@ def leave_out(
     kept = ", ".join(dict.fromkeys(term.name for term, _ in parts))
     said = f"{'. '.join(reasons)}. What is left of the loss, {kept}, makes {share:.0%} of it"
     if share < _LEAST_SHARE and not known:
-        raise CaptureError(f"{said}, too little to tell its samples apart by.")
+        raise CaptureError(f"{said}, too little to tell its samples apart by. {NO_OWN_LOSS}")
     warnings.warn(f"{said}; the per-sample loss is made of that.", stacklevel=2)
 
 
@@ -310,7 +311,10 @@ def analyze_loss(
             given back to the samples.
     """
     if not loss.requires_grad:
-        raise CaptureError("The step's loss has no gradient (requires_grad is False).")
+        raise CaptureError(
+            "The step's loss has no gradient (requires_grad is False): return it as it was computed, without detach(),"
+            " item() or torch.no_grad()."
+        )
     anchors = probe.anchors
     parts = coefficients(loss, [term for term in terms if not term.from_parameters])
     parts, foreign, spec = _without_foreign(parts, spec)
@@ -330,7 +334,7 @@ def analyze_loss(
         if not foldable(term.elements.shape, batch_size):
             raise CaptureError(
                 f"{term.name} gave losses of the shape {tuple(term.elements.shape)}, whose first axis is not a multiple"
-                f" of the batch's {batch_size} samples."
+                f" of the batch's {batch_size} samples. {OWN_LOSS}"
             )
     turns = [turn for loop, _ in loops for turn in loop.turns]
     means_of_turns = [term for term, _ in parts if term.by_hand and reached(term.node, _nodes(turns))]
@@ -353,6 +357,7 @@ def analyze_loss(
     if kept and not sound and not loops:
         raise CaptureError(
             "What a sample loses in this step depends on the other samples of its batch, as in a contrastive loss."
+            f" {NO_OWN_LOSS}"
         )
     reasons = []
     if len(sound) < len(kept):
@@ -363,7 +368,7 @@ def analyze_loss(
     if not sound:
         raise CaptureError(
             f"Nothing in the step gives a loss for each of the batch's {batch_size} samples "
-            f"({len(terms)} reductions seen, {len(parts)} of them part of the loss)."
+            f"({len(terms)} reductions seen, {len(parts)} of them part of the loss). {EITHER}"
         )
     n_sound, (sound, nonlinear) = len(sound), _linear(loss, sound, anchors)
     if len(sound) < n_sound:
@@ -557,5 +562,6 @@ def _linear(loss: Tensor, parts: Parts, anchors: Anchors) -> tuple[Parts, list[T
         raise CaptureError(
             "The loss is no weighted sum of means or sums over the batch, but a quotient, a product or the like of"
             " them, such as a Dice loss over the whole batch: no sample has a share of its own in it."
+            f" {NO_OWN_LOSS}"
         )
     return [part for part, is_bent in zip(parts, bent, strict=True) if not is_bent], []

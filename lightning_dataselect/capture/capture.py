@@ -314,7 +314,7 @@ class LossCapture:
             with torch.enable_grad(), eagerly(), self._interceptors.losses, probe:
                 loss = loss_of(step())
             if not isinstance(loss, Tensor) or not loss.requires_grad:
-                raise CaptureError("The step returned no loss that has a gradient.")
+                raise CaptureError("The step returned no loss that has a gradient: let it return one.")
             own = coefficients(loss, [term for term in recorder.terms if not term.from_parameters])
             terms = {term.key: (term, torch.as_tensor(slope).detach()) for term, slope in own}
             result = StepResult(recorder, PrimaryTerms(), None)

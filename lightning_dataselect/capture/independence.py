@@ -14,6 +14,7 @@ from torch.autograd.graph import Node
 from lightning_dataselect.capture.graph import Anchor, Input, derivatives, reached
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.reductions import Term, by_sample
+from lightning_dataselect.capture.ways_out import OWN_LOSS
 from lightning_dataselect.utils.errors import CaptureError
 
 # In a smaller batch, targets that count up may be those of a few classes by chance.
@@ -258,6 +259,7 @@ def _unseen(term: Term, batch_size: int) -> str:
     return (
         f"{term.name} gave losses of the shape {tuple(term.elements.shape)} for {batch_size} samples, and nothing shows"
         " which rows are whose, as where boxes, nodes or tokens of all samples lie one after the other."
+        f" {OWN_LOSS}"
     )
 
 

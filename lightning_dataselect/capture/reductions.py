@@ -13,6 +13,7 @@ from torch.autograd.graph import GradientEdge, Node
 from lightning_dataselect.capture.graph import derivatives
 from lightning_dataselect.capture.loss_functions import Classes
 from lightning_dataselect.capture.origin import Origin
+from lightning_dataselect.capture.ways_out import OWN_LOSS
 
 
 def _as_is(values: Tensor) -> Tensor:
@@ -398,6 +399,6 @@ def incomplete(parts: Parts, looped: Collection[Hashable], batch_size: int) -> s
         if len(own) not in (0, batch_size):
             return (
                 f"{own[0].name} is computed for one sample after another, but this time for {len(own)} of"
-                f" {batch_size}, and nothing shows for which of them."
+                f" {batch_size}, and nothing shows for which of them. {OWN_LOSS}"
             )
     return None

@@ -4,12 +4,6 @@ Each kind also derives from the builtin that fits it, so that ``except ValueErro
 own raises these, too; the command line then prints the message alone, without a traceback.
 """
 
-_WAYS_OUT = (
-    "Return a dict with a per-sample loss from the step and set sample_loss='its key', or set "
-    "sample_loss to a callable that computes it from what the step returns; RandomPruning needs no per-sample loss at "
-    "all."
-)
-
 
 class DataSelectError(Exception):
     """Base class of the errors that this package raises on purpose; the message names the fix.
@@ -81,16 +75,7 @@ class UnsupportedTrainerError(DataSelectError, RuntimeError):
 
 
 class CaptureError(DataSelectError, ValueError):
-    """No sound per-sample loss was found; the message says what was, and what to do.
-
-    Example:
-        >>> print(str(CaptureError("The step returned no loss."))[:42])
-        The step returned no loss. Return a dict w
-    """
-
-    def __str__(self) -> str:
-        # not in the constructor, which copying and pickling call again
-        return f"{super().__str__()} {_WAYS_OUT}"
+    """No sound per-sample loss was found; the message says what was, and what to do."""
 
 
 class NoLossError(CaptureError):

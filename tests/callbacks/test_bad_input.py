@@ -161,7 +161,12 @@ class TakesIterator(Net):
 @pytest.mark.parametrize(
     ("module", "options", "error", "words"),
     [
-        (NoLoss, {}, CaptureError, "returned no loss.*Let it return the loss.*set sample_loss='its key'"),
+        (
+            NoLoss,
+            {},
+            CaptureError,
+            r"returned no loss.*Let it return the loss.*\(loss\) in place of loss.backward\(\)\.$",
+        ),
         (PlainBackward, {}, CaptureError, r"call self.manual_backward\(loss\) in place of loss.backward\(\)"),
         (Contrastive, {}, CaptureError, "a loss for each of the batch's 10 samples.*RandomPruning needs no per-sample"),
         (WrongSize, {"sample_loss": "each"}, ValueError, r"shape \(3,\), but the batch has 10 samples"),

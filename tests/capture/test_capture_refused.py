@@ -234,6 +234,8 @@ def all_but_the_easiest(net: Net, b: Batch) -> Tensor:
 JUDGED = "by what the model's outputs decide, maybe those of other samples.*sample_loss=.*SelectiveBackprop"
 PICKED = "picks rows out of the batch by a mask or an index.*ignore_index or multiply the losses by the mask"
 RAGGED = "nothing shows which rows are whose"
+UNEVEN = "not a multiple of the batch's 8"
+SMALL = "1 of 2 loss terms.*mse_loss, makes [12]% of it, too little"
 REFUSED: dict[Step, str] = {
     contrastive: OTHER_SAMPLES,
     contrastive_both_ways: OTHER_SAMPLES,
@@ -260,13 +262,25 @@ REFUSED: dict[Step, str] = {
     correlation: QUOTIENT,
     supervised_contrastive: OTHER_SAMPLES,
     jaccard: NOTHING,
-    packed_tokens: "not a multiple of the batch's 8",
+    packed_tokens: UNEVEN,
     nodes_of_all_samples: RAGGED,
     picked_by_their_numbers: PICKED,
     matched_boxes: PICKED,
     mined_negatives: JUDGED,
-    and_a_term_of_no_weight: "1 of 2 loss terms.*mse_loss, makes [12]% of it, too little",
-    and_a_negative_term_of_no_weight: "1 of 2 loss terms.*mse_loss, makes [12]% of it, too little",
+    and_a_term_of_no_weight: SMALL,
+    and_a_negative_term_of_no_weight: SMALL,
+}
+OWN_LOSS = "Return each sample's own loss under a key and give sample_loss='that key'."
+NO_OWN_LOSS = "RandomPruning needs no per-sample loss; or return under a key what each sample is to be ranked by and"
+TO_DO = {
+    OTHER_SAMPLES: NO_OWN_LOSS,
+    QUOTIENT: NO_OWN_LOSS,
+    SMALL: NO_OWN_LOSS,
+    NOTHING: f"{OWN_LOSS} RandomPruning needs no per-sample loss at all.",
+    RAGGED: OWN_LOSS,
+    UNEVEN: OWN_LOSS,
+    JUDGED: "or leave the choice of hard samples to SelectiveBackprop.",
+    PICKED: "Use ignore_index or multiply the losses by the mask.",
 }
 
 
@@ -280,7 +294,8 @@ def net() -> Net:
 def test_what_no_sample_has_a_share_in_is_refused_on_the_first_batch(net: Net, step: Step) -> None:
     with pytest.raises(CaptureError, match=REFUSED[step]) as error:
         LossCapture(net).run(lambda: step(net, make_batch()), B)
-    assert "sample_loss=" in str(error.value) and "RandomPruning" in str(error.value)
+    said, _, after = str(error.value).partition(TO_DO[REFUSED[step]])
+    assert said and after in ("", " give sample_loss='that key'."), "what to do fits the reason, and nothing follows"
 
 
 # ---- losses with a part that is not the samples' --------------------------------------------------------------------
