@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_dataselect.callbacks.base import Callback
@@ -254,7 +255,8 @@ class DataSelector(SelectionPolicy, Reports, Callback):
             return
         self.context.epochs.end_epoch(seconds=self._stopwatch.read())
         if self.history and self.logs and not trainer.barebones:
-            log_epoch(pl_module, self.history, self.scores, self.run_state.train_loss.read())
+            scores = self.scores if self.store.n else torch.empty(0)  # of a stream without keys there are none
+            log_epoch(pl_module, self.history, scores, self.run_state.train_loss.read())
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say what the fit has dropped."""

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from lightning_dataselect.data.batch_tree import tensors_in
+from lightning_dataselect.utils.arguments import short_text
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, UnsupportedLoaderError
 
 LoaderName = str | int
@@ -128,7 +130,7 @@ def choose_loader(given: object, name: LoaderName | None, method: str) -> Chosen
         method: Of selection, for messages.
 
     Raises:
-        UnsupportedLoaderError: If there are several, and none is named.
+        UnsupportedLoaderError: If there are several, and none is named, or data in the place of a loader.
         InvalidArgumentError: If none has this name.
 
     Example:
@@ -140,6 +142,12 @@ def choose_loader(given: object, name: LoaderName | None, method: str) -> Chosen
     leaves, _ = tree_flatten(members)
     if not leaves:
         raise UnsupportedLoaderError(f"No train loader was given, but an empty {type(given).__name__}: give one.")
+    if none := [leaf for leaf in leaves if isinstance(leaf, Tensor | np.ndarray)]:
+        held = "" if members is none[0] else f"a {type(given).__name__} that holds "
+        raise UnsupportedLoaderError(
+            f"The train loader is {held}{short_text(none[0])}, which Lightning takes for a loader by itself: give"
+            " DataLoader(TensorDataset(x, y), batch_size=32, shuffle=True), or another DataLoader."
+        )
     if len(leaves) == 1 and name is None:
         path = next(_paths(members))
         return ChosenLoader(leaves[0], members, path, None)

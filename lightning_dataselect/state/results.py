@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from torch import Tensor
 
 from lightning_dataselect.state.fit_state import EpochRecord, FitState
@@ -72,12 +74,25 @@ class Results:
 
         In a stream N is the number of samples that are remembered by their keys, 0 without keys.
         """
+        self._say_why_none("scores")
         return self.store.column("score").clone()
 
     @property
     def losses(self) -> Tensor:
-        """float32 (N,), on the CPU: the last loss seen of each sample; NaN = never seen."""
+        """float32 (N,), on the CPU: the last loss seen of each sample; NaN = never seen.
+
+        In a stream N is the number of samples that are remembered by their keys, 0 without keys.
+        """
+        self._say_why_none("losses")
         return self.store.column("loss").clone()
+
+    def _say_why_none(self, what: str) -> None:
+        if self.store.identity is Identity.NONE:
+            warnings.warn(
+                f"{type(self).__name__}.{what} is empty: the fit was on a stream without keys, whose samples are"
+                " forgotten with their batch. Give the selector sample_id=..., by which they are known.",
+                stacklevel=3,
+            )
 
     @property
     def selected(self) -> Tensor:

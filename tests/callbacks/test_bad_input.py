@@ -3,6 +3,7 @@
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -87,6 +88,15 @@ LOADERS = {
     "two in a list": (lambda: [loader(), loader()], TypeError, r"\(list: 0, 1\).*Shares\(loader=0\)"),
     "two in a dict": (lambda: {"a": loader(), "b": loader()}, TypeError, r"'a', 'b'\).*Shares\(loader='a'\)"),
     "combined": (lambda: CombinedLoader([loader(), loader()], "min_size"), TypeError, r"2 .* were given \(Combined"),
+    "batches in a list": (
+        lambda: [(torch.zeros(10, 8), torch.zeros(10).long())] * 2, TypeError,
+        r"is a list that holds <Tensor of shape \(10, 8\)>.*give DataLoader\(TensorDataset\(x, y\), batch_size=32"),
+    "tensors in a list": (
+        lambda: [torch.zeros(10, 8)], TypeError, r"is a list that holds <Tensor of .*for a loader by itself: give"),
+    "tensors in a dict": (
+        lambda: {"x": torch.zeros(10, 8), "y": torch.zeros(10)}, TypeError, r"is a dict that holds <Tensor of"),
+    "a tensor": (lambda: torch.zeros(10, 8), TypeError, r"The train loader is <Tensor of shape \(10, 8\)>, which"),
+    "arrays": (lambda: [np.zeros((10, 8))], TypeError, r"is a list that holds <ndarray of shape \(10, 8\)>.*give Data"),
     "not a loader": (lambda: ((x, y) for x, y in [(1, 2)]), TypeError, "generator is a stream: its samples"),
     "out of order": (
         lambda: loader(num_workers=1, in_order=False), ValueError, "in_order=False.*Set in_order=True"),
