@@ -22,12 +22,18 @@ def write_config(arguments: argparse.Namespace) -> None:
         arguments: As the command line's parser gives them.
 
     Raises:
-        UserInputError: If a class cannot be imported or is none of Lightning's, or the file cannot be written.
+        UserInputError: If a class cannot be imported or is none of Lightning's, if nothing says what to train on, or
+            the file cannot be written.
     """
     out = Path(arguments.out)
     _check(arguments, out)
-    classes = {section: _imported(section, getattr(arguments, section)) for section in _BASES}
-    paths = {section: getattr(arguments, section) for section in _BASES}
+    paths = _paths(arguments)
+    classes = {section: _imported(section, path) for section, path in paths.items()}
+    if "data" not in paths and not _has_loader(classes["model"]):
+        raise UserInputError(
+            f"--data is missing, and {paths['model']} has no train_dataloader of its own. Give the import path of a"
+            " LightningDataModule, as in --data my.Data."
+        )
     sections = [section_text(section, paths[section], cls) for section, cls in classes.items()]
     try:
         out.write_text("".join(sections) + f"trainer:\n  max_epochs: {arguments.max_epochs}\n", encoding="utf-8")
@@ -80,14 +86,23 @@ def _argument_lines(cls: type) -> Iterator[str]:
             yield f"{name}:  # required: {inspect.formatannotation(parameter.annotation).strip(chr(39))}"
 
 
+def _paths(arguments: argparse.Namespace) -> dict[str, str]:
+    return {section: path for section in _BASES if (path := getattr(arguments, section)) is not None}
+
+
+def _has_loader(model: type) -> bool:
+    import lightning.pytorch as pl
+
+    return getattr(model, "train_dataloader", None) is not pl.LightningModule.train_dataloader
+
+
 def _without_default(cls: type) -> list[str]:
     return [name for name, parameter in accepted_arguments(cls).items() if parameter.default is parameter.empty]
 
 
 def _check(arguments: argparse.Namespace, out: Path) -> None:
     """Refuse what can be told before the user's classes, and torch with them, are imported."""
-    for section in _BASES:
-        path = getattr(arguments, section)
+    for section, path in _paths(arguments).items():
         if "." not in path or not all(part.isidentifier() for part in path.split(".")):
             raise UserInputError(f"--{section} {path}: give the import path of a class, as in my.{section.title()}.")
     if arguments.max_epochs < 1:

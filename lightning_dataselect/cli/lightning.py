@@ -23,6 +23,7 @@ _SELECT_HELP = (
     " takes: `--select.help METHOD`."
 )
 
+_SAVED_BY = "# lightning.pytorch=="
 _NO_PATHS = ("best", "last", "hpc", "registry")
 
 
@@ -36,7 +37,7 @@ class SelectCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser as Lightning does, whose ``parser_class`` is newer than its 2.5.0."""
         load_methods()  # before the Trainer's arguments: older parsers look then for the callbacks that there are
-        parser = HelpfulParser(**{"dump_header": [f"lightning.pytorch=={pl.__version__}"], **kwargs})
+        parser = HelpfulParser(**{"dump_header": [f"{_SAVED_BY[2:]}{pl.__version__}"], **kwargs})
         parser.add_argument("-c", "--config", action=ActionConfigFile, help="Configuration file, in JSON or YAML.")
         return parser
 
@@ -93,18 +94,26 @@ class SelectCLI(LightningCLI):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Say in one sentence that the config of an earlier run is in the way."""
+    """Replace the config of an earlier run where no logger gives each run a folder; refuse to in any other file."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        folder = str(trainer.log_dir)  # on all ranks, which agree on it
+        self.overwrite = not trainer.loggers and _is_saved(Path(folder) / self.config_filename)
         try:
             super().setup(trainer, pl_module, stage)
         except RuntimeError as error:
             if self.config_filename not in str(error):
                 raise
+            what = "the {} of an earlier run" if trainer.loggers else "a {} that no run has saved there"
             raise UserInputError(
-                f"{trainer.log_dir} holds the {self.config_filename} of an earlier run: move it, or run in another"
-                " folder."
+                f"{folder} holds {what.format(self.config_filename)}, where that of this run would be saved: move it,"
+                " or give --trainer.default_root_dir another folder."
             ) from error
+
+
+def _is_saved(path: Path) -> bool:
+    """Return whether a file is the config of a run, which begins with the version of Lightning."""
+    return path.is_file() and path.read_text(encoding="utf-8", errors="replace").startswith(_SAVED_BY)
 
 
 def run_lightning(argv: Sequence[str] | None) -> None:

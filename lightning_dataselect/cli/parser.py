@@ -28,6 +28,7 @@ class _Parser(argparse.ArgumentParser):
     """Parse a command line; a wrong one is told in one sentence."""
 
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r"the following arguments are required: (.*)", r"\1 is missing", message)
         text = re.sub(r"invalid (\w+) value: '(.*)'", r"expected \1, got \2", message.removeprefix("argument "))
         text = re.sub(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", r"expected one of \2, got \1", text)
         raise UserInputError(f"{text}; see {self.prog} --help.")
@@ -59,7 +60,11 @@ def _add_init(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("--model", required=True, metavar="PATH", help="import path of the LightningModule, as in my.Model")
-    add("--data", required=True, metavar="PATH", help="import path of the LightningDataModule, as in my.Data")
+    add(
+        "--data",
+        metavar="PATH",
+        help="import path of the LightningDataModule, as in my.Data; not needed where the model has a train_dataloader",
+    )
     add("--max-epochs", type=int, default=30, metavar="E", help="how long to train (default: %(default)s)")
     add("--out", default="exp.yaml", metavar="FILE", help="the file to write (default: %(default)s)")
     add("--force", action="store_true", help="overwrite the file if there is one")

@@ -72,10 +72,10 @@ def test_help_and_version(arguments, text, capsys):
 
 
 LIGHT = {
-    "": "lightning-dataselect: the following arguments are required: COMMAND; see lightning-dataselect --help.",
+    "": "lightning-dataselect: COMMAND is missing; see lightning-dataselect --help.",
     "fitt": "lightning-dataselect: There is no command 'fitt'. Did you mean fit? The commands are compare, init, list,",
     "--verison": "lightning-dataselect: There is no option --verison. Did you mean --version?",
-    "init": "lightning-dataselect init: the following arguments are required: --model, --data; see",
+    "init": "lightning-dataselect init: --model is missing; see",
     "list extra": "lightning-dataselect list: extra is not understood.",
     "compare --metric acc": "compare: --metric is not understood. See lightning-dataselect compare --help.",
     "compare --seds 3": "lightning-dataselect compare: --seds is not understood. Did you mean --seeds?",
@@ -294,11 +294,21 @@ def test_a_module_with_its_own_loader_needs_no_data(tmp_path, monkeypatch):
     assert main(["fit", "--model", "test_cli.BringsItsData", *FIT[7:], "--trainer.fast_dev_run", "1"]) == 0
 
 
-def test_a_config_of_an_earlier_run_is_not_overwritten(tmp_path, monkeypatch, capsys):
+def test_a_fit_without_a_logger_can_be_run_again_in_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for epochs in ("1", "2"):
+        assert main([*FIT, "--trainer.enable_checkpointing", "false", "--trainer.max_epochs", epochs]) == 0
+        assert f"max_epochs: {epochs}\n" in (tmp_path / "config.yaml").read_text()
+
+
+def test_a_config_that_no_run_has_saved_is_not_overwritten(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text("mine: 1")
     assert main([*FIT, "--trainer.enable_checkpointing", "false"]) == 2
-    assert f"fit: {tmp_path} holds the config.yaml of an earlier run: move it, or" in capsys.readouterr().err
+    said = (
+        f"fit: {tmp_path} holds a config.yaml that no run has saved there, where that of this run would be saved: move"
+    )
+    assert said in capsys.readouterr().err
     assert (tmp_path / "config.yaml").read_text() == "mine: 1"
 
 

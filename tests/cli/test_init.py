@@ -28,6 +28,12 @@ class Data(DigitsData):
     def __init__(self, n_val: int = 1700, **kwargs):
         super().__init__(n_val=n_val, **kwargs)
 
+class WithLoader(Model):
+    def train_dataloader(self):
+        data = DigitsData(n_val=1700)
+        data.setup("fit")
+        return data.train_dataloader()
+
 class Other: ...
 """
 
@@ -68,6 +74,21 @@ def test_the_config_trains_once_what_is_missing_is_filled_in(folder):
     config.write_text(config.read_text().replace("width:  #", "width: 8  #"))
     short = ["--trainer.fast_dev_run", "2", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
     assert main(["fit", "--config", "sub.yaml", *short, "--select", "RandomPruning"]) == 0
+
+
+def test_a_model_with_its_own_loader_needs_no_data(folder):
+    assert main(["init", "--model", "init_task.WithLoader"]) == 0
+    config = folder / "exp.yaml"
+    assert "data" not in yaml.safe_load(config.read_text())
+    config.write_text(config.read_text().replace("width:  #", "width: 8  #"))
+    short = ["--trainer.fast_dev_run", "2", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+    assert main(["fit", "--config", "exp.yaml", *short, "--select", "RandomPruning"]) == 0
+
+
+def test_a_model_without_a_loader_needs_data(folder, capsys):
+    assert main(["init", "--model", "init_task.Model"]) == 2
+    said = "--data is missing, and init_task.Model has no train_dataloader of its own. Give the import path of a Lightn"
+    assert said in capsys.readouterr().err and not (folder / "exp.yaml").exists()
 
 
 def test_a_file_is_overwritten_only_when_asked(folder, capsys):
