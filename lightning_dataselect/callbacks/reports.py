@@ -19,9 +19,8 @@ class Reports(Results):
     def export(self, path: str | Path) -> Path:
         """Write one row a sample as .csv or .parquet.
 
-        Its columns are named and explained at :func:`~lightning_dataselect.report.export.to_frame`; what it has besides,
-        `key`, `method.…` and `fit`, is for a fit that starts from it, see
-        :func:`~lightning_dataselect.report.export.write_samples`.
+        Its columns are named and explained at :func:`~lightning_dataselect.report.export.to_frame`; `key`, `method.…`
+        and `fit` are for a fit that starts from it, see :func:`~lightning_dataselect.report.export.write_samples`.
 
         Raises:
             ValueError: If ``path`` has another ending, or the samples are those of a stream without keys.

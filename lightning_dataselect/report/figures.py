@@ -187,16 +187,21 @@ def data_map(losses: Tensor, values: Tensor, selected: Tensor, name: str = "scor
 
 
 def _scatter(axes: Axes, x: Tensor, y: Tensor, selected: Tensor) -> Tensor:
-    """Draw the samples of which both are known, the kept ones apart from the others, and return which they are."""
+    """Draw the samples of which both are known, those of the last epoch apart, and return which they are."""
     kept = torch.zeros(len(y), dtype=torch.bool)
     kept[selected] = True
     known = torch.isfinite(x) & torch.isfinite(y)
-    for label, group, i in (("kept", kept & known, 1), ("dropped", ~kept & known, 0)):
+    groups = [("kept in the last epoch", kept & known, 1), ("dropped in the last epoch", ~kept & known, 0)]
+    if kept.all():  # by a method that chooses within batches, too
+        groups = [("all samples", known, 1)]
+    for label, group, i in groups:
         shown = group.nonzero()[:, 0]
         # more points than this are one blot, and take minutes to draw
         shown = shown[:: max(1, len(shown) // MAX_POINTS)]
         look: dict[str, Any] = {"color": COLOURS[i], "marker": MARKERS[i], "alpha": 0.5, "s": 12, "linewidths": 0}
         axes.scatter(x[shown], y[shown], label=f"{label} ({int(group.sum()):,})", **look)
+    if n_unknown := int((~known).sum()):
+        axes.scatter([], [], alpha=0, label=f"never measured, not shown ({n_unknown:,})")
     if not known.any():
         axes.text(0.5, 0.5, "no sample was measured", ha="center", transform=axes.transAxes)
     return known

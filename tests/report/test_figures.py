@@ -34,7 +34,7 @@ class Fitted:
     run_state = SimpleNamespace(keys=None, samples={})
     selected = torch.tensor([0, 2])
     weights = torch.tensor([2.0, 1.0])
-    history = [{"n_backward": 4, "n_total": 4}, {"n_backward": 2, "n_total": 4}]
+    history = [{"n_backward": 4, "n_total": 4, "n_full": 4}, {"n_backward": 2, "n_total": 4}]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -124,9 +124,21 @@ class WithoutClasses(Fitted):
 
 def test_the_data_map_tells_kept_from_dropped_and_leaves_out_the_unmeasured():
     axes = figures.plot_selector(WithoutClasses(), "data_map").axes[0]
-    kept, dropped = axes.collections
+    kept, dropped, _ = axes.collections
     np.testing.assert_allclose(kept.get_offsets(), [[0.5, 1.0], [0.25, 3.0]])
     np.testing.assert_allclose(dropped.get_offsets(), [[0.125, 2.0]])
+    _, labels = axes.get_legend_handles_labels()
+    assert labels == [
+        "kept in the last epoch (2)",
+        "dropped in the last epoch (1)",
+        "never measured, not shown (1)",
+    ]
+
+
+def test_the_data_map_of_an_epoch_on_everything_calls_none_kept_or_dropped():
+    for figure in (figures.data_map, figures.class_map):
+        axes = figure(torch.tensor([0.5, 0.25]), torch.tensor([1.0, 0.5]), torch.arange(2)).axes[0]
+        assert axes.get_legend_handles_labels()[1] == ["all samples (2)"]
 
 
 def test_the_data_map_is_no_diagonal_where_the_score_is_the_loss():
@@ -144,7 +156,7 @@ def test_with_classes_the_data_map_is_that_of_dataset_cartography():
     selector.store = copy.deepcopy(Fitted.store)
     again = torch.tensor([0]), Fitted.losses[:1], torch.tensor([[2.0, 0.0]]), torch.tensor([1]), 6
     selector.store.record_logits(Observation(*again))
-    kept, dropped = figures.plot_selector(selector, "data_map").axes[0].collections
+    kept, dropped, *_ = figures.plot_selector(selector, "data_map").axes[0].collections
     high, low = 1 / (1 + np.exp(-2.0)), 1 / (1 + np.exp(2.0))
     np.testing.assert_allclose(kept.get_offsets(), [[(high - low) / 2, 0.5]], rtol=1e-5)
     np.testing.assert_allclose(dropped.get_offsets(), [[0.0, low]], atol=1e-3)
