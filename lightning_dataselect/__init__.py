@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lightning_dataselect import methods as _methods
 from lightning_dataselect.methods.registry import list_methods
+from lightning_dataselect.utils.arguments import did_you_mean
 from lightning_dataselect.utils.errors import DataSelectError, MissingExtraError
 from lightning_dataselect.utils.version import __version__ as __version__
 
@@ -52,7 +53,7 @@ if not TYPE_CHECKING:  # so that a type checker knows a wrong name
 
     def __getattr__(name: str) -> object:
         if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{did_you_mean(name, _HOMES)}")
         try:
             return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
         except ModuleNotFoundError as error:

@@ -194,7 +194,7 @@ def _indexed(loader: object) -> DataLoader[Any]:
     """Return ``loader`` if samples can be chosen from it by their index."""
     if not isinstance(loader, DataLoader):
         raise UnsupportedLoaderError(
-            f"Samples are selected from a torch.utils.data.DataLoader, but the train loader is a"
+            f"Samples are selected from a torch.utils.data.DataLoader, but the train loader is of the type"
             f" {type(loader).__name__}. Return a DataLoader over a map-style data set, or remove the selector."
         )
     name = type(loader.dataset).__name__

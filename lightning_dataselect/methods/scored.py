@@ -80,6 +80,11 @@ class ScoredSelector(DataSelector):
         **common: Any,
     ) -> None:
         self._given = None if scores is None else load_scores(scores)
+        if self._given is not None and self._given.isnan().all():
+            raise InvalidArgumentError(
+                f"scores= of {len(self._given)} samples holds no number, for no sample was measured: leave it out, and"
+                f" {type(self).__name__} measures them."
+            )
         fewest = self._fewest_epochs()
         if warmup_epochs is None:
             warmup_epochs = max(fewest, 0 if self.dynamic or not self._rates else self.score.measuring_epochs)

@@ -14,7 +14,7 @@ from lightning_dataselect.state.earlier_scores import ABOUT, OWN, about_fit
 from lightning_dataselect.state.sample_history import NEVER, UNKNOWN, SampleHistoryStore
 from lightning_dataselect.state.stream_store import KeyedStore
 from lightning_dataselect.state.suspects import averages, mean_losses, suspicions
-from lightning_dataselect.utils.errors import InvalidArgumentError
+from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, MissingFileError
 from lightning_dataselect.utils.reading import reading
 
 if TYPE_CHECKING:
@@ -101,10 +101,11 @@ def write_samples(selector: Results, path: str | Path) -> Path:
         The path.
 
     Raises:
-        ValueError: If the path ends in anything else.
+        TypeError: If ``path`` is none.
+        ValueError: If it ends in anything else.
+        FileNotFoundError: If its folder does not exist.
     """
-    path = Path(path)
-    _check_suffix(path)
+    path = _checked(path)
     store, run = selector.store, selector.run_state
     frame = to_frame(store, selector.selected, selector.weights)
     if run.keys is not None and len(run.keys) == len(frame):
@@ -147,6 +148,16 @@ def read_kept(path: str | Path) -> Tensor:
         )
     kept = frame.loc[frame["selected"].astype(bool), "index"]
     return torch.tensor(kept.to_numpy(), dtype=torch.int64).sort().values
+
+
+def _checked(given: object) -> Path:
+    if not isinstance(given, str | Path):
+        raise ArgumentTypeError(f"export path {given!r}: give the path of a file that ends in .csv or .parquet.")
+    path = Path(given)
+    _check_suffix(path)
+    if not path.parent.is_dir():
+        raise MissingFileError(f"export path {str(path)!r}: there is no folder {str(path.parent)!r}. Make it first.")
+    return path
 
 
 def _check_suffix(path: Path) -> None:

@@ -109,7 +109,7 @@ def read_sample_loss(source: str | Callable[[Any], Tensor], output: Any, previou
         now = loss.detach().float().expand(n)
         return torch.where(previous.isnan(), now, _BATCH_MEMORY * previous + (1 - _BATCH_MEMORY) * now)
     if callable(source):
-        name, value = "The callable given as sample_loss", source(output)
+        name, value = "The result of the callable given as sample_loss", source(output)
     else:
         found = sorted(map(str, output)) if isinstance(output, Mapping) else type(output).__name__
         if not isinstance(output, Mapping) or source not in output:
@@ -119,7 +119,9 @@ def read_sample_loss(source: str | Callable[[Any], Tensor], output: Any, previou
             )
         name, value = f"training_step's output[{source!r}]", output[source]
     if not isinstance(value, Tensor):
-        raise ArgumentTypeError(f"{name} is a {type(value).__name__}: a tensor of {n} per-sample losses is needed.")
+        raise ArgumentTypeError(
+            f"{name} is of the type {type(value).__name__}: a tensor of {n} per-sample losses is needed."
+        )
     if value.shape != (n,):
         raise InvalidArgumentError(
             f"{name} has the shape {tuple(value.shape)}, but the batch has {n} samples: a tensor of shape ({n},) is"

@@ -11,7 +11,7 @@ from lightning_dataselect import DataSelector, list_methods
 from lightning_dataselect.comparison.spec import parse_methods
 from lightning_dataselect.methods.registry import get
 from lightning_dataselect.utils.arguments import accepted_arguments
-from lightning_dataselect.utils.errors import ArgumentTypeError, DataSelectError
+from lightning_dataselect.utils.errors import ArgumentTypeError, DataSelectError, InvalidArgumentError
 from lightning_dataselect.utils.validation import SET_LEVEL
 
 every_method = pytest.mark.parametrize("name", [method.name for method in list_methods()])
@@ -166,9 +166,15 @@ def test_a_flag_is_true_or_false(name, argument, value):
         ("RHOLoss", "holdout_losses", [0.5], r"holdout_losses holds \[0\.5\]: give a tensor of one number a sample"),
         ("EL2N", "scores", np.zeros(3), r"scores holds <ndarray of shape \(3,\)>: give a tensor.*torch.as_tensor"),
         ("EL2N", "scores", [0.5, 0.2], r"scores holds 0\.5: give a tensor"),
+        ("SwiftLearn", "outputs", "", "outputs='' must be 'auto' or the name of a submodule"),
         ("SwiftLearn", "outputs", 3, "outputs=3 must be 'auto' or the name of a submodule"),
     ],
 )
 def test_an_argument_of_another_kind_is_answered_with_what_to_give(name, argument, value, words):
     with pytest.raises(ArgumentTypeError, match=words):
         get(name).cls(**{argument: value})
+
+
+def test_scores_of_which_none_is_a_number_are_no_scores():
+    with pytest.raises(InvalidArgumentError, match="scores= of 3 samples holds no number, for no sample was measured"):
+        get("EL2N").cls(scores=torch.full((3,), math.nan))

@@ -34,7 +34,7 @@ class Fitted:
     run_state = SimpleNamespace(keys=None, samples={})
     selected = torch.tensor([0, 2])
     weights = torch.tensor([2.0, 1.0])
-    history = [{"n_backward": 4, "n_total": 4, "n_full": 4}, {"n_backward": 2, "n_total": 4}]
+    history = [{"n_backward": 4, "n_full": 4}, {"n_backward": 2, "n_full": 4}]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -64,6 +64,13 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="has no column index and no column selected"):
         export.read_kept(tmp_path / "other.csv")
+
+
+def test_an_export_to_nowhere_is_answered_with_what_to_do(tmp_path):
+    with pytest.raises(TypeError, match="export path None: give the path of a file that ends in .csv or .parquet"):
+        export.write_samples(Fitted(), None)
+    with pytest.raises(FileNotFoundError, match=r"export path '.*none/a\.csv': there is no folder '.*none'\. Make it"):
+        export.write_samples(Fitted(), tmp_path / "none" / "a.csv")
 
 
 def test_bins_hold_every_finite_score():

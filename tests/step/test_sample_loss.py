@@ -31,7 +31,7 @@ def test_a_key_a_callable_and_the_batch():
             r"returned \['loss', 'other'\]. Return a dict with the keys 'loss'",
         ),
         ("each", torch.ones(()), KeyError, "training_step returned Tensor"),
-        ("each", {"each": 3.0}, TypeError, r"output\['each'\] is a float: a tensor of 3 per-sample losses"),
+        ("each", {"each": 3.0}, TypeError, r"output\['each'\] is of the type float: a tensor of 3 per-sample losses"),
         ("each", {"each": torch.ones(4)}, ValueError, r"shape \(4,\), but the batch has 3 samples"),
         (lambda out: out, torch.ones(()), ValueError, r"callable given as sample_loss has the shape \(\)"),
         ("batch", None, TypeError, "needs a training_step that returns its loss"),

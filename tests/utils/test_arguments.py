@@ -141,6 +141,11 @@ def test_figures_name_what_they_do_not_take():
     assert LogFigures(7).every_n_epochs == 7
 
 
+def test_a_misspelt_name_of_the_package_is_answered_with_the_nearest():
+    with pytest.raises(AttributeError, match=r"has no attribute 'Infobatch'\. Did you mean InfoBatch\?"):
+        _ = lightning_dataselect.Infobatch
+
+
 def test_a_call_is_written_with_numbers_of_numpy_as_numbers():
     assert "prune_ratio=np.float32(0.5)" in repr(InfoBatch(prune_ratio=np.float32(0.5)))
 
