@@ -103,9 +103,9 @@ def drawn(n):
         ),
         # what a sampler of the user's own would draw of everything
         (
-            lambda: Shares(0.5),
+            lambda: EvolvedSampling(batch_ratio=0.3, warmup_epochs=1, anneal=0.0),
             {"train": drawn(60)},
-            "Shares: trained on 30 of 60 samples an epoch (50 % dropped)",
+            "EvolvedSampling: trained on 39 of 60 samples an epoch (35 % dropped)",
         ),
         (
             lambda: EvolvedSampling(batch_ratio=0.3, warmup_epochs=1, anneal=0.0),
@@ -312,3 +312,11 @@ def test_the_logged_saving_and_the_figure_count_likewise():
     saved = sum(240 - record["n_backward"] for record in selector.history)
     assert made.callback_metrics["dataselect/samples_saved"] == saved
     assert trained_share(selector.history) == [1.0, selector.history[1]["n_backward"] / 240]
+
+
+def test_what_a_sampler_draws_of_a_selection_is_counted_against_what_it_draws_of_everything(said):
+    selector = Shares(0.5)
+    fit(selector, train=drawn(60), max_epochs=2)
+    mean = sum(record["n_trained"] for record in selector.history) / 2  # at random, about 30
+    assert said() == [f"Shares: trained on {mean:,.0f} of 60 samples an epoch ({100 * (1 - mean / 60):.0f} % dropped)"]
+    assert [record["n_full"] for record in selector.history] == [60, 60]
