@@ -2,7 +2,6 @@
 
 from lightning_dataselect.capture.capture import LossCapture
 from lightning_dataselect.capture.loss_functions import register_loss
-from lightning_dataselect.capture.probe import WouldChangeModel
 from lightning_dataselect.capture.results import Captured, Outputs
 from lightning_dataselect.capture.witness import Shown
 from lightning_dataselect.utils.errors import CaptureError, NoLossError
@@ -14,6 +13,5 @@ __all__ = [
     "NoLossError",
     "Outputs",
     "Shown",
-    "WouldChangeModel",
     "register_loss",
 ]

@@ -302,14 +302,12 @@ class LossCapture:
 
         Raises:
             CaptureError: the step returns no loss that has a gradient.
-            WouldChangeModel: it writes to parameters.
         """
         recorder = self._recorder
         known, claims = recorder.spec, recorder.claims
         recorder.spec, recorder.claims = StepSpec(), Claims()
         recorder.start(batch_size)
         probe = self._new_probe()
-        probe.leaves_parameters = True
         try:
             with torch.enable_grad(), eagerly(), self._interceptors.losses, probe:
                 loss = loss_of(step())

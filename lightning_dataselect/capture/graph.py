@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.utils.checkpoint import checkpoint
 
+from lightning_dataselect.utils.errors import CaptureError
+
 Input: TypeAlias = Tensor | GradientEdge
 
 
@@ -52,10 +54,21 @@ def derivatives(of: Tensor, by: Sequence[Input], *, again: bool = False) -> list
         of: What is differentiated.
         by: Tensors, or their places in the graph.
         again: True if the derivatives have a graph of their own.
+
+    Raises:
+        CaptureError: The graph is gone, as the step has back-propagated the tensor itself.
     """
     ones = torch.ones_like(of)
     inputs: Any = by  # torch takes a mixture of both, but its types do not say so
-    return list(torch.autograd.grad(of, inputs, ones, retain_graph=True, create_graph=again, allow_unused=True))
+    try:
+        return list(torch.autograd.grad(of, inputs, ones, retain_graph=True, create_graph=again, allow_unused=True))
+    except RuntimeError as error:
+        if "through the graph a second time" not in str(error):
+            raise
+        raise CaptureError(
+            "The step has back-propagated its loss by loss.backward(), after which nothing shows what it was made of."
+            " With manual optimization, call self.manual_backward(loss) in place of loss.backward()."
+        ) from error
 
 
 def reached(start: Node | None, ends: Container[Node]) -> set[Node]:

@@ -157,15 +157,6 @@ _GETITEM = torch._C.TensorBase.__getitem__
 _SETITEM = torch._C.TensorBase.__setitem__
 
 
-class WouldChangeModel(Exception):  # noqa: N818
-    """A step that is run only to be looked at would write to parameters."""
-
-
-def _writes(func: Any) -> bool:
-    name = func.__name__
-    return (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
-
-
 class Watch(TorchFunctionMode):
     """Hand every loss function and every mean or sum of a step to the recorder.
 
@@ -184,7 +175,6 @@ class Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         if func in self._known:  # by its interceptor, where it names itself while that is installed
             return self.loss(self._known[func][1], args, kwargs)
-        self.check(func, args)
         out = func(*args, **kwargs)
         if func in ENDINGS and ends(args, kwargs, out):
             where = None if torch.compiler.is_dynamo_compiling() else site(_caller(sys._getframe(1), func), func)
@@ -199,9 +189,6 @@ class Watch(TorchFunctionMode):
             self.pick(func, site(sys._getframe(1), func), args, mask, out)
         self.note(func, args, kwargs, out)
         return out
-
-    def check(self, func: Any, args: tuple[Any, ...]) -> None:
-        """Refuse a call before it is made."""
 
     def loss(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Take a loss function that no patch has seen."""
@@ -243,7 +230,6 @@ class Probe(Watch, Observer):
         reorders: True if that was in another order before.
         differentiates: True if the step takes derivatives of its own.
         origins: Knows what was made from which samples; None where all of a batch are measured.
-        leaves_parameters: True if a step that writes to parameters is ended before it does.
         views: How many parts were laid one after the other, each a batch.
         unreachable: The terms that only a mode sees: loss functions by no name that can be patched,
             means and sums in compiled code (where a mode costs nothing).
@@ -273,13 +259,7 @@ class Probe(Watch, Observer):
         self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
         self.views: set[int] = set()
         self.sorts = self.reorders = self.differentiates = False
-        self.leaves_parameters = False
         self.origins: Origins | None = None
-
-    def check(self, func: Any, args: tuple[Any, ...]) -> None:
-        """End a step that would write to parameters while it may not."""
-        if self.leaves_parameters and _writes(func) and self.from_parameters(args[:1]):
-            raise WouldChangeModel
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Follow what is made of parameters alone, and what the samples lie along."""

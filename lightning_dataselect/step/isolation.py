@@ -62,16 +62,21 @@ class SideEffectGuard:
         self._still: dict[int, weakref.ref[Tensor]] = {}
 
     @contextmanager
-    def __call__(self, *, grad: bool = False) -> Iterator[None]:
+    def __call__(
+        self, *, grad: bool = False, also: Iterable[Any] = (), leave_out: Iterable[Tensor] = ()
+    ) -> Iterator[None]:
         """Keep the module as it is for the length of a ``with`` block.
 
         Args:
             grad: True if a graph is built, as the first look at a loss needs it.
+            also: Dicts and lists that are kept as they are, too, with what is in them.
+            leave_out: Tensors that something else keeps as they are, whatever is called on them.
         """
         module = self._module
         parts = list(module.named_modules())  # once: with many small parts the walk takes longer than all the rest
         modes = [(part, part.training) for _, part in parts]
-        notes = _Snapshot(parts, self._still)
+        notes = _Snapshot(parts, self._still, leave_out)
+        notes.add(also)
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(grad))
             stack.enter_context(_random_state(module.device))
@@ -116,9 +121,14 @@ def _random_state(device: torch.device) -> Iterator[None]:
 class _Snapshot:
     """Keep a copy of what a step may write to; torch's own layers write nothing in eval mode."""
 
-    def __init__(self, parts: Iterable[tuple[str, nn.Module]], still: dict[int, weakref.ref[Tensor]]) -> None:
+    def __init__(
+        self,
+        parts: Iterable[tuple[str, nn.Module]],
+        still: dict[int, weakref.ref[Tensor]],
+        leave_out: Iterable[Tensor] = (),
+    ) -> None:
         self._still = still
-        self._known: set[int] = set()
+        self._known = {id(tensor) for tensor in leave_out}
         self._undo: list[Callable[[], object]] = []
         self._tensors: list[tuple[str, Tensor, int, Tensor | None]] = []
         for name, part in parts:
@@ -129,6 +139,11 @@ class _Snapshot:
         for name, part in parts:
             if not type(part).__module__.startswith("torch.nn."):
                 self._note_space(part.__dict__, name, 0)
+
+    def add(self, containers: Iterable[Any]) -> None:
+        """Copy dicts and lists too, those of a library's objects say, which are not looked into otherwise."""
+        for container in containers:
+            self._note_container(container, "", 0)
 
     def restore(self) -> None:
         for undo in self._undo:

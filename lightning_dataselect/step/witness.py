@@ -9,9 +9,9 @@ from typing import Any
 import lightning.pytorch as pl
 
 from lightning_dataselect.capture import LossCapture, Shown
-from lightning_dataselect.step.isolation import SideEffectGuard
+from lightning_dataselect.step.rehearsal import Rehearsal
 from lightning_dataselect.step.steady_draws import SteadyDraws
-from lightning_dataselect.utils.errors import SideEffectError, UnsupportedLoaderError
+from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
 Part = Callable[[Sequence[int]], Callable[[], Any]]
 """Makes the step on the samples at some positions of a batch, in that order."""
@@ -25,9 +25,9 @@ _MOST_TRIED = 8
 class Witness:
     """Let single samples say what they lose, before a step's loss is read for the first time.
 
-    The step runs in isolation and in eval mode, on three samples of the batch together, forth and back, and on each of
-    them alone: what sorts them cannot leave both as they are, unless they are all alike. A step that writes to
-    parameters or whose batch cannot be cut shows nothing, and is read by the algebra alone.
+    The step is rehearsed, in eval mode, on three samples of the batch together, forth and back, and on each of them
+    alone: what sorts them cannot leave both as they are, unless they are all alike. A step whose batch cannot be cut
+    shows nothing, and is read by the algebra alone.
 
     Args:
         module: The LightningModule.
@@ -36,8 +36,8 @@ class Witness:
 
     def __init__(self, module: pl.LightningModule, capture: LossCapture) -> None:
         self._capture = capture
-        self._guard = SideEffectGuard(module)
-        self._is_able = module.automatic_optimization  # else a step trains while it runs
+        self._rehearse = Rehearsal(module)
+        self._is_able = True
         self._n_left = _MOST_TRIED
 
     def hear(self, part: Part, size: int) -> None:
@@ -53,8 +53,6 @@ class Witness:
         positions = [size - 1, 0, size // 2][: min(_N_SAMPLES, size)]
         try:
             is_settled = self._hear(part, positions, size)
-        except SideEffectError:
-            raise
         except Exception:  # a step that shows nothing, or that is not made for fewer samples
             is_settled, self._is_able = True, False
         if is_settled or not self._n_left:
@@ -86,5 +84,5 @@ class Witness:
         self._capture.refuse_mined(batch, positions, singles)
 
     def _show(self, part: Part, positions: Sequence[int]) -> Shown:
-        with self._guard(grad=True), SteadyDraws():
-            return self._capture.show(part(positions), len(positions))
+        with self._rehearse() as rehearsed, SteadyDraws():
+            return self._capture.show(rehearsed(part(positions)), len(positions))

@@ -15,23 +15,20 @@ N, B = 9, 2
 
 
 class ByHand(L.LightningModule):
-    """Manual optimization, which single samples cannot show: a factor of two digits may be 1 / B or a constant."""
+    """A factor of two digits may be 1 / B or a constant; a draw from Poisson's distribution hides single samples."""
 
-    def __init__(self, manual: bool = True) -> None:
+    def __init__(self, draws: bool = True) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.net, self.automatic_optimization = nn.Linear(3, 2), not manual
-        self.last: dict[int, Tensor] = {}
+        self.net, self.draws = nn.Linear(3, 2), draws
 
     def loss(self, x: Tensor) -> Tensor:
         return (0.5 / len(x)) * self.net(x).square().sum()
 
     def training_step(self, x: Tensor, batch_idx: int) -> Any:
-        loss = self.loss(x)
-        if self.automatic_optimization:
-            return loss
-        self.manual_backward(loss)
-        return None
+        if self.draws:
+            torch.poisson(torch.ones(1))
+        return self.loss(x)
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD(self.parameters(), lr=0.0)
@@ -60,6 +57,6 @@ def test_what_a_smaller_last_batch_contradicts_is_forgotten(n_epochs: int) -> No
 
 
 def test_single_samples_leave_nothing_to_forget() -> None:
-    losses, expected, said = fitted(ByHand(manual=False), InfoBatch(prune_ratio=0.5), 1)
+    losses, expected, said = fitted(ByHand(draws=False), InfoBatch(prune_ratio=0.5), 1)
     assert not said
     torch.testing.assert_close(losses, expected)
