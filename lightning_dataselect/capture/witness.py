@@ -102,7 +102,9 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
     if not (whole.loss.isfinite() and any(one.loss.isfinite() for one in singles)):
         return spec, False
     agrees = whole.losses is not None and _close(whole.losses, torch.stack([one.loss.float() for one in singles]))
-    spec, is_settled = _with_loops(whole, singles, spec, agrees), True
+    # samples that all lose the same, as before a head that begins at 0 has learnt, may lie in any order
+    is_settled = not all(_close(one.loss, singles[0].loss) for one in singles[1:])
+    spec = _with_loops(whole, singles, spec, agrees)
     for key, (term, slope) in whole.terms.items():
         alone = [one.terms.get(key) for one in singles]
         if any(one is None for one in alone) or slope.numel() != 1 or key[0] in spec.loops:

@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader
 from lightning_dataselect.capture import CaptureError, LossCapture, NoLossError, Outputs
 from lightning_dataselect.data.batch_layout import BatchLayout
 from lightning_dataselect.data.chosen_loader import BatchPart
+from lightning_dataselect.data.sample_sizes import SampleSizes, unlike_samples
 from lightning_dataselect.data.subset_batch import step_on_part
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.sample_loss import SampleLoss, read_sample_loss, reweighted, weighable
-from lightning_dataselect.step.witness import Witness
+from lightning_dataselect.step.witness import N_SAMPLES, Witness
 
 Summarize = Callable[[Outputs], Tensor | None]
 
@@ -34,6 +35,8 @@ class StepReader:
             moving averages for good.
         method: Name of the method, for messages.
         weighs_value: True if weights change the value of the loss, and not its gradient alone.
+        looks_again: True if the witness hears a later batch where samples first differ in size. Several ranks would
+            not do so at the same time.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class StepReader:
         keeps_infinite: bool,
         method: str,
         weighs_value: bool = False,
+        looks_again: bool = False,
     ) -> None:
         self.capture = LossCapture(module)
         self.capture.keeps_value = not weighs_value
@@ -54,6 +58,7 @@ class StepReader:
         self._method = method
         self._module = module
         self._witness = Witness(module, self.capture)
+        self._sizes = SampleSizes() if looks_again else None
         self.layout = BatchLayout()
         """The layout of the samples in a batch."""
         self.loader: DataLoader[Any] | None = None
@@ -119,8 +124,8 @@ class StepReader:
             return step(*args, **kwargs), None
         self._step_facts = epoch, False
         self._look_at_loaders(args, kwargs)
-        if is_full_batch and self.capture.will_probe(indices.numel()):
-            self._hear_witness(step, args, kwargs, indices)
+        if is_full_batch:
+            self._look(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
         returned: list[Any] = []
         if not self._required:
@@ -168,8 +173,7 @@ class StepReader:
             return Observation(indices, self._owned(losses), None, None, epoch, None, True, is_rescoring)
         self._step_facts = epoch, is_rescoring
         self._look_at_loaders(args, kwargs)
-        if self.capture.will_probe(indices.numel()):
-            self._hear_witness(step, args, kwargs, indices)
+        self._look(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
         try:
             captured = self.capture.score(call, indices.numel())
@@ -208,9 +212,13 @@ class StepReader:
             self.capture.forget()
             self._witness = Witness(self._module, self.capture)
 
-    def _hear_witness(
-        self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
-    ) -> None:
+    def _look(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor) -> None:
+        """Let single samples show how the step is read, where that is due or they are of several sizes at last."""
+        size, batch = indices.numel(), self.batch_in(args, kwargs)
+        if self._sizes is not None and self._witness.is_able and self._sizes.differ_anew(batch, size):
+            self.capture.probe_next()
+        if not (self._witness.is_able and self.capture.will_probe(size)):
+            return
         on_part = step_on_part(step, args, kwargs, indices, self.layout, self.loader, self.collate, self.part)
 
         def part(positions: Sequence[int]) -> Callable[[], Any]:
@@ -218,7 +226,7 @@ class StepReader:
             self._look_at_loaders(smaller.args, smaller.keywords)
             return smaller
 
-        self._witness.hear(part, indices.numel())
+        self._witness.hear(part, size, unlike_samples(batch, size, N_SAMPLES))
         self._look_at_loaders(args, kwargs)
 
     def _owned(self, losses: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ Part = Callable[[Sequence[int]], Callable[[], Any]]
 """Makes the step on the samples at some positions of a batch, in that order."""
 
 # Of three samples, two can be in their places by chance, but not all; together they are no more than a small batch.
-_N_SAMPLES = 3
+N_SAMPLES = 3
 # Batches whose samples all are of one length show nothing of what a step does that sorts them.
 _MOST_TRIED = 8
 
@@ -37,24 +37,26 @@ class Witness:
     def __init__(self, module: pl.LightningModule, capture: LossCapture) -> None:
         self._capture = capture
         self._rehearse = Rehearsal(module)
-        self._is_able = True
+        self.is_able = True
+        """False once the step has shown nothing."""
         self._n_left = _MOST_TRIED
 
-    def hear(self, part: Part, size: int) -> None:
+    def hear(self, part: Part, size: int, unlike: Sequence[int] = ()) -> None:
         """Settle how the terms of a step are read, as far as can be told; nothing where no look is due.
 
         Args:
             part: See `Part`.
             size: The number of samples in the batch.
+            unlike: The positions of samples that differ in what a step may sort them by; () if none do.
         """
-        if not (self._is_able and size > 1 and self._capture.will_probe(size)):
+        if not (self.is_able and size > 1 and self._capture.will_probe(size)):
             return
         self._n_left -= 1
-        positions = [size - 1, 0, size // 2][: min(_N_SAMPLES, size)]
+        positions = list(dict.fromkeys([*unlike, size - 1, 0, size // 2]))[:N_SAMPLES]
         try:
             is_settled = self._hear(part, positions, size)
         except Exception:  # a step that shows nothing, or that is not made for fewer samples
-            is_settled, self._is_able = True, False
+            is_settled, self.is_able = True, False
         if is_settled or not self._n_left:
             self._n_left = _MOST_TRIED
 
@@ -79,7 +81,7 @@ class Witness:
         """Hold the samples that lose nothing in the whole batch, where there are any, against themselves alone."""
         batch = self._show(part, range(size))
         left_out = [] if batch.losses is None else (batch.losses == 0).nonzero().flatten().tolist()
-        positions = list(dict.fromkeys([*left_out, *shown]))[:_N_SAMPLES]
+        positions = list(dict.fromkeys([*left_out, *shown]))[:N_SAMPLES]
         singles = [shown[position] if position in shown else self._show(part, [position]) for position in positions]
         self._capture.refuse_mined(batch, positions, singles)
 

@@ -379,6 +379,60 @@ def test_samples_in_an_order_of_the_steps_own_are_refused(step: Step, first: str
         fitted(step, data, sorted_texts, shuffle=False)
 
 
+@pytest.mark.parametrize("step", [sorted_inside, sorted_by_python])
+def test_an_order_that_a_head_of_zeros_hides_shows_once_it_has_learnt(step: Step) -> None:
+    module = Fixed(step)
+    nn.init.zeros_(module.words.weight)
+    nn.init.zeros_(module.words.bias)
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.5)
+    trainer = L.Trainer(
+        max_epochs=1, callbacks=[InfoBatch(prune_ratio=0.5)], logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    with pytest.raises(CaptureError, match="puts the samples of a batch into another order"):
+        trainer.fit(module, DataLoader(texts((2, 9)), B, collate_fn=sorted_texts))
+
+
+def sorted_list(net: Any, b: list[Tensor]) -> Tensor:
+    y = torch.stack([text[0] for text in sorted(b, key=len)])
+    return F.cross_entropy(net.words(net.embed(y)), y)
+
+
+def sorted_numbers(net: Any, b: tuple[Tensor, list[int]]) -> Tensor:
+    y = torch.stack([b[0][0, i] for i in sorted(range(len(b[1])), key=lambda i: b[1][i])])
+    return F.cross_entropy(net.words(net.embed(y)), y)
+
+
+@pytest.mark.parametrize(
+    ("step", "collate"),
+    [(sorted_list, list), (sorted_numbers, lambda samples: (pad_sequence(samples), [len(one) for one in samples]))],
+    ids=["a list", "numbers"],
+)
+@pytest.mark.parametrize("n_even", [0, B - 1, B, 3 * B], ids=["none", "all but one", "a batch", "three batches"])
+def test_samples_that_python_sorts_are_refused_once_they_are_of_several_lengths(
+    step: Step, collate: Any, n_even: int
+) -> None:
+    data = [text[:2] for text in texts((2, 9), n_even)] + texts((5, 9), 1) + texts((3, 9), N - 1 - n_even)
+    with pytest.raises(CaptureError, match="puts the samples of a batch into another order"):
+        fitted(step, data, collate, shuffle=False)
+    right: Step = lambda net, b: step(net, b if step is sorted_list else (b[0], [0] * len(b[1])))  # noqa: E731
+    even = [text[:2] for text in data]
+    torch.testing.assert_close(*fitted(right, even, collate, shuffle=False), rtol=1e-4, atol=1e-4)
+
+
+def test_one_more_look_is_taken_once_samples_are_of_several_lengths() -> None:
+    seen: list[bool] = []
+
+    def step(net: Any, b: list[Tensor]) -> Tensor:
+        seen.append(net.training)
+        y = torch.stack([text[0] for text in b])
+        return F.cross_entropy(net.words(net.embed(y)), y)
+
+    torch.testing.assert_close(*fitted(step, texts((5, 6), 2 * B) + texts((2, 9), N - 2 * B), list, shuffle=False))
+    looks = [False] * 5
+    assert seen[: 10 + N // B] == [*looks, True, True, *looks, True, True, True]
+
+
 # ---- samples that the model's outputs leave out ----------------------------------------------------------------------
 
 

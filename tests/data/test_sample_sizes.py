@@ -1,0 +1,65 @@
+"""What samples may be sorted by is found in batches of any kind, and where it first differs."""
+
+from collections import namedtuple
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_dataselect.data.sample_sizes import SampleSizes, unlike_samples
+
+Pair = namedtuple("Pair", ["x", "y"])
+EVEN, UNEVEN = [5, 5, 5, 5], [5, 5, 3, 5]
+
+BATCHES: dict[str, Any] = {
+    "a list of tensors": lambda n: [torch.ones(k) for k in n],
+    "a list of arrays": lambda n: [np.ones(k) for k in n],
+    "texts": lambda n: {"text": ["a" * k for k in n]},
+    "lists of tokens": lambda n: {"ids": [[1] * k for k in n], "scale": 2.0},
+    "records": lambda n: [(torch.ones(k), i) for i, k in enumerate(n)],
+    "mappings": lambda n: [{"boxes": torch.ones(k, 4), "id": i} for i, k in enumerate(n)],
+    "numbers": lambda n: (torch.ones(4, 8), n),
+    "a tensor of numbers": lambda n: Pair(torch.ones(4, 8), torch.tensor(n)),
+    "a mask": lambda n: {"mask": torch.arange(8) < torch.tensor(n)[:, None]},
+    "padded tokens": lambda n: (torch.arange(8) < torch.tensor(n)[:, None]) * torch.randint(1, 9, (4, 8)),
+}
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_the_first_batch_of_several_sizes_is_noticed_once(kind: str) -> None:
+    sizes, make = SampleSizes(), BATCHES[kind]
+    assert [sizes.differ_anew(make(n), 4) for n in (EVEN, EVEN, UNEVEN, EVEN, UNEVEN)] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_a_first_batch_of_several_sizes_leaves_nothing_to_notice(kind: str) -> None:
+    sizes, make = SampleSizes(), BATCHES[kind]
+    assert not any(sizes.differ_anew(make(n), 4) for n in (UNEVEN, EVEN, UNEVEN))
+
+
+@pytest.mark.parametrize("kind", BATCHES)
+def test_samples_of_several_sizes_are_found(kind: str) -> None:
+    assert {0, 2} <= set(unlike_samples(BATCHES[kind](UNEVEN), 4, 3))
+
+
+def test_samples_that_differ_in_several_ways_are_found_one_by_one() -> None:
+    batch = {"length": torch.tensor([5, 5, 3, 5, 5]), "label": [0, 0, 0, 0, 1]}
+    assert unlike_samples(batch, 5, 3) == [0, 2, 4]
+    assert unlike_samples(batch, 5, 2) == [0, 2]
+    assert unlike_samples({"x": torch.randn(5, 3)}, 5, 3) == []
+
+
+def test_a_batch_of_another_structure_or_of_one_sample_tells_nothing() -> None:
+    sizes = SampleSizes()
+    assert not sizes.differ_anew([torch.ones(5)], 1)
+    assert not sizes.differ_anew({"a": {"n": [5, 5]}}, 2)
+    for other in ({"a": 3}, {"b": [5, 5]}, None, [torch.ones(2)] * 3, {"a": {"n": None}}):
+        assert not sizes.differ_anew(other, 2)
+    assert sizes.differ_anew({"a": {"n": [5, 4]}}, 2)
