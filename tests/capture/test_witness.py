@@ -612,7 +612,7 @@ def test_a_mean_over_the_classes_that_are_there_is_refused(n_classes: int) -> No
 # ---- what a witness must not do --------------------------------------------------------------------------------------
 
 
-def test_a_step_that_writes_to_its_parameters_is_not_run_for_a_look() -> None:
+def test_a_look_at_a_step_that_writes_to_its_parameters_leaves_them_as_they_are() -> None:
     def step(net: Any, b: Any) -> Tensor:
         with torch.no_grad():
             net.heads[0].weight.mul_(0.5)

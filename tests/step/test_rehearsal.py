@@ -2,17 +2,21 @@
 
 import copy
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
 import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import Hardest, dataset, trainer
+from ranks import on_ranks
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_dataselect.step.rehearsal import Rehearsal, UnknownOptimizerError
+from lightning_dataselect.step.witness import Witness
 
 
 class Gan(L.LightningModule):
@@ -222,9 +226,9 @@ def numbers_in(value: Any) -> Iterator[Any]:
         yield value
 
 
-def fitted(module: Gan, *callbacks: L.Callback) -> list[Any]:
+def fitted(module: Gan, *callbacks: L.Callback, **flags: Any) -> list[Any]:
     torch.manual_seed(5)
-    made = trainer(*callbacks, max_epochs=3)
+    made = trainer(*callbacks, max_epochs=3, **flags)
     made.fit(module, DataLoader(dataset(50), 10))
     schedules = [config.scheduler.state_dict() for config in made.lr_scheduler_configs]
     states = [optimizer.state_dict() for optimizer in made.optimizers]
@@ -244,6 +248,20 @@ def test_a_fit_with_a_look_is_that_without_bit_for_bit(kind: type[Gan]) -> None:
     theirs = fitted(kind())
     for one, other in zip(mine, theirs, strict=True):
         assert torch.equal(one, other) if isinstance(one, Tensor) else one == other
+
+
+def with_and_without(**flags: Any) -> list[list[Any]]:
+    """No fit without a callback: it would give the ranks their samples in another order."""
+    flags["strategy"] = "ddp_find_unused_parameters_true"
+    with_look = fitted(Accumulated(), Hardest(prune_ratio=0), **flags)
+    with mock.patch.object(Witness, "hear"):
+        return [with_look, fitted(Accumulated(), Hardest(prune_ratio=0), **flags)]
+
+
+def test_a_look_on_two_ranks_leaves_no_trace(tmp_path: Path) -> None:
+    for mine, theirs in on_ranks(with_and_without, 2, tmp_path / "ranks"):
+        for one, other in zip(mine, theirs, strict=True):
+            assert torch.equal(one, other) if isinstance(one, Tensor) else one == other
 
 
 def test_a_step_that_is_rehearsed_shows_the_sum_of_what_it_back_propagates_and_closures_are_called() -> None:
