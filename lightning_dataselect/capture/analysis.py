@@ -97,7 +97,7 @@ def leave_out(
         loss: The step's loss.
         parts: The terms that are kept, with their coefficients.
         terms: All that the step has computed.
-        foreign: The terms in which other samples than those that are measured have a share, with their coefficients.
+        foreign: The terms in which none of the samples that are measured has a share, with their coefficients.
         known: True if a step was taken on with these terms before, which may be small by now.
 
     Raises:
@@ -316,7 +316,9 @@ def analyze_loss(
             " item() or torch.no_grad()."
         )
     anchors = probe.anchors
-    parts = coefficients(loss, [term for term in terms if not term.from_parameters])
+    own = [term for term in terms if not (term.from_parameters or spec.of(term.key).is_fixed)]
+    fixed = coefficients(loss, [term for term in terms if spec.of(term.key).is_fixed])
+    parts = coefficients(loss, own)
     parts, foreign, spec = _without_foreign(parts, spec)
     if foreign and not parts:
         return [], spec
@@ -374,14 +376,14 @@ def analyze_loss(
     if len(sound) < n_sound:
         n_left = n_sound - len(sound)
         reasons.append(f"{n_left} of {n_sound} loss terms enter a quotient, a product or the like over the whole batch")
-    if _reaches_besides(loss, anchors, _nodes([*turns, *(term for term, _ in [*kept, *foreign])])):
+    if _reaches_besides(loss, anchors, _nodes([*turns, *(term for term, _ in [*kept, *foreign, *fixed])])):
         reasons.append(
             "A part of the loss depends on the batch by other ways than a mean or a sum over its samples, such as a"
             " standard deviation or a fused kernel"
         )
     if reasons and tuple(reasons) not in spec.warned:
         known = spec.is_resumed or all(spec.of(term.key).enters for term, _ in sound)
-        leave_out(reasons, loss, sound, terms, foreign, known=known)
+        leave_out(reasons, loss, sound, terms, [*foreign, *fixed], known=known)
         spec = replace(spec, warned=spec.warned | {tuple(reasons)})
     found = dict(spec.terms)
     found |= {term.key: replace(spec.of(term.key), enters=spec.of(term.key).enters or False) for term, _ in parts}

@@ -32,6 +32,8 @@ class Layout:
 
     def rows(self, elements: Tensor, size: int) -> Tensor | None:
         """Return one row a sample, (size, n), or None if the elements cannot lie so."""
+        if not elements.numel():
+            return elements.new_zeros(size, 0)
         if self.axis:
             return elements.movedim(self.axis, 0).reshape(size, -1) if elements.shape[self.axis] == size else None
         rows = elements.shape[0] if elements.dim() else 1
@@ -59,6 +61,7 @@ class TermSpec:
         has_one_row: True if each sample had one row then, whatever lies along the other axes.
         is_joined: True if single samples have shown that they are reduced first, and another axis after them.
         is_foreign: True if none of the samples that are measured has a share in it.
+        is_fixed: True if single samples have shown that it is the same whatever the samples, as of parameters alone.
         refusal: Why it cannot be read, in words; None if it can.
     """
 
@@ -76,6 +79,7 @@ class TermSpec:
     has_one_row: bool = False
     is_joined: bool = False
     is_foreign: bool = False
+    is_fixed: bool = False
     refusal: str | None = None
 
     @property

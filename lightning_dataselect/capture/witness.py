@@ -88,8 +88,8 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
     """Settle how the terms of a step are read, by what they are for each of its samples alone.
 
     A term that is another one for a sample alone, as a model that normalises over the batch makes it, shows nothing,
-    and is left to the algebra. Where a batch has others than the samples that are measured, a term that stays as it was
-    with fewer of the samples is theirs.
+    and is left to the algebra. A term that stays as it was with fewer of the samples is none of theirs: it is made of
+    parameters and fixed tensors or, where a batch has others than the samples that are measured, it is those'.
 
     Args:
         whole: Of several samples.
@@ -103,8 +103,8 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
         return spec, False
     agrees = whole.losses is not None and _close(whole.losses, torch.stack([one.loss.float() for one in singles]))
     # samples that all lose the same, as before a head that begins at 0 has learnt, may lie in any order
-    is_settled = not all(_close(one.loss, singles[0].loss) for one in singles[1:])
-    spec = _with_loops(whole, singles, spec, agrees)
+    is_alike = all(_close(one.loss, singles[0].loss) for one in singles[1:])
+    spec, is_settled = _with_loops(whole, singles, spec, agrees), not is_alike
     for key, (term, slope) in whole.terms.items():
         alone = [one.terms.get(key) for one in singles]
         if any(one is None for one in alone) or slope.numel() != 1 or key[0] in spec.loops:
@@ -114,15 +114,22 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
             if term.origin.is_foreign or all(_same(term.elements, one.elements) for one, _ in own):
                 spec = spec.with_term(key, is_foreign=True)
                 continue
+        if not is_alike and bool((term.elements != 0).any()):
+            if all(_same(term.elements, one.elements) for one, _ in own):
+                spec = spec.with_term(key, is_fixed=True, enters=False)
+                continue
         layouts = _layouts(term, whole, agrees)
         fitting = [layout for layout in layouts if _lies(layout, term, own, whole.size)]
         is_permuted = not fitting and any(_lies_permuted(layout, term, own, whole.size) for layout in layouts)
         if is_permuted:
             spec = spec.with_term(key, refusal=ORDER)
             continue
-        divided = [layout for layout in layouts if not fitting and _lies_divided(layout, term, own, whole.size)]
+        # samples of equal shares lie as they would without a division that the algebra has followed
+        may_be_divided = not fitting or whole.spec.of(key).divided_elementwise
+        divided = [layout for layout in layouts if may_be_divided and _lies_divided(layout, term, own, whole.size)]
         if fitting or divided:
-            spec = _settled(spec, key, term, slope, own, (fitting or divided)[0], whole, elementwise=not fitting)
+            layout = (divided or fitting)[0]
+            spec = _settled(spec, key, term, slope, own, layout, whole, elementwise=bool(divided))
             # where several divisors fit samples of equal shares, those of others may tell
             shares_vary = len({round(float(by), 6) for _, by in own}) > 1
             is_settled &= len(spec.of(key).readings) < 2 or shares_vary
@@ -153,13 +160,12 @@ def _leaves_out(layout: Layout, term: Term, size: int, positions: Sequence[int],
     """Tell if a sample's losses are 0 in a batch where they are not alone, or the other way round."""
     rows = layout.rows(term.elements, size)
     for position, one in zip(positions, alone, strict=True):
-        own = layout.rows(one.elements, 1)
-        if rows is None or own is None or own[0].shape != rows[position].shape:
+        row = None if rows is None else rows[position]
+        own = None if row is None else _row_alone(layout, term, one, row)
+        if row is None or own is None or own.shape != row.shape:
             return False
-        least = _CLOSE * torch.maximum(own[0].abs().max(), rows[position].abs().max())
-        if bool(
-            (((own[0].abs() > least) & (rows[position] == 0)) | ((rows[position].abs() > least) & (own[0] == 0))).any()
-        ):
+        least = _CLOSE * torch.maximum(own.abs().max(), row.abs().max())
+        if bool((((own.abs() > least) & (row == 0)) | ((row.abs() > least) & (own == 0))).any()):
             return True
     return False
 
@@ -334,32 +340,56 @@ def _layouts(term: Term, whole: Shown, agrees: bool) -> list[Layout]:
     return [layout for layout in found if layout.rows(term.elements, whole.size) is not None]
 
 
+def _row_alone(layout: Layout, term: Term, one: Term, row: Tensor) -> Tensor | None:
+    """Return the row of a sample alone, to be compared with its row among others; None if it cannot lie so.
+
+    Of picked rows, as of boxes, a sample alone has as many as it has, and 0 follows where others have more.
+    """
+    rows = layout.rows(one.elements, 1)
+    missing = 0 if rows is None else row.numel() - rows.numel()
+    if rows is None or term.picked_at is None or missing <= 0:
+        return None if rows is None else rows[0]
+    return torch.nn.functional.pad(rows[0], (0, missing))
+
+
 def _lies(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
     rows = layout.rows(term.elements, size)
-    singles = [layout.rows(one.elements, 1) for one, _ in alone]
     assert rows is not None
-    return all(one is not None and _same(row, one[0]) for row, one in zip(rows, singles, strict=True))
+    singles = [_row_alone(layout, term, one, row) for (one, _), row in zip(alone, rows, strict=True)]
+    return all(one is not None and _same(row, one) for row, one in zip(rows, singles, strict=True))
 
 
 def _lies_divided(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
-    """Tell if each sample's row is its own but for its share in a number by which all are divided."""
+    """Tell if each sample's row is its own but for its share in a number by which all are divided.
+
+    A sample that loses nothing, as one of which all is masked, shows no share.
+    """
     rows = layout.rows(term.elements, size)
-    singles = [layout.rows(one.elements, 1) for one, _ in alone]
-    if rows is None or any(one is None or one[0].shape != rows[0].shape for one in singles):
+    if rows is None:
         return False
-    own = torch.cat([one for one in singles if one is not None]).float()
-    shares = (rows.float() * own).sum(1) / (own * own).sum(1)
-    total = shares.sum() if term.is_sum else shares.mean()
-    return _close(rows.float(), shares[:, None] * own) and _close(total, torch.ones_like(shares[0]))
+    singles = [_row_alone(layout, term, one, row) for (one, _), row in zip(alone, rows, strict=True)]
+    own = torch.stack([one.float() for one in singles if one is not None and one.shape == rows[0].shape] or [rows[0]])
+    if len(own) < size:
+        return False
+    shows = (own != 0).any(1) & own.isfinite().all(1)
+    if not shows.any() or bool((rows[~shows].nan_to_num() != 0).any()):
+        return False
+    rows, own = rows[shows].float(), own[shows]
+    shares = (rows * own).sum(1) / (own * own).sum(1)
+    total = shares.sum() / (1 if term.is_sum else size)
+    adds_up = _close(total, torch.ones_like(total)) or (not shows.all() and bool(total < 1 + _CLOSE))
+    return adds_up and _close(rows, shares[:, None] * own)
 
 
 def _lies_permuted(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
     """Tell if each sample has a row of its own, but not each at its place."""
     rows = layout.rows(term.elements, size)
-    singles = [layout.rows(one.elements, 1) for one, _ in alone]
-    if rows is None or any(one is None for one in singles):
+    if rows is None:
         return False
-    places = [[j for j, row in enumerate(rows) if _same(row, one[0])] for one in singles if one is not None]
+    singles = [_row_alone(layout, term, one, rows[0]) for one, _ in alone]
+    if any(one is None for one in singles):
+        return False
+    places = [[j for j, row in enumerate(rows) if _same(row, one)] for one in singles if one is not None]
     return all(places) and any(len(set(order)) == size for order in itertools.product(*places))
 
 

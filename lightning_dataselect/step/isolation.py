@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_dataselect.trainer import patch_attribute
+from lightning_dataselect.trainer import patch_attribute, quiet_loggers
 from lightning_dataselect.utils.errors import SideEffectError
 
 _LOG_METHODS = ("log", "log_dict")
@@ -33,9 +33,9 @@ class SideEffectGuard:
 
     Kept as they were: the train/eval mode of every submodule, BatchNorm statistics, attributes and buffers of the
     user's own modules and of torchmetrics objects (counters, lists, states, generators, also within containers and
-    plain objects), the random state of torch, NumPy and Python, and what is logged. Not seen: modules that are hidden
-    in plain lists, NumPy arrays of more than 64 MiB, the contents of containers of more than 4096 items, and writes
-    through ``tensor.data``.
+    plain objects), the random state of torch, NumPy and Python, and what is logged, by the module's ``log`` or to the
+    Trainer's loggers. Not seen: global variables, files, modules that are hidden in plain lists, NumPy arrays of more
+    than 64 MiB, the contents of containers of more than 4096 items, and writes through ``tensor.data``.
 
     Args:
         module: Whose ``training_step`` runs inside.
@@ -80,6 +80,7 @@ class SideEffectGuard:
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(grad))
             stack.enter_context(_random_state(module.device))
+            stack.callback(quiet_loggers(module))
             for name in _LOG_METHODS:
                 stack.callback(patch_attribute(module, name, _log_nothing))
             try:

@@ -57,6 +57,7 @@ from lightning_dataselect.trainer.lr import (
     take_over_schedulers,
 )
 from lightning_dataselect.trainer.patching import Restore, patch_attribute
+from lightning_dataselect.trainer.quiet_loggers import quiet_loggers
 from lightning_dataselect.trainer.steps import batch_to_device, logging_parts, takes_batch_idx, takes_dataloader_iter
 from lightning_dataselect.trainer.train_loader import (
     combination_mode,
@@ -92,6 +93,7 @@ __all__ = [
     "overfits",
     "planned_accumulation",
     "planned_epochs",
+    "quiet_loggers",
     "resumes_after_last_batch",
     "resumes_within_epoch",
     "sampler_ranks",

@@ -172,6 +172,56 @@ def test_weights_that_are_made_to_be_one_on_average_cancel(how: str) -> None:
     torch.testing.assert_close(*fitted(step, texts((2, 9)), padded), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("samples", ["equal", "nothing", "ragged"])
+@pytest.mark.parametrize("divided", ["by torch", "in place"])
+def test_a_mask_that_is_made_to_be_one_on_average_cancels(samples: str, divided: str) -> None:
+    """As of missing readings of traffic sensors; samples may have as many, or none."""
+
+    def step(net: Any, b: Any) -> Tensor:
+        mask = (b["y"] != -100).float()
+        if divided == "in place":
+            mask /= mask.mean()
+        else:
+            mask = mask / torch.mean(mask)
+            mask = torch.where(mask.isnan(), torch.zeros_like(mask), mask)
+        rows = net.words(net.embed(b["x"])).log_softmax(-1)[..., 3].abs()
+        return torch.mean(torch.where(rows.isnan(), torch.zeros_like(rows), rows * mask))
+
+    data = texts((2, 9))
+    if samples == "equal":  # those at some places of each batch, so that no look at them shows the division
+        data = [x if n % B in (1, 2, 3) else y for n, (x, y) in enumerate(zip(data, texts((4, 5)), strict=True))]
+    elif samples == "nothing":
+        data[B - 1] = torch.empty(0).long()
+    losses, right = fitted(step, data, padded, shuffle=False)
+    torch.testing.assert_close(losses, right.nan_to_num(), rtol=1e-4, atol=1e-4)
+
+
+# ---- what is the same whatever the samples ---------------------------------------------------------------------------
+
+
+def near_to_fixed_weights(net: Any, b: Any) -> Tensor:
+    return (net.heads[0].weight[:B] - torch.ones(B, 16)).square().mean()  # as many rows as samples
+
+
+def near_to_fixed_weights_by_a_loss_function(net: Any, b: Any) -> Tensor:
+    return F.mse_loss(net.heads[0].weight[:B], torch.ones(B, 16))
+
+
+def orthogonal(net: Any, b: Any) -> Tensor:
+    return sum((head.weight @ head.weight.T - torch.eye(V)).abs().sum() for head in net.heads) / 100
+
+
+@pytest.mark.parametrize(
+    "add", [near_to_fixed_weights, near_to_fixed_weights_by_a_loss_function, orthogonal], ids=lambda step: step.__name__
+)
+def test_a_term_of_parameters_and_fixed_tensors_is_no_samples_loss(add: Step) -> None:
+    def step(net: Any, b: Any) -> Tensor:
+        return F.cross_entropy(net.words(net.embed(b["x"])).transpose(1, 2), b["y"]) + add(net, b)
+
+    losses, right = fitted(step, texts((2, 9), N + 3), padded)
+    torch.testing.assert_close(losses, right - add(Fixed(step), None).detach(), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["the collate function", "numpy", "a sum by hand and numpy", "nothing"])
 @pytest.mark.parametrize(
     "draw",
@@ -521,6 +571,19 @@ def pieces_in_one_row_by_their_number(net: Any, b: Any) -> Tensor:
 def test_pieces_of_each_sample_are_followed_into_one_row(step: Step, first: str) -> None:
     data = texts((2, 9)) if first == "ragged" else texts((4, 5), B) + texts((2, 9), N - B)
     torch.testing.assert_close(*fitted(step, data, padded, shuffle=False), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("first", ["ragged", "equal"])
+def test_samples_alone_that_have_fewer_pieces_than_others_show_the_divisor_all_the_same(first: str) -> None:
+    """As boxes of images: no single sample need have as many as the one with the most."""
+
+    def step(net: Any, b: list[Tensor]) -> Tensor:
+        rows = torch.cat([net.heads[0](net.embed(x)) for x in b])
+        targets = torch.cat([F.one_hot(x, V) for x in b])
+        return (rows - targets).abs().sum() / len(rows)
+
+    data = texts((1, 4)) if first == "ragged" else texts((3, 4), 1) + texts((1, 2), B - 1) + texts((1, 4), N - B)
+    torch.testing.assert_close(*fitted(step, data, list, shuffle=False), rtol=1e-4, atol=1e-4)
 
 
 class OneRow:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 import torchmetrics
 from helpers import Net, fit, loader, trainer
+from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from lightning_dataselect import KAKURENBO, EvolvedSampling, GraNd, InfoBatch, SwiftLearn
@@ -232,6 +233,36 @@ def test_nothing_is_logged():
 
     made, _ = fit(EvolvedSampling(batch_ratio=0.3, warmup_epochs=0), Logging(), loader(), [], max_epochs=1)
     assert made.callback_metrics["size"] == 10 * 3
+
+
+def test_nothing_is_written_to_the_trainers_loggers(tmp_path):
+    """Many steps write to them without the module's log, to the logger or what it is made around."""
+
+    class Writing(Noisy):
+        def training_step(self, batch, batch_idx):
+            self.logger.log_metrics({"size": len(batch[0])}, step=self.global_step)
+            self.logger.experiment.log_metrics({"size": len(batch[0])}, step=self.global_step)
+            assert self.logger.log_dir.startswith(str(tmp_path)) and self.trainer.logger.name == "mine"
+            return super().training_step(batch, batch_idx)
+
+    written = []
+
+    class Experiment:
+        def log_metrics(self, metrics, step):
+            written.append(metrics["size"])
+
+    class Kept(CSVLogger):
+        experiment = Experiment()
+
+        def log_metrics(self, metrics, step=None):
+            written.extend([metrics["size"]] if "size" in metrics else [])
+
+        def save(self):
+            pass
+
+    logger = Kept(tmp_path, name="mine")
+    fit(EvolvedSampling(batch_ratio=0.3, warmup_epochs=0), Writing(), loader(), [], max_epochs=1, logger=logger)
+    assert written == [3] * 20
 
 
 def test_a_fit_sees_only_the_real_steps():
