@@ -184,7 +184,7 @@ def _divided(term: Term, own: Tensor, spec: TermSpec, divisor: Divisor, recorder
 def _shares(term: Term, divisor: Divisor, recorder: Recorder) -> Tensor | None:
     """Return what each sample has in a divisor, (batch_size,); None for 1, or where it was not counted."""
     size = recorder.batch_size
-    if divisor == "samples":
+    if divisor in ("samples", "one over samples"):
         return None
     if isinstance(divisor, str):
         counted = term.counts if divisor == "counts" else term.elements != 0
@@ -203,6 +203,8 @@ def _total(term: Term, divisor: Divisor | None, recorder: Recorder) -> Scale:
         return 1.0
     if divisor == "samples":
         return float(recorder.batch_size)
+    if divisor == "one over samples":
+        return 1.0 / recorder.batch_size
     if isinstance(divisor, str):
         share = _shares(term, divisor, recorder)
         total = None if share is None else share.sum()

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lightning_dataselect.capture.reductions import Key, Term, by_sample
 
-Divisor = Key | Literal["samples", "counts", "nonzero"]
-"""The number of samples, of elements that are not ignored or not 0, or what is added up at a place of its own."""
+Divisor = Key | Literal["samples", "one over samples", "counts", "nonzero"]
+"""The number of samples, one over it (of a mean that is multiplied with it), the number of elements that are not
+ignored or not 0, or what is added up at a place of its own."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ from lightning_dataselect.capture.specs import Divisor, Layout, StepSpec
 _CLOSE = 1e-3  # of the size of what is compared: kernels round otherwise for another number of samples
 
 
+_MUCH = 0.1  # as losses before any training, which are all about the same, rarely differ
+
+
 ORDER = (
     "The step puts the samples of a batch into another order, as by their lengths, so what one sample loses would be"
     " taken for another's. Put the outputs back into the order of the batch before the loss, as"
@@ -105,6 +108,8 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
     # samples that all lose the same, as before a head that begins at 0 has learnt, may lie in any order
     is_alike = all(_close(one.loss, singles[0].loss) for one in singles[1:])
     spec, is_settled = _with_loops(whole, singles, spec, agrees), not is_alike
+    everywhere = [key for key in whole.terms if all(key in one.terms for one in singles)]
+    values = [torch.stack([one.terms[key][0].value.reshape(()) for one in singles]) for key in everywhere]
     for key, (term, slope) in whole.terms.items():
         alone = [one.terms.get(key) for one in singles]
         if any(one is None for one in alone) or slope.numel() != 1 or key[0] in spec.loops:
@@ -129,7 +134,7 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
         divided = [layout for layout in layouts if may_be_divided and _lies_divided(layout, term, own, whole.size)]
         if fitting or divided:
             layout = (divided or fitting)[0]
-            spec = _settled(spec, key, term, slope, own, layout, whole, elementwise=bool(divided))
+            spec = _settled(spec, key, term, slope, own, layout, whole, values, elementwise=bool(divided))
             # where several divisors fit samples of equal shares, those of others may tell
             shares_vary = len({round(float(by), 6) for _, by in own}) > 1
             is_settled &= len(spec.of(key).readings) < 2 or shares_vary
@@ -229,10 +234,11 @@ def _settled(
     alone: Sequence[tuple[Term, Tensor]],
     layout: Layout,
     whole: Shown,
+    values: Sequence[Tensor],
     *,
     elementwise: bool,
 ) -> StepSpec:
-    """Choose what a term is divided by, whose rows lie as they should."""
+    """Choose what a term is divided by, whose rows lie as they should; by what losses come to, each in ``values``."""
     readings = _readings(key, term, slope, layout, whole, elementwise)
     truth = torch.stack([by.float().reshape(()) for _, by in alone])
     if elementwise:
@@ -243,10 +249,20 @@ def _settled(
         reading for reading in readings if _fits(reading, truth) and reading.divisor in (known or [reading.divisor])
     ]
     if not fitting and not term.is_sum:
-        return spec  # a factor that is made of the whole batch, such as a share that is drawn
+        if elementwise:
+            is_counted = _are_weighted(layout, term, alone, whole.size)
+        else:
+            is_balance = any(_follows(1 / truth, value) for value in values)
+            is_counted = not is_balance and _close((1 / truth).mean(), 1 / slope.float())
+            if _close(truth.sum(), slope.float()) and not any(_follows(truth, value) for value in values):
+                return spec.with_term(key, refusal=SCALE)
+        # else a factor that is made of the whole batch, such as a share that is drawn
+        return spec.with_term(key, refusal=COUNT) if is_counted else spec
     if not fitting:
         adds_up = elementwise or _close((1 / truth).sum(), 1 / slope.float())
         return spec.with_term(key, refusal=COUNT if adds_up else SCALE)
+    by_mean = next((reading.by_mean for reading in fitting if isinstance(reading.divisor, tuple)), False)
+    fitting = [r for r in fitting if not isinstance(r.divisor, tuple) or r.by_mean == by_mean]
     spec = spec.with_term(
         key,
         is_witnessed=True,
@@ -254,11 +270,18 @@ def _settled(
         layout=layout,
         divisor=fitting[0].divisor,
         divided_elementwise=elementwise,
-        divided_by_mean=fitting[0].by_mean,
+        divided_by_mean=by_mean,
         readings=() if elementwise else tuple((reading.divisor, reading.product) for reading in fitting),
     )
     counts = {place: whole.spec.counts[place] for place in spec.of(key).places() if place in whole.spec.counts}
     return replace(spec, counts={**spec.counts, **counts})
+
+
+def _follows(number: Tensor, value: Tensor) -> bool:
+    """Tell if a number is a multiple of a value, and a constant, as a running mean of losses that balances them is."""
+    line = torch.stack([torch.ones_like(value), value.float()], 1)
+    found = line @ (torch.linalg.pinv(line) @ number[:, None])
+    return _close(found, number)
 
 
 @dataclass(frozen=True)
@@ -291,6 +314,8 @@ def _readings(key: Key, term: Term, slope: Tensor, layout: Layout, whole: Shown,
     ones = torch.ones(size, device=each.device)
     numbers = {place: _losses(count, Layout(strided=count.strided), size) for place, count in whole.numbers.items()}
     given: list[tuple[Divisor | None, Tensor | None]] = [] if elementwise else [(None, None)]
+    if not (term.is_sum or elementwise):
+        given.append(("one over samples", ones))
     if term.is_sum:
         given.append(("samples", ones))
         if term.counts is not None and term.elements.numel() > size:
@@ -303,12 +328,14 @@ def _readings(key: Key, term: Term, slope: Tensor, layout: Layout, whole: Shown,
         counted = ones if share is None else share
         total = ones[0] if share is None else share.sum()
         total = whole.numbers[divisor].weighted(None).float() if isinstance(divisor, tuple) else total
+        total = 1 / total if divisor == "one over samples" else total
         total = torch.where(total == 0, ones[0], total)  # a step divides by 1 where nothing is counted
         alone = by * total / torch.where(counted == 0, ones, counted)
         shows = (counted != 0) | (each.nan_to_num() != 0)
         readings.append(_Reading(divisor, alone * each if elementwise else alone, shows, float(by * total)))
-        if elementwise and not term.is_sum:  # weights that are made to be 1 on average
-            readings.append(replace(readings[-1], alone=readings[-1].alone / size, by_mean=True))
+        if not term.is_sum and isinstance(divisor, tuple):  # what divides is made to be 1 on average
+            last = readings[-1]
+            readings.append(replace(last, alone=last.alone / size, product=last.product / size, by_mean=True))
     readings.sort(key=lambda reading: abs(abs(reading.product) - 1) > _CLOSE)
     sure = None if found.is_guess else found.divisor
     readings.sort(key=lambda reading: sure is None or reading.divisor != sure)
@@ -379,6 +406,19 @@ def _lies_divided(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor
     total = shares.sum() / (1 if term.is_sum else size)
     adds_up = _close(total, torch.ones_like(total)) or (not shows.all() and bool(total < 1 + _CLOSE))
     return adds_up and _close(rows, shares[:, None] * own)
+
+
+def _are_weighted(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
+    """Tell if rows that lie so but for a share that is 1 on average do so for sure.
+
+    Of rows of one number any would, and numbers that are all about the same have a share of about 1 on average.
+    """
+    rows = layout.rows(term.elements, size)
+    assert rows is not None
+    if rows.shape[1] > 1:
+        return True
+    shares = rows[:, 0].float() / torch.stack([_losses(one, layout, 1)[0] for one, _ in alone])
+    return bool(((shares - 1).abs().max() > _MUCH) & ((shares.mean() - 1).abs() < 0.1 * _CLOSE))
 
 
 def _lies_permuted(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:

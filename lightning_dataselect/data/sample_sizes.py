@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_dataselect.data.batch_tree import Path, leaves_in, part_at
 
 _LARGE = 1 << 20  # entries: more are no tokens, but images
+_FEATURES = 16  # that are looked at, of batches with very many parts
 _FIELDS = 8  # a sequence of more items is a text, and no record
 _NUMBERS = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 _NUMBERS |= {torch.float16, torch.float32, torch.float64}
@@ -55,26 +56,30 @@ class SampleSizes:
         return differ
 
 
-def unlike_samples(batch: Any, size: int, n: int) -> list[int]:
-    """Return the positions of up to ``n`` samples that differ in as much of what they may be sorted by as can be.
+def unlike_samples(batch: Any, size: int, usual: Sequence[int]) -> list[int]:
+    """Choose samples of which no two are alike in length, number of entries or what else a step may sort them by.
 
     Args:
         batch: What the loader yielded.
         size: The number of samples in it.
-        n: How many positions at most.
+        usual: Positions of some of them, which are as good as any others where nothing tells samples apart.
+
+    Returns:
+        As many positions, each once.
 
     Example:
-        >>> unlike_samples({"x": torch.zeros(4, 9), "length": torch.tensor([9, 9, 4, 9])}, 4, 3)
-        [0, 2]
+        >>> mask = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 0]])
+        >>> unlike_samples({"mask": mask}, 5, [4, 0, 2])
+        [4, 1, 3]
     """
     parts = [_sizes_in(part, size, waits=True) for _, part in leaves_in(batch)]
-    left = [sizes for part in parts for sizes in part.values() if _vary(sizes)]
-    positions = [0]
-    while left and len(positions) < n:
-        told = [sum(sizes[i] != sizes[0] for sizes in left) for i in range(size)]
-        positions.append(told.index(max(told)))
-        left = [sizes for sizes in left if sizes[positions[-1]] == sizes[0]]
-    return positions if len(positions) > 1 else []
+    varying = [sizes for part in parts for sizes in part.values() if _vary(sizes)][:_FEATURES]
+    chosen = [usual[0]]
+    for turn in usual[1:]:
+        left = [i for i in range(size) if i not in chosen]
+        told = [sum(all(sizes[i] != sizes[j] for j in chosen) for sizes in varying) + (i == turn) / 2 for i in left]
+        chosen.append(left[told.index(max(told))])
+    return chosen
 
 
 def _found(batch: Any, path: Path) -> Any:
@@ -96,11 +101,17 @@ def _sizes_in_tensor(part: Tensor, size: int, *, waits: bool) -> Sizes:
     is_plain = part.layout is torch.strided and not (part.is_nested or part.is_meta) and part.dtype in _NUMBERS
     if not is_plain or part.shape[:1] != (size,) or part.numel() > _LARGE or not (waits or part.is_cpu):
         return {}
-    if part.dim() > 1 and part.dtype.is_floating_point:
+    is_real = part.dtype.is_floating_point
+    if part.dim() > 1 and is_real and not waits:
         return {}
     values = part.detach().cpu().numpy()
-    # of tokens and masks, how many are not padding
-    return {(): (values if values.ndim == 1 else np.count_nonzero(values.reshape(size, -1), axis=1)).tolist()}
+    if values.ndim == 1:
+        return {(): values.tolist()}
+    rows = values.reshape(size, -1)
+    sizes: dict[Path, Sequence[Hashable]] = {(): np.count_nonzero(rows, axis=1).tolist()}  # tokens that are no padding
+    if waits and not is_real:
+        sizes["ignored",] = (rows < 0).sum(1).tolist()  # of labels
+    return sizes
 
 
 def _columns(items: Sequence[Any], path: Path) -> Iterator[tuple[Path, list[Hashable]]]:

@@ -15,11 +15,11 @@ from torch.utils.data import DataLoader
 from lightning_dataselect.capture import CaptureError, LossCapture, NoLossError, Outputs
 from lightning_dataselect.data.batch_layout import BatchLayout
 from lightning_dataselect.data.chosen_loader import BatchPart
-from lightning_dataselect.data.sample_sizes import SampleSizes, unlike_samples
+from lightning_dataselect.data.sample_sizes import SampleSizes
 from lightning_dataselect.data.subset_batch import step_on_part
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.sample_loss import SampleLoss, read_sample_loss, reweighted, weighable
-from lightning_dataselect.step.witness import N_SAMPLES, Witness
+from lightning_dataselect.step.witness import Witness
 
 Summarize = Callable[[Outputs], Tensor | None]
 
@@ -226,7 +226,7 @@ class StepReader:
             self._look_at_loaders(smaller.args, smaller.keywords)
             return smaller
 
-        self._witness.hear(part, size, unlike_samples(batch, size, N_SAMPLES))
+        self._witness.hear(part, size, batch)
         self._look_at_loaders(args, kwargs)
 
     def _owned(self, losses: Tensor) -> Tensor:

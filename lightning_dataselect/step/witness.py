@@ -9,6 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from lightning_dataselect.capture import LossCapture, Shown
+from lightning_dataselect.data.sample_sizes import unlike_samples
 from lightning_dataselect.step.rehearsal import Rehearsal
 from lightning_dataselect.step.steady_draws import SteadyDraws
 from lightning_dataselect.utils.errors import UnsupportedLoaderError
@@ -41,19 +42,19 @@ class Witness:
         """False once the step has shown nothing."""
         self._n_left = _MOST_TRIED
 
-    def hear(self, part: Part, size: int, unlike: Sequence[int] = ()) -> None:
+    def hear(self, part: Part, size: int, batch: Any) -> None:
         """Settle how the terms of a step are read, as far as can be told; nothing where no look is due.
 
         Args:
             part: See `Part`.
             size: The number of samples in the batch.
-            unlike: The positions of samples that differ in what a step may sort them by; () if none do.
+            batch: The batch, to choose samples from it of which no two are alike.
         """
         if not (self.is_able and size > 1 and self._capture.will_probe(size)):
             return
         self._n_left -= 1
-        positions = list(dict.fromkeys([*unlike, size - 1, 0, size // 2]))[:N_SAMPLES]
         try:
+            positions = unlike_samples(batch, size, [size - 1, 0, size // 2][: min(N_SAMPLES, size)])
             is_settled = self._hear(part, positions, size)
         except Exception:  # a step that shows nothing, or that is not made for fewer samples
             is_settled, self.is_able = True, False

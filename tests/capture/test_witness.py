@@ -196,6 +196,67 @@ def test_a_mask_that_is_made_to_be_one_on_average_cancels(samples: str, divided:
     torch.testing.assert_close(losses, right.nan_to_num(), rtol=1e-4, atol=1e-4)
 
 
+# ---- means that are multiplied, or divided by what was counted -------------------------------------------------------
+
+
+def errors(net: Any, b: Any) -> Tensor:
+    return net.words(net.embed(b["x"]))[..., 3].square()
+
+
+def present(b: Any) -> Tensor:
+    return (b["y"] != -100).float()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda net, b: (errors(net, b) * present(b)).mean() * present(b).numel() / present(b).sum(),
+        lambda net, b: (errors(net, b) * present(b)).mean() / present(b).mean(),
+        lambda net, b: errors(net, b).mean() * len(b["x"]),
+        lambda net, b: F.cross_entropy(net.words(net.embed(b["x"])).transpose(1, 2), b["y"]) * len(b["x"]) / 32,
+        lambda net, b: errors(net, b).mean() * b["x"].numel(),
+    ],
+    ids=["all over those present", "the share present", "the samples", "the samples over a constant", "all entries"],
+)
+def test_a_mean_times_what_grows_with_the_batch_is_that_of_a_sample_alone(step: Step) -> None:
+    data = texts((2, 9), N + 3)  # the last batch has fewer
+    torch.testing.assert_close(*fitted(step, data, padded, shuffle=False), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda net, b: (errors(net, b) * present(b)).mean() / float(present(b).numpy().mean()),
+        lambda net, b: (errors(net, b) * (present(b) / float(present(b).mean()))).mean(),
+        lambda net, b: (errors(net, b) * torch.from_numpy(present(b).numpy() / present(b).numpy().mean())).mean(),
+        lambda net, b: (
+            errors(net, b).mean(1) * torch.from_numpy(present(b).numpy().sum(1) / present(b).numpy().sum(1).mean())
+        ).mean(),
+        lambda net, b: (errors(net, b) * present(b)).mean() * b["n"],
+    ],
+    ids=["numpy", "weights by torch and Python", "weights by numpy", "weights of samples by numpy", "tokens"],
+)
+@pytest.mark.parametrize("looks", ["differ", "would be equal"])
+def test_a_mean_divided_by_what_was_counted_out_of_sight_is_refused(step: Step, looks: str) -> None:
+    data = texts((2, 9))
+    if looks == "would be equal":  # the first, the middle and the last text of each batch
+        data = [x if n % B not in (0, B // 2, B - 1) else x.repeat(4)[:4] for n, x in enumerate(data)]
+    with pytest.raises(CaptureError, match="divided by"):
+        fitted(step, data, padded, shuffle=False)
+
+
+def test_a_mean_that_is_balanced_by_a_running_mean_of_itself_is_served() -> None:
+    def step(net: Any, b: Any) -> Tensor:
+        loss = F.cross_entropy(net.words(net.embed(b["x"])).transpose(1, 2), b["y"])
+        net.running = 0.9 * getattr(net, "running", 1.0) + 0.1 * float(loss)
+        return loss / net.running
+
+    losses, _ = fitted(step, texts((2, 9)), padded, shuffle=False)
+    _, right = fitted(lambda net, b: total(net, b) / present(b).sum(), texts((2, 9)), padded, shuffle=False)
+    shares = (losses / right).view(-1, B)
+    torch.testing.assert_close(shares, shares[:, :1].expand_as(shares), rtol=1e-4, atol=1e-4)
+
+
 # ---- what is the same whatever the samples ---------------------------------------------------------------------------
 
 
