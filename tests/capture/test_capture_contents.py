@@ -61,7 +61,7 @@ def outcomes(step: Step, makers: list[Callable[[Net], Batch]], *, has_witness: b
     for batch in (make(net) for make in makers):
         size = len(batch["x"])
         if has_witness:
-            witness.hear(lambda rows, batch=batch: functools.partial(step, net, cut(batch, list(rows))), size)
+            witness.hear(lambda rows, batch=batch: functools.partial(step, net, cut(batch, list(rows))), size, batch)
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
