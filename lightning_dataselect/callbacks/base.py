@@ -54,7 +54,7 @@ class Callback(_Base):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to a fit under way: Lightning's bound ``log`` would drag the module along."""
-        return {k: v for k, v in without_fit_locals(self.__dict__).items() if k not in ("log", "log_dict")}
+        return {k: v for k, v in without_fit_locals(self).items() if k not in ("log", "log_dict")}
 
     def on_after_setup(self, **given: object) -> NoReturn:
         """Refuse Fabric, which calls this when it sets up a module."""

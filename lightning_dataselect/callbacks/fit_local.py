@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any, Generic, TypeVar, overload
 
 T = TypeVar("T")
-_SPACE = "fit_locals"
 
 
 class FitLocal(Generic[T]):
     """Declare an attribute that belongs to the fit under way: hooks, buffers, threads.
 
     Before and after a fit it has its default, and copies and pickles of the callback are made without it: libraries
-    make them in the middle of a fit.
+    make them in the middle of a fit. Once set it is an attribute like any other.
 
     Args:
         default: The value outside a fit, immutable.
@@ -22,35 +21,35 @@ class FitLocal(Generic[T]):
         ...     seen = FitLocal(0)
         >>> counting = Counting()
         >>> counting.seen += 1
-        >>> counting.seen, without_fit_locals(counting.__dict__)
+        >>> counting.seen, without_fit_locals(counting)
         (1, {})
+        >>> drop_fit_locals(counting)
+        >>> counting.seen
+        0
     """
 
     def __init__(self, default: T) -> None:
         self._default = default
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
 
     @overload
     def __get__(self, instance: None, owner: type) -> FitLocal[T]: ...
     @overload
     def __get__(self, instance: object, owner: type) -> T: ...
     def __get__(self, instance: object | None, owner: type) -> FitLocal[T] | T:
-        if instance is None:
-            return self
-        space: dict[str, T] = instance.__dict__.get(_SPACE, {})
-        return space.get(self._name, self._default)
-
-    def __set__(self, instance: object, value: T) -> None:
-        instance.__dict__.setdefault(_SPACE, {})[self._name] = value
+        return self if instance is None else self._default
 
 
 def drop_fit_locals(instance: object) -> None:
     """Give every such attribute of ``instance`` its default back."""
-    instance.__dict__.pop(_SPACE, None)
+    for name in _declared(type(instance)):
+        instance.__dict__.pop(name, None)
 
 
-def without_fit_locals(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return an instance's ``attributes`` as they are outside a fit."""
-    return {name: value for name, value in attributes.items() if name != _SPACE}
+def without_fit_locals(instance: object) -> dict[str, Any]:
+    """Return the attributes of ``instance`` as they are outside a fit."""
+    declared = _declared(type(instance))
+    return {name: value for name, value in instance.__dict__.items() if name not in declared}
+
+
+def _declared(cls: type) -> set[str]:
+    return {name for base in cls.__mro__ for name, value in vars(base).items() if isinstance(value, FitLocal)}
