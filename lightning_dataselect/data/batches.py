@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -23,30 +22,28 @@ class BatchIndices:
     """The samples of one batch.
 
     Attributes:
-        batch_idx: Which batch of the epoch it is, from 0.
-        indices: Dataset indices, one a row of the batch; -1 for a row that is none of the samples drawn for it.
+        indices: int64 (B,), dataset indices, one a row of the batch; -1 for a row that is none of the samples drawn
+            for it.
         n_unpadded: How many of them, from the first, are not repeats that make ranks even.
+        has_strangers: True if some rows may be none of the samples drawn.
     """
 
-    batch_idx: int
-    indices: list[int]
+    indices: Tensor
     n_unpadded: int
-
-    def tensor(self) -> Tensor:
-        """Return the indices, int64 (B,)."""
-        return torch.from_numpy(np.array(self.indices, dtype=np.int64))  # a third of the time of torch.tensor
+    has_strangers: bool = False
 
     def slots(self, n: int) -> Tensor:
         """Return where the rows are written, int64 (B,): at their dataset indices, or at ``n``, which holds nothing.
 
         Example:
-            >>> BatchIndices(0, [4, -1, 2], n_unpadded=2).slots(10)
+            >>> BatchIndices(torch.tensor([4, -1, 2]), n_unpadded=2, has_strangers=True).slots(10)
             tensor([ 4, 10, 10])
         """
-        slots = self.tensor()
-        if self.n_unpadded < len(self.indices):
-            slots[self.n_unpadded :] = n
-        return slots.masked_fill_(slots < 0, n) if -1 in self.indices else slots
+        if self.n_unpadded == self.indices.numel() and not self.has_strangers:
+            return self.indices
+        slots = self.indices.masked_fill(self.indices < 0, n)
+        slots[self.n_unpadded :] = n
+        return slots
 
 
 @dataclass
@@ -119,15 +116,15 @@ class RecordingBatchSampler(Sampler[list[int]]):
             self.on_drawn(self.sampler.plan)
         for batch_idx, (batch, n_unpadded) in enumerate(self._batches_of_epoch()):
             if batch_idx >= record.first:
-                record.drawn[batch_idx] = BatchIndices(batch_idx, batch, n_unpadded)
-                yield batch
+                record.drawn[batch_idx] = BatchIndices(batch, n_unpadded)
+                yield batch.tolist()
 
     def peek(self) -> Iterator[list[int]]:
         """Yield the batches of the present plan unrecorded, for whoever looks at the data besides the training loop."""
         if self.own is not None and self.sampler.plan.order is None:
             yield from self.own.peek(self.sampler, self.batch_size)
         else:
-            yield from (batch for batch, _ in self._batches_of_epoch())
+            yield from (batch.tolist() for batch, _ in self._batches_of_epoch())
 
     def whole_size(self, size: int, at_most: int | None = None) -> int:
         """Round ``size`` samples up to whole batches on every rank, where the unpruned epoch has no other ones.
@@ -154,7 +151,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
 
     def size_of(self, batch_idx: int) -> int:
         """Return the number of rows of a batch that was drawn and not yet taken."""
-        return len(self._record.drawn[batch_idx].indices)
+        return self._record.drawn[batch_idx].indices.numel()
 
     def arrive(self, rows: Sequence[int] | None) -> None:
         """Note that the next batch has come out of the loader.
@@ -167,8 +164,9 @@ class RecordingBatchSampler(Sampler[list[int]]):
         batch_idx = record.first + record.n_arrived
         record.n_arrived += 1
         if rows is not None and (drawn := record.drawn.get(batch_idx)) is not None:
-            indices = [drawn.indices[p] if 0 <= p < drawn.n_unpadded else -1 for p in rows]
-            record.drawn[batch_idx] = BatchIndices(batch_idx, indices, len(indices))
+            of = drawn.indices.tolist()
+            indices = [of[p] if 0 <= p < drawn.n_unpadded else -1 for p in rows]
+            record.drawn[batch_idx] = BatchIndices(torch.tensor(indices), len(indices), -1 in indices)
             self._warn_of_strangers(indices)
 
     def take(self, batch_idx: int) -> BatchIndices:
@@ -188,13 +186,13 @@ class RecordingBatchSampler(Sampler[list[int]]):
             )
         return drawn.pop(batch_idx)
 
-    def _batches_of_epoch(self) -> Iterator[tuple[list[int], int]]:
+    def _batches_of_epoch(self) -> Iterator[tuple[Tensor, int]]:
         if self.lasts is None:
             return self._batches(0)
         again = (batch for turn in count() for batch in self._batches(turn))
         return islice(again, len(self))
 
-    def _batches(self, turn: int) -> Iterator[tuple[list[int], int]]:
+    def _batches(self, turn: int) -> Iterator[tuple[Tensor, int]]:
         """Yield each batch of the plan, which has its order, and how many of its samples are not repeats."""
         sampler = self.sampler
         if sampler.plan.batch_sizes is not None:
@@ -202,28 +200,27 @@ class RecordingBatchSampler(Sampler[list[int]]):
             return
         own, position = sampler.n_unpadded, 0
         for batch in self._none_of_one(turn):
-            yield batch, min(max(own - position, 0), len(batch))
-            position += len(batch)
+            yield batch, min(max(own - position, 0), batch.numel())
+            position += batch.numel()
 
-    def _none_of_one(self, turn: int) -> Iterator[list[int]]:
+    def _none_of_one(self, turn: int) -> Iterator[Tensor]:
         """Yield the batches, the last of them lent a sample by the one before if pruning has left it with one.
 
         BatchNorm, for one, refuses a batch of one sample, which the whole set may never have made.
         """
         size = self.batch_size
         assert size is not None
-        order = self.sampler.go_through(turn)
         lends = size >= 3 and self.sampler.full_len % size != 1
-        before: list[int] = []
-        while batch := list(islice(order, size)):
-            if len(batch) < size and self.drop_last:
+        before: Tensor | None = None
+        for batch in self.sampler.go_through(turn, size):
+            if batch.numel() < size and self.drop_last:
                 break
-            if len(batch) == 1 and before and lends:
-                batch = [before.pop(), *batch]
-            if before:
+            if before is not None:
+                if batch.numel() == 1 and lends:
+                    before, batch = before[:-1], torch.cat([before[-1:], batch])
                 yield before
             before = batch
-        if before:
+        if before is not None:
             yield before
 
     def _warn_of_strangers(self, indices: list[int]) -> None:
@@ -236,15 +233,15 @@ class RecordingBatchSampler(Sampler[list[int]]):
             )
 
 
-def _dealt(plan: EpochPlan, n_ranks: int, rank: int) -> Iterator[tuple[list[int], int]]:
+def _dealt(plan: EpochPlan, n_ranks: int, rank: int) -> Iterator[tuple[Tensor, int]]:
     """Yield the batches of one rank of those that a batch sampler made, dealt out in turns; the last may be repeats."""
     assert plan.order is not None and plan.batch_sizes is not None
     starts = [0, *plan.batch_sizes.cumsum(0).tolist()]
     n = len(starts) - 1
     for turn in range(-(-n // n_ranks)):
         which = turn * n_ranks + rank
-        batch = plan.order[starts[which % n] : starts[which % n + 1]].tolist()
-        yield batch, len(batch) if which < n else 0
+        batch = plan.order[starts[which % n] : starts[which % n + 1]]
+        yield batch, batch.numel() if which < n else 0
 
 
 def _ignore(plan: EpochPlan) -> None:

@@ -85,27 +85,30 @@ class SelectionSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         """Yield the dataset indices of this rank, in order."""
-        return self.go_through(0)
+        for indices in self.go_through(0, _CHUNK):
+            yield from indices.tolist()
 
-    def go_through(self, turn: int) -> Iterator[int]:
+    def go_through(self, turn: int, size: int) -> Iterator[Tensor]:
         """Yield the dataset indices of this rank in an epoch that goes through its plan more than once.
 
         Every time a rank has the samples that it had the first time, in a new order if they are shuffled.
 
         Args:
             turn: Which time it is, from 0.
+            size: How many are yielded at once, as int64 (size,); the last ones may be fewer. They share memory.
         """
-        size = self._plan_size()
+        n = self._plan_size()
         order = self._order()
         mine = order[self.rank :: self.num_replicas]
         if turn and self.shuffle and self.plan.order is None:
             generator = epoch_generator(self.seed, self.plan.epoch, f"order of rank {self.rank}, time {turn}")
             mine = mine[random_order(mine.numel(), generator).long()]
-        for chunk in mine.split(_CHUNK):
-            yield from self._resolve(chunk).tolist()
-        if mine.numel() < self._shard_size(size):
-            position = (mine.numel() * self.num_replicas + self.rank) % size
-            yield from self._resolve(order[position : position + 1]).tolist()
+        if mine.numel() < self._shard_size(n):
+            position = (mine.numel() * self.num_replicas + self.rank) % n
+            mine = torch.cat([mine, order[position : position + 1]])
+        step = max(_CHUNK // size, 1) * size
+        for start in range(0, mine.numel(), step):
+            yield from self._resolve(mine[start : start + step]).split(size)
 
     def _plan_size(self) -> int:
         return self.plan.indices.numel() if self.plan.order is None else self.plan.order.numel()

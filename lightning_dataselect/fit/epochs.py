@@ -212,7 +212,7 @@ class Epochs:
         taken, plan = self.loader.batches.take(batch_idx), self._run.fit.plan
         slots, weights = taken.slots(self._run.store.n), None
         if plan.weights is not None:
-            weights = plan.weights_of(taken.tensor()).to(device, non_blocking=True)
+            weights = plan.weights_of(taken.indices).to(device, non_blocking=True)
         return BatchSamples(slots.to(device, non_blocking=True), weights)
 
     def end_batch(self, batch_idx: int) -> None:

@@ -65,7 +65,7 @@ class Grouped(Sampler[int]):
 
 def keep(prepared, kept, epoch=1):
     prepared.apply_plan(EpochPlan(epoch, torch.as_tensor(kept)))
-    return [prepared.batches.take(i).indices for i, _ in enumerate(prepared.loader)]
+    return [prepared.batches.take(i).indices.tolist() for i, _ in enumerate(prepared.loader)]
 
 
 def test_everything_but_the_sampler_is_kept():
