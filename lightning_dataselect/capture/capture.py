@@ -144,7 +144,7 @@ class LossCapture:
                 if not result.roots:
                     self._follow(loss_of(out), result)
                 if result.roots:
-                    result.lost = result.partial or not self._reprobe.check(result.way(), result.unknown)
+                    result.lost = result.partial or not self._reprobe.check(result.way, result.unknown)
                     result.lost |= self._leaves_out() or self._has_grown()
             return out, result.captured()
         finally:
@@ -412,11 +412,11 @@ class LossCapture:
             self._recorder.spec = replace(self._recorder.spec, differentiates=True)
         for space, name in probe.names:
             self._interceptors.add_name(space, name)
-        if not result.way().isdisjoint(probe.unreachable):
+        if not result.way.isdisjoint(probe.unreachable):
             self._watch = Watch(self._recorder, self._interceptors)
         if result.lost:
             self._reprobe.give_up()
-        elif not self._reprobe.settle(result.way(), result.unknown):
+        elif not self._reprobe.settle(result.way, result.unknown):
             self._watch = Watch(self._recorder, self._interceptors)
         if self._recorder.spec.contradicts(self._read_by):
             self._recorder.claims.contradict()

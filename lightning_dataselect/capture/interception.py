@@ -190,7 +190,7 @@ class Recorder:
                 if (losses.requires_grad or self.scoring) and not _traced_by_backend():
                     if self.keeps_calls:
                         self.calls.append((None, loss, bound))
-                    classes = self._classes(loss, bound)
+                    classes = self._classes(loss, bound, self.batch_size)
                     if classes is not None:
                         self.sources.append(Source(classes, losses))
                 return losses
@@ -205,7 +205,7 @@ class Recorder:
             split = twice if saving_is_noted() else once if one else loss.split
             value, losses = split(function, bound, graph)
             layout, rows = spec.layout, loss.rows(bound, losses)
-            pick_at, pick = self._picked(spec, rows)
+            pick_at, pick = self._picked(spec, rows) if self.picks else (None, None)
             elements = layout.turned(rows if pick is None else pick.put_back(rows))
             if observer is None and not foldable(elements.shape, size) and key[0] not in self.spec.loops:
                 return function(*args, **kwargs) if value is None else value  # unlike in the probe
@@ -221,7 +221,8 @@ class Recorder:
             if pick is not None:
                 units = None if is_sum else pick.units(rows) if units is None else pick.put_back(units)
                 counts = None if not is_sum else pick.units(rows) if counts is None else pick.put_back(counts)
-            units, counts = layout.turned(units), layout.turned(counts)
+            if layout.axis:
+                units, counts = layout.turned(units), layout.turned(counts)
             strided = layout.strided if observer is None else self._strided(spec, elements)
             if value is None:
                 value = reduce(elements, units, is_sum=is_sum, weights=weights, strided=strided)
@@ -232,8 +233,8 @@ class Recorder:
             made = observer is not None and observer.from_parameters(bound.values())
             if self.keeps_calls:
                 self.calls.append((key, loss, bound))
-            weighs = loss.weighs_classes(bound)
-            term = Term(key, value, elements, units, is_sum, strided, self._classes(loss, bound), weighs, made, counts)
+            classes, weighs = self._classes(loss, bound, size), loss.weighs_classes(bound)
+            term = Term(key, value, elements, units, is_sum, strided, classes, weighs, made, counts)
             term.picked_at = pick_at
             if observer is not None:
                 term.origin = observer.origin(bound.values())
@@ -299,6 +300,8 @@ class Recorder:
 
     def leaves_out(self) -> bool:
         """Tell if samples were left out before the model saw them, so that rows look like those of other ones."""
+        if not self.spec.filters:
+            return False
         size, spec = self.batch_size, self.spec
         if all(where not in self.picks or self.picks[where].n_rows == size for where in spec.filters):
             return False
@@ -308,8 +311,11 @@ class Recorder:
 
     def has_grown(self) -> bool:
         """Tell if samples have several rows that had one, as where each image had one box so far."""
-        size, spec = self.batch_size, self.spec
-        return any(term.elements.shape[:1].numel() > size and spec.of(term.key).has_one_row for term in self.terms)
+        size = self.batch_size
+        for term in self.terms:
+            if term.elements.shape[:1].numel() > size and self.spec.of(term.key).has_one_row:
+                return True
+        return False
 
     def fold(self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor) -> None:
         """Take note of a mean or a sum over the samples that leaves another axis to be reduced."""
@@ -359,10 +365,10 @@ class Recorder:
             enters = True
         return key, spec, enters is not False, self.weights if enters else None
 
-    def _classes(self, loss: Loss, bound: Any) -> Classes | None:
+    def _classes(self, loss: Loss, bound: Any, size: int) -> Classes | None:
         """Logits and targets of the samples; those of tokens are many, and nobody asks for them."""
         classes = loss.classes(bound)
-        return classes if classes is not None and classes[0].shape[0] == self.batch_size else None
+        return classes if classes is not None and classes[0].shape[0] == size else None
 
     def _strided(self, spec: TermSpec, elements: Tensor) -> bool:
         if self.observer is None or spec.is_witnessed:

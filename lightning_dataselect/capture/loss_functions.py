@@ -113,17 +113,17 @@ def once(function: Function, bound: Bound, graph: bool) -> Split:
 
 
 def _cross_entropy(function: Function, bound: Bound, graph: bool) -> Split:
-    logits, target = bound["input"], bound["target"]
+    logits, target, weight = bound["input"], bound["target"], bound.get("weight")
     foreign = function.__module__ != "torch.nn.functional"  # a fused kernel in its place, say
     if foreign or bound.get("label_smoothing") or target.is_floating_point():
         return once(function, bound, graph)
     if logits.dtype in _HALVES and torch.is_autocast_enabled(logits.device.type):
         logits = logits.float()  # as autocast does for the loss, but on a CPU not for log_softmax
     logs = torch.log_softmax(logits, 0 if logits.dim() == 1 else 1)
-    given = {"target": target, "weight": bound.get("weight")}
-    given["ignore_index"] = bound.get("ignore_index", -100)
-    value = nll_loss(logs, reduction=bound.get("reduction", "mean"), **given)
-    return value, nll_loss(logs if graph else logs.detach(), reduction="none", **given)
+    ignored, reduction = bound.get("ignore_index", -100), bound.get("reduction", "mean")
+    value = nll_loss(logs, target, weight, ignore_index=ignored, reduction=reduction)
+    logs = logs if graph else logs.detach()
+    return value, nll_loss(logs, target, weight, ignore_index=ignored, reduction="none")
 
 
 @dataclass(frozen=True)
@@ -159,6 +159,8 @@ class Loss:
         """Name the arguments, with the two legacy ones turned into ``reduction``."""
         bound = dict(zip(self.arguments[: len(args)], args, strict=True))
         bound.update(kwargs)
+        if "size_average" not in bound and "reduce" not in bound:
+            return bound
         average, several = bound.pop("size_average", None), bound.pop("reduce", None)
         if average is not None or several is not None:
             mean_or_sum = "mean" if average is None or average else "sum"

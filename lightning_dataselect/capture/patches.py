@@ -25,7 +25,7 @@ class Patches:
     def __init__(self, names: list[tuple[dict[str, Any], str, Any]] | None = None) -> None:
         self._spaces: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._methods: dict[str, Any] = {}  # of torch.Tensor, whose namespace is read-only
-        self._saved: list[dict[str, Any]] = []
+        self._saved: list[list[Any]] = []
         self._saved_methods: dict[str, Any] = {}
         for space, name, new in names or []:
             self.add(space, name, new)
@@ -44,7 +44,7 @@ class Patches:
 
     def __enter__(self) -> None:
         for space, new in self._spaces:
-            self._saved.append({name: space[name] for name in new})
+            self._saved.append(list(map(space.__getitem__, new)))
             space.update(new)
         if self._methods:
             self._saved_methods = {m: vars(torch.Tensor).get(m) for m in self._methods}
@@ -58,7 +58,8 @@ class Patches:
         trace: TracebackType | None,
     ) -> None:
         while self._saved:
-            self._spaces[len(self._saved) - 1][0].update(self._saved.pop())
+            space, new = self._spaces[len(self._saved) - 1]
+            space.update(zip(new, self._saved.pop(), strict=False))  # names may have come after those that were saved
         while self._saved_methods:
             name, method = self._saved_methods.popitem()
             if method is None:

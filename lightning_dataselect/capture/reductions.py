@@ -237,9 +237,11 @@ def fold(
         [1.5, 5.0]
     """
     even = units is None or is_sum or units.dtype == torch.bool
+    if elements.requires_grad:
+        elements = elements.detach()
     if even and elements.shape == (batch_size,):
-        return elements.detach().float()  # one loss a sample, the usual case; 0 where ignored
-    rows = by_sample(elements.detach(), batch_size, strided).float()
+        return elements.float()  # one loss a sample, the usual case; 0 where ignored
+    rows = by_sample(elements, batch_size, strided).float()
     if is_sum:
         return _sum(rows, 1)
     if units is None:

@@ -114,9 +114,9 @@ def soft(targets: Tensor, logits: Tensor) -> Tensor:
     return (torch.arange(logits.shape[1], device=logits.device) == targets.unsqueeze(1)).to(logits.dtype)
 
 
-def classes_of_terms(parts: Parts, batch_size: int, main: object = None) -> Classes | None:
+def classes_of_terms(parts: Parts, main: object = None) -> Classes | None:
     """Return the logits of the term with the key ``main``, or else of the first that has some."""
-    having = [(t.classes, scale, t.key) for t, scale in parts if t.classes and t.classes[0].shape[0] == batch_size]
+    having = [(term.classes, scale, term.key) for term, scale in parts if term.classes]
     if len(having) <= 1:
         return mix([having[0][:2]]) if having else None
     first = next((classes for classes, _, key in having if key == main), having[0][0])
@@ -283,6 +283,7 @@ class StepResult:
         unknown: What else each root was put together from (see `graph.unknown_reductions`); None where nobody can tell.
         lost: The step has gone an unknown way, so that terms may be missing.
         partial: Some samples lack a term that others have, and nobody knows which.
+        way: The terms of all roots.
     """
 
     recorder: Recorder
@@ -292,6 +293,7 @@ class StepResult:
     unknown: Unknown | None = ()
     lost: bool = False
     partial: bool = False
+    way: frozenset[Key] = frozenset()
     _losses: Tensor | None = None
     _classes: Classes | None = None
     _outputs: Tensor | None = None
@@ -307,6 +309,7 @@ class StepResult:
         """
         recorder = self.recorder
         self.roots.append(parts)
+        self.way = self.way.union([term.key for term, _ in parts])
         if recorder.compiled:
             self.unknown = None  # compiled code shows one node for all that is in it
         elif self.unknown is not None:
@@ -326,10 +329,6 @@ class StepResult:
         if self._outputs is None and self.summarize is not None:
             self._outputs = summary(recorder, parts, self.mains, self.summarize)
 
-    def way(self) -> frozenset[Key]:
-        """Return the terms of all roots."""
-        return frozenset([term.key for parts in self.roots for term, _ in parts])
-
     def captured(self) -> Captured:
         """Return all of it."""
         if self._losses is None or self.lost:
@@ -341,11 +340,11 @@ class StepResult:
 
 def find_classes(recorder: Recorder, parts: Parts, mains: PrimaryTerms, loss: Tensor | None) -> Classes | None:
     """Return the logits and targets of the terms, or else of the unreduced losses that the loss starts from."""
-    size, mixed = recorder.batch_size, recorder.spec.has_foreign
-    found = classes_of_terms(parts, size, mains.classes)
+    found = classes_of_terms(parts, mains.classes)
     if found is None and recorder.sources:
+        mixed = recorder.spec.has_foreign
         asked = _own_share(parts) if mixed and loss is not None else loss
-        found = classes_of_sources(recorder.sources, size, asked, any_may_do=not mixed)
+        found = classes_of_sources(recorder.sources, recorder.batch_size, asked, any_may_do=not mixed)
     return found
 
 

@@ -123,7 +123,8 @@ class StepReader:
         if self.blind:
             return step(*args, **kwargs), None
         self._step_facts = epoch, False
-        self._look_at_loaders(args, kwargs)
+        if self.part is not None:
+            self._look_at_loaders(self.part, args, kwargs)
         if is_full_batch:
             self._look(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
@@ -172,7 +173,8 @@ class StepReader:
             losses = read_sample_loss(self._source, step(*args, **kwargs), known[indices]).float()
             return Observation(indices, self._owned(losses), None, None, epoch, None, True, is_rescoring)
         self._step_facts = epoch, is_rescoring
-        self._look_at_loaders(args, kwargs)
+        if self.part is not None:
+            self._look_at_loaders(self.part, args, kwargs)
         self._look(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
         try:
@@ -200,12 +202,10 @@ class StepReader:
             return self.part.in_step(args, kwargs)
         return args[0] if args else next(iter(kwargs.values()))
 
-    def _look_at_loaders(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _look_at_loaders(self, part: BatchPart, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Tell capture what comes from which of several loaders, and let it look anew where one has run out."""
-        if self.part is None:
-            return
-        self.capture.batch_tensors = functools.partial(self.part.tensors, args, kwargs)
-        present = self.part.present(args, kwargs)
+        self.capture.batch_tensors = functools.partial(part.tensors, args, kwargs)
+        present = part.present(args, kwargs)
         if present != self._present:
             # loss functions are known by their turn, which is another one where a loss is left out
             self._present = present
@@ -214,20 +214,24 @@ class StepReader:
 
     def _look(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor) -> None:
         """Let single samples show how the step is read, where that is due or they are of several sizes at last."""
-        size, batch = indices.numel(), self.batch_in(args, kwargs)
-        if self._sizes is not None and self._witness.is_able and self._sizes.differ_anew(batch, size):
-            self.capture.probe_next()
-        if not (self._witness.is_able and self.capture.will_probe(size)):
+        if not self._witness.is_able:
             return
-        on_part = step_on_part(step, args, kwargs, indices, self.layout, self.loader, self.collate, self.part)
+        size, batch, of_loader = indices.numel(), self.batch_in(args, kwargs), self.part
+        if self._sizes is not None and self._sizes.differ_anew(batch, size):
+            self.capture.probe_next()
+        if not self.capture.will_probe(size):
+            return
+        on_part = step_on_part(step, args, kwargs, indices, self.layout, self.loader, self.collate, of_loader)
 
         def part(positions: Sequence[int]) -> Callable[[], Any]:
             smaller = on_part(positions)
-            self._look_at_loaders(smaller.args, smaller.keywords)
+            if of_loader is not None:
+                self._look_at_loaders(of_loader, smaller.args, smaller.keywords)
             return smaller
 
         self._witness.hear(part, size, batch)
-        self._look_at_loaders(args, kwargs)
+        if of_loader is not None:
+            self._look_at_loaders(of_loader, args, kwargs)
 
     def _owned(self, losses: Tensor) -> Tensor:
         """Return losses in memory of their own, as compiled modules write the next batch's into the same."""

@@ -18,7 +18,7 @@ Part = Callable[[Sequence[int]], Callable[[], Any]]
 """Makes the step on the samples at some positions of a batch, in that order."""
 
 # Of three samples, two can be in their places by chance, but not all; together they are no more than a small batch.
-N_SAMPLES = 3
+_N_SAMPLES = 3
 # Batches whose samples all are of one length show nothing of what a step does that sorts them.
 _MOST_TRIED = 8
 
@@ -54,7 +54,7 @@ class Witness:
             return
         self._n_left -= 1
         try:
-            positions = unlike_samples(batch, size, [size - 1, 0, size // 2][: min(N_SAMPLES, size)])
+            positions = unlike_samples(batch, size, [size - 1, 0, size // 2][: min(_N_SAMPLES, size)])
             is_settled = self._hear(part, positions, size)
         except Exception:  # a step that shows nothing, or that is not made for fewer samples
             is_settled, self.is_able = True, False
@@ -82,7 +82,7 @@ class Witness:
         """Hold the samples that lose nothing in the whole batch, where there are any, against themselves alone."""
         batch = self._show(part, range(size))
         left_out = [] if batch.losses is None else (batch.losses == 0).nonzero().flatten().tolist()
-        positions = list(dict.fromkeys([*left_out, *shown]))[:N_SAMPLES]
+        positions = list(dict.fromkeys([*left_out, *shown]))[:_N_SAMPLES]
         singles = [shown[position] if position in shown else self._show(part, [position]) for position in positions]
         self._capture.refuse_mined(batch, positions, singles)
 
