@@ -27,7 +27,7 @@ class Checkpointer:
         self._policy = policy
         self._run = run
         self.state_key = _PREFIX + type(policy).__qualname__
-        """The key of the state in a checkpoint; Lightning asks for it at every hook."""
+        """The key of the state in a checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed fit needs to be the same fit, with this rank's state for all."""

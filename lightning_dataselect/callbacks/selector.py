@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -263,9 +264,9 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         if self.context is not None and self.history and self.logs and not trainer.barebones:
             rank_zero_info(fit_summary(type(self).__name__, self.history) + self.remark())
 
-    @property
+    @cached_property
     def state_key(self) -> str:
-        """The key of the state in a checkpoint."""
+        """The key of the state in a checkpoint; Lightning asks for it at every hook."""
         return self._checkpointer.state_key
 
     def state_dict(self) -> dict[str, Any]:
