@@ -169,22 +169,25 @@ class RecordingBatchSampler(Sampler[list[int]]):
             record.drawn[batch_idx] = BatchIndices(torch.tensor(indices), len(indices), -1 in indices)
             self._warn_of_strangers(indices)
 
-    def take(self, batch_idx: int) -> BatchIndices:
-        """Return what batch ``batch_idx`` of this epoch is made of; earlier records are forgotten.
+    def take(self, batch_idx: int) -> BatchIndices | None:
+        """Return what batch ``batch_idx`` of this epoch is made of, None beyond the last; earlier ones are forgotten.
 
         Raises:
             UnsupportedTrainerError: If that batch was never drawn.
         """
         drawn = self._record.drawn
-        for earlier in [i for i in drawn if i < batch_idx]:
+        for earlier in list(drawn):
+            if earlier >= batch_idx:
+                break
             del drawn[earlier]
-        if batch_idx not in drawn:
+        taken = drawn.pop(batch_idx, None)
+        if taken is None and batch_idx < len(self):
             raise UnsupportedTrainerError(
                 f"Batch {batch_idx} reached the training step, but the loader was never asked for its indices. The"
                 " train loader that the Trainer uses is not the one that the selector prepared: does another callback"
                 " or strategy replace it? Put the selector first in `callbacks`, or remove the other."
             )
-        return drawn.pop(batch_idx)
+        return taken
 
     def _batches_of_epoch(self) -> Iterator[tuple[Tensor, int]]:
         if self.lasts is None:

@@ -136,7 +136,7 @@ class FitContext:
             What the step returned, with the samples' weights in its loss, and what was seen; None if nothing could be
             captured and the method can do without.
         """
-        run, n = self.run, len(samples)
+        run, n = self.run, samples.indices.numel()
         known, epoch = run.store["loss"], run.fit.plan.epoch
         done = self.reader.run(step, args, kwargs, samples, known, epoch, is_full_batch=is_full_batch)
         forget_misread(run, self.reader, ends_epoch=False)

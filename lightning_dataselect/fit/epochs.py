@@ -206,11 +206,11 @@ class Epochs:
     def begin_batch(self, batch_idx: int, batch: Any, device: torch.device) -> BatchSamples | None:
         """Begin a batch; return its samples, on ``device``; None where only other loaders have some left."""
         self._lengths.begin_batch()
-        self._schedules.begin_batch(self.n_batches)
-        if batch_idx >= len(self.loader.batches):
+        self._schedules.begin_batch(self._lengths.n_batches)
+        taken = self.loader.batches.take(batch_idx)
+        if taken is None:
             return None
-        taken, plan = self.loader.batches.take(batch_idx), self._run.fit.plan
-        slots, weights = taken.slots(self._run.store.n), None
+        plan, slots, weights = self._run.fit.plan, taken.slots(self._run.store.n), None
         if plan.weights is not None:
             weights = plan.weights_of(taken.indices).to(device, non_blocking=True)
         return BatchSamples(slots.to(device, non_blocking=True), weights)
@@ -219,7 +219,7 @@ class Epochs:
         """Count a batch as done, and keep schedules in time."""
         state = self._run.fit
         state.batches_done = batch_idx + 1
-        self._schedules.end_batch(state, self.n_batches)
+        self._schedules.end_batch(state, self._lengths.n_batches)
 
     # ---- from epoch to epoch -------------------------------------------------------------------------------------
 

@@ -52,7 +52,9 @@ def score_samples(
             disable=not shows_progress(trainer),
         )
         for batch_idx, batch in enumerate(progress):
-            own = loader.batches.take(batch_idx).slots(selected.n)
+            taken = loader.batches.take(batch_idx)
+            assert taken is not None
+            own = taken.slots(selected.n)
             batch = batch_to_device(trainer, batch)
             args = (batch, batch_idx) if takes_batch_idx(step) else (batch,)
             with trainer.precision_plugin.train_step_context():

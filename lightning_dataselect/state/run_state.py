@@ -358,17 +358,17 @@ class RunState:
             seen: What a batch, or a part of one, has shown.
             policy: Writes the method's own columns.
         """
-        store = self.store
-        store["loss"].index_copy_(0, seen.indices, seen.losses)
-        store.record_losses(seen.indices, seen.losses)
-        self._bad.add(seen.indices, seen.losses)
+        store, indices, losses = self.store, seen.indices, seen.losses
+        store["loss"].index_copy_(0, indices, losses)
+        store.record_losses(indices, losses)
+        self._bad.add(indices, losses)
         if policy.balance:
-            store["class"][seen.indices] = class_targets(seen).float()
+            store["class"][indices] = class_targets(seen).float()
         if not policy.ranks_by_loss:
             policy.observe(seen, store)
         store.record_logits(seen)
-        store.mark_dirty(seen.indices)
-        self.fit.n_measured += seen.indices.numel()
+        store.mark_dirty(indices)
+        self.fit.n_measured += indices.numel()
 
     def forget_measured(self) -> int:
         """Forget what was measured of the samples, but not how often they were trained on; return of how many."""
@@ -386,8 +386,9 @@ class RunState:
 
     def count_samples(self, *, forward: int, backward: int) -> None:
         """Count samples that were forwarded and back-propagated on this rank."""
-        self.fit.n_forward += forward
-        self.fit.n_backward += backward
+        fit = self.fit
+        fit.n_forward += forward
+        fit.n_backward += backward
 
     def count_trained(self, indices: Tensor) -> None:
         """Count samples that this rank trains on, int64 (B,)."""

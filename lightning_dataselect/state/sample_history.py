@@ -84,7 +84,7 @@ class SampleHistoryStore(ScoreStore):
         [False, True, False]
     """
 
-    _epoch: int = 0  # of what was shown and is not written yet
+    _kind: tuple[Any, ...] = (0,)  # of what was shown and is not written yet: its epoch, and how logits are held
 
     def __init__(
         self,
@@ -114,20 +114,21 @@ class SampleHistoryStore(ScoreStore):
 
     def record_logits(self, seen: Observation) -> None:
         """Take note of the classes that a batch has shown, if any."""
-        if seen.logits is None or seen.targets is None or seen.logits.shape[1] < 2:
+        logits, targets = seen.logits, seen.targets
+        if logits is None or targets is None or logits.shape[1] < 2:
             return
-        labels = seen.targets.argmax(1) if seen.targets.dim() == 2 else seen.targets
-        shown = _Shown(seen.indices, seen.logits, labels)
-        if self._shown and (seen.epoch != self._epoch or not _alike(shown, self._shown[0])):
+        labels = targets.argmax(1) if targets.dim() == 2 else targets
+        kind = seen.epoch, logits.shape[1], logits.dtype, logits.device
+        if self._shown and kind != self._kind:
             self.flush()
-        if shown.logits.nbytes > _MOST_BYTES // 8:  # nothing is gained by waiting for more of these
+        if logits.nbytes > _MOST_BYTES // 8:  # nothing is gained by waiting for more of these
             self.flush()
-            self._write(shown, seen.epoch)
+            self._write(_Shown(seen.indices, logits, labels), seen.epoch)
             return
+        self._kind = kind
         # compiled modules, and loaders of some, write the next batch into the same memory
-        self._epoch = seen.epoch
-        self._shown.append(_Shown(shown.indices, shown.logits.clone(), labels.clone()))
-        self._put_aside(shown.logits.nbytes + labels.nbytes)
+        self._shown.append(_Shown(seen.indices, logits.clone(), labels.clone()))
+        self._put_aside(logits.nbytes + labels.nbytes)
 
     def record_losses(self, indices: Tensor, losses: Tensor) -> None:
         """Take note of losses, float32 (B,), of the samples ``indices``, int64 (B,); both must stay as they are."""
@@ -169,7 +170,7 @@ class SampleHistoryStore(ScoreStore):
 
     def flush(self) -> None:
         """Write what was put aside."""
-        trained, offered, taken, shown, epoch = self._trained, self._offered, self._taken, self._shown, self._epoch
+        trained, offered, taken, shown, epoch = self._trained, self._offered, self._taken, self._shown, self._kind[0]
         measured = self._measured
         self._forget_pending()
         if measured:
@@ -238,7 +239,8 @@ class SampleHistoryStore(ScoreStore):
 
     def _put_aside(self, n_bytes: int) -> None:
         self.n_bytes_pending += n_bytes
-        if max(len(self._trained), len(self._measured)) >= _MOST_BATCHES or self.n_bytes_pending >= _MOST_BYTES:
+        is_full = len(self._trained) >= _MOST_BATCHES or len(self._measured) >= _MOST_BATCHES
+        if is_full or self.n_bytes_pending >= _MOST_BYTES:
             self.flush()
 
     def _open_classes(self) -> None:
@@ -273,11 +275,6 @@ class SampleHistoryStore(ScoreStore):
         _add(self["margin_sum"], indices, torch.where(known, margin, 0.0))
         _add(self["confidence_sum"], indices, confidence)
         _add(self["confidence_squares"], indices, confidence * confidence)
-
-
-def _alike(one: _Shown, other: _Shown) -> bool:
-    a, b = one.logits, other.logits
-    return (a.shape[1], a.dtype, a.device) == (b.shape[1], b.dtype, b.device)
 
 
 def _add(column: Tensor, indices: Tensor, number: int | Tensor) -> None:
