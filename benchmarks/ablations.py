@@ -26,14 +26,17 @@ NEVER = math.inf
 # What is left out, and the constants of the rule that leave it out.
 ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "learnt samples stay in": [(rule, "_LEARNT_SHARE", NEVER)],
-    "contradicted samples stay in": [(rule, "_RISE", NEVER)],
-    "no second mode is asked for": [(rule, "_RISE", 0.0)],
-    "no persistence is asked for": [(rule, "_PERSISTENCE", 0.0)],
+    "contradicted samples stay in": [(rule, "_ABOVE_SHARE", NEVER)],
+    "a second mode is not enough": [(rule, "_RISE", NEVER)],
+    "persistence is not enough": [(rule, "_PERSISTENCE_ALONE", NEVER)],
     "neither is asked for": [(rule, "_RISE", 0.0), (rule, "_PERSISTENCE", 0.0)],
     "none of what is left out is seen again": [(callback, "_LEFT_OUT", 1.0)],
     "no samples are held back: what is learnt goes": [(Evidence, "memorizes", False), (Evidence, "generalizes", True)],
 }
-TASKS = ("fashion", "fashion_20", "fashion_40", "cifar10_people", "adult", "ag_news", "convolutions", "convolutions_20")
+TASKS = (
+    "fashion", "fashion_20", "fashion_40", "cifar10_people", "adult", "ag_news", "convolutions", "convolutions_20",
+    "image_features_worse",
+)  # fmt: skip
 
 
 @contextlib.contextmanager

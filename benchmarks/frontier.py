@@ -5,11 +5,12 @@
 All are the package's callbacks in a Lightning fit, on the same seeds: `Frontier(budget=0.5)` beside
 `FewerEpochs(budget=0.5)`, and beside `FewerEpochs(budget=1)`, the whole fit. Between these two the score of full data
 is taken to rise evenly with every doubling of compute; what full data would have needed to reach the score of Frontier,
-beyond what Frontier spent, is *saved*. Small networks: five seeds of all tasks take about 40 minutes of CPU. DIR
-holds fashion_mnist, cifar10, cifar_n, adult and ag_news; the two regressions are made up.
+beyond what Frontier spent, is *saved*. Small networks: five seeds of all tasks take about an hour of CPU. DIR holds
+fashion_mnist, cifar10, cifar_n, adult and ag_news; the two regressions are made up. Features of pretrained networks,
+for the tasks on them, are measured once and kept (`--features`).
 
-All tasks but `fashion_duplicates` were looked at, with other seeds or these, while the rule and its thresholds were
-made.
+All tasks but `fashion_duplicates`, `text_features` and `text_features_20` were looked at, with other seeds or these,
+while the rule and its thresholds were made.
 """
 
 import argparse
@@ -33,12 +34,15 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.image_data import channels_first, read_arrays
+from benchmarks.pretrained import Halves, image_features, text_features
 from benchmarks.resident import Resident
 from benchmarks.tabular import encoded
 from lightning_dataselect import FewerEpochs, Frontier
 
 BUDGET, FIRST_SEED = 0.5, 100
 RESULTS = Path(__file__).parent / "results" / "frontier.json"
+FEATURES = Path("bench-out")
+_PEOPLE = {"aggre": "aggre_label", "random1": "random_label1", "worse": "worse_label"}
 
 
 @dataclass
@@ -64,6 +68,11 @@ def convolutions(n_out: int, channels: int = 1, side: int = 14) -> nn.Module:
         nn.Conv2d(channels, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU(),
         nn.AvgPool2d(2), nn.Flatten(), nn.Linear(32 * (side // 4) ** 2, 64), nn.ReLU(), nn.Linear(64, n_out),
     )  # fmt: skip
+
+
+def head(n_in: int, n_out: int) -> nn.Module:
+    """One hidden layer, for features of a pretrained network."""
+    return nn.Sequential(nn.Linear(n_in, 256), nn.ReLU(), nn.Linear(256, n_out))
 
 
 def bag_of_words(n_out: int) -> nn.Module:
@@ -121,6 +130,20 @@ def images(name: Any, data_dir: str, n: int, rng: np.random.Generator, kind: str
     return (x.float() / 255 - 0.5, y), (test[0].float() / 255 - 0.5, test[1])
 
 
+def on_features(halves: Halves, kind: str, rng: np.random.Generator, data_dir: str) -> tuple[Any, Any]:
+    """Return 10,000 training samples with labels of a kind, and the test samples with true ones."""
+    (x, y), test = halves
+    order, y = torch.from_numpy(rng.permutation(len(y))[:10_000]), y.clone()
+    if kind.isdigit():
+        wrong, n_classes = torch.from_numpy(rng.random(len(y)) < int(kind) / 100), int(y.max()) + 1
+        others = torch.from_numpy(rng.integers(1, n_classes, int(wrong.sum())))
+        y[wrong] = (y[wrong] + others) % n_classes
+    elif kind:
+        with np.load(f"{data_dir}/cifar_n/cifar10n.npz") as people:
+            y = torch.from_numpy(people[_PEOPLE[kind]][: len(y)]).long()
+    return (x[order], y[order]), test
+
+
 def regression(rng: np.random.Generator, degrees: float) -> tuple[Any, Any]:
     """Return a smooth function of ten features, with noise of Student's t, and without any for testing."""
     fixed = np.random.default_rng(5)
@@ -145,8 +168,13 @@ def texts(path: str) -> tuple[Tensor, Tensor]:
     return words, torch.tensor([int(row_["label"]) for row_ in rows])
 
 
-def task(name: str, seed: int, data_dir: str) -> Task:
+def task(name: str, seed: int, data_dir: str, features: Path = FEATURES) -> Task:
     rng = np.random.default_rng(seed)
+    if name.startswith(("image_features", "text_features")):
+        measure, n_in, n_out = (image_features, 1280, 10) if name.startswith("image") else (text_features, 384, 4)
+        kind = name.partition("features")[2].removeprefix("_")
+        halves = on_features(measure(data_dir, features), kind, rng, data_dir)
+        return Task(*halves, lambda: head(n_in, n_out), 20, lr=1e-3)
     if name in ("regression", "heavy_tails"):
         return Task(*regression(rng, 2.2 if name == "heavy_tails" else 50), lambda: perceptron(10, 1), 16)
     if name == "adult":
@@ -176,7 +204,8 @@ def task(name: str, seed: int, data_dir: str) -> Task:
 NAMES = (
     "fashion", "fashion_20", "fashion_40", "regression", "fashion_5", "fashion_imbalanced", "fashion_duplicates",
     "cifar10", "adult", "heavy_tails", "convolutions", "convolutions_20", "convolutions_imbalanced", "ag_news",
-    "cifar10_people", "cifar10_people_convolutions",
+    "cifar10_people", "cifar10_people_convolutions", "image_features", "image_features_aggre",
+    "image_features_random1", "image_features_worse", "text_features", "text_features_20",
 )  # fmt: skip
 
 
@@ -231,11 +260,11 @@ def saved_share(gains: np.ndarray, rises: np.ndarray) -> float:
     return 1 - 2 ** -(gains.mean() / rises.mean())
 
 
-def row(name: str, data_dir: str, n_seeds: int) -> dict[str, Any]:
+def row(name: str, data_dir: str, n_seeds: int, features: Path = FEATURES) -> dict[str, Any]:
     """Run a task on every seed; return the row of the table."""
     runs: list[tuple[Run, Run, Run]] = []
     for seed in range(FIRST_SEED, FIRST_SEED + n_seeds):
-        made = task(name, seed, data_dir)
+        made = task(name, seed, data_dir, features)
         fewer = run(made, FewerEpochs(budget=BUDGET, seed=seed), seed)
         found = run(made, Frontier(budget=BUDGET, seed=seed), seed)
         assert abs(found.n_backward - fewer.n_backward) <= 0.01 * fewer.n_backward, (fewer, found)
@@ -267,11 +296,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--features", type=Path, default=FEATURES, help="where features of pretrained networks are kept"
+    )
     arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     rows = []
     for name in arguments.only:
-        rows.append(row(name, arguments.data_dir, arguments.seeds))
+        rows.append(row(name, arguments.data_dir, arguments.seeds, arguments.features))
         print(rows[-1], flush=True)
         lines = ",\n  ".join(map(json.dumps, rows))
         arguments.out.write_text(f'{{"budget": {BUDGET}, "rows": [\n  {lines}\n]}}\n')

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from benchmarks.classifier import Classifier
+from benchmarks.frontier import task
 from benchmarks.image_data import ImageData, augment
+from benchmarks.pretrained import image_features
 from benchmarks.resident import Resident
 from benchmarks.tabular import TableData
 from lightning_dataselect import EpsilonGreedy
@@ -112,3 +114,21 @@ def test_table_is_standardised_by_its_training_rows():
 def test_every_network_takes_its_inputs(net, inputs):
     model = Classifier(net, n_inputs=inputs[0], n_classes=10, lr=0.1, width=8)
     assert model(torch.zeros(2, *inputs)).shape == (2, 10)
+
+
+def kept_features(folder, n=12_000, classes=10):
+    x = torch.randn(n, 8, generator=torch.Generator().manual_seed(0))
+    halves = ((3 + 2 * x, torch.arange(n) % classes), (3 + 2 * x[:100], torch.arange(100) % classes))
+    torch.save(halves, folder / "cifar10_efficientnet_lite0.pt")
+
+
+def test_features_that_are_kept_come_standardized_and_a_share_of_their_labels_is_wrong(tmp_path):
+    kept_features(tmp_path)
+    (x, true), (x_test, y_test) = image_features("nowhere", tmp_path)
+    assert torch.allclose(x.mean(0), torch.zeros(8), atol=1e-4) and torch.allclose(x.std(0), torch.ones(8), atol=1e-2)
+    made = task("image_features_20", 3, "nowhere", tmp_path)
+    rows = {tuple(row): int(label) for row, label in zip(x.tolist(), true, strict=True)}
+    wrong = [int(label) != rows[tuple(row)] for row, label in zip(made.train[0].tolist(), made.train[1], strict=True)]
+    assert len(wrong) == 10_000 and abs(sum(wrong) / len(wrong) - 0.2) < 0.02
+    assert set(made.train[1].tolist()) == set(range(10))
+    assert torch.equal(made.test[0], x_test) and torch.equal(made.test[1], y_test)

@@ -117,7 +117,9 @@ def evidence(learnt=0.0, low=0.5, above=0.1, persistence=0.0, rise=1.0, ratio=No
         (4, evidence(persistence=0.5, rise=1.1), True, (False, True)),
         (5, evidence(persistence=1.0, rise=9.0), True, (False, False)),  # by then hard samples stay above L, too
         (2, evidence(persistence=0.49, rise=1.1), True, (False, False)),  # they come down
-        (2, evidence(persistence=0.9, rise=1.09), True, (False, False)),  # they are only hard
+        (4, evidence(persistence=0.6), True, (False, True)),  # most of them stay where they are
+        (4, evidence(persistence=0.59, rise=1.09), True, (False, False)),  # they are only hard
+        (4, evidence(persistence=0.9, low=0.49), True, (False, False)),  # too little is learnt to tell
         (2, evidence(persistence=0.9, rise=1.5), False, (False, False)),  # the tail of the targets
         (2, evidence(persistence=1.0, rise=1.5, above=0.02), True, (False, False)),
         (2, evidence(persistence=1.0, rise=1.5, low=0.2), True, (False, False)),  # nothing is learnt that contradicts

@@ -12,12 +12,13 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
   *memorize*, which a trial tells: of each second pass a tenth of the samples, drawn at random, is held back, and in the
   next one its mean loss is compared with that of another tenth, which was trained on in both. Where the ratio ``r`` of
   the two is above 1 by three standard errors, learnt samples stay in for good: a small loss says little there.
-- After two, three and four passes high losses are asked whether the labels are wrong. Losses of hard samples thin out
-  steadily and come down from pass to pass; those of wrong labels gather above the loss of a model that knows nothing,
-  and stay there. So the histogram of ``l_i / L`` must have a *second mode* above 1, 10 % and three standard errors
-  denser than the valley before it, and of the samples with ``p_i > L`` half must still have ``l_i > L``. With 3 % of
-  the samples above L, and 30 % below L / 2 to contradict them, those with both ``p_i > L`` and ``l_i > L`` are left
-  out. A class of which most is above L is not learnt yet, and its samples do not count.
+- After two, three and four passes high losses are asked whether the labels are wrong. Losses of hard samples come down
+  from pass to pass; those of wrong labels stay above the loss of a model that knows nothing. So of the samples with
+  ``p_i > L``, 3 % or more of all, 60 % must still have ``l_i > L``, while half of all samples are below L / 2 to
+  contradict them. Half of them and 30 % do where high losses also gather: where the histogram of ``l_i / L`` has a
+  *second mode* above 1, 10 % and three standard errors denser than the valley before it. Then samples with both
+  ``p_i > L`` and ``l_i > L`` are left out. A class of which most is above L is not learnt yet, and its samples do not
+  count.
 - Both are asked of classification alone. A squared error that is small still has a gradient that counts, and one that
   stays above that of an untrained model may be the tail of the targets, which the mean needs.
 - Nine in ten of what is left out are, drawn anew for each pass; the tenth keeps the measurements fresh.

@@ -17,14 +17,16 @@ _LARGEST_ERROR = 1 / 6  # of r, for a trial that shows nothing to count as one t
 HELD_BACK, CONTROL = 1.0, 2.0
 FIRST_DECISION = 2  # passes done
 _JUDGED_AFTER = (2, 3, 4)  # passes done
-_PERSISTENCE = 0.5
+_PERSISTENCE = 0.5  # where there is a second mode
+_PERSISTENCE_ALONE = 0.6
 _RISE = 1.1
 _BINS_IN_L = 8
 _HIGHEST_LOSS = 4  # in L; what is above it counts in the last bin
 _MODE_SHARE = 0.03  # of the samples, in a range of L at the mode's density
 _MODE_ERRORS = 3.0
 _ABOVE_SHARE = 0.03
-_LOW_SHARE = 0.3  # of losses below half of L
+_LOW_SHARE = 0.3  # of losses below half of L, where there is a second mode
+_LOW_SHARE_ALONE = 0.5
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,13 @@ class Evidence:
         """True if a trial that could have shown it did not show that held-back samples lose more."""
         could_tell = self.held_back_error is not None and self.held_back_error < _LARGEST_ERROR
         return could_tell and not self._is_above(errors=2)
+
+    @property
+    def contradicts(self) -> bool:
+        """True if losses above L gather there, or stay there while the model knows most of the samples."""
+        if self.rise >= _RISE:
+            return self.persistence >= _PERSISTENCE and self.low_share >= _LOW_SHARE
+        return self.persistence >= _PERSISTENCE_ALONE and self.low_share >= _LOW_SHARE_ALONE
 
     def _is_above(self, errors: int) -> bool:
         if self.held_back_ratio is None or self.held_back_error is None:
@@ -227,9 +236,8 @@ def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decisio
         learnt = learnt or passes == FIRST_DECISION or evidence.generalizes
     learnt = learnt and not memorizes
     contradicted = before is not None and before.contradicted
-    can_tell = evidence.above_share >= _ABOVE_SHARE and evidence.low_share >= _LOW_SHARE
-    if classifies and passes in _JUDGED_AFTER and can_tell:
-        contradicted = contradicted or (evidence.rise >= _RISE and evidence.persistence >= _PERSISTENCE)
+    if classifies and passes in _JUDGED_AFTER and evidence.above_share >= _ABOVE_SHARE:
+        contradicted = contradicted or evidence.contradicts
     return Decision(passes, learnt, contradicted, evidence, memorizes)
 
 
