@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +13,8 @@ from torch import Tensor
 OverRanks = Literal["last", "sum", "min"]
 """How a column merges several ranks' writes to a sample: the last value, the sum of the increments, the least."""
 
-CHUNK = 1 << 21  # samples that are merged at a time, so that what travels takes no memory of the order of all
+CHUNK = 1 << 20  # samples that are merged at a time, so that what travels takes no memory of the order of all
+MOST_CHUNKS = 64  # as the ranks wait for each other in each: of very many samples more are merged at a time
 
 
 @dataclass(frozen=True)
@@ -49,24 +50,22 @@ class Shared:
         values = self.column.index_select(0, rows)
         return values if self.base is None else values.sub_(self.base.index_select(0, rows))
 
-    def take_in(self, rows: Sequence[Tensor], values: Sequence[Tensor], start: int, end: int) -> None:
-        """Take what every rank gives, in the order of ranks, so that all come to the same.
-
-        Args:
-            rows: int64, of each rank, the samples that it gives something of, all of them from ``start`` to ``end``.
-            values: What it gives.
-            start: The first sample of the chunk.
-            end: The one after its last.
-        """
+    def open(self, start: int, end: int) -> None:
+        """Take back what this rank has written to the samples from ``start`` to ``end``, if that is added anew."""
         if self.base is not None:
             self.column[start:end] = self.base[start:end]
-        for index, value in zip(rows, values, strict=True):
-            if self.over_ranks == "sum":
-                self.column.index_add_(0, index, value)
-            elif self.over_ranks == "min":
-                self.column.scatter_reduce_(0, index, value, "amin")
-            else:
-                self.column.index_copy_(0, index, value)
+
+    def take_in(self, rows: Tensor, values: Tensor) -> None:
+        """Take what was given of the samples ``rows``, int64 (m,), each of them once; ``N`` for none."""
+        if self.over_ranks == "sum":
+            self.column.index_add_(0, rows, values)
+        elif self.over_ranks == "min":
+            self.column.scatter_reduce_(0, rows, values, "amin")
+        else:
+            self.column.index_copy_(0, rows, values)
+
+    def close(self, start: int, end: int) -> None:
+        """Let the samples from ``start`` to ``end`` be merged."""
         if self.base is not None:
             self.base[start:end] = self.column[start:end]
 
@@ -84,62 +83,140 @@ def merge(columns: Sequence[Shared], written: Tensor, counted: Tensor, n: int) -
     """
     # wide numbers first, so that each lies in the message where it can be read in place
     ordered = sorted(columns, key=lambda shared: -shared.column.element_size())
-    for start in range(0, n, CHUNK):
-        _merge_chunk(ordered, written, counted, start, min(start + CHUNK, n))
+    size = max(CHUNK, -(-n // MOST_CHUNKS))
+    chunks = [_Chunk(ordered, (written, counted), start, min(start + size, n), n) for start in range(0, n, size)]
+    own = torch.tensor([chunk.facts() for chunk in chunks], device=written.device)
+    facts = _gathered(own).cpu()
+    for which, chunk in enumerate(chunks):
+        chunk.merge(facts[:, which])
 
 
-def _merge_chunk(columns: Sequence[Shared], written: Tensor, counted: Tensor, start: int, end: int) -> None:
-    mine = [mark[start:end].nonzero().squeeze(1) for mark in (written, counted)]
-    is_one = torch.equal(*mine)  # as a rule what is counted is measured, too, and travels once
-    changed = [len(mine[shared.is_count]) > 0 and shared.has_changed(start, end) for shared in columns]
-    about = torch.tensor([*map(len, mine), is_one, *changed], device=written.device)
-    facts = [of_rank.tolist() for of_rank in _gathered(about, about.numel())]
-    sent = [shared for shared, *flags in zip(columns, *(of_rank[3:] for of_rank in facts), strict=True) if any(flags)]
-    if not sent:
-        return
-    own = torch.cat(mine[:1] if is_one else mine).int()
-    even = [own, own.new_zeros(own.numel() % 2)]
-    parts = [*even, *(shared.outgoing(mine[shared.is_count] + start) for shared in sent)]
-    layouts = [_Layout(sent, *of_rank[:3]) for of_rank in facts]
-    message = torch.cat([part.reshape(-1).view(torch.uint8) for part in parts])
-    messages = _gathered(message, max(layout.size for layout in layouts))
-    del parts, message
-    rows = [layout.rows(other, start) for layout, other in zip(layouts, messages, strict=True)]
-    for which, shared in enumerate(sent):
-        values = [layout.values(other, which) for layout, other in zip(layouts, messages, strict=True)]
-        shared.take_in([of_rank[shared.is_count] for of_rank in rows], values, start, end)
+@dataclass(frozen=True)
+class _Chunk:
+    """Samples that are merged at a time."""
+
+    columns: Sequence[Shared]
+    marks: tuple[Tensor, Tensor]  # those written and those counted
+    start: int
+    end: int
+    n: int
+
+    def facts(self) -> list[int]:
+        """Return how many samples this rank has written, and counted, whether they are the same, and what changed."""
+        parts = [mark[self.start : self.end] for mark in self.marks]
+        numbers = [int(part.count_nonzero()) for part in parts]
+        # as a rule what is counted is measured, too, and travels once
+        changed = [numbers[each.is_count] > 0 and each.has_changed(self.start, self.end) for each in self.columns]
+        return [*numbers, torch.equal(*parts), *changed]
+
+    def merge(self, facts: Tensor) -> None:
+        """Merge, with the :meth:`facts` of every rank, int64 (R, 3 + number of columns)."""
+        numbers, is_one = facts[:, :2], bool(facts[:, 2].all())
+        sent = [shared for shared, flag in zip(self.columns, facts[:, 3:].any(0).tolist(), strict=True) if flag]
+        if not sent:
+            return
+        # what is given is read before anything is taken in
+        rows = [mark[self.start : self.end].nonzero().squeeze(1) for mark in self.marks]
+        values = [shared.outgoing(rows[shared.is_count] + self.start) for shared in sent]
+        for shared in sent:
+            shared.open(self.start, self.end)
+        # where few ranks have written nearly all, most of equal messages would be empty
+        if int(numbers.amax(0).sum()) * len(numbers) <= 2 * int(numbers.sum()):
+            layout = _Layout(sent, is_one, *numbers.amax(0).tolist())
+            message = layout.message(rows, values, self.end - self.start)
+            del rows, values
+            messages = _gathered(message)
+            del message
+            self._take_in(layout, messages)
+        else:
+            for layout, message in self._in_turn(sent, is_one, rows, values, numbers):
+                self._take_in(layout, message)
+        for shared in sent:
+            shared.close(self.start, self.end)
+
+    def _in_turn(
+        self, sent: list[Shared], is_one: bool, rows: list[Tensor], values: list[Tensor], numbers: Tensor
+    ) -> Iterator[tuple[_Layout, Tensor]]:
+        """Yield what each rank gives that has something to give, uint8 (1, bytes), in the order of ranks."""
+        for rank in numbers.any(1).nonzero().squeeze(1).tolist():
+            layout = _Layout(sent, is_one, *numbers[rank].tolist())
+            if rank == dist.get_rank():
+                message = layout.message(rows, values, self.end - self.start)
+            else:
+                message = torch.empty(layout.size, dtype=torch.uint8, device=self.marks[0].device)
+            dist.broadcast(message, rank)
+            yield layout, message[None]
+
+    def _take_in(self, layout: _Layout, messages: Tensor) -> None:
+        """Take in the messages of some ranks, uint8 (ranks, bytes), in the order of ranks."""
+        rows = [self._samples(part) for part in layout.rows(messages)]
+        for which, shared in enumerate(layout.sent):
+            of_ranks = rows[-1] if shared.is_count else rows[0]
+            # rank by rank, so that all come to the same where several have written a sample
+            for index, values in zip(of_ranks, layout.values(messages, which), strict=True):
+                shared.take_in(index, values)
+
+    def _samples(self, rows: Tensor) -> Tensor:
+        """Return which samples the places ``rows`` of this chunk are, int64; the place after its last is none."""
+        samples = rows.long().add_(self.start)
+        return samples if self.end == self.n else samples.masked_fill_(samples == self.end, self.n)
 
 
 class _Layout:
-    """Find what a rank has sent: the samples, up to a multiple of eight bytes, and the values of each column."""
+    """Say where what lies in a message: the samples, up to a multiple of eight bytes, and the values of each column.
 
-    def __init__(self, sent: Sequence[Shared], n_written: int, n_counted: int, is_one: int) -> None:
-        self._sent = sent
+    Args:
+        sent: The columns.
+        is_one: Whether those that were written and those that were counted are the same, and named once.
+        n_written: Number of samples that were written, or room for so many.
+        n_counted: Likewise, those that were counted.
+    """
+
+    def __init__(self, sent: Sequence[Shared], is_one: bool, n_written: int, n_counted: int) -> None:
+        self.sent = sent
+        self._is_one = is_one
         self._n = n_written, n_counted
-        self._is_one = bool(is_one)
-        self._n_rows = n_written if is_one else n_written + n_counted
-        self._ends = [4 * (self._n_rows + self._n_rows % 2)]
+        n_rows = n_written if is_one else n_written + n_counted
+        self._ends = [4 * (n_rows + n_rows % 2)]
         for shared in sent:
             self._ends.append(self._ends[-1] + self._n[shared.is_count] * shared.row_bytes)
-        self.size = self._ends[-1]
+        self.size = -(-self._ends[-1] // 8) * 8
 
-    def rows(self, message: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Return the samples that were written and those that were counted, int64."""
-        both = message[: 4 * self._n_rows].view(torch.int32).long() + start
-        return (both, both) if self._is_one else (both[: self._n[0]], both[self._n[0] :])
+    def message(self, rows: Sequence[Tensor], values: Sequence[Tensor], none: int) -> Tensor:
+        """Return a message, uint8 (bytes,), of samples and values, with the samples that there is room for ``none``."""
+        message = torch.zeros(self.size, dtype=torch.uint8, device=rows[0].device)
+        for place, part in zip(self.rows(message[None]), rows, strict=False):
+            place[0, : len(part)] = part
+            place[0, len(part) :] = none
+        for which, part in enumerate(values):
+            self.values(message[None], which)[0, : len(part)] = part
+        return message
 
-    def values(self, message: Tensor, which: int) -> Tensor:
-        """Return the values of a column."""
-        column = self._sent[which].column
-        part = message[self._ends[which] : self._ends[which + 1]].view(column.dtype)
-        return part.reshape(-1, *column.shape[1:])
+    def rows(self, messages: Tensor) -> list[Tensor]:
+        """Return the places of the samples that were written and, unless they are the same, those that were counted.
+
+        Args:
+            messages: uint8 (ranks, bytes).
+
+        Returns:
+            int32 (ranks, m) each.
+        """
+        both = messages[:, : self._ends[0]].view(torch.int32)
+        n_written, n_counted = self._n
+        written = both[:, :n_written]
+        return [written] if self._is_one else [written, both[:, n_written : n_written + n_counted]]
+
+    def values(self, messages: Tensor, which: int) -> Tensor:
+        """Return the places of the values of a column, (R, m) or (R, m, width)."""
+        shared = self.sent[which]
+        part = messages[:, self._ends[which] : self._ends[which + 1]].view(shared.column.dtype)
+        return part.unflatten(1, (self._n[shared.is_count], *shared.column.shape[1:]))
 
 
-def _gathered(mine: Tensor, size: int) -> list[Tensor]:
-    """Return what each rank has handed in, filled up to ``size``."""
-    padded = mine if mine.numel() == size else torch.cat([mine, mine.new_zeros(size - mine.numel())])
-    everyones = [torch.empty_like(padded) for _ in range(dist.get_world_size())]
-    dist.all_gather(everyones, padded)
+def _gathered(mine: Tensor) -> Tensor:
+    """Return what each rank has handed in, of one shape, stacked in the order of ranks."""
+    everyones = mine.new_empty(dist.get_world_size(), *mine.shape)
+    dist.all_gather(list(everyones), mine)
     return everyones
 
 
