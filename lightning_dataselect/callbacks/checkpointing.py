@@ -30,25 +30,31 @@ class Checkpointer:
         """The key of the state in a checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a resumed fit needs to be the same fit, with this rank's state for all."""
+        """Return everything that a resumed fit needs to be the same fit, with this rank's state for all.
+
+        With several ranks the columns are the fit's own, which are copied by :meth:`save_all_ranks` where they are
+        written: Lightning asks every rank for them before.
+        """
         state = self._run.rank_state(self._policy)
-        return self._run.state_dict([state] if state else [])
+        return self._run.state_dict([state] if state else [], copies=self._run.world_size == 1)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Keep the state until the number of samples is known."""
         self._run.load_state_dict(state)
 
     def save_all_ranks(self, checkpoint: dict[str, Any]) -> None:
-        """Put what all ranks have seen into ``checkpoint``: only the first rank's state is written.
+        """Put what all ranks have seen into ``checkpoint``: as a rule only the first rank's is written.
 
-        All ranks must call it together.
+        The checkpoints of the other ranks hold the same columns, not copied, and of what is a rank's alone their own:
+        so each can go on from its own file where the strategy writes one a rank. All ranks must call it together.
         """
         run = self._run
         if not run.has_begun or run.world_size == 1:
             return
         run.store.merge()
         run.fit.sum_over_ranks(run.world_size, run.store["loss"].device)
-        checkpoint["callbacks"][self.state_key] = run.state_dict(self._states_of_ranks(run.world_size))
+        states = self._states_of_ranks()
+        checkpoint["callbacks"][self.state_key] = run.state_dict(states, copies=run.rank == 0)
         run.fit.leave_counts_to_first(run.rank)
 
     def refuse_others(self, checkpoint: Mapping[str, Any]) -> None:
@@ -65,11 +71,13 @@ class Checkpointer:
                 f" selection cannot go on. Resume with {other}, or load the weights alone into a new fit."
             )
 
-    def _states_of_ranks(self, world_size: int) -> list[dict[str, Any]]:
+    def _states_of_ranks(self) -> list[dict[str, Any]]:
+        """Return what each rank saves of its own; on other ranks than the first, what this one does."""
         merges = type(self._run.store).rank_state is ScoreStore.rank_state
         remembers = type(self._policy).rank_state is not SelectionPolicy.rank_state
         if merges and not remembers and self._run.waiting is None:
             return []
-        everyone: list[Any] = [None] * world_size
-        dist.all_gather_object(everyone, self._run.rank_state(self._policy))
+        own = self._run.rank_state(self._policy)
+        everyone: list[Any] = [own] if self._run.rank else [None] * self._run.world_size
+        dist.gather_object(own, None if self._run.rank else everyone)
         return everyone if all(everyone) else []

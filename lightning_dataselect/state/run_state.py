@@ -318,18 +318,19 @@ class RunState:
         }
         return state if any(state.values()) else {}
 
-    def state_dict(self, ranks: list[dict[str, Any]]) -> dict[str, Any]:
+    def state_dict(self, ranks: list[dict[str, Any]], *, copies: bool = True) -> dict[str, Any]:
         """Return everything that a resumed fit needs to be the same fit.
 
         Args:
             ranks: What each rank saves of its own, see :meth:`rank_state`; empty for nothing.
+            copies: Whether columns are copied, so that they stay as they are while the fit goes on.
         """
         if self._store is None or self._fit is None:
             return {}
         return {
             "n": self._store.n,
             "identity": self._store.identity.value,
-            "columns": self._store.state_dict(),
+            "columns": self._store.state_dict() if copies else self._store.shared_state(),
             "fit": self._fit.state_dict(self._store.n),
             "ranks": ranks,
             "samples": self.samples,

@@ -221,6 +221,11 @@ class SampleHistoryStore(ScoreStore):
         self.flush()
         return super().state_dict()
 
+    def shared_state(self) -> dict[str, Tensor]:
+        """Return every column, (N,) or (N, width), on the store's device: what is written to it is seen in it."""
+        self.flush()
+        return super().shared_state()
+
     def __getstate__(self) -> dict[str, Any]:
         """Pickle everything, with nothing left aside."""
         self.flush()

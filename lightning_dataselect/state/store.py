@@ -86,6 +86,10 @@ class ScoreStore:
         """Return whether there is a column ``name``."""
         return name in self._columns
 
+    def shared_state(self) -> dict[str, Tensor]:
+        """Return every column, (N,) or (N, width), on the store's device: what is written to it is seen in it."""
+        return {name: column[: self.n] for name, column in self._columns.items()}
+
     def add_column(self, name: str, initial: float, dtype: torch.dtype, over_ranks: OverRanks = "last") -> Tensor:
         """Add a column of one number a sample.
 

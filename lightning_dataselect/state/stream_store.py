@@ -50,6 +50,10 @@ class StreamStore(SampleHistoryStore):
         """Return nothing: see :meth:`rank_state`."""
         return {}
 
+    def shared_state(self) -> dict[str, Tensor]:
+        """Return nothing: see :meth:`rank_state`."""
+        return {}
+
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over nothing."""
 
