@@ -99,13 +99,18 @@ class SelectionSampler(DistributedSampler[int]):
         """
         n = self._plan_size()
         order = self._order()
-        mine = order[self.rank :: self.num_replicas]
+        mine = order[self.rank :: self.num_replicas].contiguous()
+        if mine.numel() < self._shard_size(n):
+            position = (mine.numel() * self.num_replicas + self.rank) % n
+            lent = order[position : position + 1].clone()
+        else:
+            lent = order[:0].clone()
+        del order  # of all ranks, which is not to stay for as long as this one goes through its own
         if turn and self.shuffle and self.plan.order is None:
             generator = epoch_generator(self.seed, self.plan.epoch, f"order of rank {self.rank}, time {turn}")
             mine = mine[random_order(mine.numel(), generator).long()]
-        if mine.numel() < self._shard_size(n):
-            position = (mine.numel() * self.num_replicas + self.rank) % n
-            mine = torch.cat([mine, order[position : position + 1]])
+        if lent.numel() > 0:
+            mine = torch.cat([mine, lent])
         step = max(_CHUNK // size, 1) * size
         for start in range(0, mine.numel(), step):
             yield from self._resolve(mine[start : start + step]).split(size)

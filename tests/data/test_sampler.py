@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -38,6 +40,20 @@ def test_iterating_is_pure_and_epochs_differ():
     sampler.plan = EpochPlan(2, sampler.plan.indices)
     assert sorted(list(sampler)) == sorted(first)
     assert list(sampler) != first
+
+
+def test_a_rank_on_its_way_keeps_its_own_part_of_the_order_alone(monkeypatch):
+    orders = []
+
+    def random_order(n, generator):
+        order = torch.randperm(n, generator=generator)
+        orders.append(weakref.ref(order))
+        return order
+
+    monkeypatch.setattr("lightning_dataselect.data.sampler.random_order", random_order)
+    on_its_way = iter(SelectionSampler(100, shuffle=True, num_replicas=4))
+    assert 0 <= next(on_its_way) < 100
+    assert [order() for order in orders] == [None]
 
 
 def test_the_seed_decides_the_order_and_no_shuffle_means_ascending():
