@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_warn
@@ -75,13 +75,13 @@ class OwnDraws:
         given, selection.plan = selection.plan, plan
         lists = _kept_batches(_drawn_batches(self.batch_sampler, selection), plan, self.n)
         selection.plan = given
-        if selection.num_replicas > 1:
-            lists = _lists_in_turns(from_all_ranks(lists))
-        if not lists:
-            raise _drew_nothing(self.batch_sampler, plan)
-        flat = array("q", (index for batch in lists for index in batch))
+        order = torch.from_numpy(np.fromiter((index for batch in lists for index in batch), np.int64))
         sizes = torch.tensor([len(batch) for batch in lists], dtype=torch.int64)
-        return replace(plan, order=torch.frombuffer(flat, dtype=torch.int64).clone(), batch_sizes=sizes)
+        if selection.num_replicas > 1:
+            order, sizes = _batches_in_turns(from_all_ranks((order, sizes)))
+        if order.numel() == 0:
+            raise _drew_nothing(self.batch_sampler, plan)
+        return replace(plan, order=order, batch_sizes=sizes)
 
     def peek(self, selection: SelectionSampler, batch_size: int | None) -> Iterator[list[int]]:
         """Yield batches of one more pass over the samplers, by this rank alone."""
@@ -178,7 +178,7 @@ def _drawn_batches(batch_sampler: Any, selection: SelectionSampler) -> Iterator[
 
 def _kept_batches(batches: Iterable[Iterable[int]], plan: EpochPlan, n: int) -> list[list[int]]:
     """Return the batches without what is not selected: nothing, where they were made of a sampler's selection."""
-    kept = _mask(plan, n).tolist()
+    kept = _mask(plan, n).numpy().tobytes()  # a list of bools would take eight times the memory
     filtered = ([int(index) for index in batch if kept[index]] for batch in batches)
     return [batch for batch in filtered if batch]
 
@@ -202,9 +202,21 @@ def _in_turns(orders: list[Tensor]) -> Tensor:
     return dealt[dealt >= 0]
 
 
-def _lists_in_turns(lists: list[list[list[int]]]) -> list[list[int]]:
-    turns = range(max(map(len, lists)))
-    return [rank[turn] for turn in turns for rank in lists if turn < len(rank)]
+def _batches_in_turns(of_ranks: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return one batch of each rank after another; longer lend.
+
+    Args:
+        of_ranks: The samples of each rank's batches, int64 (m,), and their sizes, int64 (b,).
+
+    Returns:
+        The same of all.
+    """
+    order, sizes = map(torch.cat, zip(*of_ranks, strict=True))
+    turns = [torch.arange(len(own)) * len(of_ranks) + rank for rank, (_, own) in enumerate(of_ranks)]
+    sequence = torch.cat(turns).argsort()
+    starts, dealt = sizes.cumsum(0) - sizes, sizes[sequence]
+    shifts = starts[sequence] - (dealt.cumsum(0) - dealt)
+    return order[shifts.repeat_interleave(dealt) + torch.arange(order.numel())], dealt
 
 
 def _from_first_rank(order: Tensor) -> Tensor:
