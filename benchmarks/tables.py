@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks.headlines import HEADLINES, headline_table
 from benchmarks.methods import every_method
 from benchmarks.originals.table import originals_table, reasons_list
+from benchmarks.rank_scale import is_fitted_on
 from benchmarks.recommended import choices_table, draw_recommended, recommended_table
 from lightning_dataselect import list_methods
 from lightning_dataselect.comparison.rows import short_label
@@ -35,6 +36,7 @@ NOT_STUDIES = (
     "label_errors",
     "originals",
     "overhead",
+    "rank_scale",
     "selection_scale",
     "short_comparisons",
 )
@@ -182,6 +184,41 @@ def merge_table() -> str:
         ]
         lines.append(f"| {n:,} | {' | '.join(cells)} |")
     return "\n".join([*lines, "", _measured_on(study["merge_environment"], "selection_scale --only merge")])
+
+
+def rank_model_table() -> str:
+    """Return what the model of `benchmarks.rank_scale` predicts beside what was measured of it."""
+    study = _read("rank_scale")
+    rows = [
+        "| ranks | samples | history | sent by a rank, MB | merging, s of CPU | choosing | ordering | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in study["results"]:
+        if row["ranks"] == 1 or row["n"] < 10**6 or row["share"] < 1:
+            continue
+        sent = f"{row['predicted']['merge_sent'] / 1e6:.1f} / {row['merge_sent'] / 1e6:.1f}"
+        cells = [f"{row['predicted'][part]:.2f} / {row[part]:.2f}" for part in ("merge", "choose", "order")]
+        used = "fitted" if is_fitted_on(row, study["quick"]) else "predicted"
+        rows.append(f"| {row['ranks']} | {row['n']:,} | {row['kind']} | {sent} | {' | '.join(cells)} | {used} |")
+    return "\n".join([*rows, "", _measured_on(study["environment"], "rank_scale")])
+
+
+def rank_scale_table() -> str:
+    """Return what comes at more ranks and samples than were measured, of `benchmarks.rank_scale`."""
+    rows = [
+        "| ranks | samples | history | state of a rank, GB | it receives, GB | CPU, s | network, s"
+        " | 1 % of an epoch from, ms a sample | checkpoint, GB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in _read("rank_scale")["extrapolated"]:
+        network = " / ".join(f"{seconds:.2g}" for seconds in row["network_seconds"].values())
+        least = " / ".join(f"{1e3 * each:.2g}" for each in row["seconds_a_sample_for_one_percent"].values())
+        rows.append(
+            f"| {row['ranks']:,} | {row['n']:,} | {row['kind']} | {row['state_bytes'] / 1e9:.2g}"
+            f" | {row['received_bytes'] / 1e9:.2g} | {sum(row['cpu_seconds'].values()):.1f} | {network} | {least}"
+            f" | {row['checkpoint_bytes'] / 1e9:.2g} |"
+        )
+    return "\n".join(rows)
 
 
 def method_table() -> str:
@@ -366,6 +403,8 @@ def tables() -> dict[str, Callable[[], str]]:
     made: dict[str, Callable[[], str]] = {
         "overhead": overhead_table,
         "scale": scale_table,
+        "rank_model": rank_model_table,
+        "rank_scale": rank_scale_table,
         "methods": method_table,
         "recommended": recommended_table,
         "choices": choices_table,
