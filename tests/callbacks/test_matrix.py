@@ -1,5 +1,7 @@
 """Every method against everything that a user may combine it with; `matrix_settings` is the table of methods."""
 
+import functools
+import inspect
 import math
 import pickle
 
@@ -252,10 +254,15 @@ def test_persistent_workers(setting, tmp_path):
         assert same_weights(module, expected)
 
 
+def is_cached(cls, name):
+    return isinstance(inspect.getattr_static(cls, name, None), functools.cached_property)
+
+
 def arguments_of(selector):
     """What the constructor has made of its arguments; its collaborators hold nothing of them."""
-    own = {k: v for k, v in vars(selector).items() if k not in vars(DataSelector())}
-    common = {k: v for k, v in vars(selector).items() if isinstance(v, int | float | str | None)}
+    given = {k: v for k, v in vars(selector).items() if not is_cached(type(selector), k)}
+    own = {k: v for k, v in given.items() if k not in vars(DataSelector())}
+    common = {k: v for k, v in given.items() if isinstance(v, int | float | str | None)}
     return {k: v.nan_to_num(-1).tolist() if isinstance(v, torch.Tensor) else v for k, v in (own | common).items()}
 
 

@@ -436,20 +436,26 @@ def test_a_copy_starts_anew(s: SimpleNamespace) -> None:
 
 
 ERRORS: dict[str, tuple[Callable[[SimpleNamespace], Any], str]] = {
-    "none": (lambda s: None, "returned no loss, but None"),
-    "mapping": (lambda s: {"logits": s.x}, r"a mapping with the keys \['logits'\]"),
-    "no gradient": (lambda s: F.cross_entropy(s.model(s.x), s.y).detach(), "has no gradient"),
-    "nothing found": (lambda s: s.model(s.x).norm(), f"each of the batch's {B} samples"),
-    "not contributing": (lambda s: s.model(s.x).norm() + F.mse_loss(s.model(s.x), s.z).detach(), "0 of them part"),
-    "regulariser only": (lambda s: (s.model.weight**2).sum(), f"each of the batch's {B} samples"),
-    "leading axis": (lambda s: F.cross_entropy(s.model(s.x[:3]), s.y[:3]), rf"\(3,\).*multiple of the batch's {B}"),
+    "none": (lambda s: None, "returned no loss, but None.*Let it return the loss"),
+    "mapping": (lambda s: {"logits": s.x}, r"a mapping with the keys \['logits'\].*a dict with the key 'loss'"),
+    "no gradient": (lambda s: F.cross_entropy(s.model(s.x), s.y).detach(), "has no gradient.*without detach"),
+    "nothing found": (lambda s: s.model(s.x).norm(), f"each of the batch's {B} samples.*RandomPruning"),
+    "not contributing": (
+        lambda s: s.model(s.x).norm() + F.mse_loss(s.model(s.x), s.z).detach(),
+        "0 of them part.*sample_loss=",
+    ),
+    "regulariser only": (lambda s: (s.model.weight**2).sum(), f"each of the batch's {B} samples.*RandomPruning"),
+    "leading axis": (
+        lambda s: F.cross_entropy(s.model(s.x[:3]), s.y[:3]),
+        rf"\(3,\).*multiple of the batch's {B}.*sample_loss=",
+    ),
     "contrastive": (
         lambda s: F.cross_entropy(s.model(s.x) @ s.model(s.x + 1).T, torch.arange(B)),
-        "depends on the other samples",
+        "depends on the other samples.*RandomPruning.*sample_loss=",
     ),
     "covariance": (
         lambda s: (s.model(s.x).T @ s.model(s.x)).new_zeros(B, 1).add((s.model(s.x).mean(0) ** 2).sum()).mean(),
-        "depends on the other samples",
+        "depends on the other samples.*RandomPruning.*sample_loss=",
     ),
 }
 
@@ -457,9 +463,8 @@ ERRORS: dict[str, tuple[Callable[[SimpleNamespace], Any], str]] = {
 @pytest.mark.parametrize("name", ERRORS)
 def test_unsound_losses_are_refused_at_once_with_a_way_out(s: SimpleNamespace, name: str) -> None:
     step, message = ERRORS[name]
-    with pytest.raises(CaptureError, match=message) as error:
+    with pytest.raises(CaptureError, match=message):
         LossCapture(s.model).run(lambda: step(s), B)
-    assert "sample_loss=" in str(error.value) and "RandomPruning" in str(error.value)
 
 
 def test_a_partly_unsound_loss_warns_and_keeps_the_rest(s: SimpleNamespace) -> None:

@@ -395,7 +395,7 @@ def test_warm_up_and_annealing_take_whole_batches():
     ("arguments", "error", "message"),
     [
         ({"base_prob": 1.5}, ValueError, "base_prob=1.5"),
-        ({"base_prob": 0}, ValueError, "base_prob=0 would never"),
+        ({"base_prob": 0}, ValueError, r"base_prob=0 is outside \(0, 1\]"),
         ({"assistant": "small"}, TypeError, "assistant='small'"),
         ({"inputs": 3}, TypeError, "inputs=3"),
         ({"queue_size": 0}, ValueError, "queue_size=0"),
