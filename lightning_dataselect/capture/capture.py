@@ -291,7 +291,7 @@ class LossCapture:
     def will_probe(self, batch_size: int) -> bool:
         """Tell if the next step, on so many samples, will be looked at in full."""
         is_larger = batch_size > 1 and not self._has_seen_several
-        return self._reprobe.probes > 0 or is_larger or self._unclear_size not in (None, batch_size)
+        return self._reprobe.probes > 0 or is_larger or self._tells_axes_apart(batch_size)
 
     def show(self, step: Callable[[], Any], batch_size: int) -> Shown:
         """Run a step to hold its terms against those of other batches, and learn nothing from it.
@@ -373,9 +373,13 @@ class LossCapture:
             self.probe_next()
         return has_grown
 
+    def _tells_axes_apart(self, batch_size: int) -> bool:
+        """Tell if the axes have been as long as each other so far, and are not in a batch of this size."""
+        return batch_size > 1 and self._unclear_size not in (None, batch_size)
+
     def _meet_size(self, batch_size: int) -> None:
         """Look anew at the first size that can tell more; forget what batches of one have shown of what is whose."""
-        if self._unclear_size not in (None, batch_size):
+        if self._tells_axes_apart(batch_size):
             self.probe_next()
         if batch_size > 1 and not self._has_seen_several:
             recorder = self._recorder
@@ -421,7 +425,8 @@ class LossCapture:
         if self._recorder.spec.contradicts(self._read_by):
             self._recorder.claims.contradict()
         self._read_by = self._recorder.spec
-        self._unclear_size = self._recorder.batch_size if probe.has_equal_axes else None
+        if self._recorder.batch_size > 1 or self._unclear_size is None:  # an axis of one shows nothing of another
+            self._unclear_size = self._recorder.batch_size if probe.has_equal_axes else None
         if 0 < self._n_unclear < _MOST_UNCLEAR:
             self.probe_next()
         return out

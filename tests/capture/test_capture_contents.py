@@ -122,3 +122,9 @@ def test_a_count_over_as_many_steps_as_samples_is_looked_at_again(sizes: tuple[i
     makers = [lambda net, size=size: cut(make_batch(size), slice(size)) for size in sizes]
     found = outcomes(STEPS["sum_by_time_major_tokens"], makers, has_witness=False)
     assert found[-1] == "right" and "WRONG" not in found
+
+
+def test_a_batch_of_one_does_not_settle_which_axis_is_the_batch() -> None:
+    makers = [lambda net, size=size: cut(make_batch(size), slice(size)) for size in (T - 1, 1, B)]
+    found = outcomes(STEPS["time_major_with_a_batch_major_mask"], makers, has_witness=False)
+    assert found[-1] == "right" and "WRONG" not in found
