@@ -57,18 +57,20 @@ class Choice:
     Args:
         method: The name of a class, as in `METHODS`.
         n: The number of samples.
+        scratch_dir: Where the state lies, and what the choice takes; None for memory.
     """
 
-    def __init__(self, method: str, n: int) -> None:
+    def __init__(self, method: str, n: int, scratch_dir: str | None = None) -> None:
         import lightning_dataselect
         from lightning_dataselect.data.sampler import SelectionSampler
 
-        self.selector = getattr(lightning_dataselect, method)(**METHODS[method])
-        self.sampler = SelectionSampler(1, shuffle=True)
+        self.selector = getattr(lightning_dataselect, method)(**METHODS[method], scratch_dir=scratch_dir)
         self.selector.run_state.open(self.selector, n, world_size=1, epoch=0)
         self.store = self.selector.run_state.store
-        for column in ("loss", "score", *self.selector.columns()):
-            self.store[column].uniform_(generator=torch.Generator().manual_seed(0))
+        self.sampler = SelectionSampler(1, shuffle=True, memory=self.store.memory)
+        scores = () if self.selector.ranks_by_loss else ("score",)
+        for name in ("loss", *scores, *self.selector.columns()):
+            self.store[name].uniform_(generator=torch.Generator().manual_seed(0))
 
     @property
     def state_bytes(self) -> int:
@@ -82,17 +84,18 @@ class Choice:
         Returns:
             Seconds until it is selected, seconds until its first batch is drawn, and the number of samples kept.
         """
-        from lightning_dataselect.numerics.seeding import epoch_generator
-        from lightning_dataselect.state.plan import EpochPlan
+        from lightning_dataselect.state.planning import plan_epoch
 
+        first_pruned = max(1, self.selector.warmup_epochs)
         begun = time.perf_counter()
-        chosen = self.selector.select(1, self.store.column("score"), epoch_generator(0, 1, "select"))
+        plan = plan_epoch(self.selector, self.selector.run_state, first_pruned)
         selected = time.perf_counter()
-        self.sampler.plan = EpochPlan(1, chosen.indices, chosen.weights)
+        self.selector.run_state.fit.begin(plan)
+        self.sampler.plan = plan
         order = iter(self.sampler)
         for _ in range(128):
             next(order)
-        return selected - begun, time.perf_counter() - begun, chosen.indices.numel()
+        return selected - begun, time.perf_counter() - begun, plan.indices.numel()
 
 
 def measure_seconds(method: str, n: int) -> dict[str, Any]:

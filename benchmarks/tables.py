@@ -37,6 +37,7 @@ NOT_STUDIES = (
     "originals",
     "overhead",
     "rank_scale",
+    "scratch",
     "selection_scale",
     "short_comparisons",
 )
@@ -164,6 +165,21 @@ def scale_table() -> str:
         _measured_on(study["memory_environment"], "selection_scale --only memory"),
     ]
     return "\n".join([*rows, "", where[0], "", where[1]])
+
+
+def scratch_table() -> str:
+    """Return what choosing takes with the state on the disk, beside memory, of `benchmarks.scratch`."""
+    study = _read("scratch")
+    rows = [
+        "| method | samples | state in | seconds of CPU | memory for the choice | and for the state | on the disk |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in study["results"]:
+        memory = f"{row['own_bytes'] / 1e9:.2f} GB, {row['own_bytes'] / row['n']:.1f} bytes a sample"
+        state, disk = (f"{row[name] / 1e9:.2f} GB" for name in ("state_own_bytes", "disk_bytes"))
+        cells = [row["method"], f"{row['n']:,}", row["where"], f"{row['cpu_seconds']:.1f}", memory, state, disk]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*rows, "", _measured_on(study["environment"], "scratch")])
 
 
 def merge_table() -> str:
@@ -405,6 +421,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "scale": scale_table,
         "rank_model": rank_model_table,
         "rank_scale": rank_scale_table,
+        "scratch": scratch_table,
         "methods": method_table,
         "recommended": recommended_table,
         "choices": choices_table,

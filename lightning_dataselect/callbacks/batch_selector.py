@@ -17,6 +17,7 @@ from lightning_dataselect.data.scaled_images import scale_images
 from lightning_dataselect.data.subset_batch import subset_arguments, with_batch
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.fit.gathering import Gathering
+from lightning_dataselect.numerics.placement import placement
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import BatchSamples, Observation, Selection, take_chosen
@@ -52,6 +53,7 @@ class WithinBatches(DataSelector):
 
     unused: ClassVar[frozenset[str]] = SET_LEVEL
     chosen_by: ClassVar[str] = "batch_ratio"
+    chooses_within_batches: ClassVar[bool] = True
 
     def __init__(self, **common: Any) -> None:
         refuse_unused(type(self).__name__, SET_LEVEL, common, self.chosen_by)
@@ -100,6 +102,8 @@ class BatchSelector(DataSelector):
     Raises:
         ValueError: If an argument is out of its range.
     """
+
+    chooses_within_batches: ClassVar[bool] = True
 
     _guard = FitLocal[SideEffectGuard | None](None)
     _has_cut = FitLocal[bool](False)
@@ -152,7 +156,7 @@ class BatchSelector(DataSelector):
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Select all samples: what is dropped is dropped within the batches."""
-        return Selection(torch.arange(scores.numel()))
+        return Selection(placement().arange(scores.numel()))
 
     def trains_on_whole_batches(self, epoch: int) -> bool:
         """Return whether ``epoch`` trains on whole batches, which still renew the scores."""

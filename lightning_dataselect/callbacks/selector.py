@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_dataselect.callbacks.base import Callback
@@ -22,6 +21,7 @@ from lightning_dataselect.fit.interception import begin_fit, open_fit, take_hold
 from lightning_dataselect.fit.logging import log_epoch
 from lightning_dataselect.fit.stopwatch import Stopwatch
 from lightning_dataselect.fit.summary import fit_summary
+from lightning_dataselect.numerics.placement import check_folder
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio, RatioSchedule, first_ratio, read_prune_ratio
 from lightning_dataselect.state.earlier_scores import check_start
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -75,6 +75,11 @@ class DataSelector(SelectionPolicy, Reports, Callback):
             its end. Others count as never measured. ``warmup_epochs=0`` prunes from the first epoch on.
         loader: Of several train loaders, in a list, a dict or a ``CombinedLoader``, the one whose samples are selected:
             its key, or its position. The batches of the others are left as they are. None: there is one loader.
+        scratch_dir: Folder on a local disk, in files of which what is kept of each sample, and what the choice of an
+            epoch takes, lies in place of memory: for data sets whose state would not fit. None (default): in memory.
+            The files have no names, so that nothing is left of them, however the fit ends; their room comes back with
+            the next fit, or when the selector is let go of. Results are the same. On a GPU each step waits for its
+            losses, which are needed on the CPU.
         logged_loss: Under a method that weighs samples, the value of the loss that ``training_step`` logs and returns:
             "unweighted" (default), so that curves, early stopping and plateaus see what samples lose, with weights in
             the gradient alone; or "weighted", as in the papers' own code.
@@ -120,6 +125,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         history_size: int = 1_000_000,
         start_from: str | Path | None = None,
         loader: LoaderName | None = None,
+        scratch_dir: str | Path | None = None,
         logged_loss: Literal["unweighted", "weighted"] = "unweighted",
         log: bool = True,
         **unknown: object,
@@ -146,6 +152,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         self.history_size = check_count("history_size", history_size, minimum=1)
         self.start_from = check_start(start_from)
         self.loader = check_loader_name(loader)
+        self.scratch_dir = check_folder(scratch_dir)
         self.logged_loss = check_choice("logged_loss", logged_loss, ("unweighted", "weighted"))
         self.logs = check_flag("log", log)  # Lightning sets `log` itself
         self.max_epochs = None
@@ -256,8 +263,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
             return
         self.context.epochs.end_epoch(seconds=self._stopwatch.read())
         if self.history and self.logs and not trainer.barebones:
-            scores = self.scores if self.store.n else torch.empty(0)  # of a stream without keys there are none
-            log_epoch(pl_module, self.history, scores, self.run_state.train_loss.read())
+            log_epoch(pl_module, self.history, self.store.column("score"), self.run_state.train_loss.read())
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say what the fit has dropped."""

@@ -22,6 +22,7 @@ from lightning_dataselect.data.batches import RecordingBatchSampler
 from lightning_dataselect.data.collate_check import checked, report_rows
 from lightning_dataselect.data.sampler import SelectionSampler
 from lightning_dataselect.data.user_sampler import OwnDraws, draws_for_its_rank, from_all_ranks, twin
+from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.utils.errors import InvalidLoaderError, UnsupportedLoaderError
 
@@ -76,7 +77,13 @@ class SelectedLoader:
 
 
 def prepare(
-    loader: object, *, seed: int, world_size: int = 1, rank: int = 0, needs_losses: bool = True
+    loader: object,
+    *,
+    seed: int,
+    world_size: int = 1,
+    rank: int = 0,
+    needs_losses: bool = True,
+    memory: InMemory = IN_MEMORY,
 ) -> SelectedLoader:
     """Copy ``loader`` so that a plan decides which samples it yields.
 
@@ -91,6 +98,7 @@ def prepare(
         rank: This rank.
         needs_losses: Whether samples must be found again in a batch: a collate function that changes their order is
             then an error, and else a warning.
+        memory: Where the order of an epoch lies.
 
     Raises:
         UnsupportedLoaderError: If samples cannot be chosen by index from this loader; the message says what to change.
@@ -126,6 +134,7 @@ def prepare(
         rank=rank,
         full_size=full_size,
         followers=tuple(part for part in _parts(single) if callable(getattr(part, "set_epoch", None))),
+        memory=memory,
     )
     size = getattr(batch_sampler, "batch_size", None)
     recorder = RecordingBatchSampler(
@@ -153,6 +162,7 @@ def scoring_loader(selected: SelectedLoader, indices: Tensor, epoch: int) -> Sel
         shuffle=False,
         num_replicas=selected.sampler.num_replicas,
         rank=selected.sampler.rank,
+        memory=selected.sampler.memory,
     )
     sampler.plan = EpochPlan(epoch, indices)
     recorder = RecordingBatchSampler(sampler, selected.batches.batch_size or _DEFAULT_BATCH_SIZE)

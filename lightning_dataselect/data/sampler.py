@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DistributedSampler
 
+from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
 from lightning_dataselect.numerics.sampling import random_order
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.plan import EpochPlan
@@ -31,6 +32,7 @@ class SelectionSampler(DistributedSampler[int]):
         rank: This rank.
         full_size: Number of samples of an epoch with nothing pruned, ``n`` unless the user's sampler draws otherwise.
         followers: Samplers of the user's own, which are told the epoch whenever this one is.
+        memory: Where the order lies.
 
     Example:
         >>> sampler = SelectionSampler(6, shuffle=False)
@@ -49,13 +51,15 @@ class SelectionSampler(DistributedSampler[int]):
         rank: int = 0,
         full_size: int | None = None,
         followers: tuple[Any, ...] = (),
+        memory: InMemory = IN_MEMORY,
     ) -> None:
         super().__init__(range(n), num_replicas, rank, shuffle, seed)  # type: ignore[arg-type]
         self.full_size = n if full_size is None else full_size
-        self.plan = EpochPlan(0, torch.arange(n))
+        self.plan = EpochPlan.everything(0, n, memory)
         self.announce_full = False
         """True to let ``len`` answer for the whole set: schedules that are built before training count whole epochs."""
         self._followers = followers
+        self.memory = memory
         self._told_epoch: int | None = None
 
     def __len__(self) -> int:
@@ -99,7 +103,9 @@ class SelectionSampler(DistributedSampler[int]):
         """
         n = self._plan_size()
         order = self._order()
-        mine = order[self.rank :: self.num_replicas].contiguous()
+        mine = order[self.rank :: self.num_replicas]
+        if not mine.is_contiguous():
+            mine = self.memory.copy(mine)
         if mine.numel() < self._shard_size(n):
             position = (mine.numel() * self.num_replicas + self.rank) % n
             lent = order[position : position + 1].clone()
@@ -108,9 +114,12 @@ class SelectionSampler(DistributedSampler[int]):
         del order  # of all ranks, which is not to stay for as long as this one goes through its own
         if turn and self.shuffle and self.plan.order is None:
             generator = epoch_generator(self.seed, self.plan.epoch, f"order of rank {self.rank}, time {turn}")
-            mine = mine[random_order(mine.numel(), generator).long()]
+            with self.memory.active():
+                anew = random_order(mine.numel(), generator)
+            mine = torch.index_select(mine, 0, anew, out=self.memory.empty(mine.shape, mine.dtype))
+            del anew
         if lent.numel() > 0:
-            mine = torch.cat([mine, lent])
+            mine = torch.cat([mine, lent], out=self.memory.empty((mine.numel() + 1,), mine.dtype))
         step = max(_CHUNK // size, 1) * size
         for start in range(0, mine.numel(), step):
             yield from self._resolve(mine[start : start + step]).split(size)
@@ -126,8 +135,9 @@ class SelectionSampler(DistributedSampler[int]):
             return self.plan.order
         size = self._plan_size()
         if not self.shuffle:
-            return torch.arange(size, dtype=torch.int32 if size < 2**31 else torch.int64)
-        return random_order(size, epoch_generator(self.seed, self.plan.epoch, "order"))
+            return torch.arange(size, out=self.memory.empty((size,), torch.int32 if size < 2**31 else torch.int64))
+        with self.memory.active():
+            return random_order(size, epoch_generator(self.seed, self.plan.epoch, "order"))
 
     def _resolve(self, chunk: Tensor) -> Tensor:
         return chunk if self.plan.order is not None else self.plan.indices[chunk.long()]

@@ -29,7 +29,9 @@ from lightning_dataselect.fit.notices import (
 )
 from lightning_dataselect.fit.rescoring import score_samples
 from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
+from lightning_dataselect.fit.scratch import check_scratch
 from lightning_dataselect.fit.start import start_from_file
+from lightning_dataselect.numerics.placement import placement_in
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.planning import plan_epoch
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -117,7 +119,12 @@ class Epochs:
         chosen = choose_loader(given, policy.loader, type(policy).__name__)
         world_size, rank = sampler_ranks(trainer)
         selected = prepare(
-            chosen.loader, seed=policy.seed, world_size=world_size, rank=rank, needs_losses=policy.needs_losses
+            chosen.loader,
+            seed=policy.seed,
+            world_size=world_size,
+            rank=rank,
+            needs_losses=policy.needs_losses,
+            memory=placement_in(policy.scratch_dir),
         )
         first, self._loader = self._loader is None, selected
         run.remember_dataset(selected.loader.dataset)
@@ -158,6 +165,7 @@ class Epochs:
     def start(self) -> None:
         """Settle which epoch it is and how long, and take over schedules."""
         trainer, run = self._trainer, self._run
+        check_scratch(self._policy, trainer.lightning_module.device)
         run.to(trainer.lightning_module.device)
         if run.fit.history or run.fit.batches_done:
             self._reader.capture.resume()
@@ -295,7 +303,7 @@ class Epochs:
 
     def _join(self, epoch: int) -> None:
         """Let ``epoch`` be the first one of the selector."""
-        everything = EpochPlan(epoch, torch.arange(self.loader.n))
+        everything = EpochPlan.everything(epoch, self.loader.n, self._run.store.memory)
         self.loader.apply_plan(everything)
         self._run.fit.begin(everything)
 
@@ -322,7 +330,7 @@ class Epochs:
             self._budget.close_last()
         if not self._warned_of_losses and not self._reader.blind:
             self._warned_of_losses = warn_of_losses(self._run, type(self._policy).__name__)
-        store["loss"].masked_fill_(store["loss"].isinf(), torch.nan)
+        store.forget_infinite()
         state.close(store.n, *self._extent())
 
     def _cut(self) -> None:
@@ -349,7 +357,8 @@ class Epochs:
         """Measure the samples that the policy asks for before it selects those of ``epoch``."""
         policy, run = self._policy, self._run
         due = bool(run.fit.history) and policy.rescores and policy.selects_anew(epoch)
-        stale = policy.samples_to_rescore(epoch) if due else None
+        with run.store.memory.active():
+            stale = policy.samples_to_rescore(epoch) if due else None
         if stale is None or stale.numel() == 0:
             return
         if self._budget is not None and not self._budget.affords_pass(stale.numel(), epoch):

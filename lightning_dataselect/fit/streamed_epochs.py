@@ -23,7 +23,7 @@ from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.state.stream_store import BatchStore, KeyedStore
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import epochs_processed, planned_epochs, resumes_within_epoch
-from lightning_dataselect.utils.errors import TrainerSettingsError, UnsupportedLoaderError
+from lightning_dataselect.utils.errors import InvalidArgumentError, TrainerSettingsError, UnsupportedLoaderError
 
 
 class StreamedEpochs:
@@ -87,6 +87,7 @@ class StreamedEpochs:
             UnsupportedLoaderError: If the method must choose samples before they are read, or reads ahead of other
                 loaders, or the loader, got anew, is no stream any more.
             TrainerSettingsError: If the method has a budget.
+            InvalidArgumentError: If state is to lie on the disk.
         """
         policy, run, trainer = self._policy, self._run, self._trainer
         chosen = choose_loader(given, policy.loader, type(policy).__name__)
@@ -102,6 +103,11 @@ class StreamedEpochs:
             raise TrainerSettingsError(
                 f"budget={policy.budget} is a share of the compute of the fit's epochs, and how long those of a stream"
                 " are is known only when they end. On a stream lower the Trainer's max_steps in place of a budget."
+            )
+        if policy.scratch_dir is not None:
+            raise InvalidArgumentError(
+                f"scratch_dir={str(policy.scratch_dir)!r} is for state of samples that have an index; of a"
+                " stream only the last `history_size` samples are remembered, in memory. Leave it out."
             )
         policy.max_epochs = planned_epochs(trainer)
         columns, by_loss = policy.columns(), policy.ranks_by_loss
@@ -208,7 +214,7 @@ class StreamedEpochs:
         state.sum_over_ranks(run.world_size, store["loss"].device)
         if not self._warned_of_losses and not self._reader.blind:
             self._warned_of_losses = warn_of_losses(run, type(self._policy).__name__)
-        store["loss"].masked_fill_(store["loss"].isinf(), torch.nan)
+        store.forget_infinite()
         n_offered = state.n_trained + state.n_left_out
         done = state.batches_done / n_batches if (n_batches := self.n_batches) else 1.0
         state.close(n_offered, n_full=n_offered, done=done, n_selected=n_offered)

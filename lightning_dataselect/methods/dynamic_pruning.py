@@ -25,7 +25,8 @@ from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.classification import logits_and_targets, output_error
 from lightning_dataselect.methods.info import MethodInfo
-from lightning_dataselect.numerics.sampling import keep_count, top_k, uniform_subset
+from lightning_dataselect.numerics.placement import placement
+from lightning_dataselect.numerics.sampling import keep_count, positions, top_k, uniform_among
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError
@@ -86,13 +87,11 @@ def epsilon_greedy(scores: Tensor, k: int, epsilon: float, generator: torch.Gene
         >>> epsilon_greedy(torch.arange(10.0), 3, 0.0, generator).tolist()
         [7, 8, 9]
     """
-    unknown = int(scores.isnan().sum())
+    unknown = int(scores.isnan().count_nonzero())
     n_best = max(k - math.floor(epsilon * k + 0.5), min(unknown, k))
     chosen = torch.zeros(len(scores), dtype=torch.bool)
     chosen[top_k(scores, n_best, generator)] = True
-    others = (~chosen).nonzero().squeeze(1)
-    chosen[others[uniform_subset(len(others), k - n_best, generator)]] = True
-    return chosen.nonzero().squeeze(1)
+    return positions(chosen.logical_or(uniform_among(~chosen, k - n_best, generator)))
 
 
 class _UncertaintySelector(DataSelector):
@@ -106,7 +105,7 @@ class _UncertaintySelector(DataSelector):
 
     def samples_to_rescore(self, epoch: int) -> Tensor:
         """Return all samples; asked only with ``rescore``."""
-        return torch.arange(self.store.n)
+        return placement().arange(self.store.n)
 
     def _uncertainty(self, seen: Observation) -> Tensor:
         if self.uncertainty == "cross_entropy":

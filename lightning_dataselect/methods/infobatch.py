@@ -18,6 +18,7 @@ epochs is no whole number, it anneals from the whole number below, here from the
 or later; and it then leaves the last pruned epoch's weights on, here they are 1.
 """
 
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -26,9 +27,12 @@ from torch import Tensor
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.placement import placement
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
-from lightning_dataselect.numerics.sampling import keep_count, uniform_subset
+from lightning_dataselect.numerics.sampling import keep_count, positions, uniform_among
 from lightning_dataselect.state.selection import Selection
+
+_CHUNK = 1 << 20
 
 
 def infobatch(losses: Tensor, prune_ratio: float, generator: torch.Generator) -> Selection:
@@ -47,16 +51,26 @@ def infobatch(losses: Tensor, prune_ratio: float, generator: torch.Generator) ->
         >>> infobatch(losses, 0.5, torch.Generator().manual_seed(0)).weights
         tensor([2., 1., 1.])
     """
-    known = losses.isfinite()
-    total = torch.where(known, losses, 0.0).sum(dtype=torch.float64)
-    mean = float(total / known.sum())
-    below = (losses < mean) & known
-    easy = below.nonzero().squeeze(1)
-    kept_easy = easy[uniform_subset(len(easy), keep_count(len(easy), prune_ratio), generator)]
-    kept = ~below
-    kept[kept_easy] = True
-    indices = kept.nonzero().squeeze(1)
-    return Selection(indices, torch.where(below[indices], 1 / (1 - prune_ratio), 1.0))
+    below = _below_mean(losses)
+    n_kept = keep_count(int(below.count_nonzero()), prune_ratio)
+    indices = positions(uniform_among(below, n_kept, generator).logical_or_(~below))
+    weights = placement().empty((len(indices),), torch.float32)
+    for taken, weight in zip(indices.split(_CHUNK), weights.split(_CHUNK), strict=True):
+        weight.copy_(torch.where(below[taken], 1 / (1 - prune_ratio), 1.0))
+    return Selection(indices, weights)
+
+
+def _below_mean(losses: Tensor) -> Tensor:
+    total, n_known = torch.zeros((), dtype=torch.float64), 0
+    for part in losses.split(_CHUNK):
+        known = part.isfinite()
+        total += torch.where(known, part, 0.0).sum(dtype=torch.float64)
+        n_known += int(known.sum())
+    mean = float(total) / n_known if n_known else math.nan
+    below = torch.empty(len(losses), dtype=torch.bool)
+    for part, of_part in zip(losses.split(_CHUNK), below.split(_CHUNK), strict=True):
+        torch.logical_and(part < mean, part.isfinite(), out=of_part)
+    return below
 
 
 class InfoBatch(DataSelector):

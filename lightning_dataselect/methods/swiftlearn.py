@@ -31,6 +31,7 @@ from lightning_dataselect.capture import Outputs
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.placement import placement
 from lightning_dataselect.numerics.projection import project
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.sampling import keep_count, top_k, weighted_subset
@@ -154,7 +155,7 @@ class SwiftLearn(DataSelector):
 
     def samples_to_rescore(self, epoch: int) -> Tensor | None:
         """Return all samples, or none after the warm-up, which has just measured them."""
-        return None if self.in_warmup(epoch - 1) else torch.arange(self.store.n)
+        return None if self.in_warmup(epoch - 1) else placement().arange(self.store.n)
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Compare the outputs with those of the last measurement, and keep them in their place."""

@@ -3,7 +3,7 @@
 Everything is exact in number, takes its random numbers from the `torch.Generator` that it is given,
 and works through the data in chunks, so that 100 million samples fit. The largest keys are found by
 radix selection on the float32 bit pattern (two counting passes) instead of a sort: no N-sized
-copies, and no limit on N.
+copies, and no limit on N. What takes more than a byte a sample lies where `placement` says.
 """
 
 import math
@@ -13,6 +13,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
+from lightning_dataselect.numerics.placement import placement
 from lightning_dataselect.utils.errors import InvalidArgumentError
 
 _CHUNK = 2**20
@@ -69,8 +70,8 @@ def random_order(n: int, generator: torch.Generator) -> Tensor:
     if n >= 2**31:
         return torch.randperm(n, generator=generator)
     bits = n.bit_length()
-    keys = torch.empty(n, dtype=torch.int64).random_(2 ** (62 - bits), generator=generator)
-    order = torch.empty(n, dtype=torch.int32)
+    keys = placement().empty((n,), torch.int64).random_(2 ** (62 - bits), generator=generator)
+    order = placement().empty((n,), torch.int32)
     for part in _parts(n):
         keys[part].bitwise_left_shift_(bits).add_(torch.arange(part.start, part.stop))
     keys.numpy().sort()
@@ -97,7 +98,35 @@ def uniform_subset(n: int, k: int, generator: torch.Generator) -> Tensor:
         >>> uniform_subset(4, 4, torch.Generator().manual_seed(0)).tolist()
         [0, 1, 2, 3]
     """
-    return _positions(_uniform_mask(n, k, generator))
+    return positions(_uniform_mask(n, k, generator))
+
+
+def uniform_among(candidates: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Draw ``k`` of the samples that are candidates, every subset of that size being equally likely.
+
+    Args:
+        candidates: bool, shape (n,).
+        k: Number to choose, from 0 to the number of candidates.
+        generator: Source of the random numbers.
+
+    Returns:
+        bool, shape (n,), True for those chosen.
+
+    Raises:
+        ValueError: If ``k`` is negative, or there are fewer candidates.
+
+    Example:
+        >>> candidates = torch.tensor([False, True, True])
+        >>> uniform_among(candidates, 2, torch.Generator().manual_seed(0)).tolist()
+        [False, True, True]
+    """
+    drawn = _uniform_mask(int(candidates.count_nonzero()), k, generator)
+    chosen, used = torch.zeros_like(candidates), 0
+    for part in _parts(len(candidates)):
+        places = candidates[part].nonzero().squeeze(1)
+        chosen[part][places] = drawn[used : used + len(places)]
+        used += len(places)
+    return chosen
 
 
 def top_k(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
@@ -123,7 +152,35 @@ def top_k(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
         [1, 2]
     """
     _check_vector("scores", scores)
-    return _positions(_top_mask(lambda part: _ordered(scores[part]), len(scores), k, generator))
+    return positions(_top_mask(lambda part: _ordered(scores[part]), len(scores), k, generator))
+
+
+def top_among(scores: Tensor, candidates: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Take the ``k`` candidates with the highest scores, as :func:`top_k` does of all samples.
+
+    Args:
+        scores: Shape (n,), any float or integer dtype.
+        candidates: bool, shape (n,).
+        k: Number to choose, from 0 to the number of candidates.
+        generator: Source of the random numbers for ties.
+
+    Returns:
+        bool, shape (n,), True for those chosen.
+
+    Raises:
+        ValueError: If ``k`` is negative, or there are fewer samples.
+
+    Example:
+        >>> candidates = torch.tensor([True, True, False, True])
+        >>> top_among(torch.tensor([0.1, 0.2, 0.9, 0.3]), candidates, 2, torch.Generator()).tolist()
+        [False, True, False, True]
+    """
+    nobody = torch.iinfo(torch.int32).min  # below the key of every score, -inf too
+
+    def key(part: slice) -> Tensor:
+        return _ordered(scores[part]).masked_fill_(~candidates[part], nobody)
+
+    return _top_mask(key, len(scores), k, generator)
 
 
 def weighted_subset(p: Tensor, k: int, generator: torch.Generator) -> Tensor:
@@ -153,15 +210,38 @@ def weighted_subset(p: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """
     _check_vector("p", p)
     keys = _exponential_keys(p, generator)
-    return _positions(_top_mask(lambda part: _ordered(keys[part]), len(p), k, generator))
+    return positions(_top_mask(lambda part: _ordered(keys[part]), len(p), k, generator))
 
 
 def _parts(n: int) -> Iterator[slice]:
     return (slice(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK))
 
 
-def _positions(mask: Tensor) -> Tensor:
-    return mask.nonzero().squeeze(1)
+def positions(mask: Tensor) -> Tensor:
+    """Return where ``mask``, bool (n,), is True, int64 (k,), sorted.
+
+    Example:
+        >>> positions(torch.tensor([False, True, True])).tolist()
+        [1, 2]
+    """
+    found = placement().empty((int(mask.count_nonzero()),), torch.int64)
+    used = 0
+    for part in _parts(len(mask)):
+        places = mask[part].nonzero().squeeze(1)
+        torch.add(places, part.start, out=found[used : used + len(places)])
+        used += len(places)
+    return found
+
+
+def is_ascending(indices: Tensor) -> bool:
+    """Return whether each of ``indices``, shape (k,), is greater than the one before.
+
+    Example:
+        >>> is_ascending(torch.tensor([1, 4, 5])), is_ascending(torch.tensor([1, 1]))
+        (True, False)
+    """
+    parts = _parts(max(len(indices) - 1, 0))
+    return all(bool((indices[part.start + 1 : part.stop + 1] > indices[part]).all()) for part in parts)
 
 
 def _check_k(k: int, n: int) -> None:
@@ -175,7 +255,7 @@ def _check_vector(name: str, values: Tensor) -> None:
 
 
 def _exponential_keys(p: Tensor, generator: torch.Generator) -> Tensor:
-    keys = torch.empty(len(p), dtype=torch.float32)
+    keys = placement().empty((len(p),), torch.float32)
     largest = max((_largest_finite(p[part]) for part in _parts(len(p))), default=0.0) or 1.0
     smallest = 2.0**-149  # the least positive float32: a positive weight never ties with zero
     for part in _parts(len(p)):
@@ -206,7 +286,7 @@ def _uniform_mask(n: int, k: int, generator: torch.Generator) -> Tensor:
         mask = torch.zeros(n, dtype=torch.bool)
         mask[random_order(n, generator)[:k]] = True
         return mask
-    keys = torch.empty(n, dtype=torch.int32).random_(generator=generator)
+    keys = placement().empty((n,), torch.int32).random_(generator=generator)
     return _top_mask(lambda part: keys[part], n, k, generator)
 
 
@@ -222,7 +302,7 @@ def _top_mask(key: Callable[[slice], Tensor], n: int, k: int, generator: torch.G
     for part in _parts(n):
         keys = key(part)
         torch.gt(keys, limit, out=mask[part])
-        tied = _positions(keys == limit)
+        tied = (keys == limit).nonzero().squeeze(1)
         mask[part][tied] = lucky[used : used + len(tied)]
         used += len(tied)
     return mask

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
+
 _MOST_PUT_ASIDE = 64  # batches: one operation for many costs a short step less than one for each
 
 
@@ -13,6 +15,7 @@ class BadLosses:
 
     Args:
         n: Number of samples; None to count losses, not samples, since the last :meth:`count`.
+        memory: Where what is known of each sample lies.
 
     Example:
         >>> bad = BadLosses(3)
@@ -22,8 +25,8 @@ class BadLosses:
         tensor(1)
     """
 
-    def __init__(self, n: int | None) -> None:
-        self._is_bad = None if n is None else torch.zeros(n + 1, dtype=torch.bool)
+    def __init__(self, n: int | None, memory: InMemory = IN_MEMORY) -> None:
+        self._is_bad = None if n is None else memory.full((n + 1,), False, torch.bool)
         self._n_bad = torch.tensor(0)
         self._put_aside: list[tuple[Tensor, Tensor]] = []
 
@@ -37,7 +40,7 @@ class BadLosses:
         """Return the number, int64, on the device of the losses."""
         self._look()
         if self._is_bad is not None:
-            return self._is_bad[:-1].sum()
+            return self._is_bad[:-1].count_nonzero()
         counted, self._n_bad = self._n_bad, torch.zeros_like(self._n_bad)
         return counted
 

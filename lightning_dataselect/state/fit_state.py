@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 import torch
 import torch.distributed as dist
 
+from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.utils.errors import CheckpointMismatchError
 
@@ -150,11 +151,18 @@ class FitState:
         return state
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Any], n_total: int) -> FitState:
-        """Make the state that :meth:`state_dict` wrote, for the same number of samples."""
-        plan = dict(state["plan"])
+    def from_state_dict(cls, state: Mapping[str, Any], n_total: int, memory: InMemory = IN_MEMORY) -> FitState:
+        """Make the state that :meth:`state_dict` wrote, for the same number of samples.
+
+        Args:
+            state: What was written.
+            n_total: Number of samples.
+            memory: Where the plan lies.
+        """
+        plan: dict[str, Any] = dict(state["plan"])
+        plan |= {name: memory.hold(part) for name, part in plan.items() if torch.is_tensor(part)}
         if plan["indices"] is None:
-            plan["indices"] = torch.arange(n_total)
+            plan["indices"] = memory.arange(n_total)
         return cls(
             plan=EpochPlan(**plan),
             scheduler_calls=list(state["scheduler_calls"]),

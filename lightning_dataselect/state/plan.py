@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
+from lightning_dataselect.numerics.sampling import positions
+
 
 @dataclass(frozen=True)
 class EpochPlan:
@@ -27,6 +30,16 @@ class EpochPlan:
     weights: Tensor | None = None
     order: Tensor | None = None
     batch_sizes: Tensor | None = None
+
+    @classmethod
+    def everything(cls, epoch: int, n: int, memory: InMemory = IN_MEMORY) -> EpochPlan:
+        """Return the plan that trains on all of ``n`` samples.
+
+        Example:
+            >>> EpochPlan.everything(0, 3).indices
+            tensor([0, 1, 2])
+        """
+        return cls(epoch, memory.arange(n))
 
     def weights_of(self, indices: Tensor) -> Tensor:
         """Return the loss weights of the samples ``indices``, int64 (B,), as float32 (B,); 1 for any not selected.
@@ -49,4 +62,4 @@ class EpochPlan:
         """
         left = torch.ones(n, dtype=torch.bool)
         left[self.indices] = False
-        return left.nonzero().squeeze(1)
+        return positions(left)

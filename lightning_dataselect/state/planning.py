@@ -7,11 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lightning_dataselect.numerics.placement import placement
+from lightning_dataselect.numerics.sampling import positions, top_among
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import Selection, check_selection, select_by_class
+
+_CHUNK = 1 << 20
 
 
 def plan_epoch(
@@ -37,7 +41,7 @@ def plan_epoch(
     """
     n = run.store.n
     if policy.trains_on_everything(epoch):
-        return EpochPlan(epoch, torch.arange(n))
+        return EpochPlan.everything(epoch, n, run.store.memory)
     if before is not None and not (policy.selects_anew(epoch) or policy.trains_on_everything(before.epoch)):
         return EpochPlan(epoch, before.indices, before.weights)
     policy.prune_ratio = policy.ratio_at(epoch)
@@ -47,16 +51,17 @@ def plan_epoch(
         with run.restricted_to(subset):
             return policy.select(epoch, run.column("score"), generator)
 
-    if policy.balance:
-        chosen = select_by_class(select_among, run.store.column("class"), generator)
-    else:
-        chosen = policy.select(epoch, run.store.column("score"), generator)
-    chosen = check_selection(chosen, n, type(policy).__name__)
-    if whole_size is not None and chosen.indices.numel() < n:
-        generator = epoch_generator(policy.seed, epoch, "whole batches")
-        line = policy.line_up(run.store.column("score"))
-        # of a few large batches, rounding up could take all: one batch less then
-        chosen = resize(chosen, whole_size(chosen.indices.numel(), n - 1), line, generator)
+    with run.store.memory.active():
+        if policy.balance:
+            chosen = select_by_class(select_among, run.store.column("class"), generator)
+        else:
+            chosen = policy.select(epoch, run.store.column("score"), generator)
+        chosen = check_selection(chosen, n, type(policy).__name__)
+        if whole_size is not None and chosen.indices.numel() < n:
+            generator = epoch_generator(policy.seed, epoch, "whole batches")
+            line = policy.line_up(run.store.column("score"))
+            # of a few large batches, rounding up could take all: one batch less then
+            chosen = resize(chosen, whole_size(chosen.indices.numel(), n - 1), line, generator)
     return EpochPlan(epoch, chosen.indices, chosen.weights)
 
 
@@ -80,22 +85,18 @@ def resize(chosen: Selection, size: int, line: Tensor, generator: torch.Generato
         >>> resize(chosen, 1, line, torch.Generator())
         Selection(indices=tensor([1]), weights=tensor([2.]))
     """
-    indices, weights = chosen.indices, chosen.weights
-    missing = size - indices.numel()
-    if missing < 0:
-        kept = _first_in_line(indices, size, line, generator).sort().values
-        return Selection(indices[kept], None if weights is None else weights[kept])
+    missing = size - chosen.indices.numel()
     if missing == 0:
         return chosen
-    is_left = torch.ones(line.numel(), dtype=torch.bool)
-    is_left[indices] = False
-    left = is_left.nonzero().squeeze(1)
-    added = left[_first_in_line(left, missing, line, generator)]
-    indices, order = torch.cat([indices, added]).sort()
-    return Selection(indices, None if weights is None else torch.cat([weights, weights.new_ones(missing)])[order])
-
-
-def _first_in_line(indices: Tensor, k: int, line: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the places in ``indices`` of the ``k`` samples that come first."""
-    shuffled = torch.randperm(indices.numel(), generator=generator)
-    return shuffled[line[indices[shuffled]].nan_to_num(nan=torch.inf).topk(k).indices]
+    are_chosen = torch.zeros(line.numel(), dtype=torch.bool)
+    are_chosen[chosen.indices] = True
+    if missing < 0:
+        resized = positions(top_among(line, are_chosen, size, generator))
+    else:
+        resized = positions(top_among(line, ~are_chosen, missing, generator).logical_or_(are_chosen))
+    if chosen.weights is None:
+        return Selection(resized)
+    before, weights = EpochPlan(0, chosen.indices, chosen.weights), placement().empty((size,), torch.float32)
+    for part, weight in zip(resized.split(_CHUNK), weights.split(_CHUNK), strict=True):
+        weight.copy_(before.weights_of(part))
+    return Selection(resized, weights)

@@ -35,6 +35,7 @@ class SelectionPolicy:
         history_size: Number of samples that are kept in mind by their keys.
         start_from: The file of an earlier fit whose scores this one begins with; None to begin with none.
         loader: Key or position of one of several train loaders, of which samples are selected; None for the only one.
+        scratch_dir: Folder on a disk, in files of which the state of samples lies; None for memory.
         logged_loss: ``"unweighted"``, or ``"weighted"`` where weights change the value of the loss, too.
         max_epochs: Epochs of the fit under way as the Trainer plans it, or None if only steps or time end it.
     """
@@ -54,6 +55,7 @@ class SelectionPolicy:
     history_size: int = 1_000_000
     loader: str | int | None = None
     start_from: str | Path | None = None
+    scratch_dir: str | Path | None = None
     logged_loss: str = "unweighted"
 
     needs_losses: ClassVar[bool] = True
@@ -66,6 +68,8 @@ class SelectionPolicy:
     """What arguments are called elsewhere: word -> argument, for the message on one that the method does not take."""
     on_streams: ClassVar[str] = ""
     """What to do in place of the method on a stream, where it cannot choose; empty to have others named that can."""
+    chooses_within_batches: ClassVar[bool] = False
+    """True for a method that reads the columns of a batch's samples in its step."""
     rescores: bool = False
     """True if :meth:`samples_to_rescore` may ask for a pass."""
     decisions: Sequence[Any] = ()

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightning_dataselect.numerics.placement import placement_in
 from lightning_dataselect.state.bad_losses import BadLosses
 from lightning_dataselect.state.compute_budget import ComputeBudget
 from lightning_dataselect.state.fit_state import FitState, check_same_samples
@@ -25,6 +26,7 @@ from lightning_dataselect.state.store import Identity
 from lightning_dataselect.state.stream_store import Key, StreamStore
 from lightning_dataselect.utils.errors import CheckpointMismatchError, InvalidArgumentError, NoFitYetError
 
+_BYTES_OF_CHOICE = 28  # a sample: two plans with weights, and the order of an epoch, or the keys that it is chosen by
 _KNOWN_BY = {
     Identity.INDEX: "by their index in a map-style data set",
     Identity.KEY: "by their keys in a stream",
@@ -210,12 +212,14 @@ class RunState:
         self._make_store(policy, n, before.world_size)
         self.to(before["loss"].device)
         self._first_epoch = epoch
-        self.fit.plan = EpochPlan(epoch, torch.arange(n))
+        self.fit.plan = EpochPlan.everything(epoch, n, self.store.memory)
 
     def _make_store(self, policy: SelectionPolicy, n: int, world_size: int) -> None:
         columns = policy.columns() | ({"class": math.nan} if policy.balance else {})
-        self._store = SampleHistoryStore(n, columns, world_size, score_is_loss=policy.ranks_by_loss)
-        self._bad = BadLosses(n)
+        memory, by_loss = placement_in(policy.scratch_dir), policy.ranks_by_loss
+        self._store = SampleHistoryStore(n, columns, world_size, score_is_loss=by_loss, memory=memory)
+        self._bad = BadLosses(n, memory)
+        memory.check_room(n * _BYTES_OF_CHOICE, f"choosing among {n} samples")
 
     def open(self, policy: SelectionPolicy, n: int, world_size: int, epoch: int) -> bool:
         """Begin, or go on with, the per-sample columns of ``n`` samples.
@@ -247,7 +251,7 @@ class RunState:
             )
         if self._store is None:
             self._make_store(policy, n, world_size)
-        return self._go_on(policy, EpochPlan(epoch, torch.arange(n)), world_size)
+        return self._go_on(policy, EpochPlan.everything(epoch, n, self.store.memory), world_size)
 
     def open_stream(self, policy: SelectionPolicy, store: StreamStore, world_size: int, epoch: int) -> bool:
         """Begin, or go on with, a fit on samples that have no index.
@@ -276,7 +280,7 @@ class RunState:
         if restored is not None:
             self.store.load_state_dict(restored["columns"])
             self.samples, self._first_epoch = self.known_samples, restored["first_epoch"]
-            self._fit = FitState.from_state_dict(restored["fit"], self.store.n)
+            self._fit = FitState.from_state_dict(restored["fit"], self.store.n, self.store.memory)
             self._fit.leave_counts_to_first(self.rank)
             if of_ranks := restored["ranks"]:
                 # a fit that goes on with more ranks than before has some take up another one's
@@ -348,7 +352,7 @@ class RunState:
     def to(self, device: torch.device) -> None:
         """Move all that is written batch by batch to ``device``."""
         self.store.to(device)
-        self._bad.to(device)
+        self._bad.to(self.store["loss"].device)
 
     # ---- in a fit ------------------------------------------------------------------------------------------------
 
@@ -359,7 +363,9 @@ class RunState:
             seen: What a batch, or a part of one, has shown.
             policy: Writes the method's own columns.
         """
-        store, indices, losses = self.store, seen.indices, seen.losses
+        store = self.store
+        seen = seen.to(store["loss"].device)
+        indices, losses = seen.indices, seen.losses
         store["loss"].index_copy_(0, indices, losses)
         store.record_losses(indices, losses)
         self._bad.add(indices, losses)
@@ -374,7 +380,7 @@ class RunState:
     def forget_measured(self) -> int:
         """Forget what was measured of the samples, but not how often they were trained on; return of how many."""
         store = self.store
-        n = int(store.column("loss").isfinite().sum())
+        n = int(store.column("loss").isfinite().count_nonzero())
         store.forget_measured()
         return n
 
@@ -393,12 +399,13 @@ class RunState:
 
     def count_trained(self, indices: Tensor) -> None:
         """Count samples that this rank trains on, int64 (B,)."""
-        self.store.count_trained(indices)
+        self.store.count_trained(indices.to(self.store["loss"].device))
         self.fit.n_trained += indices.numel()
 
     def count_dropped(self, offered: Tensor, taken: Tensor) -> None:
         """Count samples left out of a batch: int64 (B,), those it had, and int64 (b,), those this rank trains on."""
-        self.store.count_dropped(offered, taken)
+        device = self.store["loss"].device
+        self.store.count_dropped(offered.to(device), taken.to(device))
         self.fit.n_left_out += offered.numel() - taken.numel()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightning_dataselect.numerics.margins import confidences, margins
+from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
 from lightning_dataselect.state.merging import OverRanks
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
@@ -68,6 +69,7 @@ class SampleHistoryStore(ScoreStore):
         columns: Further columns and their initial values.
         world_size: Number of ranks that write.
         score_is_loss: Whether the method ranks by the last loss, so that both are one column.
+        memory: Where the columns lie.
 
     Example:
         >>> store = SampleHistoryStore(3)
@@ -93,8 +95,9 @@ class SampleHistoryStore(ScoreStore):
         world_size: int = 1,
         *,
         score_is_loss: bool = False,
+        memory: InMemory = IN_MEMORY,
     ) -> None:
-        super().__init__(n, columns, world_size, score_is_loss=score_is_loss)
+        super().__init__(n, columns, world_size, score_is_loss=score_is_loss, memory=memory)
         self._own = list(columns or {})
         for name, (initial, dtype, over_ranks) in _OF_ALL.items():
             self.add_column(name, initial, dtype, over_ranks)

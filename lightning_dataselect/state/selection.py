@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_dataselect.numerics.sampling import is_ascending
 from lightning_dataselect.utils.errors import InvalidSelectionError, SelectionTypeError, UnreadableStepError
 
 
@@ -70,6 +72,13 @@ class Observation:
     is_full_batch: bool = True
     is_rescoring: bool = False
 
+    def to(self, device: torch.device) -> Observation:
+        """Return the same on ``device``."""
+        if self.indices.device == device:
+            return self
+        moved: dict[str, Any] = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
+        return replace(self, **moved)
+
 
 def check_selection(selection: object, n: int, method: str) -> Selection:
     """Validate what ``select`` returned and sort it by index.
@@ -96,10 +105,10 @@ def check_selection(selection: object, n: int, method: str) -> Selection:
         raise InvalidSelectionError(
             f"{method}.select returned {tuple(weights.shape)} weights for {tuple(indices.shape)} indices: one each."
         )
-    if not bool((indices[1:] > indices[:-1]).all()):
+    if not is_ascending(indices):
         indices, order = indices.sort()
         weights = weights if weights is None else weights[order]
-        if not bool((indices[1:] > indices[:-1]).all()):
+        if not is_ascending(indices):
             raise InvalidSelectionError(f"{method}.select returned a sample twice: each index may be selected once.")
     if indices[0] < 0 or indices[-1] >= n:
         raise InvalidSelectionError(

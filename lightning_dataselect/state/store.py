@@ -10,9 +10,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
 from lightning_dataselect.state.merging import OverRanks, merge, shared_columns
 
 _BASE_COLUMNS = {"loss": float("nan"), "score": float("nan")}
+_CHUNK = 1 << 20
 
 
 class Identity(str, Enum):
@@ -42,6 +44,7 @@ class ScoreStore:
         world_size: Number of ranks that write. With more than one, each rank marks what it has written since the last
             :meth:`merge`.
         score_is_loss: Whether the method ranks by the last loss, so that both are one column.
+        memory: Where the columns lie.
 
     Example:
         >>> store = ScoreStore(3)
@@ -60,16 +63,21 @@ class ScoreStore:
         world_size: int = 1,
         *,
         score_is_loss: bool = False,
+        memory: InMemory = IN_MEMORY,
     ) -> None:
         self.n = n
+        self.memory = memory
         self._score_is_loss = score_is_loss
         self.world_size = world_size
         self._initial: dict[str, float] = {**_BASE_COLUMNS, **(columns or {})}
-        self._columns = {name: torch.full((n + 1,), value) for name, value in self._initial.items()}
+        own = self._initial.keys() - ({"score"} if score_is_loss else ())
+        self._columns = {
+            name: memory.full((n + 1,), value, torch.float32) for name, value in self._initial.items() if name in own
+        }
         if score_is_loss:
             self._columns["score"] = self._columns["loss"]
-        self._dirty = torch.zeros(n + 1 if world_size > 1 else 0, dtype=torch.bool)
-        self._counted = torch.zeros_like(self._dirty)
+        n_marks = n + 1 if world_size > 1 else 0
+        self._dirty, self._counted = (memory.full((n_marks,), False, torch.bool) for _ in range(2))
         self._over_ranks: dict[str, OverRanks] = {}
         self._merged: dict[str, Tensor] = {}  # the sums as they were after the last merge, with several ranks
 
@@ -102,10 +110,10 @@ class ScoreStore:
         Returns:
             The column, (N + 1,), on the store's device.
         """
-        column = torch.full((self.n + 1,), initial, dtype=dtype, device=self["loss"].device)
+        column = self._full((self.n + 1,), initial, dtype)
         self._columns[name], self._over_ranks[name], self._initial[name] = column, over_ranks, initial
         if over_ranks == "sum" and self.world_size > 1:
-            self._merged[name] = column.clone()
+            self._merged[name] = self._full((self.n + 1,), initial, dtype)
         return column
 
     def add_vectors(self, name: str, width: int, dtype: torch.dtype) -> Tensor:
@@ -125,7 +133,7 @@ class ScoreStore:
             widest = torch.tensor([width], device=self["loss"].device)
             dist.all_reduce(widest, dist.ReduceOp.MAX)
             width = int(widest)
-        self._columns[name] = torch.full((self.n + 1, width), torch.nan, dtype=dtype, device=self["loss"].device)
+        self._columns[name] = self._full((self.n + 1, width), torch.nan, dtype)
         self._initial[name] = torch.nan
         return self._columns[name]
 
@@ -139,16 +147,25 @@ class ScoreStore:
         return self._columns[name][: self.n].cpu()
 
     def to(self, device: torch.device | str) -> None:
-        """Move every column to ``device``."""
+        """Move every column to ``device``, if they do not lie on the disk."""
+        device = self.memory.device(device)
         self._columns = {name: column.to(device) for name, column in self._columns.items()}
         if self._score_is_loss:
             self._columns["score"] = self._columns["loss"]
         self._dirty, self._counted = self._dirty.to(device), self._counted.to(device)
         self._merged = {name: column.to(device) for name, column in self._merged.items()}
 
+    def forget_infinite(self) -> None:
+        """Let a loss that is infinite be as if it had never been measured."""
+        for chunk in self["loss"].split(_CHUNK):
+            chunk.masked_fill_(chunk.isinf(), torch.nan)
+
     def forget_measured(self) -> None:
         """Let every sample be as if it had never been measured."""
         self._reset(self._columns)
+
+    def _full(self, shape: tuple[int, ...], value: float, dtype: torch.dtype) -> Tensor:
+        return self.memory.full(shape, value, dtype, self["loss"].device)
 
     def _reset(self, names: Iterable[str]) -> None:
         for name in names:
@@ -181,7 +198,9 @@ class ScoreStore:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return every column, (N,) or (N, width), on the CPU."""
-        return {name: self.column(name).clone() for name in self._columns}
+        columns = {id(column): column for column in self._columns.values()}  # one that goes by two names is copied once
+        copies = {which: self.memory.copy(column[: self.n]) for which, column in columns.items()}
+        return {name: copies[id(column)] for name, column in self._columns.items()}
 
     def rank_state(self) -> dict[str, Any]:
         """Return what is this rank's alone, and so is saved for each rank; nothing where the ranks' writes merge."""
@@ -195,8 +214,7 @@ class ScoreStore:
         for name, values in state.items():
             n = len(values)  # of fewer samples, where the data set has grown
             if values.dim() == 2:
-                shape = self.n + 1, values.shape[1]
-                self._columns[name] = self["loss"].new_full(shape, torch.nan, dtype=values.dtype)
+                self._columns[name] = self._full((self.n + 1, values.shape[1]), torch.nan, values.dtype)
                 self._initial[name] = torch.nan
             self._columns[name][:n] = values.to(self._columns[name].device)
             if name in self._merged:

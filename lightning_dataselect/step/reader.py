@@ -114,7 +114,7 @@ class StepReader:
         indices, weights = samples.indices, samples.weights
         if self._source != "auto":
             output = step(*args, **kwargs)
-            losses = read_sample_loss(self._source, output, known[indices])
+            losses = read_sample_loss(self._source, output, _looked_up(known, indices))
             if weights is not None:
                 each = weighable(self._source, output, losses)
                 output = reweighted(output, each, weights, keeps_value=self.capture.keeps_value)
@@ -170,7 +170,7 @@ class StepReader:
             is_rescoring: True for a pass between two epochs.
         """
         if self._source != "auto":
-            losses = read_sample_loss(self._source, step(*args, **kwargs), known[indices]).float()
+            losses = read_sample_loss(self._source, step(*args, **kwargs), _looked_up(known, indices)).float()
             return Observation(indices, self._owned(losses), None, None, epoch, None, True, is_rescoring)
         self._step_facts = epoch, is_rescoring
         if self.part is not None:
@@ -249,3 +249,8 @@ class StepReader:
 def _keep_output(call: Callable[[], Any], returned: list[Any]) -> Any:
     returned.append(call())
     return returned[-1]
+
+
+def _looked_up(column: Tensor, indices: Tensor) -> Tensor:
+    """Return what ``column``, which may lie on the CPU, holds of ``indices``, on their device."""
+    return column[indices.to(column.device)].to(indices.device)

@@ -115,6 +115,24 @@ def test_resumes_within_an_epoch(setting, tmp_path):
 
 
 @every_method
+def test_on_disk_everything_is_as_in_memory(setting, tmp_path):
+    folder, path = tmp_path / "scratch", tmp_path / "within.ckpt"
+    folder.mkdir()
+    saves = [SaveWithin(path, epoch=min(2, len(setting.selected) - 2) or 1)]
+    in_memory, on_disk = setting.make(tmp_path), setting.make(tmp_path, scratch_dir=folder)
+    _, expected = fit(in_memory, callbacks=saves, enable_checkpointing=True)
+    _, found = fit(on_disk)
+    again = setting.make(tmp_path, scratch_dir=folder)
+    _, resumed = fit(again, Tiny(seed=9), ckpt_path=path)
+    if setting.repeats:
+        assert same_weights(found, expected) and same_weights(resumed, expected)
+        assert facts(on_disk) == facts(again) == facts(in_memory)
+    for selector in (on_disk, again):
+        assert_promise(setting, selector)
+    assert not list(folder.iterdir())
+
+
+@every_method
 @pytest.mark.parametrize("sample_id", [None, lambda batch: [x.numpy().tobytes() for x in batch[0]]], ids=["", "keys"])
 def test_stream(setting, sample_id, tmp_path):
     given = {} if "sample_id" in get(setting.method).cls.unused else {"sample_id": sample_id}

@@ -173,7 +173,7 @@ def weigh_evidence(
         (0.25, 0.25, 0.5, 0.5, 1.0)
     """
     known = ~(previous.isnan() | last.isnan())
-    n_known = max(int(known.sum()), 1)
+    n_known = max(int(known.count_nonzero()), 1)
     compared = known if judged is None else known & judged
     above = compared & (previous > untrained_loss)
     n_above = int(above.sum())

@@ -96,7 +96,7 @@ def choose_unknown_first(
         tensor([1, 2])
     """
     unknown = is_unknown(scores)
-    n_unknown = int(unknown.sum())
+    n_unknown = int(unknown.count_nonzero())
     if n_unknown == 0:
         return sampler.choose(scores, k, generator, column)
     known, unknown = (~unknown).nonzero().squeeze(1), unknown.nonzero().squeeze(1)
