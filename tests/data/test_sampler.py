@@ -8,6 +8,7 @@ from torch.utils.data import BatchSampler
 
 from lightning_dataselect.data.batches import RecordingBatchSampler
 from lightning_dataselect.data.sampler import SelectionSampler
+from lightning_dataselect.numerics.placement import IN_MEMORY, OnDisk
 from lightning_dataselect.state.plan import EpochPlan
 
 
@@ -129,3 +130,16 @@ def test_iterating_anew_forgets_what_was_read_ahead():
     assert batches.take(0).indices.tolist() == [0, 2, 4]
     with pytest.raises(RuntimeError, match="Batch 1 reached the training step.*Put the selector first"):
         batches.take(1)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("turn", [0, 1])
+@pytest.mark.parametrize("num_replicas", [1, 3])
+def test_the_order_on_the_disk_is_the_one_in_memory(num_replicas, turn, shuffle, tmp_path):
+    for rank in range(num_replicas):
+        in_memory, on_disk = (
+            SelectionSampler(10, shuffle=shuffle, num_replicas=num_replicas, rank=rank, memory=memory)
+            for memory in (IN_MEMORY, OnDisk(tmp_path))
+        )
+        expected, found = ([part.tolist() for part in each.go_through(turn, 3)] for each in (in_memory, on_disk))
+        assert found == expected and sum(map(len, found)) == len(on_disk)
