@@ -287,7 +287,8 @@ Anchors = Mapping[Node, Sequence[Anchor]]
 
 _PICKED = (
     "The step picks rows out of the batch by a mask or an index, so which sample a row of losses belongs to is another"
-    " in each batch. Use ignore_index or multiply the losses by the mask."
+    " in each batch. Use ignore_index or multiply the losses by the mask. Rows of pairs of samples, as of a contrastive"
+    f" loss, are no sample's own: {NO_OWN_LOSS}"
 )
 
 

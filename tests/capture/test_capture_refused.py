@@ -280,7 +280,7 @@ TO_DO = {
     RAGGED: OWN_LOSS,
     UNEVEN: OWN_LOSS,
     JUDGED: "or leave the choice of hard samples to SelectiveBackprop.",
-    PICKED: "Use ignore_index or multiply the losses by the mask.",
+    PICKED: NO_OWN_LOSS,
 }
 
 
