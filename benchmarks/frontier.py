@@ -9,12 +9,13 @@ beyond what Frontier spent, is *saved*. Small networks: five seeds of all tasks 
 fashion_mnist, cifar10, cifar_n, adult and ag_news; the two regressions are made up. Features of pretrained networks,
 for the tasks on them, are measured once and kept (`--features`).
 
-All tasks but `fashion_duplicates`, `text_features` and `text_features_20` were looked at, with other seeds or these,
-while the rule and its thresholds were made.
+All tasks but `fashion_duplicates`, `text_features`, `digits`, their likes with labels flipped, `adult_20` and
+`ag_news_20` were looked at, with other seeds or these, while the rule and its thresholds were made.
 """
 
 import argparse
 import csv
+import dataclasses
 import functools
 import gzip
 import json
@@ -31,6 +32,7 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from benchmarks.image_data import channels_first, read_arrays
@@ -130,14 +132,20 @@ def images(name: Any, data_dir: str, n: int, rng: np.random.Generator, kind: str
     return (x.float() / 255 - 0.5, y), (test[0].float() / 255 - 0.5, test[1])
 
 
+def flipped(y: Tensor, percent: int, rng: np.random.Generator) -> Tensor:
+    """Return labels of which a share is one of the other classes, drawn evenly."""
+    y, n_classes = y.clone(), int(y.max()) + 1
+    wrong = torch.from_numpy(rng.random(len(y)) < percent / 100)
+    y[wrong] = (y[wrong] + torch.from_numpy(rng.integers(1, n_classes, int(wrong.sum())))) % n_classes
+    return y
+
+
 def on_features(halves: Halves, kind: str, rng: np.random.Generator, data_dir: str) -> tuple[Any, Any]:
     """Return 10,000 training samples with labels of a kind, and the test samples with true ones."""
     (x, y), test = halves
-    order, y = torch.from_numpy(rng.permutation(len(y))[:10_000]), y.clone()
+    order = torch.from_numpy(rng.permutation(len(y))[:10_000])
     if kind.isdigit():
-        wrong, n_classes = torch.from_numpy(rng.random(len(y)) < int(kind) / 100), int(y.max()) + 1
-        others = torch.from_numpy(rng.integers(1, n_classes, int(wrong.sum())))
-        y[wrong] = (y[wrong] + others) % n_classes
+        y = flipped(y, int(kind), rng)
     elif kind:
         with np.load(f"{data_dir}/cifar_n/cifar10n.npz") as people:
             y = torch.from_numpy(people[_PEOPLE[kind]][: len(y)]).long()
@@ -177,6 +185,17 @@ def task(name: str, seed: int, data_dir: str, features: Path = FEATURES) -> Task
         return Task(*halves, lambda: head(n_in, n_out), 20, lr=1e-3)
     if name in ("regression", "heavy_tails"):
         return Task(*regression(rng, 2.2 if name == "heavy_tails" else 50), lambda: perceptron(10, 1), 16)
+    base, _, percent = name.rpartition("_")
+    if base in ("adult", "ag_news"):
+        made = task(base, seed, data_dir)
+        return dataclasses.replace(made, train=(made.train[0], flipped(made.train[1], int(percent), rng)))
+    if name.startswith("digits"):
+        digits = load_digits()
+        x, y = torch.tensor(digits.data, dtype=torch.float32) / 16 - 0.5, torch.tensor(digits.target)
+        order = torch.from_numpy(rng.permutation(len(y)))
+        given = flipped(y, int(percent), rng) if base else y
+        train, test = order[:1300], order[1300:]
+        return Task((x[train], given[train]), (x[test], y[test]), lambda: perceptron(64, 10), 40)
     if name == "adult":
         inputs, classes, n_train = encoded("adult", f"{data_dir}/adult")
         inputs = (inputs - inputs[:n_train].mean(0)) / inputs[:n_train].std(0).clamp(min=1e-3)
@@ -206,6 +225,7 @@ NAMES = (
     "cifar10", "adult", "heavy_tails", "convolutions", "convolutions_20", "convolutions_imbalanced", "ag_news",
     "cifar10_people", "cifar10_people_convolutions", "image_features", "image_features_aggre",
     "image_features_random1", "image_features_worse", "text_features", "text_features_20",
+    "digits", "digits_20", "adult_20", "ag_news_20",
 )  # fmt: skip
 
 

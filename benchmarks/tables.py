@@ -46,25 +46,29 @@ NO_TABLES = ("run",)  # a code block that is run by the tests
 Row = Mapping[str, Any]
 FRONTIER_TASKS = {
     "fashion": "Fashion-MNIST, perceptron",
-    "fashion_5": "5 % of its labels flipped",
-    "fashion_20": "20 % of its labels flipped",
-    "fashion_40": "40 % of its labels flipped",
-    "fashion_imbalanced": "its classes 100 to 1",
+    "fashion_5": "5 % of labels flipped",
+    "fashion_20": "20 % of labels flipped",
+    "fashion_40": "40 % of labels flipped",
+    "fashion_imbalanced": "classes 100 to 1",
     "fashion_duplicates": "half of it near duplicates",
     "convolutions": "Fashion-MNIST, convolutions",
-    "convolutions_20": "20 % of its labels flipped, convolutions",
-    "convolutions_imbalanced": "its classes 100 to 1, convolutions",
+    "convolutions_20": "20 % of labels flipped, convolutions",
+    "convolutions_imbalanced": "classes 100 to 1, convolutions",
     "cifar10": "CIFAR-10, perceptron",
     "cifar10_people": "its labels by people, 40 % wrong",
     "cifar10_people_convolutions": "its labels by people, convolutions",
     "image_features": "CIFAR-10, pretrained features",
-    "image_features_aggre": "9 % of its labels wrong, by people",
-    "image_features_random1": "17 % of its labels wrong, by people",
-    "image_features_worse": "40 % of its labels wrong, by people",
+    "image_features_aggre": "9 % of labels wrong, by people",
+    "image_features_random1": "17 % of labels wrong, by people",
+    "image_features_worse": "40 % of labels wrong, by people",
     "adult": "Adult, perceptron",
     "ag_news": "AG News, bag of words",
     "text_features": "AG News, pretrained features",
-    "text_features_20": "20 % of its labels flipped, features",
+    "text_features_20": "20 % of labels flipped, features",
+    "ag_news_20": "20 % of labels flipped, bag of words",
+    "adult_20": "Adult, 20 % of labels flipped",
+    "digits": "digits, perceptron",
+    "digits_20": "20 % of labels flipped",
     "regression": "regression",
     "heavy_tails": "regression, heavy tails",
 }
@@ -76,7 +80,7 @@ def frontier_table(*, says_left_out: bool = True) -> str:
     if says_left_out:
         rows = [f"{rows[0]} left out |", f"{rows[1]}---|"]
     for row in sorted(_read("frontier")["rows"], key=lambda row: list(FRONTIER_TASKS).index(row["task"])):
-        name = FRONTIER_TASKS[row["task"]] + (", error: lower is better" if row["lower_is_better"] else "")
+        name = FRONTIER_TASKS[row["task"]] + (", lower is better" if row["lower_is_better"] else "")
         digits = 3 if row["lower_is_better"] else 2
         gain = f"{row['difference']:+.{digits}f} ± {row['standard_error']:.{digits}f}"
         saved = "–" if row["saved"] is None else f"{row['saved']:.0%} ± {row['saved_error']:.0%}"

@@ -48,7 +48,7 @@ def test_what_is_said_of_frontier_is_what_its_rows_say():
     gains = [row["difference"] for row in rows]
     mean, error = fmean(gains), stdev(gains) / math.sqrt(len(gains))
     clear = [row["difference"] / row["standard_error"] for row in rows]
-    numbers = {20: "twenty", 12: "twelve", 9: "nine", 0: "none"}
+    numbers = {24: "twenty-four", 13: "thirteen", 10: "ten", 1: "one"}
     pooled = f"Over the {numbers[len(rows)]} classifications that is {mean:+.2f} ± {error:.2f} points"
     better, worse = (numbers[sum(sign * each > 2 for each in clear)] for sign in (1, -1))
     assert pooled in README and pooled in (ROOT / "docs" / "choosing.md").read_text()
