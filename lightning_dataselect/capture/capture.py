@@ -291,7 +291,8 @@ class LossCapture:
     def will_probe(self, batch_size: int) -> bool:
         """Tell if the next step, on so many samples, will be looked at in full."""
         is_larger = batch_size > 1 and not self._has_seen_several
-        return self._reprobe.probes > 0 or is_larger or self._tells_axes_apart(batch_size)
+        tells_apart = self._unclear_size is not None and self._tells_axes_apart(batch_size)
+        return self._reprobe.probes > 0 or is_larger or tells_apart
 
     def show(self, step: Callable[[], Any], batch_size: int) -> Shown:
         """Run a step to hold its terms against those of other batches, and learn nothing from it.
@@ -374,12 +375,12 @@ class LossCapture:
         return has_grown
 
     def _tells_axes_apart(self, batch_size: int) -> bool:
-        """Tell if the axes have been as long as each other so far, and are not in a batch of this size."""
-        return batch_size > 1 and self._unclear_size not in (None, batch_size)
+        """Tell if axes that have been as long as each other so far are not in a batch of this size."""
+        return batch_size > 1 and batch_size != self._unclear_size
 
     def _meet_size(self, batch_size: int) -> None:
         """Look anew at the first size that can tell more; forget what batches of one have shown of what is whose."""
-        if self._tells_axes_apart(batch_size):
+        if self._unclear_size is not None and self._tells_axes_apart(batch_size):
             self.probe_next()
         if batch_size > 1 and not self._has_seen_several:
             recorder = self._recorder

@@ -33,6 +33,11 @@ class SampleSizes:
     def __init__(self) -> None:
         self._even: dict[Path, set[Path]] | None = None  # part of a batch -> what all samples had alike so far
 
+    @property
+    def all_differ(self) -> bool:
+        """True once there is nothing left that all samples have had alike."""
+        return self._even is not None and not self._even
+
     def differ_anew(self, batch: Any, size: int) -> bool:
         """Tell if samples differ where those of all batches before were alike; nothing here waits for a device.
 

@@ -216,11 +216,15 @@ class StepReader:
         """Let single samples show how the step is read, where that is due or they are of several sizes at last."""
         if not self._witness.is_able:
             return
-        size, batch, of_loader = indices.numel(), self.batch_in(args, kwargs), self.part
-        if self._sizes is not None and self._sizes.differ_anew(batch, size):
-            self.capture.probe_next()
+        size = indices.numel()
+        if self._sizes is not None:
+            if self._sizes.differ_anew(self.batch_in(args, kwargs), size):
+                self.capture.probe_next()
+            if self._sizes.all_differ:
+                self._sizes = None
         if not self.capture.will_probe(size):
             return
+        batch, of_loader = self.batch_in(args, kwargs), self.part
         on_part = step_on_part(step, args, kwargs, indices, self.layout, self.loader, self.collate, of_loader)
 
         def part(positions: Sequence[int]) -> Callable[[], Any]:
