@@ -17,9 +17,10 @@ from unittest import mock
 
 import numpy as np
 
-from benchmarks.frontier import BUDGET, FIRST_SEED, NAMES, run, task
+from benchmarks.frontier import BUDGET, FIRST_SEED, run
+from benchmarks.frontier_tasks import NAMES, task
 from lightning_dataselect import Frontier
-from lightning_dataselect.methods.frontier import Evidence, callback, rule
+from lightning_dataselect.methods.frontier import Evidence, rule
 
 RESULTS = Path(__file__).parent / "results" / "ablations.json"
 NEVER = math.inf
@@ -30,7 +31,7 @@ ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "a second mode is not enough": [(rule, "_RISE", NEVER)],
     "persistence is not enough": [(rule, "_PERSISTENCE_ALONE", NEVER)],
     "neither is asked for": [(rule, "_RISE", 0.0), (rule, "_PERSISTENCE", 0.0)],
-    "none of what is left out is seen again": [(callback, "_LEFT_OUT", 1.0)],
+    "learnt samples are left out of all passes": [(rule, "_LEARNT_LEFT_OUT", 1.0)],
     "no samples are held back: what is learnt goes": [(Evidence, "memorizes", False), (Evidence, "generalizes", True)],
 }
 TASKS = (

@@ -59,7 +59,8 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         balance: ``"class"`` selects within each class, so that every class keeps its share; it needs a classification
             loss with class targets, so that they can be seen.
         whole_batches: Fill up the last batch of a pruned epoch with the samples that were next in line, where the
-            unpruned epoch has only full ones: at most a batch more is trained on. False keeps exactly the share.
+            unpruned epoch has only full ones: at most a batch more is trained on. With a ``budget`` it is filled up
+            anyway, since the fit ends with the budget. False keeps exactly the share.
         budget: Share of the compute of training on everything, for all the epochs or steps that the Trainer says, after
             which the fit ends, in (0, 1]; a sample's forward pass counts one third, its backward pass two thirds, and
             passes that only score count. What dropping samples saves goes into further epochs, beyond ``max_epochs``

@@ -83,6 +83,8 @@ class RecordingBatchSampler(Sampler[list[int]]):
         self.own = own
         self.fills_up = True
         """True to fill up a last batch that a selection leaves in part, where the unpruned epoch has only full ones."""
+        self.always_fills_up = False
+        """True to fill it up where the unpruned epoch has a last batch in part, too: a budget ends the fit anyway."""
         self.start_batch = 0
         """The first batch that is yielded, greater than 0 when an epoch goes on after a resume."""
         self.on_drawn: Callable[[EpochPlan], None] = _ignore
@@ -112,7 +114,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
         """Yield the batches of the present plan from ``start_batch`` on."""
         self._record = record = _Record(self.start_batch)
         if self.own is not None and self.sampler.plan.order is None:
-            self.sampler.plan = self.own.draw(self.sampler, self.whole_size)
+            self.sampler.plan = self.own.draw(self.sampler, self.unit)
             self.on_drawn(self.sampler.plan)
         for batch_idx, (batch, n_unpadded) in enumerate(self._batches_of_epoch()):
             if batch_idx >= record.first:
@@ -126,28 +128,19 @@ class RecordingBatchSampler(Sampler[list[int]]):
         else:
             yield from (batch.tolist() for batch, _ in self._batches_of_epoch())
 
-    def whole_size(self, size: int, at_most: int | None = None) -> int:
-        """Round ``size`` samples up to whole batches on every rank, where the unpruned epoch has no other ones.
-
-        Args:
-            size: Number of samples of all ranks.
-            at_most: How many there are; where they do not suffice, they are rounded down to whole batches, if to any.
+    @property
+    def unit(self) -> int:
+        """Samples of a whole batch of all ranks, where a pruned epoch is to have no other ones, else 1.
 
         Example:
             >>> sampler = SelectionSampler(40, shuffle=False)
-            >>> RecordingBatchSampler(sampler, 8).whole_size(11), RecordingBatchSampler(sampler, 9).whole_size(11)
-            (16, 11)
-            >>> RecordingBatchSampler(sampler, 8).whole_size(11, 13)
-            8
+            >>> RecordingBatchSampler(sampler, 8).unit, RecordingBatchSampler(sampler, 9).unit
+            (8, 1)
         """
-        most = self.sampler.full_size if at_most is None else at_most
         if not self.fills_up or self.batch_size is None or (self.own is not None and self.own.makes_batches):
-            return min(size, most)
-        if self.sampler.full_len % self.batch_size and not self.drop_last:
-            return min(size, most)
-        unit = self.batch_size * self.sampler.num_replicas
-        whole = -(-size // unit) * unit
-        return whole if whole <= most else most // unit * unit or min(size, most)
+            return 1
+        has_ragged = self.sampler.full_len % self.batch_size and not self.drop_last
+        return 1 if has_ragged and not self.always_fills_up else self.batch_size * self.sampler.num_replicas
 
     def size_of(self, batch_idx: int) -> int:
         """Return the number of rows of a batch that was drawn and not yet taken."""

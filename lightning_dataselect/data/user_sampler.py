@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DistributedSampler
 
 from lightning_dataselect.data.sampler import SelectionSampler
+from lightning_dataselect.numerics.sampling import whole_size
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.utils.errors import InvalidLoaderError
 
@@ -53,7 +54,7 @@ class OwnDraws:
         assert self.batch_sampler is not None
         return min(len(with_sampler(self.batch_sampler, selection)), len(self.batch_sampler))
 
-    def draw(self, selection: SelectionSampler, whole_size: Callable[[int, int], int]) -> EpochPlan:
+    def draw(self, selection: SelectionSampler, unit: int) -> EpochPlan:
         """Return the plan of ``selection`` with the order, and the batches, in which all ranks go through its samples.
 
         The order of a sampler is no longer than the selected share of what it draws with nothing pruned, rounded up to
@@ -61,7 +62,7 @@ class OwnDraws:
 
         Args:
             selection: Has the plan, and deals the order out to the ranks.
-            whole_size: Rounds a number of samples, the first, to whole batches of no more than the second.
+            unit: Samples of a whole batch of all ranks, to a multiple of which a selection is rounded.
 
         Raises:
             InvalidLoaderError: If none of the selected samples was drawn.
@@ -69,7 +70,7 @@ class OwnDraws:
         plan = selection.plan
         selection.announce_epoch()
         if self.sampler is not None:
-            plan = replace(plan, order=self._order(plan, selection, whole_size))
+            plan = replace(plan, order=self._order(plan, selection, unit if plan.indices.numel() < self.n else 1))
         if self.batch_sampler is None:
             return plan
         given, selection.plan = selection.plan, plan
@@ -94,7 +95,7 @@ class OwnDraws:
         while batch := list(islice(drawn, batch_size)):
             yield batch
 
-    def _order(self, plan: EpochPlan, selection: SelectionSampler, whole_size: Callable[[int, int], int]) -> Tensor:
+    def _order(self, plan: EpochPlan, selection: SelectionSampler, unit: int) -> Tensor:
         assert self.sampler is not None
         drawn = torch.tensor(list(islice(self.sampler, len(self.sampler))), dtype=torch.int64)
         if selection.num_replicas > 1:
@@ -109,7 +110,7 @@ class OwnDraws:
                 " the data set, so more is dropped than you asked for. If it draws from a part of the data set, wrap"
                 " the data set in torch.utils.data.Subset and let it draw from all of that."
             )
-        return order[: whole_size(share, order.numel())]
+        return order[: whole_size(share, order.numel(), unit)]
 
 
 def draws_for_its_rank(sampler: object, world_size: int) -> bool:

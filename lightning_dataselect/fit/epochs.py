@@ -130,7 +130,7 @@ class Epochs:
         run.remember_dataset(selected.loader.dataset)
         self._reader.loader, self._reader.part = selected.loader, chosen.part
         self._reader.collate = self._collate_anew if chosen.part is None else None
-        selected.batches.fills_up = policy.whole_batches
+        selected.batches.fills_up, selected.batches.always_fills_up = policy.whole_batches, self._budget is not None
         looped = policy.wrap_dataloader(selected.loader)
         mode = combination_mode(given)
         combined = show_apart(trainer, chosen.replaced(looped), chosen.replaced(selected.shown), mode)
@@ -144,14 +144,14 @@ class Epochs:
         else:
             policy.max_epochs = self._budget.max_epochs
             self._lengths.open_budget(selected)
-        dataset, whole_size = selected.loader.dataset, selected.batches.whole_size
+        dataset = selected.loader.dataset
         begins = run.open(policy, number_to_open(run, dataset), trainer.world_size, trainer.current_epoch)
         changed = meet_samples(run, policy, dataset, run.fit.plan.epoch)
         self._look_up_keys()
         if begins and policy.start_from is not None:
             start_from_file(run, policy, dataset)
         if changed or begins:
-            run.fit.plan = plan_epoch(policy, run, run.fit.plan.epoch, whole_size=whole_size)
+            run.fit.plan = self._plan(run.fit.plan.epoch)
         if first:
             warn_if_idle(policy)
         selected.apply_plan(run.fit.plan, run.fit.batches_done)
@@ -307,9 +307,13 @@ class Epochs:
         self.loader.apply_plan(everything)
         self._run.fit.begin(everything)
 
+    def _plan(self, epoch: int, before: EpochPlan | None = None) -> EpochPlan:
+        self._policy.batch_unit = self.loader.batches.unit
+        return plan_epoch(self._policy, self._run, epoch, before)
+
     def _begin(self, epoch: int) -> None:
         run = self._run
-        plan = plan_epoch(self._policy, run, epoch, run.fit.plan, self.loader.batches.whole_size)
+        plan = self._plan(epoch, run.fit.plan)
         self.loader.apply_plan(plan)
         run.fit.begin(plan)
         self._lengths.measure(self.loader, trained_before=self._trained_before)

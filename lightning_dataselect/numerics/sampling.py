@@ -20,6 +20,17 @@ _CHUNK = 2**20
 _BUCKETS = 2**16
 
 
+def whole_size(size: int, at_most: int, unit: int) -> int:
+    """Round ``size`` up to a multiple of ``unit``; where ``at_most`` does not suffice, down to one, if there is any.
+
+    Example:
+        >>> whole_size(11, 40, unit=8), whole_size(11, 13, unit=8), whole_size(11, 13, unit=16)
+        (16, 8, 11)
+    """
+    whole = -(-size // unit) * unit
+    return whole if whole <= at_most else at_most // unit * unit or min(size, at_most)
+
+
 def keep_count(n: int, prune_ratio: float) -> int:
     """Return how many of ``n`` samples stay when the share ``prune_ratio`` is dropped.
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from lightning_dataselect.numerics.placement import placement
-from lightning_dataselect.numerics.sampling import positions, top_among
+from lightning_dataselect.numerics.sampling import positions, top_among, whole_size
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -23,7 +21,6 @@ def plan_epoch(
     run: RunState,
     epoch: int,
     before: EpochPlan | None = None,
-    whole_size: Callable[[int, int], int] | None = None,
 ) -> EpochPlan:
     """Plan what ``epoch`` trains on.
 
@@ -32,8 +29,6 @@ def plan_epoch(
         run: Holds the scores.
         epoch: The 0-based epoch to come.
         before: The plan of the epoch before; None at the start of a fit.
-        whole_size: Rounds a number of samples up to whole batches, of no more samples than its second argument, where
-            the unpruned epoch has no other ones.
 
     Raises:
         TypeError: If the method's ``select`` returned no `Selection` of int64 indices.
@@ -57,11 +52,12 @@ def plan_epoch(
         else:
             chosen = policy.select(epoch, run.store.column("score"), generator)
         chosen = check_selection(chosen, n, type(policy).__name__)
-        if whole_size is not None and chosen.indices.numel() < n:
+        n_chosen = chosen.indices.numel()
+        # of a few large batches, rounding up could take all: one batch less then
+        size = whole_size(n_chosen, n - 1, policy.batch_unit) if n_chosen < n else n
+        if size != n_chosen:
             generator = epoch_generator(policy.seed, epoch, "whole batches")
-            line = policy.line_up(run.store.column("score"))
-            # of a few large batches, rounding up could take all: one batch less then
-            chosen = resize(chosen, whole_size(chosen.indices.numel(), n - 1), line, generator)
+            chosen = resize(chosen, size, policy.line_up(run.store.column("score")), generator)
     return EpochPlan(epoch, chosen.indices, chosen.weights)
 
 

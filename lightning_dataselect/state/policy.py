@@ -30,7 +30,8 @@ class SelectionPolicy:
         lr_schedule: ``"stretch"`` or ``"steps"``.
         balance: ``"class"`` to select within each class, or None.
         budget: Share of the compute of training on everything after which the fit ends, or None for no such end.
-        whole_batches: True to fill up the last batch of a pruned epoch where that of the unpruned one is full.
+        whole_batches: True to fill up the last batch of a pruned epoch where that of the unpruned one is full, or where
+            a budget ends the fit all the same.
         sample_id: Where the keys of samples lie, in a stream's batch or in a data set; None for nowhere.
         history_size: Number of samples that are kept in mind by their keys.
         start_from: The file of an earlier fit whose scores this one begins with; None to begin with none.
@@ -38,6 +39,8 @@ class SelectionPolicy:
         scratch_dir: Folder on a disk, in files of which the state of samples lies; None for memory.
         logged_loss: ``"unweighted"``, or ``"weighted"`` where weights change the value of the loss, too.
         max_epochs: Epochs of the fit under way as the Trainer plans it, or None if only steps or time end it.
+        batch_unit: Samples of a whole batch of all ranks, to a multiple of which what is selected for an epoch of the
+            fit under way is rounded; 1 where it stays as it is.
     """
 
     prune_ratio: float
@@ -57,6 +60,7 @@ class SelectionPolicy:
     start_from: str | Path | None = None
     scratch_dir: str | Path | None = None
     logged_loss: str = "unweighted"
+    batch_unit: int = 1
 
     needs_losses: ClassVar[bool] = True
     """True for a method that cannot go on where no per-sample loss can be captured."""

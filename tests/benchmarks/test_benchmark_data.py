@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.classifier import Classifier
-from benchmarks.frontier import task
+from benchmarks.frontier_tasks import task
 from benchmarks.image_data import ImageData, augment
 from benchmarks.pretrained import image_features
 from benchmarks.resident import Resident

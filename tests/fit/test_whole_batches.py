@@ -53,6 +53,25 @@ def test_where_the_full_epoch_has_a_ragged_batch_the_share_is_exact():
     assert [r["n_selected"] for r in selector.history] == [67, 67]
 
 
+@pytest.mark.parametrize("sampler", [None, RandomSampler(dataset())])
+def test_where_a_budget_ends_the_fit_every_batch_is_full_all_the_same(sampler):
+    selector = RandomPruning(prune_ratio=0.33, budget=0.5, warmup_epochs=1)
+    seen = Seen(selector)
+    train = loader(batch_size=30) if sampler is None else DataLoader(dataset(), 30, sampler=sampler)
+    fit(selector, train=train, callbacks=[seen], max_epochs=8)
+    first, *pruned = [
+        [len(indices) for epoch, indices in seen.batches if epoch == e] for e in range(len(selector.history))
+    ]
+    assert first == [30, 30, 30, 10] and pruned and {size for sizes in pruned for size in sizes} == {30}
+    assert 400 - 30 <= sum(first) + sum(map(sum, pruned)) <= 400 + 30
+
+
+def test_a_share_that_is_to_be_exact_stays_so_under_a_budget():
+    selector = RandomPruning(prune_ratio=0.33, budget=0.5, whole_batches=False)
+    fit(selector, train=loader(batch_size=30), max_epochs=4)
+    assert [r["n_selected"] for r in selector.history[:-1]] == [67, 67]
+
+
 class Backwards(Sampler[int]):
     def __iter__(self):
         return iter(range(N - 1, -1, -1))

@@ -4,10 +4,10 @@ from lightning_dataselect.methods.frontier.callback import Frontier
 from lightning_dataselect.methods.frontier.rule import (
     Decision,
     Evidence,
-    can_go,
     compare_held_back,
     decide,
     in_learnt_classes,
+    let_go,
     second_mode,
     weigh_evidence,
 )
@@ -16,10 +16,10 @@ __all__ = [
     "Decision",
     "Evidence",
     "Frontier",
-    "can_go",
     "compare_held_back",
     "decide",
     "in_learnt_classes",
+    "let_go",
     "second_mode",
     "weigh_evidence",
 ]

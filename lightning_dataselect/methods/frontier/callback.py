@@ -21,7 +21,8 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
   count.
 - Both are asked of classification alone. A squared error that is small still has a gradient that counts, and one that
   stays above that of an untrained model may be the tail of the targets, which the mean needs.
-- Nine in ten of what is left out are, drawn anew for each pass; the tenth keeps the measurements fresh.
+- Of the learnt samples nine in ten are left out, drawn anew for each pass; the tenth keeps the measurements fresh.
+  Contradicted ones are all left out, but for those of the trial under way, which are seen whatever their losses.
 
 What is saved goes to the rest: every epoch trains on the same number of samples, so the passes become shorter, and the
 compute is that of training on everything for ``budget`` times the epochs.
@@ -46,14 +47,14 @@ from lightning_dataselect.methods.frontier.rule import (
     TRIAL_PASSES,
     Decision,
     Evidence,
-    can_go,
     compare_held_back,
     decide,
     in_learnt_classes,
+    let_go,
     weigh_evidence,
 )
 from lightning_dataselect.methods.info import MethodInfo
-from lightning_dataselect.numerics.sampling import keep_count, uniform_subset
+from lightning_dataselect.numerics.sampling import keep_count, uniform_subset, whole_size
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import UnexpectedArgumentError
@@ -61,15 +62,14 @@ from lightning_dataselect.utils.validation import check_budget
 
 _UNTRAINED_BATCHES = 3
 _TRIAL_SHARE = 0.1  # of the samples is held back, and as many are the control
-_LEFT_OUT = 0.9
 
 
 class Frontier(DataSelector):
     """Spend a budget of compute on what the model can learn now; where losses do not tell, on everything in turn.
 
     An epoch trains on ``budget`` times the set. Until there is evidence the epochs walk through the shuffled set, which
-    is training on everything for fewer epochs, with schedules that end in time. Then samples that are learnt, or that
-    the rest contradicts, are left out of nine in ten passes, and the others take their place.
+    is training on everything for fewer epochs, with schedules that end in time. Then nine in ten of the learnt samples
+    are left out of a pass, and those that the rest contradicts, and the others take their place.
 
     Args:
         budget: Share of the compute of the whole fit that is spent, in (0, 1], and of the set that an epoch trains on.
@@ -143,7 +143,7 @@ class Frontier(DataSelector):
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Take those that are next in the pass under way, and begin another pass where they are not enough."""
         n, turns = scores.numel(), self.column("turns")
-        k = keep_count(n, self.prune_ratio)
+        k = whole_size(keep_count(n, self.prune_ratio), n - 1, self.batch_unit)
         taken = torch.zeros(n, dtype=torch.bool)
 
         def take(line: Tensor) -> None:
@@ -160,10 +160,6 @@ class Frontier(DataSelector):
         take(~taken)  # where a pass leaves out so much that an epoch is longer
         self.store["turns"][:n] = turns.to(self.store["turns"].device)
         return Selection(taken.nonzero().squeeze(1))
-
-    def line_up(self, scores: Tensor) -> Tensor:
-        """Return those first whose turn in the pass is still to come."""
-        return -self.column("turns")
 
     def remark(self) -> str:
         """Return which kinds of samples were left out, and since when; the others had their turn, one after the other.
@@ -213,14 +209,14 @@ class Frontier(DataSelector):
                 evidence = replace(evidence, held_back_ratio=ratio, held_back_error=error)
             before = self.decisions[-1] if self.decisions else None
             decision = decide(self._passes, evidence, classifies=classifies, before=before)
-            out = can_go(decision, *losses, judged) & (torch.rand(turns.numel(), generator=generator) < _LEFT_OUT)
+            out = let_go(decision, *losses, torch.rand(turns.numel(), generator=generator), judged)
             self.decisions.append(replace(decision, epoch=epoch))
         if ends_trial or self._trial_began is None:
             self._begin_trial(taken, generator)
         group, held_back = self.column("group"), torch.zeros_like(out)
         if self._trial_began == self._passes:
             held_back = group == HELD_BACK
-        out &= group == 0  # the others are seen once more, whatever their losses
+        out &= group == 0  # the two are compared, so their samples are seen whatever their losses
         if self.decisions:
             n_high = int((out & (self.column("latest") > untrained)).sum())
             self.decisions[-1] = replace(self.decisions[-1], n_left_out=int(out.sum()), n_contradicted=n_high)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 _LEARNT_BELOW = 0.15
 _LEARNT_SHARE = 0.2
+_LEARNT_LEFT_OUT = 0.9
 TRIAL_PASSES = 2
 _LARGEST_ERROR = 1 / 6  # of r, for a trial that shows nothing to count as one that found nothing
 HELD_BACK, CONTROL = 1.0, 2.0
@@ -241,24 +242,30 @@ def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decisio
     return Decision(passes, learnt, contradicted, evidence, memorizes)
 
 
-def can_go(decision: Decision, mean: Tensor, previous: Tensor, last: Tensor, judged: Tensor | None = None) -> Tensor:
-    """Return which samples a decision lets go, bool (N,).
+def let_go(
+    decision: Decision, mean: Tensor, previous: Tensor, last: Tensor, u: Tensor, judged: Tensor | None = None
+) -> Tensor:
+    """Return which samples a pass leaves out, bool (N,): nine in ten of the learnt ones, and all contradicted ones.
+
+    The tenth keeps the measurements of learnt samples fresh; a tenth of wrong labels, trained on in every pass, is more
+    than a model needs.
 
     Args:
         decision: Says which kinds.
         mean: float32 (N,), the moving average of each sample's losses.
         previous: float32 (N,), the last loss but one.
         last: float32 (N,), the last loss.
+        u: float32 (N,), drawn evenly from [0, 1).
         judged: bool (N,), samples whose high loss may contradict their label. Default all.
 
     Example:
         >>> shown = Evidence(untrained_loss=2.0, learnt_share=0.3, low_share=0.5, above_share=0.3, persistence=0.5)
-        >>> losses = torch.tensor([0.1, 3.0, 1.0])
-        >>> can_go(Decision(2, True, False, shown), losses, losses, losses)
-        tensor([ True, False, False])
+        >>> losses, u = torch.tensor([0.1, 0.1, 3.0, 1.0]), torch.tensor([0.2, 0.95, 0.95, 0.2])
+        >>> let_go(Decision(2, True, True, shown), losses, losses, losses, u)
+        tensor([ True, False,  True, False])
     """
     untrained = decision.evidence.untrained_loss
-    learnt = mean < _LEARNT_BELOW * untrained
+    learnt = (mean < _LEARNT_BELOW * untrained) & (u < _LEARNT_LEFT_OUT)
     contradicted = (previous > untrained) & (last > untrained)
     if judged is not None:
         contradicted &= judged
