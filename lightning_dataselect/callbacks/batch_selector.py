@@ -166,7 +166,7 @@ class BatchSelector(DataSelector):
         """Return what a sample in the batches of ``epoch`` costs: being scored, and the share that is trained on."""
         if self.trains_on_whole_batches(epoch):
             return 1.0
-        size = None if self.context is None else self.context.loader.batches.batch_size
+        size = None if self.context is None else self.context.epochs.batch_size
         share = self.batch_ratio if size is None else self._share(size) / size
         return 1 / (3 * self.score_every_n_batches) + share
 

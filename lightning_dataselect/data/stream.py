@@ -85,12 +85,31 @@ def keys_of(batch: Any, sample_id: SampleId) -> list[Key]:
             f"sample_id={sample_id!r} gives a {type(found).__name__} for a batch: it must give one key a sample, in a"
             " list, an array or a tensor."
         )
-    if odd := [key for key in keys if not isinstance(key, str | int | bytes)]:
-        raise InvalidArgumentError(
-            f"sample_id={sample_id!r} gives the key {odd[0]!r}: keys must be strings or whole numbers, since they are"
-            " saved in checkpoints."
-        )
-    return list(keys)
+    return [_checked(key, sample_id) for key in keys]
+
+
+def key_at(sample: Any, sample_id: str | int) -> Key:
+    """Return the key of one sample, in which fields lie where they lie in a batch.
+
+    Raises:
+        InvalidArgumentError: If it is not there, or is no string or whole number.
+
+    Example:
+        >>> import torch
+        >>> key_at({"x": torch.zeros(5), "id": torch.tensor(7)}, "id")
+        7
+    """
+    found = _field(sample, sample_id)
+    return _checked(found.item() if isinstance(found, Tensor | np.generic) else found, sample_id)
+
+
+def _checked(key: Any, sample_id: SampleId) -> Key:
+    if isinstance(key, str | int | bytes):
+        return key
+    raise InvalidArgumentError(
+        f"sample_id={sample_id!r} gives the key {key!r}: keys must be strings or whole numbers, since they are saved in"
+        " checkpoints."
+    )
 
 
 def _field(batch: Any, name: str | int) -> Any:

@@ -72,6 +72,11 @@ class FitBudget:
         n_epochs = limits.max_steps if limits.max_epochs is None else limits.max_epochs
         return UnprunedFit(full_batches, n_epochs, planned_accumulation(self._trainer), limits.max_steps)
 
+    @property
+    def limits(self) -> FitLimits:
+        """The user's own end of the fit, and the means to move it."""
+        return self._limits
+
     # ---- the end -------------------------------------------------------------------------------------------------
 
     def announce(self) -> None:

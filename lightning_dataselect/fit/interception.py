@@ -93,7 +93,7 @@ def open_fit(
             _refuse_other_loaders(policy)
         if not is_stream(chosen.loader):
             return Epochs(trainer, policy, run, step, reader, budget)
-        return StreamedEpochs(trainer, policy, run, reader)
+        return StreamedEpochs(trainer, policy, run, reader, budget)
 
     return FitContext(module, step, trainer.global_rank, trainer.world_size, reader, run, epochs_of, budget)
 

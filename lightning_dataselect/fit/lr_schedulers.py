@@ -54,7 +54,8 @@ class StretchedSchedulers:
         self, trainer: pl.Trainer, unpruned: UnprunedFit, position: Position, *, moves_epochs: bool = False
     ) -> None:
         self._trainer = trainer
-        self._unpruned = unpruned
+        self.unpruned = unpruned
+        """Of a stream only an assumption, until its length is known."""
         self._position = position
         self._taken = list(trainer.lr_scheduler_configs)
         self._by_epoch = [config.interval == "epoch" for config in self._taken]
@@ -73,7 +74,7 @@ class StretchedSchedulers:
         if not (ends_epoch or optimizer_steps_now(self._trainer)):
             return
         position = self._position(state.batches_done, n_batches)
-        calls, steps = self._missing(state, position, ends_epoch), self._unpruned.calls(position)
+        calls, steps = self._missing(state, position, ends_epoch), self.unpruned.calls(position)
         for taken, config, missing in zip(self._taken, self._trainer.lr_scheduler_configs, calls, strict=True):
             # StochasticWeightAveraging puts a scheduler of its own in the place of the user's
             for left in range(missing - 1, -1, -1) if config is taken else ():
@@ -91,8 +92,8 @@ class StretchedSchedulers:
 
     def _due(self, position: int, every: int, by_epoch: bool) -> int:
         if by_epoch:
-            return position // self._unpruned.full_batches // every
-        return self._unpruned.calls(position, every)
+            return position // self.unpruned.full_batches // every
+        return self.unpruned.calls(position, every)
 
 
 class ManualSchedulers:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import lightning.pytorch as pl
 
-from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.lr_schedulers import ManualSchedulers, RateWatch, Schedules, StretchedSchedulers
 from lightning_dataselect.fit.unpruned_fit import UnprunedFit
 from lightning_dataselect.state.fit_state import FitState
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.trainer import planned_accumulation
+
+
+class Budget(Protocol):
+    """Say what a fit would be with all the compute there is, and how much of its own is spent."""
+
+    def planned(self, full_batches: int) -> UnprunedFit:
+        """Return the fit as the user has planned it, with nothing dropped, of epochs of ``full_batches``."""
+
+    def share(self, batches_done: int, n_batches: int) -> float:
+        """Return the share of the budget that is spent after ``batches_done`` of ``n_batches`` of the epoch."""
 
 
 class SchedulesInTime:
@@ -21,13 +32,14 @@ class SchedulesInTime:
         budget: Ends the fit; None if nothing does but the Trainer.
     """
 
-    def __init__(self, trainer: pl.Trainer, policy: SelectionPolicy, budget: FitBudget | None) -> None:
+    def __init__(self, trainer: pl.Trainer, policy: SelectionPolicy, budget: Budget | None) -> None:
         self._trainer = trainer
         self._policy = policy
         self._budget = budget
         self._schedules: Schedules | None = None  # None: they are left alone
         self._rates: RateWatch | None = None
         self._n_batches: int | None = None  # of the present epoch; None between batches
+        self._unpruned: UnprunedFit
 
     def start(self, state: FitState, full: int, n_batches: int) -> None:
         """Take over step-wise schedules from here on; an endless fit has no end that they could reach.
@@ -45,12 +57,13 @@ class SchedulesInTime:
             unpruned = UnprunedFit(full, policy.max_epochs, planned_accumulation(trainer), trainer.max_steps)
         else:
             unpruned = budget.planned(full)
+        self._unpruned = unpruned
         ends_by_steps = budget is None and 0 <= trainer.max_steps < unpruned.calls(full * unpruned.max_epochs)
         automatic = trainer.lightning_module.automatic_optimization
 
         def position(batches_done: int, n_batches: int) -> int:
             if budget is not None:
-                return unpruned.at(budget.share(batches_done, n_batches))
+                return self._unpruned.at(budget.share(batches_done, n_batches))
             if automatic:
                 return unpruned.position(state.plan.epoch, batches_done, n_batches, trainer.global_step)
             return state.plan.epoch * full + batches_done * full // n_batches
@@ -65,6 +78,13 @@ class SchedulesInTime:
             self._schedules = ManualSchedulers(trainer, full, position, self._present_length)
         if self._schedules is not None:
             self._schedules.start(state, n_batches)
+
+    def learn_length(self, full: int) -> None:
+        """Take note that an epoch with nothing dropped has ``full`` batches, where that was unknown at the start."""
+        assert self._budget is not None
+        self._unpruned = self._budget.planned(full)
+        if isinstance(self._schedules, StretchedSchedulers):
+            self._schedules.unpruned = self._unpruned
 
     def begin_batch(self, n_batches: int) -> None:
         """Take note that a batch is under way, of an epoch of ``n_batches``."""

@@ -1,4 +1,4 @@
-"""The epochs of a fit on a stream: its loader and its length are the user's, and only batches are chosen from."""
+"""The epochs of a fit on a stream: its loader and its length are the user's."""
 
 from __future__ import annotations
 
@@ -12,18 +12,28 @@ from torch import Tensor
 from lightning_dataselect.data.chosen_loader import BatchPart, choose_loader
 from lightning_dataselect.data.loader import SelectedLoader
 from lightning_dataselect.data.stream import StreamSource, is_stream, refuse_epoch_choice
+from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.misread import forget_misread
 from lightning_dataselect.fit.notices import warn_of_losses, warn_of_read_ahead, warn_of_resumed_stream
 from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
 from lightning_dataselect.fit.start import start_stream_from_file
+from lightning_dataselect.fit.stream_budget import UNKNOWN_LENGTH, StreamBudget
+from lightning_dataselect.fit.stream_passes import StreamPasses
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.state.stream_store import BatchStore, KeyedStore
 from lightning_dataselect.step.reader import StepReader
-from lightning_dataselect.trainer import epochs_processed, planned_epochs, resumes_within_epoch
-from lightning_dataselect.utils.errors import InvalidArgumentError, TrainerSettingsError, UnsupportedLoaderError
+from lightning_dataselect.trainer import (
+    Restore,
+    end_epoch_with_batch,
+    epochs_processed,
+    planned_epochs,
+    read_epoch_anew,
+    resumes_within_epoch,
+)
+from lightning_dataselect.utils.errors import InvalidArgumentError, UnsupportedLoaderError
 
 
 class StreamedEpochs:
@@ -34,6 +44,7 @@ class StreamedEpochs:
         policy: Decides; is told the number of epochs, ``max_epochs``.
         run: The columns and the position of the fit, which outlive it.
         reader: Reads what the samples lost.
+        budget: Ends the fit; None if nothing does but the Trainer.
     """
 
     first_batch = 0
@@ -45,16 +56,20 @@ class StreamedEpochs:
         policy: SelectionPolicy,
         run: RunState,
         reader: StepReader,
+        budget: FitBudget | None = None,
     ) -> None:
         self._trainer = trainer
         self._policy = policy
         self._run = run
         self._reader = reader
+        self._budget = None if budget is None else StreamBudget(trainer, policy, run, budget.limits)
+        self._passes = StreamPasses(trainer, policy, run) if policy.chooses_epochs else None
         self._source: StreamSource | None = None
         self._part: BatchPart | None = None  # of the batches of several loaders
         self._arrived: dict[int, Tensor] = {}  # slots of batches that were looked at ahead of the training
         self._has_state = self._warned_of_losses = False
         self._schedules: SchedulesInTime | None = None  # None where every batch is trained on, so that they are in time
+        self._restore: Restore | None = None  # of an epoch that was ended here
 
     @property
     def loader(self) -> SelectedLoader:
@@ -86,7 +101,6 @@ class StreamedEpochs:
         Raises:
             UnsupportedLoaderError: If the method must choose samples before they are read, or reads ahead of other
                 loaders, or the loader, got anew, is no stream any more.
-            TrainerSettingsError: If the method has a budget.
             InvalidArgumentError: If state is to lie on the disk.
         """
         policy, run, trainer = self._policy, self._run, self._trainer
@@ -97,19 +111,14 @@ class StreamedEpochs:
                 "The train loader was a stream when the fit began, and is none any more: samples are known by another"
                 " name. Return loaders of one kind, or fit anew."
             )
-        if policy.chooses_epochs:
+        if policy.chooses_epochs and not (policy.leaves_out_by_key and policy.sample_id is not None):
             raise refuse_epoch_choice(loader, type(policy).__name__, policy.sample_id, policy.on_streams)
-        if policy.budget is not None:
-            raise TrainerSettingsError(
-                f"budget={policy.budget} is a share of the compute of the fit's epochs, and how long those of a stream"
-                " are is known only when they end. On a stream lower the Trainer's max_steps in place of a budget."
-            )
         if policy.scratch_dir is not None:
             raise InvalidArgumentError(
                 f"scratch_dir={str(policy.scratch_dir)!r} is for state of samples that have an index; of a"
                 " stream only the last `history_size` samples are remembered, in memory. Leave it out."
             )
-        policy.max_epochs = planned_epochs(trainer)
+        policy.max_epochs = planned_epochs(trainer) if self._budget is None else self._budget.max_epochs
         columns, by_loss = policy.columns(), policy.ranks_by_loss
         store: BatchStore | KeyedStore
         if policy.sample_id is None:
@@ -123,8 +132,10 @@ class StreamedEpochs:
         self._source = StreamSource(loader, run.store, policy.sample_id)
         self._part = self._reader.part = chosen.part
         self._arrived.clear()
-        self._has_state = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
         looped = policy.wrap_dataloader(loader)
+        if self._passes is not None:
+            looped = self._passes.wrap_loader(looped)
+        self._has_state = hasattr(looped, "state_dict") and hasattr(looped, "load_state_dict")
         if looped is loader:
             return given
         if chosen.part is not None:
@@ -133,33 +144,50 @@ class StreamedEpochs:
                 " several train loaders, whose batches would no longer be told apart. Take a method that scores each"
                 " batch as it comes, such as EvolvedSampling, or a map-style data set."
             )
-        if self._has_state:
+        if self._has_state and self._passes is None:
             warn_of_read_ahead(type(policy).__name__)
         return chosen.replaced(looped)
 
     def start(self) -> None:
-        """Settle which epoch it is."""
-        run = self._run
+        """Settle which epoch it is, and take over schedules where they would not be in time."""
+        run, budget, n_batches = self._run, self._budget, self.n_batches
         run.to(self._trainer.lightning_module.device)
         if run.fit.history or run.fit.batches_done:
             self._reader.capture.resume()
         if resumes_within_epoch(self._trainer):
-            warn_of_resumed_stream(
-                run.fit.batches_done, has_state=self._has_state, has_length=self.n_batches is not None
-            )
+            has_length = n_batches is not None or self._passes is not None
+            warn_of_resumed_stream(run.fit.batches_done, has_state=self._has_state, has_length=has_length)
         epoch = epochs_processed(self._trainer)
+        if budget is not None:
+            budget.learn_length(n_batches)
         if run.fit.batches_done > 0 and run.fit.plan.epoch == epoch - 1:
             # saved with an epoch's last batch: Lightning takes it for done, and will not announce its end any more
-            self._close()
+            self._close(has_ended=True)
+            if self._passes is not None:
+                self._passes.choose(epoch)
+                read_epoch_anew(self._trainer)
         self._turn_to(epoch)
-        if run.waiting is not None and (n_batches := self.n_batches) is not None:
-            self._schedules = SchedulesInTime(self._trainer, self._policy, budget=None)
-            self._schedules.start(run.fit, n_batches, n_batches)
+        if budget is not None:
+            budget.settle_end(epoch)
+        self._take_over_schedules()
 
     def start_epoch(self) -> None:
         """Look at compiled steps anew."""
         self._reader.capture.start_epoch()
+        self._let_go_of_end()
         self._turn_to(self._trainer.current_epoch)
+
+    def _take_over_schedules(self) -> None:
+        run, n_batches = self._run, self.n_batches
+        if self._budget is None:
+            is_needed = run.waiting is not None and n_batches is not None
+        else:
+            # what a module steps itself is only known to be in time or not where epochs have a length
+            is_needed = n_batches is not None or self._trainer.lightning_module.automatic_optimization
+        if is_needed:
+            full = n_batches or run.fit.stream_batches or UNKNOWN_LENGTH
+            self._schedules = SchedulesInTime(self._trainer, self._policy, self._budget)
+            self._schedules.start(run.fit, full, full)
 
     def _turn_to(self, epoch: int) -> None:
         if self._run.fit.plan.epoch != epoch:
@@ -178,8 +206,12 @@ class StreamedEpochs:
         assert self._source is not None
         # where Lightning begins an epoch anew, the state must not know better
         self._run.fit.batches_done = batch_idx
-        if self._schedules is not None and (n_batches := self.n_batches) is not None:
-            self._schedules.begin_batch(n_batches)
+        is_last = self._passes is not None and self._passes.begin_batch(batch_idx)
+        is_last |= self._budget is not None and self._budget.begin_batch(batch_idx)
+        if is_last and not self._trainer.is_last_batch:
+            self._restore = end_epoch_with_batch(self._trainer, batch_idx + 1)
+        if self._schedules is not None and (length := self._length(batch_idx)) is not None:
+            self._schedules.begin_batch(length)
         if self._part is not None:
             batch = self._part.of(batch)
         if batch is None:
@@ -190,37 +222,70 @@ class StreamedEpochs:
 
     def end_batch(self, batch_idx: int) -> None:
         """Count a batch as done, and keep schedules in time."""
-        self._run.fit.batches_done = batch_idx + 1
-        if self._schedules is not None and (n_batches := self.n_batches) is not None:
-            self._schedules.end_batch(self._run.fit, n_batches)
+        state, budget = self._run.fit, self._budget
+        state.batches_done = batch_idx + 1
+        if budget is not None and self._ends_by_itself() and not state.stream_batches:
+            budget.learn_length(state.batches_done)
+            if self._schedules is not None:
+                self._schedules.learn_length(state.stream_batches)
+        if self._schedules is not None and (length := self._length(batch_idx)) is not None:
+            self._schedules.end_batch(state, length)
+
+    def _length(self, batch_idx: int) -> int | None:
+        """Return the batches of the epoch whose batch ``batch_idx`` is under way; None for nobody knows, nor asks."""
+        if self._budget is None:
+            return self.n_batches
+        if self._trainer.is_last_batch:
+            return batch_idx + 1
+        return max(self.n_batches or UNKNOWN_LENGTH, batch_idx + 2)
+
+    def _ends_by_itself(self) -> bool:
+        """Return whether the batch under way is the last one that there is."""
+        return self._trainer.is_last_batch and (self._budget is None or not self._budget.is_over)
 
     # ---- from epoch to epoch -------------------------------------------------------------------------------------
 
     def end_epoch(self, seconds: float) -> None:
-        """Close the epoch.
+        """Close the epoch, and choose what the next pass leaves out, if it leaves anything out.
 
         Args:
             seconds: For how long it has trained.
         """
+        following = self._run.fit.plan.epoch + 1
         self._run.fit.seconds += seconds
-        self._close()
-        self._turn_to(self._run.fit.plan.epoch + 1)
+        self._close(has_ended=self._ends_by_itself())
+        self._turn_to(following)
+        if self._budget is not None:
+            self._budget.settle_end(following)
+        if self._passes is not None and not (self._budget is not None and self._budget.is_over):
+            self._passes.choose(following)
 
-    def _close(self) -> None:
+    def _close(self, *, has_ended: bool) -> None:
         run = self._run
         store, state = run.store, run.fit
         forget_misread(run, self._reader, ends_epoch=True)
         store.end_epoch(state.plan.indices)
         state.sum_over_ranks(run.world_size, store["loss"].device)
+        if self._budget is not None:
+            self._budget.close_epoch()
         if not self._warned_of_losses and not self._reader.blind:
             self._warned_of_losses = warn_of_losses(run, type(self._policy).__name__)
         store.forget_infinite()
-        n_offered = state.n_trained + state.n_left_out
-        done = state.batches_done / n_batches if (n_batches := self.n_batches) else 1.0
-        state.close(n_offered, n_full=n_offered, done=done, n_selected=n_offered)
+        offered = state.n_trained + state.n_left_out
+        length, passed_over = self.n_batches or state.stream_batches, 0
+        done = min(state.batches_done / length, 1.0) if length else 1.0
+        if self._passes is not None and self._passes.n_left_out:
+            passed_over, done = self._passes.extent(offered, has_ended=has_ended)
+        state.close(offered + passed_over, n_full=offered + passed_over, done=done, n_selected=offered)
+
+    def _let_go_of_end(self) -> None:
+        if self._restore is not None:
+            self._restore()
+            self._restore = None
 
     def give_back(self) -> None:
-        """Let the Trainer step its schedulers itself."""
+        """Let the Trainer step its schedulers itself, and validate as before."""
+        self._let_go_of_end()
         if self._schedules is not None:
             self._schedules.give_back()
 

@@ -54,7 +54,9 @@ class FitState:
         seconds: Training seconds of this epoch so far.
         is_cut: Whether the end of the fit has cut the present epoch short; its record, the last of ``history``, then is
             one of the part that was trained.
-        budget_spent: The compute, in samples trained on, of a budget that the last epoch has used up; 0 before.
+        budget_spent: The compute, in samples trained on, of a budget that the last epoch has used up, 0 before; on a
+            stream what all epochs that have ended took of it, in batches.
+        stream_batches: Batches of a whole epoch of a stream, 0 where nobody has come to its end yet.
         scheduler_calls: How often each learning-rate scheduler was stepped to keep it in time, in the Trainer's order.
         history: One record for each epoch that has ended.
     """
@@ -70,6 +72,7 @@ class FitState:
     seconds: float = 0.0
     is_cut: bool = False
     budget_spent: float = 0.0
+    stream_batches: int = 0
     scheduler_calls: list[int] = field(default_factory=list)
     history: list[EpochRecord] = field(default_factory=list)
 
@@ -172,7 +175,7 @@ class FitState:
 
 
 _COUNTS = ("n_forward", "n_backward", "n_trained", "n_left_out", "n_measured")
-_PLAIN = ("batches_done", "batch_size", *_COUNTS, "seconds", "is_cut", "budget_spent")
+_PLAIN = ("batches_done", "batch_size", *_COUNTS, "seconds", "is_cut", "budget_spent", "stream_batches")
 
 
 def check_same_samples(n: int, *, fit: int | None, checkpoint: int | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,8 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_dataselect.numerics.ratio_schedule import RatioSchedule, check_ratio_of_epoch
+from lightning_dataselect.state.key_filter import KeyFilter
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.state.stream_rows import StreamRows
 from lightning_dataselect.state.stream_store import SampleId
 
 
@@ -72,6 +75,8 @@ class SelectionPolicy:
     """What arguments are called elsewhere: word -> argument, for the message on one that the method does not take."""
     on_streams: ClassVar[str] = ""
     """What to do in place of the method on a stream, where it cannot choose; empty to have others named that can."""
+    leaves_out_by_key: ClassVar[bool] = False
+    """True for a method that chooses epochs, and can do so on a stream whose samples carry a key: :meth:`leave_out`."""
     chooses_within_batches: ClassVar[bool] = False
     """True for a method that reads the columns of a batch's samples in its step."""
     rescores: bool = False
@@ -147,6 +152,26 @@ class SelectionPolicy:
             The samples to train on and, for a method that reweighs, the weight of each in the loss.
         """
         raise NotImplementedError(f"{type(self).__name__} must define select(epoch, scores, generator) -> Selection.")
+
+    def leave_out(self, epoch: int, rows: StreamRows) -> Tensor:
+        """Choose the samples of a stream that a pass leaves out, of those that are known by their keys.
+
+        Called at the end of the pass before, on every rank with the same rows; of a method that sets
+        :attr:`leaves_out_by_key`.
+
+        Args:
+            epoch: The 0-based epoch to come.
+            rows: The score, and the method's own columns.
+
+        Returns:
+            bool (M,).
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define leave_out(epoch, rows) -> mask.")
+
+    @cached_property
+    def keeps(self) -> KeyFilter:
+        """The filter of a stream's samples, for a data set that asks ``keeps(key)`` before it decodes them."""
+        return KeyFilter(self.history_size)
 
     @property
     def first_epoch(self) -> int:

@@ -133,6 +133,8 @@ class KeyedStore(StreamStore):
         super().__init__(min(capacity, _FIRST_ROOM), columns, score_is_loss=score_is_loss)
         self._capacity = capacity
         self._slots: dict[Key, int] = {}  # the one that came longest ago first
+        self.left_out = torch.empty(0, dtype=torch.int64)
+        """Hashes of the keys that the present pass leaves out, as `KeyFilter` knows them."""
 
     @property
     def keys(self) -> list[Key]:
@@ -178,19 +180,25 @@ class KeyedStore(StreamStore):
         """Return the column ``name`` of the samples that are kept in mind, in the order of :attr:`keys`, on the CPU."""
         return super().column(name)[: len(self._slots)]
 
+    def count_left_out(self, out: Tensor) -> None:
+        """Count samples that a pass leaves out, bool (n,), in the order of :attr:`keys`."""
+        dropped = self["times_dropped"]
+        dropped[: len(out)] += out.to(dropped.device, dropped.dtype)
+
     def rank_state(self) -> dict[str, Any]:
         """Return the keys, the one that came longest ago first, and their columns."""
         self.flush()
         order = torch.tensor(list(self._slots.values()), dtype=torch.int64)
         return {
             "keys": list(self._slots),
+            "left_out": self.left_out,
             "columns": {name: self.column(name)[order] for name in self._columns},
         }
 
     def load_rank_state(self, state: Mapping[str, Any]) -> None:
         """Take over keys and columns; where there is less room than before, those that came last."""
         keys = state["keys"][-self._capacity :]
-        self._slots = {key: slot for slot, key in enumerate(keys)}
+        self._slots, self.left_out = {key: slot for slot, key in enumerate(keys)}, state["left_out"]
         if "margin" in state["columns"]:
             self._open_classes()
         self._make_room(max(self.n, len(keys)))

@@ -17,7 +17,6 @@ from lightning_dataselect import (
     AutoAssist,
     BatchSelector,
     EvolvedSampling,
-    FewerEpochs,
     InfoBatch,
     RandomPruning,
     RHOLoss,
@@ -241,12 +240,6 @@ def setting_chooses(setting):
 def test_keys_that_an_indexed_set_has_not_are_refused():
     with pytest.raises(ValueError, match="sample_id='id' names no keys of the data set TensorDataset"):
         fit(SelectiveBackprop(sample_id="id"))
-
-
-@pytest.mark.parametrize("selector", [SelectiveBackprop(budget=0.5), FewerEpochs(budget=0.5)])
-def test_a_budget_is_refused(selector):
-    with pytest.raises(ValueError, match="budget=0.5 is a share.*On a stream lower the Trainer's max_steps in place"):
-        fit(selector, Net(), stream())
 
 
 def test_suspects_need_an_index():

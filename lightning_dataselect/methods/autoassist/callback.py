@@ -45,10 +45,10 @@ from torch.utils.data import DataLoader
 
 from lightning_dataselect.callbacks.batch_selector import WithinBatches
 from lightning_dataselect.callbacks.fit_local import FitLocal
+from lightning_dataselect.data.passed_on import filter_batches
 from lightning_dataselect.methods.autoassist.assistant import Assistant
 from lightning_dataselect.methods.autoassist.inputs import InputFinder, Kind, SampleInputs
 from lightning_dataselect.methods.autoassist.networks import CONVENTIONS, Conventions, make_network
-from lightning_dataselect.methods.autoassist.prefetch import filter_batches
 from lightning_dataselect.methods.autoassist.prefetch_filter import PrefetchFilter
 from lightning_dataselect.methods.autoassist.queue import BatchQueue, InlineQueue, PendingBatch, ThreadedQueue
 from lightning_dataselect.methods.catalog import CATALOG

@@ -2,56 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from lightning_dataselect.data.subset_batch import subset_batch
 from lightning_dataselect.methods.autoassist.queue import BatchQueue, PendingBatch
 
 _PULLED_AT_ONCE = 2
-
-
-class _FilteredLoader(DataLoader[Any]):
-    _pass_on: Callable[[Iterator[Any]], Iterator[Any]]
-
-    def __iter__(self) -> Any:
-        return self._pass_on(super().__iter__())
-
-
-class _FilteredIterable:
-    def __init__(self, batches: Any, pass_on: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
-        self._batches = batches
-        self._pass_on = pass_on
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._pass_on(iter(self._batches))
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-
-def filter_batches(loader: Any, pass_on: Callable[[Iterator[Any]], Iterator[Any]]) -> Any:
-    """Return a copy of ``loader``, of its class and with its attributes, whose iterators go through ``pass_on``.
-
-    What is no DataLoader, as of WebDataset, is not copied but read from.
-
-    Example:
-        >>> [float(batch) for batch in filter_batches(DataLoader([1.0, 2.0]), lambda batches: (b + 1 for b in batches))]
-        [2.0, 3.0]
-    """
-    if not isinstance(loader, DataLoader):
-        return _FilteredIterable(loader, pass_on)
-    copied = copy.copy(loader)
-    name = type(loader).__name__
-    copied.__class__ = type(name, (_FilteredLoader, type(loader)), {"__module__": type(loader).__module__})
-    copied.__dict__["_pass_on"] = pass_on
-    return copied
 
 
 def look_ahead(

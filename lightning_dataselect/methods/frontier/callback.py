@@ -40,6 +40,7 @@ from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
+from lightning_dataselect.methods.frontier.passes import begin_pass
 from lightning_dataselect.methods.frontier.rule import (
     CONTROL,
     FIRST_DECISION,
@@ -57,6 +58,7 @@ from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, uniform_subset, whole_size
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.state.stream_rows import StreamRows
 from lightning_dataselect.utils.errors import UnexpectedArgumentError
 from lightning_dataselect.utils.validation import check_budget
 
@@ -92,10 +94,10 @@ class Frontier(DataSelector):
     unused: ClassVar[frozenset[str]] = frozenset({"prune_ratio", "every_n_epochs", "balance"})
     info: ClassVar[MethodInfo] = CATALOG["Frontier"]
     chosen_by = "budget"
+    leaves_out_by_key: ClassVar[bool] = True
     on_streams: ClassVar[str] = (
-        "Frontier shortens its passes by what it leaves out, for which all samples of a pass must be known before it"
-        " begins. Until there is evidence it trains on everything for fewer epochs: on a stream a lower"
-        " max_steps does so. To leave out what is learnt, too, take SelectiveBackprop(constant_batch_size=True)."
+        "Frontier goes by what each sample lost in the passes before: give it sample_id=..., where the batches hold a"
+        " key for each sample. Without keys take FewerEpochs, which is what Frontier does until there is evidence."
     )
 
     def __init__(self, *, budget: float = 0.5, warmup_epochs: int = 0, anneal: float = 0.0, **common: Any) -> None:
@@ -160,6 +162,28 @@ class Frontier(DataSelector):
         take(~taken)  # where a pass leaves out so much that an epoch is longer
         self.store["turns"][:n] = turns.to(self.store["turns"].device)
         return Selection(taken.nonzero().squeeze(1))
+
+    def leave_out(self, epoch: int, rows: StreamRows) -> Tensor:
+        """Begin a pass over a stream: decide on what it leaves out, and on whom it tries out if the model memorizes."""
+        self._passes += 1
+        if self.first_epoch > 0:
+            return torch.zeros(len(rows.hashes), dtype=torch.bool)
+        begun = begin_pass(
+            rows.columns.__getitem__,
+            self._passes,
+            self.decisions[-1] if self.decisions else None,
+            classifies=rows.knows_classes,
+            trial_began=self._trial_began,
+            draw=lambda purpose: rows.draw(self.seed, epoch, purpose),
+        )
+        if begun.decision is not None:
+            self.decisions.append(replace(begun.decision, epoch=epoch))
+        if begun.group is not None:
+            own = begun.group[rows.own]
+            self._trial_began = self._passes
+            for name, values in (("group", own), ("visits", torch.zeros_like(own))):
+                self.store[name][: len(own)] = values.to(self.store[name].device)
+        return begun.out
 
     def remark(self) -> str:
         """Return which kinds of samples were left out, and since when; the others had their turn, one after the other.

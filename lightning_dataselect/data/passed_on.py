@@ -1,0 +1,55 @@
+"""A loader whose batches go through something else, in the main process, before they are trained on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset
+
+
+class _FilteredLoader(DataLoader[Any]):
+    _pass_on: Callable[[Iterator[Any]], Iterator[Any]]
+
+    def __iter__(self) -> Any:
+        return self._pass_on(super().__iter__())
+
+
+class _FilteredIterable:
+    def __init__(self, batches: Any, pass_on: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
+        self._batches = batches
+        self._pass_on = pass_on
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._pass_on(iter(self._batches))
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+
+def filter_batches(
+    loader: Any, pass_on: Callable[[Iterator[Any]], Iterator[Any]], dataset: IterableDataset[Any] | None = None
+) -> Any:
+    """Return a copy of ``loader``, of its class and with its attributes, whose iterators go through ``pass_on``.
+
+    What is no DataLoader, as of WebDataset, is not copied but read from.
+
+    Args:
+        loader: Yields batches.
+        pass_on: Given the iterator of a pass; returns the one to read in its place.
+        dataset: Read in place of that of a DataLoader; None for its own.
+
+    Example:
+        >>> [float(batch) for batch in filter_batches(DataLoader([1.0, 2.0]), lambda batches: (b + 1 for b in batches))]
+        [2.0, 3.0]
+    """
+    if not isinstance(loader, DataLoader):
+        return _FilteredIterable(loader, pass_on)
+    copied = copy.copy(loader)
+    name = type(loader).__name__
+    copied.__class__ = type(name, (_FilteredLoader, type(loader)), {"__module__": type(loader).__module__})
+    copied.__dict__["_pass_on"] = pass_on
+    if dataset is not None:
+        copied.__dict__["dataset"] = dataset  # a DataLoader lets nobody set it
+    return copied

@@ -1,0 +1,151 @@
+"""Passes over a stream that leave samples out: which they are, and where a pass ends, on all ranks alike."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lightning_dataselect.data.kept_stream import kept_stream
+from lightning_dataselect.data.passed_on import filter_batches
+from lightning_dataselect.data.stream import name_of_stream
+from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.state.run_state import RunState
+from lightning_dataselect.state.stream_rows import gather_rows
+from lightning_dataselect.state.stream_store import KeyedStore
+from lightning_dataselect.utils.errors import UnsupportedLoaderError
+
+_NOTHING = object()
+
+
+class StreamPasses:
+    """Lead a fit from pass to pass over a stream.
+
+    A pass is shorter by what it leaves out, by how much nobody knows beforehand. So one batch is read ahead, and where
+    a rank has no further one, all end with the present batch.
+
+    Args:
+        trainer: The Trainer of the fit.
+        policy: Chooses what a pass leaves out.
+        run: The columns and the position of the fit.
+    """
+
+    def __init__(self, trainer: pl.Trainer, policy: SelectionPolicy, run: RunState) -> None:
+        self._trainer = trainer
+        self._policy = policy
+        self._run = run
+        self._last: int | None = None  # batch of the pass under way, once it is known
+        self._before: dict[int, Any] = {}  # states of the loader before batches that are not trained on yet
+        self._snapshot: Callable[[], Any] | None = None
+        self._asks_itself: str | None = None  # name of a stream that must ask the filter itself
+        self.n_left_out = 0
+        """Samples that the present pass leaves out, on all ranks."""
+
+    def wrap_loader(self, loader: Any) -> Any:
+        """Return what the Trainer is to iterate in place of the user's loader."""
+        policy = self._policy
+        assert policy.sample_id is not None
+        kept = kept_stream(loader, policy.keeps, policy.sample_id)
+        self._asks_itself = name_of_stream(loader) if kept is None else None
+        looped = filter_batches(loader, self._look_ahead, kept)
+        if hasattr(looped, "state_dict"):
+            self._snapshot = functools.partial(type(looped).state_dict, looped)
+            looped.__dict__["state_dict"] = self._loader_state
+        self._leave_out(self._store.left_out)
+        return looped
+
+    def begin_batch(self, batch_idx: int) -> bool:
+        """Begin a batch; return whether it is the last of its pass.
+
+        Raises:
+            UnsupportedLoaderError: If nobody asks which samples are kept.
+        """
+        if self._asks_itself is not None and not self._policy.keeps.is_asked:
+            name = type(self._policy).__name__
+            raise UnsupportedLoaderError(
+                f"{self._asks_itself} makes its batches itself, so {name} cannot leave samples out of them. Let the"
+                f" stream ask before it decodes and batches: keep a sample where `keeps(key)` is true, of"
+                f" `keeps = {name.lower()}.keeps`, the key being that of sample_id={self._policy.sample_id!r}."
+            )
+        return batch_idx == self._last
+
+    def choose(self, epoch: int) -> None:
+        """Choose what the pass of ``epoch`` leaves out; all ranks must call it together, when the one before ended."""
+        policy, store = self._policy, self._store
+        self._last = None
+        self._before.clear()
+        if policy.trains_on_everything(epoch):
+            self._leave_out(torch.empty(0, dtype=torch.int64))
+            return
+        rows = gather_rows(store, ["score", *store.own_columns], self._run.world_size)
+        out = policy.leave_out(epoch, rows)
+        own = torch.zeros_like(out)
+        own[rows.own] = out[rows.own]
+        self._leave_out(torch.cat([rows.hashes[own], rows.hashes[out & ~own]]))  # own ones first, if not all find room
+        store.count_left_out(out[rows.own])
+
+    def extent(self, n_offered: int, *, has_ended: bool) -> tuple[int, float]:
+        """Return how many samples were left out of as much of the pass as was done, and which share of it that is.
+
+        All ranks must call it together.
+
+        Args:
+            n_offered: Samples of its batches, on all ranks.
+            has_ended: True if the stream had no more.
+        """
+        store = self._store
+        n_known = torch.tensor([len(store.keys)], device=store["loss"].device)
+        if self._run.world_size > 1:
+            dist.all_reduce(n_known)
+        done = 1.0 if has_ended else min(n_offered / max(int(n_known) - self.n_left_out, 1), 1.0)
+        return round(self.n_left_out * done), done
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    @property
+    def _store(self) -> KeyedStore:
+        store = self._run.store
+        assert isinstance(store, KeyedStore)
+        return store
+
+    def _leave_out(self, hashes: Tensor) -> None:
+        self._store.left_out, self.n_left_out = hashes, len(hashes.unique())
+        self._policy.keeps.leave_out(hashes)
+
+    def _look_ahead(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Yield the batches of a pass; know of each, when it is yielded, whether another one follows."""
+        self._last, index = None, self._run.fit.batches_done
+        coming = self._fetch(batches, index)
+        more = self._agree(coming)
+        while more:
+            batch, coming = coming, self._fetch(batches, index + 1)
+            if not (more := self._agree(coming)):
+                self._last = index
+            yield batch
+            index += 1
+
+    def _fetch(self, batches: Iterator[Any], index: int) -> Any:
+        if self._snapshot is not None:
+            self._before[index] = self._snapshot()
+        return next(batches, _NOTHING)
+
+    def _agree(self, coming: Any) -> bool:
+        """Return whether every rank has a batch."""
+        has = coming is not _NOTHING
+        if self._run.world_size == 1:
+            return has
+        everyone = torch.tensor([has], dtype=torch.int32, device=self._trainer.strategy.root_device)
+        dist.all_reduce(everyone, dist.ReduceOp.MIN)
+        return bool(everyone)
+
+    def _loader_state(self) -> Any:
+        """Return where the loader was before it read the first batch that is still to be trained on."""
+        assert self._snapshot is not None
+        done = self._run.fit.batches_done
+        self._before = {index: state for index, state in self._before.items() if index >= done}
+        return self._before[done] if done in self._before else self._snapshot()

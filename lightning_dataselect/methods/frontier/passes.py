@@ -1,0 +1,88 @@
+"""The beginning of a pass: what it leaves out, whether samples are known by an index or, on a stream, by a key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.methods.frontier.rule import (
+    CONTROL,
+    FIRST_DECISION,
+    HELD_BACK,
+    TRIAL_PASSES,
+    Decision,
+    compare_held_back,
+    decide,
+    in_learnt_classes,
+    let_go,
+    weigh_evidence,
+)
+
+_TRIAL_SHARE = 0.1  # of the samples is held back, and as many are the control
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A pass that begins.
+
+    Attributes:
+        out: bool (N,), the samples that it leaves out.
+        decision: Why, from the third pass on.
+        group: float32 (N,), of the trial that begins with it; None if none does.
+    """
+
+    out: Tensor
+    decision: Decision | None = None
+    group: Tensor | None = None
+
+
+def begin_pass(
+    column: Callable[[str], Tensor],
+    passes: int,
+    before: Decision | None,
+    *,
+    classifies: bool,
+    trial_began: int | None,
+    draw: Callable[[str], Tensor],
+) -> Pass:
+    """Decide what a pass leaves out.
+
+    Args:
+        column: Returns a column of the samples by its name, (N,); where classes are known, ``label`` too.
+        passes: Passes that are done.
+        before: The decision on the pass before, or None.
+        classifies: True if classes are known.
+        trial_began: The passes that were done when the last trial began, or None.
+        draw: Returns a number for each sample, (N,), drawn evenly from [0, 1), of its own for each purpose.
+    """
+    losses = column("score"), column("previous"), column("latest")
+    out, untrained = torch.zeros(len(losses[0]), dtype=torch.bool), float(column("untrained").nanmean())
+    if untrained != untrained:
+        return Pass(out)
+    decision, group = None, column("group")
+    ends_trial = trial_began == passes - TRIAL_PASSES
+    if passes >= FIRST_DECISION:
+        judged = in_learnt_classes(losses[2], column("label").long(), untrained) if classifies else None
+        evidence = weigh_evidence(*losses, untrained, judged)
+        if ends_trial:
+            ratio, error = compare_held_back(losses[2], group, column("visits"))
+            evidence = replace(evidence, held_back_ratio=ratio, held_back_error=error)
+        decision = decide(passes, evidence, classifies=classifies, before=before)
+        out = let_go(decision, *losses, draw("left out"), judged)
+    begins_trial = ends_trial or trial_began is None
+    if begins_trial:
+        group = torch.zeros_like(group)
+        if classifies:  # nothing else asks for a trial
+            u = draw("trial")
+            group[u < 2 * _TRIAL_SHARE] = CONTROL
+            group[u < _TRIAL_SHARE] = HELD_BACK
+    out &= group == 0  # the two are compared, so their samples are seen whatever their losses
+    if decision is not None:
+        n_high = int((out & (losses[2] > untrained)).sum())
+        decision = replace(decision, n_left_out=int(out.sum()), n_contradicted=n_high)
+    if begins_trial:
+        out |= group == HELD_BACK
+    return Pass(out, decision, group if begins_trial else None)
