@@ -87,7 +87,7 @@ class StreamPasses:
         own = torch.zeros_like(out)
         own[rows.own] = out[rows.own]
         self._leave_out(torch.cat([rows.hashes[own], rows.hashes[out & ~own]]))  # own ones first, if not all find room
-        store.count_left_out(out[rows.own])
+        store.count_left_out(rows.slots[out[rows.own]])
 
     def extent(self, n_offered: int, *, has_ended: bool) -> tuple[int, float]:
         """Return how many samples were left out of as much of the pass as was done, and which share of it that is.

@@ -26,11 +26,10 @@ from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.state.stream_store import BatchStore, KeyedStore
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
-    Restore,
-    end_epoch_with_batch,
+    EpochEnd,
     epochs_processed,
     planned_epochs,
-    read_epoch_anew,
+    resumes_after_last_batch,
     resumes_within_epoch,
 )
 from lightning_dataselect.utils.errors import InvalidArgumentError, UnsupportedLoaderError
@@ -69,7 +68,7 @@ class StreamedEpochs:
         self._arrived: dict[int, Tensor] = {}  # slots of batches that were looked at ahead of the training
         self._has_state = self._warned_of_losses = False
         self._schedules: SchedulesInTime | None = None  # None where every batch is trained on, so that they are in time
-        self._restore: Restore | None = None  # of an epoch that was ended here
+        self._end = EpochEnd(trainer) if self._passes is not None or self._budget is not None else None
 
     @property
     def loader(self) -> SelectedLoader:
@@ -160,12 +159,15 @@ class StreamedEpochs:
         epoch = epochs_processed(self._trainer)
         if budget is not None:
             budget.learn_length(n_batches)
+        if self._end is not None and run.fit.batches_done > 0 and resumes_after_last_batch(self._trainer):
+            self._end.end_with_batch(run.fit.batches_done)  # that it was the last, Lightning has known by us
         if run.fit.batches_done > 0 and run.fit.plan.epoch == epoch - 1:
             # saved with an epoch's last batch: Lightning takes it for done, and will not announce its end any more
             self._close(has_ended=True)
             if self._passes is not None:
+                assert self._end is not None
                 self._passes.choose(epoch)
-                read_epoch_anew(self._trainer)
+                self._end.read_anew()
         self._turn_to(epoch)
         if budget is not None:
             budget.settle_end(epoch)
@@ -174,7 +176,8 @@ class StreamedEpochs:
     def start_epoch(self) -> None:
         """Look at compiled steps anew."""
         self._reader.capture.start_epoch()
-        self._let_go_of_end()
+        if self._end is not None:
+            self._end.let_go()
         self._turn_to(self._trainer.current_epoch)
 
     def _take_over_schedules(self) -> None:
@@ -207,9 +210,11 @@ class StreamedEpochs:
         # where Lightning begins an epoch anew, the state must not know better
         self._run.fit.batches_done = batch_idx
         is_last = self._passes is not None and self._passes.begin_batch(batch_idx)
+        is_shorter = is_last and self._passes is not None and self._passes.n_left_out > 0
         is_last |= self._budget is not None and self._budget.begin_batch(batch_idx)
-        if is_last and not self._trainer.is_last_batch:
-            self._restore = end_epoch_with_batch(self._trainer, batch_idx + 1)
+        if is_shorter or (is_last and not self._trainer.is_last_batch):
+            assert self._end is not None
+            self._end.end_with_batch(batch_idx + 1)
         if self._schedules is not None and (length := self._length(batch_idx)) is not None:
             self._schedules.begin_batch(length)
         if self._part is not None:
@@ -278,14 +283,10 @@ class StreamedEpochs:
             passed_over, done = self._passes.extent(offered, has_ended=has_ended)
         state.close(offered + passed_over, n_full=offered + passed_over, done=done, n_selected=offered)
 
-    def _let_go_of_end(self) -> None:
-        if self._restore is not None:
-            self._restore()
-            self._restore = None
-
     def give_back(self) -> None:
         """Let the Trainer step its schedulers itself, and validate as before."""
-        self._let_go_of_end()
+        if self._end is not None:
+            self._end.let_go()
         if self._schedules is not None:
             self._schedules.give_back()
 

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightning_dataselect.state.key_filter import hashes_of
+from lightning_dataselect.state.sample_history import UNKNOWN
 from lightning_dataselect.state.stream_store import KeyedStore
 
 
@@ -22,20 +23,22 @@ class StreamRows:
     Attributes:
         hashes: int64 (M,), of the samples' keys; one that several ranks have read is there as often.
         columns: By name, float32 (M,), on the CPU.
-        own: The rows of this rank, in the order of its slots.
+        own: The rows of this rank.
+        slots: int64 (n,), where the samples of these rows are in the store.
         knows_classes: True once a rank has seen the logits of classes; there is a column ``label`` then.
     """
 
     hashes: Tensor
     columns: Mapping[str, Tensor]
     own: slice
+    slots: Tensor
     knows_classes: bool
 
     def draw(self, seed: int, epoch: int, purpose: str) -> Tensor:
         """Return a random number for each row, float64 (M,) in [0, 1), the same wherever and whenever its key is read.
 
         Example:
-            >>> rows = StreamRows(torch.tensor([5, 6, 5]), {}, slice(0, 3), False)
+            >>> rows = StreamRows(torch.tensor([5, 6, 5]), {}, slice(0, 3), torch.arange(3), False)
             >>> u = rows.draw(0, 2, "trial")
             >>> bool(u[0] == u[2]), bool(u[0] == u[1]), bool((u < 1).all())
             (True, False, True)
@@ -55,13 +58,14 @@ def gather_rows(store: KeyedStore, names: Iterable[str], world_size: int) -> Str
     """
     device = store["loss"].device
     knows_classes = _any_rank(store.knows_classes, world_size, device)
-    hashes = hashes_of(store.keys)
-    columns = {name: store.column(name) for name in names}
+    # by hash, since slots depend on what came when, and a resumed fit must add up in the same order
+    hashes, slots = hashes_of(store.keys).sort()
+    columns = {name: store.column(name)[slots] for name in names}
     if knows_classes:
-        label = store.column("label") if store.knows_classes else torch.full((len(hashes),), -1)
+        label = store.column("label")[slots] if store.knows_classes else torch.full((len(hashes),), UNKNOWN)
         columns["label"] = label.float()
     if world_size == 1:
-        return StreamRows(hashes, columns, slice(0, len(hashes)), knows_classes)
+        return StreamRows(hashes, columns, slice(0, len(hashes)), slots, knows_classes)
     sizes = _all_gather(torch.tensor([len(hashes)], device=device), world_size)
     counts = [int(size) for size in sizes]
     begin = sum(counts[: dist.get_rank()])
@@ -73,7 +77,7 @@ def gather_rows(store: KeyedStore, names: Iterable[str], world_size: int) -> Str
         return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)]).cpu()
 
     gathered = {name: of_all(column) for name, column in columns.items()}
-    return StreamRows(of_all(hashes), gathered, slice(begin, begin + len(hashes)), knows_classes)
+    return StreamRows(of_all(hashes), gathered, slice(begin, begin + len(hashes)), slots, knows_classes)
 
 
 def _any_rank(value: bool, world_size: int, device: torch.device) -> bool:

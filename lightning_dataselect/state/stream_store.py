@@ -180,10 +180,10 @@ class KeyedStore(StreamStore):
         """Return the column ``name`` of the samples that are kept in mind, in the order of :attr:`keys`, on the CPU."""
         return super().column(name)[: len(self._slots)]
 
-    def count_left_out(self, out: Tensor) -> None:
-        """Count samples that a pass leaves out, bool (n,), in the order of :attr:`keys`."""
+    def count_left_out(self, slots: Tensor) -> None:
+        """Count samples that a pass leaves out, int64 (m,), each once."""
         dropped = self["times_dropped"]
-        dropped[: len(out)] += out.to(dropped.device, dropped.dtype)
+        dropped[slots.to(dropped.device)] += 1
 
     def rank_state(self) -> dict[str, Any]:
         """Return the keys, the one that came longest ago first, and their columns."""

@@ -16,7 +16,7 @@ while it runs. What is used here of the loops was read in lightning 2.5 and 2.6,
 - ``automatic_optimization.run``, to train on one batch for several of the loader's; where it, or the name above, is
   missing, ``constant_batch_size`` is refused;
 - ``epoch_loop.batch_progress.is_last_batch`` and ``fit_loop._data_fetcher``, to end an epoch of a stream with the batch
-  under way, and to begin it anew; where one is missing, `budget` and `Frontier` fail on a stream in its name;
+  under way, and to begin it anew; where one is missing, ``budget`` is refused on a stream;
 - ``automatic_optimization.optim_progress``, to tell ``lr_scheduler_step`` the step of the unpruned fit; where it is
   missing, schedulers that go by ``global_step`` see that of the pruned one.
 """
@@ -31,7 +31,7 @@ from lightning_dataselect.trainer.epoch_length import (
     shorten_val_check_interval,
 )
 from lightning_dataselect.trainer.gathering import StepProgress, train_on_gathered
-from lightning_dataselect.trainer.last_batch import end_epoch_with_batch, read_epoch_anew
+from lightning_dataselect.trainer.last_batch import EpochEnd
 from lightning_dataselect.trainer.limits import FitLimits
 from lightning_dataselect.trainer.loops import (
     begin_ended_epoch,
@@ -72,6 +72,7 @@ from lightning_dataselect.trainer.train_loader import (
 
 __all__ = [
     "ByReload",
+    "EpochEnd",
     "EpochLengths",
     "FitLimits",
     "InPlace",
@@ -81,7 +82,6 @@ __all__ = [
     "begin_ended_epoch",
     "combination_mode",
     "come_first",
-    "end_epoch_with_batch",
     "epoch_lengths",
     "epochs_processed",
     "explain_checkpoint_faults",
@@ -98,7 +98,6 @@ __all__ = [
     "planned_accumulation",
     "planned_epochs",
     "quiet_loggers",
-    "read_epoch_anew",
     "resumes_after_last_batch",
     "resumes_within_epoch",
     "sampler_ranks",

@@ -4,35 +4,53 @@ from __future__ import annotations
 
 import lightning.pytorch as pl
 
-from lightning_dataselect.trainer.patching import Restore
+from lightning_dataselect.trainer.patching import missing, refusal
+
+_NAMES = ("fit_loop.epoch_loop.batch_progress.is_last_batch", "fit_loop._data_fetcher")
 
 
-def end_epoch_with_batch(trainer: pl.Trainer, n_batches: int) -> Restore:
-    """Let the batch under way be the last of its epoch; to be called before it is trained on.
-
-    Optimizers step on it, and validation that is due once an epoch, or less often than the epoch is long, follows it.
+class EpochEnd:
+    """End epochs of a fit, whatever the length of their loader, and have them validated then.
 
     Args:
-        trainer: The Trainer of the fit under way.
-        n_batches: The batches of the epoch, this one included.
+        trainer: The Trainer of the fit to come.
 
-    Returns:
-        What lets epochs be validated as before; to be called when the next one begins.
+    Raises:
+        UnsupportedTrainerError: If this lightning has no place where a batch is known to be the last one.
     """
-    trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = True
-    before = trainer.val_check_batch
 
-    def undo() -> None:
-        trainer.val_check_batch = before
+    def __init__(self, trainer: pl.Trainer) -> None:
+        for path in _NAMES:
+            if missing(trainer, path):
+                raise refusal("no epoch of a stream can be ended before its loader", path)
+        self._trainer = trainer
+        self._users: int | float | None = None  # the batch that is followed by validation, while another one is
+        self._is_moved = False
 
-    if getattr(trainer, "_val_check_time_interval", None) is None:
-        if isinstance(trainer.val_check_interval, float):
+    def end_with_batch(self, n_batches: int) -> None:
+        """Let the batch under way be the last of its epoch; to be called before it is trained on.
+
+        Optimizers step on it. Validation follows it that is due once an epoch, or less often than the epoch is long.
+
+        Args:
+            n_batches: The batches of the epoch, this one included.
+        """
+        trainer = self._trainer
+        trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = True
+        if getattr(trainer, "_val_check_time_interval", None) is not None:
+            return
+        interval, self._users, self._is_moved = trainer.val_check_interval, trainer.val_check_batch, True
+        if isinstance(interval, float):
             trainer.val_check_batch = n_batches
         elif trainer.check_val_every_n_epoch is not None:
-            trainer.val_check_batch = min(trainer.val_check_interval, n_batches)
-    return undo
+            trainer.val_check_batch = min(interval, n_batches)
 
+    def let_go(self) -> None:
+        """Let the epoch that begins, or the next fit, be validated as the user has said."""
+        if self._is_moved:
+            assert self._users is not None
+            self._trainer.val_check_batch, self._is_moved = self._users, False
 
-def read_epoch_anew(trainer: pl.Trainer) -> None:
-    """Begin the epoch's iterator anew, whose loader yields other samples than when Lightning made it."""
-    iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+    def read_anew(self) -> None:
+        """Begin the epoch's iterator anew, whose loader yields other samples than when Lightning made it."""
+        iter(self._trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]

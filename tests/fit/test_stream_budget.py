@@ -187,3 +187,26 @@ def test_two_ranks_come_to_the_same_end(tmp_path):
     counts, _, lr, _ = first
     cost = sum(record["n_forward"] + 2 * record["n_backward"] for record in counts) / 3
     assert cost == pytest.approx(0.4 * 6 * 96, rel=0.1) and lr == pytest.approx(0, abs=1e-9)
+
+
+def test_resumes_where_steps_end_the_plan(tmp_path):
+    def go(net, **more):
+        selector = FewerEpochs(budget=0.5)
+        made, _ = fit(selector, net, stream(), max_epochs=-1, max_steps=60, **more)
+        return facts(selector), rate(made)
+
+    saving = ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}", save_on_train_epoch_end=True)
+    net, resumed = Net(linear(60)), Net(linear(60), seed=9)
+    expected = go(net, callbacks=[saving], enable_checkpointing=True)
+    assert go(resumed, ckpt_path=tmp_path / "epoch=1.ckpt") == expected and same_weights(resumed, net)
+    assert len(net.steps) == 30 and len(resumed.steps) == 6
+
+
+def test_a_lightning_that_names_the_last_batch_otherwise_is_refused(monkeypatch):
+    monkeypatch.setattr(
+        "lightning_dataselect.trainer.last_batch.missing", lambda target, path: path.endswith("fetcher")
+    )
+    net = Net()
+    with pytest.raises(RuntimeError, match="has no fit_loop._data_fetcher, without which no epoch of a stream can be"):
+        fit(FewerEpochs(budget=0.5), net, stream())
+    assert net.steps == [] and "training_step" not in vars(net)

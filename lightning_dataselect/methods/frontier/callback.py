@@ -179,10 +179,10 @@ class Frontier(DataSelector):
         if begun.decision is not None:
             self.decisions.append(replace(begun.decision, epoch=epoch))
         if begun.group is not None:
-            own = begun.group[rows.own]
+            group, store = begun.group[rows.own], self.store
             self._trial_began = self._passes
-            for name, values in (("group", own), ("visits", torch.zeros_like(own))):
-                self.store[name][: len(own)] = values.to(self.store[name].device)
+            for name, values in (("group", group), ("visits", torch.zeros_like(group))):
+                store[name][rows.slots.to(store[name].device)] = values.to(store[name].device)
         return begun.out
 
     def remark(self) -> str:
