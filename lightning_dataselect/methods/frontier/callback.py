@@ -31,7 +31,7 @@ compute is that of training on everything for ``budget`` times the epochs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
@@ -40,20 +40,8 @@ from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
-from lightning_dataselect.methods.frontier.passes import begin_pass
-from lightning_dataselect.methods.frontier.rule import (
-    CONTROL,
-    FIRST_DECISION,
-    HELD_BACK,
-    TRIAL_PASSES,
-    Decision,
-    Evidence,
-    compare_held_back,
-    decide,
-    in_learnt_classes,
-    let_go,
-    weigh_evidence,
-)
+from lightning_dataselect.methods.frontier.passes import Pass, begin_pass
+from lightning_dataselect.methods.frontier.rule import Decision, Evidence
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import keep_count, uniform_subset, whole_size
 from lightning_dataselect.state.selection import Observation, Selection
@@ -63,7 +51,6 @@ from lightning_dataselect.utils.errors import UnexpectedArgumentError
 from lightning_dataselect.utils.validation import check_budget
 
 _UNTRAINED_BATCHES = 3
-_TRIAL_SHARE = 0.1  # of the samples is held back, and as many are the control
 
 
 class Frontier(DataSelector):
@@ -166,23 +153,15 @@ class Frontier(DataSelector):
     def leave_out(self, epoch: int, rows: StreamRows) -> Tensor:
         """Begin a pass over a stream: decide on what it leaves out, and on whom it tries out if the model memorizes."""
         self._passes += 1
-        if self.first_epoch > 0:
-            return torch.zeros(len(rows.hashes), dtype=torch.bool)
-        begun = begin_pass(
+        begun = self._decide(
+            epoch,
             rows.columns.__getitem__,
-            self._passes,
-            self.decisions[-1] if self.decisions else None,
             classifies=rows.knows_classes,
-            trial_began=self._trial_began,
             draw=lambda purpose: rows.draw(self.seed, epoch, purpose),
         )
-        if begun.decision is not None:
-            self.decisions.append(replace(begun.decision, epoch=epoch))
         if begun.group is not None:
-            group, store = begun.group[rows.own], self.store
-            self._trial_began = self._passes
-            for name, values in (("group", group), ("visits", torch.zeros_like(group))):
-                store[name][rows.slots.to(store[name].device)] = values.to(store[name].device)
+            group = begun.group[rows.own]
+            self._write(rows.slots, group=group, visits=torch.zeros_like(group))
         return begun.out
 
     def remark(self) -> str:
@@ -217,43 +196,33 @@ class Frontier(DataSelector):
 
         It begins while those that are ``taken``, the last of the pass before, are still to be trained on.
         """
-        untrained = self.column("untrained").nanmean()
-        if self.first_epoch > 0 or not bool(untrained.isfinite()):
-            return
-        out = torch.zeros(turns.numel(), dtype=torch.bool)
-        ends_trial = self._trial_began == self._passes - TRIAL_PASSES
-        if self._passes >= FIRST_DECISION:
-            losses = self.column("score"), self.column("previous"), self.column("latest")
-            classifies, judged = self.store.knows_classes, None
-            if classifies:
-                judged = in_learnt_classes(losses[2], self.column("label").long(), float(untrained))
-            evidence = weigh_evidence(*losses, float(untrained), judged)
-            if ends_trial:
-                ratio, error = compare_held_back(losses[2], self.column("group"), self.column("visits"))
-                evidence = replace(evidence, held_back_ratio=ratio, held_back_error=error)
-            before = self.decisions[-1] if self.decisions else None
-            decision = decide(self._passes, evidence, classifies=classifies, before=before)
-            out = let_go(decision, *losses, torch.rand(turns.numel(), generator=generator), judged)
-            self.decisions.append(replace(decision, epoch=epoch))
-        if ends_trial or self._trial_began is None:
-            self._begin_trial(taken, generator)
-        group, held_back = self.column("group"), torch.zeros_like(out)
-        if self._trial_began == self._passes:
-            held_back = group == HELD_BACK
-        out &= group == 0  # the two are compared, so their samples are seen whatever their losses
-        if self.decisions:
-            n_high = int((out & (self.column("latest") > untrained)).sum())
-            self.decisions[-1] = replace(self.decisions[-1], n_left_out=int(out.sum()), n_contradicted=n_high)
-        out |= held_back
-        turns[out] = turns[out].clamp(min=self._passes + 1)
+        begun = self._decide(
+            epoch,
+            self.column,
+            classifies=self.store.knows_classes,
+            draw=lambda purpose: torch.rand(turns.numel(), generator=generator),
+        )
+        if begun.group is not None:
+            self._write(slice(turns.numel()), group=begun.group, visits=-taken.float())
+        turns[begun.out] = turns[begun.out].clamp(min=self._passes + 1)
 
-    def _begin_trial(self, taken: Tensor, generator: torch.Generator) -> None:
-        """Draw the samples that the pass holds back, and the control; of classification alone, as nothing else asks."""
-        n, group = taken.numel(), torch.zeros(taken.numel())
-        if self.store.knows_classes:
-            u = torch.rand(n, generator=generator)
-            group[u < 2 * _TRIAL_SHARE] = CONTROL
-            group[u < _TRIAL_SHARE] = HELD_BACK
-        self._trial_began = self._passes
-        for name, values in (("group", group), ("visits", -taken.float())):
-            self.store[name][:n] = values.to(self.store[name].device)
+    def _decide(
+        self, epoch: int, column: Callable[[str], Tensor], *, classifies: bool, draw: Callable[[str], Tensor]
+    ) -> Pass:
+        """Decide on the pass that begins, and keep what was decided."""
+        if self.first_epoch > 0:
+            return Pass(torch.zeros(len(column("score")), dtype=torch.bool))
+        before = self.decisions[-1] if self.decisions else None
+        begun = begin_pass(
+            column, self._passes, before, classifies=classifies, trial_began=self._trial_began, draw=draw
+        )
+        if begun.decision is not None:
+            self.decisions.append(replace(begun.decision, epoch=epoch))
+        if begun.group is not None:
+            self._trial_began = self._passes
+        return begun
+
+    def _write(self, places: slice | Tensor, **columns: Tensor) -> None:
+        for name, values in columns.items():
+            own = self.store[name]
+            own[places if isinstance(places, slice) else places.to(own.device)] = values.to(own.device)
