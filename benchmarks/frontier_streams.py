@@ -47,6 +47,9 @@ class Stream(IterableDataset[tuple[Tensor, Tensor, int]]):
 class Keyed(Module):
     """Takes batches of inputs, classes and keys."""
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        return (*super().on_after_batch_transfer(batch[:2], dataloader_idx), batch[2])
+
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         return super().training_step(batch[:2], batch_idx)
 

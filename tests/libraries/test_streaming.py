@@ -7,7 +7,7 @@ from helpers import Net, dataset, fit, same_weights
 from ranks import on_ranks
 from torch.utils.data import DataLoader
 
-from lightning_dataselect import AutoAssist, EvolvedSampling, InfoBatch, RHOLoss, SelectiveBackprop
+from lightning_dataselect import AutoAssist, EvolvedSampling, Frontier, InfoBatch, RHOLoss, SelectiveBackprop
 
 N, BATCH = 96, 8
 METHODS = {
@@ -54,10 +54,17 @@ class Litdata:
         cache.done()
         cache.merge()
 
-    def read(self, folder, world_size=1, n_workers=0):
+    def read(self, folder, world_size=1, n_workers=0, keeps=None):
         import litdata
 
-        rows = litdata.StreamingDataset(str(folder), shuffle=True, seed=3, drop_last=world_size > 1)
+        class Kept(litdata.StreamingDataset):
+            def __next__(self):
+                sample = super().__next__()
+                while keeps is not None and not keeps(sample["__key__"]):
+                    sample = super().__next__()
+                return sample
+
+        rows = Kept(str(folder), shuffle=True, seed=3, drop_last=world_size > 1)
         return litdata.StreamingDataLoader(rows, batch_size=BATCH, num_workers=n_workers)
 
 
@@ -73,12 +80,13 @@ class WebDataset:
                     sample = row(i)
                     tar.write({"__key__": sample["__key__"], "x.npy": sample["x"], "y.cls": sample["y"]})
 
-    def read(self, folder, world_size=1, n_workers=0):
+    def read(self, folder, world_size=1, n_workers=0, keeps=None):
         import webdataset as wds
 
         shards = sorted(str(path) for path in folder.glob("*.tar"))
         stream = (
             wds.WebDataset(shards, shardshuffle=False, nodesplitter=wds.split_by_node, empty_check=False)
+            .select(lambda sample: keeps is None or keeps(sample["__key__"]))
             .decode()
             .map(lambda sample: {"__key__": sample["__key__"], "x": sample["x.npy"], "y": sample["y.cls"]})
             .batched(BATCH, collation_fn=torch.utils.data.default_collate)
@@ -97,7 +105,7 @@ class HuggingFace:
             table = {name: [r[name] for r in rows] for name in rows[0]}
             datasets.Dataset.from_dict(table).to_parquet(str(folder / f"{shard}.parquet"))
 
-    def read(self, folder, world_size=1, n_workers=0):
+    def read(self, folder, world_size=1, n_workers=0, keeps=None):
         import datasets
         from datasets.distributed import split_dataset_by_node
 
@@ -109,7 +117,8 @@ class HuggingFace:
         return DataLoader(rows, batch_size=BATCH, num_workers=n_workers)
 
 
-LIBRARIES = {"litdata": Litdata(), "webdataset": WebDataset(), "datasets": HuggingFace()}
+HUGGING_FACE = HuggingFace()
+LIBRARIES = {"litdata": Litdata(), "webdataset": WebDataset(), "datasets": HUGGING_FACE}
 every_library = pytest.mark.parametrize("library", LIBRARIES.values(), ids=LIBRARIES, scope="module")
 every_method = pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
 ALL = sorted(f"sample{i:04}" for i in range(N))
@@ -165,6 +174,33 @@ def test_gathered_samples_fill_whole_batches(library, shards):
     chosen, trained = (sum(record[name] for record in selector.history) for name in ("n_trained", "n_backward"))
     assert 0 <= chosen - trained < BATCH and trained == BATCH * made.global_step
     assert selector.column("times_trained").sum() == chosen
+
+
+class Half(Frontier):
+    """Leaves a random half of what is known out of each pass, whatever the evidence."""
+
+    def leave_out(self, epoch, rows):
+        return rows.draw(self.seed, epoch, "half") < 0.5
+
+
+@every_library
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_frontier_leaves_samples_out(library, n_workers, shards):
+    selector, net = Half(sample_id="__key__"), Named()
+    data = library.read(shards, n_workers=n_workers, keeps=selector.keeps if library is not HUGGING_FACE else None)
+    fit(selector, net, data, max_epochs=20)
+    assert len(net.steps) == 10 * N // BATCH and sorted(selector.sample_ids) == ALL
+    assert [record["n_total"] for record in selector.history[:-1]] == [N] * (len(selector.history) - 1)
+    assert len(net.keys) == sum(record["n_trained"] for record in selector.history)
+    assert all(30 < record["n_trained"] < 66 for record in selector.history[1:-1]) and len(selector.history) > 14
+
+
+@every_library
+def test_frontier_says_where_a_stream_must_ask(library, shards):
+    if library is HUGGING_FACE:
+        pytest.skip("its samples are left out before they are collated")
+    with pytest.raises(TypeError, match="makes its batches itself, so Frontier cannot leave samples out.*frontier.keep"):
+        fit(Frontier(sample_id="__key__"), Named(), library.read(shards))
 
 
 class SaveAt(L.Callback):
