@@ -130,7 +130,8 @@ def _ended_by(trainer: pl.Trainer, epochs: int) -> str:
             return "its time limit"
         if isinstance(callback, EarlyStopping) and callback.stopped_epoch == trainer.current_epoch - 1:
             return "EarlyStopping"
-    return "trainer.should_stop"
+    has_budget = any(isinstance(c, DataSelector) and c.budget is not None for c in trainer.callbacks)  # type: ignore[attr-defined]
+    return "" if has_budget else "trainer.should_stop"
 
 
 def _tested(trainer: pl.Trainer, model: pl.LightningModule, data: Any) -> dict[str, float]:

@@ -16,6 +16,7 @@ from torch.utils.data import default_collate
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.comparison.meter import Meter
 from lightning_dataselect.report.specimens import specimens
+from lightning_dataselect.state.store import Identity
 
 _MOST_POINTS = 500
 _THIRDS = torch.tensor([1 / 3, 2 / 3])
@@ -39,8 +40,10 @@ class SampleLog(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count what the epoch has left out, and how sure the model was of each sample."""
+        store = self.selector.store
+        if store.identity is not Identity.INDEX:
+            return  # of a stream nobody knows how many there are, or which
         with self.meter.paused():
-            store = self.selector.store
             times, losses = store.column("times_dropped").clone(), store.column("loss")
             before = torch.zeros_like(times) if self._times is None else self._times
             self._times = times

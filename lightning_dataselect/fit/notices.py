@@ -82,6 +82,15 @@ def warn_of_read_ahead(method: str) -> None:
     )
 
 
+def warn_of_manual_schedules(method: str) -> None:
+    """Warn where a budget ends a fit whose module steps its schedulers itself, in epochs of unknown length."""
+    rank_zero_warn(
+        f"{method} ends the fit with its budget, but under manual optimization learning-rate schedules can be kept in"
+        " time only where the length of an epoch is known: they stop on the way. Give the Trainer limit_train_batches"
+        " as a number of batches, or the data set a __len__."
+    )
+
+
 def warn_of_resumed_stream(batches_done: int, *, has_state: bool, has_length: bool) -> None:
     """Warn where a fit goes on within an epoch of a stream, and other samples follow than if it had not been stopped.
 

@@ -14,7 +14,12 @@ from lightning_dataselect.data.loader import SelectedLoader
 from lightning_dataselect.data.stream import StreamSource, is_stream, refuse_epoch_choice
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.misread import forget_misread
-from lightning_dataselect.fit.notices import warn_of_losses, warn_of_read_ahead, warn_of_resumed_stream
+from lightning_dataselect.fit.notices import (
+    warn_of_losses,
+    warn_of_manual_schedules,
+    warn_of_read_ahead,
+    warn_of_resumed_stream,
+)
 from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
 from lightning_dataselect.fit.start import start_stream_from_file
 from lightning_dataselect.fit.stream_budget import UNKNOWN_LENGTH, StreamBudget
@@ -185,8 +190,9 @@ class StreamedEpochs:
         if self._budget is None:
             is_needed = run.waiting is not None and n_batches is not None
         else:
-            # what a module steps itself is only known to be in time or not where epochs have a length
             is_needed = n_batches is not None or self._trainer.lightning_module.automatic_optimization
+            if not is_needed and self._trainer.lr_scheduler_configs:
+                warn_of_manual_schedules(type(self._policy).__name__)
         if is_needed:
             full = n_batches or run.fit.stream_batches or UNKNOWN_LENGTH
             self._schedules = SchedulesInTime(self._trainer, self._policy, self._budget)

@@ -210,3 +210,28 @@ def test_a_lightning_that_names_the_last_batch_otherwise_is_refused(monkeypatch)
     with pytest.raises(RuntimeError, match="has no fit_loop._data_fetcher, without which no epoch of a stream can be"):
         fit(FewerEpochs(budget=0.5), net, stream())
     assert net.steps == [] and "training_step" not in vars(net)
+
+
+class Manual(Net):
+    """Steps its optimizer and its scheduler itself."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
+        self.lr_schedulers().step()
+
+
+def test_what_a_module_steps_itself_ends_with_the_budget_where_lengths_are_known():
+    net = Manual(linear(48))
+    made, _ = fit(FewerEpochs(budget=0.5), net, DataLoader(Sized(), 8), max_epochs=4)
+    assert len(net.steps) == 24 and rate(made) == pytest.approx(0, abs=1e-9)
+    net = Manual(linear(48))
+    with pytest.warns(UserWarning, match="FewerEpochs ends the fit with its budget, but under manual optim.*__len__"):
+        made, _ = fit(FewerEpochs(budget=0.5), net, stream(), max_epochs=4)
+    assert len(net.steps) == 24 and rate(made) == pytest.approx(0.05)

@@ -199,7 +199,9 @@ def test_frontier_leaves_samples_out(library, n_workers, shards):
 def test_frontier_says_where_a_stream_must_ask(library, shards):
     if library is HUGGING_FACE:
         pytest.skip("its samples are left out before they are collated")
-    with pytest.raises(TypeError, match="makes its batches itself, so Frontier cannot leave samples out.*frontier.keep"):
+    with pytest.raises(
+        TypeError, match="makes its batches itself, so Frontier cannot leave samples out.*frontier.keep"
+    ):
         fit(Frontier(sample_id="__key__"), Named(), library.read(shards))
 
 
