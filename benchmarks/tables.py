@@ -32,6 +32,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 NOT_STUDIES = (
     "ablations",
     "frontier",
+    "frontier_streams",
     "kept",
     "label_errors",
     "originals",
@@ -91,6 +92,18 @@ def frontier_table(*, says_left_out: bool = True) -> str:
         if says_left_out:
             rows[-1] += f" {left_out} |"
     return "\n".join(rows)
+
+
+def frontier_streams_table() -> str:
+    """Return what Frontier gains on a stream, and by index, over the same budget spent on everything."""
+    study = _read("frontier_streams")
+    lines = ["| task | `FewerEpochs` | `Frontier` | with an index | passes |", "|---|---|---|---|---|"]
+    for row in study["rows"]:
+        gains = [f"{mean:+.2f} ± {error:.2f}" for mean, error in (row["frontier"], row["frontier_by_index"])]
+        cells = [FRONTIER_TASKS[row["task"]], f"{row['fewer_epochs'][0]:.2f}", *gains, f"{row['passes']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    n_seeds = study["rows"][0]["seeds"]
+    return "\n".join([*lines, "", f"{n_seeds} seeds: `python -m benchmarks.frontier_streams --data-dir DIR`."])
 
 
 def ablation_table() -> str:
@@ -431,6 +444,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "choices": choices_table,
         "ablations": ablation_table,
         "frontier": frontier_table,
+        "frontier_streams": frontier_streams_table,
         "frontier_short": functools.partial(frontier_table, says_left_out=False),
         "headlines": lambda: headline_table({one.study: _read(one.study) for one in HEADLINES}),
         "label_errors": label_error_table,

@@ -35,13 +35,12 @@ def hashes_of(keys: Iterable[str | int | bytes]) -> Tensor:
 class KeyFilter:
     """Tell whether a pass over a stream keeps the sample with a key; the workers of a loader know it, too.
 
-    Made in the main process and handed to a data set, it is called there before a sample is decoded, or batched::
+    A stream that makes its batches itself calls it before samples are batched, and best before they are decoded::
 
-        frontier = Frontier(sample_id="__key__")
-        stream = webdataset.WebDataset(shards).select(KeptKeys(frontier.keeps)).decode()
+        keeps = Frontier(sample_id="__key__").keeps
+        stream = webdataset.WebDataset(shards).select(lambda sample: keeps(sample["__key__"])).decode().batched(256)
 
-    where ``KeptKeys`` calls ``keeps(sample["__key__"])``. What it is told in the main process its copies in workers,
-    which share its memory, know at once.
+    What it is told in the main process its copies in workers, which share its memory, know at once.
 
     Args:
         capacity: The most keys that may be left out.

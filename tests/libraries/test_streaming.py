@@ -188,11 +188,11 @@ class Half(Frontier):
 def test_frontier_leaves_samples_out(library, n_workers, shards):
     selector, net = Half(sample_id="__key__"), Named()
     data = library.read(shards, n_workers=n_workers, keeps=selector.keeps if library is not HUGGING_FACE else None)
-    fit(selector, net, data, max_epochs=20)
-    assert len(net.steps) == 10 * N // BATCH and sorted(selector.sample_ids) == ALL
+    fit(selector, net, data, max_epochs=6)
+    assert len(net.steps) == 3 * N // BATCH and sorted(selector.sample_ids) == ALL
     assert [record["n_total"] for record in selector.history[:-1]] == [N] * (len(selector.history) - 1)
     assert len(net.keys) == sum(record["n_trained"] for record in selector.history)
-    assert all(30 < record["n_trained"] < 66 for record in selector.history[1:-1]) and len(selector.history) > 14
+    assert all(30 < record["n_trained"] < 66 for record in selector.history[1:-1]) and len(selector.history) > 4
 
 
 @every_library

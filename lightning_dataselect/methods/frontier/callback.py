@@ -25,7 +25,8 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
   Contradicted ones are all left out, but for those of the trial under way, which are seen whatever their losses.
 
 What is saved goes to the rest: every epoch trains on the same number of samples, so the passes become shorter, and the
-compute is that of training on everything for ``budget`` times the epochs.
+compute is that of training on everything for ``budget`` times the epochs. On a stream, whose samples are known by their
+keys, an epoch is a pass, and what it saves goes into further ones.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ class Frontier(DataSelector):
     An epoch trains on ``budget`` times the set. Until there is evidence the epochs walk through the shuffled set, which
     is training on everything for fewer epochs, with schedules that end in time. Then nine in ten of the learnt samples
     are left out of a pass, and those that the rest contradicts, and the others take their place.
+
+    A stream needs ``sample_id``, as its samples are known by their keys. An epoch is a pass there, which is shorter by
+    what it leaves out; a stream that makes its batches itself keeps a sample where ``keeps(key)`` is true.
 
     Args:
         budget: Share of the compute of the whole fit that is spent, in (0, 1], and of the set that an epoch trains on.
