@@ -168,6 +168,6 @@ def refuse_epoch_choice(
 
 WORK_ON_STREAMS = (
     "On a stream take a method that chooses within each batch (SelectiveBackprop, EvolvedSampling, AutoAssist,"
-    " DBPD, SMRD, DivBS, or RHOLoss with a holdout_model), or Frontier where samples carry a key (sample_id=...); or use a"
-    " map-style data set (with __len__ and __getitem__)."
+    " DBPD, SMRD, DivBS, or RHOLoss with a holdout_model), or Frontier where samples carry a key (sample_id=...); or"
+    " use a map-style data set (with __len__ and __getitem__)."
 )
