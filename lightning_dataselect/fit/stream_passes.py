@@ -50,6 +50,7 @@ class StreamPasses:
         """Return what the Trainer is to iterate in place of the user's loader."""
         policy = self._policy
         assert policy.sample_id is not None
+        policy.keeps.begin_fit()
         kept = kept_stream(loader, policy.keeps, policy.sample_id)
         self._asks_itself = name_of_stream(loader) if kept is None else None
         looped = filter_batches(loader, self._look_ahead, kept)
@@ -88,6 +89,8 @@ class StreamPasses:
         own[rows.own] = out[rows.own]
         self._leave_out(torch.cat([rows.hashes[own], rows.hashes[out & ~own]]))  # own ones first, if not all find room
         store.count_left_out(rows.slots[out[rows.own]])
+        # ranks that were forked from one process share a filter that was there before
+        self._trainer.strategy.barrier("what a pass leaves out")
 
     def extent(self, n_offered: int, *, has_ended: bool) -> tuple[int, float]:
         """Return how many samples were left out of as much of the pass as was done, and which share of it that is.

@@ -66,8 +66,12 @@ class KeyFilter:
 
     @property
     def is_asked(self) -> bool:
-        """True once a data set of the user's, in whichever process, has asked for a key."""
+        """True once a data set of the user's, in whichever process, has asked for a key in this fit."""
         return bool(self._shared()[1][_ASKED])
+
+    def begin_fit(self) -> None:
+        """Forget who has asked in an earlier fit."""
+        self._shared()[1][_ASKED] = 0
 
     @property
     def is_open(self) -> bool:

@@ -293,6 +293,15 @@ def test_a_stream_that_asks_reads_nothing_that_is_left_out(n_workers):
         assert alone.epochs == module.epochs and same_weights(alone, module)
 
 
+def test_who_asks_is_found_anew_in_each_fit():
+    selector = frontier()
+    train(selector, data=DataLoader(Stream(keeps=selector.keeps), BATCH), max_epochs=2)
+    module, alone = Classifier(), Classifier()
+    train(selector, module)
+    train(frontier(), alone)
+    assert min(len(epoch) for epoch in module.epochs[:-1]) < 0.6 * N and same_weights(module, alone)
+
+
 class Batched(IterableDataset):
     """Makes batches itself, as WebDataset does."""
 
