@@ -73,6 +73,7 @@ class StreamPasses:
                 f" stream ask before it decodes and batches: keep a sample where `keeps(key)` is true, of"
                 f" `keeps = {name.lower()}.keeps`, the key being that of sample_id={self._policy.sample_id!r}."
             )
+        self._before = {index: state for index, state in self._before.items() if index >= batch_idx}
         return batch_idx == self._last
 
     def choose(self, epoch: int) -> None:
@@ -150,5 +151,4 @@ class StreamPasses:
         """Return where the loader was before it read the first batch that is still to be trained on."""
         assert self._snapshot is not None
         done = self._run.fit.batches_done
-        self._before = {index: state for index, state in self._before.items() if index >= done}
         return self._before[done] if done in self._before else self._snapshot()

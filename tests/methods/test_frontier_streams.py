@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import weakref
 
 import lightning as L
 import numpy as np
@@ -431,6 +432,29 @@ def test_resumes_within_a_pass_where_the_loader_has_a_state(data, n_workers, at,
     expected = go(module, callbacks=[SaveAt(path, *at)])
     assert go(resumed, ckpt_path=path) == expected and same_weights(resumed, module)
     assert not [w for w in recwarn if "goes on after batch" in str(w.message)]
+
+
+class State(dict):
+    """A dict that can be referred to weakly."""
+
+
+class Recorded(StatefulDataLoader):
+    def state_dict(self):
+        state = State(super().state_dict())
+        self.states.append(weakref.ref(state))
+        return state
+
+
+def test_states_of_the_loader_are_kept_of_what_is_read_ahead_alone():
+    class Held(L.Callback):
+        most = 0
+
+        def on_train_batch_end(self, *_):
+            self.most = max(self.most, sum(state() is not None for state in Recorded.states))
+
+    held, Recorded.states = Held(), []
+    train(frontier(), data=Recorded(Stream(), BATCH), max_epochs=4, callbacks=[held])
+    assert len(Recorded.states) > 40 and 0 < held.most <= 4
 
 
 # ---- ranks -------------------------------------------------------------------------------------------------------
