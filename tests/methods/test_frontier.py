@@ -1,5 +1,7 @@
 """Frontier: the walk it falls back on, the evidence it asks for, and what it leaves out."""
 
+import dataclasses
+
 import lightning as L
 import numpy as np
 import pytest
@@ -17,11 +19,13 @@ from lightning_dataselect.methods.frontier import (
     Evidence,
     compare_held_back,
     decide,
+    find_contradicted,
     in_learnt_classes,
     let_go,
     second_mode,
     weigh_evidence,
 )
+from lightning_dataselect.methods.frontier.passes import begin_pass
 
 UNTRAINED = np.log(4)
 losses = st.lists(st.floats(0, 5, width=32) | st.just(float("nan")), min_size=12, max_size=12)
@@ -46,7 +50,9 @@ def test_evidence_and_what_is_let_go_are_those_of_the_formulas(mean, previous, l
     assert found.persistence == pytest.approx((above & (x > UNTRAINED)).sum() / max(above.sum(), 1))
     both = Decision(2, True, True, found)
     expected = ((m < 0.15 * UNTRAINED) & (np.array(u) < 0.9)) | ((p > UNTRAINED) & (x > UNTRAINED))
-    assert let_go(both, *(torch.tensor(values) for values in (mean, previous, last, u))).tolist() == expected.tolist()
+    mean_, previous_, last_, u_ = (torch.tensor(values) for values in (mean, previous, last, u))
+    contradicted = find_contradicted(both, previous_, last_, torch.zeros(12, dtype=torch.bool))
+    assert let_go(both, mean_, contradicted, u_).tolist() == expected.tolist()
 
 
 @settings(deadline=None, max_examples=60)
@@ -60,7 +66,10 @@ def test_samples_of_classes_that_are_not_learnt_are_not_judged(last, labels):
     found = weigh_evidence(everything, everything, everything, float(UNTRAINED), judged)
     assert found.above_share == pytest.approx(judged.float().mean().item())
     both = Decision(2, True, True, found)
-    assert let_go(both, everything, everything, everything, torch.full((12,), 0.95), judged).equal(judged)
+    before = torch.arange(12) < 3
+    assert find_contradicted(both, everything, everything, before, judged).equal(judged)
+    memorized = dataclasses.replace(both, memorizes=True)
+    assert find_contradicted(memorized, everything, everything, before, judged).equal(judged | before)
 
 
 def second_mode_by_formula(last):
@@ -262,6 +271,22 @@ def test_wrong_labels_are_left_out_and_right_ones_are_not():
     assert selector.decisions[-1].contradicted
     times = torch.bincount(torch.cat(epochs[6:]), minlength=400).float()
     assert times[wrong].mean() < 0.4 * times[~wrong].mean()
+    found = selector.store["contradicted"][:400] > 0
+    assert found[wrong].float().mean() > 0.8 and not found[~wrong].float().mean() > 0.05
+
+
+@pytest.mark.parametrize("memorizes", [False, True])
+def test_what_is_found_stays_out_where_its_loss_falls_since_the_model_memorizes(memorizes):
+    low = torch.full((40,), 0.5)
+    columns = {name: low.clone() for name in ("score", "previous", "latest", "untrained")}
+    columns |= {name: torch.zeros(40) for name in ("group", "visits", "contradicted", "label")}
+    columns["untrained"][:] = 1.4
+    columns["contradicted"][:10] = 1
+    columns["previous"][5:12] = columns["latest"][5:12] = 3.0
+    before = Decision(4, False, True, evidence(), memorizes=memorizes)
+    begun = begin_pass(columns.get, 5, before, classifies=True, trial_began=4, draw=lambda purpose: torch.zeros(40))
+    assert begun.out.nonzero().squeeze(1).tolist() == list(range(0 if memorizes else 5, 12))
+    assert begun.contradicted.equal(begun.out) and begun.decision.n_contradicted == int(begun.out.sum())
 
 
 def test_a_class_that_is_not_learnt_is_not_taken_for_wrong_labels():

@@ -23,6 +23,7 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
   stays above that of an untrained model may be the tail of the targets, which the mean needs.
 - Of the learnt samples nine in ten are left out, drawn anew for each pass; the tenth keeps the measurements fresh.
   Contradicted ones are all left out, but for those of the trial under way, which are seen whatever their losses.
+  Where the model memorizes, one that was found contradicted stays so: seen now and then, its loss falls all the same.
 
 What is saved goes to the rest: every epoch trains on the same number of samples, so the passes become shorter, and the
 compute is that of training on everything for ``budget`` times the epochs. On a stream, whose samples are known by their
@@ -119,7 +120,7 @@ class Frontier(DataSelector):
     def columns(self) -> dict[str, float]:
         """Return the columns: the last two losses, those of the untrained model, turns had in passes, and the trial."""
         losses = dict.fromkeys(("previous", "latest", "untrained"), math.nan)
-        return losses | dict.fromkeys(("turns", "group", "visits"), 0.0)
+        return losses | dict.fromkeys(("turns", "group", "visits", "contradicted"), 0.0)
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Renew the moving average, which is the score, and the last two losses."""
@@ -166,6 +167,8 @@ class Frontier(DataSelector):
         if begun.group is not None:
             group = begun.group[rows.own]
             self._write(rows.slots, group=group, visits=torch.zeros_like(group))
+        if begun.contradicted is not None:
+            self._write(rows.slots, contradicted=begun.contradicted[rows.own].float())
         return begun.out
 
     def remark(self) -> str:
@@ -208,6 +211,8 @@ class Frontier(DataSelector):
         )
         if begun.group is not None:
             self._write(slice(turns.numel()), group=begun.group, visits=-taken.float())
+        if begun.contradicted is not None:
+            self._write(slice(turns.numel()), contradicted=begun.contradicted.float())
         turns[begun.out] = turns[begun.out].clamp(min=self._passes + 1)
 
     def _decide(

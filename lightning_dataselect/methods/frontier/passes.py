@@ -16,6 +16,7 @@ from lightning_dataselect.methods.frontier.rule import (
     Decision,
     compare_held_back,
     decide,
+    find_contradicted,
     in_learnt_classes,
     let_go,
     weigh_evidence,
@@ -32,11 +33,13 @@ class Pass:
         out: bool (N,), the samples that it leaves out.
         decision: Why, from the third pass on.
         group: float32 (N,), of the trial that begins with it; None if none does.
+        contradicted: bool (N,), what is contradicted, whether it is left out or not; None if nothing is.
     """
 
     out: Tensor
     decision: Decision | None = None
     group: Tensor | None = None
+    contradicted: Tensor | None = None
 
 
 def begin_pass(
@@ -62,7 +65,7 @@ def begin_pass(
     out, untrained = torch.zeros(len(losses[0]), dtype=torch.bool), float(column("untrained").nanmean())
     if untrained != untrained:
         return Pass(out)
-    decision, group = None, column("group")
+    decision, contradicted, group = None, None, column("group")
     ends_trial = trial_began == passes - TRIAL_PASSES
     if passes >= FIRST_DECISION:
         judged = in_learnt_classes(losses[2], column("label").long(), untrained) if classifies else None
@@ -71,7 +74,9 @@ def begin_pass(
             ratio, error = compare_held_back(losses[2], group, column("visits"))
             evidence = replace(evidence, held_back_ratio=ratio, held_back_error=error)
         decision = decide(passes, evidence, classifies=classifies, before=before)
-        out = let_go(decision, *losses, draw("left out"), judged)
+        if decision.contradicted:
+            contradicted = find_contradicted(decision, *losses[1:], column("contradicted") > 0, judged)
+        out = let_go(decision, losses[0], contradicted, draw("left out"))
     begins_trial = ends_trial or trial_began is None
     if begins_trial:
         group = torch.zeros_like(group)
@@ -81,8 +86,8 @@ def begin_pass(
             group[u < _TRIAL_SHARE] = HELD_BACK
     out &= group == 0  # the two are compared, so their samples are seen whatever their losses
     if decision is not None:
-        n_high = int((out & (losses[2] > untrained)).sum())
-        decision = replace(decision, n_left_out=int(out.sum()), n_contradicted=n_high)
+        n_contradicted = 0 if contradicted is None else int((out & contradicted).sum())
+        decision = replace(decision, n_left_out=int(out.sum()), n_contradicted=n_contradicted)
     if begins_trial:
         out |= group == HELD_BACK
-    return Pass(out, decision, group if begins_trial else None)
+    return Pass(out, decision, group if begins_trial else None, contradicted)

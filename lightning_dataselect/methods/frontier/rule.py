@@ -242,9 +242,35 @@ def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decisio
     return Decision(passes, learnt, contradicted, evidence, memorizes)
 
 
-def let_go(
-    decision: Decision, mean: Tensor, previous: Tensor, last: Tensor, u: Tensor, judged: Tensor | None = None
+def find_contradicted(
+    decision: Decision, previous: Tensor, last: Tensor, found_before: Tensor, judged: Tensor | None = None
 ) -> Tensor:
+    """Return which samples the rest contradicts, bool (N,): the last two losses of each are above L.
+
+    Where the model memorizes, what was found before stays found: of a sample that is trained on all the same, now and
+    then, the loss falls, whatever its label.
+
+    Args:
+        decision: Has L, and says whether the model memorizes.
+        previous: float32 (N,), the last loss but one.
+        last: float32 (N,), the last loss.
+        found_before: bool (N,), what was found at an earlier pass.
+        judged: bool (N,), samples whose high loss may contradict their label. Default all.
+
+    Example:
+        >>> shown = Evidence(untrained_loss=2.0, learnt_share=0.3, low_share=0.5, above_share=0.3, persistence=0.5)
+        >>> before, losses = torch.tensor([True, False, False]), torch.tensor([0.1, 3.0, 1.0])
+        >>> find_contradicted(Decision(4, False, True, shown, memorizes=True), losses, losses, before)
+        tensor([ True,  True, False])
+    """
+    untrained = decision.evidence.untrained_loss
+    found = (previous > untrained) & (last > untrained)
+    if judged is not None:
+        found &= judged
+    return found | found_before if decision.memorizes else found
+
+
+def let_go(decision: Decision, mean: Tensor, contradicted: Tensor | None, u: Tensor) -> Tensor:
     """Return which samples a pass leaves out, bool (N,): nine in ten of the learnt ones, and all contradicted ones.
 
     The tenth keeps the measurements of learnt samples fresh; a tenth of wrong labels, trained on in every pass, is more
@@ -253,20 +279,16 @@ def let_go(
     Args:
         decision: Says which kinds.
         mean: float32 (N,), the moving average of each sample's losses.
-        previous: float32 (N,), the last loss but one.
-        last: float32 (N,), the last loss.
+        contradicted: bool (N,), from :func:`find_contradicted`; None if none are left out.
         u: float32 (N,), drawn evenly from [0, 1).
-        judged: bool (N,), samples whose high loss may contradict their label. Default all.
 
     Example:
         >>> shown = Evidence(untrained_loss=2.0, learnt_share=0.3, low_share=0.5, above_share=0.3, persistence=0.5)
-        >>> losses, u = torch.tensor([0.1, 0.1, 3.0, 1.0]), torch.tensor([0.2, 0.95, 0.95, 0.2])
-        >>> let_go(Decision(2, True, True, shown), losses, losses, losses, u)
+        >>> mean, u = torch.tensor([0.1, 0.1, 3.0, 1.0]), torch.tensor([0.2, 0.95, 0.95, 0.2])
+        >>> decision = Decision(2, learnt=True, contradicted=True, evidence=shown)
+        >>> let_go(decision, mean, mean > 2, u)
         tensor([ True, False,  True, False])
     """
-    untrained = decision.evidence.untrained_loss
-    learnt = (mean < _LEARNT_BELOW * untrained) & (u < _LEARNT_LEFT_OUT)
-    contradicted = (previous > untrained) & (last > untrained)
-    if judged is not None:
-        contradicted &= judged
-    return (learnt & decision.learnt) | (contradicted & decision.contradicted)
+    learnt = (mean < _LEARNT_BELOW * decision.evidence.untrained_loss) & (u < _LEARNT_LEFT_OUT)
+    out = learnt & decision.learnt
+    return out if contradicted is None else out | contradicted
