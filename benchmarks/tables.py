@@ -9,7 +9,6 @@ results say.
 """
 
 import argparse
-import functools
 import json
 import math
 import re
@@ -19,6 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.frontier_tables import ablation_table, draw_frontier, frontier_streams_table, frontier_table
 from benchmarks.headlines import HEADLINES, headline_table
 from benchmarks.methods import every_method
 from benchmarks.originals.table import originals_table, reasons_list
@@ -45,81 +45,6 @@ NOT_STUDIES = (
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 NO_TABLES = ("run",)  # a code block that is run by the tests
 Row = Mapping[str, Any]
-FRONTIER_TASKS = {
-    "fashion": "Fashion-MNIST, perceptron",
-    "fashion_5": "5 % of labels flipped",
-    "fashion_20": "20 % of labels flipped",
-    "fashion_40": "40 % of labels flipped",
-    "fashion_imbalanced": "classes 100 to 1",
-    "fashion_duplicates": "half of it near duplicates",
-    "convolutions": "Fashion-MNIST, convolutions",
-    "convolutions_20": "20 % of labels flipped, convolutions",
-    "convolutions_imbalanced": "classes 100 to 1, convolutions",
-    "cifar10": "CIFAR-10, perceptron",
-    "cifar10_people": "its labels by people, 40 % wrong",
-    "cifar10_people_convolutions": "its labels by people, convolutions",
-    "image_features": "CIFAR-10, pretrained features",
-    "image_features_aggre": "9 % of labels wrong, by people",
-    "image_features_random1": "17 % of labels wrong, by people",
-    "image_features_worse": "40 % of labels wrong, by people",
-    "adult": "Adult, perceptron",
-    "ag_news": "AG News, bag of words",
-    "text_features": "AG News, pretrained features",
-    "text_features_20": "20 % of labels flipped, features",
-    "ag_news_20": "20 % of labels flipped, bag of words",
-    "adult_20": "Adult, 20 % of labels flipped",
-    "digits": "digits, perceptron",
-    "digits_20": "20 % of labels flipped",
-    "regression": "regression",
-    "heavy_tails": "regression, heavy tails",
-}
-
-
-def frontier_table(*, says_left_out: bool = True) -> str:
-    """Return what Frontier gains over the same budget spent on everything for fewer epochs, a row a task."""
-    rows = ["| task | `FewerEpochs` | `Frontier` | saved |", "|---|---|---|---|"]
-    if says_left_out:
-        rows = [f"{rows[0]} left out |", f"{rows[1]}---|"]
-    for row in sorted(_read("frontier")["rows"], key=lambda row: list(FRONTIER_TASKS).index(row["task"])):
-        name = FRONTIER_TASKS[row["task"]] + (", lower is better" if row["lower_is_better"] else "")
-        digits = 3 if row["lower_is_better"] else 2
-        gain = f"{row['difference']:+.{digits}f} ± {row['standard_error']:.{digits}f}"
-        saved = "–" if row["saved"] is None else f"{row['saved']:.0%} ± {row['saved_error']:.0%}"
-        if row["whole_fit"] is not None and row["saved"] is None and row["difference"] > 2 * row["standard_error"]:
-            saved = "over 50%"  # twice the compute does not get there
-        left_out = ", ".join(kind for kind in ("learnt", "contradicted") if kind in row["left_out"]) or "nothing"
-        rows.append(f"| {name} | {row['fewer_epochs']:.{digits}f} | {gain} | {saved} |")
-        if says_left_out:
-            rows[-1] += f" {left_out} |"
-    return "\n".join(rows)
-
-
-def frontier_streams_table() -> str:
-    """Return what Frontier gains on a stream, and by index, over the same budget spent on everything."""
-    study = _read("frontier_streams")
-    lines = ["| task | `FewerEpochs` | `Frontier` | with an index | passes |", "|---|---|---|---|---|"]
-    for row in study["rows"]:
-        gains = [f"{mean:+.2f} ± {error:.2f}" for mean, error in (row["frontier"], row["frontier_by_index"])]
-        cells = [FRONTIER_TASKS[row["task"]], f"{row['fewer_epochs'][0]:.2f}", *gains, f"{row['passes']:.0f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    n_seeds = study["rows"][0]["seeds"]
-    return "\n".join([*lines, "", f"{n_seeds} seeds: `python -m benchmarks.frontier_streams --data-dir DIR`."])
-
-
-def ablation_table() -> str:
-    """Return what Frontier gains or loses without each ingredient of its rule, a column a task that any changes."""
-    rows = _read("ablations")["rows"]
-    names = list(dict.fromkeys(row["task"] for row in rows if row["standard_error"]))
-    found = {(row["left_out"], row["task"]): row for row in rows}
-    lines = [f"| | {' | '.join(FRONTIER_TASKS[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
-    for left_out in dict.fromkeys(row["left_out"] for row in rows):
-        cells = [found[left_out, name] for name in names]
-        shown = [
-            f"{cell['difference']:+.2f} ± {cell['standard_error']:.2f}" if cell["standard_error"] else "same"
-            for cell in cells
-        ]
-        lines.append(f"| {left_out} | {' | '.join(shown)} |")
-    return "\n".join(lines)
 
 
 def label_error_table() -> str:
@@ -445,7 +370,6 @@ def tables() -> dict[str, Callable[[], str]]:
         "ablations": ablation_table,
         "frontier": frontier_table,
         "frontier_streams": frontier_streams_table,
-        "frontier_short": functools.partial(frontier_table, says_left_out=False),
         "headlines": lambda: headline_table({one.study: _read(one.study) for one in HEADLINES}),
         "label_errors": label_error_table,
         "short_comparisons": short_comparison_table,
@@ -528,7 +452,7 @@ def main() -> None:
     if args.check:
         print(f"Stale: {', '.join(stale)}" if stale else "Tables are what the results say.")
         sys.exit(bool(stale))
-    print(draw_recommended().relative_to(ROOT))
+    print(draw_recommended().relative_to(ROOT), draw_frontier().relative_to(ROOT))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,130 @@
+"""What Frontier gains over the same budget spent on everything for fewer epochs: its tables, and a picture."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from lightning_dataselect.report.figures import COLOURS, blank_figure
+
+RESULTS = Path(__file__).parent / "results"
+Row = Mapping[str, Any]
+TASKS = {
+    "fashion": "Fashion-MNIST, perceptron",
+    "fashion_5": "Fashion-MNIST, perceptron, 5 % of labels flipped",
+    "fashion_20": "Fashion-MNIST, perceptron, 20 % of labels flipped",
+    "fashion_40": "Fashion-MNIST, perceptron, 40 % of labels flipped",
+    "fashion_imbalanced": "Fashion-MNIST, perceptron, classes 100 to 1",
+    "fashion_duplicates": "Fashion-MNIST, perceptron, half near duplicates",
+    "convolutions": "Fashion-MNIST, convolutions",
+    "convolutions_60k": "Fashion-MNIST, convolutions, all 60,000 images",
+    "convolutions_long": "Fashion-MNIST, convolutions, 100 epochs",
+    "convolutions_20": "Fashion-MNIST, convolutions, 20 % of labels flipped",
+    "convolutions_imbalanced": "Fashion-MNIST, convolutions, classes 100 to 1",
+    "cifar10": "CIFAR-10, perceptron",
+    "cifar10_people": "CIFAR-10, perceptron, 40 % wrong by people",
+    "cifar10_people_convolutions": "CIFAR-10, convolutions, 40 % wrong by people",
+    "residual": "CIFAR-10, ResNet-8",
+    "residual_worse": "CIFAR-10, ResNet-8, 40 % wrong by people",
+    "image_features": "CIFAR-10, pretrained features",
+    "image_features_aggre": "CIFAR-10, pretrained features, 9 % wrong by people",
+    "image_features_random1": "CIFAR-10, pretrained features, 17 % wrong by people",
+    "image_features_worse": "CIFAR-10, pretrained features, 40 % wrong by people",
+    "adult": "Adult, perceptron",
+    "adult_20": "Adult, perceptron, 20 % of labels flipped",
+    "ag_news": "AG News, bag of words",
+    "ag_news_20": "AG News, bag of words, 20 % of labels flipped",
+    "text_features": "AG News, pretrained features",
+    "text_features_20": "AG News, pretrained features, 20 % of labels flipped",
+    "digits": "digits, perceptron",
+    "digits_20": "digits, perceptron, 20 % of labels flipped",
+    "regression": "regression",
+    "heavy_tails": "regression, heavy tails",
+}
+
+
+def frontier_table() -> str:
+    """Return what Frontier gains, a row a task."""
+    heads = ("task", "`FewerEpochs`", "`Frontier`", "saved", "CPU time", "at equal time", "left out")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in _rows():
+        digits = 3 if row["lower_is_better"] else 2
+        saved = "–" if row["saved"] is None else f"{row['saved']:.0%} ± {row['saved_error']:.0%}"
+        if row["saved"] is None and row["difference"] > 2 * row["standard_error"]:
+            saved = "over 50%"  # twice the compute does not get there
+        cells = (
+            TASKS[row["task"]] + (", lower is better" if row["lower_is_better"] else ""),
+            f"{row['fewer_epochs']:.{digits}f}",
+            f"{row['difference']:+.{digits}f} ± {row['standard_error']:.{digits}f}",
+            saved,
+            f"{row['cpu_time']:.2f}",
+            f"{row['at_equal_time']:+.{digits}f} ± {row['at_equal_time_error']:.{digits}f}",
+            ", ".join(kind for kind in ("learnt", "contradicted") if kind in row["left_out"]) or "nothing",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw_frontier() -> Path:
+    """Draw the picture of the README; return where it lies."""
+    target = RESULTS / "frontier.png"
+    frontier_picture().savefig(target, format="png", metadata={"Software": None})
+    return target
+
+
+def frontier_picture() -> Figure:
+    """Draw the gain on each classification, with two standard errors, at equal compute and at equal CPU time."""
+    rows = sorted((row for row in _rows() if not row["lower_is_better"]), key=lambda row: row["difference"])
+    figure = blank_figure(8.0, 0.6 + 0.25 * len(rows))
+    axes = figure.subplots()
+    axes.grid(axis="x", alpha=0.4)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.axvline(0, color="black", lw=1)
+    for place, row in enumerate(rows):
+        gain, error = row["difference"], 2 * row["standard_error"]
+        colour = "grey" if abs(gain) <= error else COLOURS[2] if gain > 0 else COLOURS[1]
+        axes.errorbar(gain, place, xerr=error, color=colour, marker="o", ms=6, capsize=2, lw=1.5)
+        axes.plot(row["at_equal_time"], place, color=colour, marker="d", ms=6, mfc="white", ls="none")
+    axes.plot([], [], color="black", marker="o", ls="none", label="at equal compute, with two standard errors")
+    axes.plot([], [], color="black", marker="d", mfc="white", ls="none", label="at equal CPU time")
+    axes.set_yticks(range(len(rows)), [TASKS[row["task"]] for row in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(-0.7, len(rows) - 0.3)
+    axes.set_xlabel("points of test accuracy above full data for half of the epochs")
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def frontier_streams_table() -> str:
+    """Return what Frontier gains on a stream, and by index, over the same budget spent on everything."""
+    study = json.loads((RESULTS / "frontier_streams.json").read_text())
+    lines = ["| task | `FewerEpochs` | `Frontier` | with an index | passes |", "|---|---|---|---|---|"]
+    for row in study["rows"]:
+        gains = [f"{mean:+.2f} ± {error:.2f}" for mean, error in (row["frontier"], row["frontier_by_index"])]
+        cells = [TASKS[row["task"]], f"{row['fewer_epochs'][0]:.2f}", *gains, f"{row['passes']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    n_seeds = study["rows"][0]["seeds"]
+    return "\n".join([*lines, "", f"{n_seeds} seeds: `python -m benchmarks.frontier_streams --data-dir DIR`."])
+
+
+def ablation_table() -> str:
+    """Return what Frontier gains or loses without each ingredient of its rule, a column a task that any changes."""
+    rows = json.loads((RESULTS / "ablations.json").read_text())["rows"]
+    names = list(dict.fromkeys(row["task"] for row in rows if row["standard_error"]))
+    found = {(row["left_out"], row["task"]): row for row in rows}
+    lines = [f"| | {' | '.join(TASKS[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
+    for left_out in dict.fromkeys(row["left_out"] for row in rows):
+        cells = [found[left_out, name] for name in names]
+        shown = [
+            f"{cell['difference']:+.2f} ± {cell['standard_error']:.2f}" if cell["standard_error"] else "same"
+            for cell in cells
+        ]
+        lines.append(f"| {left_out} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def _rows() -> list[Row]:
+    rows = json.loads((RESULTS / "frontier.json").read_text())["rows"]
+    return sorted(rows, key=lambda row: list(TASKS).index(row["task"]))
