@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import lightning.pytorch as pl
 
 from lightning_dataselect.callbacks.fit_local import without_fit_locals
+from lightning_dataselect.trainer import HOOKS_OF_A_BATCH
 from lightning_dataselect.utils.arguments import call_text, refuse_unnamed
 from lightning_dataselect.utils.errors import UnsupportedTrainerError
 
@@ -54,7 +55,8 @@ class Callback(_Base):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to a fit under way: Lightning's bound ``log`` would drag the module along."""
-        return {k: v for k, v in without_fit_locals(self).items() if k not in ("log", "log_dict")}
+        own = {name: value for name, value in without_fit_locals(self).items() if name not in ("log", "log_dict")}
+        return {name: value for name, value in own.items() if name not in HOOKS_OF_A_BATCH or value is not None}
 
     def on_after_setup(self, **given: object) -> NoReturn:
         """Refuse Fabric, which calls this when it sets up a module."""

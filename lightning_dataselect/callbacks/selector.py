@@ -29,7 +29,7 @@ from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.state.stream_store import SampleId
 from lightning_dataselect.step.sample_loss import SampleLoss, check_sample_loss
-from lightning_dataselect.trainer import come_first
+from lightning_dataselect.trainer import come_first, pass_over_empty_hooks
 from lightning_dataselect.utils.arguments import refuse_unknown
 from lightning_dataselect.utils.errors import InvalidArgumentError
 from lightning_dataselect.utils.validation import check_budget, check_choice, check_count, check_flag, check_share
@@ -180,6 +180,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         if self.context is not None:
             # others may save a checkpoint in any hook, in which the batch just done must be counted
             come_first(trainer, self)
+            self.context.add_cleanup(pass_over_empty_hooks(self))
             take_hold(trainer, self.context, self.run_step, is_active=lambda: self.batch is not None)
             self.on_fit_setup(self.context)
 

@@ -22,6 +22,7 @@ while it runs. What is used here of the loops was read in lightning 2.5 and 2.6,
 """
 
 from lightning_dataselect.trainer.checkpoint import explain_checkpoint_faults
+from lightning_dataselect.trainer.empty_hooks import HOOKS_OF_A_BATCH, pass_over_empty_hooks
 from lightning_dataselect.trainer.epoch_length import (
     ByReload,
     EpochLengths,
@@ -75,6 +76,7 @@ __all__ = [
     "EpochEnd",
     "EpochLengths",
     "FitLimits",
+    "HOOKS_OF_A_BATCH",
     "InPlace",
     "Restore",
     "StepProgress",
@@ -104,6 +106,7 @@ __all__ = [
     "scale_learning_rate",
     "set_counted_length",
     "show_apart",
+    "pass_over_empty_hooks",
     "patch_attribute",
     "shorten_val_check_interval",
     "shows_progress",
