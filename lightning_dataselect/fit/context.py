@@ -136,7 +136,7 @@ class FitContext:
             What the step returned, with the samples' weights in its loss, and what was seen; None if nothing could be
             captured and the method can do without.
         """
-        run, n = self.run, samples.indices.numel()
+        run = self.run
         known, epoch = run.store["loss"], run.fit.plan.epoch
         done = self.reader.run(step, args, kwargs, samples, known, epoch, is_full_batch=is_full_batch)
         forget_misread(run, self.reader, ends_epoch=False)
@@ -144,9 +144,11 @@ class FitContext:
             return done  # Lightning passes over the batch
         if done[1] is not None:
             run.train_loss.add(done[1].losses)
-        if not is_gathered:
-            run.count_trained(samples.indices)
-        run.count_samples(forward=n, backward=n)
+        if is_gathered:
+            n = samples.indices.numel()
+            run.count_samples(forward=n, backward=n)
+        else:
+            run.count_step(samples.indices)
         return done
 
     def score_step(

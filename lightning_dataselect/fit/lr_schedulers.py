@@ -231,9 +231,14 @@ class RateWatch:
         self._before: list[float] | None = None
         self._n_changes = 0
 
+    def is_due(self, batches_done: int, n_batches: int) -> bool:
+        """Tell if a change now would tell; on the last batch Lightning steps schedulers that go by epochs."""
+        is_pruned = n_batches < self._full_batches or self._has_budget
+        return is_pruned and batches_done < n_batches and self._n_changes < _CHANGES_THAT_TELL
+
     def before_schedulers(self, batches_done: int, n_batches: int) -> None:
-        """Look at the rates after a batch, before any scheduler of ours is stepped."""
-        if self._before is None or not self._looks(batches_done, n_batches):
+        """Look at the rates after a batch, before any scheduler of ours is stepped; between epochs they may change."""
+        if self._before is None or batches_done == 1:
             return
         self._n_changes = self._n_changes + 1 if learning_rates(self._trainer) != self._before else 0
         if self._n_changes == _CHANGES_THAT_TELL:
@@ -248,14 +253,9 @@ class RateWatch:
                 " configure_optimizers. lr_schedule='steps' leaves rates alone, and says nothing."
             )
 
-    def after_schedulers(self, batches_done: int, n_batches: int) -> None:
-        """Remember the rates; from epoch to epoch they may change."""
-        self._before = learning_rates(self._trainer) if self._looks(batches_done, n_batches) else None
-
-    def _looks(self, batches_done: int, n_batches: int) -> bool:
-        """Return whether a change now would tell; on the last batch Lightning steps schedulers that go by epochs."""
-        is_pruned = n_batches < self._full_batches or self._has_budget
-        return is_pruned and batches_done < n_batches and self._n_changes < _CHANGES_THAT_TELL
+    def after_schedulers(self) -> None:
+        """Remember the rates."""
+        self._before = learning_rates(self._trainer)
 
     def forget(self) -> None:
         """Take no notice of the change by a scheduler that the module's own code has stepped."""

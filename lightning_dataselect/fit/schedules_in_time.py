@@ -92,12 +92,15 @@ class SchedulesInTime:
 
     def end_batch(self, state: FitState, n_batches: int) -> None:
         """Catch up after a batch of an epoch of ``n_batches``."""
-        if self._rates is not None:
-            self._rates.before_schedulers(state.batches_done, n_batches)
+        done, watch = state.batches_done, self._rates
+        if watch is not None and not watch.is_due(done, n_batches):
+            watch = None
+        if watch is not None:
+            watch.before_schedulers(done, n_batches)
         if self._schedules is not None:
             self._schedules.end_batch(state, n_batches)
-        if self._rates is not None:
-            self._rates.after_schedulers(state.batches_done, n_batches)
+        if watch is not None:
+            watch.after_schedulers()
         self._n_batches = None
 
     def give_back(self) -> None:

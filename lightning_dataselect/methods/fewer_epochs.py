@@ -76,7 +76,5 @@ class FewerEpochs(DataSelector):
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the step as it is, and count its samples."""
         assert self.context is not None and self.batch is not None
-        run, n = self.context.run, len(self.batch)
-        run.count_trained(self.batch.indices)
-        run.count_samples(forward=n, backward=n)
+        self.context.run.count_step(self.batch.indices)
         return step(*args, **kwargs)

@@ -364,9 +364,10 @@ class RunState:
             policy: Writes the method's own columns.
         """
         store = self.store
-        seen = seen.to(store["loss"].device)
+        column = store["loss"]
+        seen = seen.to(column.device)
         indices, losses = seen.indices, seen.losses
-        store["loss"].index_copy_(0, indices, losses)
+        column.index_copy_(0, indices, losses)
         store.record_losses(indices, losses)
         self._bad.add(indices, losses)
         if policy.balance:
@@ -397,8 +398,16 @@ class RunState:
         fit.n_forward += forward
         fit.n_backward += backward
 
+    def count_step(self, indices: Tensor) -> None:
+        """Count the samples of a step of this rank that trains, int64 (B,)."""
+        store, fit, n = self.store, self.fit, indices.numel()
+        store.count_trained(indices.to(store["loss"].device))
+        fit.n_trained += n
+        fit.n_forward += n
+        fit.n_backward += n
+
     def count_trained(self, indices: Tensor) -> None:
-        """Count samples that this rank trains on, int64 (B,)."""
+        """Count samples that this rank will train on, int64 (B,)."""
         self.store.count_trained(indices.to(self.store["loss"].device))
         self.fit.n_trained += indices.numel()
 

@@ -23,6 +23,6 @@ def test_what_a_batch_has_shown_stays_on_its_device(name: str, tmp_path) -> None
     with Apart():
         for _ in range(2):
             run.record(seen, selector)
-            run.count_trained(seen.indices)
+            run.count_step(seen.indices)
         run.store.flush()
     assert all(run.store[column].device == device for column in ("loss", "score", "margin"))
