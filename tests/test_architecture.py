@@ -155,9 +155,8 @@ def test_methods_touch_nothing_private_of_the_base(name):
             assert owner.partition(".")[0] in others, f"{name}, line {node.lineno}: {owner}.{node.attr} is private"
 
 
-# what a test must reach for on purpose: the protocol of notebooks, sizes that only large runs would come to, and one
-# function of drawing whose result is a picture
-TESTS_MAY_TOUCH = {"_repr_html_", "_repr_png_", "_places"}
+# what a test must reach for on purpose: the protocol of notebooks, and sizes that only large runs would come to
+TESTS_MAY_TOUCH = {"_repr_html_", "_repr_png_"}
 MAY_BE_MADE_SMALLER = {"_CHUNK", "_HELD_AT_ONCE", "_FEWEST_AT_ONCE"}
 TESTS = Path(__file__).parent
 

@@ -14,7 +14,7 @@ import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from lightning_dataselect.comparison import environment, plan, report, table
+from lightning_dataselect.comparison import environment, pictures, plan, report, table
 from lightning_dataselect.comparison.advice import Advice, advise
 from lightning_dataselect.comparison.noise import announced, with_joined
 from lightning_dataselect.comparison.numbers import share
@@ -107,7 +107,7 @@ class Comparison:
 
     def plot(self) -> Figure:
         """Draw the metric over the cost of training, with full data's line."""
-        return report.metric_figure(self)
+        return pictures.metric_figure(self)
 
     def described(self) -> dict[str, Any]:
         """Return everything as plain values, as `results.json` holds it."""

@@ -9,8 +9,8 @@ from comparison_records import EPOCHS, pruned, record
 from lightning_dataselect.comparison.advice import advise
 from lightning_dataselect.comparison.config_task import ConfigTask
 from lightning_dataselect.comparison.outcome import Outcome
+from lightning_dataselect.comparison.pictures import places
 from lightning_dataselect.comparison.records import Failure
-from lightning_dataselect.comparison.report import _places
 from lightning_dataselect.comparison.result import Comparison
 from lightning_dataselect.comparison.settings import Settings
 from lightning_dataselect.comparison.spec import parse_methods
@@ -144,5 +144,5 @@ def test_the_line_of_full_data_is_one_of_differences_within_seeds(tmp_path):
     settings = Settings(parse_methods("full,short"), [0, 1], 0.5, "val_acc", True, tmp_path)
     summary = summarise(outcome, settings)
     made = Comparison(ConfigTask({}, EPOCHS), settings, outcome, summary, advise(summary, outcome, settings))
-    line, _ = _places(made)
+    line, _ = places(made)
     assert [(round(place.x, 6), round(place.y, 6)) for place in line] == [(1.0, 85.0), (0.4, 82.0), (0.8, 83.0)]
