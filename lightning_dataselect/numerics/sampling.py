@@ -1,23 +1,20 @@
 """Choosing samples: pure functions on CPU tensors, O(N) in time and lean in memory.
 
 Everything is exact in number, takes its random numbers from the `torch.Generator` that it is given,
-and works through the data in chunks, so that 100 million samples fit. The largest keys are found by
-radix selection on the float32 bit pattern (two counting passes) instead of a sort: no N-sized
-copies, and no limit on N. What takes more than a byte a sample lies where `placement` says.
+and works through the data in parts, so that 100 million samples fit. The largest keys are found by
+`radix` selection. What takes more than a byte a sample lies where `placement` says.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from lightning_dataselect.numerics.placement import placement
+from lightning_dataselect.numerics.radix import kth_largest, ordered, parts
 from lightning_dataselect.utils.errors import InvalidArgumentError
-
-_CHUNK = 2**20
-_BUCKETS = 2**16
 
 
 def whole_size(size: int, at_most: int, unit: int) -> int:
@@ -83,10 +80,10 @@ def random_order(n: int, generator: torch.Generator) -> Tensor:
     bits = n.bit_length()
     keys = placement().empty((n,), torch.int64).random_(2 ** (62 - bits), generator=generator)
     order = placement().empty((n,), torch.int32)
-    for part in _parts(n):
+    for part in parts(n):
         keys[part].bitwise_left_shift_(bits).add_(torch.arange(part.start, part.stop))
     keys.numpy().sort()
-    for part in _parts(n):
+    for part in parts(n):
         order[part] = keys[part].bitwise_and_(2**bits - 1)
     return order
 
@@ -133,7 +130,7 @@ def uniform_among(candidates: Tensor, k: int, generator: torch.Generator) -> Ten
     """
     drawn = _uniform_mask(int(candidates.count_nonzero()), k, generator)
     chosen, used = torch.zeros_like(candidates), 0
-    for part in _parts(len(candidates)):
+    for part in parts(len(candidates)):
         places = candidates[part].nonzero().squeeze(1)
         chosen[part][places] = drawn[used : used + len(places)]
         used += len(places)
@@ -163,7 +160,7 @@ def top_k(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
         [1, 2]
     """
     _check_vector("scores", scores)
-    return positions(_top_mask(lambda part: _ordered(scores[part]), len(scores), k, generator))
+    return positions(_top_mask(lambda part: ordered(scores[part]), len(scores), k, generator))
 
 
 def top_among(scores: Tensor, candidates: Tensor, k: int, generator: torch.Generator) -> Tensor:
@@ -189,7 +186,7 @@ def top_among(scores: Tensor, candidates: Tensor, k: int, generator: torch.Gener
     nobody = torch.iinfo(torch.int32).min  # below the key of every score, -inf too
 
     def key(part: slice) -> Tensor:
-        return _ordered(scores[part]).masked_fill_(~candidates[part], nobody)
+        return ordered(scores[part]).masked_fill_(~candidates[part], nobody)
 
     return _top_mask(key, len(scores), k, generator)
 
@@ -221,11 +218,7 @@ def weighted_subset(p: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """
     _check_vector("p", p)
     keys = _exponential_keys(p, generator)
-    return positions(_top_mask(lambda part: _ordered(keys[part]), len(p), k, generator))
-
-
-def _parts(n: int) -> Iterator[slice]:
-    return (slice(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK))
+    return positions(_top_mask(lambda part: ordered(keys[part]), len(p), k, generator))
 
 
 def positions(mask: Tensor) -> Tensor:
@@ -237,7 +230,7 @@ def positions(mask: Tensor) -> Tensor:
     """
     found = placement().empty((int(mask.count_nonzero()),), torch.int64)
     used = 0
-    for part in _parts(len(mask)):
+    for part in parts(len(mask)):
         places = mask[part].nonzero().squeeze(1)
         torch.add(places, part.start, out=found[used : used + len(places)])
         used += len(places)
@@ -251,8 +244,8 @@ def is_ascending(indices: Tensor) -> bool:
         >>> is_ascending(torch.tensor([1, 4, 5])), is_ascending(torch.tensor([1, 1]))
         (True, False)
     """
-    parts = _parts(max(len(indices) - 1, 0))
-    return all(bool((indices[part.start + 1 : part.stop + 1] > indices[part]).all()) for part in parts)
+    before = parts(max(len(indices) - 1, 0))
+    return all(bool((indices[part.start + 1 : part.stop + 1] > indices[part]).all()) for part in before)
 
 
 def _check_k(k: int, n: int) -> None:
@@ -267,9 +260,9 @@ def _check_vector(name: str, values: Tensor) -> None:
 
 def _exponential_keys(p: Tensor, generator: torch.Generator) -> Tensor:
     keys = placement().empty((len(p),), torch.float32)
-    largest = max((_largest_finite(p[part]) for part in _parts(len(p))), default=0.0) or 1.0
+    largest = max((_largest_finite(p[part]) for part in parts(len(p))), default=0.0) or 1.0
     smallest = 2.0**-149  # the least positive float32: a positive weight never ties with zero
-    for part in _parts(len(p)):
+    for part in parts(len(p)):
         weights = p[part].double()
         draws = torch.rand(len(weights), dtype=torch.float64, generator=generator)
         waits = draws.neg_().log1p_().neg_().clamp_(min=2.0**-54)  # a wait of zero must not occur
@@ -284,16 +277,9 @@ def _largest_finite(weights: Tensor) -> float:
     return float(torch.nan_to_num(weights, nan=0.0, posinf=0.0).max())
 
 
-def _ordered(values: Tensor) -> Tensor:
-    """Return int32 keys in the order of float32 values; NaN and +inf are one and the highest."""
-    plain = torch.nan_to_num(values.float(), nan=math.inf, posinf=math.inf, neginf=-math.inf)
-    bits = plain.add_(0.0).view(torch.int32)  # -0.0 + 0.0 is 0.0: the two zeros are one key
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
-
-
 def _uniform_mask(n: int, k: int, generator: torch.Generator) -> Tensor:
     _check_k(k, n)
-    if n <= _CHUNK:
+    if len(parts(n)) < 2:
         mask = torch.zeros(n, dtype=torch.bool)
         mask[random_order(n, generator)[:k]] = True
         return mask
@@ -307,36 +293,13 @@ def _top_mask(key: Callable[[slice], Tensor], n: int, k: int, generator: torch.G
     mask = torch.zeros(n, dtype=torch.bool)
     if k == 0:
         return mask
-    limit, n_above, n_tied = _kth_largest(key, n, k)
+    limit, n_above, n_tied = kth_largest(key, n, k)
     lucky = _uniform_mask(n_tied, k - n_above, generator)
     used = 0
-    for part in _parts(n):
+    for part in parts(n):
         keys = key(part)
         torch.gt(keys, limit, out=mask[part])
         tied = (keys == limit).nonzero().squeeze(1)
         mask[part][tied] = lucky[used : used + len(tied)]
         used += len(tied)
     return mask
-
-
-def _kth_largest(key: Callable[[slice], Tensor], n: int, k: int) -> tuple[int, int, int]:
-    """Return the k-th largest int32 key, how many keys are above it, and how many are equal to it."""
-    counts = torch.zeros(_BUCKETS, dtype=torch.int64)
-    for part in _parts(n):
-        counts += torch.bincount((key(part) >> 16) + _BUCKETS // 2, minlength=_BUCKETS)
-    high, n_above = _bucket(counts, k)
-    high -= _BUCKETS // 2
-    counts = torch.zeros(_BUCKETS, dtype=torch.int64)
-    for part in _parts(n):
-        keys = key(part)
-        counts += torch.bincount(keys[(keys >> 16) == high] & (_BUCKETS - 1), minlength=_BUCKETS)
-    low, n_above_low = _bucket(counts, k - n_above)
-    return high * _BUCKETS + low, n_above + n_above_low, int(counts[low])
-
-
-def _bucket(counts: Tensor, k: int) -> tuple[int, int]:
-    """Return the bucket that holds the k-th item from the top, and the number of items above it."""
-    from_top = counts.flip(0).cumsum(0)
-    place = int(torch.searchsorted(from_top, k))
-    bucket = len(counts) - 1 - place
-    return bucket, int(from_top[place] - counts[bucket])

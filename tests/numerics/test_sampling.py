@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lightning_dataselect.numerics import sampling
+from lightning_dataselect.numerics import radix
 from lightning_dataselect.numerics.sampling import (
     keep_count,
     random_order,
@@ -31,7 +31,7 @@ def is_sorted_subset(indices, n, k):
 @pytest.fixture(params=[None, 7], ids=["one chunk", "chunks of 7"])
 def chunk(request, monkeypatch):
     if request.param:
-        monkeypatch.setattr(sampling, "_CHUNK", request.param)
+        monkeypatch.setattr(radix, "_CHUNK", request.param)
     return request.param
 
 
@@ -147,7 +147,7 @@ def test_uniform_subset_is_a_sorted_subset(data, n):
 
 def test_uniform_subset_takes_each_pair_equally_often(monkeypatch):
     for size in (2**20, 3):  # permutation below the chunk size, random keys above it
-        monkeypatch.setattr(sampling, "_CHUNK", size)
+        monkeypatch.setattr(radix, "_CHUNK", size)
         generator = gen(2)
         seen = {}
         for _ in range(900):
@@ -195,7 +195,7 @@ def inclusion_probabilities(p, k):
 
 @pytest.mark.parametrize(("scale", "chunk"), [(1.0, 2**20), (1e-37, 2**20), (1e30, 3)])
 def test_weighted_subset_draws_in_proportion_without_replacement(scale, chunk, monkeypatch):
-    monkeypatch.setattr(sampling, "_CHUNK", chunk)
+    monkeypatch.setattr(radix, "_CHUNK", chunk)
     p = torch.tensor([1.0, 2.0, 3.0, 5.0, 0.5])
     expected = inclusion_probabilities(p.tolist(), 2)
     counts, draws, generator = np.zeros(5), 1500, gen(7)
