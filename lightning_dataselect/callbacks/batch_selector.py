@@ -8,61 +8,21 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.data.scaled_images import scale_images
-from lightning_dataselect.data.subset_batch import subset_arguments, with_batch
 from lightning_dataselect.fit.context import FitContext
+from lightning_dataselect.fit.cutting import BatchCutter
 from lightning_dataselect.fit.gathering import Gathering
 from lightning_dataselect.numerics.placement import placement
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.selection import BatchSamples, Observation, Selection, take_chosen
 from lightning_dataselect.step.isolation import SideEffectGuard
-from lightning_dataselect.utils.errors import InvalidArgumentError, UnsupportedLoaderError
-from lightning_dataselect.utils.validation import (
-    SET_LEVEL,
-    check_choice,
-    check_count,
-    check_flag,
-    check_share,
-    refuse_unused,
-)
-
-
-class WithinBatches(DataSelector):
-    """Take every sample in every epoch, and choose within the batches alone; named before `BatchSelector`, if both.
-
-    Args:
-        **common: Arguments of the next base class but ``prune_ratio``, ``every_n_epochs``, ``balance`` and
-            ``whole_batches``, which mean nothing here.
-
-    Raises:
-        UnexpectedArgumentError: If one of those is given.
-
-    Example:
-        >>> class Hardest(WithinBatches, BatchSelector):
-        ...     def choose(self, seen, k, generator):
-        ...         return seen.losses.topk(k).indices
-        >>> Hardest(batch_ratio=0.5).prune_ratio
-        0.0
-    """
-
-    unused: ClassVar[frozenset[str]] = SET_LEVEL
-    chosen_by: ClassVar[str] = "batch_ratio"
-    chooses_within_batches: ClassVar[bool] = True
-
-    def __init__(self, **common: Any) -> None:
-        refuse_unused(type(self).__name__, SET_LEVEL, common, self.chosen_by)
-        super().__init__(prune_ratio=0.0, every_n_epochs=1, balance=None, whole_batches=True, **common)
-
-    @property
-    def chooses_epochs(self) -> bool:
-        """False: every epoch takes all that there is."""
-        return False
+from lightning_dataselect.utils.errors import InvalidArgumentError
+from lightning_dataselect.utils.validation import check_choice, check_count, check_flag, check_share
 
 
 class BatchSelector(DataSelector):
@@ -106,8 +66,7 @@ class BatchSelector(DataSelector):
     chooses_within_batches: ClassVar[bool] = True
 
     _guard = FitLocal[SideEffectGuard | None](None)
-    _has_cut = FitLocal[bool](False)
-    _is_collated_anew = FitLocal[bool](False)
+    _cutter = FitLocal[BatchCutter | None](None)
     _fewest = FitLocal[int](1)
     _gathering = FitLocal[Gathering | None](None)
 
@@ -190,6 +149,7 @@ class BatchSelector(DataSelector):
     def on_fit_setup(self, context: FitContext) -> None:
         """Get ready to score, and to gather."""
         self._guard = SideEffectGuard(context.module)
+        self._cutter = BatchCutter(context.reader, type(self).__name__, collates_anew=not self.constant_batch_size)
         has_batch_norm = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in context.module.modules())
         self._fewest = 2 if has_batch_norm and not self.constant_batch_size else 1
         if self.constant_batch_size:
@@ -222,11 +182,11 @@ class BatchSelector(DataSelector):
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Score the batch, cut it, and train on what was chosen: at once, or when it was gathered."""
         context, batch = self.context, self.batch
-        assert context is not None and batch is not None
+        assert context is not None and batch is not None and self._cutter is not None
         if self._gathering is not None and (gathered := self._gathering.taken) is not None:
             return context.train_step(step, args, kwargs, gathered, is_full_batch=False, is_gathered=True)[0]
-        if not self._has_cut:
-            self._try_to_cut(args, kwargs, batch)
+        if not self._cutter.is_ready:
+            self._cutter.get_ready(args, kwargs, batch, self._share(len(batch)))
         if self.trains_on_whole_batches(context.epoch):
             return super().run_step(step, args, kwargs)
         self.look_at_batch(args, kwargs, batch)
@@ -236,7 +196,7 @@ class BatchSelector(DataSelector):
         scored = self._score(step, args, kwargs, batch) if is_scored else self._remembered(batch)
         positions = self.choose(scored, self._share(len(batch)), self.batch_generator(batch.indices.device))
         chosen = take_chosen(batch, positions, type(self).__name__, fewest=self.fewest(1))
-        args, kwargs = self._cut(args, kwargs, positions, batch)
+        args, kwargs = self._cutter.cut(args, kwargs, positions, batch)
         context.run.count_dropped(batch.indices, chosen.indices)
         if self._gathering is not None:
             self._gather(self._gathering, args, kwargs, chosen)
@@ -277,42 +237,6 @@ class BatchSelector(DataSelector):
         given_up = into.add(reader.batch_in(args, kwargs), chosen, len(self.batch), whole, reader.layout)
         self.state.n_trained -= given_up
         self.state.n_left_out += given_up
-
-    def _try_to_cut(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: BatchSamples) -> None:
-        """Refuse batches that cannot be cut at the first of them, and not after epochs that train on whole ones."""
-        assert self.context is not None
-        size, reader = len(batch), self.context.reader
-        positions = [size - 1, 0, size // 2][: min(3, size)]
-        reader.layout.learn(reader.loader, reader.batch_in(args, kwargs), batch.indices, positions)
-        first = torch.arange(self._share(size), device=batch.indices.device)
-        try:
-            self._cut(args, kwargs, first, batch)
-        except UnsupportedLoaderError as error:
-            if reader.collate is None or self.constant_batch_size:
-                raise
-            self._is_collated_anew = True
-            try:
-                self._cut(args, kwargs, first, batch)
-            except Exception as reason:  # of a data set that only its workers can read, say
-                raise error from reason
-            rank_zero_warn(
-                f"The batches cannot be cut, so {type(self).__name__} has the samples that it chooses read and collated"
-                f" anew, in the main process: {error} A slow data set then slows the training down."
-            )
-        self._has_cut = True
-
-    def _cut(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], positions: Tensor, batch: BatchSamples
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        assert self.context is not None
-        reader, size = self.context.reader, len(batch)
-        if self._is_collated_anew:
-            assert reader.collate is not None
-            return with_batch(args, kwargs, reader.collate(batch.indices[positions].tolist()))
-        layout, number = reader.layout, reader.layout.numbers(positions.numel())
-        smaller = subset_arguments(args, kwargs, positions, size, layout.axes, number, reader.part)
-        layout.refuse_shared()
-        return smaller
 
     def batch_generator(self, device: torch.device) -> torch.Generator:
         """Return the generator of the batch under way, which is this rank's own."""

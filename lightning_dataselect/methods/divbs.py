@@ -30,8 +30,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from lightning_dataselect.callbacks.batch_selector import BatchSelector, WithinBatches
+from lightning_dataselect.callbacks.batch_selector import BatchSelector
 from lightning_dataselect.callbacks.fit_local import FitLocal
+from lightning_dataselect.callbacks.within_batches import WithinBatches
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo

@@ -33,8 +33,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lightning_dataselect.callbacks.batch_selector import BatchSelector, WithinBatches
+from lightning_dataselect.callbacks.batch_selector import BatchSelector
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.callbacks.within_batches import WithinBatches
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.classification import logits_and_targets, target_probability
 from lightning_dataselect.methods.info import MethodInfo

@@ -22,8 +22,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
-from lightning_dataselect.callbacks.batch_selector import BatchSelector, WithinBatches
+from lightning_dataselect.callbacks.batch_selector import BatchSelector
 from lightning_dataselect.callbacks.fit_local import FitLocal
+from lightning_dataselect.callbacks.within_batches import WithinBatches
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.holdout import HoldoutModel, copy_to_train, fit_holdout, joined_losses, train_holdout

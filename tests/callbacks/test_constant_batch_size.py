@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from lightning_dataselect import BatchSelector, DivBS, EvolvedSampling, RHOLoss, SelectiveBackprop
-from lightning_dataselect.callbacks.batch_selector import WithinBatches
+from lightning_dataselect.callbacks.within_batches import WithinBatches
 from lightning_dataselect.utils.errors import InvalidArgumentError, UnsupportedLoaderError
 
 METHODS = {

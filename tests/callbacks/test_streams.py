@@ -22,7 +22,7 @@ from lightning_dataselect import (
     RHOLoss,
     SelectiveBackprop,
 )
-from lightning_dataselect.callbacks.batch_selector import WithinBatches
+from lightning_dataselect.callbacks.within_batches import WithinBatches
 from lightning_dataselect.methods.registry import get
 
 METHODS = {

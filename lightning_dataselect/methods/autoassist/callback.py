@@ -43,8 +43,8 @@ import lightning.pytorch as pl
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_dataselect.callbacks.batch_selector import WithinBatches
 from lightning_dataselect.callbacks.fit_local import FitLocal
+from lightning_dataselect.callbacks.within_batches import WithinBatches
 from lightning_dataselect.data.passed_on import filter_batches
 from lightning_dataselect.methods.autoassist.assistant import Assistant
 from lightning_dataselect.methods.autoassist.inputs import InputFinder, Kind, SampleInputs

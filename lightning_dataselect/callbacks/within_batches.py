@@ -1,0 +1,41 @@
+"""The base of methods that take every sample in every epoch, and choose within the batches alone."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.utils.validation import SET_LEVEL, refuse_unused
+
+
+class WithinBatches(DataSelector):
+    """Take every sample in every epoch, and choose within the batches alone; named before `BatchSelector`, if both.
+
+    Args:
+        **common: Arguments of the next base class but ``prune_ratio``, ``every_n_epochs``, ``balance`` and
+            ``whole_batches``, which mean nothing here.
+
+    Raises:
+        UnexpectedArgumentError: If one of those is given.
+
+    Example:
+        >>> from lightning_dataselect.callbacks.batch_selector import BatchSelector
+        >>> class Hardest(WithinBatches, BatchSelector):
+        ...     def choose(self, seen, k, generator):
+        ...         return seen.losses.topk(k).indices
+        >>> Hardest(batch_ratio=0.5).prune_ratio
+        0.0
+    """
+
+    unused: ClassVar[frozenset[str]] = SET_LEVEL
+    chosen_by: ClassVar[str] = "batch_ratio"
+    chooses_within_batches: ClassVar[bool] = True
+
+    def __init__(self, **common: Any) -> None:
+        refuse_unused(type(self).__name__, SET_LEVEL, common, self.chosen_by)
+        super().__init__(prune_ratio=0.0, every_n_epochs=1, balance=None, whole_batches=True, **common)
+
+    @property
+    def chooses_epochs(self) -> bool:
+        """False: every epoch takes all that there is."""
+        return False
