@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,14 +20,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate, get_worker_info
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from lightning_dataselect.data.batch_tree import Path, bytes_of, part_at, tensors_in
+from lightning_dataselect.data.batch_tree import Path, part_at, tensors_in
+from lightning_dataselect.data.row_origin import find_witnesses, match_rows, same_numbers
 from lightning_dataselect.utils.errors import InvalidLoaderError
 
 Collate = Callable[[Any], Any]
 
-# As many show an order; two batches of large images would cost time.
-_N_TRIED = 8
-_MOST_WITNESSES = 2
+_N_TRIED = 8  # as many show an order; two batches of large images would cost time
 
 
 class FollowedBatch:
@@ -140,9 +139,9 @@ class FollowedCollate:
     def _agrees(self, samples: list[Any], tensors: dict[Path, Tensor]) -> bool:
         """Return whether the numbers that samples are told by are where they should be."""
         if self._witnesses is None:
-            self._witnesses = _find_witnesses(samples, tensors) if len(samples) > 1 else None
+            self._witnesses = find_witnesses(samples, tensors) if len(samples) > 1 else None
             return True
-        return all(_same_numbers(samples, tensors, pair) for pair in self._witnesses)
+        return all(same_numbers(samples, tensors, pair) for pair in self._witnesses)
 
     def _matched(
         self, samples: list[Any], present: list[int], tensors: dict[Path, Tensor], n_rows: int
@@ -160,7 +159,7 @@ class FollowedCollate:
         if alone and all(len(found.get(path, ())) > 1 for found in alone.values() for path in axes):
             return None  # rows are no samples, but nodes or tokens of them, one sample's after another's
         alone = {i: found for i, found in alone.items() if all(len(found.get(path, ())) == 1 for path in axes)}
-        return _match({path: tensors[path] for path in axes}, alone, n_rows) if axes else [-1] * n_rows
+        return match_rows({path: tensors[path] for path in axes}, alone, n_rows) if axes else [-1] * n_rows
 
     def _repeats_itself(self, samples: list[Any]) -> bool:
         """Forget the witnesses that the collate function draws at random; return whether any other is left."""
@@ -283,83 +282,3 @@ def _are_same_rows(a: Tensor, b: Tensor) -> bool:
 
 def _equal_rows(a: Tensor, b: Tensor) -> Tensor:
     return (a.reshape(len(a), 1, -1) == b.reshape(1, len(b), -1)).all(2)
-
-
-def _find_witnesses(samples: list[Any], tensors: dict[Path, Tensor]) -> list[tuple[Path, Path]]:
-    """Return pairs of paths, in a sample and in a batch, at which a number is passed on as it is; the most telling."""
-    there = {path: len(set(numbers)) for path, numbers in _numbers_of(samples).items()}
-    telling = sorted((path for path, n in there.items() if n > 1), key=lambda path: -there[path])
-    pairs = [(path, axis) for path in telling for axis in tensors if _same_numbers(samples, tensors, (path, axis))]
-    return pairs[:_MOST_WITNESSES]
-
-
-def _numbers_of(samples: list[Any]) -> dict[Path, list[float]]:
-    numbers: dict[Path, list[float]] = defaultdict(list)
-    for sample in samples:
-        for path in _leaves(sample):
-            if (number := _first_number(part_at(sample, path))) is not None:
-                numbers[path].append(number)
-    return {path: found for path, found in numbers.items() if len(found) == len(samples)}
-
-
-def _leaves(sample: Any) -> list[Path]:
-    if isinstance(sample, dict):
-        return [(key,) for key in sample]
-    return [(i,) for i in range(len(sample))] if isinstance(sample, tuple | list) else [()]
-
-
-def _first_number(part: Any) -> float | None:
-    """Return the first number of a tensor, an array or a list, or the number itself."""
-    if isinstance(part, list | tuple) and part:
-        part = part[0]
-    if hasattr(part, "reshape") and hasattr(part, "shape"):
-        part = part.reshape(-1)[0] if 0 not in part.shape else None
-    try:
-        return float(part)
-    except (TypeError, ValueError):
-        return None
-
-
-def _same_numbers(samples: list[Any], tensors: dict[Path, Tensor], pair: tuple[Path, Path]) -> bool:
-    there, path = pair
-    rows = tensors.get(path)
-    if rows is None or len(rows) != len(samples) or rows[0].numel() == 0 or rows.is_complex():
-        return False
-    try:
-        given = [_first_number(part_at(sample, there)) for sample in samples]
-    except (LookupError, TypeError, AttributeError):
-        return False
-    if None in given:
-        return False
-    found = rows.reshape(len(rows), -1)[:, 0]
-    expected = torch.tensor(given, dtype=torch.float64).to(found.dtype)
-    return bool(((found == expected) | (found.isnan() & expected.isnan())).all())
-
-
-def _match(tensors: dict[Path, Tensor], alone: dict[int, dict[Path, Tensor]], n_rows: int) -> list[int]:
-    """Return for each row the sample whose row it has when it is collated alone, each first once; -1 for none."""
-    waiting: dict[tuple[bytes, ...], deque[int]] = defaultdict(deque)
-    widths = {
-        path: _common_width(tensor, [found[path] for found in alone.values()]) for path, tensor in tensors.items()
-    }
-    for i, found in alone.items():
-        waiting[tuple(_key(found[path][0], width) for path, width in widths.items())].append(i)
-    rows = []
-    for row in range(n_rows):
-        samples = waiting.get(tuple(_key(tensors[path][row], width) for path, width in widths.items()))
-        if samples:
-            samples.rotate(-1)
-        rows.append(samples[-1] if samples else -1)
-    return rows
-
-
-def _common_width(tensor: Tensor, alone: Sequence[Tensor]) -> int | None:
-    """Return how much of a row there is whatever it is padded to, None for all of it."""
-    if tensor.dim() < 2 or all(other.shape[1:] == tensor.shape[1:] for other in alone):
-        return None
-    return min([tensor.shape[1], *(other.shape[1] for other in alone)])
-
-
-def _key(row: Tensor, width: int | None) -> bytes:
-    part = row if width is None else row[:width]
-    return bytes_of(part) if part.numel() else b""
