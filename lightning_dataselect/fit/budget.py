@@ -105,16 +105,16 @@ class FitBudget:
             n_batches = min(n_batches, max(1, math.floor(left / self._cost_of_batch + 0.5)))
         return n_batches
 
-    def set_end(self) -> None:
-        """Tell the Trainer how many epochs there will be, if those to come are as the present one."""
-        epoch = self._run.fit.plan.epoch
+    def settle_end(self, epoch: int) -> None:
+        """Tell the Trainer where the fit ends, of which ``epoch`` comes next, if later ones are as it is."""
+        if self.is_spent(epoch):
+            self._limits.end_after(epoch)
+            return
+        if self._run.fit.plan.epoch != epoch:
+            return
         further = (self._left_before(epoch) - self._cost) / max(self._cost, self._cost_of_batch, _SLACK)
         n_further = 0 if self.is_last else max(1, math.ceil(further - _SLACK))
         self._limits.end_after(epoch + 1 + n_further)
-
-    def end_before(self, epoch: int) -> None:
-        """Let ``epoch`` and those after it not be trained."""
-        self._limits.end_after(epoch)
 
     def close_last(self) -> None:
         """Write down that the budget is used up, where the present epoch was the last one."""

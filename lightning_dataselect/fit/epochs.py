@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lightning_dataselect.data.chosen_loader import choose_loader
-from lightning_dataselect.data.loader import SelectedLoader, prepare
+from lightning_dataselect.data.loader import SelectedLoader
 from lightning_dataselect.data.recollate import collate_anew
-from lightning_dataselect.data.sample_keys import keys_of_dataset
 from lightning_dataselect.fit.budget import FitBudget
-from lightning_dataselect.fit.combination import Combination
+from lightning_dataselect.fit.closing import EpochClosing
 from lightning_dataselect.fit.identity import meet_samples, number_to_open
 from lightning_dataselect.fit.lengths import FitLengths
-from lightning_dataselect.fit.misread import forget_misread
 from lightning_dataselect.fit.notices import (
     warn_if_idle,
     warn_if_longer_loaders,
     warn_of_batch_size,
-    warn_of_losses,
     warn_of_other_loaders,
 )
-from lightning_dataselect.fit.rescoring import score_samples
+from lightning_dataselect.fit.rescoring import measure_stale, score_samples
 from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
 from lightning_dataselect.fit.scratch import check_scratch
 from lightning_dataselect.fit.start import start_from_file
-from lightning_dataselect.numerics.placement import placement_in
+from lightning_dataselect.fit.train_loader import combine, select_loader
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.planning import plan_epoch
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -41,15 +36,11 @@ from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
     batch_to_device,
     begin_ended_epoch,
-    combination_mode,
     epochs_processed,
     go_on_within_epoch,
-    lengths_of_others,
     planned_epochs,
     resumes_after_last_batch,
     resumes_within_epoch,
-    sampler_ranks,
-    show_apart,
     steps_reached,
     stops_early,
 )
@@ -85,9 +76,8 @@ class Epochs:
         self._loader: SelectedLoader | None = None
         self._lengths = FitLengths(trainer, budget)
         self._schedules = SchedulesInTime(trainer, policy, budget)
-        self._warned_of_losses = False
-        self._combination: Combination | None = None  # with other loaders
-        self._others: list[Any] = []
+        self._closing = EpochClosing(trainer, policy, run, reader, budget, self._lengths)
+        self._others: list[Any] = []  # loaders that the selected one is combined with
         self._trained_before = False  # whether the present epoch was trained by an earlier fit, without the selector
 
     @property
@@ -116,29 +106,14 @@ class Epochs:
     def prepare_loader(self, given: object) -> object:
         """Take what the Trainer would train on; return what it is to train on."""
         policy, run, trainer = self._policy, self._run, self._trainer
-        chosen = choose_loader(given, policy.loader, type(policy).__name__)
-        world_size, rank = sampler_ranks(trainer)
-        selected = prepare(
-            chosen.loader,
-            seed=policy.seed,
-            world_size=world_size,
-            rank=rank,
-            needs_losses=policy.needs_losses,
-            memory=placement_in(policy.scratch_dir),
-        )
+        chosen, selected = select_loader(trainer, policy, given)
         first, self._loader = self._loader is None, selected
         run.remember_dataset(selected.loader.dataset)
         self._reader.loader, self._reader.part = selected.loader, chosen.part
         self._reader.collate = self._collate_anew if chosen.part is None else None
         selected.batches.fills_up, selected.batches.always_fills_up = policy.whole_batches, self._budget is not None
-        looped = policy.wrap_dataloader(selected.loader)
-        mode = combination_mode(given)
-        combined = show_apart(trainer, chosen.replaced(looped), chosen.replaced(selected.shown), mode)
-        if chosen.part is not None:
-            position, self._others = chosen.position(), chosen.others()
-            others = partial(lengths_of_others, trainer, combined, position)
-            self._combination = self._lengths.combination = combination = Combination(mode, others)
-            selected.batches.lasts = combination.n_batches if combination.repeats else None
+        self._others = chosen.others()
+        combined, self._lengths.combination = combine(trainer, policy, given, chosen, selected)
         if self._budget is None:
             policy.max_epochs, run.compute = planned_epochs(trainer), None
         else:
@@ -147,7 +122,6 @@ class Epochs:
         dataset = selected.loader.dataset
         begins = run.open(policy, number_to_open(run, dataset), trainer.world_size, trainer.current_epoch)
         changed = meet_samples(run, policy, dataset, run.fit.plan.epoch)
-        self._look_up_keys()
         if begins and policy.start_from is not None:
             start_from_file(run, policy, dataset)
         if changed or begins:
@@ -171,8 +145,8 @@ class Epochs:
             self._reader.capture.resume()
         if run.fit.is_cut:
             self._take_up_cut_epoch()
-        if self._combination is not None:  # its loaders are sharded over the ranks by now
-            warn_if_longer_loaders(self._combination, self._policy, self.loader.batches.n_of_plan)
+        if (combination := self._lengths.combination) is not None:  # its loaders are sharded over the ranks by now
+            warn_if_longer_loaders(combination, self._policy, self.loader.batches.n_of_plan)
         if self._others and resumes_within_epoch(trainer):
             warn_of_other_loaders(self._others, run.fit.batches_done)
         begin_ended_epoch(trainer)
@@ -189,12 +163,13 @@ class Epochs:
         resumed_after_last_batch = ended == epoch - 1 and batches_done > 0
         if resumed_after_last_batch:
             # Lightning takes that epoch for done and will not announce its end any more
-            self._close()
+            self._closing.close(self.loader)
         replans = ended != epoch and not self._ends_before(epoch) and not self._trained_before
         if replans:
-            self._rescore(epoch)
+            self._measure_stale(epoch)
             self._begin(epoch)
-        self._settle_end(epoch)
+        if self._budget is not None:
+            self._budget.settle_end(epoch)
         self._lengths.start(replanned=replans or self._trained_before)
         if resumed_after_last_batch:
             # the loop's counters still are those of the ended epoch
@@ -264,11 +239,6 @@ class Epochs:
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
-    def _look_up_keys(self) -> None:
-        run, sample_id, dataset = self._run, self._policy.sample_id, self.loader.loader.dataset
-        if sample_id is not None and (run.keys is None or len(run.keys) != self.loader.n):
-            run.keys = keys_of_dataset(dataset, sample_id)
-
     def _turn_to_next(self) -> None:
         following = self._run.fit.plan.epoch + 1
         ends_now = steps_reached(self._trainer) or stops_early(self._trainer, following)
@@ -276,30 +246,22 @@ class Epochs:
             self._trained_before = False
             self._join(following)
         elif ends_now and self._run.fit.batches_done < self.n_batches:
-            self._cut()
+            self._closing.cut(self.loader)
             return
         else:
-            self._close()
+            self._closing.close(self.loader)
         if not ends_now and not self._ends_before(following):
             meet_samples(self._run, self._policy, self.loader.loader.dataset, following)
             self.loader.meet_samples()
-            self._look_up_keys()
-            self._rescore(following)
+            self._measure_stale(following)
             self._begin(following)
             self._lengths.set_next()
-        self._settle_end(following)
+        if self._budget is not None:
+            self._budget.settle_end(following)
 
     def _ends_before(self, epoch: int) -> bool:
         """Return whether ``epoch``, the one to come, is beyond the end of the fit."""
         return epoch == self._policy.max_epochs if self._budget is None else self._budget.is_spent(epoch)
-
-    def _settle_end(self, epoch: int) -> None:
-        """Tell the Trainer where a budget ends the fit, of which ``epoch`` comes next."""
-        if self._budget is not None:
-            if self._budget.is_spent(epoch):
-                self._budget.end_before(epoch)
-            elif self._run.fit.plan.epoch == epoch:
-                self._budget.set_end()
 
     def _join(self, epoch: int) -> None:
         """Let ``epoch`` be the first one of the selector."""
@@ -325,55 +287,16 @@ class Epochs:
             self._lengths.measure(self.loader, trained_before=self._trained_before)
             self._lengths.set_next()
 
-    def _close(self) -> None:
-        store, state = self._run.store, self._run.fit
-        forget_misread(self._run, self._reader, ends_epoch=True)
-        store.end_epoch(state.plan.indices)
-        state.sum_over_ranks(store.world_size, store["loss"].device)
-        if self._budget is not None:
-            self._budget.close_last()
-        if not self._warned_of_losses and not self._reader.blind:
-            self._warned_of_losses = warn_of_losses(self._run, type(self._policy).__name__)
-        store.forget_infinite()
-        state.close(store.n, *self._extent())
-
-    def _cut(self) -> None:
-        """Write down an epoch that the end of the fit cuts short, so that a longer fit can go on within it."""
-        store, state = self._run.store, self._run.fit
-        store.merge()
-        state.sum_over_ranks(store.world_size, store["loss"].device)
-        state.cut(store.n, *self._extent())
-        state.leave_counts_to_first(self._trainer.global_rank)
-
-    def _extent(self) -> tuple[int, float]:
-        state = self._run.fit
-        return self._lengths.extent(self.loader, state.batches_done, state.n_trained + state.n_left_out)
-
     def _take_up_cut_epoch(self) -> None:
         state = self._run.fit
         state.reopen()
         if state.batches_done > 0:
             go_on_within_epoch(self._trainer, state.plan.epoch)
         else:  # the same Trainer fits again, and Lightning begins with the next epoch
-            self._close()
+            self._closing.close(self.loader)
 
-    def _rescore(self, epoch: int) -> None:
-        """Measure the samples that the policy asks for before it selects those of ``epoch``."""
-        policy, run = self._policy, self._run
-        due = bool(run.fit.history) and policy.rescores and policy.selects_anew(epoch)
-        with run.store.memory.active():
-            stale = policy.samples_to_rescore(epoch) if due else None
-        if stale is None or stale.numel() == 0:
-            return
-        if self._budget is not None and not self._budget.affords_pass(stale.numel(), epoch):
-            return  # what is left is trained on, so that schedules come to their end
-        for seen in self.score_samples(stale, run.store["loss"]):
-            run.count_samples(forward=seen.indices.numel(), backward=0)
-            run.record(seen, policy)
-        run.store.merge()
-        run.fit.sum_over_ranks(run.world_size, run.store["loss"].device)
-        run.fit.history[-1]["n_forward"] += run.fit.n_forward
-        run.fit.n_forward = run.fit.n_measured = 0
+    def _measure_stale(self, epoch: int) -> None:
+        measure_stale(self._policy, self._run, epoch, self.score_samples, self._budget)
 
     def _collate_anew(self, indices: Sequence[int]) -> Any:
         """Make the batch of some samples, as the training loop would take it."""

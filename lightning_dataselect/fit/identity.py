@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_dataselect.data.fingerprint import fingerprint, has_changed
+from lightning_dataselect.data.sample_keys import keys_of_dataset
 from lightning_dataselect.data.user_sampler import from_all_ranks
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
@@ -50,4 +51,6 @@ def meet_samples(run: RunState, policy: SelectionPolicy, dataset: Any, epoch: in
         run.grow(policy, n)
     if changed or n > before or not run.samples:
         run.samples = fingerprint(dataset)
+    if policy.sample_id is not None and (run.keys is None or len(run.keys) != n):
+        run.keys = keys_of_dataset(dataset, policy.sample_id)
     return changed

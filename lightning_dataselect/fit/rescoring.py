@@ -10,6 +10,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from lightning_dataselect.data.loader import SelectedLoader, scoring_loader
+from lightning_dataselect.fit.budget import FitBudget
+from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.step.isolation import SideEffectGuard
 from lightning_dataselect.step.reader import StepReader
@@ -59,3 +62,35 @@ def score_samples(
             args = (batch, batch_idx) if takes_batch_idx(step) else (batch,)
             with trainer.precision_plugin.train_step_context():
                 yield reader.score(step, args, {}, own.to(module.device), known, epoch, is_rescoring=True)
+
+
+def measure_stale(
+    policy: SelectionPolicy,
+    run: RunState,
+    epoch: int,
+    score: Callable[[Tensor, Tensor], Iterator[Observation]],
+    budget: FitBudget | None = None,
+) -> None:
+    """Measure the samples that a method asks for before it selects those of ``epoch``.
+
+    Args:
+        policy: The method.
+        run: The columns and the position of the fit.
+        epoch: The 0-based epoch to come.
+        score: Measures samples, given their indices and the last loss of every sample; see `score_samples`.
+        budget: May leave too little for a pass; None if nothing but the Trainer ends the fit.
+    """
+    due = bool(run.fit.history) and policy.rescores and policy.selects_anew(epoch)
+    with run.store.memory.active():
+        stale = policy.samples_to_rescore(epoch) if due else None
+    if stale is None or stale.numel() == 0:
+        return
+    if budget is not None and not budget.affords_pass(stale.numel(), epoch):
+        return  # what is left is trained on, so that schedules come to their end
+    for seen in score(stale, run.store["loss"]):
+        run.count_samples(forward=seen.indices.numel(), backward=0)
+        run.record(seen, policy)
+    run.store.merge()
+    run.fit.sum_over_ranks(run.world_size, run.store["loss"].device)
+    run.fit.history[-1]["n_forward"] += run.fit.n_forward
+    run.fit.n_forward = run.fit.n_measured = 0

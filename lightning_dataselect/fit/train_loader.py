@@ -1,0 +1,59 @@
+"""The train loader that samples are selected from: found in what the Trainer was given, and put back under a plan."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import lightning.pytorch as pl
+
+from lightning_dataselect.data.chosen_loader import ChosenLoader, choose_loader
+from lightning_dataselect.data.loader import SelectedLoader, prepare
+from lightning_dataselect.fit.combination import Combination
+from lightning_dataselect.numerics.placement import placement_in
+from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.trainer import combination_mode, lengths_of_others, sampler_ranks, show_apart
+
+
+def select_loader(trainer: pl.Trainer, policy: SelectionPolicy, given: object) -> tuple[ChosenLoader, SelectedLoader]:
+    """Find the loader that samples are selected from, and make of it one that goes by a plan.
+
+    Args:
+        trainer: The Trainer of the fit.
+        policy: Names the loader, and says what is needed of it.
+        given: What the Trainer would train on.
+    """
+    chosen = choose_loader(given, policy.loader, type(policy).__name__)
+    world_size, rank = sampler_ranks(trainer)
+    selected = prepare(
+        chosen.loader,
+        seed=policy.seed,
+        world_size=world_size,
+        rank=rank,
+        needs_losses=policy.needs_losses,
+        memory=placement_in(policy.scratch_dir),
+    )
+    return chosen, selected
+
+
+def combine(
+    trainer: pl.Trainer, policy: SelectionPolicy, given: object, chosen: ChosenLoader, selected: SelectedLoader
+) -> tuple[object, Combination | None]:
+    """Put a loader under a plan in its place among the others.
+
+    Args:
+        trainer: The Trainer of the fit.
+        policy: May wrap the loader.
+        given: What the Trainer would train on.
+        chosen: Where in that the loader is.
+        selected: The loader.
+
+    Returns:
+        What the Trainer is to train on, and how the loader is combined with others; None where it is alone.
+    """
+    looped, mode = policy.wrap_dataloader(selected.loader), combination_mode(given)
+    combined = show_apart(trainer, chosen.replaced(looped), chosen.replaced(selected.shown), mode)
+    if chosen.part is None:
+        return combined, None
+    combination = Combination(mode, partial(lengths_of_others, trainer, combined, chosen.position()))
+    selected.batches.lasts = combination.n_batches if combination.repeats else None
+    return combined, combination
