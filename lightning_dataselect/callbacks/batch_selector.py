@@ -19,6 +19,7 @@ from lightning_dataselect.fit.gathering import Gathering
 from lightning_dataselect.numerics.placement import placement
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.seeding import epoch_generator
+from lightning_dataselect.state.recording import count_dropped, count_trained, record
 from lightning_dataselect.state.selection import BatchSamples, Observation, Selection, take_chosen
 from lightning_dataselect.step.isolation import SideEffectGuard
 from lightning_dataselect.utils.errors import InvalidArgumentError
@@ -197,7 +198,7 @@ class BatchSelector(DataSelector):
         positions = self.choose(scored, self._share(len(batch)), self.batch_generator(batch.indices.device))
         chosen = take_chosen(batch, positions, type(self).__name__, fewest=self.fewest(1))
         args, kwargs = self._cutter.cut(args, kwargs, positions, batch)
-        context.run.count_dropped(batch.indices, chosen.indices)
+        count_dropped(context.run, batch.indices, chosen.indices)
         if self._gathering is not None:
             self._gather(self._gathering, args, kwargs, chosen)
             return None
@@ -232,7 +233,7 @@ class BatchSelector(DataSelector):
         assert self.context is not None and self.batch is not None
         reader = self.context.reader
         # counted here, as a stream forgets which samples they are before they are trained on
-        self.context.run.count_trained(chosen.indices)
+        count_trained(self.context.run, chosen.indices)
         whole = self.context.epochs.batch_size
         given_up = into.add(reader.batch_in(args, kwargs), chosen, len(self.batch), whole, reader.layout)
         self.state.n_trained -= given_up
@@ -253,7 +254,7 @@ class BatchSelector(DataSelector):
             args, kwargs = scale_images((args, kwargs), self.score_scale)
         with self._guard(), self._score_precision(batch.indices.device):
             seen = self.context.score_step(step, args, kwargs, batch.indices)
-        self.run_state.record(seen, self)
+        record(self.run_state, seen, self)
         return seen
 
     def _remembered(self, batch: BatchSamples) -> Observation:

@@ -25,6 +25,7 @@ from lightning_dataselect.numerics.placement import check_folder
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio, RatioSchedule, first_ratio, read_prune_ratio
 from lightning_dataselect.state.earlier_scores import check_start
 from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.state.recording import record
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.state.stream_store import SampleId
@@ -239,7 +240,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         if (context := self.context) is None:
             return
         if (seen := self.seen) is not None:
-            self.run_state.record(seen, self)
+            record(self.run_state, seen, self)
         self.batch = self.seen = None
         context.epochs.end_batch(batch_idx)
 

@@ -14,6 +14,7 @@ from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.epochs import Epochs
 from lightning_dataselect.fit.misread import forget_misread
 from lightning_dataselect.fit.streamed_epochs import StreamedEpochs
+from lightning_dataselect.state.recording import count_step
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import BatchSamples, Observation
@@ -146,9 +147,9 @@ class FitContext:
             run.train_loss.add(done[1].losses)
         if is_gathered:
             n = samples.indices.numel()
-            run.count_samples(forward=n, backward=n)
+            run.fit.count_samples(forward=n, backward=n)
         else:
-            run.count_step(samples.indices)
+            count_step(run, samples.indices)
         return done
 
     def score_step(
@@ -162,7 +163,7 @@ class FitContext:
             kwargs: Its keyword arguments.
             indices: int64 (B,), the samples of the batch.
         """
-        self.run.count_samples(forward=indices.numel(), backward=0)
+        self.run.fit.count_samples(forward=indices.numel(), backward=0)
         seen = self.reader.score(step, args, kwargs, indices, self.store["loss"], self.epoch)
         forget_misread(self.run, self.reader, ends_epoch=False)
         return seen

@@ -108,7 +108,7 @@ class Epochs:
         policy, run, trainer = self._policy, self._run, self._trainer
         chosen, selected = select_loader(trainer, policy, given)
         first, self._loader = self._loader is None, selected
-        run.remember_dataset(selected.loader.dataset)
+        run.training_set.refer_to(selected.loader.dataset)
         self._reader.loader, self._reader.part = selected.loader, chosen.part
         self._reader.collate = self._collate_anew if chosen.part is None else None
         selected.batches.fills_up, selected.batches.always_fills_up = policy.whole_batches, self._budget is not None

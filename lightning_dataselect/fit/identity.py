@@ -16,7 +16,7 @@ from lightning_dataselect.state.run_state import RunState
 def number_to_open(run: RunState, dataset: Any) -> int:
     """Return of how many samples a fit goes on: of as many as before where there are only more of them now."""
     n, known = len(dataset), run.known_n
-    if known is None or run.known_samples is run.samples:
+    if known is None or run.known_samples is run.training_set.fingerprint:
         return n if known is None else known
     return known if n > known and not has_changed(run.known_samples, dataset) else n
 
@@ -36,8 +36,8 @@ def meet_samples(run: RunState, policy: SelectionPolicy, dataset: Any, epoch: in
     Returns:
         True if scores were dropped, so that the epoch is to be planned anew.
     """
-    n, before = len(dataset), run.store.n
-    changed = n < before or has_changed(run.samples, dataset)
+    n, before, known = len(dataset), run.store.n, run.training_set
+    changed = n < before or has_changed(known.fingerprint, dataset)
     if run.store.world_size > 1:
         changed = any(from_all_ranks(changed))
     if changed:
@@ -49,8 +49,8 @@ def meet_samples(run: RunState, policy: SelectionPolicy, dataset: Any, epoch: in
         run.start_anew(policy, n, epoch)
     elif n > before:
         run.grow(policy, n)
-    if changed or n > before or not run.samples:
-        run.samples = fingerprint(dataset)
-    if policy.sample_id is not None and (run.keys is None or len(run.keys) != n):
-        run.keys = keys_of_dataset(dataset, policy.sample_id)
+    if changed or n > before or not known.fingerprint:
+        known.fingerprint = fingerprint(dataset)
+    if policy.sample_id is not None and (known.keys is None or len(known.keys) != n):
+        known.keys = keys_of_dataset(dataset, policy.sample_id)
     return changed

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from lightning_dataselect.data.loader import SelectedLoader, scoring_loader
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.state.recording import record
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.step.isolation import SideEffectGuard
@@ -88,8 +89,8 @@ def measure_stale(
     if budget is not None and not budget.affords_pass(stale.numel(), epoch):
         return  # what is left is trained on, so that schedules come to their end
     for seen in score(stale, run.store["loss"]):
-        run.count_samples(forward=seen.indices.numel(), backward=0)
-        run.record(seen, policy)
+        run.fit.count_samples(forward=seen.indices.numel(), backward=0)
+        record(run, seen, policy)
     run.store.merge()
     run.fit.sum_over_ranks(run.world_size, run.store["loss"].device)
     run.fit.history[-1]["n_forward"] += run.fit.n_forward

@@ -32,7 +32,7 @@ def start_from_file(run: RunState, policy: SelectionPolicy, dataset: Any) -> Non
     """
     assert policy.start_from is not None
     earlier = read_earlier_scores(policy.start_from)
-    keys, n = run.keys, len(dataset)
+    keys, n = run.training_set.keys, len(dataset)
     if keys is not None and earlier.keys is not None:
         rows = earlier.rows_by_key(keys)
     else:

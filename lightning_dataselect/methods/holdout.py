@@ -206,7 +206,7 @@ class HoldoutModel:
             module.to(context.module.device)
             module.trainer = context.module.trainer
             reader.loader, reader.part = context.reader.loader, context.reader.part
-        context.run.count_samples(forward=indices.numel(), backward=0)
+        context.run.fit.count_samples(forward=indices.numel(), backward=0)
         with self._isolate():
             known = context.store["loss"]
             return reader.score(module.training_step, args, kwargs, indices, known, context.epoch).losses

@@ -40,6 +40,7 @@ from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.classification import logits_and_targets, target_probability
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import uniform_subset
+from lightning_dataselect.state.compute_budget import measured_sample_cost
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.validation import check_share, refuse_arguments, refuse_unused
@@ -137,12 +138,12 @@ class DBPD(EndsInRevision, WithinBatches, BatchSelector):
 
     def sample_cost(self, epoch: int) -> float:
         """Return what a sample in the batches of the last epoch cost: nobody knows how many will be learnt."""
-        return 1.0 if self.trains_on_whole_batches(epoch) else self.run_state.measured_sample_cost()
+        return 1.0 if self.trains_on_whole_batches(epoch) else measured_sample_cost(self.history)
 
     @property
     def dearest_epoch(self) -> float:
         """The most that an epoch costs of a budget: with the scoring more than everything, while little is learnt."""
-        return 1.0 if self.run_state.compute is None else max(self.run_state.measured_sample_cost(), 1.0)
+        return 1.0 if self.run_state.compute is None else max(measured_sample_cost(self.history), 1.0)
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Write down how improbable each sample's own class is, which is the score."""

@@ -239,7 +239,7 @@ class RHOLoss(WithinBatches, BatchSelector):
         )
         losses = joined_losses(runs)
         records = [record for run in runs for record in run.history]
-        self.run_state.count_samples(
+        self.state.count_samples(
             forward=len(losses) + sum(record["n_forward"] for record in records),
             backward=sum(record["n_backward"] for record in records),
         )

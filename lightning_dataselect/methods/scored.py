@@ -154,7 +154,7 @@ class ScoredSelector(DataSelector):
         assert self.batch is not None
         if self._rater is not None and self.measures(self.state.plan.epoch):
             extra = self._rater.before_step(step, args, kwargs, len(self.batch))
-            self.run_state.count_samples(forward=extra, backward=extra)
+            self.state.count_samples(forward=extra, backward=extra)
         return super().run_step(step, args, kwargs)
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:

@@ -106,13 +106,13 @@ def write_samples(selector: Results, path: str | Path) -> Path:
         FileNotFoundError: If its folder does not exist.
     """
     path = _checked(path)
-    store, run = selector.store, selector.run_state
+    store, known = selector.store, selector.run_state.training_set
     frame = to_frame(store, selector.selected, selector.weights)
-    if run.keys is not None and len(run.keys) == len(frame):
-        frame.insert(1, "key", run.keys)
+    if known.keys is not None and len(known.keys) == len(frame):
+        frame.insert(1, "key", known.keys)
     for name in store.own_columns:
         frame[f"{OWN}{name}"] = store.column(name).numpy()
-    about = about_fit(type(selector).__name__, run.samples)
+    about = about_fit(type(selector).__name__, known.fingerprint)
     frame[ABOUT] = pd.Series([about, *[None] * (len(frame) - 1)][: len(frame)], dtype="object")
     write: Callable[..., None] = frame.to_csv if path.suffix == ".csv" else frame.to_parquet
     unfinished = path.with_name(f"{path.name}.unfinished")  # a full disk leaves an earlier file as it was

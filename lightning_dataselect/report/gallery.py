@@ -114,7 +114,7 @@ def plot_results(selector: Results, kind: str, dataset: Any = None, decode: Deco
     """
     if kind != "gallery":
         return plot_selector(selector, kind)
-    dataset = selector.run_state.dataset if dataset is None else dataset
+    dataset = selector.run_state.training_set.dataset if dataset is None else dataset
     if dataset is None:
         raise InvalidArgumentError(
             "plot('gallery'): the training set is gone; give it again, as plot('gallery', dataset=...)."

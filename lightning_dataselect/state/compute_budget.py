@@ -62,3 +62,19 @@ class StreamedCompute(ComputeBudget):
     def spent_before(self, epoch: int, history: Sequence[EpochRecord], begun: int) -> float:
         """Return what is spent when the present epoch begins, which is the only one that is asked for."""
         return self.spent
+
+
+def measured_sample_cost(history: Sequence[EpochRecord]) -> float:
+    """Return what a sample in the batches of the last epoch cost, next to one that is trained on; before it, 1.
+
+    Args:
+        history: One record for each epoch that has ended with the selector.
+
+    Example:
+        >>> record = {"n_trained": 20, "n_left_out": 80, "n_forward": 120, "n_backward": 20}
+        >>> measured_sample_cost([record]), measured_sample_cost([])
+        (0.5333333333333333, 1.0)
+    """
+    last = history[-1] if history else None
+    offered = last["n_trained"] + last["n_left_out"] if last else 0
+    return (last["n_forward"] + 2 * last["n_backward"]) / (3 * offered) if last and offered else 1.0

@@ -11,7 +11,6 @@ import torch.distributed as dist
 
 from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
 from lightning_dataselect.state.plan import EpochPlan
-from lightning_dataselect.utils.errors import CheckpointMismatchError
 
 
 class EpochRecord(TypedDict):
@@ -122,6 +121,11 @@ class FitState:
             )
         )
 
+    def count_samples(self, *, forward: int, backward: int) -> None:
+        """Count samples that were forwarded and back-propagated on this rank."""
+        self.n_forward += forward
+        self.n_backward += backward
+
     def sum_over_ranks(self, world_size: int, device: torch.device) -> None:
         """Give every rank the counts of all; all ranks must call it together.
 
@@ -176,23 +180,3 @@ class FitState:
 
 _COUNTS = ("n_forward", "n_backward", "n_trained", "n_left_out", "n_measured")
 _PLAIN = ("batches_done", "batch_size", *_COUNTS, "seconds", "is_cut", "budget_spent", "stream_batches")
-
-
-def check_same_samples(n: int, *, fit: int | None, checkpoint: int | None) -> None:
-    """Refuse to go on with the scores of other samples.
-
-    Args:
-        n: Number of samples of the train loader's data set.
-        fit: Number that the fit began with, if it has begun.
-        checkpoint: Number that the checkpoint was written with, if there is one.
-
-    Raises:
-        ValueError: If they differ.
-    """
-    for origin, before in {"checkpoint was written with": checkpoint, "fit began with": fit}.items():
-        if before is not None and before != n:
-            raise CheckpointMismatchError(
-                f"The {origin} a data set of {before} samples, but the train loader's has {n}:"
-                " the scores belong to other samples. Use the same data set, or load the"
-                " weights alone into a new fit."
-            )

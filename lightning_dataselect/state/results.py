@@ -45,7 +45,7 @@ class Results:
     @property
     def sample_ids(self) -> list[Key] | None:
         """The keys of the samples, in the order of :attr:`scores`, of a stream those on this rank; None for none."""
-        return self.store.keys if isinstance(self.store, KeyedStore) else self.run_state.keys
+        return self.store.keys if isinstance(self.store, KeyedStore) else self.run_state.training_set.keys
 
     def check_known_by(self, purpose: str, *identities: Identity) -> None:
         """Refuse what cannot be done with samples that are known by nothing, or by something else.

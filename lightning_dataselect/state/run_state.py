@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import weakref
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -15,33 +14,20 @@ from torch import Tensor
 from lightning_dataselect.numerics.placement import placement_in
 from lightning_dataselect.state.bad_losses import BadLosses
 from lightning_dataselect.state.compute_budget import ComputeBudget
-from lightning_dataselect.state.fit_state import FitState, check_same_samples
+from lightning_dataselect.state.fit_state import FitState
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.running_mean import RunningMean
+from lightning_dataselect.state.same_samples import check_same_identity, check_same_samples
 from lightning_dataselect.state.sample_history import SampleHistoryStore
-from lightning_dataselect.state.saved_state import check_saved
-from lightning_dataselect.state.selection import Observation, class_targets
+from lightning_dataselect.state.saved_state import SavedRun, check_saved
 from lightning_dataselect.state.store import Identity
-from lightning_dataselect.state.stream_store import Key, StreamStore
-from lightning_dataselect.utils.errors import CheckpointMismatchError, InvalidArgumentError, NoFitYetError
+from lightning_dataselect.state.stream_store import StreamStore
+from lightning_dataselect.state.training_set import TrainingSet
+from lightning_dataselect.state.waiting import Waiting
+from lightning_dataselect.utils.errors import InvalidArgumentError, NoFitYetError
 
 _BYTES_OF_CHOICE = 28  # a sample: two plans with weights, and the order of an epoch, or the keys that it is chosen by
-_KNOWN_BY = {
-    Identity.INDEX: "by their index in a map-style data set",
-    Identity.KEY: "by their keys in a stream",
-    Identity.NONE: "by nothing, in a stream without keys",
-}
-
-
-class Waiting(Protocol):
-    """Keep chosen samples that are still to be trained on."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return them as they are saved; never empty."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what was saved."""
 
 
 class RunState:
@@ -67,19 +53,17 @@ class RunState:
         """int64 (m,), the samples that ``select`` is choosing among; None: all."""
         self.compute: ComputeBudget | None = None
         """The compute that the fit may spend; None where no budget ends it, and before the train loader is known."""
-        self.keys: list[Key] | None = None
-        """The keys of the samples of a map-style data set, if they have some, in its order."""
-        self.samples: dict[int, dict[str, int]] = {}
-        """A fingerprint of a few samples of the data set, to know it again."""
+        self.training_set = TrainingSet()
+        """The data set, as far as it is remembered."""
         self.waiting: Waiting | None = None
         """What was chosen and is still to be trained on; None where all is trained on at once."""
+        self.bad_losses = BadLosses(0)
+        """A count of the losses that were not finite, on this rank."""
         self._owner = owner
         self._first_epoch: int | None = None  # of what is known, where an earlier data set's was dropped
-        self._bad = BadLosses(0)
         self._store: SampleHistoryStore | None = None
         self._fit: FitState | None = None
-        self._restored: Mapping[str, Any] | None = None  # of a checkpoint, until the number of samples is known
-        self._dataset: weakref.ref[Any] | None = None
+        self._saved: SavedRun | None = None  # of a checkpoint, until the number of samples is known
 
     # ---- what is there -------------------------------------------------------------------------------------------
 
@@ -129,12 +113,6 @@ class RunState:
         history, begun = ([], epoch) if self._fit is None else (self._fit.history, self._fit.plan.epoch)
         return self.compute.spent_before(epoch, history, begun)
 
-    def measured_sample_cost(self) -> float:
-        """Return what a sample in the batches of the last epoch cost, next to one that is trained on; before it, 1."""
-        record = self._fit.history[-1] if self._fit is not None and self._fit.history else None
-        offered = record["n_trained"] + record["n_left_out"] if record else 0
-        return (record["n_forward"] + 2 * record["n_backward"]) / (3 * offered) if record and offered else 1.0
-
     def column(self, name: str) -> Tensor:
         """Return the column ``name`` of the samples that ``select`` is choosing among, float32, on the CPU."""
         column = self.store.column(name)
@@ -149,28 +127,16 @@ class RunState:
         finally:
             self.subset = None
 
-    @property
-    def dataset(self) -> Any:
-        """The training set, while somebody else holds it; else None."""
-        return None if self._dataset is None else self._dataset()
-
-    def remember_dataset(self, dataset: object) -> None:
-        """Keep in mind what is trained on, without keeping it alive."""
-        try:
-            self._dataset = weakref.ref(dataset)
-        except TypeError:  # a list, say, has no weak references
-            self._dataset = None
-
     # ---- from fit to fit -----------------------------------------------------------------------------------------
 
     def forget(self) -> None:
         """Let go of what an earlier fit has shown: a new one begins."""
         self._store = self._fit = self._first_epoch = self.waiting = None
-        self.samples = {}
+        self.training_set.fingerprint = {}
 
     def discard_checkpoint(self) -> None:
         """Let go of a checkpoint's state that was loaded and never taken up."""
-        self._restored = None
+        self._saved = None
 
     def restart_epoch(self) -> None:
         """Begin the epoch anew, as Lightning does after Ctrl-C; a checkpoint, still to be loaded, may know better."""
@@ -180,21 +146,21 @@ class RunState:
     @property
     def known_n(self) -> int | None:
         """The number of samples that there is something known of, in this fit or in a checkpoint."""
-        if self._restored is not None:
-            return int(self._restored["n"])
+        if self._saved is not None:
+            return self._saved.n
         return None if self._store is None else self._store.n
 
     @property
     def known_epochs(self) -> int:
         """The number of epochs that have begun or ended, in this fit or in a checkpoint."""
-        if self._restored is not None:
-            return int(self._restored["fit"]["plan"]["epoch"]) + 1
+        if self._saved is not None:
+            return self._saved.n_epochs
         return 0 if self._fit is None else self._fit.plan.epoch + 1
 
     @property
     def known_samples(self) -> dict[int, dict[str, int]]:
         """A fingerprint of a few of them."""
-        return self.samples if self._restored is None else dict(self._restored["samples"])
+        return self.training_set.fingerprint if self._saved is None else self._saved.samples
 
     def grow(self, policy: SelectionPolicy, n: int) -> None:
         """Take in the samples that have come to a data set of ``n``, as never measured, into the present plan too."""
@@ -218,7 +184,7 @@ class RunState:
         columns = policy.columns() | ({"class": math.nan} if policy.balance else {})
         memory, by_loss = placement_in(policy.scratch_dir), policy.ranks_by_loss
         self._store = SampleHistoryStore(n, columns, world_size, score_is_loss=by_loss, memory=memory)
-        self._bad = BadLosses(n, memory)
+        self.bad_losses = BadLosses(n, memory)
         memory.check_room(n * _BYTES_OF_CHOICE, f"choosing among {n} samples")
 
     def open(self, policy: SelectionPolicy, n: int, world_size: int, epoch: int) -> bool:
@@ -237,13 +203,9 @@ class RunState:
             CheckpointMismatchError: If the columns that there are belong to another data set.
             InvalidArgumentError: If nothing would be kept.
         """
-        self.check_identity(Identity.INDEX)
-        restored = self._restored
-        check_same_samples(
-            n,
-            fit=None if self._store is None else self._store.n,
-            checkpoint=None if restored is None else restored["n"],
-        )
+        store, saved = self._store, self._saved
+        self._check_identity(Identity.INDEX)
+        check_same_samples(n, fit=None if store is None else store.n, checkpoint=None if saved is None else saved.n)
         if round((1 - policy.largest_ratio) * n) < 1:
             raise InvalidArgumentError(
                 f"prune_ratio={policy.largest_ratio} leaves 0 of {n} samples: nothing is left to train"
@@ -268,50 +230,29 @@ class RunState:
         Raises:
             CheckpointMismatchError: If what there is was measured of samples that are known by something else.
         """
-        self.check_identity(store.identity)
+        self._check_identity(store.identity)
         if self._store is None:
-            self._store, self._bad = store, BadLosses(None)
+            self._store, self.bad_losses = store, BadLosses(None)
         return self._go_on(policy, EpochPlan(epoch, torch.empty(0, dtype=torch.int64)), world_size)
 
     def _go_on(self, policy: SelectionPolicy, first: EpochPlan, world_size: int) -> bool:
         """Take up a checkpoint, if there is one; return whether the fit begins with the plan ``first``."""
         self.world_size = world_size
-        restored = self._restored
-        if restored is not None:
-            self.store.load_state_dict(restored["columns"])
-            self.samples, self._first_epoch = self.known_samples, restored["first_epoch"]
-            self._fit = FitState.from_state_dict(restored["fit"], self.store.n, self.store.memory)
+        if (saved := self._saved) is not None:
+            self.store.load_state_dict(saved.columns)
+            self.training_set.fingerprint, self._first_epoch = saved.samples, saved.first_epoch
+            self._fit = FitState.from_state_dict(saved.fit, self.store.n, self.store.memory)
             self._fit.leave_counts_to_first(self.rank)
-            if of_ranks := restored["ranks"]:
-                # a fit that goes on with more ranks than before has some take up another one's
-                mine = of_ranks[self.rank % len(of_ranks)]
-                if mine["method"]:
-                    policy.load_rank_state(mine["method"])
-                if mine["store"]:
-                    self.store.load_rank_state(mine["store"])
-                if mine["waiting"] and self.waiting is not None:
-                    self.waiting.load_state_dict(mine["waiting"])
-            self._restored = None
+            saved.load_rank(self.rank, policy, self.store, self.waiting)
+            self._saved = None
         begins = self._fit is None
         if begins:
             self._fit = FitState(first)
         return begins
 
-    def check_identity(self, identity: Identity) -> None:
-        """Refuse to go on with samples that are known by something else than before.
-
-        Raises:
-            CheckpointMismatchError: If they are.
-        """
+    def _check_identity(self, identity: Identity) -> None:
         before = None if self._store is None else self._store.identity
-        if self._restored is not None:
-            before = Identity(self._restored["identity"])
-        if before not in (None, identity):
-            raise CheckpointMismatchError(
-                f"The fit goes on from one in which samples were known {_KNOWN_BY[before]}, but now they are known"
-                f" {_KNOWN_BY[identity]}: what was measured cannot be found again. Give the loader and the `sample_id`"
-                " of before, or load the weights alone into a new fit."
-            )
+        check_same_identity(identity, before if self._saved is None else self._saved.identity)
 
     def rank_state(self, policy: SelectionPolicy) -> dict[str, Any]:
         """Return what this rank saves of its own: of the method, of columns that do not merge, and what waits."""
@@ -337,7 +278,7 @@ class RunState:
             "columns": self._store.state_dict() if copies else self._store.shared_state(),
             "fit": self._fit.state_dict(self._store.n),
             "ranks": ranks,
-            "samples": self.samples,
+            "samples": self.training_set.fingerprint,
             "first_epoch": self._first_epoch,
         }
 
@@ -347,36 +288,14 @@ class RunState:
         Raises:
             CheckpointMismatchError: If it is none that :meth:`state_dict` writes.
         """
-        self._restored = check_saved(state, self._owner) or None
+        self._saved = check_saved(state, self._owner)
 
     def to(self, device: torch.device) -> None:
         """Move all that is written batch by batch to ``device``."""
         self.store.to(device)
-        self._bad.to(self.store["loss"].device)
+        self.bad_losses.to(self.store["loss"].device)
 
     # ---- in a fit ------------------------------------------------------------------------------------------------
-
-    def record(self, seen: Observation, policy: SelectionPolicy) -> None:
-        """Write down what was seen, in the base's columns and in the method's own; nothing here waits for the device.
-
-        Args:
-            seen: What a batch, or a part of one, has shown.
-            policy: Writes the method's own columns.
-        """
-        store = self.store
-        column = store["loss"]
-        seen = seen.to(column.device)
-        indices, losses = seen.indices, seen.losses
-        column.index_copy_(0, indices, losses)
-        store.record_losses(indices, losses)
-        self._bad.add(indices, losses)
-        if policy.balance:
-            store["class"][indices] = class_targets(seen).float()
-        if not policy.ranks_by_loss:
-            policy.observe(seen, store)
-        store.record_logits(seen)
-        store.mark_dirty(indices)
-        self.fit.n_measured += indices.numel()
 
     def forget_measured(self) -> int:
         """Forget what was measured of the samples, but not how often they were trained on; return of how many."""
@@ -387,36 +306,7 @@ class RunState:
 
     def count_not_finite(self) -> int:
         """Count the samples whose last loss was NaN or infinite, on all ranks; all must call it together."""
-        bad = self._bad.count()
+        bad = self.bad_losses.count()
         if self.world_size > 1:
             dist.all_reduce(bad)
         return int(bad)
-
-    def count_samples(self, *, forward: int, backward: int) -> None:
-        """Count samples that were forwarded and back-propagated on this rank."""
-        fit = self.fit
-        fit.n_forward += forward
-        fit.n_backward += backward
-
-    def count_step(self, indices: Tensor) -> None:
-        """Count the samples of a step of this rank that trains, int64 (B,)."""
-        store, fit, n = self.store, self.fit, indices.numel()
-        store.count_trained(indices.to(store["loss"].device))
-        fit.n_trained += n
-        fit.n_forward += n
-        fit.n_backward += n
-
-    def count_trained(self, indices: Tensor) -> None:
-        """Count samples that this rank will train on, int64 (B,)."""
-        self.store.count_trained(indices.to(self.store["loss"].device))
-        self.fit.n_trained += indices.numel()
-
-    def count_dropped(self, offered: Tensor, taken: Tensor) -> None:
-        """Count samples left out of a batch: int64 (B,), those it had, and int64 (b,), those this rank trains on."""
-        device = self.store["loss"].device
-        self.store.count_dropped(offered.to(device), taken.to(device))
-        self.fit.n_left_out += offered.numel() - taken.numel()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out the training set, which is not copied along."""
-        return {**self.__dict__, "_dataset": None}

@@ -2,21 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
+
+from torch import Tensor
 
 from lightning_dataselect.state.fit_state import FitState
 from lightning_dataselect.state.plan import EpochPlan
+from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.state.store import Identity, ScoreStore
+from lightning_dataselect.state.waiting import Waiting
 from lightning_dataselect.utils.errors import CheckpointMismatchError
 
-_OF_RUN = ("n", "identity", "columns", "fit", "ranks", "samples", "first_epoch")
 _OF_RANK = ("method", "store", "waiting")
-_OF_FIT, _OF_PLAN = ([field.name for field in fields(kind)] for kind in (FitState, EpochPlan))
 
 
-def check_saved(state: Any, method: str) -> Mapping[str, Any]:
-    """Return the state of a run as `RunState.state_dict` writes it; an empty one is of a run that has not begun.
+@dataclass(frozen=True)
+class SavedRun:
+    """Hold the state of a run until it is taken up.
+
+    Attributes:
+        n: Number of samples of the data set.
+        identity: What they were known by.
+        columns: The columns of the store.
+        fit: The position of the fit.
+        ranks: What each rank has saved of its own; empty for nothing.
+        samples: A fingerprint of a few samples.
+        first_epoch: The epoch that the selector began with; None for the first in the history.
+    """
+
+    n: int
+    identity: Identity
+    columns: Mapping[str, Tensor]
+    fit: Mapping[str, Any]
+    ranks: Sequence[Mapping[str, Any]]
+    samples: dict[int, dict[str, int]]
+    first_epoch: int | None
+
+    @property
+    def n_epochs(self) -> int:
+        """The number of epochs that had begun or ended."""
+        return int(self.fit["plan"]["epoch"]) + 1
+
+    def load_rank(self, rank: int, policy: SelectionPolicy, store: ScoreStore, waiting: Waiting | None) -> None:
+        """Give back what a rank has saved of its own; one of more ranks than before takes up another one's."""
+        if not self.ranks:
+            return
+        own = self.ranks[rank % len(self.ranks)]
+        if own["method"]:
+            policy.load_rank_state(own["method"])
+        if own["store"]:
+            store.load_rank_state(own["store"])
+        if own["waiting"] and waiting is not None:
+            waiting.load_state_dict(own["waiting"])
+
+
+_OF_RUN, _OF_FIT, _OF_PLAN = ([field.name for field in fields(kind)] for kind in (SavedRun, FitState, EpochPlan))
+
+
+def check_saved(state: Any, method: str) -> SavedRun | None:
+    """Return the state of a run as `RunState.state_dict` writes it; None where it is empty, of one that has not begun.
 
     Args:
         state: From a checkpoint.
@@ -37,8 +83,9 @@ def check_saved(state: Any, method: str) -> Mapping[str, Any]:
             " has written it, or it was changed since. Resume with that version, or load the weights alone into a new"
             " fit."
         )
-    checked: Mapping[str, Any] = state
-    return checked
+    if not state:
+        return None
+    return SavedRun(**{**state, "identity": Identity(state["identity"]), "samples": dict(state["samples"])})
 
 
 def _faults(state: Any) -> Iterator[str]:

@@ -5,6 +5,7 @@ import torch
 from matrix_settings import BATCH, CLASSES, SETTINGS, N
 from other_device import Apart
 
+from lightning_dataselect.state.recording import count_step, record
 from lightning_dataselect.state.selection import Observation
 
 # GraNd measures in passes of its own, and SwiftLearn needs a fit to say how wide its outputs are.
@@ -22,7 +23,7 @@ def test_what_a_batch_has_shown_stays_on_its_device(name: str, tmp_path) -> None
     seen = Observation(torch.arange(BATCH, device=device), logits[:, 0], logits, targets, 0)
     with Apart():
         for _ in range(2):
-            run.record(seen, selector)
-            run.count_step(seen.indices)
+            record(run, seen, selector)
+            count_step(run, seen.indices)
         run.store.flush()
     assert all(run.store[column].device == device for column in ("loss", "score", "margin"))

@@ -18,6 +18,7 @@ from lightning_dataselect.report.gallery import gallery, rows_of
 from lightning_dataselect.report.over_time import metric_over_time
 from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import Observation
+from lightning_dataselect.state.training_set import TrainingSet
 
 
 class Fitted:
@@ -31,7 +32,7 @@ class Fitted:
         Observation(torch.tensor([0, 3]), losses[:2], torch.tensor([[0.0, 2.0]] * 2), torch.tensor([1, 0]), 5)
     )
     store.count_trained(torch.tensor([0, 3]))
-    run_state = SimpleNamespace(keys=None, samples={})
+    run_state = SimpleNamespace(training_set=TrainingSet())
     selected = torch.tensor([0, 2])
     weights = torch.tensor([2.0, 1.0])
     history = [{"n_backward": 4, "n_full": 4}, {"n_backward": 2, "n_full": 4}]

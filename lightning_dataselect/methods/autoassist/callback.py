@@ -53,6 +53,8 @@ from lightning_dataselect.methods.autoassist.prefetch_filter import PrefetchFilt
 from lightning_dataselect.methods.autoassist.queue import BatchQueue, InlineQueue, PendingBatch, ThreadedQueue
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.state.compute_budget import measured_sample_cost
+from lightning_dataselect.state.recording import count_dropped
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import ArgumentTypeError
@@ -213,11 +215,11 @@ class AutoAssist(WithinBatches):
             self.store["score"][indices] = verdict.q.to(indices.device, non_blocking=True)
             self.store.mark_dirty(indices)
             self.batch = self.batch.subset(verdict.positions.to(indices.device, non_blocking=True))
-            self.run_state.count_dropped(indices, self.batch.indices)
+            count_dropped(self.run_state, indices, self.batch.indices)
 
     def sample_cost(self, epoch: int) -> float:
         """Return what a sample in the batches of the last epoch cost: nobody knows what the Assistant will drop."""
-        return 1.0 if self.in_warmup(epoch) else self.run_state.measured_sample_cost()
+        return 1.0 if self.in_warmup(epoch) else measured_sample_cost(self.history)
 
     # ---- what it remembers ---------------------------------------------------------------------------------------
 

@@ -1,0 +1,55 @@
+"""What a batch has shown, written down: in the columns of its samples, and in the counts of the epoch."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.state.run_state import RunState
+from lightning_dataselect.state.selection import Observation, class_targets
+
+
+def record(run: RunState, seen: Observation, policy: SelectionPolicy) -> None:
+    """Write down what was seen, in the base's columns and in the method's own; nothing here waits for the device.
+
+    Args:
+        run: Holds the columns.
+        seen: What a batch, or a part of one, has shown.
+        policy: Writes the method's own columns.
+    """
+    store = run.store
+    column = store["loss"]
+    seen = seen.to(column.device)
+    indices, losses = seen.indices, seen.losses
+    column.index_copy_(0, indices, losses)
+    store.record_losses(indices, losses)
+    run.bad_losses.add(indices, losses)
+    if policy.balance:
+        store["class"][indices] = class_targets(seen).float()
+    if not policy.ranks_by_loss:
+        policy.observe(seen, store)
+    store.record_logits(seen)
+    store.mark_dirty(indices)
+    run.fit.n_measured += indices.numel()
+
+
+def count_step(run: RunState, indices: Tensor) -> None:
+    """Count the samples of a step of this rank that trains, int64 (B,)."""
+    store, fit, n = run.store, run.fit, indices.numel()
+    store.count_trained(indices.to(store["loss"].device))
+    fit.n_trained += n
+    fit.n_forward += n
+    fit.n_backward += n
+
+
+def count_trained(run: RunState, indices: Tensor) -> None:
+    """Count samples that this rank will train on, int64 (B,)."""
+    run.store.count_trained(indices.to(run.store["loss"].device))
+    run.fit.n_trained += indices.numel()
+
+
+def count_dropped(run: RunState, offered: Tensor, taken: Tensor) -> None:
+    """Count samples left out of a batch: int64 (B,), those it had, and int64 (b,), those this rank trains on."""
+    device = run.store["loss"].device
+    run.store.count_dropped(offered.to(device), taken.to(device))
+    run.fit.n_left_out += offered.numel() - taken.numel()

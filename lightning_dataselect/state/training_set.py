@@ -1,0 +1,45 @@
+"""The training set of a run, as far as it is remembered from epoch to epoch and from fit to fit."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from lightning_dataselect.state.stream_store import Key
+
+
+class TrainingSet:
+    """Remember a data set without keeping it alive, and what its samples are known by.
+
+    Example:
+        >>> from torch.utils.data import Dataset
+        >>> training_set, dataset = TrainingSet(), Dataset()
+        >>> training_set.refer_to(dataset)
+        >>> training_set.dataset is dataset
+        True
+        >>> del dataset
+        >>> training_set.dataset
+    """
+
+    def __init__(self) -> None:
+        self.keys: list[Key] | None = None
+        """The keys of the samples of a map-style data set, if they have some, in its order."""
+        self.fingerprint: dict[int, dict[str, int]] = {}
+        """A fingerprint of a few samples, to know them again."""
+        self._dataset: weakref.ref[Any] | None = None
+
+    @property
+    def dataset(self) -> Any:
+        """The data set, while somebody else holds it; else None."""
+        return None if self._dataset is None else self._dataset()
+
+    def refer_to(self, dataset: object) -> None:
+        """Keep in mind what is trained on."""
+        try:
+            self._dataset = weakref.ref(dataset)
+        except TypeError:  # a list, say, has no weak references
+            self._dataset = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the data set, which is not copied along."""
+        return {**self.__dict__, "_dataset": None}
