@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from lightning_dataselect.callbacks.base import Callback
 from lightning_dataselect.callbacks.checkpointing import Checkpointer
 from lightning_dataselect.callbacks.fit_local import FitLocal, drop_fit_locals
 from lightning_dataselect.callbacks.reports import Reports
+from lightning_dataselect.callbacks.state_key import StateKey
 from lightning_dataselect.data.chosen_loader import LoaderName, check_loader_name
 from lightning_dataselect.data.stream import check_sample_id
 from lightning_dataselect.fit.context import FitContext
@@ -273,7 +273,7 @@ class DataSelector(SelectionPolicy, Reports, Callback):
         if self.context is not None and self.history and self.logs and not trainer.barebones:
             rank_zero_info(fit_summary(type(self).__name__, self.history) + self.remark())
 
-    @cached_property
+    @StateKey
     def state_key(self) -> str:
         """The key of the state in a checkpoint; Lightning asks for it at every hook."""
         return self._checkpointer.state_key

@@ -70,6 +70,10 @@ class TrainerSettingsError(DataSelectError, ValueError):
     """The Trainer has a setting or a callback with which the selector cannot work."""
 
 
+class ClassGivenError(DataSelectError, TypeError, AttributeError):
+    """A class stands where a selector made of it is meant; ``hasattr`` of the class answers False."""
+
+
 class UnsupportedTrainerError(DataSelectError, RuntimeError):
     """The Trainer lacks, or does not do, what a selector relies on."""
 

@@ -1,15 +1,18 @@
 """What bad input gets: an error that quotes it and says what to do, before anything is trained on it."""
 
+import inspect
 import math
 import warnings
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import Hardest, Net, Shares, dataset, fit, loader, same_weights
+from helpers import Hardest, Net, Shares, dataset, fit, loader, same_weights, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import CombinedLoader
+from packaging.version import Version
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SubsetRandomSampler
 
 from lightning_dataselect.capture import CaptureError
@@ -125,6 +128,16 @@ def test_zero_samples_left():
 def test_two_selectors():
     with pytest.raises(ValueError, match=r"has 2 selectors \(Hardest, Shares\).*Keep one of them"):
         fit(Hardest(), callbacks=[Shares(0.5)])
+
+
+@pytest.mark.skipif(Version(pl.__version__) < Version("2.6"), reason="older ones refuse it in their own words")
+def test_the_class_in_place_of_a_selector():
+    with pytest.raises(TypeError, match=r"callbacks=\[Hardest\] holds the class.* write callbacks=\[Hardest\(\)\]"):
+        trainer(Hardest)
+
+
+def test_a_class_can_be_looked_through_all_the_same():
+    assert dict(inspect.getmembers(Hardest))["setup"] is Hardest.setup
 
 
 def test_a_method_without_a_decision():
