@@ -51,6 +51,6 @@ def meet_samples(run: RunState, policy: SelectionPolicy, dataset: Any, epoch: in
         run.grow(policy, n)
     if changed or n > before or not known.fingerprint:
         known.fingerprint = fingerprint(dataset)
-    if policy.sample_id is not None and (known.keys is None or len(known.keys) != n):
+    if policy.sample_id is not None and (changed or known.keys is None or len(known.keys) != n):
         known.keys = keys_of_dataset(dataset, policy.sample_id)
     return changed

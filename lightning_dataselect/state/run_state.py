@@ -132,7 +132,7 @@ class RunState:
     def forget(self) -> None:
         """Let go of what an earlier fit has shown: a new one begins."""
         self._store = self._fit = self._first_epoch = self.waiting = None
-        self.training_set.fingerprint = {}
+        self.training_set = TrainingSet()
 
     def discard_checkpoint(self) -> None:
         """Let go of a checkpoint's state that was loaded and never taken up."""

@@ -47,6 +47,20 @@ def test_other_samples_in_the_same_places_drop_the_scores(make):
     torch.testing.assert_close(selector.losses, net.losses_of(Subset(dataset(200), range(60, 120))))
 
 
+def test_their_keys_are_looked_up_anew():
+    selector = InfoBatch(sample_id=lambda data: list(data.indices))
+    with pytest.warns(UserWarning, match="no longer holds the 60 samples"):
+        run(selector, Frozen(parts(range(60), range(60, 120))))
+    assert selector.sample_ids == list(range(60, 120))
+
+
+def test_another_fit_looks_up_the_keys_of_its_own_samples():
+    selector = InfoBatch(sample_id=lambda data: list(data.indices))
+    for part in (range(60), range(60, 120)):
+        run(selector, Frozen(lambda part=part: Subset(dataset(200), part)))
+    assert selector.sample_ids == list(range(60, 120))
+
+
 def test_fewer_samples_drop_them_too():
     selector = InfoBatch()
     with pytest.warns(UserWarning, match="it has 40, and others"):
