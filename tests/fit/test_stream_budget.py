@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from lightning_dataselect import BatchSelector, EvolvedSampling, FewerEpochs, SelectiveBackprop
-from lightning_dataselect.callbacks.batch_selector import WithinBatches
+from lightning_dataselect.callbacks.within_batches import WithinBatches
 
 N_BATCHES = 12  # of 8 samples
 
