@@ -72,6 +72,8 @@ class LossCapture:
     def __init__(self, module: nn.Module | None = None) -> None:
         self._module = module
         self._recorder = Recorder()
+        self.doubts = self._recorder.doubts
+        """What steps have left in doubt of late (see `has_doubts`)."""
         self._interceptors = Interceptors(self._recorder, module)
         self._watch: Watch | None = None
         self._reprobe = ReprobePolicy()
@@ -83,6 +85,7 @@ class LossCapture:
         self._n_unclear = 0  # probes, one after the other, of a loss that was not finite
         self._unclear_size: int | None = None  # of batches in which another axis is as long
         self._has_seen_several = False  # whether a batch of more than one sample was probed
+        self._has_seen_epoch = False  # whether an epoch has begun
         self._is_one_term = False  # whether the last loss was a term's value, as it came
         self._result: StepResult | None = None  # while a step runs
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
@@ -257,6 +260,7 @@ class LossCapture:
         """Begin anew, as with a step that nobody has seen."""
         self._recorder.spec, self._reprobe, self._primary = StepSpec(), ReprobePolicy(), PrimaryTerms()
         self._recorder.claims = Claims()
+        self.doubts.read()
         self._is_one_term = self._is_compiled = self._has_seen_several = False
         self._watch = None
 
@@ -283,10 +287,30 @@ class LossCapture:
         return True
 
     def start_epoch(self) -> None:
-        """Look at compiled code anew, which does not show when it adds something to the loss; other steps do."""
+        """Look anew at what an epoch has left in doubt, and at compiled code, which does not show what it adds."""
         self._settle_claims()
-        if self._is_compiled:
+        if self._is_compiled or self.has_doubts(wait=True):
             self.probe_next()
+        if self._has_seen_epoch:
+            self._recorder.spec = self._recorder.spec.with_all_seen()
+        self._has_seen_epoch = True
+
+    def has_doubts(self, *, wait: bool = False) -> bool:
+        """Tell if steps since the last call may have been misread, so that single samples are to be asked again.
+
+        Args:
+            wait: True to have the answer now, even if it has to be waited for.
+        """
+        keys = self.doubts.read(wait=wait)
+        for key in keys:
+            n_doubts = self._recorder.spec.of(key).n_doubts + 1
+            self._recorder.spec = self._recorder.spec.with_term(key, n_doubts=n_doubts, is_even=False)
+        return bool(keys)
+
+    def is_misread(self) -> bool:
+        """Tell if the findings are not those that the last probe has read the step by, or forbid to read it."""
+        spec = self._recorder.spec
+        return spec.contradicts(self._read_by) or any(term.refusal for term in spec.terms.values())
 
     def will_probe(self, batch_size: int) -> bool:
         """Tell if the next step, on so many samples, will be looked at in full."""

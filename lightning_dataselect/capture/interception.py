@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch._guards import TracingContext
 
 from lightning_dataselect.capture.claims import Claims
+from lightning_dataselect.capture.doubts import Doubts
 from lightning_dataselect.capture.graph import edge_of, saving_is_noted, saving_unnoticed
 from lightning_dataselect.capture.loss_functions import LOSSES, REGISTERED, Classes, Loss, once, twice
 from lightning_dataselect.capture.origin import Origin
@@ -117,12 +118,14 @@ class Recorder:
         calls: The term (None where unreduced), the function and its arguments, of each of them.
         compiled: Some term of this step was computed in compiled code.
         claims: What is known by now of the terms with several readings.
+        doubts: What may have been read wrong by now.
         open_counts: Counts of which no batch so far could tell the axis of the samples from another.
     """
 
     def __init__(self) -> None:
         self.spec = StepSpec()
         self.claims = Claims()
+        self.doubts = Doubts()
         self._samples = torch.empty(0)
         self.weights: Tensor | None = None
         self.keeps_value = False  # whether weights change the gradient of a loss alone, and not its value

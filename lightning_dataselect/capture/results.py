@@ -144,6 +144,9 @@ def classes_of_sources(
     return mix([(c, k) for c, k in used if c[0] is used[0][0][0]]) if used else None
 
 
+_MOST_DOUBTS = 3  # looks that a coefficient is worth which changes, until it is taken for one that is drawn or learned
+
+
 def scale(term: Term, slope: Scale, recorder: Recorder) -> Scale:
     """Return the factor of a term in the loss of a batch of one sample.
 
@@ -153,12 +156,20 @@ def scale(term: Term, slope: Scale, recorder: Recorder) -> Scale:
     spec = recorder.spec.of(term.key)
     if spec.is_nonlinear:
         return 1.0
+    if spec.is_even:
+        recorder.doubts.rows(term.key, by_sample(term.elements, recorder.batch_size, term.strided))
+    watches = spec.is_witnessed and spec.n_doubts < _MOST_DOUBTS
     if len(spec.readings) < 2:
-        if spec.divisor is None or spec.divided_elementwise:
+        if spec.divided_elementwise:
             return slope
-        return slope * _total(term, spec.divisor, recorder)
+        product = slope if spec.divisor is None else slope * _total(term, spec.divisor, recorder)
+        if watches and spec.readings and (isinstance(product, Tensor) or product != spec.readings[0][1]):
+            recorder.doubts.coefficient(term.key, [spec.readings[0][1]], [product])
+        return product
     products = [slope * _total(term, divisor, recorder) for divisor, _ in spec.readings]
     found = [product for _, product in spec.readings]
+    if watches:
+        recorder.doubts.coefficient(term.key, found, products)
     term.choice = recorder.claims.choose(term.key, found, products, term.elements.device)
     chosen = torch.stack([torch.as_tensor(product, device=term.elements.device).float() for product in products])
     return chosen.reshape(-1).index_select(0, term.choice).squeeze(0)

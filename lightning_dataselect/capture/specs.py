@@ -63,6 +63,8 @@ class TermSpec:
         is_joined: True if single samples have shown that they are reduced first, and another axis after them.
         is_foreign: True if none of the samples that are measured has a share in it.
         is_fixed: True if single samples have shown that it is the same whatever the samples, as of parameters alone.
+        n_doubts: How often a step has gone beyond what its reading was found from (see `doubts.Doubts`).
+        is_even: True if no sample has shown more elements that are 0 than another so far, where each has several.
         refusal: Why it cannot be read, in words; None if it can.
     """
 
@@ -81,6 +83,8 @@ class TermSpec:
     is_joined: bool = False
     is_foreign: bool = False
     is_fixed: bool = False
+    n_doubts: int = 0
+    is_even: bool = False
     refusal: str | None = None
 
     @property
@@ -149,6 +153,12 @@ class StepSpec:
             readings = tuple(reading for reading, may_be in zip(before.readings, stands, strict=True) if may_be)
             terms[key] = replace(before, readings=readings, divisor=readings[0][0])
         return replace(self, terms=terms)
+
+    def with_all_seen(self) -> StepSpec:
+        """Return the same after all samples have been seen: what has been alike in them stays so."""
+        if not any(term.is_even for term in self.terms.values()):
+            return self
+        return replace(self, terms={key: replace(term, is_even=False) for key, term in self.terms.items()})
 
     def of(self, key: Key) -> TermSpec:
         """Return the findings about a term."""

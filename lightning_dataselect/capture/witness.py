@@ -267,6 +267,7 @@ def _settled(
         key,
         is_witnessed=True,
         is_joined=term.is_joined,
+        is_even=(before.is_even or not before.is_witnessed) and _is_even(term, layout, whole.size),
         layout=layout,
         divisor=fitting[0].divisor,
         divided_elementwise=elementwise,
@@ -275,6 +276,15 @@ def _settled(
     )
     counts = {place: whole.spec.counts[place] for place in spec.of(key).places() if place in whole.spec.counts}
     return replace(spec, counts={**spec.counts, **counts})
+
+
+def _is_even(term: Term, layout: Layout, size: int) -> bool:
+    """Tell if all samples have several elements by hand, of which as many are 0."""
+    rows = layout.rows(term.elements, size)
+    if rows is None or rows.shape[1] < 2 or not term.by_hand or term.picked_at is not None:
+        return False
+    counts = rows.count_nonzero(1)
+    return bool((counts == counts[0]).all())
 
 
 def _follows(number: Tensor, value: Tensor) -> bool:

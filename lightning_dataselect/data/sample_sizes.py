@@ -61,13 +61,14 @@ class SampleSizes:
         return differ
 
 
-def unlike_samples(batch: Any, size: int, usual: Sequence[int]) -> list[int]:
+def unlike_samples(batch: Any, size: int, usual: Sequence[int], counts: Sequence[int] | None = None) -> list[int]:
     """Choose samples of which no two are alike in length, number of entries or what else a step may sort them by.
 
     Args:
         batch: What the loader yielded.
         size: The number of samples in it.
         usual: Positions of some of them, which are as good as any others where nothing tells samples apart.
+        counts: A number of each sample, of which those with the least and the most are chosen first.
 
     Returns:
         As many positions, each once.
@@ -80,7 +81,9 @@ def unlike_samples(batch: Any, size: int, usual: Sequence[int]) -> list[int]:
     parts = [_sizes_in(part, size, waits=True) for _, part in leaves_in(batch)]
     varying = [sizes for part in parts for sizes in part.values() if _vary(sizes)][:_FEATURES]
     chosen = [usual[0]]
-    for turn in usual[1:]:
+    if counts is not None and len(counts) == size and _vary(counts):
+        chosen = [counts.index(min(counts)), counts.index(max(counts))]
+    for turn in usual[len(chosen) :]:
         left = [i for i in range(size) if i not in chosen]
         told = [sum(all(sizes[i] != sizes[j] for j in chosen) for sizes in varying) + (i == turn) / 2 for i in left]
         chosen.append(left[told.index(max(told))])
@@ -107,16 +110,23 @@ def _sizes_in_tensor(part: Tensor, size: int, *, waits: bool) -> Sizes:
     if not is_plain or part.shape[:1] != (size,) or part.numel() > _LARGE or not (waits or part.is_cpu):
         return {}
     is_real = part.dtype.is_floating_point
-    if part.dim() > 1 and is_real and not waits:
-        return {}
     values = part.detach().cpu().numpy()
     if values.ndim == 1:
         return {(): values.tolist()}
     rows = values.reshape(size, -1)
-    sizes: dict[Path, Sequence[Hashable]] = {(): np.count_nonzero(rows, axis=1).tolist()}  # tokens that are no padding
-    if waits and not is_real:
-        sizes["ignored",] = (rows < 0).sum(1).tolist()  # of labels
+    sizes: dict[Path, Sequence[Hashable]] = {}
+    if waits or not is_real or _is_mask(rows):
+        sizes[()] = np.count_nonzero(rows, axis=1).tolist()  # tokens that are no padding
+    if not is_real and (waits or part.dtype.is_signed):
+        sizes["ignored",] = (rows < 0).sum(1).tolist()  # labels
+    elif waits:
+        sizes["missing",] = np.isnan(rows).sum(1).tolist()
     return sizes
+
+
+def _is_mask(rows: np.ndarray[Any, Any]) -> bool:
+    """Tell if real numbers are all 0 or 1, which most are not, as a few show already."""
+    return all(bool(((some == 0) | (some == 1)).all()) for some in (rows[:, :1], rows))
 
 
 def _columns(items: Sequence[Any], path: Path) -> Iterator[tuple[Path, list[Hashable]]]:

@@ -81,7 +81,7 @@ def open_fit(
         keeps_infinite=policy.ranks_by_loss,
         weighs_value=policy.logged_loss == "weighted",
         method=type(policy).__name__,
-        looks_again=trainer.world_size == 1,
+        n_ranks=trainer.world_size,
     )
 
     has_budget = policy.budget is not None and not trains_nothing(trainer)

@@ -13,7 +13,8 @@ from lightning_dataselect.step.reader import StepReader
 def forget_misread(run: RunState, reader: StepReader, *, ends_epoch: bool) -> None:
     """Forget the measurements of all samples if the batch under way contradicts what they were read by.
 
-    With several ranks this waits for the end of the epoch, as it does where the answer is on a device.
+    With several ranks this waits for the end of the epoch, as it does where the answer is on a device. Then they also
+    agree to look at the step again, if one of them has to and could not do so alone.
 
     Args:
         run: Holds the measurements.
@@ -24,9 +25,12 @@ def forget_misread(run: RunState, reader: StepReader, *, ends_epoch: bool) -> No
         return
     misread = reader.capture.has_misread(wait=ends_epoch)
     if run.world_size > 1:
-        anywhere = torch.tensor([misread], dtype=torch.int32, device=run.store["loss"].device)
+        own = [misread, reader.waits_for_ranks]
+        anywhere = torch.tensor(own, dtype=torch.int32, device=run.store["loss"].device)
         dist.all_reduce(anywhere, dist.ReduceOp.MAX)
-        misread = bool(anywhere)
+        misread, is_doubtful = map(bool, anywhere.tolist())
+        if is_doubtful:
+            reader.look_together()
     if misread:
         reader.capture.probe_next()
         n = run.forget_measured()

@@ -35,8 +35,7 @@ class StepReader:
             moving averages for good.
         method: Name of the method, for messages.
         weighs_value: True if weights change the value of the loss, and not its gradient alone.
-        looks_again: True if the witness hears a later batch where samples first differ in size. Several ranks would
-            not do so at the same time.
+        n_ranks: The number of processes that train.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class StepReader:
         keeps_infinite: bool,
         method: str,
         weighs_value: bool = False,
-        looks_again: bool = False,
+        n_ranks: int = 1,
     ) -> None:
         self.capture = LossCapture(module)
         self.capture.keeps_value = not weighs_value
@@ -57,8 +56,10 @@ class StepReader:
         self._keeps_infinite = keeps_infinite
         self._method = method
         self._module = module
-        self._witness = Witness(module, self.capture)
-        self._sizes = SampleSizes() if looks_again else None
+        self._n_ranks = n_ranks
+        self._put_off: tuple[Any, ...] | None = None  # the batch that a look is due at, where it waits for other ranks
+        self._witness = Witness(module, self.capture, n_ranks)
+        self._sizes: SampleSizes | None = SampleSizes()
         self.layout = BatchLayout()
         """The layout of the samples in a batch."""
         self.loader: DataLoader[Any] | None = None
@@ -140,6 +141,8 @@ class StepReader:
                 raise
             self._go_blind(error)
             return returned[0], None
+        if self.capture.doubts.found and is_full_batch:
+            self._look_back(step, args, kwargs, indices)
         if self._witness.is_waiting:
             self.capture.probe_next()
         if not captured.known or self.blind:
@@ -183,6 +186,8 @@ class StepReader:
             unknown = torch.full_like(indices, torch.nan, dtype=torch.float32)
             nobody = torch.full_like(indices, known.numel() - 1)  # the slot of padding: nothing was measured
             return Observation(nobody, unknown, None, None, epoch, None, True, is_rescoring)
+        if self.capture.doubts.found:
+            self._look_back(step, args, kwargs, indices)
         losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
         return Observation(indices, self._owned(losses), logits, targets, epoch, outputs, True, is_rescoring)
 
@@ -195,6 +200,15 @@ class StepReader:
         except CaptureError as error:
             self._go_blind(error)
             return loss
+
+    @property
+    def waits_for_ranks(self) -> bool:
+        """True if single samples are to be asked again as soon as all ranks do so (see `look_together`)."""
+        return self._witness.is_due or self._put_off is not None
+
+    def look_together(self) -> None:
+        """Ask single samples in the next step; to be called on all ranks."""
+        self._witness.agree()
 
     def batch_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the batch of the samples among the arguments of a step: that of the loader that they come from."""
@@ -210,7 +224,7 @@ class StepReader:
             # loss functions are known by their turn, which is another one where a loss is left out
             self._present = present
             self.capture.forget()
-            self._witness = Witness(self._module, self.capture)
+            self._witness = Witness(self._module, self.capture, self._n_ranks)
 
     def _look(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor) -> None:
         """Let single samples show how the step is read, where that is due or they are of several sizes at last."""
@@ -222,8 +236,32 @@ class StepReader:
                 self.capture.probe_next()
             if self._sizes.all_differ:
                 self._sizes = None
-        if not self.capture.will_probe(size):
+        if self.capture.will_probe(size):
+            self._hear(step, args, kwargs, indices)
+
+    def _look_back(
+        self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
+    ) -> None:
+        """Ask single samples again after a step that has gone beyond what they have shown so far."""
+        if self.capture.has_doubts() and self._witness.is_able:
+            self._hear(step, args, kwargs, indices, self.capture.doubts.counts)
+            if self.capture.is_misread():
+                self.capture.probe_next()
+
+    def _hear(
+        self,
+        step: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        indices: Tensor,
+        counts: Sequence[int] | None = None,
+    ) -> None:
+        if self._witness.must_wait:
+            self._put_off = self._put_off or (args, kwargs, indices, counts)
             return
+        if self._put_off is not None:
+            (args, kwargs, indices, counts), self._put_off = self._put_off, None
+        size = indices.numel()
         batch, of_loader = self.batch_in(args, kwargs), self.part
         on_part = step_on_part(step, args, kwargs, indices, self.layout, self.loader, self.collate, of_loader)
 
@@ -233,7 +271,7 @@ class StepReader:
                 self._look_at_loaders(of_loader, smaller.args, smaller.keywords)
             return smaller
 
-        self._witness.hear(part, size, batch)
+        self._witness.hear(part, size, batch, counts)
         if of_loader is not None:
             self._look_at_loaders(of_loader, args, kwargs)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _aten = torch.ops.aten
+_COLLECTIVES = {"c10d", "_c10d_functional"}
 
 
 class UnsteadyDrawError(Exception):
@@ -38,10 +39,13 @@ class SteadyDraws(TorchDispatchMode):
         super().__init__()
         self._generator = torch.Generator()
         self._n_draws = 0
+        self.communicates = False
+        """True once processes have exchanged something."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Call an operator, and replace what it has drawn."""
         out = func(*args, **(kwargs or {}))
+        self.communicates |= func.namespace in _COLLECTIVES
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return out
         arguments = func._schema.arguments

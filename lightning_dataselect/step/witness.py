@@ -30,36 +30,59 @@ class Witness:
     alone: what sorts them cannot leave both as they are, unless they are all alike. A step whose batch cannot be cut
     shows nothing, and is read by the algebra alone.
 
+    Where there are several ranks, a step that they talk to each other in, as a layer that is spread over them or a
+    metric that is summed does, can only be rehearsed by all of them at once: in their first step, and where they have
+    agreed to.
+
     Args:
         module: The LightningModule.
         capture: Reads its steps.
+        n_ranks: The number of processes that train.
     """
 
-    def __init__(self, module: pl.LightningModule, capture: LossCapture) -> None:
+    def __init__(self, module: pl.LightningModule, capture: LossCapture, n_ranks: int = 1) -> None:
         self._capture = capture
         self._rehearse = Rehearsal(module)
         self.is_able = True
         """False once the step has shown nothing."""
+        self.is_due = False
+        """True if it has left something open, and is to be heard again as soon as all ranks are."""
         self._n_left = _MOST_TRIED
+        self._has_several_ranks = n_ranks > 1
+        self._needs_all_ranks = False
+        self._is_agreed = True
 
-    def hear(self, part: Part, size: int, batch: Any) -> None:
-        """Settle how the terms of a step are read, as far as can be told; nothing where no look is due.
+    def hear(self, part: Part, size: int, batch: Any, counts: Sequence[int] | None = None) -> None:
+        """Settle how the terms of a step are read, as far as can be told.
 
         Args:
             part: See `Part`.
             size: The number of samples in the batch.
             batch: The batch, to choose samples from it of which no two are alike.
+            counts: See `unlike_samples`.
         """
-        if not (self.is_able and size > 1 and self._capture.will_probe(size)):
+        if not (self.is_able and size > 1):
             return
         self._n_left -= 1
         try:
-            positions = unlike_samples(batch, size, [size - 1, 0, size // 2][: min(_N_SAMPLES, size)])
+            positions = unlike_samples(batch, size, [size - 1, 0, size // 2][: min(_N_SAMPLES, size)], counts)
             is_settled = self._hear(part, positions, size)
         except Exception:  # a step that shows nothing, or that is not made for fewer samples
             is_settled, self.is_able = True, False
-        if is_settled or not self._n_left:
+        self._is_agreed = False
+        self.is_due = self._needs_all_ranks and not is_settled
+        if is_settled or not self._n_left or self._needs_all_ranks:
             self._n_left = _MOST_TRIED
+
+    def agree(self) -> None:
+        """Let it be heard in the next step, as in that of all other ranks."""
+        self.is_due, self._is_agreed = False, True
+        self._capture.probe_next()
+
+    @property
+    def must_wait(self) -> bool:
+        """True if it cannot be heard but on all ranks at once, and they have not agreed to."""
+        return self._needs_all_ranks and not self._is_agreed
 
     @property
     def is_waiting(self) -> bool:
@@ -87,5 +110,8 @@ class Witness:
         self._capture.refuse_mined(batch, positions, singles)
 
     def _show(self, part: Part, positions: Sequence[int]) -> Shown:
-        with self._rehearse() as rehearsed, SteadyDraws():
-            return self._capture.show(rehearsed(part(positions)), len(positions))
+        with self._rehearse() as rehearsed, SteadyDraws() as draws:
+            try:
+                return self._capture.show(rehearsed(part(positions)), len(positions))
+            finally:
+                self._needs_all_ranks |= draws.communicates and self._has_several_ranks

@@ -777,3 +777,81 @@ def test_a_look_costs_no_more_than_three_passes_of_the_first_batch() -> None:
     looks = seen[: seen.index(B)]
     assert sum(looks) <= 3 * B and B not in looks
     assert seen[len(looks) : len(looks) + N // B] == [B] * (N // B)
+
+
+# ---- what the first batches do not show ------------------------------------------------------------------------------
+
+
+def readings(n_whole: int) -> list[Tensor]:
+    """Rows of sensors, of which some are missing but in the first ones."""
+    g = torch.Generator().manual_seed(0)
+    rows = torch.randn(N, 8, generator=g)
+    rows[torch.rand(N, 8, generator=g) < 0.4] = torch.nan
+    rows[:n_whole], rows[:, 0] = 1.5, 0.5
+    return list(rows)
+
+
+def squares(net: Any, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Errors, 0 where nothing was measured, and where something was."""
+    present = ~b.isnan()
+    return (net.heads[0].weight[:8] @ b.nan_to_num().T).T.square() * present, present.float()
+
+
+def over_share(net: Any, b: Tensor) -> Tensor:
+    rows, present = squares(net, b)
+    return rows.mean() / float(present.numpy().mean())
+
+
+def over_share_each(net: Any, b: Tensor) -> Tensor:
+    rows, present = squares(net, b)
+    return (rows * torch.from_numpy(present.numpy() / present.numpy().mean())).mean()
+
+
+def over_count_each(net: Any, b: Tensor) -> Tensor:
+    rows, present = squares(net, b)
+    return (rows / float(present.numpy().sum())).sum()
+
+
+class Readings(Fixed):
+    def __init__(self, step: Step) -> None:
+        super().__init__(step)
+        self.heads = nn.ModuleList([nn.Linear(8, 8, bias=False)])
+
+
+@pytest.mark.parametrize("n_whole", [0, B, 3 * B], ids=["none", "a batch", "three batches"])
+@pytest.mark.parametrize("step", [over_share, over_share_each])
+def test_a_share_that_is_the_same_in_the_first_batches_is_noticed_once_it_is_not(
+    step: Step, n_whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.Fixed", Readings)
+    with pytest.raises(CaptureError, match="divided by a number that was counted in the batch outside of torch"):
+        fitted(step, readings(n_whole), torch.stack, shuffle=False)
+    losses, right = fitted(step, readings(N), torch.stack, shuffle=False)
+    torch.testing.assert_close(losses, right, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_whole", [0, B, 3 * B], ids=["none", "a batch", "three batches"])
+def test_elements_divided_by_a_count_out_of_sight_are_read_as_single_samples_show(
+    n_whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.Fixed", Readings)
+    losses, right = fitted(over_count_each, readings(n_whole), torch.stack, shuffle=False)
+    torch.testing.assert_close(losses[max(n_whole, B) + B :], right[max(n_whole, B) + B :], rtol=1e-4, atol=1e-4)
+
+
+def test_a_coefficient_that_is_scheduled_calls_for_three_more_looks() -> None:
+    seen: list[bool] = []
+
+    def step(net: Any, b: Any) -> Tensor:
+        seen.append(net.training)
+        net.n_steps = getattr(net, "n_steps", 0) + 1
+        return of_texts(net, b).mean() * 1.1**net.n_steps
+
+    net = Fixed(step)
+    data = texts((2, 9), 16 * B)
+    losses, _ = fitted(step, data, padded, shuffle=False)
+    at_first = torch.stack([of_texts(net, padded([x])).detach()[0] for x in data])
+    factors = (losses / at_first).view(16, B)
+    torch.testing.assert_close(factors, 1.1 ** torch.arange(1.0, 17)[:, None].expand(16, B), rtol=1e-4, atol=0)
+    assert seen[: seen.index(True)].count(False) == 5
+    assert seen[: seen.index(True) + 16 + 15].count(False) == (1 + 3) * 5

@@ -22,6 +22,8 @@ BATCHES: dict[str, Any] = {
     "numbers": lambda n: (torch.ones(4, 8), n),
     "a tensor of numbers": lambda n: Pair(torch.ones(4, 8), torch.tensor(n)),
     "a mask": lambda n: {"mask": torch.arange(8) < torch.tensor(n)[:, None]},
+    "a mask of real numbers": lambda n: {"mask": (torch.arange(8) < torch.tensor(n)[:, None]).float()},
+    "labels": lambda n: torch.where(torch.arange(8) < torch.tensor(n)[:, None], torch.randint(1, 9, (4, 8)), -100),
     "padded tokens": lambda n: (torch.arange(8) < torch.tensor(n)[:, None]) * torch.randint(1, 9, (4, 8)),
 }
 
