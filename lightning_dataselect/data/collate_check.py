@@ -227,9 +227,10 @@ def sorts_samples(collate_fn: Collate, samples: Any) -> bool:
 
 
 def _rows(collate_fn: Collate, samples: list[Any]) -> dict[Path, Tensor]:
-    """Return the tensors of a batch that have a row for each sample, by where they lie in it."""
+    """Return the tensors of a batch that have a row for each sample, by where they lie in it, without NaN."""
     found = _collated(collate_fn, samples)
-    return {path: tensor for path, tensor in found.items() if len(tensor) == len(samples)}
+    # NaN, as of missing values, equals not even itself
+    return {path: tensor.where(tensor == tensor, 0) for path, tensor in found.items() if len(tensor) == len(samples)}
 
 
 def _collated(collate_fn: Collate, samples: list[Any], seed: int | None = None) -> dict[Path, Tensor]:

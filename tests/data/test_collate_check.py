@@ -69,6 +69,10 @@ def time_first(samples):
     return tokens.T, labels
 
 
+def missing_labels(samples):
+    return padded(samples)[0].float().index_fill(1, torch.tensor([0]), torch.nan)
+
+
 def without_the_shortest(samples):
     return padded([sample for sample in samples if len(sample[0]) > 2])
 
@@ -91,7 +95,17 @@ def broken(samples):
 
 SORTING = [longest_first, longest_first_in_place, by_label]
 HARMLESS = [
-    *(padded, with_numbers, with_steps, masked, noisy_by_numbers, mixed_up, time_first, without_the_shortest),
+    *(
+        padded,
+        missing_labels,
+        with_numbers,
+        with_steps,
+        masked,
+        noisy_by_numbers,
+        mixed_up,
+        time_first,
+        without_the_shortest,
+    ),
     *(emptying, boxes, broken, default_collate, list),
 ]
 
