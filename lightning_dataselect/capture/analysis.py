@@ -474,9 +474,13 @@ def _readings(
     if before.readings:
         left = [divisor for divisor, _ in before.readings if divisor in divisors]
         divisors = left or divisors
-    if isinstance(term, Loop) or (len(divisors) < 2 and not before.readings):
-        return ()
     totals: dict[Divisor | None, float] = {None: 1.0, "samples": float(batch_size)}
+    if isinstance(term, Loop):  # whose turns count alike is held against their number
+        slopes, divisor = torch.as_tensor(slope).float(), divisors[0]
+        is_even = bool(((slopes - slopes[0]).abs() <= 1e-3 * slopes[0].abs()).all())
+        return ((divisor, float(slopes[0]) * totals[divisor]),) if is_even and divisor in totals else ()
+    if len(divisors) < 2 and not before.readings:
+        return ()
     totals |= {key: _as_divisor(counts[key].value) for key in divisors if isinstance(key, tuple)}
     of_elements: list[tuple[Divisor, Tensor | None]] = [("counts", term.counts), ("nonzero", term.elements)]
     for name, values in of_elements:

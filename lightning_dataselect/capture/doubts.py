@@ -18,7 +18,9 @@ class Doubts:
     A coefficient that changes may be drawn, learned or scheduled. But it may also hold a number that is counted in the
     batch out of sight, such as the share of a mask, and was the same for all samples so far. Where each element is
     divided by such a number before the mean, no coefficient shows it, but there are elements that are 0 all at once,
-    more in some samples than in others. Neither proves anything: single samples have to be asked again.
+    more in some samples than in others. And where the rows of samples lie one after the other, they may be as many of
+    each sample by chance, until there are more of all. Nothing of it proves anything: single samples have to be asked
+    again.
 
     Nothing here waits for a device but `read`.
 
@@ -68,6 +70,10 @@ class Doubts:
         elif differs:
             self.counts = counts.tolist()
             self._note(key, True)
+
+    def note(self, key: Key) -> None:
+        """Doubt a term."""
+        self.found[key] = True
 
     def _note(self, key: Key, is_doubtful: bool | Tensor) -> None:
         if is_doubtful is False:

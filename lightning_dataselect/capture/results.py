@@ -12,7 +12,18 @@ from torch import Tensor
 from lightning_dataselect.capture.graph import Unknown, derivatives, unknown_reductions
 from lightning_dataselect.capture.interception import Call, Recorder
 from lightning_dataselect.capture.loss_functions import Classes, Loss
-from lightning_dataselect.capture.reductions import Key, Parts, Scale, Source, Term, by_sample, fold, foldable, turns_in
+from lightning_dataselect.capture.reductions import (
+    Key,
+    Loop,
+    Parts,
+    Scale,
+    Source,
+    Term,
+    by_sample,
+    fold,
+    foldable,
+    turns_in,
+)
 from lightning_dataselect.capture.specs import Divisor, StepSpec, TermSpec
 
 
@@ -158,13 +169,19 @@ def scale(term: Term, slope: Scale, recorder: Recorder) -> Scale:
         return 1.0
     if spec.is_even:
         recorder.doubts.rows(term.key, by_sample(term.elements, recorder.batch_size, term.strided))
-    watches = spec.is_witnessed and spec.n_doubts < _MOST_DOUBTS
+    is_loop = isinstance(term, Loop)
+    watches = (spec.is_witnessed or is_loop) and spec.n_doubts < _MOST_DOUBTS
+    if watches and spec.n_rows and spec.picked_at is None and not is_loop:
+        shape, size = term.elements.shape, recorder.batch_size
+        if shape and shape[0] != size and term.elements.numel() != spec.n_rows * size:
+            recorder.doubts.note(term.key)
     if len(spec.readings) < 2:
         if spec.divided_elementwise:
             return slope
         product = slope if spec.divisor is None else slope * _total(term, spec.divisor, recorder)
         if watches and spec.readings and (isinstance(product, Tensor) or product != spec.readings[0][1]):
-            recorder.doubts.coefficient(term.key, [spec.readings[0][1]], [product])
+            watched = torch.as_tensor(product).mean() if is_loop else product
+            recorder.doubts.coefficient(term.key, [spec.readings[0][1]], [watched])
         return product
     products = [slope * _total(term, divisor, recorder) for divisor, _ in spec.readings]
     found = [product for _, product in spec.readings]

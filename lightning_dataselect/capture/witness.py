@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lightning_dataselect.capture.reductions import Key, Term, fold
 from lightning_dataselect.capture.specs import Divisor, Layout, StepSpec
+from lightning_dataselect.capture.ways_out import OWN_LOSS
 
 _CLOSE = 1e-3  # of the size of what is compared: kernels round otherwise for another number of samples
 
@@ -57,6 +58,12 @@ GROUPS = (
     "The loss is a mean over groups of samples, as over the classes that are there, so how much a sample's loss counts"
     " depends on how many groups its batch holds. Weigh the samples' own losses and take the mean over them, or return"
     " each sample's own loss under a key and give sample_loss='that key'."
+)
+
+
+ROWS = (
+    "The losses of all samples lie one after the other, as those of boxes, nodes or tokens do, some samples have more"
+    f" of them than others, and nothing shows which rows are whose. {OWN_LOSS}"
 )
 
 
@@ -123,6 +130,9 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
             if all(_same(term.elements, one.elements) for one, _ in own):
                 spec = spec.with_term(key, is_fixed=True, enters=False)
                 continue
+        if _are_ragged(term, own):
+            spec = spec.with_term(key, refusal=ROWS)
+            continue
         layouts = _layouts(term, whole, agrees)
         fitting = [layout for layout in layouts if _lies(layout, term, own, whole.size)]
         is_permuted = not fitting and any(_lies_permuted(layout, term, own, whole.size) for layout in layouts)
@@ -394,6 +404,12 @@ def _lies(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size
     assert rows is not None
     singles = [_row_alone(layout, term, one, row) for (one, _), row in zip(alone, rows, strict=True)]
     return all(one is not None and _same(row, one) for row, one in zip(rows, singles, strict=True))
+
+
+def _are_ragged(term: Term, alone: Sequence[tuple[Term, Tensor]]) -> bool:
+    """Tell if a term has the rows of all samples, but more of some than of others, and no mask says whose they are."""
+    n_rows = [one.elements.shape[:1].numel() for one, _ in alone]
+    return term.picked_at is None and len({*n_rows}) > 1 and sum(n_rows) == term.elements.shape[:1].numel()
 
 
 def _lies_divided(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:

@@ -670,6 +670,39 @@ def test_rows_that_single_samples_show_by_chance_are_refused(collate: Any) -> No
         fitted(step, data, collate, shuffle=False)
 
 
+def of_their_own_rows(net: Any, x: Tensor) -> Tensor:
+    return F.cross_entropy(net.words(net.embed(x)), x, reduction="sum")
+
+
+def by_their_numbers(net: Any, b: Any) -> Tensor:
+    x = b["x"].flatten()[(b["y"] != -100).flatten().nonzero().squeeze(1)]
+    return of_their_own_rows(net, x) / len(x)
+
+
+@pytest.mark.parametrize("sees_sizes", [True, False], ids=["at once", "as on a GPU"])
+def test_rows_that_several_batches_show_by_chance_are_refused_once_one_has_more(
+    sees_sizes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All texts of the first batches are equally long; of a later one there are as many rows as if all had five."""
+    if not sees_sizes:
+        monkeypatch.setattr("lightning_dataselect.data.sample_sizes.SampleSizes.differ_anew", lambda *given: False)
+    unlike = [x for n in (2, 8, 3, 7, 4, 6, 5, 5) for x in texts((n, n + 1), 1)]
+    with pytest.raises(CaptureError, match="some samples have more of them than others"):
+        fitted(by_their_numbers, texts((8, 9), 2 * B) + unlike + texts((2, 9), N - 3 * B), padded, shuffle=False)
+
+
+def test_the_turns_of_a_loop_that_are_divided_by_all_their_rows_are_refused_once_these_are_unlike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lightning_dataselect.data.sample_sizes.SampleSizes.differ_anew", lambda *given: False)
+
+    def step(net: Any, b: list[Tensor]) -> Tensor:
+        return torch.stack([of_their_own_rows(net, x) for x in b]).sum() / sum(map(len, b))
+
+    with pytest.raises(CaptureError, match="counted in the batch outside of torch"):
+        fitted(step, texts((4, 5), 2 * B) + texts((2, 9), N - 2 * B), list, shuffle=False)
+
+
 def without_bad_ones(net: Any, b: Any) -> Tensor | None:
     x = b["x"][b["y"][:, 0] != 1]
     return F.cross_entropy(net.words(net.embed(x)).flatten(0, 1), x.flatten()) if len(x) else None
