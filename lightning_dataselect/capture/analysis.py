@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.divisions import Division
-from lightning_dataselect.capture.graph import Anchor, derivatives, leads_only_to, reached
+from lightning_dataselect.capture.graph import Anchor, derivatives, edge_of, leads_only_to, reached
 from lightning_dataselect.capture.independence import are_turns, find_rows, refuse_unseen
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.reductions import (
@@ -214,9 +214,14 @@ def possible_divisors(
     if own.divided_elementwise or (isinstance(own.divisor, tuple) and not own.is_guess):
         return [own.divisor]
     found: list[Divisor | None] = [own.divisor] if own.divisor is not None else []
-    of_elements: list[tuple[Divisor, Tensor | None]] = [("counts", term.counts), ("nonzero", term.elements)]
     if term.is_sum and term.elements.numel() > batch_size:
-        found += [name for name, values in of_elements if values is not None and float((values != 0).sum()) in plain]
+        shape = term.elements.shape
+        counted = 0.0 if term.counts is None else float(term.counts.float().sum())
+        # of picked rows each element counts, but a step divides by the number of the rows
+        if any(counted / shape[axes:].numel() in plain for axes in range(1, len(shape) + 1)):
+            found.insert(0 if term.picked_at is not None else len(found), "counts")
+        if float((term.elements != 0).sum()) in plain:
+            found.append("nonzero")
     found.append(None)
     if term.is_sum:
         found.append("samples")
@@ -292,6 +297,13 @@ _PICKED = (
 )
 
 
+_FOLDED = (
+    "The step takes the mean or the sum over its samples first, and puts the loss together from what is left of each"
+    " output, so no reduction holds what each sample adds. Put it together sample by sample, and reduce over the"
+    " samples last: (errors * weights).sum(1).mean() in place of (errors.mean(0) * weights).sum()."
+)
+
+
 def analyze_loss(
     loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, spec: StepSpec
 ) -> tuple[Parts, StepSpec]:
@@ -323,15 +335,16 @@ def analyze_loss(
     parts, foreign, spec = _without_foreign(parts, spec)
     if foreign and not parts:
         return [], spec
-    for refusal in (spec.of(term.key).refusal for term, _ in parts):
-        if refusal is not None:
-            raise CaptureError(refusal)
+    for term, _ in parts:
+        if (refusal := spec.of(term.key).refusal) is not None:
+            # what another sample adds to a quotient of sums is no matter of how they are divided
+            raise CaptureError(refusal if len(parts) == 1 or not all(_bent(loss, parts, anchors)) else _QUOTIENT)
     spec = replace(spec, loops=spec.loops | (_find_loops(parts, probe, batch_size) - spec.no_loops))
     if words := incomplete(parts, spec.loops, batch_size):
         raise CaptureError(words)
     loops = loops_of(parts, spec.loops, batch_size)
     parts = [(term, slope) for term, slope in parts if term.key[0] not in spec.loops]
-    _refuse_picked(loss, [part for part in parts if not spec.of(part[0].key).is_witnessed], probe, batch_size)
+    _refuse_picked(loss, parts, probe, batch_size, spec)
     parts = [(term, slope) for term, slope in parts if not term.by_hand or foldable(term.elements.shape, batch_size)]
     for term, _ in parts:
         if not foldable(term.elements.shape, batch_size):
@@ -355,7 +368,8 @@ def analyze_loss(
                 continue
             before = spec.of(term.key)
             term.strided = before.layout.strided if probe.has_equal_axes and before.enters else strided
-        spec = spec.with_term(term.key, picked_at=term.picked_at)
+        if term.picked_at != spec.of(term.key).picked_at:  # what fitted its rows before says nothing of these
+            spec = spec.with_term(term.key, picked_at=term.picked_at, readings=())
         sound.append((term, slope))
     if kept and not sound and not loops:
         raise CaptureError(
@@ -368,6 +382,8 @@ def analyze_loss(
     sound += loops
     if not sound and reached(loss.grad_fn, probe.picked):
         raise CaptureError(_PICKED)
+    if not sound and _is_folded(loss, probe):
+        raise CaptureError(_FOLDED)
     if not sound:
         raise CaptureError(
             f"Nothing in the step gives a loss for each of the batch's {batch_size} samples "
@@ -482,10 +498,10 @@ def _readings(
     if len(divisors) < 2 and not before.readings:
         return ()
     totals |= {key: _as_divisor(counts[key].value) for key in divisors if isinstance(key, tuple)}
-    of_elements: list[tuple[Divisor, Tensor | None]] = [("counts", term.counts), ("nonzero", term.elements)]
-    for name, values in of_elements:
-        if name in divisors and values is not None:
-            totals[name] = float((values != 0).sum()) or 1.0
+    if "counts" in divisors and term.counts is not None:
+        totals["counts"] = float(term.counts.float().sum()) or 1.0
+    if "nonzero" in divisors:
+        totals["nonzero"] = float((term.elements != 0).sum()) or 1.0
     return tuple((divisor, float(slope) * totals[divisor]) for divisor in divisors)
 
 
@@ -497,11 +513,13 @@ def _find_loops(parts: Parts, probe: Probe, batch_size: int) -> set[Hashable]:
     return {place for place, own in by_place.items() if are_turns(own, probe.anchors, batch_size)}
 
 
-def _refuse_picked(loss: Tensor, parts: Parts, probe: Probe, batch_size: int) -> None:
+def _refuse_picked(loss: Tensor, parts: Parts, probe: Probe, batch_size: int, spec: StepSpec) -> None:
     """Refuse losses whose rows are picked, as many as there happen to be; not what a model or another mean picks."""
     outer = reached(loss.grad_fn, {*probe.anchors, *_nodes(term for term, _ in parts)})
     for term, _ in parts:
         shape = term.elements.shape
+        if spec.of(term.key).is_witnessed:
+            continue
         if term.picked_at is not None:
             if term.picked_at in probe.doubtful:
                 raise CaptureError(JUDGED)
@@ -510,7 +528,8 @@ def _refuse_picked(loss: Tensor, parts: Parts, probe: Probe, batch_size: int) ->
             raise CaptureError(JUDGED)
         if term.by_hand and not foldable(shape, batch_size) and term.node not in outer:
             continue
-        if any((probe.picked[node],) == shape[:1] for node in reached(term.elements.grad_fn, probe.picked)):
+        ends = {*probe.picked, *_nodes(other for other, _ in parts if other is not term)}  # whose rows are no own ones
+        if any((probe.picked.get(node),) == shape[:1] for node in reached(term.elements.grad_fn, ends)):
             raise CaptureError(_PICKED)
 
 
@@ -547,15 +566,34 @@ def _normalises(term: Term, parts: Parts) -> bool:
     )
 
 
+_QUOTIENT = (
+    "The loss is no weighted sum of means or sums over the batch, but a quotient, a product or the like of them, such"
+    f" as a Dice loss over the whole batch: no sample has a share of its own in it. {NO_OWN_LOSS}"
+)
+
+
+def _is_folded(loss: Tensor, probe: Probe) -> bool:
+    """Tell if a loss is a weighted sum of what the mean or the sum over the samples has left."""
+    edges = [edge for fold in probe.recorder.folds.values() if (edge := edge_of(fold.value)) is not None]
+    data = {*probe.anchors, *(edge.node for edge in edges)}
+    slopes = derivatives(loss, edges, again=True) if edges else []
+    return any(slope is not None and not reached(slope.grad_fn, data) for slope in slopes)
+
+
+def _bent(loss: Tensor, parts: Parts, anchors: Anchors) -> list[bool]:
+    """Tell of each term if the loss is no multiple of it, as of a root or a quotient."""
+    slopes = derivatives(loss, [term.edge for term, _ in parts if term.edge is not None], again=True)
+    data = {*anchors, *_nodes(term for term, _ in parts)}
+    return [slope is not None and bool(reached(slope.grad_fn, data)) for slope in slopes]
+
+
 def _linear(loss: Tensor, parts: Parts, anchors: Anchors) -> tuple[Parts, list[Term]]:
     """Leave out the terms that a loss is no multiple of, as of a root or a quotient; one alone may be kept as it is.
 
     Returns:
         The terms that are kept, and those of them that the loss is no multiple of all the same.
     """
-    slopes = derivatives(loss, [term.edge for term, _ in parts if term.edge is not None], again=True)
-    data = {*anchors, *_nodes(term for term, _ in parts)}
-    bent = [slope is not None and bool(reached(slope.grad_fn, data)) for slope in slopes]
+    bent = _bent(loss, parts, anchors)
     if not any(bent):
         return parts, []
     if len(parts) == 1 and bool((torch.as_tensor(parts[0][1]) > 0).all()):
@@ -566,9 +604,5 @@ def _linear(loss: Tensor, parts: Parts, anchors: Anchors) -> tuple[Parts, list[T
         )
         return parts, [parts[0][0]]
     if all(bent):
-        raise CaptureError(
-            "The loss is no weighted sum of means or sums over the batch, but a quotient, a product or the like of"
-            " them, such as a Dice loss over the whole batch: no sample has a share of its own in it."
-            f" {NO_OWN_LOSS}"
-        )
+        raise CaptureError(_QUOTIENT)
     return [part for part, is_bent in zip(parts, bent, strict=True) if not is_bent], []

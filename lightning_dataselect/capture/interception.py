@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -21,6 +21,7 @@ from lightning_dataselect.capture.graph import edge_of, saving_is_noted, saving_
 from lightning_dataselect.capture.loss_functions import LOSSES, REGISTERED, Classes, Loss, once, twice
 from lightning_dataselect.capture.origin import Origin
 from lightning_dataselect.capture.patches import Patches
+from lightning_dataselect.capture.picks import Pick
 from lightning_dataselect.capture.reductions import (
     ENDINGS,
     FOLDING,
@@ -36,58 +37,6 @@ from lightning_dataselect.capture.reductions import (
 from lightning_dataselect.capture.specs import UNKNOWN, Layout, StepSpec, TermSpec
 
 Call = tuple[Key | None, Loss, dict[str, Any]]  # its term (None where unreduced), the function, its arguments
-
-
-@dataclass(frozen=True)
-class Pick:
-    """Hold a mask, and how many rows it has picked."""
-
-    mask: Tensor
-    n_rows: int
-
-    def put_back(self, rows: Tensor) -> Tensor:
-        """Return rows that were made of those that were picked, where these have lain, and 0 elsewhere.
-
-        Example:
-            >>> Pick(torch.tensor([[True, False], [True, True]]), 3).put_back(torch.tensor([5.0, 6.0, 7.0])).tolist()
-            [[5.0, 0.0], [6.0, 7.0]]
-        """
-        shape = self.mask.shape + rows.shape[1:]
-        return rows.new_zeros(shape).masked_scatter(self._like(rows), rows)
-
-    def units(self, rows: Tensor) -> Tensor:
-        """Return what a mean over the rows divides by the sum of."""
-        return self._like(rows).expand(self.mask.shape + rows.shape[1:])
-
-    def _like(self, rows: Tensor) -> Tensor:
-        return self.mask.reshape(self.mask.shape + (1,) * (rows.dim() - 1))
-
-
-def pieces(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch_size: int) -> Tensor | None:
-    """Return the mask that would have picked rows which are laid one after the other, some of each sample.
-
-    Args:
-        args: Of `torch.cat`.
-        kwargs: Likewise.
-        batch_size: The number of samples.
-
-    Returns:
-        bool (batch_size, n), or None if they are no pieces of the samples, or just a row of each.
-
-    Example:
-        >>> pieces(([torch.zeros(1, 5), torch.zeros(2, 5)],), {}, batch_size=2).tolist()
-        [[True, False], [True, True]]
-        >>> pieces(([torch.zeros(1, 5), torch.zeros(2, 5)],), {}, batch_size=3)
-    """
-    parts, dim = args[0] if args else kwargs.get("tensors"), kwargs.get("dim", args[1] if len(args) > 1 else 0)
-    if not isinstance(parts, list | tuple) or len(parts) != batch_size or dim != 0:
-        return None
-    lengths = [len(part) if isinstance(part, Tensor) and part.dim() > 0 else 0 for part in parts]
-    if set(lengths) in ({1}, {batch_size}):
-        return None
-    device = parts[0].device
-    ends = torch.tensor(lengths).to(device, non_blocking=True)
-    return torch.arange(max(lengths), device=device) < ends.unsqueeze(1)
 
 
 @dataclass(frozen=True)
@@ -110,7 +59,7 @@ class Recorder:
         layouts: Of a probe, where the samples lie in these.
         order: Of a probe, the places of all means and sums, by their turn.
         sources: The unreduced classification losses of this step.
-        picks: What masks have picked out of tensors in this step, by the place.
+        picks: What masks and numbers have picked out of tensors in this step, by the place and the turn there.
         folds: What was reduced over the samples alone so far, by the id of the result.
         joined: The places of these, by the keys of the terms that they went into.
         scoring: True if terms need no gradient to count.
@@ -142,7 +91,7 @@ class Recorder:
         self.layouts: dict[Key, Layout] = {}
         self.order: dict[int, Hashable] = {}
         self.sources: list[Source] = []
-        self.picks: dict[Hashable, Pick] = {}
+        self.picks: dict[Key, Pick] = {}
         self.folds: dict[int, Fold] = {}
         self.joined: dict[Key, Hashable] = {}
         self.calls: list[Call] = []
@@ -290,16 +239,18 @@ class Recorder:
                 term.is_joined = fold is not None
                 if pick is not None:
                     mask, term.picked_at = layout.turned(pick.units(rows)), pick_at
-                    units = mask if term.units is None else term.units & mask
+                    units = mask if term.units is None else term.units * mask
                     term.units, term.counts = (None, mask) if ending.is_sum else (units, None)
                 self._keep(term, weights)
                 return term.value
         return value
 
-    def pick(self, where: Hashable, mask: Any, rows: Any) -> None:
-        """Take note of rows that a mask has picked out of a tensor."""
-        if isinstance(mask, Tensor) and mask.dtype == torch.bool and isinstance(rows, Tensor):
-            self.picks[where] = Pick(mask, rows.shape[0])
+    def pick(self, where: Hashable, pick: Pick) -> Key:
+        """Take note of rows that were picked out of a tensor; return what this call is known by."""
+        call = self._calls.get(where, 0)
+        self._calls[where] = call + 1
+        self.picks[where, call] = pick
+        return where, call
 
     def leaves_out(self) -> bool:
         """Tell if samples were left out before the model saw them, so that rows look like those of other ones."""
@@ -324,7 +275,7 @@ class Recorder:
         """Take note of a mean or a sum over the samples that leaves another axis to be reduced."""
         self.folds[id(value)] = Fold(where, ending, given, value)
 
-    def _picked(self, spec: TermSpec, rows: Tensor) -> tuple[Hashable, Pick | None]:
+    def _picked(self, spec: TermSpec, rows: Tensor) -> tuple[Key | None, Pick | None]:
         """Return where a mask has picked what was made into rows, and what it has picked; None if none has."""
         where = spec.picked_at if self.observer is None else self.observer.picked_at(rows)
         pick = self.picks.get(where) if where is not None else None
@@ -434,7 +385,7 @@ class Observer:
         """Tell if rows of this shape lie ``batch_size`` apart for one sample."""
         raise NotImplementedError
 
-    def picked_at(self, rows: Tensor) -> Hashable | None:
+    def picked_at(self, rows: Tensor) -> Key | None:
         """Return where a mask has picked what rows were made of; None if none has."""
         raise NotImplementedError
 
@@ -495,10 +446,6 @@ def intercept_reduction(recorder: Recorder, sites: set[Hashable], function: Call
         return value
 
     return intercepted
-
-
-CATS = {torch.cat, torch.concat, torch.concatenate}
-"""The functions that lay pieces one after the other."""
 
 
 def _names_of(function: Callable[..., Any], module: nn.Module | None) -> Iterator[tuple[dict[str, Any], str]]:

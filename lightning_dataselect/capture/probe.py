@@ -16,8 +16,9 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_dataselect.capture.divisions import Divisions
 from lightning_dataselect.capture.graph import Anchor, reached
-from lightning_dataselect.capture.interception import CATS, Interceptors, Observer, Recorder, pieces, site
+from lightning_dataselect.capture.interception import Interceptors, Observer, Recorder, site
 from lightning_dataselect.capture.origin import Origin, Origins
+from lightning_dataselect.capture.picks import IndexPick, Pick, Picks, covers
 from lightning_dataselect.capture.reductions import ENDINGS, FOLDING, Key, ends, folds_samples
 
 
@@ -132,16 +133,9 @@ def _picks(name: str, args: tuple[Any, ...], out: Tensor, batch_size: int) -> bo
         return out.dim() > 0 and len(out) != batch_size
     index = _tensors([args[1]]) if name == "__getitem__" and out.dim() > 0 else []
     return any(
-        _covers(part, batch_size) if part.dtype == torch.bool else part.dim() == 1 and len(out) != batch_size
+        covers(part, batch_size) if part.dtype == torch.bool else part.dim() == 1 and len(out) != batch_size
         for part in index
     )
-
-
-def _covers(mask: Any, batch_size: int) -> bool:
-    """Tell if a mask has entries for each sample, along its first or second axis."""
-    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.dim() == 0:
-        return False
-    return mask.shape[0] % batch_size == 0 or batch_size in mask.shape[:2]
 
 
 def _caller(frame: FrameType | None, func: Any) -> FrameType:
@@ -153,7 +147,6 @@ def _caller(frame: FrameType | None, func: Any) -> FrameType:
     return frame
 
 
-_GETITEM = torch._C.TensorBase.__getitem__
 _SETITEM = torch._C.TensorBase.__setitem__
 
 
@@ -167,6 +160,13 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.recorder = recorder
         self._known = interceptors.known
+        self._picks = Picks(recorder.batch_size)
+
+    def __enter__(self) -> Watch:
+        """Begin a step."""
+        self._picks = Picks(self.recorder.batch_size)
+        super().__enter__()
+        return self
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Call the function, or what stands for it."""
@@ -183,10 +183,8 @@ class Watch(TorchFunctionMode):
             pass  # compiled code has no place to know what follows by
         elif func in FOLDING and folds_samples(args, kwargs, out, self.recorder.batch_size):
             self.fold(func, site(sys._getframe(1), func), args, out)
-        elif func is _GETITEM:
-            self.pick(func, site(sys._getframe(1), func), args, args[1], out)
-        elif func in CATS and (mask := pieces(args, kwargs, self.recorder.batch_size)) is not None:
-            self.pick(func, site(sys._getframe(1), func), args, mask, out)
+        elif (pick := self._picks.find(func, args, kwargs, out)) is not None:
+            self.follow(self.recorder.pick(site(sys._getframe(1), func), pick), pick, out)
         self.note(func, args, kwargs, out)
         return out
 
@@ -206,9 +204,8 @@ class Watch(TorchFunctionMode):
         """Take a mean or a sum over the samples that leaves another axis."""
         self.recorder.fold(where, ENDINGS[func], args[0], out)
 
-    def pick(self, func: Any, where: Hashable, args: tuple[Any, ...], mask: Any, out: Any) -> None:
+    def follow(self, where: Key, pick: Pick, out: Any) -> None:
         """Take what an index, or a mask, has picked."""
-        self.recorder.pick(where, mask, out)
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Take any other result."""
@@ -247,7 +244,8 @@ class Probe(Watch, Observer):
         self.picked: dict[Node, int] = {}
         self.doubtful: set[Hashable] = set()
         self.has_equal_axes = False
-        self._picked_at: dict[Node, Hashable] = {}
+        self._picked_at: dict[Node, Key] = {}
+        self._picked_data: dict[int, tuple[Tensor, Key]] = {}  # likewise of what has no graph
         self._filtered: dict[int, tuple[Tensor, Hashable]] = {}  # data without the samples that a mask leaves out
         self._filtered_at: dict[Node, Hashable] = {}  # what was made of it with a graph
         self._judgements: dict[int, Tensor] = {}  # what the model's outputs decide, as masks and ranks
@@ -294,6 +292,14 @@ class Probe(Watch, Observer):
                     self._filtered.setdefault(id(tensor), (tensor, where))
                 else:
                     self._filtered_at[tensor.grad_fn] = where
+        for picked, where in [self._picked_data[id(t)] for t in inputs if id(t) in self._picked_data]:
+            for tensor in _tensors([out]):
+                if tensor.shape[:1] != picked.shape[:1]:
+                    continue
+                if tensor.grad_fn is None:
+                    self._picked_data.setdefault(id(tensor), (tensor, where))
+                else:
+                    self._picked_at.setdefault(tensor.grad_fn, where)
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
         if isinstance(out, Tensor) and out.grad_fn is not None and _picks(func.__name__, args, out, size):
             self.picked[out.grad_fn] = out.shape[0]
@@ -393,24 +399,29 @@ class Probe(Watch, Observer):
         self.sites[where] = func
         super().fold(func, where, args, out)
 
-    def pick(self, func: Any, where: Hashable, args: tuple[Any, ...], mask: Any, out: Any) -> None:
-        """Take what a mask has picked, and note the place, if the mask has an entry for each sample."""
-        size = self.recorder.batch_size
-        if not _covers(mask, size):
+    def follow(self, where: Key, pick: Pick, out: Any) -> None:
+        """Note the place where rows of samples were picked, to find it again from what is made of them."""
+        size, rows = self.recorder.batch_size, _tensors([out])[0]
+        by_numbers = isinstance(pick, IndexPick)
+        if by_numbers and pick.n_rows == size and not _moves(pick.mask.sort().values):
+            return  # one row of each sample, in some order
+        if not (by_numbers or covers(pick.mask, size)):
             return
-        if out.grad_fn is not None:
-            self._picked_at[out.grad_fn] = where
-            self.doubtful |= {where} if id(mask) in self._judgements else set()
-            super().pick(func, where, args, mask, out)
-        elif mask.shape == (size,) == args[0].shape[:1]:
-            self._filtered[id(out)] = out, where
-            super().pick(func, where, args, mask, out)
+        if pick.mask.shape in ((size, 1), (size, size)) and bool(pick.mask.all()):
+            return  # as many of each: no pieces, but rows or steps that were laid one after the other
+        if rows.grad_fn is not None:
+            self._picked_at[rows.grad_fn] = where
+            self.doubtful |= {where} if any(id(part) in self._judgements for part in pick.decided_by) else set()
+        elif not by_numbers and pick.mask.shape == (size,):
+            self._filtered[id(rows)] = rows, where
+        else:
+            self._picked_data[id(rows)] = rows, where
 
     def filters(self, rows: Tensor) -> set[Hashable]:
         """Return the places where samples were left out of what a model then made of them."""
         return {self._filtered_at[node] for node in reached(rows.grad_fn, self._filtered_at)}
 
-    def picked_at(self, rows: Tensor) -> Hashable | None:
+    def picked_at(self, rows: Tensor) -> Key | None:
         """Return where a mask has picked what rows were made of; None if none has."""
         places = {self._picked_at[node] for node in reached(rows.grad_fn, self._picked_at)}
         return places.pop() if len(places) == 1 else None

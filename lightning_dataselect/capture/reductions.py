@@ -296,7 +296,7 @@ class Term:
     from_parameters: bool = False
     counts: Tensor | None = None
     choice: Tensor | None = None
-    picked_at: Hashable | None = None
+    picked_at: Key | None = None
     is_judged: bool = False
     is_ranked: bool = False
     is_joined: bool = False

@@ -77,7 +77,7 @@ class TermSpec:
     divided_by_mean: bool = False
     is_nonlinear: bool = False
     is_witnessed: bool = False
-    picked_at: Hashable | None = None
+    picked_at: Key | None = None
     n_rows: int = 0
     has_one_row: bool = False
     is_joined: bool = False

@@ -254,7 +254,8 @@ def _settled(
     if elementwise:
         truth = torch.stack([by * _losses(one, layout, 1)[0] for one, by in alone])
     before = spec.of(key)
-    known = [divisor for divisor, _ in before.readings] if before.is_witnessed else []
+    is_known = before.is_witnessed and before.picked_at == term.picked_at
+    known = [divisor for divisor, _ in before.readings] if is_known else []
     fitting = [
         reading for reading in readings if _fits(reading, truth) and reading.divisor in (known or [reading.divisor])
     ]
@@ -339,10 +340,10 @@ def _readings(key: Key, term: Term, slope: Tensor, layout: Layout, whole: Shown,
     if term.is_sum:
         given.append(("samples", ones))
         if term.counts is not None and term.elements.numel() > size:
-            given.append(("counts", _counted(term.counts, layout, size)))
+            given.append(("counts", _counted(term.counts, layout, size)))  # some of them maybe several times
     given += numbers.items() if term.is_sum or whole.divides else ()
     if term.is_sum and term.elements.numel() > size:
-        given.append(("nonzero", _counted(term.elements, layout, size)))
+        given.append(("nonzero", _counted(term.elements != 0, layout, size)))
     readings = []
     for divisor, share in given:
         counted = ones if share is None else share
@@ -356,14 +357,20 @@ def _readings(key: Key, term: Term, slope: Tensor, layout: Layout, whole: Shown,
         if not term.is_sum and isinstance(divisor, tuple):  # what divides is made to be 1 on average
             last = readings[-1]
             readings.append(replace(last, alone=last.alone / size, product=last.product / size, by_mean=True))
-    readings.sort(key=lambda reading: abs(abs(reading.product) - 1) > _CLOSE)
+    readings.sort(key=lambda reading: not _leaves_no_factor(reading, term.elements.shape))
     sure = None if found.is_guess else found.divisor
     readings.sort(key=lambda reading: sure is None or reading.divisor != sure)
     return readings
 
 
+def _leaves_no_factor(reading: _Reading, shape: torch.Size) -> bool:
+    """Tell if a divisor is all that a term is multiplied with, or the number of rows of which each element counts."""
+    widths = {1, *(shape[axes:].numel() for axes in range(1, len(shape)))} if reading.divisor == "counts" else {1}
+    return any(abs(abs(reading.product) / width - 1) <= _CLOSE for width in widths if width)
+
+
 def _counted(values: Tensor, layout: Layout, size: int) -> Tensor:
-    rows = layout.rows(values != 0, size)
+    rows = layout.rows(values, size)
     assert rows is not None
     return rows.float().sum(1)
 
@@ -390,12 +397,17 @@ def _layouts(term: Term, whole: Shown, agrees: bool) -> list[Layout]:
 def _row_alone(layout: Layout, term: Term, one: Term, row: Tensor) -> Tensor | None:
     """Return the row of a sample alone, to be compared with its row among others; None if it cannot lie so.
 
-    Of picked rows, as of boxes, a sample alone has as many as it has, and 0 follows where others have more.
+    Of picked rows, as of boxes, a sample alone has as many as it has, and 0 follows where others have more. A single
+    row is none that was picked, and lies where the others have left room for it.
     """
     rows = layout.rows(one.elements, 1)
     missing = 0 if rows is None else row.numel() - rows.numel()
     if rows is None or term.picked_at is None or missing <= 0:
         return None if rows is None else rows[0]
+    if one.picked_at is None and rows.numel() and row.numel() % rows.numel() == 0:
+        places = row.reshape(-1, rows.numel())
+        place = int((places != 0).any(1).int().argmax())
+        return torch.zeros_like(places).index_fill(0, torch.tensor(place, device=row.device), 1).mul(rows).flatten()
     return torch.nn.functional.pad(rows[0], (0, missing))
 
 

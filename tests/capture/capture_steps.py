@@ -12,6 +12,7 @@ import torchmetrics
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import cross_entropy as ce_by_another_name
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
 
 B, D, C, T, V = 8, 7, 5, 6, 11  # samples, features, classes, tokens, vocabulary
@@ -808,7 +809,65 @@ def as_many_terms_as_samples(net: Net, b: Batch) -> Tensor:
     return sum((out * i - b["z"]).abs().mean() for i in range(B)) / B
 
 
+def matched_boxes(net: Net, b: Batch) -> Tensor:
+    image = torch.arange(len(b["x"])).repeat_interleave(b["n_boxes"])
+    box = torch.cat([torch.arange(int(n)).flip(0) for n in b["n_boxes"]])
+    losses = F.l1_loss(net.head(b["boxes"])[image, box], b["targets"][image, box], reduction="none")
+    return losses.sum() / len(image)
+
+
+def detector_in_one_row(net: Net, b: Batch) -> Tensor:
+    boxes, targets = (
+        torch.cat([rows[:n] for rows, n in zip(b[name], b["n_boxes"], strict=True)]) for name in ("boxes", "targets")
+    )
+    return F.l1_loss(net.head(boxes), targets) + F.mse_loss(net.aux(boxes), targets, reduction="sum") / len(boxes)
+
+
+def masked_select(net: Net, b: Batch) -> Tensor:
+    return torch.masked_select(token_losses(net, b), b["mask"]).mean()
+
+
+def masked_select_of_rows(net: Net, b: Batch) -> Tensor:
+    words = net.tokens(b).masked_select(b["mask"][..., None]).view(-1, V)
+    return F.cross_entropy(words, b["tokens"].masked_select(b["mask"]))
+
+
+def masked_tokens_as_data(net: Net, b: Batch) -> Tensor:
+    own = b["tokens"][b["mask"]]
+    return F.cross_entropy(net.words(net.embed(own)), own)
+
+
+def nodes_of_all_samples(net: Net, b: Batch) -> Tensor:
+    own = torch.arange(4) < b["n_boxes"][:, None]
+    return F.smooth_l1_loss(net.head(b["boxes"][own]), b["targets"][own])
+
+
+def packed_sequence(net: Net, b: Batch) -> Tensor:
+    lengths = b["mask"].sum(1)
+    words, targets = (
+        pack_padded_sequence(part, lengths, batch_first=True, enforce_sorted=False)
+        for part in (net.embed(b["tokens"]), b["tokens"])
+    )
+    return F.cross_entropy(net.words(words.data), targets.data)
+
+
+def several_tasks_with_missing_labels(net: Net, b: Batch) -> Tensor:
+    out, losses = net(b["x"]), []
+    for task in range(C):
+        known = b["mask"][:, task]
+        losses.append(F.mse_loss(out[known, task], b["z"][known, task], reduction="sum"))
+    return torch.stack(losses).sum() / len(out)
+
+
 ONE_AFTER_ANOTHER = [
+    matched_boxes,
+    detector_in_one_row,
+    masked_select,
+    masked_select_of_rows,
+    masked_tokens_as_data,
+    nodes_of_all_samples,
+    packed_sequence,
+    several_tasks_with_missing_labels,
     boxes_in_one_row,
     as_many_heads_as_samples,
     the_best_of_two_heads,

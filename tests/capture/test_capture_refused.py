@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from capture_steps import B, Batch, C, Net, alone, ce, cut, make_batch, token_losses
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_dataselect.capture import CaptureError, LossCapture
 
@@ -151,18 +151,11 @@ def correlation(net: Net, b: Batch) -> Tensor:
     return 1 - (out * r).sum() / (out.norm() * r.norm())
 
 
-def packed_tokens(net: Net, b: Batch) -> Tensor:
-    def packed(values: Tensor) -> Tensor:
-        lengths = b["mask"].sum(1)
-        return nn.utils.rnn.pack_padded_sequence(values, lengths, batch_first=True, enforce_sorted=False).data
-
-    return F.cross_entropy(net.words(packed(net.embed(b["tokens"]))), packed(b["tokens"]))
-
-
 def nodes_of_all_samples(net: Net, b: Batch) -> Tensor:
     """Of 16 nodes, two for each sample by chance, but they are not."""
-    own = torch.arange(4) < b["n_boxes"][:, None]
-    return F.smooth_l1_loss(net.head(b["boxes"][own]), b["targets"][own])
+    own = (torch.arange(4) < b["n_boxes"][:, None]).flatten().nonzero().squeeze(1)
+    boxes, targets = (b[name].flatten(0, 1).index_select(0, own) for name in ("boxes", "targets"))
+    return F.smooth_l1_loss(net.head(boxes), targets)
 
 
 def picked_by_their_numbers(net: Net, b: Batch) -> Tensor:
@@ -171,11 +164,12 @@ def picked_by_their_numbers(net: Net, b: Batch) -> Tensor:
     return F.smooth_l1_loss(out, b["targets"].flatten(0, 1).index_select(0, own))
 
 
-def matched_boxes(net: Net, b: Batch) -> Tensor:
-    image = torch.arange(B).repeat_interleave(b["n_boxes"])
-    box = torch.cat([torch.arange(int(n)) for n in b["n_boxes"]])
-    losses = F.l1_loss(net.head(b["boxes"])[image, box], b["targets"][image, box], reduction="none")
-    return losses.sum() / len(image)
+def weighted_errors_of_outputs(net: Net, b: Batch) -> Tensor:
+    return ((net(b["x"]) - b["z"]).square().mean(0) * torch.arange(1.0, C + 1)).sum()
+
+
+def errors_of_outputs_one_by_one(net: Net, b: Batch) -> Tensor:
+    return sum(weight * error for weight, error in enumerate((net(b["x"]) - b["z"]).abs().sum(0))) / B
 
 
 def mined_negatives(net: Net, b: Batch) -> Tensor:
@@ -235,6 +229,7 @@ JUDGED = "by what the model's outputs decide, maybe those of other samples.*samp
 PICKED = "picks rows out of the batch by a mask or an index.*ignore_index or multiply the losses by the mask"
 RAGGED = "nothing shows which rows are whose"
 UNEVEN = "not a multiple of the batch's 8"
+FOLDED = "takes the mean or the sum over its samples first"
 SMALL = "1 of 2 loss terms.*mse_loss, makes [12]% of it, too little"
 REFUSED: dict[Step, str] = {
     contrastive: OTHER_SAMPLES,
@@ -262,11 +257,11 @@ REFUSED: dict[Step, str] = {
     correlation: QUOTIENT,
     supervised_contrastive: OTHER_SAMPLES,
     jaccard: NOTHING,
-    packed_tokens: UNEVEN,
     nodes_of_all_samples: RAGGED,
     picked_by_their_numbers: PICKED,
-    matched_boxes: PICKED,
     mined_negatives: JUDGED,
+    weighted_errors_of_outputs: FOLDED,
+    errors_of_outputs_one_by_one: FOLDED,
     and_a_term_of_no_weight: SMALL,
     and_a_negative_term_of_no_weight: SMALL,
 }
@@ -279,6 +274,7 @@ TO_DO = {
     NOTHING: f"{OWN_LOSS} RandomPruning needs no per-sample loss at all.",
     RAGGED: OWN_LOSS,
     UNEVEN: OWN_LOSS,
+    FOLDED: "(errors * weights).sum(1).mean() in place of (errors.mean(0) * weights).sum().",
     JUDGED: "or leave the choice of hard samples to SelectiveBackprop.",
     PICKED: NO_OWN_LOSS,
 }

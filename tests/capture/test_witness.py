@@ -627,8 +627,30 @@ def pieces_in_one_row_by_their_number(net: Any, b: Any) -> Tensor:
     return F.cross_entropy(torch.cat(own), y, reduction="sum") / len(y)
 
 
+def of_their_own_rows(net: Any, x: Tensor) -> Tensor:
+    return F.cross_entropy(net.words(net.embed(x)), x, reduction="sum")
+
+
+def one_row_of_data(net: Any, b: Any) -> Tensor:
+    return of_their_own_rows(net, torch.cat([x[y != -100] for x, y in zip(b["x"], b["y"], strict=True)])) / b["n"]
+
+
+def packed(net: Any, b: Any) -> Tensor:
+    lengths = (b["y"] != -100).sum(1)
+    out, _ = net.rnn(pack_padded_sequence(net.embed(b["x"]), lengths, batch_first=True, enforce_sorted=False))
+    targets = pack_padded_sequence(b["x"], lengths, batch_first=True, enforce_sorted=False)
+    return F.cross_entropy(net.words(out.data), targets.data)
+
+
+def pairs(net: Any, b: Any) -> Tensor:
+    own = [torch.arange(int(n)) for n in (b["y"] != -100).sum(1).clamp(max=4)]
+    of = torch.cat([torch.full_like(places, i) for i, places in enumerate(own)])
+    queries = net.words(net.embed(b["x"][:, 0])).unflatten(0, (-1, 1)).repeat(1, 4, 1) * torch.arange(1, 5)[:, None]
+    return (queries[of, torch.cat(own)] - 1).abs().sum() / len(of)
+
+
 @pytest.mark.parametrize("first", ["ragged", "equal"])
-@pytest.mark.parametrize("step", [pieces_in_one_row, pieces_in_one_row_by_their_number])
+@pytest.mark.parametrize("step", [pieces_in_one_row, pieces_in_one_row_by_their_number, one_row_of_data, packed, pairs])
 def test_pieces_of_each_sample_are_followed_into_one_row(step: Step, first: str) -> None:
     data = texts((2, 9)) if first == "ragged" else texts((4, 5), B) + texts((2, 9), N - B)
     torch.testing.assert_close(*fitted(step, data, padded, shuffle=False), rtol=1e-4, atol=1e-4)
@@ -668,10 +690,6 @@ def test_rows_that_single_samples_show_by_chance_are_refused(collate: Any) -> No
     data = texts((4, 5), B) + texts((2, 9), N - B)
     with pytest.raises(CaptureError, match="nothing shows which rows are whose"):
         fitted(step, data, collate, shuffle=False)
-
-
-def of_their_own_rows(net: Any, x: Tensor) -> Tensor:
-    return F.cross_entropy(net.words(net.embed(x)), x, reduction="sum")
 
 
 def by_their_numbers(net: Any, b: Any) -> Tensor:
@@ -763,6 +781,22 @@ def test_a_mean_over_the_classes_that_are_there_is_refused(n_classes: int) -> No
         return torch.stack([losses[y == c].mean() for c in y.unique()]).mean()
 
     with pytest.raises(CaptureError, match="a mean over groups of samples"):
+        fitted(step, texts((2, 9)), padded)
+
+
+def test_a_quotient_of_sums_for_each_class_is_refused_for_what_it_is() -> None:
+    """As a Dice loss has them, in a loop over the classes: no other divisor would mend it."""
+
+    def step(net: Any, b: Any) -> Tensor:
+        shares = net.words(net.embed(b["x"])).softmax(-1)
+        losses = []
+        for word in range(3):
+            is_word = (b["x"] == word).float()
+            both, all_ = (shares[..., word] * is_word).sum(), shares[..., word].sum() + is_word.sum()
+            losses.append(1 - (2 * both + 1) / (all_ + 1))
+        return sum(losses) / len(losses)
+
+    with pytest.raises(CaptureError, match="a quotient, a product or the like"):
         fitted(step, texts((2, 9)), padded)
 
 

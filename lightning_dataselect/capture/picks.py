@@ -1,0 +1,178 @@
+"""Find the calls that pick rows out of the samples of a batch, and lay what was picked where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+GETITEM = torch._C.TensorBase.__getitem__
+CATS = {torch.cat, torch.concat, torch.concatenate}
+"""The functions that lay pieces one after the other."""
+_SELECTING = {torch.index_select, torch._C.TensorBase.index_select}
+_MASKING = {torch.masked_select, torch._C.TensorBase.masked_select}
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Hold a mask, and how many rows it has picked."""
+
+    mask: Tensor
+    n_rows: int
+
+    @property
+    def decided_by(self) -> tuple[Tensor, ...]:
+        """The tensors that say what is picked."""
+        return (self.mask,)
+
+    def put_back(self, rows: Tensor) -> Tensor:
+        """Return rows that were made of those that were picked, where these have lain, and 0 elsewhere.
+
+        Example:
+            >>> Pick(torch.tensor([[True, False], [True, True]]), 3).put_back(torch.tensor([5.0, 6.0, 7.0])).tolist()
+            [[5.0, 0.0], [6.0, 7.0]]
+        """
+        shape = self.mask.shape + rows.shape[1:]
+        return rows.new_zeros(shape).masked_scatter(self._like(rows), rows)
+
+    def units(self, rows: Tensor) -> Tensor:
+        """Return what a mean over the rows divides by the sum of."""
+        return self._like(rows).expand(self.mask.shape + rows.shape[1:])
+
+    def _like(self, rows: Tensor) -> Tensor:
+        return self.mask.reshape(self.mask.shape + (1,) * (rows.dim() - 1))
+
+
+@dataclass(frozen=True)
+class IndexPick(Pick):
+    """Hold where rows were picked by numbers, some of them maybe several times.
+
+    Attributes:
+        mask: The first of the numbers, of samples.
+        index: All of them: int64 (n_rows,), one for each axis.
+        shape: Of the axes that they are numbers along.
+    """
+
+    index: tuple[Tensor, ...]
+    shape: torch.Size
+
+    @property
+    def decided_by(self) -> tuple[Tensor, ...]:
+        """The tensors that say what is picked."""
+        return self.index
+
+    def put_back(self, rows: Tensor) -> Tensor:
+        """Return rows as `Pick.put_back` does; those of one place are added up.
+
+        Example:
+            >>> samples, boxes = torch.tensor([1, 0, 1]), torch.tensor([0, 1, 0])
+            >>> pick = IndexPick(samples, 3, (samples, boxes), torch.Size([2, 2]))
+            >>> pick.put_back(torch.tensor([5.0, 6.0, 7.0])).tolist(), pick.units(torch.ones(3)).tolist()
+            ([[0.0, 6.0], [12.0, 0.0]], [[0.0, 1.0], [2.0, 0.0]])
+        """
+        rows = rows.float() if rows.dtype == torch.bool else rows
+        return rows.new_zeros(self.shape + rows.shape[1:]).index_put(self.index, rows, accumulate=True)
+
+    def units(self, rows: Tensor) -> Tensor:
+        """Return how many rows there are at each place."""
+        return self.put_back(torch.ones_like(rows, dtype=torch.float32, requires_grad=False))
+
+
+def pieces(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch_size: int) -> Tensor | None:
+    """Return the mask that would have picked rows which are laid one after the other, some of each sample.
+
+    Args:
+        args: Of `torch.cat`.
+        kwargs: Likewise.
+        batch_size: The number of samples.
+
+    Returns:
+        bool (batch_size, n), or None if they are no pieces of the samples.
+
+    Example:
+        >>> pieces(([torch.zeros(1, 5), torch.zeros(2, 5)],), {}, batch_size=2).tolist()
+        [[True, False], [True, True]]
+        >>> pieces(([torch.zeros(1, 5), torch.zeros(2, 5)],), {}, batch_size=3)
+    """
+    parts, dim = args[0] if args else kwargs.get("tensors"), kwargs.get("dim", args[1] if len(args) > 1 else 0)
+    if not isinstance(parts, list | tuple) or len(parts) != batch_size or dim != 0:
+        return None
+    lengths = [len(part) if isinstance(part, Tensor) and part.dim() > 0 else 0 for part in parts]
+    device = parts[0].device
+    ends = torch.tensor(lengths).to(device, non_blocking=True)
+    return torch.arange(max(lengths), device=device) < ends.unsqueeze(1)
+
+
+def covers(mask: Any, batch_size: int) -> bool:
+    """Tell if a mask has entries for each sample, along its first or second axis."""
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.dim() == 0:
+        return False
+    return mask.shape[0] % batch_size == 0 or batch_size in mask.shape[:2]
+
+
+class Picks:
+    """Find what the calls of one step pick.
+
+    Example:
+        >>> losses, mask = torch.arange(6.0).view(2, 3), torch.tensor([[True, False, True], [False, False, True]])
+        >>> Picks(2).find(torch.masked_select, (losses, mask), {}, losses[mask]).n_rows
+        3
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self._size = batch_size
+        self._sorted: tuple[Tensor, Tensor] | None = None  # what was selected last, and by what numbers
+
+    def find(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> Pick | None:
+        """Return what a call has picked; None if nothing."""
+        if func is GETITEM:
+            return self._by_index(args[0], args[1], out)
+        if func in CATS:
+            mask = pieces(args, kwargs, self._size)
+            return None if mask is None else Pick(mask, len(out))
+        if func in _MASKING and len(args) == 2:
+            return _by_mask(args[0], args[1], out)
+        if func in _SELECTING and len(args) == 3:
+            self._sorted = out, args[2]
+        elif getattr(func, "__name__", None) == "_pack_padded_sequence":
+            return self._packed(args[0], out[0], out[1])
+        return None
+
+    def _by_index(self, given: Tensor, index: Any, out: Any) -> Pick | None:
+        parts = index if isinstance(index, tuple) else (index,)
+        if not parts or not isinstance(parts[0], Tensor) or out.dim() == 0:
+            return None
+        if parts[0].dtype == torch.bool:
+            is_whole = all(isinstance(part, int | slice) for part in parts[1:])
+            return Pick(parts[0], len(out)) if is_whole else None
+        numbers = tuple(part for part in parts if isinstance(part, Tensor))
+        if any(isinstance(part, Tensor) for part in parts[len(numbers) :]):
+            return None  # with something in between
+        are_rows = all(part.dtype == torch.int64 and part.shape == (len(out),) for part in numbers)
+        if not are_rows or given.shape[0] != self._size or self._size == 1 == len(numbers):
+            return None
+        return IndexPick(numbers[0], len(out), numbers, given.shape[: len(numbers)])
+
+    def _packed(self, given: Tensor, rows: Tensor, batch_sizes: Tensor) -> Pick | None:
+        """Return where the rows of a packed sequence have lain before it was sorted."""
+        if rows.dim() == 0 or batch_sizes.numel() == 0 or int(batch_sizes[0]) != self._size:
+            return None
+        at_step = torch.arange(len(batch_sizes)).repeat_interleave(batch_sizes)
+        position = torch.arange(len(at_step)) - (batch_sizes.cumsum(0) - batch_sizes)[at_step]
+        position, at_step = (part.to(rows.device, non_blocking=True) for part in (position, at_step))
+        if self._sorted is not None and self._sorted[0] is given:
+            position = self._sorted[1][position]
+        shape = torch.Size([self._size, len(batch_sizes)])
+        return IndexPick(position, len(rows), (position, at_step), shape)
+
+
+def _by_mask(given: Tensor, mask: Tensor, out: Tensor) -> Pick | None:
+    """Return what `torch.masked_select` has picked: single entries, or all those along the last axis."""
+    if given.shape == mask.shape:
+        return Pick(mask, len(out))
+    width = given.shape[-1]
+    is_of_rows = given.dim() > 1 and mask.shape == (*given.shape[:-1], 1) and width > 0
+    return Pick(mask.squeeze(-1), len(out) // width) if is_of_rows else None
