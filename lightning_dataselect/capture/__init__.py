@@ -2,8 +2,9 @@
 
 from lightning_dataselect.capture.capture import LossCapture
 from lightning_dataselect.capture.loss_functions import register_loss
-from lightning_dataselect.capture.results import Captured, Outputs
-from lightning_dataselect.capture.witness import Shown
+from lightning_dataselect.capture.outputs import Outputs
+from lightning_dataselect.capture.results import Captured
+from lightning_dataselect.capture.shown import Shown
 from lightning_dataselect.utils.errors import CaptureError, NoLossError
 
 __all__ = [

@@ -5,36 +5,34 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_dataselect.capture.analysis import analyze_loss, has_constant, rest
+from lightning_dataselect.capture.analysis import analyze_loss
 from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.graph import reached, saving_numbers_only
-from lightning_dataselect.capture.interception import Interceptors, Recorder
+from lightning_dataselect.capture.interception import Interceptors
 from lightning_dataselect.capture.origin import Origins
-from lightning_dataselect.capture.probe import Probe, Watch, eagerly
-from lightning_dataselect.capture.reductions import (
-    Key,
-    Parts,
-    Scale,
-    Term,
-    coefficients,
-    incomplete,
-    loops_of,
-    turns_of,
-)
+from lightning_dataselect.capture.probe import Probe
+from lightning_dataselect.capture.recorder import Recorder
+from lightning_dataselect.capture.remainder import has_constant, rest
 from lightning_dataselect.capture.reprobe import ReprobePolicy
-from lightning_dataselect.capture.results import Captured, PrimaryTerms, StepResult, Summarize, scale
+from lightning_dataselect.capture.results import Captured, PrimaryTerms, StepResult, Summarize
+from lightning_dataselect.capture.returned import described, loss_of, with_loss
+from lightning_dataselect.capture.scaling import scale
+from lightning_dataselect.capture.shown import Shown
 from lightning_dataselect.capture.specs import StepSpec
-from lightning_dataselect.capture.witness import Shown, decide, refuse_mined
+from lightning_dataselect.capture.terms import Key, Parts, Scale, Term, coefficients, incomplete, loops_of, turns_of
+from lightning_dataselect.capture.watch import Watch, eagerly
+from lightning_dataselect.capture.witness import decide, refuse_mined
 from lightning_dataselect.utils.errors import CaptureError, InvalidArgumentError, NoLossError
 
 _MOST_UNCLEAR = 8  # batches whose loss is not finite, or made of nothing, which show little, until one is gone by
+
 
 _NOT_MEASURED = "The samples of some batches are not measured."
 
@@ -441,7 +439,7 @@ class LossCapture:
             self._recorder.spec = replace(self._recorder.spec, differentiates=True)
         for space, name in probe.names:
             self._interceptors.add_name(space, name)
-        if not result.way.isdisjoint(probe.unreachable):
+        if not {place for place, _ in result.way}.isdisjoint(place for place, _ in probe.unreachable):
             self._watch = Watch(self._recorder, self._interceptors)
         if result.lost:
             self._reprobe.give_up()
@@ -563,39 +561,3 @@ class LossCapture:
 def _shows_a_loss(term: Term) -> bool:
     """Tell if a step that has computed this, and returns None, has forgotten to return it."""
     return term.value.requires_grad and bool(term.value.isfinite())
-
-
-def loss_of(out: Any) -> Any:
-    """Return the loss in what a step returned, or whatever stands in its place.
-
-    Example:
-        >>> loss_of({"loss": 1.5, "n": 3})
-        1.5
-    """
-    if isinstance(out, Tensor):  # a short step would pay for asking an abstract class
-        return out
-    return out.get("loss") if isinstance(out, Mapping) else out
-
-
-def with_loss(out: Any, loss: Tensor) -> Any:
-    """Return what a step returned, with another loss in it.
-
-    Example:
-        >>> with_loss({"loss": torch.tensor(1.0), "n": 3}, torch.tensor(2.0))
-        {'loss': tensor(2.), 'n': 3}
-    """
-    if loss is loss_of(out):
-        return out
-    return {**out, "loss": loss} if isinstance(out, Mapping) else loss
-
-
-def described(out: Any) -> str:
-    """Say in words what a step returned.
-
-    Example:
-        >>> described({"logits": 1}), described(None), described(3)
-        ("a mapping with the keys ['logits']", 'None', 'a int')
-    """
-    if isinstance(out, Mapping):
-        return f"a mapping with the keys {sorted(map(str, out))}"
-    return "None" if out is None else f"a {type(out).__name__}"

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from lightning_dataselect.capture.reductions import Key
+from lightning_dataselect.capture.terms import Key
 
 _DIVIDING = {"div", "div_", "divide", "divide_", "true_divide", "true_divide_"}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_dataselect.capture.reductions import Key, Scale
+from lightning_dataselect.capture.terms import Key, Scale
 
 _SAME = 1e-3  # of two products that are equal but for rounding
 

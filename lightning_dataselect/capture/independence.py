@@ -13,7 +13,8 @@ from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.graph import Anchor, Input, derivatives, reached
 from lightning_dataselect.capture.probe import Probe
-from lightning_dataselect.capture.reductions import Term, by_sample
+from lightning_dataselect.capture.reductions import by_sample
+from lightning_dataselect.capture.terms import Term
 from lightning_dataselect.capture.ways_out import OWN_LOSS
 from lightning_dataselect.utils.errors import CaptureError
 

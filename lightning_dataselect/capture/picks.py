@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,15 @@ import torch
 from torch import Tensor
 
 GETITEM = torch._C.TensorBase.__getitem__
+
+
 CATS = {torch.cat, torch.concat, torch.concatenate}
 """The functions that lay pieces one after the other."""
+
+
 _SELECTING = {torch.index_select, torch._C.TensorBase.index_select}
+
+
 _MASKING = {torch.masked_select, torch._C.TensorBase.masked_select}
 
 
@@ -176,3 +182,14 @@ def _by_mask(given: Tensor, mask: Tensor, out: Tensor) -> Pick | None:
     width = given.shape[-1]
     is_of_rows = given.dim() > 1 and mask.shape == (*given.shape[:-1], 1) and width > 0
     return Pick(mask.squeeze(-1), len(out) // width) if is_of_rows else None
+
+
+def tensors_among(values: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among values, and in lists of them."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found.extend(tensors_among(value))
+    return found

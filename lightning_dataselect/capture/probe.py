@@ -2,88 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
-from torch.overrides import TorchFunctionMode
 
 from lightning_dataselect.capture.divisions import Divisions
 from lightning_dataselect.capture.graph import Anchor, reached
-from lightning_dataselect.capture.interception import Interceptors, Observer, Recorder, site
+from lightning_dataselect.capture.interception import Interceptors
+from lightning_dataselect.capture.observer import Observer
+from lightning_dataselect.capture.orders import (
+    COMPARING,
+    SORTING,
+    is_one_of_many,
+    moves,
+    order_of_rows,
+    picks_rows,
+    ranks_rows,
+)
 from lightning_dataselect.capture.origin import Origin, Origins
-from lightning_dataselect.capture.picks import IndexPick, Pick, Picks, covers
-from lightning_dataselect.capture.reductions import ENDINGS, FOLDING, Key, ends, folds_samples
-
-
-def compiler_in_use() -> bool:
-    """Tell if some code may be compiled; to import the compiler for nothing takes seconds."""
-    return "torch._dynamo" in sys.modules
-
-
-def eagerly() -> contextlib.AbstractContextManager[Any]:
-    """Let no compiled code run: a mode cannot look into it."""
-    return torch.compiler.set_stance("force_eager") if compiler_in_use() else contextlib.nullcontext()
-
+from lightning_dataselect.capture.picks import IndexPick, Pick, covers, tensors_among
+from lightning_dataselect.capture.recorder import Recorder
+from lightning_dataselect.capture.terms import Key
+from lightning_dataselect.capture.watch import Watch, compiler_in_use
 
 _DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
-
-
-_SORTING = {"sort", "argsort", "msort", "topk"}
-
-
-# The argument that says along which axis a call ranks, and what that is without it; None: all entries.
-_RANKING: dict[str, tuple[int, int | None]] = {
-    **dict.fromkeys(("sort", "argsort"), (1, -1)),
-    **dict.fromkeys(("topk", "kthvalue"), (2, -1)),
-    **dict.fromkeys(("median", "nanmedian"), (1, None)),
-    **dict.fromkeys(("quantile", "nanquantile"), (2, None)),
-    "msort": (1, 0),
-}
-
-
-_COMPARING = {
-    name for of in ("ge", "gt", "le", "lt") for name in (of, f"__{of}__", f"{of}_")
-} | {"greater_equal", "greater", "less_equal", "less"}  # fmt: skip
-
-
-def _order_of_rows(name: str, args: tuple[Any, ...], batch_size: int) -> Any:
-    """Return by what index or mask a call takes rows out of a tensor with one for each sample; None if it does not."""
-    if name == "__getitem__":
-        index = args[1]
-        if isinstance(index, tuple) and index and all(isinstance(part, slice) for part in index[1:]):
-            index = index[0]
-    elif name == "index_select" and len(args) == 3 and args[1] == 0:
-        index = args[2]
-    else:
-        return None
-    if not isinstance(args[0], Tensor) or args[0].shape[:1] != (batch_size,) or batch_size == 1:
-        return None
-    if not isinstance(index, Tensor | np.ndarray | list):
-        return None
-    try:
-        index = torch.as_tensor(index)
-    except (TypeError, ValueError, RuntimeError):  # a list of slices, say
-        return None
-    is_index = index.dim() == 1 and not index.is_floating_point()
-    return index if is_index and (index.dtype != torch.bool or len(index) == batch_size) else None
-
-
-def _moves(index: Tensor) -> bool:
-    """Tell if rows that an index or a mask takes are not the first ones, in their order.
-
-    Example:
-        >>> [_moves(torch.tensor(index)) for index in ([0, 1, 2], [1, 0], [True, False], [False, True])]
-        [False, True, False, True]
-    """
-    taken = index.nonzero().squeeze(1) if index.dtype == torch.bool else index
-    return bool((taken != torch.arange(len(taken), device=taken.device)).any())
 
 
 _RESHAPING = {"reshape", "view", "flatten"}
@@ -92,123 +39,7 @@ _RESHAPING = {"reshape", "view", "flatten"}
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
 
 
-def _tensors(values: Iterable[Any]) -> list[Tensor]:
-    found: list[Tensor] = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, (list, tuple)):
-            found.extend(_tensors(value))
-    return found
-
-
-def _ranks_rows(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Tell if a call ranks what lies along the first axis, as the losses of samples and unlike a sample's logits.
-
-    Example:
-        >>> logits = torch.ones(4, 3)
-        >>> _ranks_rows("topk", (logits, 2), {}), _ranks_rows("topk", (logits, 2), {"dim": 0})
-        (False, True)
-        >>> _ranks_rows("argsort", (logits[:, 0],), {}), _ranks_rows("quantile", (logits, 0.5), {})
-        (True, True)
-    """
-    if name not in _RANKING:
-        return False
-    place, default = _RANKING[name]
-    dim = kwargs.get("dim", args[place] if len(args) > place else default)
-    given = args[0] if args else kwargs["input"]
-    return given.dim() < 2 or not isinstance(dim, int) or dim % given.dim() == 0
-
-
-def _is_one_of_many(number: Tensor, inputs: Iterable[Tensor]) -> bool:
-    """Tell if many values are compared with one, as losses with their mean."""
-    return number.numel() == 1 and any(tensor.numel() > 1 for tensor in inputs)
-
-
-def _picks(name: str, args: tuple[Any, ...], out: Tensor, batch_size: int) -> bool:
-    """Tell if a call picks rows out of a tensor, as many as there happen to be."""
-    if name == "masked_select":
-        return True
-    if name in ("index_select", "take", "take_along_dim"):
-        return out.dim() > 0 and len(out) != batch_size
-    index = _tensors([args[1]]) if name == "__getitem__" and out.dim() > 0 else []
-    return any(
-        covers(part, batch_size) if part.dtype == torch.bool else part.dim() == 1 and len(out) != batch_size
-        for part in index
-    )
-
-
-def _caller(frame: FrameType | None, func: Any) -> FrameType:
-    """Return the frame that has called a function of torch's which is written in Python, or which is not."""
-    own = getattr(func, "__code__", None)
-    while frame is not None and (frame.f_globals.get("__name__") == "torch.overrides" or frame.f_code is own):
-        frame = frame.f_back
-    assert frame is not None
-    return frame
-
-
 _SETITEM = torch._C.TensorBase.__setitem__
-
-
-class Watch(TorchFunctionMode):
-    """Hand every loss function and every mean or sum of a step to the recorder.
-
-    Costs some microseconds for each torch call, so it stays only where no patch sees the call.
-    """
-
-    def __init__(self, recorder: Recorder, interceptors: Interceptors) -> None:
-        super().__init__()
-        self.recorder = recorder
-        self._known = interceptors.known
-        self._picks = Picks(recorder.batch_size)
-
-    def __enter__(self) -> Watch:
-        """Begin a step."""
-        self._picks = Picks(self.recorder.batch_size)
-        super().__enter__()
-        return self
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        """Call the function, or what stands for it."""
-        kwargs = kwargs or {}
-        if not self.recorder.listens():
-            return func(*args, **kwargs)
-        if func in self._known:  # by its interceptor, where it names itself while that is installed
-            return self.loss(self._known[func][1], args, kwargs)
-        out = func(*args, **kwargs)
-        if func in ENDINGS and ends(args, kwargs, out):
-            where = None if torch.compiler.is_dynamo_compiling() else site(_caller(sys._getframe(1), func), func)
-            out = self.reduction(func, where, args, kwargs, out)
-        elif torch.compiler.is_dynamo_compiling():
-            pass  # compiled code has no place to know what follows by
-        elif func in FOLDING and folds_samples(args, kwargs, out, self.recorder.batch_size):
-            self.fold(func, site(sys._getframe(1), func), args, out)
-        elif (pick := self._picks.find(func, args, kwargs, out)) is not None:
-            self.follow(self.recorder.pick(site(sys._getframe(1), func), pick), pick, out)
-        self.note(func, args, kwargs, out)
-        return out
-
-    def loss(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
-        """Take a loss function that no patch has seen."""
-        return self.recorder.loss(self._known[func][0], func, args, kwargs)
-
-    def reduction(self, func: Any, where: Hashable, args: tuple[Any, ...], kwargs: Any, out: Tensor) -> Tensor:
-        """Take a mean or a sum to one number."""
-        ending = ENDINGS[func]
-        given = ending.given(args, kwargs)
-        if args and given is not args[0]:  # a dot product's: the step might as well have multiplied and summed
-            self.note(torch.mul, tuple(_tensors([*args, *kwargs.values()])), {}, given)
-        return self.recorder.reduction(where, ending, given, out)
-
-    def fold(self, func: Any, where: Hashable, args: tuple[Any, ...], out: Tensor) -> None:
-        """Take a mean or a sum over the samples that leaves another axis."""
-        self.recorder.fold(where, ENDINGS[func], args[0], out)
-
-    def follow(self, where: Key, pick: Pick, out: Any) -> None:
-        """Take what an index, or a mask, has picked."""
-
-    def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
-        """Take any other result."""
 
 
 class Probe(Watch, Observer):
@@ -263,37 +94,37 @@ class Probe(Watch, Observer):
         """Follow what is made of parameters alone, and what the samples lie along."""
         self.differentiates |= func in _DIFFERENTIATING
         self.came_of(func, [*args, *kwargs.values()], out)
-        inputs, size = _tensors([*args, *kwargs.values()]), self.recorder.batch_size
+        inputs, size = tensors_among([*args, *kwargs.values()]), self.recorder.batch_size
         made = [isinstance(t, nn.Parameter) or id(t) in self._from_parameters for t in inputs]
         if made and all(made):
-            self._from_parameters.update((id(t), t) for t in _tensors([out]))
+            self._from_parameters.update((id(t), t) for t in tensors_among([out]))
             return
         data = [t for t, from_parameters in zip(inputs, made, strict=True) if not from_parameters]
         for tensor in data:
             if tensor.grad_fn is not None and tensor.grad_fn not in self._made and tensor.dim() > 0:
                 self.foreign[tensor.grad_fn] = [Anchor(get_gradient_edge(tensor), tensor.shape)]
-        self._made.update(t.grad_fn for t in _tensors([out]) if t.grad_fn is not None)
-        for tensor in _tensors([*data, out]):
+        self._made.update(t.grad_fn for t in tensors_among([out]) if t.grad_fn is not None)
+        for tensor in tensors_among([*data, out]):
             if tensor.dim() > 1:
                 self._leading.add((tensor.shape[0], tensor.shape[1]))
         if func.__name__ in _RESHAPING and data and data[0].shape[:1] == (size,):
             self._leading.add((size, out.shape[:1].numel() // size))
-        if func.__name__ in _SORTING:
+        if func.__name__ in SORTING:
             self.sorts = True
-            order = _tensors([out])[-1:]
+            order = tensors_among([out])[-1:]
             self.reorders |= any(bool((o.diff(dim=-1) < 0).any()) for o in order if o.dim() > 0)
-        elif (taken := _order_of_rows(func.__name__, args, size)) is not None:
+        elif (taken := order_of_rows(func.__name__, args, size)) is not None:
             self.sorts = True
-            self.reorders |= _moves(taken)
-        self._judge(func.__name__, args, kwargs, _tensors([args[0] if func is _SETITEM else out]))
+            self.reorders |= moves(taken)
+        self._judge(func.__name__, args, kwargs, tensors_among([args[0] if func is _SETITEM else out]))
         for where in {self._filtered[id(t)][1] for t in inputs if id(t) in self._filtered}:
-            for tensor in _tensors([out]):
+            for tensor in tensors_among([out]):
                 if tensor.grad_fn is None:
                     self._filtered.setdefault(id(tensor), (tensor, where))
                 else:
                     self._filtered_at[tensor.grad_fn] = where
         for picked, where in [self._picked_data[id(t)] for t in inputs if id(t) in self._picked_data]:
-            for tensor in _tensors([out]):
+            for tensor in tensors_among([out]):
                 if tensor.shape[:1] != picked.shape[:1]:
                     continue
                 if tensor.grad_fn is None:
@@ -301,9 +132,9 @@ class Probe(Watch, Observer):
                 else:
                     self._picked_at.setdefault(tensor.grad_fn, where)
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
-        if isinstance(out, Tensor) and out.grad_fn is not None and _picks(func.__name__, args, out, size):
+        if isinstance(out, Tensor) and out.grad_fn is not None and picks_rows(func.__name__, args, out, size):
             self.picked[out.grad_fn] = out.shape[0]
-        for tensor in _tensors([out]):
+        for tensor in tensors_among([out]):
             anchor = any(made) or func.__name__ == "batch_norm"  # which mixes, with or without parameters
             if anchor and tensor.dim() > 0 and tensor.grad_fn is not None:
                 self.anchors.setdefault(tensor.grad_fn, []).append(Anchor(get_gradient_edge(tensor), tensor.shape))
@@ -313,12 +144,12 @@ class Probe(Watch, Observer):
 
     def _judge(self, name: str, args: tuple[Any, ...], kwargs: Any, outs: Sequence[Tensor]) -> None:
         """Follow what the model's outputs decide, to what it changes."""
-        inputs = _tensors([*args, *kwargs.values()])
+        inputs = tensors_among([*args, *kwargs.values()])
         judgements = {id(tensor) for tensor in inputs} & self._judgements.keys()
         if not judgements and not any(tensor.requires_grad for tensor in inputs):
             return
-        is_ranked = _ranks_rows(name, args, kwargs) or bool(judgements & self._ranks)
-        is_ranked |= name in _COMPARING and any(id(t) in judgements and _is_one_of_many(t, inputs) for t in inputs)
+        is_ranked = ranks_rows(name, args, kwargs) or bool(judgements & self._ranks)
+        is_ranked |= name in COMPARING and any(id(t) in judgements and is_one_of_many(t, inputs) for t in inputs)
         for out in outs:
             if not out.requires_grad:
                 self._judgements[id(out)] = out
@@ -329,7 +160,7 @@ class Probe(Watch, Observer):
 
     def judged(self, values: Iterable[Any]) -> tuple[bool, bool]:
         """Tell if the model's outputs have decided on tensors among the values, and if it was by their order."""
-        tensors = _tensors(values)
+        tensors = tensors_among(values)
         judgements = {id(tensor) for tensor in tensors} & self._judgements.keys()
         # what decides within the model, as a router of experts does, picks no samples
         ends = self._judged | self.anchors.keys()
@@ -342,11 +173,11 @@ class Probe(Watch, Observer):
     def came_of(self, func: Any, values: Iterable[Any], out: Any) -> None:
         """Follow what comes from which samples, where a batch has others than those that are measured."""
         if self.origins is not None:
-            self.origins.follow(func, _tensors(values), _tensors([out]))
+            self.origins.follow(func, tensors_among(values), tensors_among([out]))
 
     def origin(self, values: Iterable[Any]) -> Origin | None:
         """Return what tensors among the values were made from; None where all samples of a batch are measured."""
-        return None if self.origins is None else self.origins.of(_tensors(values))
+        return None if self.origins is None else self.origins.of(tensors_among(values))
 
     def has_seen(self, *sizes: int) -> bool:
         """Tell if there was a tensor of data with these two leading sizes."""
@@ -354,7 +185,7 @@ class Probe(Watch, Observer):
 
     def from_parameters(self, values: Iterable[Any]) -> bool:
         """Tell if every tensor among the values was made of parameters alone."""
-        tensors = _tensors(values)
+        tensors = tensors_among(values)
         return bool(tensors) and all(isinstance(t, nn.Parameter) or id(t) in self._from_parameters for t in tensors)
 
     def strided(self, shape: torch.Size, batch_size: int) -> bool:
@@ -381,7 +212,8 @@ class Probe(Watch, Observer):
         """Take a loss function, and find the name it was called by."""
         caller: FrameType | None = sys._getframe(1)
         while caller is not None and (
-            caller.f_globals.get("__name__") in (__name__, "torch.overrides") or caller.f_code is func.__code__
+            caller.f_globals.get("__name__") in (__name__, Watch.__module__, "torch.overrides")
+            or caller.f_code is func.__code__
         ):
             caller = caller.f_back
         named = caller is not None and self._find(func, caller)
@@ -401,9 +233,9 @@ class Probe(Watch, Observer):
 
     def follow(self, where: Key, pick: Pick, out: Any) -> None:
         """Note the place where rows of samples were picked, to find it again from what is made of them."""
-        size, rows = self.recorder.batch_size, _tensors([out])[0]
+        size, rows = self.recorder.batch_size, tensors_among([out])[0]
         by_numbers = isinstance(pick, IndexPick)
-        if by_numbers and pick.n_rows == size and not _moves(pick.mask.sort().values):
+        if by_numbers and pick.n_rows == size and not moves(pick.mask.sort().values):
             return  # one row of each sample, in some order
         if not (by_numbers or covers(pick.mask, size)):
             return

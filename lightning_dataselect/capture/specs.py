@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from lightning_dataselect.capture.reductions import Key, Term, by_sample
+from lightning_dataselect.capture.reductions import by_sample
+from lightning_dataselect.capture.terms import Key, Term
 
 Divisor = Key | Literal["samples", "one over samples", "counts", "nonzero"]
 """The number of samples, one over it (of a mean that is multiplied with it), the number of elements that are not

@@ -108,6 +108,15 @@ def test_held_where_no_patch_reaches(s: SimpleNamespace) -> None:
     assert capture.watches_calls
 
 
+def test_held_where_no_patch_reaches_and_called_for_each_sample(s: SimpleNamespace) -> None:
+    fn = partial(F.cross_entropy, label_smoothing=0.1)
+    smooth = F.cross_entropy(s.model(s.x), s.y, label_smoothing=0.1, reduction="none")
+    capture, _ = check(
+        lambda: sum(fn(s.model(x), y) for x, y in zip(s.x.split(1), s.y.split(1), strict=True)) / B, smooth, s.model
+    )
+    assert capture.watches_calls
+
+
 def by_method(s: SimpleNamespace) -> Tensor:
     return (s.model(s.x) - s.z).pow(2).mean()
 

@@ -1,0 +1,47 @@
+"""Say what a recorder may ask the probe that watches with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.capture.origin import Origin
+from lightning_dataselect.capture.terms import Key
+
+
+class Observer:
+    """Answer for a probe what it knows of a step's tensors beyond the terms themselves."""
+
+    def from_parameters(self, values: Any) -> bool:
+        """Tell if every tensor among the values was made of parameters alone."""
+        raise NotImplementedError
+
+    def origin(self, values: Any) -> Origin | None:
+        """Return what tensors among the values were made from; None where all samples of a batch are measured."""
+        raise NotImplementedError
+
+    def came_of(self, func: Any, values: Any, out: Any) -> None:
+        """Follow what comes from which samples."""
+        raise NotImplementedError
+
+    def judged(self, values: Any) -> tuple[bool, bool]:
+        """Tell if the model's outputs have decided on tensors among the values, and if that was by their order."""
+        raise NotImplementedError
+
+    def strided(self, shape: torch.Size, batch_size: int) -> bool:
+        """Tell if rows of this shape lie ``batch_size`` apart for one sample."""
+        raise NotImplementedError
+
+    def picked_at(self, rows: Tensor) -> Key | None:
+        """Return where a mask has picked what rows were made of; None if none has."""
+        raise NotImplementedError
+
+    def meet_equal_axes(self) -> None:
+        """Take note that another axis of something has as many entries as there are samples."""
+        raise NotImplementedError
+
+    def number(self, value: Tensor, key: Key) -> None:
+        """Take a number without gradient that was added up over the batch."""
+        raise NotImplementedError

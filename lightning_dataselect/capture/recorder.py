@@ -1,0 +1,348 @@
+"""Record what a step under capture does: its losses, means and sums, and what they were given."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._guards import TracingContext
+
+from lightning_dataselect.capture.claims import Claims
+from lightning_dataselect.capture.doubts import Doubts
+from lightning_dataselect.capture.graph import edge_of, saving_is_noted, saving_unnoticed
+from lightning_dataselect.capture.loss_functions import Classes, Loss, once, twice
+from lightning_dataselect.capture.observer import Observer
+from lightning_dataselect.capture.picks import Pick
+from lightning_dataselect.capture.reductions import Reduction, foldable, reduce
+from lightning_dataselect.capture.specs import UNKNOWN, Layout, StepSpec, TermSpec
+from lightning_dataselect.capture.terms import Key, Source, Term
+
+Call = tuple[Key | None, Loss, dict[str, Any]]  # its term (None where unreduced), the function, its arguments
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Hold what a mean or a sum over the samples alone was given, and what came of it."""
+
+    where: Hashable
+    ending: Reduction
+    given: Tensor
+    value: Tensor  # held so that its id is its own
+
+
+class Recorder:
+    """Record one step under capture.
+
+    Attributes:
+        spec: The findings about its terms.
+        terms: The terms of this step so far, in order.
+        counts: The sums and means without gradient of this step that terms may be divided by.
+        layouts: Of a probe, where the samples lie in these.
+        order: Of a probe, the places of all means and sums, by their turn.
+        sources: The unreduced classification losses of this step.
+        picks: What masks and numbers have picked out of tensors in this step, by the place and the turn there.
+        folds: What was reduced over the samples alone so far, by the id of the result.
+        joined: The places of these, by the keys of the terms that they went into.
+        scoring: True if terms need no gradient to count.
+        keeps_calls: True if the arguments of this step's loss functions are kept.
+        calls: The term (None where unreduced), the function and its arguments, of each of them.
+        compiled: Some term of this step was computed in compiled code.
+        claims: What is known by now of the terms with several readings.
+        doubts: What may have been read wrong by now.
+        open_counts: Counts of which no batch so far could tell the axis of the samples from another.
+    """
+
+    def __init__(self) -> None:
+        self.spec = StepSpec()
+        self.claims = Claims()
+        self.doubts = Doubts()
+        self._samples = torch.empty(0)
+        self.weights: Tensor | None = None
+        self.keeps_value = False  # whether weights change the gradient of a loss alone, and not its value
+        self.scoring = False
+        self.keeps_calls = False
+        self.observer: Observer | None = None
+        self.open_counts: frozenset[Key] = frozenset()
+        self._thread: int | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self.terms: list[Term] = []
+        self.counts: dict[Key, Term] = {}
+        self.layouts: dict[Key, Layout] = {}
+        self.order: dict[int, Hashable] = {}
+        self.sources: list[Source] = []
+        self.picks: dict[Key, Pick] = {}
+        self.folds: dict[int, Fold] = {}
+        self.joined: dict[Key, Hashable] = {}
+        self.calls: list[Call] = []
+        self.compiled = False
+        self.busy = False
+        self._reductions = 0
+        self._calls: dict[Hashable, int] = {}
+
+    def start(self, batch_size: int, weights: Tensor | None = None, *, scoring: bool = False) -> None:
+        """Begin a step, in this thread."""
+        if self._samples.shape[0] != batch_size:
+            self._samples = torch.empty(batch_size, device="cpu")
+        self.weights, self.scoring = weights, scoring
+        self._thread = threading.get_ident()
+
+    def stop(self) -> None:
+        """Let go of the step's tensors."""
+        self._clear()
+        self.weights = self._thread = None
+
+    @property
+    def batch_size(self) -> int:
+        """The number of samples; a compiler takes it for a size that may change, and an attribute for a constant."""
+        return self._samples.shape[0]
+
+    def listens(self) -> bool:
+        """Tell if a call is the step's own: made while it runs, in its thread."""
+        if torch.compiler.is_dynamo_compiling():
+            return not self.busy
+        return self._thread == threading.get_ident() and not self.busy
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Compute something within the step that is none of its own."""
+        self.busy = True
+        try:
+            yield
+        finally:
+            self.busy = False
+
+    def loss(self, loss: Loss, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Any) -> Tensor:
+        """Call a loss function unreduced, keep what it says, and reduce as the caller asked."""
+        bound = loss.bind(args, kwargs)
+        self.busy = True  # what a loss function calls inside is not the step's
+        try:
+            if not loss.reduces(bound):
+                losses = function(*args, **kwargs)
+                if (losses.requires_grad or self.scoring) and not _traced_by_backend():
+                    if self.keeps_calls:
+                        self.calls.append((None, loss, bound))
+                    classes = self._classes(loss, bound, self.batch_size)
+                    if classes is not None:
+                        self.sources.append(Source(classes, losses))
+                return losses
+            key, spec, enters, weights = self._meet(loss.name, True)
+            if not enters or not (self.scoring or _has_graph(bound)):
+                return function(*args, **kwargs)  # a metric, say
+            size, observer = self.batch_size, self.observer
+            graph = weights is not None or observer is not None
+            # A compiler makes one pass of it, and must find no reducing call in its graph: it
+            # would call us again by its name.
+            one = weights is not None or torch.compiler.is_dynamo_compiling()
+            split = twice if saving_is_noted() else once if one else loss.split
+            value, losses = split(function, bound, graph)
+            layout, rows = spec.layout, loss.rows(bound, losses)
+            pick_at, pick = self._picked(spec, rows) if self.picks else (None, None)
+            elements = layout.turned(rows if pick is None else pick.put_back(rows))
+            if observer is None and not foldable(elements.shape, size) and key[0] not in self.spec.loops:
+                return function(*args, **kwargs) if value is None else value  # unlike in the probe
+            is_sum = bound.get("reduction", "mean") == "sum"
+            units: Tensor | None = None
+            counts: Tensor | None = None
+            # nothing is divided where each sample has one loss, and the mean is there
+            is_plain = value is not None and self.weights is None and observer is None and elements.numel() == size
+            if not is_sum and not (is_plain and pick is None and not loss.weighs_elements(bound)):
+                units = loss.units(bound)
+            if is_sum and (observer is not None or spec.counts_elements):
+                counts = loss.counts(bound)
+            if pick is not None:
+                units = None if is_sum else pick.units(rows) if units is None else pick.put_back(units)
+                counts = None if not is_sum else pick.units(rows) if counts is None else pick.put_back(counts)
+            if layout.axis:
+                units, counts = layout.turned(units), layout.turned(counts)
+            strided = layout.strided if observer is None else self._strided(spec, elements)
+            if value is None:
+                value = reduce(elements, units, is_sum=is_sum, weights=weights, strided=strided)
+                if weights is not None:
+                    plain = reduce(elements.detach(), units, is_sum=is_sum, strided=strided)
+                    value = self._with_value(value, plain)
+                weights = None
+            made = observer is not None and observer.from_parameters(bound.values())
+            if self.keeps_calls:
+                self.calls.append((key, loss, bound))
+            classes, weighs = self._classes(loss, bound, size), loss.weighs_classes(bound)
+            term = Term(key, value, elements, units, is_sum, strided, classes, weighs, made, counts)
+            term.picked_at = pick_at
+            if observer is not None:
+                term.origin = observer.origin(bound.values())
+                term.is_judged, term.is_ranked = observer.judged([elements, *bound.values()])
+            self._keep(term, weights)
+            return term.value
+        finally:
+            self.busy = False
+
+    def reduction(self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor) -> Tensor:
+        """Take note of a hand-written loss's last step: a mean or a sum to one number.
+
+        Compiled code does not know its place (None): it is recognised by its turn in the step.
+        """
+        if given.dim() == 0:
+            return value
+        order = self._reductions  # a turn whatever the shape: in a smaller batch more shapes are whole
+        self._reductions += 1
+        if self.observer is not None:
+            self.order[order] = where
+        elif where is None:
+            where = self.spec.order.get(order)
+        key, spec, enters, weights = self._meet(where, False)
+        is_new_count = self.observer is not None and not value.requires_grad
+        is_count = is_new_count or key in self.spec.divisors
+        layout = self._layout_of_count(key, given.shape) if is_count else spec.layout
+        pick_at, pick = (None, None) if is_count else self._picked(spec, given)
+        has_fold = not (is_count or torch.compiler.is_dynamo_compiling())  # older compilers cannot ask for an id
+        rows, fold = given, self.folds.get(id(given)) if has_fold else None
+        if spec.is_witnessed and not spec.is_joined:
+            fold = None  # another axis has as many entries as there are samples
+        if fold is not None:
+            self.joined[key] = fold.where
+            each = fold.given.flatten(1)
+            given, ending = each.sum(1) if ending.is_sum else each.mean(1), fold.ending
+        elif pick is not None:
+            given = pick.put_back(given)
+        if given.dim() > layout.axis:
+            given = layout.turned(given)
+        whole = foldable(given.shape, self.batch_size)
+        if is_count and whole:
+            if self.observer is not None and is_new_count:
+                self.observer.number(value, key)
+                self.layouts[key] = layout
+            self.counts[key] = count = self._ended(key, layout.strided, ending, given, value)
+            count.elements = count.elements.float()
+        elif enters and (value.requires_grad or self.scoring):
+            if whole or where in self.spec.loops or self.observer is not None:
+                term = self._ended(key, self._strided(spec, given), ending, given, value)
+                term.is_joined = fold is not None
+                if pick is not None:
+                    mask, term.picked_at = layout.turned(pick.units(rows)), pick_at
+                    units = mask if term.units is None else term.units * mask
+                    term.units, term.counts = (None, mask) if ending.is_sum else (units, None)
+                self._keep(term, weights)
+                return term.value
+        return value
+
+    def pick(self, where: Hashable, pick: Pick) -> Key:
+        """Take note of rows that were picked out of a tensor; return what this call is known by."""
+        call = self._calls.get(where, 0)
+        self._calls[where] = call + 1
+        self.picks[where, call] = pick
+        return where, call
+
+    def leaves_out(self) -> bool:
+        """Tell if samples were left out before the model saw them, so that rows look like those of other ones."""
+        if not self.spec.filters:
+            return False
+        size, spec = self.batch_size, self.spec
+        if all(where not in self.picks or self.picks[where].n_rows == size for where in spec.filters):
+            return False
+        own = [term for term in self.terms if term.picked_at is None]
+        known = [(spec.of(term.key).n_rows, term.elements.numel() // size) for term in own]
+        return any(n not in (0, n_rows) for n, n_rows in known)
+
+    def has_grown(self) -> bool:
+        """Tell if samples have several rows that had one, as where each image had one box so far."""
+        size = self.batch_size
+        for term in self.terms:
+            if term.elements.shape[:1].numel() > size and self.spec.of(term.key).has_one_row:
+                return True
+        return False
+
+    def fold(self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor) -> None:
+        """Take note of a mean or a sum over the samples that leaves another axis to be reduced."""
+        self.folds[id(value)] = Fold(where, ending, given, value)
+
+    def _picked(self, spec: TermSpec, rows: Tensor) -> tuple[Key | None, Pick | None]:
+        """Return where a mask has picked what was made into rows, and what it has picked; None if none has."""
+        where = spec.picked_at if self.observer is None else self.observer.picked_at(rows)
+        pick = self.picks.get(where) if where is not None else None
+        return (where, pick) if pick is not None and rows.shape[:1] == (pick.n_rows,) else (None, None)
+
+    def _layout_of_count(self, key: Key, shape: torch.Size) -> Layout:
+        """Find where the samples lie in what is counted: along the second axis, say, as of time-major tokens."""
+        known, size = self.spec.counts.get(key), self.batch_size
+        if self.observer is None:
+            return known or Layout()
+        was_open = key in self.open_counts
+        is_open = was_open if size == 1 else shape[:2] == (size, size)  # one sample tells nothing
+        if is_open:
+            self.observer.meet_equal_axes()
+        if known is not None and (is_open or not was_open):
+            return known
+        self.open_counts = self.open_counts | {key} if is_open else self.open_counts - {key}
+        if shape[1:2] == (size,) and not foldable(shape, size):
+            return Layout(axis=1)
+        return Layout(strided=self.observer.strided(shape, size))
+
+    def _ended(self, key: Key, strided: bool, ending: Reduction, given: Tensor, value: Tensor) -> Term:
+        elements, units = ending.elements(given), ending.units(given)
+        term = Term(key, value, elements, units, ending.is_sum, strided)
+        if self.observer is not None:
+            term.from_parameters, term.origin = self.observer.from_parameters([given]), self.observer.origin([given])
+            term.is_judged, term.is_ranked = self.observer.judged([given])
+        return term
+
+    def _meet(self, where: Hashable, by_default: bool) -> tuple[Key, TermSpec, bool, Tensor | None]:
+        """Return the key of a new reduction, what is known of it, whether it counts, and the weights on it."""
+        call = self._calls.get(where, 0)
+        self._calls[where] = call + 1
+        key = (where, call)
+        spec = self.spec.terms.get(key, UNKNOWN)
+        # A new loss function counts at once, a new mean or sum only when a probe has judged it.
+        enters = by_default if spec is UNKNOWN else spec.enters
+        if where in self.spec.loops:
+            return key, spec, True, None if self.weights is None else self.weights[call : call + 1]
+        if self.observer is not None:
+            enters = True
+        return key, spec, enters is not False, self.weights if enters else None
+
+    def _classes(self, loss: Loss, bound: Any, size: int) -> Classes | None:
+        """Logits and targets of the samples; those of tokens are many, and nobody asks for them."""
+        classes = loss.classes(bound)
+        return classes if classes is not None and classes[0].shape[0] == size else None
+
+    def _strided(self, spec: TermSpec, elements: Tensor) -> bool:
+        if self.observer is None or spec.is_witnessed:
+            return spec.layout.strided
+        return self.observer.strided(elements.shape, self.batch_size)
+
+    def _with_value(self, weighted: Tensor, plain: Tensor) -> Tensor:
+        return weighted + (plain - weighted).detach() if self.keeps_value else weighted
+
+    def _keep(self, term: Term, weights: Tensor | None) -> None:
+        if weights is not None and saving_is_noted():
+            with saving_unnoticed():
+                change = term.weighted(weights) - term.weighted(None)
+            term.value = self._with_value(term.value + change, term.value)
+        elif weights is not None:
+            term.value = self._with_value(term.weighted(weights).view_as(term.value), term.value)
+        if self.observer is None and term.elements.requires_grad:
+            term.elements = term.elements.detach()
+        if torch.compiler.is_dynamo_compiling():
+            self.compiled = True
+        else:
+            term.edge = edge_of(term.value)
+        self.terms.append(term)
+
+
+def _traced_by_backend() -> bool:
+    """Tell if a compiler's backend calls by name, so through an interceptor, what one has called unreduced."""
+    return not torch.compiler.is_dynamo_compiling() and TracingContext.try_get() is not None
+
+
+def _has_graph(bound: dict[str, Any]) -> bool:
+    """Tell if the result of a call with these arguments can be back-propagated."""
+    if torch.is_grad_enabled():
+        for value in bound.values():
+            if isinstance(value, Tensor) and value.requires_grad:
+                return True
+    return False

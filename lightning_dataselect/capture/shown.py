@@ -1,0 +1,38 @@
+"""Hold what a step has shown of some samples, or of one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lightning_dataselect.capture.specs import StepSpec
+from lightning_dataselect.capture.terms import Key, Term
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Hold what a step has shown of some samples.
+
+    Attributes:
+        size: The number of samples.
+        loss: What the step returned, 0-dim.
+        terms: Those that the loss depends on, with their coefficients.
+        numbers: What was added up without gradient, by its place.
+        losses: (size,) what the algebra gives to each sample; None where it finds nothing.
+        spec: What the algebra has found of the terms.
+        divides: True if the step has divided something that has a gradient.
+        sorts: True if the step has sorted something, or taken rows by an index or a mask.
+        reorders: True if that was in another order before.
+    """
+
+    size: int
+    loss: Tensor
+    terms: Mapping[Key, tuple[Term, Tensor]]
+    numbers: Mapping[Key, Term] = field(default_factory=dict)
+    losses: Tensor | None = None
+    spec: StepSpec = field(default_factory=StepSpec)
+    divides: bool = False
+    sorts: bool = False
+    reorders: bool = False

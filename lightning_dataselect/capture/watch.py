@@ -1,0 +1,99 @@
+"""Hand every loss function, mean and sum of a step to the recorder, by a mode that sees every torch call."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Hashable
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from lightning_dataselect.capture.interception import Interceptors, site
+from lightning_dataselect.capture.picks import Pick, Picks, tensors_among
+from lightning_dataselect.capture.recorder import Recorder
+from lightning_dataselect.capture.reductions import ENDINGS, FOLDING, ends, folds_samples
+from lightning_dataselect.capture.terms import Key
+
+
+def compiler_in_use() -> bool:
+    """Tell if some code may be compiled; to import the compiler for nothing takes seconds."""
+    return "torch._dynamo" in sys.modules
+
+
+def eagerly() -> contextlib.AbstractContextManager[Any]:
+    """Let no compiled code run: a mode cannot look into it."""
+    return torch.compiler.set_stance("force_eager") if compiler_in_use() else contextlib.nullcontext()
+
+
+def _caller(frame: FrameType | None, func: Any) -> FrameType:
+    """Return the frame that has called a function of torch's which is written in Python, or which is not."""
+    own = getattr(func, "__code__", None)
+    while frame is not None and (frame.f_globals.get("__name__") == "torch.overrides" or frame.f_code is own):
+        frame = frame.f_back
+    assert frame is not None
+    return frame
+
+
+class Watch(TorchFunctionMode):
+    """Hand every loss function and every mean or sum of a step to the recorder.
+
+    Costs some microseconds for each torch call, so it stays only where no patch sees the call.
+    """
+
+    def __init__(self, recorder: Recorder, interceptors: Interceptors) -> None:
+        super().__init__()
+        self.recorder = recorder
+        self._known = interceptors.known
+        self._picks = Picks(recorder.batch_size)
+
+    def __enter__(self) -> Watch:
+        """Begin a step."""
+        self._picks = Picks(self.recorder.batch_size)
+        super().__enter__()
+        return self
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Call the function, or what stands for it."""
+        kwargs = kwargs or {}
+        if not self.recorder.listens():
+            return func(*args, **kwargs)
+        if func in self._known:  # by its interceptor, where it names itself while that is installed
+            return self.loss(self._known[func][1], args, kwargs)
+        out = func(*args, **kwargs)
+        if func in ENDINGS and ends(args, kwargs, out):
+            where = None if torch.compiler.is_dynamo_compiling() else site(_caller(sys._getframe(1), func), func)
+            out = self.reduction(func, where, args, kwargs, out)
+        elif torch.compiler.is_dynamo_compiling():
+            pass  # compiled code has no place to know what follows by
+        elif func in FOLDING and folds_samples(args, kwargs, out, self.recorder.batch_size):
+            self.fold(func, site(sys._getframe(1), func), args, out)
+        elif (pick := self._picks.find(func, args, kwargs, out)) is not None:
+            self.follow(self.recorder.pick(site(sys._getframe(1), func), pick), pick, out)
+        self.note(func, args, kwargs, out)
+        return out
+
+    def loss(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Take a loss function that no patch has seen."""
+        return self.recorder.loss(self._known[func][0], func, args, kwargs)
+
+    def reduction(self, func: Any, where: Hashable, args: tuple[Any, ...], kwargs: Any, out: Tensor) -> Tensor:
+        """Take a mean or a sum to one number."""
+        ending = ENDINGS[func]
+        given = ending.given(args, kwargs)
+        if args and given is not args[0]:  # a dot product's: the step might as well have multiplied and summed
+            self.note(torch.mul, tuple(tensors_among([*args, *kwargs.values()])), {}, given)
+        return self.recorder.reduction(where, ending, given, out)
+
+    def fold(self, func: Any, where: Hashable, args: tuple[Any, ...], out: Tensor) -> None:
+        """Take a mean or a sum over the samples that leaves another axis."""
+        self.recorder.fold(where, ENDINGS[func], args[0], out)
+
+    def follow(self, where: Key, pick: Pick, out: Any) -> None:
+        """Take what an index, or a mask, has picked."""
+
+    def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
+        """Take any other result."""
