@@ -190,9 +190,9 @@ def private_uses(tree):
 @pytest.mark.parametrize(
     "code, expected",
     [
-        ("capture._watch is None", {"_watch"}),
+        ("capture._recorder is None", {"_recorder"}),
         ("from lightning_dataselect.step.reader import _keep_output", {"_keep_output"}),
-        ("monkeypatch.setattr(capture, '_watch', None)", {"_watch"}),
+        ("monkeypatch.setattr(capture, '_recorder', None)", {"_recorder"}),
         ("class Mine:\n    def __init__(self):\n        self._watch = 1\nMine()._watch", set()),
         ("torch._C._watch", set()),
         ("selector.history", set()),

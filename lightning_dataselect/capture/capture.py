@@ -5,36 +5,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_dataselect.capture.analysis import analyze_loss
-from lightning_dataselect.capture.claims import Claims
-from lightning_dataselect.capture.graph import reached, saving_numbers_only
-from lightning_dataselect.capture.interception import Interceptors
-from lightning_dataselect.capture.origin import Origins
-from lightning_dataselect.capture.probe import Probe
-from lightning_dataselect.capture.recorder import Recorder
-from lightning_dataselect.capture.remainder import has_constant, rest
-from lightning_dataselect.capture.reprobe import ReprobePolicy
-from lightning_dataselect.capture.results import Captured, PrimaryTerms, StepResult, Summarize
-from lightning_dataselect.capture.returned import described, loss_of, with_loss
+from lightning_dataselect.capture.graph import saving_numbers_only
+from lightning_dataselect.capture.inquiry import NOT_MEASURED, Inquiry
+from lightning_dataselect.capture.remainder import rest
+from lightning_dataselect.capture.results import Captured, StepResult, Summarize
+from lightning_dataselect.capture.returned import loss_of
 from lightning_dataselect.capture.scaling import scale
-from lightning_dataselect.capture.shown import Shown
-from lightning_dataselect.capture.specs import StepSpec
-from lightning_dataselect.capture.terms import Key, Parts, Scale, Term, coefficients, incomplete, loops_of, turns_of
-from lightning_dataselect.capture.watch import Watch, eagerly
-from lightning_dataselect.capture.witness import decide, refuse_mined
-from lightning_dataselect.utils.errors import CaptureError, InvalidArgumentError, NoLossError
-
-_MOST_UNCLEAR = 8  # batches whose loss is not finite, or made of nothing, which show little, until one is gone by
-
-
-_NOT_MEASURED = "The samples of some batches are not measured."
+from lightning_dataselect.capture.terms import Parts, coefficients, incomplete, loops_of
+from lightning_dataselect.utils.errors import InvalidArgumentError
 
 
 class LossCapture:
@@ -68,27 +52,15 @@ class LossCapture:
     """
 
     def __init__(self, module: nn.Module | None = None) -> None:
-        self._module = module
-        self._recorder = Recorder()
+        self._inquiry = inquiry = Inquiry(module)
+        self._recorder, self._interceptors = inquiry.recorder, inquiry.interceptors
         self.doubts = self._recorder.doubts
         """What steps have left in doubt of late (see `has_doubts`)."""
-        self._interceptors = Interceptors(self._recorder, module)
-        self._watch: Watch | None = None
-        self._reprobe = ReprobePolicy()
-        self._scales: list[dict[Key, Scale]] = []  # of the last probe, root by root
-        self._constants: list[Tensor | None] = []  # likewise
-        self._primary = PrimaryTerms()
-        self._is_compiled = False
-        self._read_by = StepSpec()  # the findings of the last probe
-        self._n_unclear = 0  # probes, one after the other, of a loss that was not finite
-        self._unclear_size: int | None = None  # of batches in which another axis is as long
-        self._has_seen_several = False  # whether a batch of more than one sample was probed
-        self._has_seen_epoch = False  # whether an epoch has begun
-        self._is_one_term = False  # whether the last loss was a term's value, as it came
+        # as they are, as a short step would pay for a call more
+        self.will_probe, self.forget, self.resume = inquiry.will_probe, inquiry.forget, inquiry.resume
+        self.has_misread, self.has_doubts = inquiry.has_misread, inquiry.has_doubts
+        self.show, self.decide, self.refuse_mined = inquiry.show, inquiry.decide, inquiry.refuse_mined
         self._result: StepResult | None = None  # while a step runs
-        self._weights: Tensor | None = None  # while a probe runs, which applies them itself
-        self.batch_tensors: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]] | None = None
-        """Returns the tensors of the samples that are measured, and the other ones of a batch. None: there are none."""
         self.summarize: Summarize | None = None
         """Called with a batch's outputs; returns what is kept of them. None: they are not looked for."""
 
@@ -102,13 +74,30 @@ class LossCapture:
         self._recorder.keeps_value = keeps
 
     @property
+    def batch_tensors(self) -> Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]] | None:
+        """Function that returns the tensors of the measured samples, and a batch's other ones; None: there are none."""
+        return self._inquiry.batch_tensors
+
+    @batch_tensors.setter
+    def batch_tensors(self, tensors: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]] | None) -> None:
+        self._inquiry.batch_tensors = tensors
+
+    @property
     def watches_calls(self) -> bool:
         """True if a mode watches every call of a step, as nothing else meets what its loss is made of."""
-        return self._watch is not None
+        return self._inquiry.watch is not None
 
     def __reduce__(self) -> tuple[type[LossCapture], tuple[()]]:
         """Copy and pickle as one that has seen nothing yet: the rest is bound to this process."""
         return LossCapture, ()
+
+    def probe_next(self) -> None:
+        """Look at everything anew in the next step, as where the step may have changed."""
+        self._inquiry.probe_next()
+
+    def start_epoch(self) -> None:
+        """Look anew at what an epoch has left in doubt, and at compiled code, which does not show what it adds."""
+        self._inquiry.start_epoch()
 
     def run(self, step: Callable[[], Any], batch_size: int, weights: Tensor | None = None) -> tuple[Any, Captured]:
         """Run a step once.
@@ -130,26 +119,25 @@ class LossCapture:
                 f"weights has the shape {tuple(weights.shape)}: give one weight for each of the batch's {batch_size}"
                 f" samples, of shape ({batch_size},)."
             )
-        self._meet_size(batch_size)
-        probing = self._reprobe.probes > 0
+        self._inquiry.meet_size(batch_size)
+        probing = self._inquiry.reprobe.probes > 0
         self._recorder.start(batch_size, None if probing else weights)
         self._recorder.keeps_calls = self.summarize is not None
-        self._result = result = StepResult(self._recorder, self._primary, self.summarize)
+        self._result = result = StepResult(self._recorder, self._inquiry.primary, self.summarize)
         try:
             if probing:
-                self._weights = weights
-                out = self._probe(step, result)
+                out = self._inquiry.probe(step, result, weights)
             else:
-                with self._interceptors.losses, self._watch or self._interceptors.reductions:
+                with self._interceptors.losses, self._inquiry.watch or self._interceptors.reductions:
                     out = step()
                 if not result.roots:
                     self._follow(loss_of(out), result)
                 if result.roots:
-                    result.lost = result.partial or not self._reprobe.check(result.way, result.unknown)
-                    result.lost |= self._leaves_out() or self._has_grown()
+                    result.lost = result.partial or not self._inquiry.reprobe.check(result.way, result.unknown)
+                    result.lost |= self._inquiry.leaves_out() or self._inquiry.has_grown()
             return out, result.captured()
         finally:
-            self._result = self._weights = None
+            self._result = None
             self._recorder.stop()
 
     def score(self, step: Callable[[], Any], batch_size: int) -> Captured:
@@ -178,17 +166,17 @@ class LossCapture:
             >>> capture.score(lambda: step(x), batch_size=6).losses.shape
             torch.Size([6])
         """
-        self._meet_size(batch_size)
-        if self._reprobe.probes == 0 and self._is_one_term:
+        self._inquiry.meet_size(batch_size)
+        if self._inquiry.reprobe.probes == 0 and self._inquiry.is_one_term:
             captured = self._score_one_term(step, batch_size)
-            if captured is not None and (captured.known or self._reprobe.probes == 0):
+            if captured is not None and (captured.known or self._inquiry.reprobe.probes == 0):
                 return captured
         with torch.enable_grad():
-            if self._reprobe.probes == 0:
+            if self._inquiry.reprobe.probes == 0:
                 whole = self._recorder.spec.differentiates
                 with contextlib.nullcontext() if whole else saving_numbers_only():
                     captured = self.run(step, batch_size)[1]
-                if captured.known or self._reprobe.probes == 0:
+                if captured.known or self._inquiry.reprobe.probes == 0:
                     return captured
             return self.run(step, batch_size)[1]
 
@@ -197,16 +185,16 @@ class LossCapture:
         recorder, interceptors = self._recorder, self._interceptors
         recorder.start(batch_size, scoring=True)
         recorder.keeps_calls = self.summarize is not None
-        result = StepResult(recorder, self._primary, self.summarize, unknown=None)
+        result = StepResult(recorder, self._inquiry.primary, self.summarize, unknown=None)
         try:
-            with torch.no_grad(), interceptors.losses, self._watch or interceptors.reductions:
+            with torch.no_grad(), interceptors.losses, self._inquiry.watch or interceptors.reductions:
                 loss = loss_of(step())
             own = [term for term in recorder.terms if term.value is loss]
             if not own or len(recorder.sources) > 1 or recorder.compiled:
-                self._is_one_term = False
+                self._inquiry.is_one_term = False
                 return None
             result.add([(own[0], scale(own[0], 1.0, recorder))], loss)
-            result.lost = self._leaves_out() or self._has_grown()
+            result.lost = self._inquiry.leaves_out() or self._inquiry.has_grown()
             return result.captured()
         finally:
             recorder.stop()
@@ -228,7 +216,7 @@ class LossCapture:
             return loss
         with self._recorder.paused():
             if self._recorder.observer is not None:
-                return self._analyze(loss, self._result)
+                return self._inquiry.analyze(loss, self._result)
             self._follow(loss, self._result)
         return loss
 
@@ -254,278 +242,6 @@ class LossCapture:
 
         return plain
 
-    def forget(self) -> None:
-        """Begin anew, as with a step that nobody has seen."""
-        self._recorder.spec, self._reprobe, self._primary = StepSpec(), ReprobePolicy(), PrimaryTerms()
-        self._recorder.claims = Claims()
-        self.doubts.read()
-        self._is_one_term = self._is_compiled = self._has_seen_several = False
-        self._watch = None
-
-    def _new_probe(self) -> Probe:
-        self._recorder.observer = probe = Probe(self._recorder, self._interceptors, self._module)
-        if self.batch_tensors is not None:
-            probe.origins = Origins(*self.batch_tensors())
-        return probe
-
-    def probe_next(self) -> None:
-        """Look at everything anew in the next step, as where the step may have changed."""
-        self._reprobe.probe_next()
-
-    def has_misread(self, *, wait: bool = True) -> bool:
-        """Tell if a step has shown that earlier ones were misread since the last call; the next one is probed then.
-
-        Args:
-            wait: False to leave the answer to a later call where it would have to be waited for.
-        """
-        if not self._recorder.claims.read(wait=wait):
-            return False
-        self._settle_claims()
-        self.probe_next()
-        return True
-
-    def start_epoch(self) -> None:
-        """Look anew at what an epoch has left in doubt, and at compiled code, which does not show what it adds."""
-        self._settle_claims()
-        if self._is_compiled or self.has_doubts(wait=True):
-            self.probe_next()
-        if self._has_seen_epoch:
-            self._recorder.spec = self._recorder.spec.with_all_seen()
-        self._has_seen_epoch = True
-
-    def has_doubts(self, *, wait: bool = False) -> bool:
-        """Tell if steps since the last call may have been misread, so that single samples are to be asked again.
-
-        Args:
-            wait: True to have the answer now, even if it has to be waited for.
-        """
-        keys = self.doubts.read(wait=wait)
-        for key in keys:
-            n_doubts = self._recorder.spec.of(key).n_doubts + 1
-            self._recorder.spec = self._recorder.spec.with_term(key, n_doubts=n_doubts, is_even=False)
-        return bool(keys)
-
-    def is_misread(self) -> bool:
-        """Tell if the findings are not those that the last probe has read the step by, or forbid to read it."""
-        spec = self._recorder.spec
-        return spec.contradicts(self._read_by) or any(term.refusal for term in spec.terms.values())
-
-    def will_probe(self, batch_size: int) -> bool:
-        """Tell if the next step, on so many samples, will be looked at in full."""
-        is_larger = batch_size > 1 and not self._has_seen_several
-        tells_apart = self._unclear_size is not None and self._tells_axes_apart(batch_size)
-        return self._reprobe.probes > 0 or is_larger or tells_apart
-
-    def show(self, step: Callable[[], Any], batch_size: int) -> Shown:
-        """Run a step to hold its terms against those of other batches, and learn nothing from it.
-
-        Args:
-            step: Calls the training step on some samples.
-            batch_size: Their number.
-
-        Raises:
-            CaptureError: the step returns no loss that has a gradient.
-        """
-        recorder = self._recorder
-        known, claims = recorder.spec, recorder.claims
-        recorder.spec, recorder.claims = StepSpec(), Claims()
-        recorder.start(batch_size)
-        probe = self._new_probe()
-        try:
-            with torch.enable_grad(), eagerly(), self._interceptors.losses, probe:
-                loss = loss_of(step())
-            if not isinstance(loss, Tensor) or not loss.requires_grad:
-                raise CaptureError("The step returned no loss that has a gradient: let it return one.")
-            own = coefficients(loss, [term for term in recorder.terms if not term.from_parameters])
-            terms = {term.key: (term, torch.as_tensor(slope).detach()) for term, slope in own}
-            result = StepResult(recorder, PrimaryTerms(), None)
-            with contextlib.suppress(CaptureError), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                parts = self._find_terms(loss, probe)
-                scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
-                result.add(scaled, loss, self._constant_in(loss, parts))
-            losses = result.captured().losses if result.roots else None
-            numbers = {key: term.detached() for key, term in recorder.counts.items()}
-            terms = {key: (term.detached(), slope) for key, (term, slope) in terms.items()}
-            divides = bool(probe.divisions.made)
-            spec, sorts, reorders = recorder.spec, probe.sorts, probe.reorders
-            return Shown(batch_size, loss.detach(), terms, numbers, losses, spec, divides, sorts, reorders)
-        finally:
-            recorder.stop()
-            recorder.observer, recorder.spec, recorder.claims = None, known, claims
-
-    def decide(self, whole: Shown, singles: Sequence[Shown]) -> bool:
-        """Let what single samples lose choose how the terms of the next step are read (see `witness.decide`).
-
-        Returns:
-            False if other samples might tell more.
-        """
-        self._meet_size(whole.size)
-        self._settle_claims()
-        self._recorder.spec, is_settled = decide(whole, singles, self._recorder.spec)
-        return is_settled
-
-    def refuse_mined(self, batch: Shown, positions: Sequence[int], singles: Sequence[Shown]) -> None:
-        """Refuse what a batch leaves out by the model's outputs (see `witness.refuse_mined`)."""
-        self._recorder.spec = refuse_mined(batch, positions, singles, self._recorder.spec)
-
-    def resume(self) -> None:
-        """Go on where an earlier run has judged the step: it is not refused for a share that has become small."""
-        self._recorder.spec = replace(self._recorder.spec, is_resumed=True)
-
-    def _settle_claims(self) -> None:
-        """Let go of the readings that steps have ruled out."""
-        if left := self._recorder.claims.left():
-            self._recorder.spec = self._recorder.spec.with_left(left)
-
-    def _leaves_out(self) -> bool:
-        leaves_out = self._recorder.leaves_out()
-        if leaves_out:
-            warnings.warn(
-                f"{_NOT_MEASURED} The step leaves some of their samples out by a mask before the model sees them, so"
-                " which sample a row of losses belongs to is another in each batch. Leave them out of the data set, or"
-                " multiply their losses by 0.",
-                stacklevel=2,
-            )
-        return leaves_out
-
-    def _has_grown(self) -> bool:
-        """Look anew where samples have more rows than one each, which says whose they are as long as it lasts."""
-        has_grown = self._recorder.has_grown()
-        if has_grown:
-            self.probe_next()
-        return has_grown
-
-    def _tells_axes_apart(self, batch_size: int) -> bool:
-        """Tell if axes that have been as long as each other so far are not in a batch of this size."""
-        return batch_size > 1 and batch_size != self._unclear_size
-
-    def _meet_size(self, batch_size: int) -> None:
-        """Look anew at the first size that can tell more; forget what batches of one have shown of what is whose."""
-        if self._unclear_size is not None and self._tells_axes_apart(batch_size):
-            self.probe_next()
-        if batch_size > 1 and not self._has_seen_several:
-            recorder = self._recorder
-            recorder.spec, recorder.claims = StepSpec(is_resumed=recorder.spec.is_resumed), Claims()
-            self._reprobe, self._read_by, self._has_seen_several = ReprobePolicy(), StepSpec(), True
-
-    def _probe(self, step: Callable[[], Any], result: StepResult) -> Any:
-        """Run a step under watch, and learn how to do without."""
-        probe = self._new_probe()
-        self._scales, self._constants = [], []
-        self._settle_claims()
-        try:
-            with eagerly(), self._interceptors.losses, probe:
-                out = step()
-            if not result.roots:
-                loss = loss_of(out)
-                if isinstance(loss, Tensor):
-                    out = with_loss(out, self._analyze(loss, result))
-                elif not self._reprobe.known:
-                    passed_over = out is None and not any(map(_shows_a_loss, self._recorder.terms))
-                    raise (NoLossError if passed_over else CaptureError)(
-                        f"The step returned no loss, but {described(out)}, and back-propagated none. Let it"
-                        " return the loss, or a dict with the key 'loss'; with manual optimization, call"
-                        " self.manual_backward(loss) in place of loss.backward()."
-                    )
-        finally:
-            self._recorder.observer = None
-        if result.roots and not any(result.roots) and not result.lost and not self._reprobe.known:
-            raise CaptureError(
-                "None of the step's losses is made of the samples that are chosen from: all of them are those of other"
-                " train loaders. Name another loader, or use its batch in the step."
-            )
-        if probe.differentiates and not self._recorder.spec.differentiates:
-            self._recorder.spec = replace(self._recorder.spec, differentiates=True)
-        for space, name in probe.names:
-            self._interceptors.add_name(space, name)
-        if not {place for place, _ in result.way}.isdisjoint(place for place, _ in probe.unreachable):
-            self._watch = Watch(self._recorder, self._interceptors)
-        if result.lost:
-            self._reprobe.give_up()
-        elif not self._reprobe.settle(result.way, result.unknown):
-            self._watch = Watch(self._recorder, self._interceptors)
-        if self._recorder.spec.contradicts(self._read_by):
-            self._recorder.claims.contradict()
-        self._read_by = self._recorder.spec
-        if self._recorder.batch_size > 1 or self._unclear_size is None:  # an axis of one shows nothing of another
-            self._unclear_size = self._recorder.batch_size if probe.has_equal_axes else None
-        if 0 < self._n_unclear < _MOST_UNCLEAR:
-            self.probe_next()
-        return out
-
-    def _analyze(self, loss: Tensor, result: StepResult) -> Tensor:
-        """Resolve a root of a probed step, and weigh it."""
-        recorder = self._recorder
-        probe = recorder.observer
-        assert isinstance(probe, Probe)
-        is_dummy = not loss.detach().any() and not reached(loss.grad_fn, probe.anchors)
-        self._n_unclear = 0 if bool(loss.isfinite().all()) and not is_dummy else self._n_unclear + 1
-        try:
-            parts = self._find_terms(loss, probe)
-        except CaptureError as error:
-            if is_dummy and self._n_unclear < _MOST_UNCLEAR:  # of a batch that holds nothing to learn
-                result.lost = True
-                result.add([], loss)
-                return loss
-            if not self._reprobe.known or any(term.refusal for term in recorder.spec.terms.values()):
-                raise
-            warnings.warn(f"{_NOT_MEASURED} {error}", stacklevel=2)
-            result.lost, parts = True, []
-        filters = set[Hashable]().union(*(probe.filters(term.elements) for term, _ in parts))
-        recorder.spec = replace(recorder.spec, filters=recorder.spec.filters | filters)
-        result.lost |= self._leaves_out()
-        for term, _ in parts:
-            for where, _ in (term.key, *recorder.spec.of(term.key).places()):
-                if not isinstance(where, str):
-                    self._interceptors.add_site(probe.sites[where], where)
-            joined = recorder.joined.get(term.key)
-            if joined is not None:
-                self._interceptors.add_site(probe.sites[joined], joined)
-            if term.picked_at is not None or filters:
-                # a class that had an index of its own, even for a moment, is a sequence to torch for ever after
-                self._watch = Watch(recorder, self._interceptors)
-            if not result.lost:
-                n_rows = term.elements.numel() // recorder.batch_size
-                has_one_row = term.elements.shape[:1] == (recorder.batch_size,)
-                recorder.spec = recorder.spec.with_term(term.key, n_rows=n_rows, has_one_row=has_one_row)
-        self._is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
-        self._is_one_term &= not recorder.spec.differentiates
-        self._primary.choose(parts, recorder)
-        scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
-        self._scales.append({term.key: factor for term, factor in scaled})
-        result.add(scaled, loss, self._constant_of(loss, parts, len(result.roots)))
-        if self._weights is not None:
-            # with the graph of the coefficients, which may be learned
-            own = {turn: w for term, _ in parts for turn, w in turns_of(term, self._weights)}
-            for term, slope in coefficients(loss, list(own), again=True):
-                change = slope * (term.weighted(own[term]) - term.weighted(None))
-                loss = loss + (change - change.detach() if recorder.keeps_value else change)
-        return loss
-
-    def _constant_of(self, loss: Tensor, parts: Parts, n: int) -> Tensor | None:
-        """Return the constant in the n-th root of a probed step, if a sample's loss holds it too, as in a mean."""
-        recorder, constant = self._recorder, self._constant_in(loss, parts)
-        others = recorder.spec.with_constant - {n}
-        recorder.spec = replace(recorder.spec, with_constant=others if constant is None else others | {n})
-        self._constants.append(constant)
-        return constant
-
-    def _constant_in(self, loss: Tensor, parts: Parts) -> Tensor | None:
-        own = [(term, self._recorder.spec.of(term.key)) for term, _ in parts]
-        is_mean = all(not term.is_sum or spec.divisor is not None for term, spec in own)
-        if not parts or not is_mean or any(spec.is_nonlinear for _, spec in own):
-            return None
-        return rest(loss, parts) if has_constant(loss, parts) else None
-
-    def _find_terms(self, loss: Tensor, probe: Probe) -> Parts:
-        """Find the terms that the loss of a probed step is made of, and write down the findings."""
-        recorder = self._recorder
-        met = recorder.spec.with_met(recorder.terms, recorder.layouts, recorder.order)
-        recorder.spec = replace(met, differentiates=met.differentiates or probe.differentiates)
-        parts, recorder.spec = analyze_loss(loss, recorder.terms, probe, recorder.batch_size, recorder.spec)
-        return parts
-
     def _follow(self, loss: Any, result: StepResult) -> None:
         """Resolve a root by what the probes have found."""
         recorder = self._recorder
@@ -534,21 +250,23 @@ class LossCapture:
         n = len(result.roots)
         if recorder.compiled:
             # A compiled graph cannot be asked for what happens inside it.
-            self._is_compiled = True
-            known, constant = (self._scales[n], self._constants[n]) if n < len(self._scales) else ({}, None)
+            self._inquiry.is_compiled = True
+            known, constant = (
+                (self._inquiry.scales[n], self._inquiry.constants[n]) if n < len(self._inquiry.scales) else ({}, None)
+            )
             result.add([(term, known[term.key]) for term in recorder.terms if term.key in known], loss, constant)
             return
         parts: Parts = []
-        self._is_one_term = False
+        self._inquiry.is_one_term = False
         alone = [term for term in recorder.terms if term.edge is not None and term.edge.node is loss.grad_fn]
         if alone:
             parts = [(alone[0], 1.0)]
-            self._is_one_term = not recorder.spec.differentiates and alone[0].key in recorder.spec.terms
+            self._inquiry.is_one_term = not recorder.spec.differentiates and alone[0].key in recorder.spec.terms
         elif loss.requires_grad:
             parts = coefficients(loss, recorder.terms)
         if loops := recorder.spec.loops:
             if words := incomplete(parts, loops, recorder.batch_size):
-                warnings.warn(f"{_NOT_MEASURED} {words}", stacklevel=2)
+                warnings.warn(f"{NOT_MEASURED} {words}", stacklevel=2)
                 result.partial = True
             others = [part for part in parts if part[0].key[0] not in loops]
             parts = [*others, *loops_of(parts, loops, recorder.batch_size)]
@@ -556,8 +274,3 @@ class LossCapture:
         if parts and n in recorder.spec.with_constant:
             constant = rest(loss, parts, None if recorder.keeps_value else recorder.weights)
         result.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant)
-
-
-def _shows_a_loss(term: Term) -> bool:
-    """Tell if a step that has computed this, and returns None, has forgotten to return it."""
-    return term.value.requires_grad and bool(term.value.isfinite())

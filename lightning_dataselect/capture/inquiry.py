@@ -1,0 +1,347 @@
+"""Find out how a step's loss is read: by probes of whole batches, and by what single samples lose."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_dataselect.capture.analysis import analyze_loss
+from lightning_dataselect.capture.claims import Claims
+from lightning_dataselect.capture.graph import reached
+from lightning_dataselect.capture.interception import Interceptors
+from lightning_dataselect.capture.origin import Origins
+from lightning_dataselect.capture.probe import Probe
+from lightning_dataselect.capture.recorder import Recorder
+from lightning_dataselect.capture.remainder import has_constant, rest
+from lightning_dataselect.capture.reprobe import ReprobePolicy
+from lightning_dataselect.capture.results import PrimaryTerms, StepResult
+from lightning_dataselect.capture.returned import described, loss_of, with_loss
+from lightning_dataselect.capture.scaling import scale
+from lightning_dataselect.capture.shown import Shown
+from lightning_dataselect.capture.specs import StepSpec
+from lightning_dataselect.capture.terms import Key, Parts, Scale, Term, coefficients, turns_of
+from lightning_dataselect.capture.watch import Watch, eagerly
+from lightning_dataselect.capture.witness import decide, refuse_mined
+from lightning_dataselect.utils.errors import CaptureError, NoLossError
+
+_MOST_UNCLEAR = 8  # batches whose loss is not finite, or made of nothing, which show little, until one is gone by
+
+NOT_MEASURED = "The samples of some batches are not measured."
+
+
+class Inquiry:
+    """Look at a step in full where that is due, and keep what was found.
+
+    Args:
+        module: Searched for loss functions that it holds as attributes.
+
+    Attributes:
+        recorder: Records the steps, and holds the findings about them.
+        interceptors: What its probes have put in the places of functions.
+        watch: The mode that steps cannot do without; None where they can.
+        reprobe: Says when to look.
+        primary: Which of several terms' logits and outputs count.
+        scales: The factors of all terms in the last probe, root by root.
+        constants: Likewise, what each root holds besides.
+        is_compiled: True if terms are computed in compiled code.
+        is_one_term: True if the last loss was a term's value, as it came.
+        batch_tensors: See `LossCapture.batch_tensors`.
+    """
+
+    def __init__(self, module: nn.Module | None = None) -> None:
+        self._module = module
+        self.recorder = Recorder()
+        self.interceptors = Interceptors(self.recorder, module)
+        self.watch: Watch | None = None
+        self.reprobe = ReprobePolicy()
+        self.primary = PrimaryTerms()
+        self.scales: list[dict[Key, Scale]] = []
+        self.constants: list[Tensor | None] = []
+        self.is_compiled = self.is_one_term = False
+        self.batch_tensors: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]] | None = None
+        self._read_by = StepSpec()  # the findings of the last probe
+        self._n_unclear = 0  # probes, one after the other, of a loss that was not finite
+        self._unclear_size: int | None = None  # of batches in which another axis is as long
+        self._has_seen_several = False  # whether a batch of more than one sample was probed
+        self._has_seen_epoch = False  # whether an epoch has begun
+        self._weights: Tensor | None = None  # while a probe runs, which applies them itself
+
+    def forget(self) -> None:
+        """Begin anew, as with a step that nobody has seen."""
+        self.recorder.spec, self.reprobe, self.primary = StepSpec(), ReprobePolicy(), PrimaryTerms()
+        self.recorder.claims = Claims()
+        self.recorder.doubts.read()
+        self.is_one_term = self.is_compiled = self._has_seen_several = False
+        self.watch = None
+
+    def _new_probe(self) -> Probe:
+        self.recorder.observer = probe = Probe(self.recorder, self.interceptors, self._module)
+        if self.batch_tensors is not None:
+            probe.origins = Origins(*self.batch_tensors())
+        return probe
+
+    def probe_next(self) -> None:
+        """Look at everything anew in the next step, as where the step may have changed."""
+        self.reprobe.probe_next()
+
+    def has_misread(self, *, wait: bool = True) -> bool:
+        """Tell if a step has shown that earlier ones were misread since the last call; the next one is probed then.
+
+        Args:
+            wait: False to leave the answer to a later call where it would have to be waited for.
+        """
+        if not self.recorder.claims.read(wait=wait):
+            return False
+        self._settle_claims()
+        self.probe_next()
+        return True
+
+    def start_epoch(self) -> None:
+        """Look anew at what an epoch has left in doubt, and at compiled code, which does not show what it adds."""
+        self._settle_claims()
+        if self.is_compiled or self.has_doubts(wait=True):
+            self.probe_next()
+        if self._has_seen_epoch:
+            self.recorder.spec = self.recorder.spec.with_all_seen()
+        self._has_seen_epoch = True
+
+    def has_doubts(self, *, wait: bool = False) -> bool:
+        """Tell if steps since the last call may have been misread, so that single samples are to be asked again.
+
+        Args:
+            wait: True to have the answer now, even if it has to be waited for.
+        """
+        keys = self.recorder.doubts.read(wait=wait)
+        for key in keys:
+            n_doubts = self.recorder.spec.of(key).n_doubts + 1
+            self.recorder.spec = self.recorder.spec.with_term(key, n_doubts=n_doubts, is_even=False)
+        return bool(keys)
+
+    def will_probe(self, batch_size: int) -> bool:
+        """Tell if the next step, on so many samples, will be looked at in full."""
+        is_larger = batch_size > 1 and not self._has_seen_several
+        tells_apart = self._unclear_size is not None and self._tells_axes_apart(batch_size)
+        return self.reprobe.probes > 0 or is_larger or tells_apart
+
+    def show(self, step: Callable[[], Any], batch_size: int) -> Shown:
+        """Run a step to hold its terms against those of other batches, and learn nothing from it.
+
+        Args:
+            step: Calls the training step on some samples.
+            batch_size: Their number.
+
+        Raises:
+            CaptureError: the step returns no loss that has a gradient.
+        """
+        recorder = self.recorder
+        known, claims = recorder.spec, recorder.claims
+        recorder.spec, recorder.claims = StepSpec(), Claims()
+        recorder.start(batch_size)
+        probe = self._new_probe()
+        try:
+            with torch.enable_grad(), eagerly(), self.interceptors.losses, probe:
+                loss = loss_of(step())
+            if not isinstance(loss, Tensor) or not loss.requires_grad:
+                raise CaptureError("The step returned no loss that has a gradient: let it return one.")
+            own = coefficients(loss, [term for term in recorder.terms if not term.from_parameters])
+            terms = {term.key: (term, torch.as_tensor(slope).detach()) for term, slope in own}
+            result = StepResult(recorder, PrimaryTerms(), None)
+            with contextlib.suppress(CaptureError), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                parts = self._find_terms(loss, probe)
+                scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
+                result.add(scaled, loss, self._constant_in(loss, parts))
+            losses = result.captured().losses if result.roots else None
+            numbers = {key: term.detached() for key, term in recorder.counts.items()}
+            terms = {key: (term.detached(), slope) for key, (term, slope) in terms.items()}
+            divides = bool(probe.divisions.made)
+            spec, sorts, reorders = recorder.spec, probe.sorts, probe.reorders
+            return Shown(batch_size, loss.detach(), terms, numbers, losses, spec, divides, sorts, reorders)
+        finally:
+            recorder.stop()
+            recorder.observer, recorder.spec, recorder.claims = None, known, claims
+
+    def decide(self, whole: Shown, singles: Sequence[Shown]) -> bool:
+        """Let what single samples lose choose how the terms of the next step are read (see `witness.decide`).
+
+        Returns:
+            False if other samples might tell more.
+        """
+        self.meet_size(whole.size)
+        self._settle_claims()
+        self.recorder.spec, is_settled = decide(whole, singles, self.recorder.spec)
+        return is_settled
+
+    def refuse_mined(self, batch: Shown, positions: Sequence[int], singles: Sequence[Shown]) -> None:
+        """Refuse what a batch leaves out by the model's outputs (see `witness.refuse_mined`)."""
+        self.recorder.spec = refuse_mined(batch, positions, singles, self.recorder.spec)
+
+    def resume(self) -> None:
+        """Go on where an earlier run has judged the step: it is not refused for a share that has become small."""
+        self.recorder.spec = replace(self.recorder.spec, is_resumed=True)
+
+    def _settle_claims(self) -> None:
+        """Let go of the readings that steps have ruled out."""
+        if left := self.recorder.claims.left():
+            self.recorder.spec = self.recorder.spec.with_left(left)
+
+    def leaves_out(self) -> bool:
+        """Tell if the step has left samples out before the model saw them, and say so."""
+        leaves_out = self.recorder.leaves_out()
+        if leaves_out:
+            warnings.warn(
+                f"{NOT_MEASURED} The step leaves some of their samples out by a mask before the model sees them, so"
+                " which sample a row of losses belongs to is another in each batch. Leave them out of the data set, or"
+                " multiply their losses by 0.",
+                stacklevel=2,
+            )
+        return leaves_out
+
+    def has_grown(self) -> bool:
+        """Look anew where samples have more rows than one each, which says whose they are as long as it lasts."""
+        has_grown = self.recorder.has_grown()
+        if has_grown:
+            self.probe_next()
+        return has_grown
+
+    def _tells_axes_apart(self, batch_size: int) -> bool:
+        """Tell if axes that have been as long as each other so far are not in a batch of this size."""
+        return batch_size > 1 and batch_size != self._unclear_size
+
+    def meet_size(self, batch_size: int) -> None:
+        """Look anew at the first size that can tell more; forget what batches of one have shown of what is whose."""
+        if self._unclear_size is not None and self._tells_axes_apart(batch_size):
+            self.probe_next()
+        if batch_size > 1 and not self._has_seen_several:
+            recorder = self.recorder
+            recorder.spec, recorder.claims = StepSpec(is_resumed=recorder.spec.is_resumed), Claims()
+            self.reprobe, self._read_by, self._has_seen_several = ReprobePolicy(), StepSpec(), True
+
+    def probe(self, step: Callable[[], Any], result: StepResult, weights: Tensor | None) -> Any:
+        """Run a step under watch, and learn how to do without."""
+        self._weights = weights
+        probe = self._new_probe()
+        self.scales, self.constants = [], []
+        self._settle_claims()
+        try:
+            with eagerly(), self.interceptors.losses, probe:
+                out = step()
+            if not result.roots:
+                loss = loss_of(out)
+                if isinstance(loss, Tensor):
+                    out = with_loss(out, self.analyze(loss, result))
+                elif not self.reprobe.known:
+                    passed_over = out is None and not any(map(_shows_a_loss, self.recorder.terms))
+                    raise (NoLossError if passed_over else CaptureError)(
+                        f"The step returned no loss, but {described(out)}, and back-propagated none. Let it"
+                        " return the loss, or a dict with the key 'loss'; with manual optimization, call"
+                        " self.manual_backward(loss) in place of loss.backward()."
+                    )
+        finally:
+            self.recorder.observer = self._weights = None
+        if result.roots and not any(result.roots) and not result.lost and not self.reprobe.known:
+            raise CaptureError(
+                "None of the step's losses is made of the samples that are chosen from: all of them are those of other"
+                " train loaders. Name another loader, or use its batch in the step."
+            )
+        if probe.differentiates and not self.recorder.spec.differentiates:
+            self.recorder.spec = replace(self.recorder.spec, differentiates=True)
+        for space, name in probe.names:
+            self.interceptors.add_name(space, name)
+        if not {place for place, _ in result.way}.isdisjoint(place for place, _ in probe.unreachable):
+            self.watch = Watch(self.recorder, self.interceptors)
+        if result.lost:
+            self.reprobe.give_up()
+        elif not self.reprobe.settle(result.way, result.unknown):
+            self.watch = Watch(self.recorder, self.interceptors)
+        if self.recorder.spec.contradicts(self._read_by):
+            self.recorder.claims.contradict()
+        self._read_by = self.recorder.spec
+        if self.recorder.batch_size > 1 or self._unclear_size is None:  # an axis of one shows nothing of another
+            self._unclear_size = self.recorder.batch_size if probe.has_equal_axes else None
+        if 0 < self._n_unclear < _MOST_UNCLEAR:
+            self.probe_next()
+        return out
+
+    def analyze(self, loss: Tensor, result: StepResult) -> Tensor:
+        """Resolve a root of a probed step, and weigh it."""
+        recorder = self.recorder
+        probe = recorder.observer
+        assert isinstance(probe, Probe)
+        is_dummy = not loss.detach().any() and not reached(loss.grad_fn, probe.anchors)
+        self._n_unclear = 0 if bool(loss.isfinite().all()) and not is_dummy else self._n_unclear + 1
+        try:
+            parts = self._find_terms(loss, probe)
+        except CaptureError as error:
+            if is_dummy and self._n_unclear < _MOST_UNCLEAR:  # of a batch that holds nothing to learn
+                result.lost = True
+                result.add([], loss)
+                return loss
+            if not self.reprobe.known or any(term.refusal for term in recorder.spec.terms.values()):
+                raise
+            warnings.warn(f"{NOT_MEASURED} {error}", stacklevel=2)
+            result.lost, parts = True, []
+        filters = set[Hashable]().union(*(probe.filters(term.elements) for term, _ in parts))
+        recorder.spec = replace(recorder.spec, filters=recorder.spec.filters | filters)
+        result.lost |= self.leaves_out()
+        for term, _ in parts:
+            for where, _ in (term.key, *recorder.spec.of(term.key).places()):
+                if not isinstance(where, str):
+                    self.interceptors.add_site(probe.sites[where], where)
+            joined = recorder.joined.get(term.key)
+            if joined is not None:
+                self.interceptors.add_site(probe.sites[joined], joined)
+            if term.picked_at is not None or filters:
+                # a class that had an index of its own, even for a moment, is a sequence to torch for ever after
+                self.watch = Watch(recorder, self.interceptors)
+            if not result.lost:
+                n_rows = term.elements.numel() // recorder.batch_size
+                has_one_row = term.elements.shape[:1] == (recorder.batch_size,)
+                recorder.spec = recorder.spec.with_term(term.key, n_rows=n_rows, has_one_row=has_one_row)
+        self.is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
+        self.is_one_term &= not recorder.spec.differentiates
+        self.primary.choose(parts, recorder)
+        scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
+        self.scales.append({term.key: factor for term, factor in scaled})
+        result.add(scaled, loss, self._constant_of(loss, parts, len(result.roots)))
+        if self._weights is not None:
+            # with the graph of the coefficients, which may be learned
+            own = {turn: w for term, _ in parts for turn, w in turns_of(term, self._weights)}
+            for term, slope in coefficients(loss, list(own), again=True):
+                change = slope * (term.weighted(own[term]) - term.weighted(None))
+                loss = loss + (change - change.detach() if recorder.keeps_value else change)
+        return loss
+
+    def _constant_of(self, loss: Tensor, parts: Parts, n: int) -> Tensor | None:
+        """Return the constant in the n-th root of a probed step, if a sample's loss holds it too, as in a mean."""
+        recorder, constant = self.recorder, self._constant_in(loss, parts)
+        others = recorder.spec.with_constant - {n}
+        recorder.spec = replace(recorder.spec, with_constant=others if constant is None else others | {n})
+        self.constants.append(constant)
+        return constant
+
+    def _constant_in(self, loss: Tensor, parts: Parts) -> Tensor | None:
+        own = [(term, self.recorder.spec.of(term.key)) for term, _ in parts]
+        is_mean = all(not term.is_sum or spec.divisor is not None for term, spec in own)
+        if not parts or not is_mean or any(spec.is_nonlinear for _, spec in own):
+            return None
+        return rest(loss, parts) if has_constant(loss, parts) else None
+
+    def _find_terms(self, loss: Tensor, probe: Probe) -> Parts:
+        """Find the terms that the loss of a probed step is made of, and write down the findings."""
+        recorder = self.recorder
+        met = recorder.spec.with_met(recorder.terms, recorder.layouts, recorder.order)
+        recorder.spec = replace(met, differentiates=met.differentiates or probe.differentiates)
+        parts, recorder.spec = analyze_loss(loss, recorder.terms, probe, recorder.batch_size, recorder.spec)
+        return parts
+
+
+def _shows_a_loss(term: Term) -> bool:
+    """Tell if a step that has computed this, and returns None, has forgotten to return it."""
+    return term.value.requires_grad and bool(term.value.isfinite())
