@@ -57,7 +57,7 @@ class StepReader:
         self._method = method
         self._module = module
         self._n_ranks = n_ranks
-        self._put_off: tuple[Any, ...] | None = None  # the batch that a look is due at, where it waits for other ranks
+        self._put_off: tuple[Any, ...] | None = None  # the batch that a look is due at
         self._witness = Witness(module, self.capture, n_ranks)
         self._sizes: SampleSizes | None = SampleSizes()
         self.layout = BatchLayout()
@@ -142,7 +142,7 @@ class StepReader:
             self._go_blind(error)
             return returned[0], None
         if self.capture.doubts.found and is_full_batch:
-            self._look_back(step, args, kwargs, indices)
+            self._doubt(args, kwargs, indices)
         if self._witness.is_waiting:
             self.capture.probe_next()
         if not captured.known or self.blind:
@@ -187,7 +187,7 @@ class StepReader:
             nobody = torch.full_like(indices, known.numel() - 1)  # the slot of padding: nothing was measured
             return Observation(nobody, unknown, None, None, epoch, None, True, is_rescoring)
         if self.capture.doubts.found:
-            self._look_back(step, args, kwargs, indices)
+            self._doubt(args, kwargs, indices)
         losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
         return Observation(indices, self._owned(losses), logits, targets, epoch, outputs, True, is_rescoring)
 
@@ -204,7 +204,7 @@ class StepReader:
     @property
     def waits_for_ranks(self) -> bool:
         """True if single samples are to be asked again as soon as all ranks do so (see `look_together`)."""
-        return self._witness.is_due or self._put_off is not None
+        return self._witness.is_due or (self._witness.must_wait and self._put_off is not None)
 
     def look_together(self) -> None:
         """Ask single samples in the next step; to be called on all ranks."""
@@ -230,23 +230,31 @@ class StepReader:
         """Let single samples show how the step is read, where that is due or they are of several sizes at last."""
         if not self._witness.is_able:
             return
-        size = indices.numel()
+        size, differ = indices.numel(), False
         if self._sizes is not None:
-            if self._sizes.differ_anew(self.batch_in(args, kwargs), size):
+            differ = self._sizes.differ_anew(self.batch_in(args, kwargs), size)
+            if differ:
                 self.capture.probe_next()
             if self._sizes.all_differ:
                 self._sizes = None
-        if self.capture.will_probe(size):
+        if not self.capture.will_probe(size):
+            return
+        waiting, self._put_off = self._put_off, None
+        if waiting is not None:
+            self._hear(step, *waiting)
+        if waiting is None or differ:
             self._hear(step, args, kwargs, indices)
+        if self.part is not None:
+            self._look_at_loaders(self.part, args, kwargs)
 
-    def _look_back(
-        self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
-    ) -> None:
-        """Ask single samples again after a step that has gone beyond what they have shown so far."""
+    def _doubt(self, args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor) -> None:
+        """Have single samples of a batch asked before the next step, where this one shows what they have not so far.
+
+        Not at once: whoever watches the module's calls is to find those of the step as the last ones.
+        """
         if self.capture.has_doubts() and self._witness.is_able:
-            self._hear(step, args, kwargs, indices, self.capture.doubts.counts)
-            if self.capture.is_misread():
-                self.capture.probe_next()
+            self._put_off = args, kwargs, indices, self.capture.doubts.counts
+            self.capture.probe_next()
 
     def _hear(
         self,
@@ -259,8 +267,6 @@ class StepReader:
         if self._witness.must_wait:
             self._put_off = self._put_off or (args, kwargs, indices, counts)
             return
-        if self._put_off is not None:
-            (args, kwargs, indices, counts), self._put_off = self._put_off, None
         size = indices.numel()
         batch, of_loader = self.batch_in(args, kwargs), self.part
         on_part = step_on_part(step, args, kwargs, indices, self.layout, self.loader, self.collate, of_loader)
@@ -272,8 +278,6 @@ class StepReader:
             return smaller
 
         self._witness.hear(part, size, batch, counts)
-        if of_loader is not None:
-            self._look_at_loaders(of_loader, args, kwargs)
 
     def _owned(self, losses: Tensor) -> Tensor:
         """Return losses in memory of their own, as compiled modules write the next batch's into the same."""
