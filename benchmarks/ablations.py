@@ -7,6 +7,7 @@ Tasks, networks and seeds are those of `benchmarks.frontier`; every row is the d
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import logging
 import math
@@ -16,14 +17,22 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+from torch import Tensor
 
 from benchmarks.frontier import BUDGET, FIRST_SEED, run
-from benchmarks.frontier_tasks import NAMES, task
+from benchmarks.frontier_tasks import FEATURES, NAMES, task
 from lightning_dataselect import Frontier
-from lightning_dataselect.methods.frontier import Evidence, rule
+from lightning_dataselect.methods.frontier import Decision, Evidence, find_contradicted, passes, rule
 
 RESULTS = Path(__file__).parent / "results" / "ablations.json"
 NEVER = math.inf
+
+
+def judge_anew(decision: Decision, *columns: Tensor | None) -> Tensor:
+    """Find what is contradicted as if the model did not memorize."""
+    return find_contradicted(dataclasses.replace(decision, memorizes=False), *columns)
+
+
 # What is left out, and the constants of the rule that leave it out.
 ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "learnt samples stay in": [(rule, "_LEARNT_SHARE", NEVER)],
@@ -31,12 +40,14 @@ ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "a second mode is not enough": [(rule, "_RISE", NEVER)],
     "persistence is not enough": [(rule, "_PERSISTENCE_ALONE", NEVER)],
     "neither is asked for": [(rule, "_RISE", 0.0), (rule, "_PERSISTENCE", 0.0)],
+    "where few are above L, all of them are taken": [(rule, "_LEVEL_OF_FEW", 1.0)],
+    "what was contradicted is judged anew where the model memorizes": [(passes, "find_contradicted", judge_anew)],
     "learnt samples are left out of all passes": [(rule, "_LEARNT_LEFT_OUT", 1.0)],
     "no samples are held back: what is learnt goes": [(Evidence, "memorizes", False), (Evidence, "generalizes", True)],
 }
 TASKS = (
-    "fashion", "fashion_20", "fashion_40", "cifar10_people", "adult", "ag_news", "convolutions", "convolutions_20",
-    "image_features_worse",
+    "fashion", "fashion_5", "fashion_20", "fashion_40", "adult", "ag_news", "ag_news_20", "convolutions",
+    "convolutions_20", "image_features_worse", "text_features_20",
 )  # fmt: skip
 
 
@@ -49,12 +60,12 @@ def without(changes: list[tuple[Any, str, Any]]) -> Iterator[None]:
         yield
 
 
-def rows_of(name: str, data_dir: str, n_seeds: int) -> list[dict[str, Any]]:
+def rows_of(name: str, data_dir: str, n_seeds: int, features: Path = FEATURES) -> list[dict[str, Any]]:
     """Return a row for each ablation on a task."""
     seeds = range(FIRST_SEED, FIRST_SEED + n_seeds)
     scores: dict[str, list[float]] = {}
     for seed in seeds:
-        made = task(name, seed, data_dir)
+        made = task(name, seed, data_dir, features)
         for left_out, changes in {"nothing": [], **ABLATIONS}.items():
             with without(changes):
                 scores.setdefault(left_out, []).append(run(made, Frontier(budget=BUDGET, seed=seed), seed).score)
@@ -73,11 +84,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=NAMES, default=TASKS)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--features", type=Path, default=FEATURES, help="where features of pretrained networks are kept"
+    )
     arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     rows: list[dict[str, Any]] = []
     for name in arguments.only:
-        rows += rows_of(name, arguments.data_dir, arguments.seeds)
+        rows += rows_of(name, arguments.data_dir, arguments.seeds, arguments.features)
         print(*rows[-len(ABLATIONS) :], sep="\n", flush=True)
         lines = ",\n  ".join(map(json.dumps, rows))
         arguments.out.write_text(f'{{"budget": {BUDGET}, "rows": [\n  {lines}\n]}}\n')

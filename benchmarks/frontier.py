@@ -133,7 +133,9 @@ def summarize(name: str, runs: list[tuple[Run, Run, Run]], *, lower_is_better: b
     jackknife = np.array([saved_share(np.delete(gains, seed), np.delete(rises, seed)) for seed in range(n)])
     rises_for_sure = rises.mean() > 2 * rises.std(ddof=1) / math.sqrt(n)
     cpu_time = float(np.median([b.seconds / a.seconds for a, b, _ in runs]))
-    in_time = gains - rises * math.log2(cpu_time)  # beside what full data would have gained in the time beyond its own
+    # what full data would have gained in the time beyond its own; nobody goes on where that loses
+    further = rises * math.log2(cpu_time) if rises.mean() > 0 else np.zeros(n)
+    in_time = gains - further
     return {
         "task": name,
         "lower_is_better": lower_is_better,

@@ -87,13 +87,13 @@ def frontier_picture() -> Figure:
         colour = "grey" if abs(gain) <= error else COLOURS[2] if gain > 0 else COLOURS[1]
         axes.errorbar(gain, place, xerr=error, color=colour, marker="o", ms=6, capsize=2, lw=1.5)
         axes.plot(row["at_equal_time"], place, color=colour, marker="d", ms=6, mfc="white", ls="none")
-    axes.plot([], [], color="black", marker="o", ls="none", label="at equal compute, with two standard errors")
+    axes.plot([], [], color="black", marker="o", ls="none", label="at equal compute, ± 2 standard errors")
     axes.plot([], [], color="black", marker="d", mfc="white", ls="none", label="at equal CPU time")
     axes.set_yticks(range(len(rows)), [TASKS[row["task"]] for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.set_xlabel("points of test accuracy above full data for half of the epochs")
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.08), frameon=False, handlelength=1)
     return figure
 
 

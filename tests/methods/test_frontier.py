@@ -68,6 +68,9 @@ def test_samples_of_classes_that_are_not_learnt_are_not_judged(last, labels):
     both = Decision(2, True, True, found)
     before = torch.arange(12) < 3
     assert find_contradicted(both, everything, everything, before, judged).equal(judged)
+    few = dataclasses.replace(both, level=1.5)
+    losses_ = torch.tensor([1.4, 1.6] * 6) * UNTRAINED
+    assert find_contradicted(few, losses_, losses_, before).tolist() == [False, True] * 6
     memorized = dataclasses.replace(both, memorizes=True)
     assert find_contradicted(memorized, everything, everything, before, judged).equal(judged | before)
 
@@ -148,6 +151,14 @@ def test_a_decision_stays():
     opened = decide(2, evidence(learnt=0.5, persistence=0.9, rise=1.5), classifies=True, before=None)
     later = decide(7, evidence(), classifies=True, before=opened)
     assert later.learnt and later.contradicted
+
+
+@pytest.mark.parametrize(("above", "level"), [(0.1, 1.0), (0.09, 1.5)])
+def test_where_few_are_above_the_surest_are_taken_from_then_on(above, level):
+    opened = decide(3, evidence(persistence=0.9, above=above), classifies=True, before=None)
+    assert (opened.contradicted, opened.level) == (True, level)
+    assert decide(4, evidence(persistence=0.9, above=0.3), classifies=True, before=opened).level == level
+    assert decide(7, evidence(above=0.01), classifies=True, before=opened).level == level
 
 
 def test_once_a_model_memorizes_learnt_samples_stay_in():

@@ -17,8 +17,8 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
   ``p_i > L``, 3 % or more of all, 60 % must still have ``l_i > L``, while half of all samples are below L / 2 to
   contradict them. Half of them and 30 % do where high losses also gather: where the histogram of ``l_i / L`` has a
   *second mode* above 1, 10 % and three standard errors denser than the valley before it. Then samples with both
-  ``p_i > L`` and ``l_i > L`` are left out. A class of which most is above L is not learnt yet, and its samples do not
-  count.
+  ``p_i > L`` and ``l_i > L`` are left out; where fewer than 10 % are above L, many of them are only hard, and 1.5 L
+  takes its place. A class of which most is above L is not learnt yet, and its samples do not count.
 - Both are asked of classification alone. A squared error that is small still has a gradient that counts, and one that
   stays above that of an untrained model may be the tail of the targets, which the mean needs.
 - Of the learnt samples nine in ten are left out, drawn anew for each pass; the tenth keeps the measurements fresh.

@@ -26,6 +26,8 @@ _HIGHEST_LOSS = 4  # in L; what is above it counts in the last bin
 _MODE_SHARE = 0.03  # of the samples, in a range of L at the mode's density
 _MODE_ERRORS = 3.0
 _ABOVE_SHARE = 0.03
+_MANY_ABOVE = 0.1
+_LEVEL_OF_FEW = 1.5  # in L
 _LOW_SHARE = 0.3  # of losses below half of L, where there is a second mode
 _LOW_SHARE_ALONE = 0.5
 
@@ -197,6 +199,7 @@ class Decision:
         learnt: True if learnt samples are left out.
         contradicted: True if contradicted samples are left out.
         memorizes: True if a trial has shown that the model memorizes.
+        level: What the losses of contradicted samples are above, in L.
         evidence: What the losses showed.
         epoch: 0-based epoch that the pass begins in.
         n_left_out: Samples that the pass leaves out, but for those of a trial.
@@ -208,6 +211,7 @@ class Decision:
     contradicted: bool
     evidence: Evidence
     memorizes: bool = False
+    level: float = 1.0
     epoch: int = 0
     n_left_out: int = 0
     n_contradicted: int = 0
@@ -217,7 +221,8 @@ def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decisio
     """Decide whether learnt and contradicted samples are left out of a pass.
 
     Contradicted samples are judged after two to four passes, by losses that training has hardly biased yet; that
-    stays. Learnt ones are asked for before every pass, until they are enough or the model is found to memorize.
+    stays. Where fewer than 10 % are above L, many of them are only hard, and those above 1.5 L are taken. Learnt ones
+    are asked for before every pass, until they are enough or the model is found to memorize.
 
     Args:
         passes: Passes over the set that are done.
@@ -236,22 +241,24 @@ def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decisio
     if classifies and evidence.learnt_share >= _LEARNT_SHARE:
         learnt = learnt or passes == FIRST_DECISION or evidence.generalizes
     learnt = learnt and not memorizes
-    contradicted = before is not None and before.contradicted
-    if classifies and passes in _JUDGED_AFTER and evidence.above_share >= _ABOVE_SHARE:
-        contradicted = contradicted or evidence.contradicts
-    return Decision(passes, learnt, contradicted, evidence, memorizes)
+    contradicted, level = (False, 1.0) if before is None else (before.contradicted, before.level)
+    if classifies and passes in _JUDGED_AFTER and evidence.above_share >= _ABOVE_SHARE and not contradicted:
+        contradicted = evidence.contradicts
+        if contradicted and evidence.above_share < _MANY_ABOVE:
+            level = _LEVEL_OF_FEW
+    return Decision(passes, learnt, contradicted, evidence, memorizes, level)
 
 
 def find_contradicted(
     decision: Decision, previous: Tensor, last: Tensor, found_before: Tensor, judged: Tensor | None = None
 ) -> Tensor:
-    """Return which samples the rest contradicts, bool (N,): the last two losses of each are above L.
+    """Return which samples the rest contradicts, bool (N,): the last two losses of each are above the decision's level.
 
     Where the model memorizes, what was found before stays found: of a sample that is trained on all the same, now and
     then, the loss falls, whatever its label.
 
     Args:
-        decision: Has L, and says whether the model memorizes.
+        decision: Has L and the level, and says whether the model memorizes.
         previous: float32 (N,), the last loss but one.
         last: float32 (N,), the last loss.
         found_before: bool (N,), what was found at an earlier pass.
@@ -263,8 +270,8 @@ def find_contradicted(
         >>> find_contradicted(Decision(4, False, True, shown, memorizes=True), losses, losses, before)
         tensor([ True,  True, False])
     """
-    untrained = decision.evidence.untrained_loss
-    found = (previous > untrained) & (last > untrained)
+    least = decision.level * decision.evidence.untrained_loss
+    found = (previous > least) & (last > least)
     if judged is not None:
         found &= judged
     return found | found_before if decision.memorizes else found
