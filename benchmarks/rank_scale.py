@@ -35,6 +35,7 @@ from lightning_dataselect.data.sampler import SelectionSampler
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.merging import CHUNK, MOST_CHUNKS, Shared
 from lightning_dataselect.state.plan import EpochPlan
+from lightning_dataselect.state.recording import count_trained, record
 from lightning_dataselect.state.selection import Observation
 
 FIT_RANKS, FIT_SAMPLES = 4, 10**6
@@ -284,8 +285,8 @@ class _Rank:
         return Observation(batch, losses, logits, batch % 10, turn)
 
     def _step(self, seen: Observation) -> None:
-        self._run.record(seen, self._selector)
-        self._run.count_trained(seen.indices)
+        record(self._run, seen, self._selector)
+        count_trained(self._run, seen.indices)
 
     def _measured(self, part: str, do: Callable[[], object]) -> dict[str, float]:
         gc.collect()
