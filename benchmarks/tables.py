@@ -3,9 +3,9 @@
     python -m benchmarks.tables [--check]
 
 The README and the pages of docs/ take the tables that they have a place for, between `<!-- NAME -->` and
-`<!-- end NAME -->`; every row of every study is in benchmarks/RESULTS.md, and the README's picture is
-benchmarks/results/recommended.png. With --check nothing is written, and the exit code is 1 if a text is not what the
-results say.
+`<!-- end NAME -->`; every row of every study is in benchmarks/RESULTS.md, and the README's pictures are
+benchmarks/results/frontier.png and recommended.png. With --check nothing is written, and the exit code is 1 if a text
+is not what the results say.
 """
 
 import argparse
