@@ -180,6 +180,7 @@ def test_a_pass_leaves_out_what_the_formulas_say():
     expected = (learnt | above) & ~held_back & ~control
     assert missing[2].tolist() == expected.tolist() and decision.n_left_out == expected.sum() > 40
     assert decision.n_contradicted == (expected & (known["latest"] > L0)).sum()
+    assert selector.known[2]["contradicted"].tolist() == above.tolist(), "those of the trial, too"
 
 
 def test_wrong_labels_are_left_out_and_right_ones_are_not():

@@ -56,11 +56,24 @@ def test_what_is_said_of_frontier_is_what_its_rows_say():
     much = numbers[sum(each and sure > 2 for each, sure in zip(large, clear, strict=True))]
     assert f"better on {better}, worse on {worse}" in told
     assert f"half a point or a quarter of the compute on {much}" in told
+    (lost,) = (row for row, sure in zip(rows, clear, strict=True) if sure < -2)
+    assert f"worse on {worse} ({lost['difference']:.2f} ± {lost['standard_error']:.2f})" in told
     times = [row["cpu_time"] for row in rows]
     assert f"{min(times):.2f} to {max(times):.2f} times the CPU time" in told
     assert f"at equal CPU time it is {_pooled([row['at_equal_time'] for row in rows])}" in told
     index = " ".join((ROOT / "docs" / "index.md").read_text().split())
     assert f"standard errors on {better} of {numbers[len(rows)]} classifications and worse on {worse}" in index
+
+
+def test_what_is_said_of_labels_that_people_got_wrong_is_what_the_rows_say():
+    rows = {row["task"]: row for row in json.loads((RESULTS / "frontier.json").read_text())["rows"]}
+    told = " ".join(README.split())
+    for share, kind in ((40, "worse"), (17, "random1"), (9, "aggre")):
+        row = rows[f"image_features_{kind}"]
+        fewer = row["fewer_epochs"] - row["whole_fit"]
+        found, fewer = f"{fewer + row['difference']:.1f}", f"{fewer:.1f}"
+        said = f"{found} points above all of it (`FewerEpochs`: {fewer})" if share == 40 else f"{found} ({fewer})"
+        assert (f"got {share} % of the labels wrong" if share == 40 else f"at {share} %") in told and said in told
 
 
 def _pooled(gains):
