@@ -164,11 +164,7 @@ class Frontier(DataSelector):
             classifies=rows.knows_classes,
             draw=lambda purpose: rows.draw(self.seed, epoch, purpose),
         )
-        if begun.group is not None:
-            group = begun.group[rows.own]
-            self._write(rows.slots, group=group, visits=torch.zeros_like(group))
-        if begun.contradicted is not None:
-            self._write(rows.slots, contradicted=begun.contradicted[rows.own].float())
+        self._write(begun, rows.slots, own=rows.own, visits=torch.zeros(len(rows.slots)))
         return begun.out
 
     def remark(self) -> str:
@@ -209,10 +205,7 @@ class Frontier(DataSelector):
             classifies=self.store.knows_classes,
             draw=lambda purpose: torch.rand(turns.numel(), generator=generator),
         )
-        if begun.group is not None:
-            self._write(slice(turns.numel()), group=begun.group, visits=-taken.float())
-        if begun.contradicted is not None:
-            self._write(slice(turns.numel()), contradicted=begun.contradicted.float())
+        self._write(begun, slice(turns.numel()), own=slice(None), visits=-taken.float())
         turns[begun.out] = turns[begun.out].clamp(min=self._passes + 1)
 
     def _decide(
@@ -231,7 +224,13 @@ class Frontier(DataSelector):
             self._trial_began = self._passes
         return begun
 
-    def _write(self, places: slice | Tensor, **columns: Tensor) -> None:
+    def _write(self, begun: Pass, places: slice | Tensor, *, own: slice, visits: Tensor) -> None:
+        """Write what a pass has settled of the samples at ``places`` in the store, which are ``own`` in the pass."""
+        columns: dict[str, Tensor] = {}
+        if begun.group is not None:
+            columns |= {"group": begun.group[own], "visits": visits}
+        if begun.contradicted is not None:
+            columns["contradicted"] = begun.contradicted[own].float()
         for name, values in columns.items():
-            own = self.store[name]
-            own[places if isinstance(places, slice) else places.to(own.device)] = values.to(own.device)
+            column = self.store[name]
+            column[places if isinstance(places, slice) else places.to(column.device)] = values.to(column.device)
