@@ -17,12 +17,20 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from benchmarks.frontier import BUDGET, FIRST_SEED, run
 from benchmarks.frontier_tasks import FEATURES, NAMES, task
 from lightning_dataselect import Frontier
-from lightning_dataselect.methods.frontier import Decision, Evidence, find_contradicted, passes, rule
+from lightning_dataselect.methods.frontier import (
+    Decision,
+    Evidence,
+    compare_held_back,
+    find_contradicted,
+    passes,
+    rule,
+)
 
 RESULTS = Path(__file__).parent / "results" / "ablations.json"
 NEVER = math.inf
@@ -31,6 +39,11 @@ NEVER = math.inf
 def judge_anew(decision: Decision, *columns: Tensor | None) -> Tensor:
     """Find what is contradicted as if the model did not memorize."""
     return find_contradicted(dataclasses.replace(decision, memorizes=False), *columns)
+
+
+def compare_last_losses(last: Tensor, _: Tensor, *groups: Tensor) -> Any:
+    """Compare held-back samples with the control by their last losses alone."""
+    return compare_held_back(last, torch.ones_like(last), *groups)
 
 
 # What is left out, and the constants of the rule that leave it out.
@@ -44,10 +57,11 @@ ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "what was contradicted is judged anew where the model memorizes": [(passes, "find_contradicted", judge_anew)],
     "learnt samples are left out of all passes": [(rule, "_LEARNT_LEFT_OUT", 1.0)],
     "no samples are held back: what is learnt goes": [(Evidence, "memorizes", False), (Evidence, "generalizes", True)],
+    "held-back samples are compared without the losses before": [(passes, "compare_held_back", compare_last_losses)],
 }
 TASKS = (
     "fashion", "fashion_5", "fashion_20", "fashion_40", "adult", "ag_news", "ag_news_20", "convolutions",
-    "convolutions_20", "image_features_worse", "text_features_20",
+    "convolutions_20", "convolutions_imbalanced", "image_features_worse", "text_features", "text_features_20",
 )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ class Run:
     left_out: str = ""
 
 
-def run(made: Task, selector: Any, seed: int) -> Run:
+def run(made: Task, selector: Any, seed: int, batch_size: int = 128) -> Run:
     pl.seed_everything(seed, verbose=False)
     module = Module(made)
     trainer = pl.Trainer(
@@ -79,7 +79,7 @@ def run(made: Task, selector: Any, seed: int) -> Run:
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     began = time.process_time()
-    trainer.fit(module, Resident(*made.train).loader(128, shuffle=True))
+    trainer.fit(module, Resident(*made.train).loader(batch_size, shuffle=True))
     seconds = time.process_time() - began
     module.eval()
     with torch.no_grad():

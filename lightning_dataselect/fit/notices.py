@@ -20,23 +20,37 @@ def warn_if_idle(policy: SelectionPolicy) -> None:
     name, n_epochs = type(policy).__name__, policy.max_epochs
     if policy.largest_ratio == 0 or not n_epochs:
         return
-    if policy.budget is not None:  # there are more only where something is dropped
-        n_epochs = math.ceil(round(policy.budget * n_epochs, 9))
-    pruned = [epoch for epoch in range(policy.first_epoch, n_epochs) if not policy.trains_on_everything(epoch)]
-    n_choices = sum(map(policy.selects_anew, pruned))
-    if not pruned:
+    if policy.budget is None:
+        pruned = [epoch for epoch in range(policy.first_epoch, n_epochs) if not policy.trains_on_everything(epoch)]
+        n_pruned, n_choices = len(pruned), sum(map(policy.selects_anew, pruned))
+    else:
+        n_pruned, n_epochs = _epochs_in_budget(policy, policy.budget * n_epochs)
+        n_choices = math.ceil(n_pruned / policy.every_n_epochs)
+    if not n_pruned:
         rank_zero_warn(
             f"{name} will drop nothing: warmup_epochs={policy.warmup_epochs} and anneal={policy.anneal} leave"
             f" none of the {n_epochs} epochs{' in its budget' if policy.budget else ''} to prune. Lower them, or train"
             " for more epochs."
         )
-    elif policy.every_n_epochs > 1 and n_choices < min(_FEW_CHOICES, len(pruned)):
+    elif policy.every_n_epochs > 1 and n_choices < min(_FEW_CHOICES, n_pruned):
         times = "once" if n_choices == 1 else f"{n_choices} times"
         rank_zero_warn(
             f"{name} will choose {times} in {n_epochs} epochs, as every_n_epochs="
             f"{policy.every_n_epochs}: what it drops is dropped for long, which costs accuracy. Lower"
             " every_n_epochs, or train for more epochs."
         )
+
+
+def _epochs_in_budget(policy: SelectionPolicy, total: float) -> tuple[int, int]:
+    """Return how many epochs are pruned where training on the set ``total`` times is spent, and how many there are.
+
+    Each is taken to drop as much as it may, as what an epoch drops is not known before it begins.
+    """
+    at_the_end = round(policy.anneal * total, 9)
+    n_warmup = min(policy.warmup_epochs, math.ceil(total))
+    left = max(total - at_the_end - n_warmup, 0)
+    n_pruned = math.ceil(round(left / (1 - policy.largest_ratio), 9))
+    return n_pruned, n_warmup + n_pruned + math.ceil(at_the_end)
 
 
 def warn_if_longer_loaders(combination: Combination, policy: SelectionPolicy, n_batches: int) -> None:

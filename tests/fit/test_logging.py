@@ -7,7 +7,7 @@ from helpers import Hardest, Net, Seen, Shares, WeightedShares, fit, loader, tra
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
-from lightning_dataselect import ESWP, EvolvedSampling
+from lightning_dataselect import ESWP, EpsilonGreedy, EvolvedSampling
 from lightning_dataselect.capture import LossCapture
 
 KEYS = {"kept_share", "train_loss", "samples_saved", "select_seconds", "score_q10", "score_q50", "score_q90"}
@@ -124,6 +124,20 @@ def test_a_fit_too_short_for_its_arguments_is_named(arguments, words):
 def test_a_fit_that_is_long_enough_is_not(arguments, recwarn):
     fit(Hardest(**arguments))
     assert not [w for w in recwarn if "Hardest will" in str(w.message)]
+
+
+@pytest.mark.parametrize(("every_n_epochs", "n_choices"), [(2, 6), (3, 4), (4, 3)])
+def test_choices_within_a_budget_are_those_of_the_epochs_that_dropping_makes_room_for(
+    every_n_epochs, n_choices, recwarn
+):
+    selector = EpsilonGreedy(prune_ratio=0.5, budget=0.5, every_n_epochs=every_n_epochs)
+    fit(selector, max_epochs=12)
+    assert len(selector.history) == 11, "one of everything, and ten halves"
+    words = [str(w.message) for w in recwarn if "EpsilonGreedy will" in str(w.message)]
+    if n_choices >= 4:
+        assert not words
+    else:
+        assert f"choose {n_choices} times in 11 epochs" in words[0]
 
 
 def test_the_train_loss_is_the_mean_over_the_samples_without_their_weights():

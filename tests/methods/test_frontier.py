@@ -101,17 +101,38 @@ def test_second_mode_is_that_of_the_formula(n, wrong):
         assert found > 1.1
 
 
-def test_held_back_ratio_is_that_of_the_formula():
+def test_held_back_ratio_is_that_of_least_squares_on_the_loss_before():
     rng = np.random.default_rng(0)
-    last, group = rng.exponential(size=90), rng.integers(0, 3, 90)
-    last[:4] = np.nan
-    visits = rng.integers(-1, 3, 90)
-    h, c = (last[(group == kind) & ~np.isnan(last) & (visits >= kind)] for kind in (1, 2))
-    ratio = h.mean() / c.mean()
-    error = np.sqrt(h.var(ddof=1) / len(h) + ratio**2 * c.var(ddof=1) / len(c)) / c.mean()
-    assert compare_held_back(*map(torch.tensor, (last, group, visits))) == pytest.approx((ratio, error))
-    one = torch.tensor([1.0, 2, 2])
-    assert compare_held_back(torch.ones(3), one, one) == (None, None), "one says nothing of a spread"
+    group, visits = rng.integers(0, 3, 90), rng.integers(-1, 3, 90)
+    before = rng.exponential(size=90)
+    last = 0.7 * before + 0.2 * (group == 1) + 0.1 * rng.exponential(size=90)
+    last[:4], before[4:8] = np.nan, np.nan
+    known = ~(np.isnan(last) | np.isnan(before)) & (group > 0) & (visits >= group)
+    held, control = (group == 1)[known], (group == 2)[known]
+    x, y = before[known], last[known]
+    h, c, slope = np.linalg.lstsq(np.stack([held, control, x - x.mean()], 1).astype(float), y, rcond=None)[0]
+    rest = y - slope * (x - x.mean())
+    ratio = h / c
+    error = np.sqrt(rest[held].var(ddof=1) / held.sum() + ratio**2 * rest[control].var(ddof=1) / control.sum()) / c
+    assert compare_held_back(*map(torch.tensor, (last, before, group, visits))) == pytest.approx((ratio, error))
+
+
+def test_held_back_ratio_needs_two_samples_of_each_group_and_a_loss_above_zero():
+    group = torch.tensor([1.0, 1, 2, 2])
+    losses = torch.tensor([1.0, 2, 3, 4])
+    assert compare_held_back(losses, losses, group, group) != (None, None)
+    assert compare_held_back(losses[1:], losses[1:], group[1:], group[1:]) == (None, None)
+    assert compare_held_back(losses - 9, losses, group, group) == (None, None)
+
+
+def test_loss_before_the_trial_makes_it_more_certain():
+    rng = np.random.default_rng(1)
+    group = torch.tensor(rng.integers(1, 3, 2000))
+    before = torch.tensor(rng.exponential(size=2000))
+    last = before + 0.1 * torch.tensor(rng.exponential(size=2000))
+    _, error = compare_held_back(last, before, group, group)
+    _, without = compare_held_back(last, torch.ones(2000), group, group)
+    assert error is not None and without is not None and error < without / 5
 
 
 def evidence(learnt=0.0, low=0.5, above=0.1, persistence=0.0, rise=1.0, ratio=None, error=None):
@@ -125,11 +146,12 @@ def evidence(learnt=0.0, low=0.5, above=0.1, persistence=0.0, rise=1.0, ratio=No
         (2, evidence(learnt=0.19), True, (False, False)),
         (2, evidence(learnt=0.9), False, (False, False)),
         (3, evidence(learnt=0.9), True, (False, False)),  # by then a model may have memorized
-        (3, evidence(learnt=0.2, ratio=1.09, error=0.05), True, (True, False)),
-        (5, evidence(learnt=0.2, ratio=1.11, error=0.05), True, (False, False)),  # not clear
+        (3, evidence(learnt=0.2, ratio=1.14, error=0.05), True, (True, False)),
+        (5, evidence(learnt=0.2, ratio=1.16, error=0.05), True, (False, False)),  # not clear
         (5, evidence(learnt=0.2, ratio=1.0, error=0.2), True, (False, False)),  # too few to tell
         (5, evidence(learnt=0.19, ratio=1.0, error=0.05), True, (False, False)),
-        (2, evidence(learnt=0.2, ratio=1.2, error=0.05), True, (False, False)),
+        (2, evidence(learnt=0.2, ratio=1.19, error=0.05), True, (True, False)),
+        (2, evidence(learnt=0.2, ratio=1.21, error=0.05), True, (False, False)),  # memorizes
         (2, evidence(persistence=0.5, rise=1.1), True, (False, True)),
         (4, evidence(persistence=0.5, rise=1.1), True, (False, True)),
         (5, evidence(persistence=1.0, rise=9.0), True, (False, False)),  # by then hard samples stay above L, too

@@ -4,7 +4,6 @@ from lightning_dataselect.methods.frontier.callback import Frontier
 from lightning_dataselect.methods.frontier.rule import (
     Decision,
     Evidence,
-    compare_held_back,
     decide,
     find_contradicted,
     in_learnt_classes,
@@ -12,6 +11,7 @@ from lightning_dataselect.methods.frontier.rule import (
     second_mode,
     weigh_evidence,
 )
+from lightning_dataselect.methods.frontier.trial import compare_held_back
 
 __all__ = [
     "Decision",

@@ -10,8 +10,10 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
 - *Learnt* samples, those with ``m_i < 0.15 L``, are left out once they are 20 % or more. That counts after two passes
   over everything, when a model that only memorizes has not got that far. It counts later if the model does not
   *memorize*, which a trial tells: of each second pass a tenth of the samples, drawn at random, is held back, and in the
-  next one its mean loss is compared with that of another tenth, which was trained on in both. Where the ratio ``r`` of
-  the two is above 1 by three standard errors, learnt samples stay in for good: a small loss says little there.
+  next one its mean loss is compared with that of another tenth, which was trained on in both. Both means are corrected
+  for what the samples lost before (analysis of covariance), since that differs far more than one visit changes. The
+  ratio ``r`` of the two must be below 1.25, measurably, by two standard errors; where it is above 1.1 by as much,
+  learnt samples stay in for good: a small loss says little there.
 - After two, three and four passes high losses are asked whether the labels are wrong. Losses of hard samples come down
   from pass to pass; those of wrong labels stay above the loss of a model that knows nothing. So of the samples with
   ``p_i > L``, 3 % or more of all, 60 % must still have ``l_i > L``, while half of all samples are below L / 2 to
@@ -119,7 +121,7 @@ class Frontier(DataSelector):
 
     def columns(self) -> dict[str, float]:
         """Return the columns: the last two losses, those of the untrained model, turns had in passes, and the trial."""
-        losses = dict.fromkeys(("previous", "latest", "untrained"), math.nan)
+        losses = dict.fromkeys(("previous", "latest", "untrained", "before"), math.nan)
         return losses | dict.fromkeys(("turns", "group", "visits", "contradicted"), 0.0)
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
@@ -227,8 +229,8 @@ class Frontier(DataSelector):
     def _write(self, begun: Pass, places: slice | Tensor, *, own: slice, visits: Tensor) -> None:
         """Write what a pass has settled of the samples at ``places`` in the store, which are ``own`` in the pass."""
         columns: dict[str, Tensor] = {}
-        if begun.group is not None:
-            columns |= {"group": begun.group[own], "visits": visits}
+        if begun.group is not None and begun.before is not None:
+            columns |= {"group": begun.group[own], "before": begun.before[own], "visits": visits}
         if begun.contradicted is not None:
             columns["contradicted"] = begun.contradicted[own].float()
         for name, values in columns.items():

@@ -9,20 +9,15 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.methods.frontier.rule import (
-    CONTROL,
     FIRST_DECISION,
-    HELD_BACK,
-    TRIAL_PASSES,
     Decision,
-    compare_held_back,
     decide,
     find_contradicted,
     in_learnt_classes,
     let_go,
     weigh_evidence,
 )
-
-_TRIAL_SHARE = 0.1  # of the samples is held back, and as many are the control
+from lightning_dataselect.methods.frontier.trial import HELD_BACK, TRIAL_PASSES, compare_held_back, draw_groups
 
 
 @dataclass(frozen=True)
@@ -33,12 +28,14 @@ class Pass:
         out: bool (N,), the samples that it leaves out.
         decision: Why, from the third pass on.
         group: float32 (N,), of the trial that begins with it; None if none does.
+        before: float32 (N,), the moving averages of the losses when it begins; None if no trial does.
         contradicted: bool (N,), what is contradicted, whether it is left out or not; None if nothing is.
     """
 
     out: Tensor
     decision: Decision | None = None
     group: Tensor | None = None
+    before: Tensor | None = None
     contradicted: Tensor | None = None
 
 
@@ -71,7 +68,7 @@ def begin_pass(
         judged = in_learnt_classes(losses[2], column("label").long(), untrained) if classifies else None
         evidence = weigh_evidence(*losses, untrained, judged)
         if ends_trial:
-            ratio, error = compare_held_back(losses[2], group, column("visits"))
+            ratio, error = compare_held_back(losses[2], column("before"), group, column("visits"))
             evidence = replace(evidence, held_back_ratio=ratio, held_back_error=error)
         decision = decide(passes, evidence, classifies=classifies, before=before)
         if decision.contradicted:
@@ -79,15 +76,13 @@ def begin_pass(
         out = let_go(decision, losses[0], contradicted, draw("left out"))
     begins_trial = ends_trial or trial_began is None
     if begins_trial:
-        group = torch.zeros_like(group)
-        if classifies:  # nothing else asks for a trial
-            u = draw("trial")
-            group[u < 2 * _TRIAL_SHARE] = CONTROL
-            group[u < _TRIAL_SHARE] = HELD_BACK
+        # nothing but a classification asks for a trial
+        group = draw_groups(draw("trial")) if classifies else torch.zeros_like(group)
     out &= group == 0  # the two are compared, so their samples are seen whatever their losses
     if decision is not None:
         n_contradicted = 0 if contradicted is None else int((out & contradicted).sum())
         decision = replace(decision, n_left_out=int(out.sum()), n_contradicted=n_contradicted)
     if begins_trial:
         out |= group == HELD_BACK
-    return Pass(out, decision, group if begins_trial else None, contradicted)
+    of_trial = (group, losses[0]) if begins_trial else (None, None)
+    return Pass(out, decision, *of_trial, contradicted=contradicted)
