@@ -7,7 +7,7 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
 
 - ``m_i`` is the moving average of weight 1/2 of the losses of sample i, ``l_i`` and ``p_i`` are its last one and the
   one before, and ``L`` is the mean loss of the untrained model, that is of the first three batches.
-- *Learnt* samples, those with ``m_i < 0.15 L``, are left out once they are 20 % or more. That counts after two passes
+- *Learnt* samples, those with ``m_i < 0.25 L``, are left out once they are 20 % or more. That counts after two passes
   over everything, when a model that only memorizes has not got that far. It counts later if the model does not
   *memorize*, which a trial tells: of each second pass a tenth of the samples, drawn at random, is held back, and in the
   next one its mean loss is compared with that of another tenth, which was trained on in both. Both means are corrected

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_LEARNT_BELOW = 0.15
+_LEARNT_BELOW = 0.25  # L
 _LEARNT_SHARE = 0.2
 _LEARNT_LEFT_OUT = 0.9
 _MEMORIZES_ABOVE = 1.1  # r
@@ -39,7 +39,7 @@ class Evidence:
 
     Attributes:
         untrained_loss: L.
-        learnt_share: Share of the samples whose moving average is below 0.15 L.
+        learnt_share: Share of the samples whose moving average is below 0.25 L.
         low_share: Share of the samples whose last loss is below L / 2.
         above_share: Share of the samples whose last loss but one was above L, but for classes that are not learnt.
         persistence: Share of these whose last loss is above L, too; 0 where there are none.
