@@ -1,8 +1,10 @@
 """What Frontier gains over the same budget spent on everything for fewer epochs: its tables, and a picture."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import mean, median, stdev
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -107,6 +109,29 @@ def frontier_streams_table() -> str:
         lines.append(f"| {' | '.join(cells)} |")
     n_seeds = study["rows"][0]["seeds"]
     return "\n".join([*lines, "", f"{n_seeds} seeds: `python -m benchmarks.frontier_streams --data-dir DIR`."])
+
+
+def rivals_table() -> str:
+    """Return what other ways to spend the same compute gain over all classifications, beside Frontier."""
+    rivals: dict[str, list[Row]] = {"`Frontier`": _rows()}
+    for row in json.loads((RESULTS / "frontier_rivals.json").read_text())["rows"]:
+        rivals.setdefault(row["rival"], []).append(row)
+    heads = ("half of the compute", "points above `FewerEpochs`", "better on", "worse on", "at worst", "CPU time")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, every in rivals.items():
+        rows = [row for row in every if not row["lower_is_better"]]
+        gains = [row["difference"] for row in rows]
+        worst = min(rows, key=lambda row: row["difference"])
+        cells = (
+            name,
+            f"{mean(gains):+.2f} ± {stdev(gains) / math.sqrt(len(gains)):.2f}",
+            f"{sum(row['difference'] > 2 * row['standard_error'] for row in rows)} of {len(rows)}",
+            str(sum(row["difference"] < -2 * row["standard_error"] for row in rows)),
+            f"{worst['difference']:+.2f} ± {worst['standard_error']:.2f}, {TASKS[worst['task']]}",
+            f"{median(row['cpu_time'] for row in rows):.2f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def ablation_table() -> str:

@@ -18,7 +18,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.frontier_tables import ablation_table, draw_frontier, frontier_streams_table, frontier_table
+from benchmarks.frontier_tables import (
+    ablation_table,
+    draw_frontier,
+    frontier_streams_table,
+    frontier_table,
+    rivals_table,
+)
 from benchmarks.headlines import HEADLINES, headline_table
 from benchmarks.methods import every_method
 from benchmarks.originals.table import originals_table, reasons_list
@@ -32,6 +38,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 NOT_STUDIES = (
     "ablations",
     "frontier",
+    "frontier_rivals",
     "frontier_streams",
     "kept",
     "label_errors",
@@ -369,6 +376,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "choices": choices_table,
         "ablations": ablation_table,
         "frontier": frontier_table,
+        "frontier_rivals": rivals_table,
         "frontier_streams": frontier_streams_table,
         "headlines": lambda: headline_table({one.study: _read(one.study) for one in HEADLINES}),
         "label_errors": label_error_table,
