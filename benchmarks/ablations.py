@@ -56,7 +56,7 @@ ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "where few are above L, all of them are taken": [(rule, "_LEVEL_OF_FEW", 1.0)],
     "what was contradicted is judged anew where the model memorizes": [(passes, "find_contradicted", judge_anew)],
     "learnt samples are left out of all passes": [(rule, "_LEARNT_LEFT_OUT", 1.0)],
-    "no samples are held back: what is learnt goes": [(Evidence, "memorizes", False), (Evidence, "generalizes", True)],
+    "no samples are held back: what is learnt goes": [(rule, "_MEMORIZED", NEVER), (Evidence, "generalizes", True)],
     "held-back samples are compared without the losses before": [(passes, "compare_held_back", compare_last_losses)],
 }
 TASKS = (

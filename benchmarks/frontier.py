@@ -10,8 +10,8 @@ tasks take about an hour of CPU, without the residual networks, whose whole fit 
 fashion_mnist, cifar10, cifar_n, adult and ag_news; the two regressions are made up. Features of pretrained networks,
 for the tasks on them, are measured once and kept (`--features`).
 
-All tasks but the residual networks, `convolutions_60k` and `convolutions_long` were looked at, with other seeds or these,
-while the rule and its thresholds were made.
+All tasks but the residual networks and `convolutions_60k` were looked at, with other seeds or these, while the rule and
+its thresholds were made.
 """
 
 import argparse

@@ -6,8 +6,8 @@ Every selector takes `budget=`, so each of these ends with the compute of `Fewer
 fitted to that: `RandomPruning`, `EpsilonGreedy` and `InfoBatch`, told to drop half of each epoch, and `FewerEpochs`
 itself in batches of half the size, since a method that makes batches smaller may gain by that alone. With `--newer` it
 is the methods since 2024 and AutoAssist, and the tasks are those on texts. A row is what one of them gains over
-`FewerEpochs` on one task, on the same seeds; rows that are in FILE and not measured again stay. Three seeds of all tasks
-take about an hour of CPU, the newer methods half of one.
+`FewerEpochs` on one task, on the same seeds; rows that are in FILE and not measured again stay. Three seeds of all
+tasks take about an hour of CPU, the newer methods a quarter of one.
 """
 
 import argparse

@@ -150,8 +150,8 @@ def evidence(learnt=0.0, low=0.5, above=0.1, persistence=0.0, rise=1.0, ratio=No
         (5, evidence(learnt=0.2, ratio=1.16, error=0.05), True, (False, False)),  # not clear
         (5, evidence(learnt=0.2, ratio=1.0, error=0.2), True, (False, False)),  # too few to tell
         (5, evidence(learnt=0.19, ratio=1.0, error=0.05), True, (False, False)),
-        (2, evidence(learnt=0.2, ratio=1.19, error=0.05), True, (True, False)),
-        (2, evidence(learnt=0.2, ratio=1.21, error=0.05), True, (False, False)),  # memorizes
+        (2, evidence(learnt=0.2, ratio=1.22, error=0.05), True, (True, False)),
+        (2, evidence(learnt=0.2, ratio=1.23, error=0.05), True, (False, False)),  # memorizes
         (2, evidence(persistence=0.5, rise=1.1), True, (False, True)),
         (4, evidence(persistence=0.5, rise=1.1), True, (False, True)),
         (5, evidence(persistence=1.0, rise=9.0), True, (False, False)),  # by then hard samples stay above L, too
@@ -189,6 +189,21 @@ def test_once_a_model_memorizes_learnt_samples_stay_in():
     assert (found.learnt, found.contradicted, found.memorizes) == (False, True, True)
     later = decide(7, evidence(learnt=0.9, ratio=1.0, error=0.05), classifies=True, before=found)
     assert not later.learnt
+
+
+def test_what_passes_memorize_adds_up():
+    ratios, errors = np.array([1.02, 0.99, 1.05, 1.04, 1.06, 1.05]), np.array([0.05, 0.04, 0.03, 0.02, 0.02, 0.02])
+    decision = None
+    for n, (ratio, error) in enumerate(zip(ratios, errors, strict=True), start=1):
+        decision = decide(2 * n + 1, evidence(learnt=0.9, ratio=ratio, error=error), classifies=True, before=decision)
+        memory, spread = 2 * (ratios[:n] - 1).sum(), 2 * np.sqrt((errors[:n] ** 2).sum())
+        assert (decision.memory, decision.memory_error) == pytest.approx((memory, spread))
+        between = decide(2 * n + 2, evidence(learnt=0.9), classifies=True, before=decision)
+        assert (between.memory, between.memory_error) == (decision.memory, decision.memory_error)
+        assert decision.memorizes == (memory - 2 * spread > 0.25) and decision.learnt != decision.memorizes
+    assert not decision.memorizes
+    further = decide(15, evidence(learnt=0.9, ratio=1.08, error=0.01), classifies=True, before=decision)
+    assert further.memorizes and not further.learnt
 
 
 class Drawn(L.Callback):

@@ -12,8 +12,8 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
   *memorize*, which a trial tells: of each second pass a tenth of the samples, drawn at random, is held back, and in the
   next one its mean loss is compared with that of another tenth, which was trained on in both. Both means are corrected
   for what the samples lost before (analysis of covariance), since that differs far more than one visit changes. The
-  ratio ``r`` of the two must be below 1.25, measurably, by two standard errors; where it is above 1.1 by as much,
-  learnt samples stay in for good: a small loss says little there.
+  ratio ``r`` of the two must be below 1.25, measurably, by two standard errors. What visits do adds up: once the sum of
+  ``r - 1`` over the passes is above 1/4 by as much, learnt samples stay in for good, as a small loss says little there.
 - After two, three and four passes high losses are asked whether the labels are wrong. Losses of hard samples come down
   from pass to pass; those of wrong labels stay above the loss of a model that knows nothing. So of the samples with
   ``p_i > L``, 3 % or more of all, 60 % must still have ``l_i > L``, while half of all samples are below L / 2 to

@@ -84,5 +84,5 @@ def begin_pass(
         decision = replace(decision, n_left_out=int(out.sum()), n_contradicted=n_contradicted)
     if begins_trial:
         out |= group == HELD_BACK
-    of_trial = (group, losses[0]) if begins_trial else (None, None)
-    return Pass(out, decision, *of_trial, contradicted=contradicted)
+    of_trial, before_trial = (group, losses[0]) if begins_trial else (None, None)
+    return Pass(out, decision, of_trial, before_trial, contradicted)

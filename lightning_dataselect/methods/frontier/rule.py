@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_dataselect.methods.frontier.trial import TRIAL_PASSES
+
 _LEARNT_BELOW = 0.25  # L
 _LEARNT_SHARE = 0.2
 _LEARNT_LEFT_OUT = 0.9
-_MEMORIZES_ABOVE = 1.1  # r
+_MEMORIZED = 0.25
 _GENERALIZES_BELOW = 1.25  # r
-_ERRORS = 2  # of r, that either is known for sure by
+_ERRORS = 2  # that either is known for sure by
 FIRST_DECISION = 2  # passes done
 _JUDGED_AFTER = (2, 3, 4)  # passes done
 _PERSISTENCE = 0.5  # where there is a second mode
@@ -59,16 +61,11 @@ class Evidence:
     held_back_error: float | None = None
 
     @property
-    def memorizes(self) -> bool:
-        """True if held-back samples lose a tenth more, measurably: what is trained on is memorized."""
-        lowest, _ = self._range_of_ratio()
-        return lowest > _MEMORIZES_ABOVE
-
-    @property
     def generalizes(self) -> bool:
         """True if held-back samples lose less than a quarter more, measurably."""
-        _, highest = self._range_of_ratio()
-        return highest < _GENERALIZES_BELOW
+        if self.held_back_ratio is None or self.held_back_error is None:
+            return False
+        return self.held_back_ratio + _ERRORS * self.held_back_error < _GENERALIZES_BELOW
 
     @property
     def contradicts(self) -> bool:
@@ -76,12 +73,6 @@ class Evidence:
         if self.rise >= _RISE:
             return self.persistence >= _PERSISTENCE and self.low_share >= _LOW_SHARE
         return self.persistence >= _PERSISTENCE_ALONE and self.low_share >= _LOW_SHARE_ALONE
-
-    def _range_of_ratio(self) -> tuple[float, float]:
-        if self.held_back_ratio is None or self.held_back_error is None:
-            return -math.inf, math.inf
-        margin = _ERRORS * self.held_back_error
-        return self.held_back_ratio - margin, self.held_back_ratio + margin
 
 
 def in_learnt_classes(last: Tensor, labels: Tensor, untrained_loss: float) -> Tensor:
@@ -175,7 +166,10 @@ class Decision:
         passes: Passes over the set that were done when the pass began.
         learnt: True if learnt samples are left out.
         contradicted: True if contradicted samples are left out.
-        memorizes: True if a trial has shown that the model memorizes.
+        memory: By how much the passes so far have lowered the losses of what was trained on in them, and of nothing
+            else: the sum of ``r - 1`` over all passes, each taken for that of its trial.
+        memory_error: Its standard error.
+        memorizes: True if that was above 1/4, measurably.
         level: What the losses of contradicted samples are above, in L.
         evidence: What the losses showed.
         epoch: 0-based epoch that the pass begins in.
@@ -187,6 +181,8 @@ class Decision:
     learnt: bool
     contradicted: bool
     evidence: Evidence
+    memory: float = 0.0
+    memory_error: float = 0.0
     memorizes: bool = False
     level: float = 1.0
     epoch: int = 0
@@ -213,7 +209,11 @@ def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decisio
         >>> made.learnt, made.contradicted
         (True, True)
     """
-    memorizes = evidence.memorizes or (before is not None and before.memorizes)
+    memory, memory_error = (0.0, 0.0) if before is None else (before.memory, before.memory_error)
+    if evidence.held_back_ratio is not None and evidence.held_back_error is not None:
+        memory += TRIAL_PASSES * (evidence.held_back_ratio - 1)
+        memory_error = math.hypot(memory_error, TRIAL_PASSES * evidence.held_back_error)
+    memorizes = memory - _ERRORS * memory_error > _MEMORIZED or (before is not None and before.memorizes)
     learnt = before is not None and before.learnt
     if classifies and evidence.learnt_share >= _LEARNT_SHARE:
         learnt = learnt or passes == FIRST_DECISION or evidence.generalizes
@@ -223,7 +223,7 @@ def decide(passes: int, evidence: Evidence, *, classifies: bool, before: Decisio
         contradicted = evidence.contradicts
         if contradicted and evidence.above_share < _MANY_ABOVE:
             level = _LEVEL_OF_FEW
-    return Decision(passes, learnt, contradicted, evidence, memorizes, level)
+    return Decision(passes, learnt, contradicted, evidence, memory, memory_error, memorizes, level)
 
 
 def find_contradicted(
