@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from lightning_dataselect.capture.analysis import analyze_loss
 from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.graph import reached
 from lightning_dataselect.capture.interception import Interceptors
 from lightning_dataselect.capture.origin import Origins
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.recorder import Recorder
-from lightning_dataselect.capture.remainder import has_constant, rest
 from lightning_dataselect.capture.reprobe import ReprobePolicy
 from lightning_dataselect.capture.results import PrimaryTerms, StepResult
 from lightning_dataselect.capture.returned import described, loss_of, with_loss
+from lightning_dataselect.capture.roots import constant_in, find_terms, weighted
 from lightning_dataselect.capture.scaling import scale
+from lightning_dataselect.capture.showing import show
 from lightning_dataselect.capture.shown import Shown
 from lightning_dataselect.capture.specs import StepSpec
-from lightning_dataselect.capture.terms import Key, Parts, Scale, Term, coefficients, turns_of
+from lightning_dataselect.capture.terms import Key, Parts, Scale, Term
 from lightning_dataselect.capture.watch import Watch, eagerly
 from lightning_dataselect.capture.witness import decide, refuse_mined
 from lightning_dataselect.utils.errors import CaptureError, NoLossError
@@ -130,42 +128,8 @@ class Inquiry:
         return self.reprobe.probes > 0 or is_larger or tells_apart
 
     def show(self, step: Callable[[], Any], batch_size: int) -> Shown:
-        """Run a step to hold its terms against those of other batches, and learn nothing from it.
-
-        Args:
-            step: Calls the training step on some samples.
-            batch_size: Their number.
-
-        Raises:
-            CaptureError: the step returns no loss that has a gradient.
-        """
-        recorder = self.recorder
-        known, claims = recorder.spec, recorder.claims
-        recorder.spec, recorder.claims = StepSpec(), Claims()
-        recorder.start(batch_size)
-        probe = self._new_probe()
-        try:
-            with torch.enable_grad(), eagerly(), self.interceptors.losses, probe:
-                loss = loss_of(step())
-            if not isinstance(loss, Tensor) or not loss.requires_grad:
-                raise CaptureError("The step returned no loss that has a gradient: let it return one.")
-            own = coefficients(loss, [term for term in recorder.terms if not term.from_parameters])
-            terms = {term.key: (term, torch.as_tensor(slope).detach()) for term, slope in own}
-            result = StepResult(recorder, PrimaryTerms(), None)
-            with contextlib.suppress(CaptureError), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                parts = self._find_terms(loss, probe)
-                scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
-                result.add(scaled, loss, self._constant_in(loss, parts))
-            losses = result.captured().losses if result.roots else None
-            numbers = {key: term.detached() for key, term in recorder.counts.items()}
-            terms = {key: (term.detached(), slope) for key, (term, slope) in terms.items()}
-            divides = bool(probe.divisions.made)
-            spec, sorts, reorders = recorder.spec, probe.sorts, probe.reorders
-            return Shown(batch_size, loss.detach(), terms, numbers, losses, spec, divides, sorts, reorders)
-        finally:
-            recorder.stop()
-            recorder.observer, recorder.spec, recorder.claims = None, known, claims
+        """Run a step to hold its terms against those of other batches, and learn nothing from it (see `show`)."""
+        return show(step, batch_size, self._new_probe(), self.recorder, self.interceptors)
 
     def decide(self, whole: Shown, singles: Sequence[Shown]) -> bool:
         """Let what single samples lose choose how the terms of the next step are read (see `witness.decide`).
@@ -277,7 +241,7 @@ class Inquiry:
         is_dummy = not loss.detach().any() and not reached(loss.grad_fn, probe.anchors)
         self._n_unclear = 0 if bool(loss.isfinite().all()) and not is_dummy else self._n_unclear + 1
         try:
-            parts = self._find_terms(loss, probe)
+            parts = find_terms(loss, probe, recorder)
         except CaptureError as error:
             if is_dummy and self._n_unclear < _MOST_UNCLEAR:  # of a batch that holds nothing to learn
                 result.lost = True
@@ -311,35 +275,16 @@ class Inquiry:
         self.scales.append({term.key: factor for term, factor in scaled})
         result.add(scaled, loss, self._constant_of(loss, parts, len(result.roots)))
         if self._weights is not None:
-            # with the graph of the coefficients, which may be learned
-            own = {turn: w for term, _ in parts for turn, w in turns_of(term, self._weights)}
-            for term, slope in coefficients(loss, list(own), again=True):
-                change = slope * (term.weighted(own[term]) - term.weighted(None))
-                loss = loss + (change - change.detach() if recorder.keeps_value else change)
+            loss = weighted(loss, parts, self._weights, recorder)
         return loss
 
     def _constant_of(self, loss: Tensor, parts: Parts, n: int) -> Tensor | None:
         """Return the constant in the n-th root of a probed step, if a sample's loss holds it too, as in a mean."""
-        recorder, constant = self.recorder, self._constant_in(loss, parts)
+        recorder, constant = self.recorder, constant_in(loss, parts, self.recorder)
         others = recorder.spec.with_constant - {n}
         recorder.spec = replace(recorder.spec, with_constant=others if constant is None else others | {n})
         self.constants.append(constant)
         return constant
-
-    def _constant_in(self, loss: Tensor, parts: Parts) -> Tensor | None:
-        own = [(term, self.recorder.spec.of(term.key)) for term, _ in parts]
-        is_mean = all(not term.is_sum or spec.divisor is not None for term, spec in own)
-        if not parts or not is_mean or any(spec.is_nonlinear for _, spec in own):
-            return None
-        return rest(loss, parts) if has_constant(loss, parts) else None
-
-    def _find_terms(self, loss: Tensor, probe: Probe) -> Parts:
-        """Find the terms that the loss of a probed step is made of, and write down the findings."""
-        recorder = self.recorder
-        met = recorder.spec.with_met(recorder.terms, recorder.layouts, recorder.order)
-        recorder.spec = replace(met, differentiates=met.differentiates or probe.differentiates)
-        parts, recorder.spec = analyze_loss(loss, recorder.terms, probe, recorder.batch_size, recorder.spec)
-        return parts
 
 
 def _shows_a_loss(term: Term) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_dataselect.capture.graph import derivatives
 from lightning_dataselect.capture.loss_functions import Classes, Loss
-from lightning_dataselect.capture.recorder import Call
+from lightning_dataselect.capture.record import Call
 from lightning_dataselect.capture.reductions import by_sample, foldable
 from lightning_dataselect.capture.specs import StepSpec
 from lightning_dataselect.capture.terms import Key, Parts, Scale, Source

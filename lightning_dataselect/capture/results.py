@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_dataselect.capture.graph import Unknown, unknown_reductions
 from lightning_dataselect.capture.loss_functions import Classes
 from lightning_dataselect.capture.outputs import Outputs, classes_of_sources, classes_of_terms, find_outputs
-from lightning_dataselect.capture.recorder import Recorder
+from lightning_dataselect.capture.record import Record
 from lightning_dataselect.capture.scaling import weigh
 from lightning_dataselect.capture.terms import Key, Parts, turns_in
 
@@ -50,9 +50,9 @@ class PrimaryTerms:
     classes: Key | None = None
     outputs: Key | None = None
 
-    def choose(self, parts: Parts, recorder: Recorder) -> None:
+    def choose(self, parts: Parts, record: Record) -> None:
         """Settle what is not settled yet."""
-        showing = {key for key, loss, arguments in recorder.calls if loss.shows_outputs(arguments)}
+        showing = {key for key, loss, arguments in record.calls if loss.shows_outputs(arguments)}
         ranked = sorted(parts, key=lambda part: -float(torch.as_tensor(part[1]).abs().max()))
         self.classes = self.classes or next((t.key for t, _ in ranked if t.classes is not None), None)
         self.outputs = self.outputs or next((t.key for t, _ in ranked if t.key in showing), None)
@@ -63,7 +63,7 @@ class StepResult:
     """Add up the roots of one step.
 
     Attributes:
-        recorder: Holds the step's terms.
+        record: Holds the step's terms.
         mains: Which of several terms' logits and outputs count.
         summarize: Makes of the outputs what is kept; None: they are not looked for.
         roots: The terms of each, with their factors.
@@ -73,7 +73,7 @@ class StepResult:
         way: The terms of all roots.
     """
 
-    recorder: Recorder
+    record: Record
     mains: PrimaryTerms
     summarize: Summarize | None
     roots: list[Parts] = field(default_factory=list)
@@ -94,10 +94,10 @@ class StepResult:
             loss: The root.
             constant: 0-dim, what it holds besides; None for nothing.
         """
-        recorder = self.recorder
+        record = self.record
         self.roots.append(parts)
         self.way = self.way.union([term.key for term, _ in parts])
-        if recorder.compiled:
+        if record.compiled:
             self.unknown = None  # compiled code shows one node for all that is in it
         elif self.unknown is not None:
             nodes = {turn.edge.node for term, _ in parts for turn in turns_in(term) if turn.edge is not None}
@@ -106,32 +106,32 @@ class StepResult:
         self._device = loss.device
         if not parts:
             return
-        losses = weigh(parts, recorder)
+        losses = weigh(parts, record)
         if constant is not None:
             losses = losses + constant
         self._losses = losses if self._losses is None else self._losses + losses
         if self._classes is None:
-            asked = loss if loss.requires_grad and not recorder.compiled else None
-            self._classes = find_classes(recorder, parts, self.mains, asked)
+            asked = loss if loss.requires_grad and not record.compiled else None
+            self._classes = find_classes(record, parts, self.mains, asked)
         if self._outputs is None and self.summarize is not None:
-            self._outputs = summary(recorder, parts, self.mains, self.summarize)
+            self._outputs = summary(record, parts, self.mains, self.summarize)
 
     def captured(self) -> Captured:
         """Return all of it."""
         if self._losses is None or self.lost:
-            nothing = torch.full((self.recorder.batch_size,), torch.nan, device=self._device)
+            nothing = torch.full((self.record.batch_size,), torch.nan, device=self._device)
             return Captured(nothing, known=False)
         logits, targets = self._classes or (None, None)
         return Captured(self._losses, logits, targets, self._outputs)
 
 
-def find_classes(recorder: Recorder, parts: Parts, mains: PrimaryTerms, loss: Tensor | None) -> Classes | None:
+def find_classes(record: Record, parts: Parts, mains: PrimaryTerms, loss: Tensor | None) -> Classes | None:
     """Return the logits and targets of the terms, or else of the unreduced losses that the loss starts from."""
     found = classes_of_terms(parts, mains.classes)
-    if found is None and recorder.sources:
-        mixed = recorder.spec.has_foreign
+    if found is None and record.sources:
+        mixed = record.spec.has_foreign
         asked = _own_share(parts) if mixed and loss is not None else loss
-        found = classes_of_sources(recorder.sources, recorder.batch_size, asked, any_may_do=not mixed)
+        found = classes_of_sources(record.sources, record.batch_size, asked, any_may_do=not mixed)
     return found
 
 
@@ -141,8 +141,8 @@ def _own_share(parts: Parts) -> Tensor:
     return torch.stack([value * factor if torch.as_tensor(factor).dim() == 0 else value for value, factor in own]).sum()
 
 
-def summary(recorder: Recorder, parts: Parts, mains: PrimaryTerms, summarize: Summarize) -> Tensor | None:
+def summary(record: Record, parts: Parts, mains: PrimaryTerms, summarize: Summarize) -> Tensor | None:
     """Return what is kept of the outputs that the step has shown so far."""
     keys = sorted((term.key for term, _ in parts), key=lambda key: key != mains.outputs)
-    outputs = find_outputs(recorder.calls, keys, recorder.batch_size, recorder.spec)
+    outputs = find_outputs(record.calls, keys, record.batch_size, record.spec)
     return None if outputs is None else summarize(outputs)

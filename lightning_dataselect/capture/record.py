@@ -1,0 +1,120 @@
+"""Hold what a step under capture has called so far: its terms, and what they may be made of."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.capture.claims import Claims
+from lightning_dataselect.capture.doubts import Doubts
+from lightning_dataselect.capture.loss_functions import Loss
+from lightning_dataselect.capture.observer import Observer
+from lightning_dataselect.capture.picks import Pick
+from lightning_dataselect.capture.reductions import Reduction
+from lightning_dataselect.capture.specs import Layout, StepSpec
+from lightning_dataselect.capture.terms import Key, Source, Term
+
+Call = tuple[Key | None, Loss, dict[str, Any]]  # its term (None where unreduced), the function, its arguments
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Hold what a mean or a sum over the samples alone was given, and what came of it."""
+
+    where: Hashable
+    ending: Reduction
+    given: Tensor
+    value: Tensor  # held so that its id is its own
+
+
+class Record:
+    """Hold what one step under capture has called, and what is known of its terms.
+
+    Attributes:
+        spec: The findings about its terms.
+        terms: The terms of this step so far, in order.
+        counts: The sums and means without gradient of this step that terms may be divided by.
+        layouts: Of a probe, where the samples lie in these.
+        order: Of a probe, the places of all means and sums, by their turn.
+        sources: The unreduced classification losses of this step.
+        picks: What masks and numbers have picked out of tensors in this step, by the place and the turn there.
+        folds: What was reduced over the samples alone so far, by the id of the result.
+        joined: The places of these, by the keys of the terms that they went into.
+        scoring: True if terms need no gradient to count.
+        keeps_calls: True if the arguments of this step's loss functions are kept.
+        calls: The term (None where unreduced), the function and its arguments, of each of them.
+        compiled: Some term of this step was computed in compiled code.
+        claims: What is known by now of the terms with several readings.
+        doubts: What may have been read wrong by now.
+        open_counts: Counts of which no batch so far could tell the axis of the samples from another.
+    """
+
+    def __init__(self) -> None:
+        self.spec = StepSpec()
+        self.claims = Claims()
+        self.doubts = Doubts()
+        self._samples = torch.empty(0)
+        self.weights: Tensor | None = None
+        self.keeps_value = False  # whether weights change the gradient of a loss alone, and not its value
+        self.scoring = False
+        self.keeps_calls = False
+        self.observer: Observer | None = None
+        self.open_counts: frozenset[Key] = frozenset()
+        self._thread: int | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self.terms: list[Term] = []
+        self.counts: dict[Key, Term] = {}
+        self.layouts: dict[Key, Layout] = {}
+        self.order: dict[int, Hashable] = {}
+        self.sources: list[Source] = []
+        self.picks: dict[Key, Pick] = {}
+        self.folds: dict[int, Fold] = {}
+        self.joined: dict[Key, Hashable] = {}
+        self.calls: list[Call] = []
+        self.compiled = False
+        self.busy = False
+        self._reductions = 0
+        self._calls: dict[Hashable, int] = {}
+
+    def start(self, batch_size: int, weights: Tensor | None = None, *, scoring: bool = False) -> None:
+        """Begin a step, in this thread."""
+        if self._samples.shape[0] != batch_size:
+            self._samples = torch.empty(batch_size, device="cpu")
+        self.weights, self.scoring = weights, scoring
+        self._thread = threading.get_ident()
+
+    def stop(self) -> None:
+        """Let go of the step's tensors."""
+        self._clear()
+        self.weights = self._thread = None
+
+    @property
+    def batch_size(self) -> int:
+        """The number of samples; a compiler takes it for a size that may change, and an attribute for a constant."""
+        return self._samples.shape[0]
+
+    def leaves_out(self) -> bool:
+        """Tell if samples were left out before the model saw them, so that rows look like those of other ones."""
+        if not self.spec.filters:
+            return False
+        size, spec = self.batch_size, self.spec
+        if all(where not in self.picks or self.picks[where].n_rows == size for where in spec.filters):
+            return False
+        own = [term for term in self.terms if term.picked_at is None]
+        known = [(spec.of(term.key).n_rows, term.elements.numel() // size) for term in own]
+        return any(n not in (0, n_rows) for n, n_rows in known)
+
+    def has_grown(self) -> bool:
+        """Tell if samples have several rows that had one, as where each image had one box so far."""
+        size = self.batch_size
+        for term in self.terms:
+            if term.elements.shape[:1].numel() > size and self.spec.of(term.key).has_one_row:
+                return True
+        return False

@@ -1,0 +1,67 @@
+"""Run a step on some samples to see what it computes of them, and learn nothing from it."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.capture.claims import Claims
+from lightning_dataselect.capture.interception import Interceptors
+from lightning_dataselect.capture.probe import Probe
+from lightning_dataselect.capture.recorder import Recorder
+from lightning_dataselect.capture.results import PrimaryTerms, StepResult
+from lightning_dataselect.capture.returned import loss_of
+from lightning_dataselect.capture.roots import constant_in, find_terms
+from lightning_dataselect.capture.scaling import scale
+from lightning_dataselect.capture.shown import Shown
+from lightning_dataselect.capture.specs import StepSpec
+from lightning_dataselect.capture.terms import coefficients
+from lightning_dataselect.capture.watch import eagerly
+from lightning_dataselect.utils.errors import CaptureError
+
+
+def show(
+    step: Callable[[], Any], batch_size: int, probe: Probe, recorder: Recorder, interceptors: Interceptors
+) -> Shown:
+    """Run a step to hold its terms against those of other batches.
+
+    Args:
+        step: Calls the training step on some samples.
+        batch_size: Their number.
+        probe: Watches it.
+        recorder: Records it; what it has found of other steps stays as it was.
+        interceptors: Those of the recorder.
+
+    Raises:
+        CaptureError: the step returns no loss that has a gradient.
+    """
+    known, claims = recorder.spec, recorder.claims
+    recorder.spec, recorder.claims = StepSpec(), Claims()
+    recorder.start(batch_size)
+    try:
+        with torch.enable_grad(), eagerly(), interceptors.losses, probe:
+            loss = loss_of(step())
+        if not isinstance(loss, Tensor) or not loss.requires_grad:
+            raise CaptureError("The step returned no loss that has a gradient: let it return one.")
+        own = coefficients(loss, [term for term in recorder.terms if not term.from_parameters])
+        terms = {term.key: (term, torch.as_tensor(slope).detach()) for term, slope in own}
+        result = StepResult(recorder, PrimaryTerms(), None)
+        with contextlib.suppress(CaptureError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parts = find_terms(loss, probe, recorder)
+            scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
+            result.add(scaled, loss, constant_in(loss, parts, recorder))
+        losses = result.captured().losses if result.roots else None
+        numbers = {key: term.detached() for key, term in recorder.counts.items()}
+        terms = {key: (term.detached(), slope) for key, (term, slope) in terms.items()}
+        divides = bool(probe.divisions.made)
+        spec, sorts, reorders = recorder.spec, probe.sorts, probe.reorders
+        return Shown(batch_size, loss.detach(), terms, numbers, losses, spec, divides, sorts, reorders)
+    finally:
+        recorder.stop()
+        recorder.observer, recorder.spec, recorder.claims = None, known, claims
