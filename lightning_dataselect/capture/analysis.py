@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.divisors import with_divisor
-from lightning_dataselect.capture.graph import Anchor, derivatives, edge_of, reached
+from lightning_dataselect.capture.folds import find_folds
+from lightning_dataselect.capture.graph import Anchor, derivatives, reached
 from lightning_dataselect.capture.independence import are_turns, find_rows, refuse_unseen
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.reductions import foldable
@@ -64,9 +65,10 @@ def analyze_loss(
     if foreign and not parts:
         return [], spec
     for term, _ in parts:
-        if (refusal := spec.of(term.key).refusal) is not None:
-            # what another sample adds to a quotient of sums is no matter of how they are divided
-            raise CaptureError(refusal if len(parts) == 1 or not all(_bent(loss, parts, anchors)) else QUOTIENT)
+        refusal = spec.of(term.key).refusal
+        # what a sample adds to a quotient of sums is no matter of how they are divided
+        if refusal is not None and (len(parts) == 1 or not _is_bent(loss, term, parts, anchors)):
+            raise CaptureError(refusal)
     spec = replace(spec, loops=spec.loops | (_find_loops(parts, probe, batch_size) - spec.no_loops))
     if words := incomplete(parts, spec.loops, batch_size):
         raise CaptureError(words)
@@ -99,6 +101,13 @@ def analyze_loss(
         if term.picked_at != spec.of(term.key).picked_at:  # what fitted its rows before says nothing of these
             spec = spec.with_term(term.key, picked_at=term.picked_at, readings=())
         sound.append((term, slope))
+    folds, others, spec, is_bent = _find_folds(loss, [*turns, *(term for term, _ in sound)], probe, batch_size, spec)
+    foreign += others
+    of_folds = _nodes(fold for fold, _ in folds)
+    kept = [part for part in kept if part in sound or not reached(part[0].elements.grad_fn, of_folds)]
+    refused = [(fold.key, refusal) for fold, _ in folds if (refusal := spec.of(fold.key).refusal) is not None]
+    shown = [part for part in folds if spec.of(part[0].key).is_witnessed and part[0].key not in dict(refused)]
+    kept, sound = kept + shown, sound + shown
     if kept and not sound and not loops:
         raise CaptureError(
             "What a sample loses in this step depends on the other samples of its batch, as in a contrastive loss."
@@ -110,8 +119,8 @@ def analyze_loss(
     sound += loops
     if not sound and reached(loss.grad_fn, probe.picked):
         raise CaptureError(PICKED)
-    if not sound and _is_folded(loss, probe):
-        raise CaptureError(FOLDED)
+    if not sound and (folds or is_bent):
+        raise CaptureError(refused[0][1] if refused else FOLDED if folds else QUOTIENT)
     if not sound:
         raise CaptureError(
             f"Nothing in the step gives a loss for each of the batch's {batch_size} samples "
@@ -119,7 +128,7 @@ def analyze_loss(
         )
     n_sound, (sound, nonlinear) = len(sound), _linear(loss, sound, anchors)
     if len(sound) < n_sound:
-        n_left = n_sound - len(sound)
+        n_left, shown = n_sound - len(sound), [part for part in shown if part in sound]
         reasons.append(f"{n_left} of {n_sound} loss terms enter a quotient, a product or the like over the whole batch")
     if _reaches_besides(loss, anchors, _nodes([*turns, *(term for term, _ in [*kept, *foreign, *fixed])])):
         reasons.append(
@@ -133,6 +142,8 @@ def analyze_loss(
     found = dict(spec.terms)
     found |= {term.key: replace(spec.of(term.key), enters=spec.of(term.key).enters or False) for term, _ in parts}
     found |= {term.key: replace(spec.of(term.key), enters=True) for term, _ in sound}
+    found |= {fold.key: replace(found[fold.key], is_folded=True) for fold, _ in shown}
+    found |= {key: replace(found[key], enters=False) for key, _ in refused}
     for term in nonlinear:
         found[term.key] = replace(found[term.key], is_nonlinear=True)
     spec = replace(spec, terms=found)
@@ -179,6 +190,24 @@ def _find_loops(parts: Parts, probe: Probe, batch_size: int) -> set[Hashable]:
     for term, _ in parts:
         by_place.setdefault(term.key[0], []).append(term)
     return {place for place, own in by_place.items() if are_turns(own, probe.anchors, batch_size)}
+
+
+def _find_folds(
+    loss: Tensor, terms: Sequence[Term], probe: Probe, batch_size: int, spec: StepSpec
+) -> tuple[Parts, Parts, StepSpec, bool]:
+    """Find what is reduced over the samples first, and weighed output by output afterwards.
+
+    Returns:
+        The folds that the loss is a weighted sum of, those in which none of the samples has a share that are measured,
+        the findings, with what was found of them, and True if it is another function of further ones.
+
+    Raises:
+        CaptureError: If one of them cannot be read.
+    """
+    folds, is_bent = find_folds(loss, probe.recorder.folds.values(), probe.anchors, _nodes(terms))
+    folds, foreign, spec = _without_foreign(folds, spec)
+    _refuse_picked(loss, folds, probe, batch_size, spec)
+    return folds, foreign, spec, is_bent
 
 
 def _refuse_picked(loss: Tensor, parts: Parts, probe: Probe, batch_size: int, spec: StepSpec) -> None:
@@ -234,19 +263,15 @@ def _normalises(term: Term, parts: Parts) -> bool:
     )
 
 
-def _is_folded(loss: Tensor, probe: Probe) -> bool:
-    """Tell if a loss is a weighted sum of what the mean or the sum over the samples has left."""
-    edges = [edge for fold in probe.recorder.folds.values() if (edge := edge_of(fold.value)) is not None]
-    data = {*probe.anchors, *(edge.node for edge in edges)}
-    slopes = derivatives(loss, edges, again=True) if edges else []
-    return any(slope is not None and not reached(slope.grad_fn, data) for slope in slopes)
-
-
 def _bent(loss: Tensor, parts: Parts, anchors: Anchors) -> list[bool]:
     """Tell of each term if the loss is no multiple of it, as of a root or a quotient."""
     slopes = derivatives(loss, [term.edge for term, _ in parts if term.edge is not None], again=True)
     data = {*anchors, *_nodes(term for term, _ in parts)}
     return [slope is not None and bool(reached(slope.grad_fn, data)) for slope in slopes]
+
+
+def _is_bent(loss: Tensor, term: Term, parts: Parts, anchors: Anchors) -> bool:
+    return _bent(loss, parts, anchors)[[other for other, _ in parts].index(term)]
 
 
 def _linear(loss: Tensor, parts: Parts, anchors: Anchors) -> tuple[Parts, list[Term]]:

@@ -59,6 +59,7 @@ class LossCapture:
         # as they are, as a short step would pay for a call more
         self.will_probe, self.forget, self.resume = inquiry.will_probe, inquiry.forget, inquiry.resume
         self.has_misread, self.has_doubts = inquiry.has_misread, inquiry.has_doubts
+        self.settle = inquiry.settle
         self.show, self.decide, self.refuse_mined = inquiry.show, inquiry.decide, inquiry.refuse_mined
         self._result: StepResult | None = None  # while a step runs
         self.summarize: Summarize | None = None
@@ -145,7 +146,8 @@ class LossCapture:
 
         No graph is built where the loss is one mean or sum over the batch, as it comes from its function. Else it has
         one, so that its terms enter with the coefficients of this very pass, but nothing larger than a few numbers is
-        kept for it. A step that takes derivatives itself is given a whole one, and so is one that is probed.
+        kept for it. A step that takes derivatives itself, or weighs outputs after a mean over the samples, is given a
+        whole one, and so is one that is probed.
 
         Args:
             step: Calls the training step on its batch.
@@ -173,7 +175,7 @@ class LossCapture:
                 return captured
         with torch.enable_grad():
             if self._inquiry.reprobe.probes == 0:
-                whole = self._recorder.spec.differentiates
+                whole = self._recorder.spec.differentiates or self._recorder.spec.has_folded
                 with contextlib.nullcontext() if whole else saving_numbers_only():
                     captured = self.run(step, batch_size)[1]
                 if captured.known or self._inquiry.reprobe.probes == 0:

@@ -39,6 +39,7 @@ class Doubts:
     def __init__(self) -> None:
         self.found: dict[Key, bool | Tensor] = {}
         """The terms that may be doubtful since they were read last; {} in most steps."""
+        self._directions: dict[Key, Tensor] = {}
         self.counts: list[int] | None = None
         """Of the last step that has shown unlike samples: how many of its elements are not 0, sample by sample."""
 
@@ -55,6 +56,19 @@ class Doubts:
             number: Any = float(now) if not isinstance(now, Tensor) or now.is_cpu else now
             is_other = (abs(number - before) > _SAME * abs(before)) & is_other
         self._note(key, is_other)
+
+    def direction(self, key: Key, direction: Tensor) -> None:
+        """Doubt a term if its outputs weigh otherwise by each other than they did so far.
+
+        Args:
+            key: Of the term.
+            direction: The coefficients of its outputs, of which the largest is 1.
+        """
+        before = self._directions.setdefault(key, direction)
+        if before is not direction:
+            differs = ((before.to(direction.device) - direction).abs() > _SAME).any()
+            self._directions[key] = direction
+            self._note(key, bool(differs) if differs.is_cpu else differs)
 
     def rows(self, key: Key, rows: Tensor) -> None:
         """Doubt a term if some samples have more elements that are 0 than others.

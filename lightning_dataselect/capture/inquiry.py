@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_dataselect.capture.claims import Claims
+from lightning_dataselect.capture.folds import Folded
 from lightning_dataselect.capture.graph import reached
 from lightning_dataselect.capture.interception import Interceptors
 from lightning_dataselect.capture.origin import Origins
@@ -146,6 +147,16 @@ class Inquiry:
         """Refuse what a batch leaves out by the model's outputs (see `witness.refuse_mined`)."""
         self.recorder.spec = refuse_mined(batch, positions, singles, self.recorder.spec)
 
+    def settle(self) -> None:
+        """Go by what single samples have shown since the last probe, as no step may follow that would."""
+        spec = self.recorder.spec
+        refusals = {term.refusal for term in spec.terms.values() if term.enters and term.refusal is not None}
+        for refusal in refusals:
+            warnings.warn(refusal, stacklevel=2)
+        if refusals or spec.contradicts(self._read_by):
+            self.recorder.claims.contradict()
+        self._read_by = spec
+
     def resume(self) -> None:
         """Go on where an earlier run has judged the step: it is not refused for a share that has become small."""
         self.recorder.spec = replace(self.recorder.spec, is_resumed=True)
@@ -255,17 +266,16 @@ class Inquiry:
         recorder.spec = replace(recorder.spec, filters=recorder.spec.filters | filters)
         result.lost |= self.leaves_out()
         for term, _ in parts:
-            for where, _ in (term.key, *recorder.spec.of(term.key).places()):
-                if not isinstance(where, str):
+            places = [place for place, _ in recorder.spec.of(term.key).places()]
+            own = term.fold.where if isinstance(term, Folded) else term.key[0]
+            for where in (own, *places, recorder.joined.get(term.key)):
+                if where is not None and not isinstance(where, str):
                     self.interceptors.add_site(probe.sites[where], where)
-            joined = recorder.joined.get(term.key)
-            if joined is not None:
-                self.interceptors.add_site(probe.sites[joined], joined)
             if term.picked_at is not None or filters:
                 # a class that had an index of its own, even for a moment, is a sequence to torch for ever after
                 self.watch = Watch(recorder, self.interceptors)
             if not result.lost:
-                n_rows = term.elements.numel() // recorder.batch_size
+                n_rows = 0 if isinstance(term, Folded) else term.elements.numel() // recorder.batch_size
                 has_one_row = term.elements.shape[:1] == (recorder.batch_size,)
                 recorder.spec = recorder.spec.with_term(term.key, n_rows=n_rows, has_one_row=has_one_row)
         self.is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_dataselect.capture.loss_functions import LOSSES, REGISTERED, Loss
 from lightning_dataselect.capture.patches import Patches
 from lightning_dataselect.capture.recorder import Recorder
-from lightning_dataselect.capture.reductions import ENDINGS, FOLDING, Reduction, ends, folds_samples
+from lightning_dataselect.capture.reductions import ENDINGS, FOLDING, Reduction, axes_of_fold, ends
 
 
 def site(frame: FrameType, function: Any) -> Hashable:
@@ -58,10 +58,10 @@ def intercept_reduction(recorder: Recorder, sites: set[Hashable], function: Call
             where = site(sys._getframe(1), function)
             if where in sites:
                 return recorder.reduction(where, ending, ending.given(args, kwargs), value)
-        elif function in FOLDING and folds_samples(args, kwargs, value, recorder.batch_size):
-            where = site(sys._getframe(1), function)
-            if where in sites:
-                recorder.fold(where, ending, args[0], value)
+        elif function in FOLDING:
+            axes = axes_of_fold(args, kwargs, recorder.batch_size)
+            if axes is not None and (where := site(sys._getframe(1), function)) in sites:
+                return recorder.fold(where, ending, ending.given(args, kwargs), value, axes)
         return value
 
     return intercepted

@@ -85,6 +85,22 @@ def is_one_of_many(number: Tensor, inputs: Iterable[Tensor]) -> bool:
     return number.numel() == 1 and any(tensor.numel() > 1 for tensor in inputs)
 
 
+_LAID_LIKE = {"to", "type_as", "expand_as", "view_as", "reshape_as"}
+
+
+def tensors_with_a_say(name: str, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return the inputs of a call that decide on what comes out by their values, and not by shape and type alone.
+
+    Example:
+        >>> mask, losses = torch.tensor([True, False]), torch.ones(2)
+        >>> tensors_with_a_say("to", [mask, losses]), tensors_with_a_say("zeros_like", [losses])
+        ([tensor([ True, False])], [])
+    """
+    if name.endswith("_like") or name.startswith("new_"):
+        return []
+    return inputs[:1] if name in _LAID_LIKE else inputs
+
+
 def picks_rows(name: str, args: tuple[Any, ...], out: Tensor, batch_size: int) -> bool:
     """Tell if a call picks rows out of a tensor, as many as there happen to be."""
     if name == "masked_select":

@@ -23,10 +23,12 @@ from lightning_dataselect.capture.orders import (
     order_of_rows,
     picks_rows,
     ranks_rows,
+    tensors_with_a_say,
 )
 from lightning_dataselect.capture.origin import Origin, Origins
 from lightning_dataselect.capture.picks import IndexPick, Pick, covers, tensors_among
 from lightning_dataselect.capture.recorder import Recorder
+from lightning_dataselect.capture.reductions import Reduction
 from lightning_dataselect.capture.terms import Key
 from lightning_dataselect.capture.watch import Watch, compiler_in_use
 
@@ -144,7 +146,7 @@ class Probe(Watch, Observer):
 
     def _judge(self, name: str, args: tuple[Any, ...], kwargs: Any, outs: Sequence[Tensor]) -> None:
         """Follow what the model's outputs decide, to what it changes."""
-        inputs = tensors_among([*args, *kwargs.values()])
+        inputs = tensors_with_a_say(name, tensors_among([*args, *kwargs.values()]))
         judgements = {id(tensor) for tensor in inputs} & self._judgements.keys()
         if not judgements and not any(tensor.requires_grad for tensor in inputs):
             return
@@ -226,10 +228,12 @@ class Probe(Watch, Observer):
             self.unreachable += [term.key for term in self.recorder.terms[before:]]
         return out
 
-    def fold(self, func: Any, where: Hashable, args: tuple[Any, ...], out: Tensor) -> None:
+    def fold(
+        self, func: Any, where: Hashable, ending: Reduction, given: Tensor, out: Tensor, axes: Sequence[int]
+    ) -> Tensor:
         """Take a mean or a sum over the samples that leaves another axis, and note the place."""
         self.sites[where] = func
-        super().fold(func, where, args, out)
+        return super().fold(func, where, ending, given, out, axes)
 
     def follow(self, where: Key, pick: Pick, out: Any) -> None:
         """Note the place where rows of samples were picked, to find it again from what is made of them."""

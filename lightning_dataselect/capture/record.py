@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,24 +11,14 @@ from torch import Tensor
 
 from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.doubts import Doubts
+from lightning_dataselect.capture.folds import Fold
 from lightning_dataselect.capture.loss_functions import Loss
 from lightning_dataselect.capture.observer import Observer
 from lightning_dataselect.capture.picks import Pick
-from lightning_dataselect.capture.reductions import Reduction
 from lightning_dataselect.capture.specs import Layout, StepSpec
 from lightning_dataselect.capture.terms import Key, Source, Term
 
 Call = tuple[Key | None, Loss, dict[str, Any]]  # its term (None where unreduced), the function, its arguments
-
-
-@dataclass(frozen=True)
-class Fold:
-    """Hold what a mean or a sum over the samples alone was given, and what came of it."""
-
-    where: Hashable
-    ending: Reduction
-    given: Tensor
-    value: Tensor  # held so that its id is its own
 
 
 class Record:
@@ -43,7 +32,7 @@ class Record:
         order: Of a probe, the places of all means and sums, by their turn.
         sources: The unreduced classification losses of this step.
         picks: What masks and numbers have picked out of tensors in this step, by the place and the turn there.
-        folds: What was reduced over the samples alone so far, by the id of the result.
+        folds: What was reduced over the samples, but not to one number, so far, by the id of the result.
         joined: The places of these, by the keys of the terms that they went into.
         scoring: True if terms need no gradient to count.
         keeps_calls: True if the arguments of this step's loss functions are kept.

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._guards import TracingContext
 
+from lightning_dataselect.capture.folds import make_fold, over_samples
 from lightning_dataselect.capture.graph import edge_of, saving_is_noted, saving_unnoticed
 from lightning_dataselect.capture.loss_functions import Classes, Loss, once, twice
 from lightning_dataselect.capture.picks import Pick
-from lightning_dataselect.capture.record import Fold, Record
+from lightning_dataselect.capture.record import Record
 from lightning_dataselect.capture.reductions import Reduction, foldable, reduce
 from lightning_dataselect.capture.specs import UNKNOWN, Layout, TermSpec
 from lightning_dataselect.capture.terms import Key, Source, Term
@@ -126,7 +127,7 @@ class Recorder(Record):
             fold = None  # another axis has as many entries as there are samples
         if fold is not None:
             self.joined[key] = fold.where
-            each = fold.given.flatten(1)
+            each = fold.elements.flatten(1)
             given, ending = each.sum(1) if ending.is_sum else each.mean(1), fold.ending
         elif pick is not None:
             given = pick.put_back(given)
@@ -158,9 +159,18 @@ class Recorder(Record):
         self.picks[where, call] = pick
         return where, call
 
-    def fold(self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor) -> None:
-        """Take note of a mean or a sum over the samples that leaves another axis to be reduced."""
-        self.folds[id(value)] = Fold(where, ending, given, value)
+    def fold(self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor, axes: Sequence[int]) -> Tensor:
+        """Take note of a mean or a sum over the samples, and over these axes besides, that leaves another one."""
+        key, spec, _, weights = self._meet(over_samples(where), False)
+        fold = make_fold(key, where, ending, given, value, axes)
+        if self.observer is not None:
+            fold.from_parameters, fold.origin = self.observer.from_parameters([given]), self.observer.origin([given])
+            fold.is_judged, fold.is_ranked = self.observer.judged([given])
+            fold.edge = edge_of(value)
+        elif spec.enters and (value.requires_grad or self.scoring):
+            self._keep(fold, weights)
+        self.folds[id(fold.value)] = fold
+        return fold.value
 
     def _picked(self, spec: TermSpec, rows: Tensor) -> tuple[Key | None, Pick | None]:
         """Return where a mask has picked what was made into rows, and what it has picked; None if none has."""

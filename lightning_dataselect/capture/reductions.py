@@ -87,17 +87,26 @@ def ends(args: tuple[Any, ...], kwargs: Mapping[str, Any], value: Tensor) -> boo
     return isinstance(given, Tensor) and (value.dim() == given.dim() == 1 and value.numel() == 1)
 
 
-def folds_samples(args: tuple[Any, ...], kwargs: Mapping[str, Any], value: Tensor, batch_size: int) -> bool:
-    """Tell if a mean or a sum has reduced the first axis, that of the samples, alone.
+def axes_of_fold(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch_size: int) -> tuple[int, ...] | None:
+    """Return the axes that a mean or a sum has reduced besides the first, that of the samples, if it leaves some.
+
+    Returns:
+        The axes; None if it has not reduced the first one, or left none.
 
     Example:
-        >>> losses = torch.ones(4, 3)
-        >>> folds_samples((losses, 0), {}, losses.mean(0), 4), folds_samples((losses, 1), {}, losses.mean(1), 4)
-        (True, False)
+        >>> losses = torch.ones(4, 3, 2)
+        >>> [axes_of_fold((losses, axes), {}, 4) for axes in (0, (0, -1), 1)]
+        [(), (2,), None]
     """
-    given, dim = _only(args, kwargs), kwargs.get("dim", args[1] if len(args) > 1 else None)
-    is_first = dim in (0, (0,), [0]) and isinstance(given, Tensor) and given.dim() > 1
-    return is_first and given.shape[0] == batch_size and value.shape == given.shape[1:]
+    given = _only(args, kwargs)
+    if not isinstance(given, Tensor) or given.dim() < 2 or given.shape[0] != batch_size:
+        return None
+    dim = kwargs.get("dim", kwargs.get("axis", args[1] if len(args) > 1 else None))
+    dims = dim if isinstance(dim, tuple | list) else (dim,)
+    if not all(isinstance(axis, int) for axis in dims):
+        return None
+    axes = {axis % given.dim() for axis in dims}
+    return tuple(sorted(axes - {0})) if 0 in axes and len(axes) < given.dim() else None
 
 
 _BY_NAME = {

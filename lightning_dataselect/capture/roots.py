@@ -7,10 +7,12 @@ from dataclasses import replace
 from torch import Tensor
 
 from lightning_dataselect.capture.analysis import analyze_loss
+from lightning_dataselect.capture.folds import whole
+from lightning_dataselect.capture.graph import derivatives
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.record import Record
 from lightning_dataselect.capture.remainder import has_constant, rest
-from lightning_dataselect.capture.terms import Parts, coefficients, turns_of
+from lightning_dataselect.capture.terms import Parts, turns_of
 
 
 def find_terms(loss: Tensor, probe: Probe, record: Record) -> Parts:
@@ -44,8 +46,10 @@ def weighted(loss: Tensor, parts: Parts, weights: Tensor, record: Record) -> Ten
         record: Of the step.
     """
     # with the graph of the coefficients, which may be learned
-    own = {turn: its for term, _ in parts for turn, its in turns_of(term, weights)}
-    for term, slope in coefficients(loss, list(own), again=True):
-        change = slope * (term.weighted(own[term]) - term.weighted(None))
-        loss = loss + (change - change.detach() if record.keeps_value else change)
+    own = {whole(turn): its for term, _ in parts for turn, its in turns_of(term, weights)}
+    slopes = derivatives(loss, [turn.edge for turn in own if turn.edge is not None], again=True)
+    for (term, its), slope in zip(own.items(), slopes, strict=True):
+        if slope is not None:
+            change = (slope * (term.weighted(its) - term.weighted(None))).sum()
+            loss = loss + (change - change.detach() if record.keeps_value else change)
     return loss

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_dataselect.capture.folds import Folded
 from lightning_dataselect.capture.reductions import fold
 from lightning_dataselect.capture.shown import Shown
 from lightning_dataselect.capture.specs import Layout
@@ -111,6 +112,17 @@ def are_weighted(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]
         return True
     shares = rows[:, 0].float() / torch.stack([sample_losses(one, layout, 1)[0] for one, _ in alone])
     return bool(((shares - 1).abs().max() > _MUCH) & ((shares.mean() - 1).abs() < 0.1 * CLOSE))
+
+
+def are_weighed_anew(term: Folded, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
+    """Tell if a sample's outputs are its own, but weigh otherwise by each other than they do among others' ones."""
+    own = [one for one, _ in alone if isinstance(one, Folded)]
+    if len(own) < size:
+        return False
+    rows = zip(term.fold.elements, own, strict=True)
+    if not all(are_same(row, one.fold.elements[0]) for row, one in rows):
+        return False
+    return not all(are_same(term.direction, one.direction) for one in own)
 
 
 def lies_permuted(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:

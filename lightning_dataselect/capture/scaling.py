@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_dataselect.capture.folds import Folded
 from lightning_dataselect.capture.record import Record
 from lightning_dataselect.capture.reductions import by_sample, fold
 from lightning_dataselect.capture.specs import Divisor, TermSpec
@@ -26,6 +27,8 @@ def scale(term: Term, slope: Scale, record: Record) -> Scale:
         record.doubts.rows(term.key, by_sample(term.elements, record.batch_size, term.strided))
     is_loop = isinstance(term, Loop)
     watches = (spec.is_witnessed or is_loop) and spec.n_doubts < _MOST_DOUBTS
+    if watches and isinstance(term, Folded):
+        record.doubts.direction(term.key, term.direction)
     if watches and spec.n_rows and spec.picked_at is None and not is_loop:
         shape, size = term.elements.shape, record.batch_size
         if shape and shape[0] != size and term.elements.numel() != spec.n_rows * size:

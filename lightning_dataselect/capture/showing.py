@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.capture.claims import Claims
+from lightning_dataselect.capture.folds import find_folds
 from lightning_dataselect.capture.interception import Interceptors
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.recorder import Recorder
@@ -49,6 +50,7 @@ def show(
         if not isinstance(loss, Tensor) or not loss.requires_grad:
             raise CaptureError("The step returned no loss that has a gradient: let it return one.")
         own = coefficients(loss, [term for term in recorder.terms if not term.from_parameters])
+        own += find_folds(loss, recorder.folds.values(), probe.anchors)[0]
         terms = {term.key: (term, torch.as_tensor(slope).detach()) for term, slope in own}
         result = StepResult(recorder, PrimaryTerms(), None)
         with contextlib.suppress(CaptureError), warnings.catch_warnings():

@@ -62,6 +62,7 @@ class TermSpec:
         n_rows: How many elements a sample had when it was probed last.
         has_one_row: True if each sample had one row then, whatever lies along the other axes.
         is_joined: True if single samples have shown that they are reduced first, and another axis after them.
+        is_folded: True if it leaves a number of each output, whose coefficients may need all of them (see `folds`).
         is_foreign: True if none of the samples that are measured has a share in it.
         is_fixed: True if single samples have shown that it is the same whatever the samples, as of parameters alone.
         n_doubts: How often a step has gone beyond what its reading was found from (see `doubts.Doubts`).
@@ -82,6 +83,7 @@ class TermSpec:
     n_rows: int = 0
     has_one_row: bool = False
     is_joined: bool = False
+    is_folded: bool = False
     is_foreign: bool = False
     is_fixed: bool = False
     n_doubts: int = 0
@@ -122,6 +124,7 @@ class StepSpec:
         warned: What was said of parts of the loss that no sample has a share in.
         is_resumed: True if an earlier run has judged the step already.
         divisors: The places of the numbers that terms are divided by.
+        has_folded: True if there are terms that leave a number of each output.
         has_foreign: True if there are terms in which none of the samples that are measured has a share.
     """
 
@@ -136,9 +139,11 @@ class StepSpec:
     warned: frozenset[tuple[str, ...]] = frozenset()
     is_resumed: bool = False
     divisors: frozenset[Key] = field(init=False)
+    has_folded: bool = field(init=False)
     has_foreign: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "has_folded", any(term.is_folded for term in self.terms.values()))
         object.__setattr__(self, "has_foreign", any(term.is_foreign for term in self.terms.values()))
         object.__setattr__(self, "divisors", frozenset().union(*(term.places() for term in self.terms.values())))
 
@@ -170,6 +175,8 @@ class StepSpec:
         for key, then in before.terms.items():
             now = self.of(key)
             if key[0] in self.loops - before.loops and then.enters:
+                return True
+            if then.enters and now.enters is False:
                 return True
             if then.enters and now.enters and (now.layout != then.layout or now.divisor not in then.divisors):
                 return True

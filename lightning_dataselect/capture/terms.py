@@ -97,6 +97,10 @@ class Term:
             counted = counted != 0
         return fold(self.elements, counted, batch_size, is_sum=self.is_sum, strided=self.strided)
 
+    def along(self, slope: Scale) -> tuple[Term, Scale]:
+        """Return it with its coefficient, as one number of each sample and one for all of them."""
+        return self, slope
+
     def weighted(self, weights: Tensor | None) -> Tensor:
         """Return the value with each sample's share multiplied by its weight, with its graph."""
         return reduce(self.elements, self.units, is_sum=self.is_sum, weights=weights, strided=self.strided)
@@ -114,7 +118,7 @@ def coefficients(loss: Tensor, terms: Sequence[Term], *, again: bool = False) ->
     if not placed:
         return []
     slopes = derivatives(loss, [edge for _, edge in placed], again=again)
-    return [(term, s) for (term, _), s in zip(placed, slopes, strict=True) if s is not None]
+    return [term.along(s) for (term, _), s in zip(placed, slopes, strict=True) if s is not None]
 
 
 _TURN = -1  # stands for all turns of a loop in the key of its term

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from lightning_dataselect.capture.interception import Interceptors, site
 from lightning_dataselect.capture.picks import Pick, Picks, tensors_among
 from lightning_dataselect.capture.recorder import Recorder
-from lightning_dataselect.capture.reductions import ENDINGS, FOLDING, ends, folds_samples
+from lightning_dataselect.capture.reductions import ENDINGS, FOLDING, Reduction, axes_of_fold, ends
 from lightning_dataselect.capture.terms import Key
 
 
@@ -69,8 +69,9 @@ class Watch(TorchFunctionMode):
             out = self.reduction(func, where, args, kwargs, out)
         elif torch.compiler.is_dynamo_compiling():
             pass  # compiled code has no place to know what follows by
-        elif func in FOLDING and folds_samples(args, kwargs, out, self.recorder.batch_size):
-            self.fold(func, site(sys._getframe(1), func), args, out)
+        elif func in FOLDING and (axes := axes_of_fold(args, kwargs, self.recorder.batch_size)) is not None:
+            ending = ENDINGS[func]
+            out = self.fold(func, site(sys._getframe(1), func), ending, ending.given(args, kwargs), out, axes)
         elif (pick := self._picks.find(func, args, kwargs, out)) is not None:
             self.follow(self.recorder.pick(site(sys._getframe(1), func), pick), pick, out)
         self.note(func, args, kwargs, out)
@@ -88,9 +89,11 @@ class Watch(TorchFunctionMode):
             self.note(torch.mul, tuple(tensors_among([*args, *kwargs.values()])), {}, given)
         return self.recorder.reduction(where, ending, given, out)
 
-    def fold(self, func: Any, where: Hashable, args: tuple[Any, ...], out: Tensor) -> None:
+    def fold(
+        self, func: Any, where: Hashable, ending: Reduction, given: Tensor, out: Tensor, axes: Sequence[int]
+    ) -> Tensor:
         """Take a mean or a sum over the samples that leaves another axis."""
-        self.recorder.fold(where, ENDINGS[func], args[0], out)
+        return self.recorder.fold(where, ending, given, out, axes)
 
     def follow(self, where: Key, pick: Pick, out: Any) -> None:
         """Take what an index, or a mask, has picked."""

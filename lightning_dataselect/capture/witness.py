@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from lightning_dataselect.capture.folds import Folded
 from lightning_dataselect.capture.readings import fits, possible_readings
 from lightning_dataselect.capture.refusals import COUNT, GROUPS, JUDGED, ORDER, ROWS, SCALE
 from lightning_dataselect.capture.sample_rows import (
@@ -21,6 +22,7 @@ from lightning_dataselect.capture.sample_rows import (
     are_close,
     are_ragged,
     are_same,
+    are_weighed_anew,
     are_weighted,
     has_even_rows,
     lies,
@@ -73,6 +75,9 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
                 continue
         if are_ragged(term, own):
             spec = spec.with_term(key, refusal=ROWS)
+            continue
+        if isinstance(term, Folded) and are_weighed_anew(term, own, whole.size):
+            spec = spec.with_term(key, refusal=SCALE)
             continue
         layouts = possible_layouts(term, whole, agrees)
         fitting = [layout for layout in layouts if lies(layout, term, own, whole.size)]
@@ -232,6 +237,6 @@ def _settled(
 
 def _follows(number: Tensor, value: Tensor) -> bool:
     """Tell if a number is a multiple of a value, and a constant, as a running mean of losses that balances them is."""
-    line = torch.stack([torch.ones_like(value), value.float()], 1)
+    line = torch.stack([torch.ones_like(value), value], 1).float()
     found = line @ (torch.linalg.pinv(line) @ number[:, None])
     return are_close(found, number)

@@ -63,6 +63,7 @@ class EpochClosing:
     def cut(self, loader: SelectedLoader) -> None:
         """Write down an epoch that the end of the fit cuts short, so that a longer fit can go on within it."""
         store, state = self._run.store, self._run.fit
+        forget_misread(self._run, self._reader, ends_epoch=True)
         store.merge()
         state.sum_over_ranks(store.world_size, store["loss"].device)
         state.cut(store.n, *self._extent(loader))

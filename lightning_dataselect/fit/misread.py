@@ -13,6 +13,8 @@ from lightning_dataselect.step.reader import StepReader
 def forget_misread(run: RunState, reader: StepReader, *, ends_epoch: bool) -> None:
     """Forget the measurements of all samples if the batch under way contradicts what they were read by.
 
+    At the end of an epoch single samples are asked about what its last batch has left in doubt.
+
     With several ranks this waits for the end of the epoch, as it does where the answer is on a device. Then they also
     agree to look at the step again, if one of them has to and could not do so alone.
 
@@ -23,6 +25,8 @@ def forget_misread(run: RunState, reader: StepReader, *, ends_epoch: bool) -> No
     """
     if run.world_size > 1 and not ends_epoch:
         return
+    if ends_epoch:
+        reader.settle_doubts()
     misread = reader.capture.has_misread(wait=ends_epoch)
     if run.world_size > 1:
         own = [misread, reader.waits_for_ranks]

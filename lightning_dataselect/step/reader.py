@@ -57,7 +57,8 @@ class StepReader:
         self._method = method
         self._module = module
         self._n_ranks = n_ranks
-        self._put_off: tuple[Any, ...] | None = None  # the batch that a look is due at
+        self._put_off: tuple[Any, ...] | None = None  # the step and the batch that a look is due at
+        self._unread: tuple[Any, ...] | None = None  # those of a step whose doubts have to be waited for
         self._witness = Witness(module, self.capture, n_ranks)
         self._sizes: SampleSizes | None = SampleSizes()
         self.layout = BatchLayout()
@@ -141,8 +142,9 @@ class StepReader:
                 raise
             self._go_blind(error)
             return returned[0], None
+        self._unread = None
         if self.capture.doubts.found and is_full_batch:
-            self._doubt(args, kwargs, indices)
+            self._doubt(step, args, kwargs, indices)
         if self._witness.is_waiting:
             self.capture.probe_next()
         if not captured.known or self.blind:
@@ -186,8 +188,9 @@ class StepReader:
             unknown = torch.full_like(indices, torch.nan, dtype=torch.float32)
             nobody = torch.full_like(indices, known.numel() - 1)  # the slot of padding: nothing was measured
             return Observation(nobody, unknown, None, None, epoch, None, True, is_rescoring)
+        self._unread = None
         if self.capture.doubts.found:
-            self._doubt(args, kwargs, indices)
+            self._doubt(step, args, kwargs, indices)
         losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
         return Observation(indices, self._owned(losses), logits, targets, epoch, outputs, True, is_rescoring)
 
@@ -205,6 +208,17 @@ class StepReader:
     def waits_for_ranks(self) -> bool:
         """True if single samples are to be asked again as soon as all ranks do so (see `look_together`)."""
         return self._witness.is_due or (self._witness.must_wait and self._put_off is not None)
+
+    def settle_doubts(self) -> None:
+        """Ask single samples at once about what the last step has left in doubt, as no other one may follow."""
+        batch, self._unread = self._put_off or self._unread, None
+        is_due = self._put_off is not None or (batch is not None and self.capture.has_doubts(wait=True))
+        if batch is None or not is_due or self._witness.must_wait:
+            return
+        self._put_off = None
+        with self._module.trainer.precision_plugin.train_step_context():
+            self._hear(*batch)
+        self.capture.settle()
 
     def look_together(self) -> None:
         """Ask single samples in the next step; to be called on all ranks."""
@@ -241,20 +255,25 @@ class StepReader:
             return
         waiting, self._put_off = self._put_off, None
         if waiting is not None:
-            self._hear(step, *waiting)
+            self._hear(*waiting)
         if waiting is None or differ:
             self._hear(step, args, kwargs, indices)
         if self.part is not None:
             self._look_at_loaders(self.part, args, kwargs)
 
-    def _doubt(self, args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor) -> None:
+    def _doubt(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor) -> None:
         """Have single samples of a batch asked before the next step, where this one shows what they have not so far.
 
         Not at once: whoever watches the module's calls is to find those of the step as the last ones.
         """
-        if self.capture.has_doubts() and self._witness.is_able:
-            self._put_off = args, kwargs, indices, self.capture.doubts.counts
+        if not self._witness.is_able:
+            return
+        batch = step, args, kwargs, indices, self.capture.doubts.counts
+        if self.capture.has_doubts():
+            self._put_off = batch
             self.capture.probe_next()
+        elif self.capture.doubts.found:
+            self._unread = batch
 
     def _hear(
         self,
@@ -265,7 +284,7 @@ class StepReader:
         counts: Sequence[int] | None = None,
     ) -> None:
         if self._witness.must_wait:
-            self._put_off = self._put_off or (args, kwargs, indices, counts)
+            self._put_off = self._put_off or (step, args, kwargs, indices, counts)
             return
         size = indices.numel()
         batch, of_loader = self.batch_in(args, kwargs), self.part

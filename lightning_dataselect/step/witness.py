@@ -23,6 +23,10 @@ _N_SAMPLES = 3
 _MOST_TRIED = 8
 
 
+class _NothingShownError(Exception):
+    """A step cannot be run on single samples."""
+
+
 class Witness:
     """Let single samples say what they lose, before a step's loss is read for the first time.
 
@@ -64,10 +68,11 @@ class Witness:
         if not (self.is_able and size > 1):
             return
         self._n_left -= 1
+        # what goes wrong besides the step is no reason to read it without a witness
+        positions = unlike_samples(batch, size, [size - 1, 0, size // 2][: min(_N_SAMPLES, size)], counts)
         try:
-            positions = unlike_samples(batch, size, [size - 1, 0, size // 2][: min(_N_SAMPLES, size)], counts)
             is_settled = self._hear(part, positions, size)
-        except Exception:  # a step that shows nothing, or that is not made for fewer samples
+        except (_NothingShownError, UnsupportedLoaderError):
             is_settled, self.is_able = True, False
         self._is_agreed = False
         self.is_due = self._needs_all_ranks and not is_settled
@@ -110,8 +115,13 @@ class Witness:
         self._capture.refuse_mined(batch, positions, singles)
 
     def _show(self, part: Part, positions: Sequence[int]) -> Shown:
-        with self._rehearse() as rehearsed, SteadyDraws() as draws:
-            try:
-                return self._capture.show(rehearsed(part(positions)), len(positions))
-            finally:
-                self._needs_all_ranks |= draws.communicates and self._has_several_ranks
+        try:
+            with self._rehearse() as rehearsed, SteadyDraws() as draws:
+                try:
+                    return self._capture.show(rehearsed(part(positions)), len(positions))
+                finally:
+                    self._needs_all_ranks |= draws.communicates and self._has_several_ranks
+        except UnsupportedLoaderError:
+            raise
+        except Exception as error:  # whatever a step does that is not made for fewer samples
+            raise _NothingShownError from error

@@ -92,6 +92,13 @@ def partial_likelihood(net: Net, b: Batch) -> Tensor:
     return -(risk - torch.logcumsumexp(risk, 0)).mean()
 
 
+def partial_likelihood_by_a_mask(net: Net, b: Batch) -> Tensor:
+    """Those at risk are told by the data, and the mask merely laid out like the model's outputs."""
+    risk = net.value(net.body(b["x"])).squeeze(1)
+    at_risk = (b["r"][None] >= b["r"][:, None]).to(risk)
+    return -((risk - (at_risk * risk.exp()[None]).sum(1).log()) * b["several"][:, 0]).mean()
+
+
 def sorted_losses(net: Net, b: Batch) -> Tensor:
     return ce(net, b, reduction="none").sort().values.mean()
 
@@ -240,8 +247,9 @@ REFUSED: dict[Step, str] = {
     contrastive_among_all_views: OTHER_SAMPLES,
     mined_triplets: OTHER_SAMPLES,
     partial_likelihood: OTHER_SAMPLES,
+    partial_likelihood_by_a_mask: OTHER_SAMPLES,
     sorted_losses: OTHER_SAMPLES,
-    barlow_twins: NOTHING,
+    barlow_twins: QUOTIENT,
     hardest_half: NOTHING,
     hardest_by_rank: JUDGED,
     hardest_by_threshold: JUDGED,
@@ -256,7 +264,7 @@ REFUSED: dict[Step, str] = {
     product: QUOTIENT,
     correlation: QUOTIENT,
     supervised_contrastive: OTHER_SAMPLES,
-    jaccard: NOTHING,
+    jaccard: QUOTIENT,
     nodes_of_all_samples: RAGGED,
     picked_by_their_numbers: PICKED,
     mined_negatives: JUDGED,

@@ -245,6 +245,14 @@ def test_a_mean_divided_by_what_was_counted_out_of_sight_is_refused(step: Step, 
         fitted(step, data, padded, shuffle=False)
 
 
+def test_a_mean_of_double_precision_divided_by_what_was_counted_out_of_sight_is_refused() -> None:
+    def step(net: Any, b: Any) -> Tensor:
+        return (errors(net.double(), b) * present(b)).mean() / float(present(b).numpy().mean())
+
+    with pytest.raises(CaptureError, match="divided by"):
+        fitted(step, texts((2, 9)), padded, shuffle=False)
+
+
 def test_a_mean_that_is_balanced_by_a_running_mean_of_itself_is_served() -> None:
     def step(net: Any, b: Any) -> Tensor:
         loss = F.cross_entropy(net.words(net.embed(b["x"])).transpose(1, 2), b["y"])
@@ -796,8 +804,26 @@ def test_a_quotient_of_sums_for_each_class_is_refused_for_what_it_is() -> None:
             losses.append(1 - (2 * both + 1) / (all_ + 1))
         return sum(losses) / len(losses)
 
-    with pytest.raises(CaptureError, match="a quotient, a product or the like"):
-        fitted(step, texts((2, 9)), padded)
+    def stacked(net: Any, b: Any) -> Tensor:
+        shares = net.words(net.embed(b["x"])).softmax(-1)
+        losses = []
+        for word in range(3):
+            is_word = (b["x"] == word).float()
+            losses.append(1 - 2 * (shares[..., word] * is_word).sum() / (shares[..., word].square().sum() + 1))
+        return torch.stack(losses).mean()
+
+    for each in (step, stacked):
+        with pytest.raises(CaptureError, match="a quotient, a product or the like"):
+            fitted(each, texts((2, 9)), padded)
+
+    def beside_a_mean(net: Any, b: Any) -> Tensor:
+        return total(net, b) / present(b).sum() + 0.5 * stacked(net, b)
+
+    data = texts((2, 9))
+    with pytest.warns(UserWarning, match="the per-sample loss is made of that"):
+        losses, _ = fitted(beside_a_mean, data, padded)
+    _, right = fitted(lambda net, b: total(net, b) / present(b).sum(), data, padded)
+    torch.testing.assert_close(losses, right, rtol=1e-4, atol=1e-4)
 
 
 # ---- what a witness must not do --------------------------------------------------------------------------------------
@@ -895,6 +921,24 @@ def test_a_share_that_is_the_same_in_the_first_batches_is_noticed_once_it_is_not
         fitted(step, readings(n_whole), torch.stack, shuffle=False)
     losses, right = fitted(step, readings(N), torch.stack, shuffle=False)
     torch.testing.assert_close(losses, right, rtol=1e-4, atol=1e-4)
+
+
+def test_what_the_last_batch_of_a_fit_shows_is_not_left_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which entries are left out shows in no number of them, but in what they lose."""
+    monkeypatch.setattr(f"{__name__}.Fixed", Readings)
+
+    def step(net: Any, b: Tensor) -> Tensor:
+        present = (b < 2).float()
+        rows = (net.heads[0].weight[:8] @ b.T).T.square() * present
+        return rows.mean() / float(present.numpy().mean())
+
+    g = torch.Generator().manual_seed(0)
+    rows = torch.rand(N, 8, generator=g) + 0.5
+    rows[-2, :3], rows[-1, 5:7] = 3.0, 2.5
+    with pytest.warns(UserWarning, match=f"losses of {N} samples that were measured before are forgotten") as said:
+        losses, _ = fitted(step, list(rows), torch.stack, shuffle=False)
+    assert losses.isnan().all()
+    assert any("counted in the batch outside of torch" in str(warning.message) for warning in said)
 
 
 @pytest.mark.parametrize("n_whole", [0, B, 3 * B], ids=["none", "a batch", "three batches"])
