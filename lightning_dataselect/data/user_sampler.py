@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DistributedSampler
 
 from lightning_dataselect.data.sampler import SelectionSampler
-from lightning_dataselect.numerics.sampling import whole_size
+from lightning_dataselect.numerics.sizes import whole_size
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.utils.errors import InvalidLoaderError
 

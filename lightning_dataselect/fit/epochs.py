@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.data.loader import SelectedLoader
-from lightning_dataselect.data.recollate import collate_anew
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.closing import EpochClosing
 from lightning_dataselect.fit.identity import meet_samples, number_to_open
@@ -19,14 +19,13 @@ from lightning_dataselect.fit.lengths import FitLengths
 from lightning_dataselect.fit.notices import (
     warn_if_idle,
     warn_if_longer_loaders,
-    warn_of_batch_size,
     warn_of_other_loaders,
 )
 from lightning_dataselect.fit.rescoring import measure_stale, score_samples
 from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
 from lightning_dataselect.fit.scratch import check_scratch
 from lightning_dataselect.fit.start import start_from_file
-from lightning_dataselect.fit.train_loader import combine, select_loader
+from lightning_dataselect.fit.train_loader import batch_of, combine, select_loader, take_over_batch_size
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.planning import plan_epoch
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -34,7 +33,6 @@ from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
-    batch_to_device,
     begin_ended_epoch,
     epochs_processed,
     go_on_within_epoch,
@@ -110,7 +108,7 @@ class Epochs:
         first, self._loader = self._loader is None, selected
         run.training_set.refer_to(selected.loader.dataset)
         self._reader.loader, self._reader.part = selected.loader, chosen.part
-        self._reader.collate = self._collate_anew if chosen.part is None else None
+        self._reader.collate = partial(batch_of, trainer, selected) if chosen.part is None else None
         selected.batches.fills_up, selected.batches.always_fills_up = policy.whole_batches, self._budget is not None
         self._others = chosen.others()
         combined, self._lengths.combination = combine(trainer, policy, given, chosen, selected)
@@ -156,7 +154,7 @@ class Epochs:
         if begins and (self._trained_before or ended != epoch):
             self._join(epoch)
         self._lengths.measure(self.loader, trained_before=self._trained_before)
-        self._take_over_batch_size(goes_on=batches_done > 0 and ended == epoch)
+        take_over_batch_size(run.fit, self.loader, goes_on=batches_done > 0 and ended == epoch)
         if self._trained_before:
             run.fit.batches_done = self.n_batches
         self._schedules.start(run.fit, self._lengths.full(self.loader), self.n_batches)
@@ -188,12 +186,14 @@ class Epochs:
 
     def begin_batch(self, batch_idx: int, batch: Any, device: torch.device) -> BatchSamples | None:
         """Begin a batch; return its samples, on ``device``; None where only other loaders have some left."""
-        self._lengths.begin_batch()
-        self._schedules.begin_batch(self._lengths.n_batches)
+        lengths, run = self._lengths, self._run
+        if lengths.is_due:
+            lengths.begin_batch()
+        self._schedules.begin_batch(lengths.n_batches)
         taken = self.loader.batches.take(batch_idx)
         if taken is None:
             return None
-        plan, slots, weights = self._run.fit.plan, taken.slots(self._run.store.n), None
+        plan, slots, weights = run.fit.plan, taken.slots(run.store.n), None
         if plan.weights is not None:
             weights = plan.weights_of(taken.indices).to(device, non_blocking=True)
         return BatchSamples(slots.to(device, non_blocking=True), weights)
@@ -297,16 +297,3 @@ class Epochs:
 
     def _measure_stale(self, epoch: int) -> None:
         measure_stale(self._policy, self._run, epoch, self.score_samples, self._budget)
-
-    def _collate_anew(self, indices: Sequence[int]) -> Any:
-        """Make the batch of some samples, as the training loop would take it."""
-        last = self.loader.n - 1  # which a sample that is repeated to make ranks even is taken for
-        own = [min(index, last) for index in indices]
-        return batch_to_device(self._trainer, collate_anew(self.loader.loader, own))
-
-    def _take_over_batch_size(self, *, goes_on: bool) -> None:
-        state, loader = self._run.fit, self.loader
-        now = (loader.batches.batch_size or 0) * loader.sampler.num_replicas
-        if goes_on:
-            warn_of_batch_size(state, now)
-        state.batch_size = now

@@ -31,8 +31,9 @@ class FitLengths:
         self._trainer = trainer
         self._budget = budget
         self._of_trainer: EpochLengths | None = None  # None: the fit has not started
-        self._is_due = False
         self._restore_interval: Restore = _nothing
+        self.is_due = False
+        """True if the length of the epoch under way waits for the loop's counters, until the next batch begins."""
         self.combination: Combination | None = None
         """Says how the loader is combined with others; None where it is alone."""
         self.n_batches = 0
@@ -134,20 +135,19 @@ class FitLengths:
     def finish_counting(self, batches_done: int) -> None:
         """Let the loop's counters come to the end of an epoch that had ended before a resume; they are reset by it."""
         set_counted_length(self._trainer, batches_done)
-        self._is_due = True
+        self.is_due = True
 
     def start_epoch(self) -> None:
         """Cut the epoch that begins, if there is a budget: a loader taken anew knows nothing of it."""
         self.release_interval()
-        if self._budget is not None and not self._is_due:
+        if self._budget is not None and not self.is_due:
             assert self._of_trainer is not None
             self._of_trainer.cut(self.n_batches)
 
     def begin_batch(self) -> None:
         """Set the length that had to wait for the loop's counters."""
-        if self._is_due:
-            set_counted_length(self._trainer, self.n_batches)
-            self._is_due = False
+        set_counted_length(self._trainer, self.n_batches)
+        self.is_due = False
 
     def set_next(self) -> None:
         """Give the epoch that was measured last, and comes next, its length."""

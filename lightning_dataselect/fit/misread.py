@@ -37,7 +37,8 @@ def forget_misread(run: RunState, reader: StepReader, *, ends_epoch: bool) -> No
             reader.look_together()
     if misread:
         reader.capture.probe_next()
-        n = run.forget_measured()
+        n = int(run.store.column("loss").isfinite().count_nonzero())
+        run.store.forget_measured()
         rank_zero_warn(
             "What the loss is divided by, or which of its rows is whose, was taken from batches that several readings"
             f" fitted, and a later batch shows another one to be right. The losses of {n} samples that were measured"

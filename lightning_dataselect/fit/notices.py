@@ -129,7 +129,7 @@ def warn_of_resumed_stream(batches_done: int, *, has_state: bool, has_length: bo
 
 def warn_of_losses(run: RunState, method: str) -> bool:
     """Warn of samples whose losses were not finite; return whether there were any. All ranks must call it together."""
-    bad = run.count_not_finite()
+    bad = run.bad_losses.count(run.world_size)
     if bad:
         rank_zero_warn(
             f"The losses of {bad} samples of epoch {run.fit.plan.epoch} were NaN or infinite. Training goes on as it"

@@ -123,13 +123,7 @@ class StreamedEpochs:
                 " stream only the last `history_size` samples are remembered, in memory. Leave it out."
             )
         policy.max_epochs = planned_epochs(trainer) if self._budget is None else self._budget.max_epochs
-        columns, by_loss = policy.columns(), policy.ranks_by_loss
-        store: BatchStore | KeyedStore
-        if policy.sample_id is None:
-            store = BatchStore(0, columns, score_is_loss=by_loss)
-        else:
-            store = KeyedStore(policy.history_size, columns, score_is_loss=by_loss)
-        begins = run.open_stream(policy, store, trainer.world_size, trainer.current_epoch)
+        begins = run.open_stream(policy, trainer.world_size, trainer.current_epoch)
         if begins and policy.start_from is not None:
             start_stream_from_file(run, policy)
         assert isinstance(run.store, BatchStore | KeyedStore)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import lightning.pytorch as pl
 
 from lightning_dataselect.data.chosen_loader import ChosenLoader, choose_loader
 from lightning_dataselect.data.loader import SelectedLoader, prepare
+from lightning_dataselect.data.recollate import collate_anew
 from lightning_dataselect.fit.combination import Combination
+from lightning_dataselect.fit.notices import warn_of_batch_size
 from lightning_dataselect.numerics.placement import placement_in
+from lightning_dataselect.state.fit_state import FitState
 from lightning_dataselect.state.policy import SelectionPolicy
-from lightning_dataselect.trainer import combination_mode, lengths_of_others, sampler_ranks, show_apart
+from lightning_dataselect.trainer import batch_to_device, combination_mode, lengths_of_others, sampler_ranks, show_apart
 
 
 def select_loader(trainer: pl.Trainer, policy: SelectionPolicy, given: object) -> tuple[ChosenLoader, SelectedLoader]:
@@ -57,3 +62,18 @@ def combine(
     combination = Combination(mode, partial(lengths_of_others, trainer, combined, chosen.position()))
     selected.batches.lasts = combination.n_batches if combination.repeats else None
     return combined, combination
+
+
+def batch_of(trainer: pl.Trainer, selected: SelectedLoader, indices: Sequence[int]) -> Any:
+    """Make the batch of some samples, as the training loop would take it."""
+    last = selected.n - 1  # which a sample that is repeated to make ranks even is taken for
+    own = [min(index, last) for index in indices]
+    return batch_to_device(trainer, collate_anew(selected.loader, own))
+
+
+def take_over_batch_size(state: FitState, selected: SelectedLoader, *, goes_on: bool) -> None:
+    """Take note of the samples in a batch of all ranks; warn if an epoch goes on in batches of another size."""
+    now = (selected.batches.batch_size or 0) * selected.sampler.num_replicas
+    if goes_on:
+        warn_of_batch_size(state, now)
+    state.batch_size = now

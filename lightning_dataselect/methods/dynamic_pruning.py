@@ -26,7 +26,8 @@ from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.classification import logits_and_targets, output_error
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.placement import placement
-from lightning_dataselect.numerics.sampling import keep_count, positions, top_k, uniform_among
+from lightning_dataselect.numerics.sampling import positions, top_k, uniform_among
+from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError

@@ -29,7 +29,8 @@ from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.placement import placement
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
-from lightning_dataselect.numerics.sampling import keep_count, positions, uniform_among
+from lightning_dataselect.numerics.sampling import positions, uniform_among
+from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.selection import Selection
 
 _CHUNK = 1 << 20

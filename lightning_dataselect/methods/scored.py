@@ -13,8 +13,8 @@ from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.methods.samplers.base import Sampler, choose_unknown_first, is_unknown
 from lightning_dataselect.methods.scores.base import Score
-from lightning_dataselect.numerics.sampling import keep_count
 from lightning_dataselect.numerics.seeding import epoch_generator
+from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.load_values import ValueSource, load_values
 from lightning_dataselect.state.sample_history import UNKNOWN
 from lightning_dataselect.state.selection import Observation, Selection

@@ -28,7 +28,8 @@ from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.kmeans import group_limits
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
-from lightning_dataselect.numerics.sampling import keep_count, top_k
+from lightning_dataselect.numerics.sampling import top_k
+from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.selection import Selection
 from lightning_dataselect.utils.validation import check_count, check_share
 

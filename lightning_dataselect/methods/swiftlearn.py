@@ -34,7 +34,8 @@ from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.placement import placement
 from lightning_dataselect.numerics.projection import project
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
-from lightning_dataselect.numerics.sampling import keep_count, top_k, weighted_subset
+from lightning_dataselect.numerics.sampling import top_k, weighted_subset
+from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.step.submodule_outputs import SubmoduleOutputs

@@ -1,4 +1,4 @@
-"""Where tensors of one number a sample lie: in memory, or in files that are mapped into it."""
+"""The place of tensors of one number a sample: in memory, or in files that are mapped into it."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class OnDisk(InMemory):
 
 
 IN_MEMORY = InMemory()
-"""What tensors lie in where nothing else is said."""
+"""The default place of tensors."""
 
 _active: ContextVar[InMemory] = ContextVar("placement", default=IN_MEMORY)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
@@ -22,7 +23,7 @@ class BadLosses:
         >>> bad.add(torch.tensor([0, 1]), torch.tensor([torch.nan, torch.inf]))
         >>> bad.add(torch.tensor([0]), torch.tensor([0.5]))
         >>> bad.count()
-        tensor(1)
+        1
     """
 
     def __init__(self, n: int | None, memory: InMemory = IN_MEMORY) -> None:
@@ -36,13 +37,16 @@ class BadLosses:
         if len(self._put_aside) == _MOST_PUT_ASIDE:
             self._look()
 
-    def count(self) -> Tensor:
-        """Return the number, int64, on the device of the losses."""
+    def count(self, world_size: int = 1) -> int:
+        """Return the number, on all ranks; all must call it together."""
         self._look()
         if self._is_bad is not None:
-            return self._is_bad[:-1].count_nonzero()
-        counted, self._n_bad = self._n_bad, torch.zeros_like(self._n_bad)
-        return counted
+            counted = self._is_bad[:-1].count_nonzero()
+        else:
+            counted, self._n_bad = self._n_bad, torch.zeros_like(self._n_bad)
+        if world_size > 1:
+            dist.all_reduce(counted)
+        return int(counted)
 
     def to(self, device: torch.device) -> None:
         """Move the counts to ``device``."""

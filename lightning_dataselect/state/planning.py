@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.numerics.placement import placement
-from lightning_dataselect.numerics.sampling import positions, top_among, whole_size
+from lightning_dataselect.numerics.sampling import positions, top_among
 from lightning_dataselect.numerics.seeding import epoch_generator
+from lightning_dataselect.numerics.sizes import whole_size
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lightning_dataselect.numerics.placement import placement_in
@@ -22,7 +21,7 @@ from lightning_dataselect.state.same_samples import check_same_identity, check_s
 from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.saved_state import SavedRun, check_saved
 from lightning_dataselect.state.store import Identity
-from lightning_dataselect.state.stream_store import StreamStore
+from lightning_dataselect.state.stream_store import stream_store
 from lightning_dataselect.state.training_set import TrainingSet
 from lightning_dataselect.state.waiting import Waiting
 from lightning_dataselect.utils.errors import InvalidArgumentError, NoFitYetError
@@ -56,7 +55,7 @@ class RunState:
         self.training_set = TrainingSet()
         """The data set, as far as it is remembered."""
         self.waiting: Waiting | None = None
-        """What was chosen and is still to be trained on; None where all is trained on at once."""
+        """The samples that were chosen and are still to be trained on; None where all are trained on at once."""
         self.bad_losses = BadLosses(0)
         """A count of the losses that were not finite, on this rank."""
         self._owner = owner
@@ -215,12 +214,11 @@ class RunState:
             self._make_store(policy, n, world_size)
         return self._go_on(policy, EpochPlan.everything(epoch, n, self.store.memory), world_size)
 
-    def open_stream(self, policy: SelectionPolicy, store: StreamStore, world_size: int, epoch: int) -> bool:
+    def open_stream(self, policy: SelectionPolicy, world_size: int, epoch: int) -> bool:
         """Begin, or go on with, a fit on samples that have no index.
 
         Args:
             policy: The method.
-            store: Empty columns, taken up where there are none yet.
             world_size: Number of ranks.
             epoch: 0-based epoch to come.
 
@@ -230,6 +228,9 @@ class RunState:
         Raises:
             CheckpointMismatchError: If what there is was measured of samples that are known by something else.
         """
+        store = stream_store(
+            policy.sample_id, policy.history_size, policy.columns(), score_is_loss=policy.ranks_by_loss
+        )
         self._check_identity(store.identity)
         if self._store is None:
             self._store, self.bad_losses = store, BadLosses(None)
@@ -294,19 +295,3 @@ class RunState:
         """Move all that is written batch by batch to ``device``."""
         self.store.to(device)
         self.bad_losses.to(self.store["loss"].device)
-
-    # ---- in a fit ------------------------------------------------------------------------------------------------
-
-    def forget_measured(self) -> int:
-        """Forget what was measured of the samples, but not how often they were trained on; return of how many."""
-        store = self.store
-        n = int(store.column("loss").isfinite().count_nonzero())
-        store.forget_measured()
-        return n
-
-    def count_not_finite(self) -> int:
-        """Count the samples whose last loss was NaN or infinite, on all ranks; all must call it together."""
-        bad = self.bad_losses.count()
-        if self.world_size > 1:
-            dist.all_reduce(bad)
-        return int(bad)

@@ -16,7 +16,7 @@ from lightning_dataselect.utils.errors import InvalidArgumentError
 
 Key = str | int | bytes
 SampleId = str | int | Callable[[Any], Any]
-"""Where a sample's key lies in a batch: the name of a field, its position, or a function of the batch."""
+"""The place of a sample's key in a batch: the name of a field, its position, or a function of the batch."""
 
 _FIRST_ROOM = 1024
 
@@ -204,3 +204,23 @@ class KeyedStore(StreamStore):
         self._make_room(max(self.n, len(keys)))
         for name, values in state["columns"].items():
             self[name][: len(keys)] = values[len(values) - len(keys) :].to(self[name].device)
+
+
+def stream_store(
+    sample_id: SampleId | None, capacity: int, columns: Mapping[str, float], *, score_is_loss: bool
+) -> BatchStore | KeyedStore:
+    """Return empty columns for a stream: of the samples that carry a key, or of the batch under way alone.
+
+    Args:
+        sample_id: The place of the key; None where samples carry none.
+        capacity: Number of samples with a key that are kept in mind.
+        columns: Further columns and their initial values.
+        score_is_loss: Whether the method ranks by the last loss, so that both are one column.
+
+    Example:
+        >>> type(stream_store("key", 100, {}, score_is_loss=True)).__name__
+        'KeyedStore'
+    """
+    if sample_id is None:
+        return BatchStore(0, columns, score_is_loss=score_is_loss)
+    return KeyedStore(capacity, columns, score_is_loss=score_is_loss)

@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 
 from lightning_dataselect import DataSelector, list_methods
 from lightning_dataselect.methods.registry import get
-from lightning_dataselect.numerics.sampling import keep_count
+from lightning_dataselect.numerics.sizes import keep_count
 
 every_method = pytest.mark.parametrize("setting", SETTINGS.values(), ids=SETTINGS)
 each_kind = pytest.mark.parametrize("setting", of_each_kind(SETTINGS))
@@ -50,7 +50,7 @@ def assert_promise(setting, selector):
 
 
 def cut_by(selector):
-    """Whether each epoch may have been cut: the last one of a fit that a budget ends."""
+    """Tell of each epoch if it may have been cut: the last one of a fit that a budget ends."""
     return [False] * (len(selector.history) - 1) + [selector.budget is not None]
 
 
@@ -65,7 +65,7 @@ def refused(setting, column):
 
 
 def facts(selector):
-    """What must be equal in two fits that are the same."""
+    """Return all that must be equal in two fits that are the same."""
     counts = [{k: v for k, v in record.items() if "seconds" not in k} for record in selector.history]
     columns = {name: column.nan_to_num(-1).tolist() for name, column in selector.state_dict()["columns"].items()}
     return counts, columns, selector.selected.tolist()
@@ -281,7 +281,7 @@ def is_cached(cls, name):
 
 
 def arguments_of(selector):
-    """What the constructor has made of its arguments; its collaborators hold nothing of them."""
+    """Return what the constructor has made of its arguments; its collaborators hold nothing of them."""
     given = {k: v for k, v in vars(selector).items() if not is_cached(type(selector), k)}
     own = {k: v for k, v in given.items() if k not in vars(DataSelector())}
     common = {k: v for k, v in given.items() if isinstance(v, int | float | str | None)}

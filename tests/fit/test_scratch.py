@@ -158,7 +158,7 @@ def test_state_stays_where_the_disk_is_whatever_the_device(folder):
     run.to(torch.device("meta"))
     run.store.add_column("another", 1.0, torch.float32)
     assert {run.store[name].device.type for name in run.state_dict([])["columns"]} == {"cpu"}
-    assert run.count_not_finite() == 0
+    assert run.bad_losses.count() == 0
 
 
 def test_on_a_gpu_methods_within_batches_and_nccl_are_refused(monkeypatch):

@@ -47,7 +47,8 @@ from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.frontier.passes import Pass, begin_pass
 from lightning_dataselect.methods.frontier.rule import Decision, Evidence
 from lightning_dataselect.methods.info import MethodInfo
-from lightning_dataselect.numerics.sampling import keep_count, uniform_subset, whole_size
+from lightning_dataselect.numerics.sampling import uniform_subset
+from lightning_dataselect.numerics.sizes import keep_count, whole_size
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.state.stream_rows import StreamRows
