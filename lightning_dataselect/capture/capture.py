@@ -17,8 +17,12 @@ from lightning_dataselect.capture.remainder import rest
 from lightning_dataselect.capture.results import Captured, StepResult, Summarize
 from lightning_dataselect.capture.returned import loss_of
 from lightning_dataselect.capture.scaling import scale
+from lightning_dataselect.capture.sole_loss import findings_on_sole_loss
+from lightning_dataselect.capture.specs import StepSpec, TermSpec
 from lightning_dataselect.capture.terms import Parts, coefficients, incomplete, loops_of
 from lightning_dataselect.utils.errors import InvalidArgumentError
+
+_NO_SOLE_LOSS: tuple[StepSpec | None, TermSpec | None] = (None, None)
 
 
 class LossCapture:
@@ -55,13 +59,14 @@ class LossCapture:
         self._inquiry = inquiry = Inquiry(module)
         self._recorder, self._interceptors = inquiry.recorder, inquiry.interceptors
         self.doubts = self._recorder.doubts
-        """What steps have left in doubt of late (see `has_doubts`)."""
+        """The terms that recent steps have left in doubt (see `has_doubts`)."""
         # as they are, as a short step would pay for a call more
         self.will_probe, self.forget, self.resume = inquiry.will_probe, inquiry.forget, inquiry.resume
         self.has_misread, self.has_doubts = inquiry.has_misread, inquiry.has_doubts
         self.settle = inquiry.settle
         self.show, self.decide, self.refuse_mined = inquiry.show, inquiry.decide, inquiry.refuse_mined
         self._result: StepResult | None = None  # while a step runs
+        self._sole = _NO_SOLE_LOSS
         self.summarize: Summarize | None = None
         """Called with a batch's outputs; returns what is kept of them. None: they are not looked for."""
 
@@ -122,20 +127,26 @@ class LossCapture:
             )
         self._inquiry.meet_size(batch_size)
         probing = self._inquiry.reprobe.probes > 0
-        self._recorder.start(batch_size, None if probing else weights)
+        is_short = not probing and weights is None and self.summarize is None and self._sole[0] is self._recorder.spec
+        self._recorder.start(batch_size, None if probing else weights, sole_spec=self._sole[1] if is_short else None)
         self._recorder.keeps_calls = self.summarize is not None
         self._result = result = StepResult(self._recorder, self._inquiry.primary, self.summarize)
         try:
             if probing:
+                self._sole = _NO_SOLE_LOSS
                 out = self._inquiry.probe(step, result, weights)
             else:
                 with self._interceptors.losses, self._inquiry.watch or self._interceptors.reductions:
                     out = step()
                 if not result.roots:
-                    self._follow(loss_of(out), result)
+                    loss = loss_of(out)
+                    if (sole := self._recorder.sole_loss(loss)) is not None:
+                        return out, Captured(*sole.shown(), is_own=True)
+                    self._follow(loss, result)
                 if result.roots:
                     result.lost = result.partial or not self._inquiry.reprobe.check(result.way, result.unknown)
                     result.lost |= self._inquiry.leaves_out() or self._inquiry.has_grown()
+                    self._look_for_sole_loss(result)
             return out, result.captured()
         finally:
             self._result = None
@@ -244,9 +255,17 @@ class LossCapture:
 
         return plain
 
+    def _look_for_sole_loss(self, result: StepResult) -> None:
+        """Find out, after a step that was read in full, if those that follow may be read the short way."""
+        recorder, inquiry = self._recorder, self._inquiry
+        is_simple = inquiry.is_one_term and inquiry.watch is None and not recorder.sources and result.unknown == ((),)
+        known = findings_on_sole_loss(result.roots, recorder.terms, recorder.spec) if is_simple else None
+        self._sole = _NO_SOLE_LOSS if result.lost or known is None else (recorder.spec, known)
+
     def _follow(self, loss: Any, result: StepResult) -> None:
         """Resolve a root by what the probes have found."""
         recorder = self._recorder
+        recorder.take_up_sole()
         if not isinstance(loss, Tensor):
             return
         n = len(result.roots)

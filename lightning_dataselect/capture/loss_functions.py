@@ -181,6 +181,11 @@ class Loss:
         """
         return "input" in bound and not self.takes_features
 
+    def classes_of(self, bound: Bound, batch_size: int) -> Classes | None:
+        """Return logits and targets of the samples; those of tokens are many, and nobody asks for them."""
+        classes = self.classes(bound)
+        return classes if classes is not None and classes[0].shape[0] == batch_size else None
+
     def counts(self, bound: Bound) -> Tensor | None:
         """Return the elements that the caller does not have ignored, if there is a way to ignore some."""
         return _of_classes({**bound, "weight": None}) if self.units is _of_classes else None

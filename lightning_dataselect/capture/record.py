@@ -15,7 +15,8 @@ from lightning_dataselect.capture.folds import Fold
 from lightning_dataselect.capture.loss_functions import Loss
 from lightning_dataselect.capture.observer import Observer
 from lightning_dataselect.capture.picks import Pick
-from lightning_dataselect.capture.specs import Layout, StepSpec
+from lightning_dataselect.capture.sole_loss import SoleLoss
+from lightning_dataselect.capture.specs import Layout, StepSpec, TermSpec
 from lightning_dataselect.capture.terms import Key, Source, Term
 
 Call = tuple[Key | None, Loss, dict[str, Any]]  # its term (None where unreduced), the function, its arguments
@@ -40,6 +41,8 @@ class Record:
         compiled: Some term of this step was computed in compiled code.
         claims: What is known by now of the terms with several readings.
         doubts: What may have been read wrong by now.
+        sole_spec: The findings about the loss that is all of this step's, if nothing is left to find out about it.
+        sole: The call that has made it, until it turns out to be one term of several.
         open_counts: Counts of which no batch so far could tell the axis of the samples from another.
     """
 
@@ -54,6 +57,7 @@ class Record:
         self.keeps_calls = False
         self.observer: Observer | None = None
         self.open_counts: frozenset[Key] = frozenset()
+        self.sole_spec: TermSpec | None = None
         self._thread: int | None = None
         self._clear()
 
@@ -67,16 +71,24 @@ class Record:
         self.folds: dict[int, Fold] = {}
         self.joined: dict[Key, Hashable] = {}
         self.calls: list[Call] = []
+        self.sole: SoleLoss | None = None
         self.compiled = False
         self.busy = False
         self._reductions = 0
         self._calls: dict[Hashable, int] = {}
 
-    def start(self, batch_size: int, weights: Tensor | None = None, *, scoring: bool = False) -> None:
+    def start(
+        self,
+        batch_size: int,
+        weights: Tensor | None = None,
+        *,
+        scoring: bool = False,
+        sole_spec: TermSpec | None = None,
+    ) -> None:
         """Begin a step, in this thread."""
         if self._samples.shape[0] != batch_size:
             self._samples = torch.empty(batch_size, device="cpu")
-        self.weights, self.scoring = weights, scoring
+        self.weights, self.scoring, self.sole_spec = weights, scoring, sole_spec
         self._thread = threading.get_ident()
 
     def stop(self) -> None:
@@ -88,6 +100,19 @@ class Record:
     def batch_size(self) -> int:
         """The number of samples; a compiler takes it for a size that may change, and an attribute for a constant."""
         return self._samples.shape[0]
+
+    def sole_loss(self, loss: Any) -> SoleLoss | None:
+        """Return the call that has made the loss of the step, if that is all that there is to it."""
+        sole = self.sole
+        if sole is None or self.terms or self.sources or not isinstance(loss, Tensor) or sole.edge is None:
+            return None
+        return sole if loss.grad_fn is sole.edge.node else None
+
+    def take_up_sole(self) -> None:
+        """Let the call that seemed to make up the loss be one term of several."""
+        if self.sole is not None:
+            self.terms.insert(0, self.sole.term())
+            self.sole = None
 
     def leaves_out(self) -> bool:
         """Tell if samples were left out before the model saw them, so that rows look like those of other ones."""

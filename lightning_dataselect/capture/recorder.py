@@ -13,10 +13,11 @@ from torch._guards import TracingContext
 
 from lightning_dataselect.capture.folds import make_fold, over_samples
 from lightning_dataselect.capture.graph import edge_of, saving_is_noted, saving_unnoticed
-from lightning_dataselect.capture.loss_functions import Classes, Loss, once, twice
+from lightning_dataselect.capture.loss_functions import Loss, once, twice
 from lightning_dataselect.capture.picks import Pick
 from lightning_dataselect.capture.record import Record
 from lightning_dataselect.capture.reductions import Reduction, foldable, reduce
+from lightning_dataselect.capture.sole_loss import SoleLoss
 from lightning_dataselect.capture.specs import UNKNOWN, Layout, TermSpec
 from lightning_dataselect.capture.terms import Key, Source, Term
 
@@ -49,7 +50,7 @@ class Recorder(Record):
                 if (losses.requires_grad or self.scoring) and not _traced_by_backend():
                     if self.keeps_calls:
                         self.calls.append((None, loss, bound))
-                    classes = self._classes(loss, bound, self.batch_size)
+                    classes = loss.classes_of(bound, self.batch_size)
                     if classes is not None:
                         self.sources.append(Source(classes, losses))
                 return losses
@@ -64,6 +65,10 @@ class Recorder(Record):
             split = twice if saving_is_noted() else once if one else loss.split
             value, losses = split(function, bound, graph)
             layout, rows = spec.layout, loss.rows(bound, losses)
+            if spec is self.sole_spec and value is not None and rows.shape == (size,):
+                if not loss.weighs_elements(bound):
+                    self.sole = SoleLoss(key, loss, bound, value, rows, edge_of(value))
+                    return value
             pick_at, pick = self._picked(spec, rows) if self.picks else (None, None)
             elements = layout.turned(rows if pick is None else pick.put_back(rows))
             if observer is None and not foldable(elements.shape, size) and key[0] not in self.spec.loops:
@@ -92,7 +97,7 @@ class Recorder(Record):
             made = observer is not None and observer.from_parameters(bound.values())
             if self.keeps_calls:
                 self.calls.append((key, loss, bound))
-            classes, weighs = self._classes(loss, bound, size), loss.weighs_classes(bound)
+            classes, weighs = loss.classes_of(bound, size), loss.weighs_classes(bound)
             term = Term(key, value, elements, units, is_sum, strided, classes, weighs, made, counts)
             term.picked_at = pick_at
             if observer is not None:
@@ -215,11 +220,6 @@ class Recorder(Record):
         if self.observer is not None:
             enters = True
         return key, spec, enters is not False, self.weights if enters else None
-
-    def _classes(self, loss: Loss, bound: Any, size: int) -> Classes | None:
-        """Logits and targets of the samples; those of tokens are many, and nobody asks for them."""
-        classes = loss.classes(bound)
-        return classes if classes is not None and classes[0].shape[0] == size else None
 
     def _strided(self, spec: TermSpec, elements: Tensor) -> bool:
         if self.observer is None or spec.is_witnessed:

@@ -29,6 +29,7 @@ class Captured:
             to the logits.
         outputs: What `LossCapture.summarize` made of the model's outputs; None where it saw none.
         known: False where the step took a way that no probe had seen, or returned no loss.
+        is_own: True if nothing else writes into the memory of the losses, as a compiled module may with its next batch.
     """
 
     losses: Tensor
@@ -36,6 +37,7 @@ class Captured:
     targets: Tensor | None = None
     outputs: Tensor | None = None
     known: bool = True
+    is_own: bool = False
 
 
 @dataclass

@@ -1,17 +1,17 @@
-"""What to do about a step whose samples' losses cannot be read, where the reason does not say it itself."""
+"""Advice for steps whose per-sample losses cannot be read, where the reason does not say it itself."""
 
 from __future__ import annotations
 
 from typing import Final
 
 OWN_LOSS: Final = "Return each sample's own loss under a key and give sample_loss='that key'."
-"""Where each sample has a loss, but it is not told apart from the others'."""
+"""For a step in which each sample has a loss, but it is not told apart from the others'."""
 
 NO_OWN_LOSS: Final = (
     "RandomPruning needs no per-sample loss; or return under a key what each sample is to be ranked by and give"
     " sample_loss='that key'."
 )
-"""Where no sample has a loss of its own."""
+"""For a step in which no sample has a loss of its own."""
 
 EITHER: Final = f"{OWN_LOSS} RandomPruning needs no per-sample loss at all."
-"""Where it is not known which."""
+"""For a step of which it is not known which of the two it is."""

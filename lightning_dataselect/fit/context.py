@@ -137,8 +137,8 @@ class FitContext:
             What the step returned, with the samples' weights in its loss, and what was seen; None if nothing could be
             captured and the method can do without.
         """
-        run = self.run
-        known, epoch = run.store["loss"], run.fit.plan.epoch
+        run, fit = self.run, self.run.fit
+        known, epoch = run.store["loss"], fit.plan.epoch
         done = self.reader.run(step, args, kwargs, samples, known, epoch, is_full_batch=is_full_batch)
         forget_misread(run, self.reader, ends_epoch=False)
         if done[0] is None and self.module.automatic_optimization:
@@ -147,7 +147,7 @@ class FitContext:
             run.train_loss.add(done[1].losses)
         if is_gathered:
             n = samples.indices.numel()
-            run.fit.count_samples(forward=n, backward=n)
+            fit.count_samples(forward=n, backward=n)
         else:
             count_step(run, samples.indices)
         return done

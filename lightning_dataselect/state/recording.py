@@ -1,4 +1,4 @@
-"""What a batch has shown, written down: in the columns of its samples, and in the counts of the epoch."""
+"""Write down what a batch has shown: in the columns of its samples, and in the counts of the epoch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def record(run: RunState, seen: Observation, policy: SelectionPolicy) -> None:
     """
     store = run.store
     column = store["loss"]
-    seen = seen.to(column.device)
+    if seen.indices.device != column.device:  # asked here, as a short step would pay for a call
+        seen = seen.to(column.device)
     indices, losses = seen.indices, seen.losses
     column.index_copy_(0, indices, losses)
     store.record_losses(indices, losses)

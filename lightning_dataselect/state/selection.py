@@ -74,8 +74,6 @@ class Observation:
 
     def to(self, device: torch.device) -> Observation:
         """Return the same on ``device``."""
-        if self.indices.device == device:
-            return self
         moved: dict[str, Any] = {name: part.to(device) for name, part in vars(self).items() if isinstance(part, Tensor)}
         return replace(self, **moved)
 

@@ -149,8 +149,9 @@ class StepReader:
             self.capture.probe_next()
         if not captured.known or self.blind:
             return output, None
-        losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
-        return output, Observation(indices, self._owned(losses), logits, targets, epoch, outputs, is_full_batch)
+        losses = captured.losses if captured.is_own and self._keeps_infinite else self._owned(captured.losses)
+        logits, targets, outputs = captured.logits, captured.targets, captured.outputs
+        return output, Observation(indices, losses, logits, targets, epoch, outputs, is_full_batch)
 
     def score(
         self,
