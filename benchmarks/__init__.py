@@ -1,1 +1,1 @@
-"""What the callbacks cost and save: one module a study, `python -m benchmarks.STUDY`."""
+"""The studies of what the callbacks cost and save, one a module: `python -m benchmarks.STUDY`."""

@@ -1,4 +1,4 @@
-"""What a figure was measured on and with."""
+"""The machine and the packages that a figure was measured with."""
 
 import json
 import os

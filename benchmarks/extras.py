@@ -1,4 +1,4 @@
-"""What the text studies need beyond the package: the extra `benchmarks`."""
+"""The packages that the text studies need beyond this one: the extra `benchmarks`."""
 
 import importlib.util
 

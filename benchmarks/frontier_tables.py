@@ -1,4 +1,4 @@
-"""What Frontier gains over the same budget spent on everything for fewer epochs: its tables, and a picture."""
+"""Frontier's gain over the same budget spent on everything for fewer epochs: its tables, and a picture."""
 
 import json
 import math

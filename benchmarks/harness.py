@@ -1,4 +1,4 @@
-"""What every study shares: parts x methods x seeds through `compare`, resumed, summed up, written and drawn.
+"""The part that every study shares: parts x methods x seeds through `compare`, resumed, summed up, written and drawn.
 
 The finished runs and the pictures stay in the output folder; the rows of the tables go to one JSON a study.
 

@@ -1,4 +1,4 @@
-"""What a training step and an epoch cost with a callback, as ratios; the sides alternate in one run.
+"""The cost of a training step and an epoch with a callback, as ratios; the sides alternate in one run.
 
     python -m benchmarks.overhead [--quick] [--only step epoch batch memory] [--clock cpu] [--out results/overhead.json]
 

@@ -111,7 +111,7 @@ WORK: dict[str, Callable[[Point], dict[str, float]]] = {
     "order": lambda at: {"order": 1.0, "sample chosen": at.n / 2},
     "checkpoint": lambda at: {"checkpoint": 1.0, "rank": float(at.ranks), "value": float(at.n * KINDS[at.kind][0])},
 }
-"""What is done in units of work, the seconds of which are constants. A checkpoint's are those of the first rank."""
+"""The units of work, whose seconds are constants. A checkpoint's are those of the first rank."""
 
 
 def fitted(part: str, rows: Sequence[Mapping[str, Any]], known: Mapping[str, float] | None = None) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What choosing the next epoch takes where the state of the samples lies on a disk, beside what it takes in memory.
+"""The time to choose the next epoch with the state of the samples on a disk, beside the time with it in memory.
 
     python -m benchmarks.scratch --scratch-dir DIR [--samples 1e7 1e8 1e9] [--methods InfoBatch UCB] [--quick]
 

@@ -24,7 +24,7 @@ frame.addEventListener("load", () => {{
 
 
 def ask(page, script, folder, *, width=1440, dark=False):
-    """What `script`, the body of a function of `page` and `view`, returns of a page, as JSON gives it."""
+    """Return the JSON that `script`, the body of a function of `page` and `view`, makes of a page."""
     wrapper = folder / "wrapper.html"
     wrapper.write_text(_FRAME.format(width=width, page=html.escape(page), script=script), encoding="utf-8")
     scheme = ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"]

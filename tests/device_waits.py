@@ -1,4 +1,4 @@
-"""What would make the host wait for a GPU, counted on a CPU."""
+"""Count, on a CPU, the calls that would make the host wait for a GPU."""
 
 import traceback
 from collections import Counter

@@ -39,7 +39,7 @@ def loader(n=N, batch_size=10, shuffle=True, **options):
 
 @dataclass
 class Step:
-    """What a training step saw of the Trainer."""
+    """Record what a training step sees of the Trainer."""
 
     epoch: int
     batch_idx: int

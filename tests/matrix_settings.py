@@ -1,4 +1,4 @@
-"""What drives the matrix: one setting a method, with what it promises, and a task of 48 samples.
+"""The settings of the matrix: one a method, with what it promises, and a task of 48 samples.
 
 A refusal is the error that a user gets where a method cannot do what a column asks, and the words in it.
 """

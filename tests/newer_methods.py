@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 @dataclass
 class WatchedStep:
-    """What a step scored, with which weights, and what it then trained on; dataset indices."""
+    """The dataset indices that a step scored, with which weights, and those it then trained on."""
 
     scored: list[int]
     x: np.ndarray

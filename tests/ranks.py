@@ -32,7 +32,7 @@ def _rank(function, rank, world, port, folder, options):
 
 
 def on_ranks(function, world, folder, **options):
-    """What ``function(strategy=, devices=, **options)`` returned on each of ``world`` ranks."""
+    """Return the results of ``function(strategy=, devices=, **options)`` on each of ``world`` ranks."""
     folder.mkdir(exist_ok=True)
     port, context = free_port(), multiprocessing.get_context("fork")
     ranks = [context.Process(target=_rank, args=(function, r, world, port, folder, options)) for r in range(world)]

@@ -35,7 +35,7 @@ def stream(n=96, batch_size=8, keyed=False, world_size=1, loader=DataLoader, **o
 
 
 def true_losses(net, n=96):
-    """What each sample loses by ``net``, float32 (n,)."""
+    """Return the loss of each sample by ``net``, float32 (n,)."""
     x, y = dataset(n).tensors
     with torch.no_grad():
         return torch.nn.functional.cross_entropy(net.net(x), y, reduction="none")

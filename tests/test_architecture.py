@@ -123,7 +123,7 @@ def bases_of_methods():
 
 
 def private_names(cls):
-    """What begins with an underscore of all that a class defines, or sets on itself."""
+    """Return the names with a leading underscore that a class defines, or sets on itself."""
     for node in ast.walk(cls):
         if isinstance(node, ast.FunctionDef):
             yield node.name
@@ -220,6 +220,16 @@ def test_docstrings_begin_with_an_imperative(name):
     public = [node for node in described if not is_private(node.name)]
     first_words = {(ast.get_docstring(node) or "").partition(" ")[0] for node in public}
     assert not first_words & NOT_IMPERATIVE
+
+
+SOURCES = sorted(path for folder in (ROOT, TESTS, TESTS.parent / "benchmarks") for path in folder.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: "/".join(path.parts[-2:]))
+def test_no_docstring_begins_as_a_question(path):
+    bare = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Expr)]
+    texts = [node.value for node in bare if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert not [text for text in texts if text.split()[0] in ("What", "Whether", "Where", "Which")]
 
 
 @pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda path: path.name)

@@ -1,4 +1,4 @@
-"""What is said of two results side by side."""
+"""Compare two results side by side."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What a training has shown of each sample: made up from a seed, or from a fit on Fashion-MNIST."""
+"""The course of each sample in a training: made up from a seed, or from a fit on Fashion-MNIST."""
 
 from dataclasses import dataclass
 from pathlib import Path

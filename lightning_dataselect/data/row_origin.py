@@ -1,4 +1,4 @@
-"""Which sample a row of a batch is: told by numbers that come through as they are, or by the row of a sample alone."""
+"""Tell the sample of each row of a batch, by numbers that come through unchanged or by the row of a sample alone."""
 
 from __future__ import annotations
 

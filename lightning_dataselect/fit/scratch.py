@@ -1,4 +1,4 @@
-"""Where a fit cannot have the state of its samples on the disk."""
+"""The fits that cannot have the state of their samples on the disk."""
 
 from __future__ import annotations
 

@@ -72,9 +72,9 @@ class SelectionPolicy:
     chosen_by: ClassVar[str] = "prune_ratio"
     """The argument that says how much is trained on, or dropped."""
     other_words: ClassVar[Mapping[str, str]] = {}
-    """What arguments are called elsewhere: word -> argument, for the message on one that the method does not take."""
+    """Names of arguments elsewhere: word -> argument, for the message on one that the method does not take."""
     on_streams: ClassVar[str] = ""
-    """What to do in place of the method on a stream, where it cannot choose; empty to have others named that can."""
+    """Advice for a stream, on which the method cannot choose; empty to have methods named that can."""
     leaves_out_by_key: ClassVar[bool] = False
     """True for a method that chooses epochs, and can do so on a stream whose samples carry a key: :meth:`leave_out`."""
     chooses_within_batches: ClassVar[bool] = False

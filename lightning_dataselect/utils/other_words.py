@@ -1,4 +1,4 @@
-"""What papers, their authors' code and other packages call the arguments that a selector has under another name."""
+"""The names that papers, their authors' code and other packages give to a selector's arguments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WHAT_IT_SAYS: Mapping[str, str] = {
     "batch_ratio": "the share of each batch that is trained on",
     "budget": "the share of the compute of training on everything that is spent",
 }
-"""What a share is a share of: other packages take the share that is kept."""
+"""The meaning of each share: other packages take the share that is kept."""
 
 _OF_TRAINER = "How long a fit is the Trainer says: Trainer(max_epochs=...)."
 _OF_FIT = "Model and data are those of trainer.fit, and a selector is given none of them."

@@ -1,4 +1,4 @@
-"""What state on the disk takes is measured, by a small form of the study."""
+"""The cost of state on the disk is measured by a small form of the study."""
 
 import sys
 

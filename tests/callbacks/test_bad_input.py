@@ -1,4 +1,4 @@
-"""What bad input gets: an error that quotes it and says what to do, before anything is trained on it."""
+"""Bad input gets an error that quotes it and says what to do, before anything is trained on it."""
 
 import inspect
 import math

@@ -25,7 +25,7 @@ each = pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
 
 
 class Losses(L.Callback):
-    """What each sample of a batch loses before the step, by the module in eval mode, and what was kept of it."""
+    """The loss of each sample of a batch before the step, by the module in eval mode, and what was kept of it."""
 
     def __init__(self, selector):
         self.selector, self.batches = selector, []

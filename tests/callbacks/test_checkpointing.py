@@ -1,4 +1,4 @@
-"""What each of several ranks puts into a checkpoint, of which as a rule the first rank's is written."""
+"""Each of several ranks puts its state into a checkpoint, of which as a rule the first rank's is written."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What the callback must not change: weights at prune_ratio=0, random state, module, datamodule, loaders."""
+"""The callback leaves alone: weights at prune_ratio=0, random state, module, datamodule, loaders."""
 
 import random
 import signal

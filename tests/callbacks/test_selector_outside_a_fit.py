@@ -1,4 +1,4 @@
-"""What a selector answers before a fit: its arguments, and that there are no results yet."""
+"""Before a fit a selector answers with its arguments, and says that there are no results yet."""
 
 import copy
 import pickle

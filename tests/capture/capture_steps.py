@@ -97,7 +97,7 @@ def cut(batch: Batch, which: Any) -> Batch:
 
 
 def alone(net: Net, step: Callable[[Net, Batch], Tensor], batch: Batch) -> Tensor:
-    """What batches of one lose; of `CLASS_WEIGHTED` steps, which torch divides by the weight, times the weight."""
+    """Return the losses of batches of one, times the weight in `CLASS_WEIGHTED` steps, which torch divides by it."""
     losses = torch.stack([step(net, cut(batch, slice(i, i + 1))).detach().reshape(()) for i in range(len(batch["x"]))])
     return losses * torch.arange(1.0, C + 1)[batch["y"]] if step in CLASS_WEIGHTED else losses
 
@@ -566,7 +566,7 @@ def sum_by_flat_time_major_tokens(net: Net, b: Batch) -> Tensor:
 
 
 def sum_by_twice_as_many_time_major_tokens_as_samples(net: Net, b: Batch) -> Tensor:
-    """Which may as well be two rows a sample, but for what the losses come from."""
+    """It may as well be two rows a sample, but for what the losses come from."""
     tokens = torch.cat([b["tokens"], b["labels"].clamp(0), b["tokens"].flip(1)], 1)[:, : 2 * B].T
     mask = (torch.arange(2 * B) < 4 * b["n_boxes"][:, None]).T
     losses = F.cross_entropy(net.words(net.embed(tokens)).flatten(0, 1), tokens.flatten(), reduction="none")

@@ -147,7 +147,7 @@ def test_manual_optimization_under_compile(s: SimpleNamespace) -> None:
 
 
 def test_hand_written_losses_of_several_roots_keep_their_turns(s: SimpleNamespace) -> None:
-    """What the capture itself adds up at the first root does not count as a turn of the step."""
+    """Sums that the capture itself makes at the first root do not count as a turn of the step."""
     capture, mask = LossCapture(s.model), (s.z > 0).float()
 
     def masked(x: Tensor) -> Tensor:

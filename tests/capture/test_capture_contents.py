@@ -106,7 +106,7 @@ def test_single_samples_settle_it_in_many_fits(name: str, makers: list[Any]) -> 
 @FEW
 @given(st.sampled_from(sorted(STEPS)), fits)
 def test_without_them_nothing_is_misread_in_silence(name: str, makers: list[Any]) -> None:
-    """Where two readings fit all batches so far, the last one's losses alone may be wrong: there is no later one."""
+    """If two readings fit all batches so far, the last one's losses alone may be wrong: there is no later one."""
     check(name, [*makers, lambda net: make_batch(5), lambda net: cut(make_batch(6), slice(B - 1))], has_witness=False)
 
 

@@ -204,7 +204,7 @@ def test_a_sum_divided_by_tokens(s: SimpleNamespace) -> None:
 
 
 def test_what_is_left_of_a_number_is_told_by_the_elements_that_count(s: SimpleNamespace) -> None:
-    """Where all tokens but the padded ones are counted, a sample is divided by its own."""
+    """A sample is divided by its own tokens if all tokens but the padded ones are counted."""
     y = torch.randint(C, (B, 3))
     y[::2, 0] = -100
 

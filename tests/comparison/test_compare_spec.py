@@ -1,4 +1,4 @@
-"""What `--methods`, `--seeds` and a config are read as, and what is said of wrong ones."""
+"""`--methods`, `--seeds` and a config are read, and wrong ones are refused in words."""
 
 from pathlib import Path
 

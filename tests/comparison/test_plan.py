@@ -1,4 +1,4 @@
-"""What a comparison costs, what of it fits into a budget, and who is given up."""
+"""The cost of a comparison, the part of it that fits into a budget, and the methods that are given up."""
 
 import math
 

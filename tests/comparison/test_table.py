@@ -1,4 +1,4 @@
-"""What is told after a comparison: first what to do, then a table of one line a row."""
+"""A comparison ends with what to do, then a table of one line a row."""
 
 import io
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What samples may be sorted by is found in batches of any kind, and where it first differs."""
+"""Sizes that samples may be sorted by are found in batches of any kind, and where they first differ."""
 
 from collections import namedtuple
 from typing import Any

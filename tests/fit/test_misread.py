@@ -1,4 +1,4 @@
-"""What was measured under a reading that a later batch contradicts is forgotten, with a word on how much that is."""
+"""Losses measured under a reading that a later batch contradicts are forgotten, and it is said how many."""
 
 import warnings
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a published module must show: pruned epochs, and losses and gradients that are each sample's own.
+"""Checks on published modules: pruned epochs, and losses and gradients that are each sample's own.
 
 The reference is Lightning itself: a fit with one sample a batch and no selector.
 """

@@ -1,4 +1,4 @@
-"""What a batch has shown is written down on a device that cannot be mixed with the CPU, by every method."""
+"""Every method writes down what a batch has shown on a device that cannot be mixed with the CPU."""
 
 import pytest
 import torch

@@ -194,7 +194,7 @@ def test_last_layer_s_features_are_those_of_the_batch_and_kept_no_longer():
 
 
 class Distilled(torch.nn.Module):
-    """What comes last of its own classes is ``head``; a teacher and a head over tokens have as many outputs."""
+    """Its last layer with its own classes is ``head``; a teacher and a head over tokens have as many outputs."""
 
     def __init__(self, bias):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a package index shows: links that lead somewhere, URLs from one setting, one version."""
+"""A package index shows links that lead somewhere, URLs from one setting, one version."""
 
 import importlib.util
 import re

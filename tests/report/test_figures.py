@@ -22,7 +22,7 @@ from lightning_dataselect.state.training_set import TrainingSet
 
 
 class Fitted:
-    """What a selector answers after a fit."""
+    """The answers of a selector after a fit."""
 
     scores = torch.tensor([1.0, float("nan"), 3.0, 2.0])
     losses = torch.tensor([0.5, float("nan"), 0.25, 0.125])

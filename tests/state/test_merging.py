@@ -1,4 +1,4 @@
-"""What ranks have written, brought together, against the definition in NumPy."""
+"""The writes of ranks are brought together, against the definition in NumPy."""
 
 import os
 
@@ -14,7 +14,7 @@ N, ROUNDS = 301, 3
 
 
 def writes(rank, turn, where):
-    """Which samples a rank writes in a turn, with what, and which it only counts."""
+    """The samples that a rank writes in a turn, with what, and those it only counts."""
     rng = np.random.default_rng(100 * turn + rank)
     if where == "anywhere":
         written = rng.choice(N, 60, replace=False)

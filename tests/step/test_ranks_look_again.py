@@ -39,7 +39,7 @@ class Sorting(L.LightningModule):
 
 
 def looks_of(*, talks: bool, uneven_rank: int | None, **ranks: Any) -> Any:
-    """What a fit ends with, the looks at parts of a batch, by epoch and batch, and what was said."""
+    """Return what a fit ends with, the looks at parts of a batch, by epoch and batch, and what was said."""
     world, n = ranks.get("devices", 1), B * N_BATCHES * ranks.get("devices", 1)
     data = [torch.full((5,), i / n - 0.5) for i in range(n)]
     if uneven_rank is not None:  # the last batch of that rank; without shuffling, rank r has every world-th sample

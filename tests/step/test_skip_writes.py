@@ -1,4 +1,4 @@
-"""What a step writes to tensors that stay is left out, whichever way it goes about it."""
+"""Writes of a step to tensors that stay are left out, whichever way it goes about them."""
 
 from collections.abc import Callable
 

@@ -25,7 +25,7 @@ class Watching(Shares):
 
 
 def hooks_run(selector):
-    """What the Trainer has called of a selector in an epoch."""
+    """Return the hooks of a selector that the Trainer has called in an epoch."""
     profiler = SimpleProfiler()
     fit(selector, max_epochs=1, profiler=profiler, num_sanity_val_steps=0)
     prefix = f"[Callback]{selector.state_key}."

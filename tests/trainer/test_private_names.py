@@ -1,4 +1,4 @@
-"""Where Lightning has renamed what the bridge rests on, fits are the same by a detour, or refused in words."""
+"""If Lightning renames what `trainer/` rests on, fits are the same by a detour, or refused in words."""
 
 import sys
 import warnings

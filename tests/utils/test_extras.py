@@ -1,4 +1,4 @@
-"""What lacks a package of an extra says how to install it, and what does not need it goes on."""
+"""A command that lacks a package of an extra says how to install it, and others go on without."""
 
 import subprocess
 import sys

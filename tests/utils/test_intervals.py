@@ -22,7 +22,7 @@ PRINTED = re.compile(r"is outside ([\[(])0, 1([\])])")
 
 
 def refusal(cls, name, value):
-    """What is answered to a value of an argument; empty where it is taken."""
+    """Return the answer to a value of an argument; empty if it is taken."""
     try:
         cls(**{**OTHERS.get(cls, {}), name: value})
     except Exception as error:

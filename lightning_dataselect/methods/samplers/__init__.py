@@ -1,1 +1,1 @@
-"""What is kept of scored samples: each sampler is a way to take ``k`` of them."""
+"""The samplers: each is a way to take ``k`` of scored samples."""

@@ -1,1 +1,1 @@
-"""What a sample can be scored by; one file a score."""
+"""The scores that a sample can be ranked by, one a file."""
