@@ -924,7 +924,7 @@ def test_a_share_that_is_the_same_in_the_first_batches_is_noticed_once_it_is_not
 
 
 def test_what_the_last_batch_of_a_fit_shows_is_not_left_unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which entries are left out shows in no number of them, but in what they lose."""
+    """Entries that are left out show in no number of them, but in what they lose."""
     monkeypatch.setattr(f"{__name__}.Fixed", Readings)
 
     def step(net: Any, b: Tensor) -> Tensor:
