@@ -32,6 +32,7 @@ from lightning_dataselect.state.stream_store import BatchStore, KeyedStore
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
     EpochEnd,
+    begin_ended_epoch,
     epochs_processed,
     planned_epochs,
     resumes_after_last_batch,
@@ -155,6 +156,7 @@ class StreamedEpochs:
         if resumes_within_epoch(self._trainer):
             has_length = n_batches is not None or self._passes is not None
             warn_of_resumed_stream(run.fit.batches_done, has_state=self._has_state, has_length=has_length)
+        begin_ended_epoch(self._trainer)
         epoch = epochs_processed(self._trainer)
         if budget is not None:
             budget.learn_length(n_batches)
