@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 
+from lightning_dataselect.data.keys import plain_key
 from lightning_dataselect.state.stream_store import Key, SampleId
 from lightning_dataselect.utils.errors import InvalidArgumentError
 
@@ -37,14 +38,17 @@ def keys_of_dataset(dataset: Any, sample_id: SampleId) -> list[Key]:
         raise InvalidArgumentError(
             f"{named} gives {len(keys)} keys for the {len(dataset)} samples of {type(dataset).__name__}: give one each."
         )
-    if odd := [key for key in keys if not isinstance(key, str | int | bytes)]:
-        raise InvalidArgumentError(f"{named} gives the key {odd[0]!r}: keys must be strings or whole numbers.")
-    if len(set(keys)) < len(keys):
+    plain: list[Key] = []
+    for given in keys:
+        if (key := plain_key(given)) is None:
+            raise InvalidArgumentError(f"{named} gives the key {given!r}: keys must be strings or whole numbers.")
+        plain.append(key)
+    if len(set(plain)) < len(plain):
         raise InvalidArgumentError(f"{named} gives two samples of {type(dataset).__name__} one key: they must differ.")
-    return keys
+    return plain
 
 
-def _found(dataset: Any, sample_id: SampleId) -> list[Key]:
+def _found(dataset: Any, sample_id: SampleId) -> list[Any]:
     if callable(sample_id):
         return _listed(sample_id(dataset))
     if isinstance(dataset, Subset):
@@ -64,7 +68,7 @@ def _found(dataset: Any, sample_id: SampleId) -> list[Key]:
     )
 
 
-def _listed(found: Any) -> list[Key]:
+def _listed(found: Any) -> list[Any]:
     if isinstance(found, Tensor | np.ndarray):
         found = found.tolist()
     if isinstance(found, str | bytes) or not isinstance(found, Sequence):

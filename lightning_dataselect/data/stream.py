@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_dataselect.data.keys import plain_key
 from lightning_dataselect.data.row_count import RowCounter
 from lightning_dataselect.state.stream_store import BatchStore, Key, KeyedStore, SampleId
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, UnsupportedLoaderError
@@ -47,6 +49,7 @@ class StreamSource:
         self._store = store
         self._sample_id = sample_id
         self._rows = RowCounter(self.batch_size)
+        self._warned = False
 
     def slots_of(self, batch: Any) -> Tensor:
         """Return where the samples of ``batch`` are written, int64 (B,), on the CPU; to be called once a batch.
@@ -58,7 +61,20 @@ class StreamSource:
         if isinstance(self._store, BatchStore):
             return self._store.open_batch(self._rows.count(batch))
         assert self._sample_id is not None
-        return self._store.open_batch(keys_of(batch, self._sample_id))
+        keys = keys_of(batch, self._sample_id)
+        if not self._warned and len(set(keys)) < len(keys):
+            self._warned = True
+            _warn_of_shared_keys(keys, self._sample_id)
+        return self._store.open_batch(keys)
+
+
+def _warn_of_shared_keys(keys: Sequence[Key], sample_id: SampleId) -> None:
+    key = max(keys, key=keys.count)
+    rank_zero_warn(
+        f"sample_id={sample_id!r} gives {keys.count(key)} of the {len(keys)} samples of a batch one key, {key!r}:"
+        " samples of one key are taken for one sample, of which the last loss counts, and are left out together. If"
+        " they are different samples, name a field that tells them apart."
+    )
 
 
 def keys_of(batch: Any, sample_id: SampleId) -> list[Key]:
@@ -100,15 +116,15 @@ def key_at(sample: Any, sample_id: str | int) -> Key:
         7
     """
     found = _field(sample, sample_id)
-    return _checked(found.item() if isinstance(found, Tensor | np.generic) else found, sample_id)
+    return _checked(found, sample_id)
 
 
-def _checked(key: Any, sample_id: SampleId) -> Key:
-    if isinstance(key, str | int | bytes):
+def _checked(given: Any, sample_id: SampleId) -> Key:
+    if (key := plain_key(given)) is not None:
         return key
     raise InvalidArgumentError(
-        f"sample_id={sample_id!r} gives the key {key!r}: keys must be strings or whole numbers, since they are saved in"
-        " checkpoints."
+        f"sample_id={sample_id!r} gives the key {given!r}: keys must be strings or whole numbers, since they are saved"
+        " in checkpoints."
     )
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from lightning_dataselect.data.fingerprint import fingerprint, has_changed
 from lightning_dataselect.data.sample_keys import keys_of_dataset
 from lightning_dataselect.data.user_sampler import from_all_ranks
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
+from lightning_dataselect.state.stream_store import Key
 
 
 def number_to_open(run: RunState, dataset: Any) -> int:
@@ -24,8 +28,9 @@ def number_to_open(run: RunState, dataset: Any) -> int:
 def meet_samples(run: RunState, policy: SelectionPolicy, dataset: Any, epoch: int) -> bool:
     """Look at the data set that ``epoch`` trains on, and make its samples those of the run; all ranks call it together.
 
-    New ones at its end are taken in as never measured. Where others have taken the places of those known, their
-    scores are dropped with a warning, and the method begins anew.
+    Samples with keys are found again wherever they stand. Without, new ones at the end are taken in as never measured;
+    where others have taken the places of those known, or some are gone, their scores are dropped with a warning, and
+    the method begins anew.
 
     Args:
         run: Knows what the samples looked like.
@@ -37,20 +42,38 @@ def meet_samples(run: RunState, policy: SelectionPolicy, dataset: Any, epoch: in
         True if scores were dropped, so that the epoch is to be planned anew.
     """
     n, before, known = len(dataset), run.store.n, run.training_set
-    changed = n < before or has_changed(known.fingerprint, dataset)
+    moved = has_changed(known.fingerprint, dataset)
     if run.store.world_size > 1:
-        changed = any(from_all_ranks(changed))
-    if changed:
-        rank_zero_warn(
-            f"The train loader's data set no longer holds the {before} samples that were scored: it has {n}, and others"
-            f" stand in their places. Their scores are dropped, and {type(policy).__name__} begins anew with epoch"
-            f" {epoch}. To go on with scores, keep each sample at its index, and add new ones at the end."
-        )
-        run.start_anew(policy, n, epoch)
-    elif n > before:
-        run.grow(policy, n)
-    if changed or n > before or not known.fingerprint:
-        known.fingerprint = fingerprint(dataset)
-    if policy.sample_id is not None and (changed or known.keys is None or len(known.keys) != n):
+        moved = any(from_all_ranks(moved))
+    earlier_keys = known.keys
+    if policy.sample_id is not None and (moved or known.keys is None or n != len(known.keys)):
         known.keys = keys_of_dataset(dataset, policy.sample_id)
-    return changed
+    dropped = False
+    if moved or n != before:
+        rows = None if earlier_keys is None or known.keys is None else _rows_before(earlier_keys, known.keys)
+        if rows is not None and bool((rows >= 0).any()):
+            run.rearrange(policy, rows)
+        elif dropped := moved or n < before:
+            _warn_of_dropped_scores(type(policy).__name__, before, n, epoch)
+            run.start_anew(policy, n, epoch)
+        else:
+            run.grow(policy, n)
+    if moved or n != before or not known.fingerprint:
+        known.fingerprint = fingerprint(dataset)
+    return dropped
+
+
+def _rows_before(earlier: Sequence[Key], now: Sequence[Key]) -> Tensor:
+    """Return where the sample of each key stood before, int64 (n,); -1 for one that did not."""
+    places = {key: place for place, key in enumerate(earlier)}
+    return torch.tensor([places.get(key, -1) for key in now], dtype=torch.int64)
+
+
+def _warn_of_dropped_scores(name: str, before: int, n: int, epoch: int) -> None:
+    others = ", and others stand in their places" if n >= before else ""
+    rank_zero_warn(
+        f"The train loader's data set no longer holds the {before} samples that were scored: it has {n}{others}. Their"
+        f" scores are dropped, and {name} begins anew with epoch {epoch}. To go on with scores, give"
+        f" {name}(sample_id=...), keys by which samples are found again, or keep each at its index, and add new ones at"
+        " the end."
+    )

@@ -171,6 +171,27 @@ class RunState:
         self.store.load_state_dict(before.state_dict())
         self.to(before["loss"].device)
 
+    def rearrange(self, policy: SelectionPolicy, rows: Tensor) -> None:
+        """Go on with samples that stand in other places now, without those that are gone, and with new ones.
+
+        Args:
+            policy: Says which columns there are.
+            rows: int64 (n,), where each sample stood before; -1 for a new one, which counts as never measured, and is
+                taken into the present plan.
+        """
+        fit, before, plan = self.fit, self.store, self.fit.plan
+        in_plan = torch.zeros(before.n + 1, dtype=torch.bool)
+        in_plan[plan.indices] = in_plan[-1] = True
+        indices = in_plan[rows].nonzero().squeeze(1)
+        if indices.numel() == 0:
+            fit.plan = EpochPlan.everything(plan.epoch, len(rows), before.memory)
+        else:
+            weights = None if plan.weights is None else plan.weights_of(rows[indices])
+            fit.plan = EpochPlan(plan.epoch, indices, weights)
+        self._make_store(policy, len(rows), before.world_size)
+        self.store.load_state_dict(before.state_of(rows))
+        self.to(before["loss"].device)
+
     def start_anew(self, policy: SelectionPolicy, n: int, epoch: int) -> None:
         """Forget what is known of the samples, as others have taken their places, and begin again with ``epoch``."""
         before = self.store

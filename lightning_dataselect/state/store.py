@@ -202,6 +202,24 @@ class ScoreStore:
         copies = {which: self.memory.copy(column[: self.n]) for which, column in columns.items()}
         return {name: copies[id(column)] for name, column in self._columns.items()}
 
+    def state_of(self, rows: Tensor) -> dict[str, Tensor]:
+        """Return every column of some samples, on the CPU.
+
+        Args:
+            rows: int64 (m,), samples; -1 stands for one that was never measured.
+
+        Example:
+            >>> store = ScoreStore(2)
+            >>> store["loss"][torch.tensor([0, 1])] = torch.tensor([1.5, 0.5])
+            >>> store.state_of(torch.tensor([1, -1, 0]))["loss"]
+            tensor([0.5000,    nan, 1.5000])
+        """
+        places, unknown, found = rows.clamp(min=0), rows < 0, {}
+        for name, initial in self._initial.items():
+            found[name] = self.column(name)[places]
+            found[name][unknown] = initial
+        return found
+
     def rank_state(self) -> dict[str, Any]:
         """Return what is this rank's alone, and so is saved for each rank; nothing where the ranks' writes merge."""
         return {}

@@ -1,6 +1,7 @@
 """Fits on streams: samples have no index, and are known by a key, or by nothing."""
 
 import lightning as L
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -127,11 +128,37 @@ def test_a_small_history_keeps_what_came_last():
         ("key", "sample_id='key' is no field of the batch, which has 'x', 'y', 'id'"),
         ("x", "gives the key .*must be strings or whole numbers"),
         (lambda batch: "abc", "gives a str for a batch: it must give one key a sample"),
+        (lambda batch: batch["y"] > 0, "gives the key (True|False): keys must be strings or whole numbers"),
     ],
 )
 def test_keys_that_are_none(sample_id, words):
     with pytest.raises(ValueError, match=words):
         fit(SelectiveBackprop(sample_id=sample_id), Keyed(), stream(keyed=True))
+
+
+@pytest.mark.parametrize(
+    "kind", [np.str_, np.bytes_, lambda name: np.int64(name[1:]), lambda n: torch.tensor(int(n[1:]))]
+)
+def test_keys_of_numpy_and_torch_are_as_good_as_pythons(kind, tmp_path):
+    def make():
+        return EvolvedSampling(anneal=0.0, sample_id=lambda batch: [kind(name) for name in batch["id"]])
+
+    path = tmp_path / "end.ckpt"
+    selector, net = make(), Keyed()
+    fit(selector, net, stream(keyed=True), callbacks=[SaveAt(path, 1, 11)])
+    assert {type(key) for key in selector.sample_ids} <= {str, bytes, int} and len(selector.sample_ids) == 96
+    again, resumed = make(), Keyed(seed=9)
+    fit(again, resumed, stream(keyed=True), ckpt_path=path)  # safely, which NumPy's strings are not
+    assert same_weights(resumed, net) and again.sample_ids == selector.sample_ids
+
+
+def test_samples_that_share_a_key_are_said_once(recwarn):
+    fit(EvolvedSampling(sample_id="y"), Keyed(), stream(keyed=True), max_epochs=2)
+    said = [str(one.message) for one in recwarn if "one key" in str(one.message)]
+    assert len(said) == 1 and "sample_id='y' gives" in said[0] and "name a field that tells them apart" in said[0]
+    recwarn.clear()
+    fit(EvolvedSampling(sample_id="id"), Keyed(), stream(keyed=True), max_epochs=2)
+    assert not [one for one in recwarn if "one key" in str(one.message)]
 
 
 def as_triples(rows):
@@ -355,23 +382,28 @@ def test_resumes_at_the_end_of_an_epoch(make, sample_id, tmp_path):
     assert same_weights(resumed, net) and everything(again) == everything(selector)
 
 
-@pytest.mark.parametrize("sample_id", [None, "id"])
-@pytest.mark.parametrize("when", ["the last batch", "a validation"])
-def test_an_epoch_that_was_saved_between_its_last_batch_and_its_end_is_one_of_its_own(when, sample_id, tmp_path):
+@pytest.mark.parametrize("flags", [{"max_epochs": 4}, {"max_epochs": -1, "max_steps": 44}], ids=str)
+@pytest.mark.parametrize("when", ["the last batch", "a validation", "the end"])
+@pytest.mark.parametrize(
+    "make", [*METHODS.values(), lambda **more: DBPD(threshold=0.4, **more)], ids=[*METHODS, "DBPD"]
+)
+def test_an_epoch_that_was_saved_as_it_ended_is_one_of_its_own(make, when, flags, tmp_path):
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     n_batches = sum(1 for _ in stream(keyed=True))
     moments = {
         "the last batch": {"every_n_train_steps": n_batches},
         "a validation": {"save_on_train_epoch_end": False, "monitor": "val_loss"},
+        "the end": {"save_on_train_epoch_end": True},
     }
     saving = ModelCheckpoint(tmp_path, save_top_k=-1, filename="{epoch}", **moments[when])
-    selector, net = DBPD(threshold=0.4, sample_id=sample_id), Keyed()
-    fit(selector, net, stream(keyed=True), callbacks=[saving], enable_checkpointing=True)
+    selector, net = make(sample_id="id"), Keyed()
+    fit(selector, net, stream(keyed=True), callbacks=[saving], enable_checkpointing=True, **flags)
     assert len(selector.history) == 4
-    for epoch in range(4):
-        again, resumed = DBPD(threshold=0.4, sample_id=sample_id), Keyed(seed=9)
-        fit(again, resumed, stream(keyed=True), ckpt_path=tmp_path / f"epoch={epoch}.ckpt")
+    for epoch in range(3):
+        again, resumed = make(sample_id="id"), Keyed(seed=9)
+        fit(again, resumed, stream(keyed=True), ckpt_path=tmp_path / f"epoch={epoch}.ckpt", **flags)
+        assert resumed.steps[0].batch_idx == 0
         assert same_weights(resumed, net) and everything(again) == everything(selector), epoch
 
 

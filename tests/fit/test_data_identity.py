@@ -2,13 +2,14 @@
 
 import random
 
+import lightning as L
 import pytest
 import torch
 from helpers import Net, Seen, Shares, dataset, fit, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-from lightning_dataselect import EL2N, EvolvedSampling, InfoBatch
+from lightning_dataselect import EL2N, DataSelector, EvolvedSampling, InfoBatch, Selection
 from lightning_dataselect.data.fingerprint import fingerprint, has_changed
 
 
@@ -63,9 +64,63 @@ def test_another_fit_looks_up_the_keys_of_its_own_samples():
 
 def test_fewer_samples_drop_them_too():
     selector = InfoBatch()
-    with pytest.warns(UserWarning, match="it has 40, and others"):
+    with pytest.warns(UserWarning, match="it has 40. Their scores are dropped.*give InfoBatch.sample_id"):
         run(selector, Frozen(parts(range(60), range(40))))
     assert [r["n_total"] for r in selector.history] == [60, 40]
+
+
+CHANGES = {
+    "cleaned": [i for i in range(60) if i % 7],
+    "cut": range(40),
+    "in another order": range(59, -1, -1),
+    "extended in between": [*range(30), *range(60, 90), *range(30, 60)],
+    "cleaned and extended": [*range(60, 80), *range(59, 10, -1)],
+}
+
+
+class EveryThird(DataSelector):
+    """Chooses every third of 60 samples, each with a weight of its own."""
+
+    def select(self, epoch, scores, generator):
+        return Selection(torch.arange(0, 60, 3), torch.linspace(1, 2, 20))
+
+
+class States(L.Callback):
+    """Takes down what is known of the samples at both ends of each epoch; to be listed after the selector."""
+
+    def __init__(self, selector):
+        self.selector, self.before, self.after = selector, {}, {}
+
+    def take_down(self):
+        selector = self.selector
+        return selector.losses.clone(), selector.column("times_trained").clone(), selector.run_state.fit.plan
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.before[trainer.current_epoch] = self.take_down()
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.after[trainer.current_epoch] = self.take_down()
+
+
+@pytest.mark.parametrize("now", CHANGES.values(), ids=CHANGES)
+def test_samples_with_keys_are_found_again_wherever_they_stand(now, recwarn):
+    now = list(now)
+    selector = EveryThird(warmup_epochs=2, whole_batches=False, sample_id=lambda data: list(data.indices))
+    states, seen = States(selector), Seen(selector)
+    made = trainer(selector, states, seen, max_epochs=3, reload_dataloaders_every_n_epochs=1)
+    made.fit(Frozen(parts(range(60), range(60), now), lr=0.05))
+    (losses, trained, _), (losses_now, trained_now, plan) = states.after[1], states.before[2]
+    weights = dict(zip(range(0, 60, 3), torch.linspace(1, 2, 20).tolist(), strict=True))
+    for place, key in enumerate(now):
+        if key < 60:
+            assert losses_now[place] == losses[key] and trained_now[place] == trained[key] == 2
+        else:
+            assert losses_now[place].isnan() and trained_now[place] == 0
+    kept = [place for place, key in enumerate(now) if key >= 60 or key in weights]
+    assert plan.indices.tolist() == sorted(seen.of_epoch(2)) == kept
+    assert plan.weights.tolist() == [weights.get(now[place], 1.0) for place in kept]
+    assert selector.sample_ids == now and [r["n_total"] for r in selector.history] == [60, 60, len(now)]
+    assert not [w for w in recwarn if "no longer holds" in str(w.message)]
 
 
 def test_samples_that_come_to_a_data_set_are_never_measured(recwarn):
