@@ -173,9 +173,12 @@ def _refuse_other_loaders(policy: SelectionPolicy) -> None:
             " that goes by the losses of the training steps, such as InfoBatch, or one loader."
         )
     if policy.budget is not None:
+        instead = "Leave budget out"
+        if policy.chosen_by == "budget":
+            instead = "Take a method that has a prune_ratio, such as InfoBatch"
         raise TrainerSettingsError(
             f"{name}(budget={policy.budget}) is a share of the compute of all samples, but those of the other train"
-            f" loaders are not counted. Leave budget out, or give the Trainer fewer epochs."
+            f" loaders are not counted. {instead}, or give the Trainer fewer epochs."
         )
 
 

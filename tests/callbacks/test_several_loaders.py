@@ -17,6 +17,7 @@ from lightning_dataselect import (
     AutoAssist,
     DivBS,
     EvolvedSampling,
+    Frontier,
     GraNd,
     InfoBatch,
     RHOLoss,
@@ -339,9 +340,16 @@ def test_methods_that_need_one_loader_say_so(make):
         fit(make(loader="labelled"), Semi(), both())
 
 
-def test_a_budget_is_refused():
-    with pytest.raises(ValueError, match="those of the other train loaders are not counted. Leave budget out"):
-        fit(InfoBatch(loader="labelled", budget=0.5), Semi(), both())
+@pytest.mark.parametrize(
+    ("make", "way_out"),
+    [
+        (lambda **more: InfoBatch(budget=0.5, **more), "Leave budget out"),
+        (Frontier, "Take a method that has a prune_ratio"),
+    ],
+)
+def test_a_budget_is_refused(make, way_out):
+    with pytest.raises(ValueError, match=f"those of the other train loaders are not counted. {way_out}"):
+        fit(make(loader="labelled"), Semi(), both())
 
 
 # ---- manual optimization -----------------------------------------------------------------------------------------
