@@ -152,12 +152,12 @@ class Picks:
         if not parts or not isinstance(parts[0], Tensor) or out.dim() == 0:
             return None
         if parts[0].dtype == torch.bool:
-            is_whole = all(isinstance(part, int | slice) for part in parts[1:])
-            return Pick(parts[0], len(out)) if is_whole else None
+            are_of_rows = all(isinstance(part, int | slice) or _are_numbers_of(part, out) for part in parts[1:])
+            return Pick(parts[0], len(out)) if are_of_rows else None
         numbers = tuple(part for part in parts if isinstance(part, Tensor))
         if any(isinstance(part, Tensor) for part in parts[len(numbers) :]):
             return None  # with something in between
-        are_rows = all(part.dtype == torch.int64 and part.shape == (len(out),) for part in numbers)
+        are_rows = all(_are_numbers_of(part, out) for part in numbers)
         if not are_rows or given.shape[0] != self._size or self._size == 1 == len(numbers):
             return None
         return IndexPick(numbers[0], len(out), numbers, given.shape[: len(numbers)])
@@ -173,6 +173,11 @@ class Picks:
             position = self._sorted[1][position]
         shape = torch.Size([self._size, len(batch_sizes)])
         return IndexPick(position, len(rows), (position, at_step), shape)
+
+
+def _are_numbers_of(part: Any, rows: Tensor) -> bool:
+    """Tell if a part of an index is a number for each row, as of its class."""
+    return isinstance(part, Tensor) and part.dtype == torch.int64 and part.shape == (len(rows),)
 
 
 def _by_mask(given: Tensor, mask: Tensor, out: Tensor) -> Pick | None:

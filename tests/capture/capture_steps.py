@@ -648,6 +648,10 @@ def flat_masked_logits(net: Net, b: Batch) -> Tensor:
     return F.cross_entropy(net.tokens(b).view(-1, V)[active], b["tokens"].view(-1)[active])
 
 
+def masked_log_likelihoods(net: Net, b: Batch) -> Tensor:
+    return -net.tokens(b).log_softmax(-1)[b["mask"], b["tokens"][b["mask"]]].mean()
+
+
 def masked_losses(net: Net, b: Batch) -> Tensor:
     return token_losses(net, b)[b["mask"]].mean()
 
@@ -705,6 +709,7 @@ TOKENS = [
     masked_losses,
     masked_losses_by_samples,
     picked_by_two_masks,
+    masked_log_likelihoods,
     conditional_random_field,
     ctc,
 ]
@@ -980,6 +985,12 @@ def physics(net: Net, b: Batch) -> Tensor:
     return F.mse_loss(force, b["noise"][:, :D]) + 0.1 * F.mse_loss(energy, b["r"])
 
 
+def forces(net: Net, b: Batch) -> Tensor:
+    x = b["x"].clone().requires_grad_()
+    (force,) = torch.autograd.grad(net.value(net.body(x)).sum(), x, create_graph=True)
+    return F.mse_loss(force, b["noise"][:, :D])
+
+
 def hinge_gan(net: Net, b: Batch) -> Tensor:
     real, fake = net.value(net.body(b["x"])), net.value(net.body(b["x"] + 1))
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
@@ -1001,6 +1012,7 @@ GENERATIVE = [
     vae_of_distributions,
     critic,
     physics,
+    forces,
     hinge_gan,
     diffusion,
 ]

@@ -47,8 +47,8 @@ def test_scoring_a_batch_of_another_size_says_the_same(net: Net, name: str) -> N
     step, batch, capture = STEPS[name], make_batch(), LossCapture(net)
     for _ in range(2):
         capture.run(lambda: step(net, cut(batch, slice(6))), 6)
-    scored = capture.score(lambda: step(net, batch), B)
-    torch.testing.assert_close(scored.losses, alone(net, step, batch), rtol=1e-5, atol=1e-5)
+        scored = capture.score(lambda: step(net, batch), B)
+        torch.testing.assert_close(scored.losses, alone(net, step, batch), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", STEPS)
