@@ -22,8 +22,8 @@ class Observer:
         """Return what tensors among the values were made from; None where all samples of a batch are measured."""
         raise NotImplementedError
 
-    def came_of(self, func: Any, values: Any, out: Any) -> None:
-        """Follow what comes from which samples."""
+    def meet_loss(self, func: Any, values: Any, out: Tensor) -> None:
+        """Follow what comes from which samples through a loss function, and take its result for the step's own."""
         raise NotImplementedError
 
     def judged(self, values: Any) -> tuple[bool, bool]:

@@ -177,6 +177,12 @@ class Probe(Watch, Observer):
         if self.origins is not None:
             self.origins.follow(func, tensors_among(values), tensors_among([out]))
 
+    def meet_loss(self, func: Any, values: Iterable[Any], out: Tensor) -> None:
+        """Follow what comes from which samples through a loss function, and take its result for the step's own."""
+        self.came_of(func, values, out)
+        if out.grad_fn is not None:
+            self._made.add(out.grad_fn)
+
     def origin(self, values: Iterable[Any]) -> Origin | None:
         """Return what tensors among the values were made from; None where all samples of a batch are measured."""
         return None if self.origins is None else self.origins.of(tensors_among(values))
@@ -221,9 +227,7 @@ class Probe(Watch, Observer):
         named = caller is not None and self._find(func, caller)
         before = len(self.recorder.terms)
         out = super().loss(func, args, kwargs)
-        if out.grad_fn is not None:
-            self._made.add(out.grad_fn)
-        self.came_of(func, [*args, *kwargs.values()], out)
+        self.meet_loss(func, [*args, *kwargs.values()], out)
         if not named:
             self.unreachable += [term.key for term in self.recorder.terms[before:]]
         return out

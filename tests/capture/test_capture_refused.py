@@ -45,6 +45,20 @@ class Linear(torch.autograd.Function):
         return slope @ weight, slope.T @ x
 
 
+class Scores(torch.autograd.Function):
+    """Likewise, of one number for each sample."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return (x * weight).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        return slope[:, None] * weight, slope @ x
+
+
 def views(net: Net, b: Batch) -> tuple[Tensor, Tensor]:
     return F.normalize(net.body(b["x"])), F.normalize(net.body(b["x"] + 1))
 
@@ -75,6 +89,11 @@ def contrastive_of_hidden_layers(net: Net, b: Batch) -> Tensor:
     return (similar.logsumexp(1) - similar.diagonal()).mean()
 
 
+def contrastive_of_hidden_layers_each_on_its_own(net: Net, b: Batch) -> Tensor:
+    first, second = (F.normalize(Linear.apply(x, net.body[0].weight)) for x in (b["x"], b["x"] + 1))
+    return F.cross_entropy(first @ second.T, torch.arange(B), reduction="none").mean()
+
+
 def contrastive_among_all_views(net: Net, b: Batch) -> Tensor:
     h = torch.cat(views(net, b))
     similar = (h @ h.T).masked_fill(torch.eye(2 * B, dtype=torch.bool), -1e9)
@@ -97,6 +116,21 @@ def partial_likelihood_by_a_mask(net: Net, b: Batch) -> Tensor:
     risk = net.value(net.body(b["x"])).squeeze(1)
     at_risk = (b["r"][None] >= b["r"][:, None]).to(risk)
     return -((risk - (at_risk * risk.exp()[None]).sum(1).log()) * b["several"][:, 0]).mean()
+
+
+def partial_likelihood_of_hidden_scores(net: Net, b: Batch) -> Tensor:
+    risk = Scores.apply(b["x"], net.body[0].weight[0])
+    return -(risk - torch.logcumsumexp(risk, 0)).mean()
+
+
+def as_many_views_as_samples(net: Net, b: Batch) -> Tensor:
+    return F.cross_entropy(net(torch.cat([b["x"] + i for i in range(B)])), b["y"].repeat(B))
+
+
+def scores_of_drawn_classes(net: Net, b: Batch) -> Tensor:
+    """Each of the others, by numbers that are drawn first and samples second."""
+    chosen = torch.arange(B) < 3
+    return net(b["x"])[chosen, torch.tensor([[0, 1, 2], [1, 2, 0], [2, 0, 1]])].square().mean()
 
 
 def sorted_losses(net: Net, b: Batch) -> Tensor:
@@ -244,10 +278,12 @@ REFUSED: dict[Step, str] = {
     contrastive_after_one_pass: OTHER_SAMPLES,
     contrastive_against_what_is_frozen: OTHER_SAMPLES,
     contrastive_of_hidden_layers: OTHER_SAMPLES,
+    contrastive_of_hidden_layers_each_on_its_own: OTHER_SAMPLES,
     contrastive_among_all_views: OTHER_SAMPLES,
     mined_triplets: OTHER_SAMPLES,
     partial_likelihood: OTHER_SAMPLES,
     partial_likelihood_by_a_mask: OTHER_SAMPLES,
+    partial_likelihood_of_hidden_scores: OTHER_SAMPLES,
     sorted_losses: OTHER_SAMPLES,
     barlow_twins: QUOTIENT,
     hardest_half: NOTHING,
@@ -266,7 +302,9 @@ REFUSED: dict[Step, str] = {
     supervised_contrastive: OTHER_SAMPLES,
     jaccard: QUOTIENT,
     nodes_of_all_samples: RAGGED,
+    as_many_views_as_samples: RAGGED,
     picked_by_their_numbers: PICKED,
+    scores_of_drawn_classes: PICKED,
     mined_negatives: JUDGED,
     weighted_errors_of_outputs: FOLDED,
     errors_of_outputs_one_by_one: FOLDED,
