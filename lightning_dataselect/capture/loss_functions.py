@@ -159,8 +159,6 @@ class Loss:
         """Name the arguments, with the two legacy ones turned into ``reduction``."""
         bound = dict(zip(self.arguments[: len(args)], args, strict=True))
         bound.update(kwargs)
-        if "size_average" not in bound and "reduce" not in bound:
-            return bound
         average, several = bound.pop("size_average", None), bound.pop("reduce", None)
         if average is not None or several is not None:
             mean_or_sum = "mean" if average is None or average else "sum"

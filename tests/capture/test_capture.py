@@ -314,12 +314,14 @@ def test_linear_cross_entropy(ignored: int) -> None:
     torch.testing.assert_close(captured.losses, torch.nan_to_num(alone))
 
 
-@pytest.mark.parametrize(("legacy", "reduction"), [({"size_average": False}, "sum"), ({"reduce": True}, "mean")])
+@pytest.mark.parametrize(
+    ("legacy", "reduction"), [({"size_average": False}, "sum"), ({"reduce": True}, "mean"), ({"reduce": False}, "none")]
+)
 def test_legacy_arguments_mean_what_torch_says(legacy: dict[str, bool], reduction: str) -> None:
     x = torch.randn(B, C, requires_grad=True)
     y = labels(B)
-    value, _, captured = ran(lambda: F.cross_entropy(x, y, **legacy), x)
-    torch.testing.assert_close(value, F.cross_entropy(x, y, reduction=reduction).detach())
+    value, _, captured = ran(lambda: F.cross_entropy(x, y, **legacy).sum(), x)
+    torch.testing.assert_close(value, F.cross_entropy(x, y, reduction=reduction).sum().detach())
     torch.testing.assert_close(captured.losses, F.cross_entropy(x, y, reduction="none").detach())
 
 
