@@ -74,9 +74,12 @@ class Patches:
         Example:
             >>> names = {"pi": 3.14159}
             >>> patches = Patches([(names, "pi", 3)])
-            >>> with patches, patches.suspended():
+            >>> with patches:
+            ...     with patches.suspended():
+            ...         names["pi"]
             ...     names["pi"]
             3.14159
+            3
         """
         installed = bool(self._saved or self._saved_methods)
         if installed:

@@ -143,7 +143,13 @@ def are_same(a: Tensor, b: Tensor) -> bool:
 
 
 def are_close(a: Tensor, b: Tensor) -> bool:
-    """Tell if two tensors are equal but for rounding."""
+    """Tell if two tensors are equal but for rounding.
+
+    Example:
+        >>> none, some = torch.zeros(2), torch.tensor([0.0, 5.0])
+        >>> are_close(some, some * 1.0001), are_close(some, some * 1.01), are_close(none, none + 1e-14)
+        (True, False, True)
+    """
     a, b = a.float().reshape(-1), b.float().reshape(-1)
     size = b.nan_to_num().abs().max() if b.numel() else b.sum()
     return torch.allclose(a, b, rtol=CLOSE, atol=float(CLOSE * size) * 0.1 + 1e-12, equal_nan=True)

@@ -166,6 +166,12 @@ def test_no_name_says_which_line_to_write():
         fit(InfoBatch(), Semi(), list(both().values()))
 
 
+@pytest.mark.parametrize("none", [[], {}, CombinedLoader([])], ids=lambda none: type(none).__name__)
+def test_no_loader_at_all(none):
+    with pytest.raises(TypeError, match=f"No train loader was given, but an empty {type(none).__name__}"):
+        fit(InfoBatch(), Semi(), none)
+
+
 @pytest.mark.parametrize("name", ["other", 0])
 def test_a_name_that_is_none(name):
     with pytest.raises(ValueError, match=f"loader={name!r} names no train loader: there are 'labelled', 'unlabelled'"):

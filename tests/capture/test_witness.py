@@ -350,11 +350,23 @@ def time_major_means_over_time_first(net: Any, x: Tensor) -> Tensor:
     return losses.mean(0).mean()
 
 
+def time_major_of_which_some_are_ignored(net: Any, x: Tensor) -> Tensor:
+    y = x.flip(0).masked_fill(x.flip(0) % 3 == 0, -100)
+    return F.cross_entropy(net.words(net.rnn(net.embed(x))[0]).movedim(-1, 1), y)
+
+
+def time_major_sum_over_those_that_are_not_ignored(net: Any, x: Tensor) -> Tensor:
+    y = x.flip(0).masked_fill(x.flip(0) % 3 == 0, -100)
+    losses = F.cross_entropy(net.words(net.rnn(net.embed(x))[0]).movedim(-1, 1), y, reduction="sum")
+    return losses / (y != -100).sum()
+
+
+IGNORING = [time_major_of_which_some_are_ignored, time_major_sum_over_those_that_are_not_ignored]
 TIME_MAJOR = [time_major, time_major_classes_second, time_major_errors, time_major_errors_by_hand]
 
 
 @pytest.mark.parametrize("size", [7, B, 2 * B, 3])
-@pytest.mark.parametrize("step", [*TIME_MAJOR, time_major_means_over_time_first])
+@pytest.mark.parametrize("step", [*TIME_MAJOR, *IGNORING, time_major_means_over_time_first])
 def test_time_major_batches_with_as_many_steps_as_samples(step: Step, size: int) -> None:
     losses = fitted(step, texts((size, size + 1)), lambda samples: torch.stack(samples, 1))
     torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-4)
@@ -450,6 +462,30 @@ def the_last_state_is_the_prediction(net: Any, b: Any) -> Tensor:
 @pytest.mark.parametrize("step", [put_back, left_to_torch, the_last_state_is_the_prediction])
 def test_samples_that_are_put_back_into_their_order_are_served(step: Step) -> None:
     torch.testing.assert_close(*fitted(step, texts((2, 9)), sorted_texts), rtol=1e-4, atol=1e-4)
+
+
+def put_back_by_numbers(net: Any, b: Any) -> Tensor:
+    order = (-b[1]).argsort(stable=True)
+    out = net.words(_encoded(net, b[0].index_select(1, order), b[1].take(order)))
+    return F.cross_entropy(torch.zeros_like(out).index_copy(0, order, out), b[0][0])
+
+
+def losses_by_size(net: Any, b: Any) -> Tensor:
+    losses = F.cross_entropy(net.words(net.embed(b[0][0])), b[0][0], reduction="none")
+    net.hardest = losses.detach().topk(len(losses)).indices
+    return losses.mean()
+
+
+@pytest.mark.parametrize("step", [put_back, put_back_by_numbers, losses_by_size])
+def test_an_order_that_shows_in_the_first_batch_is_not_looked_for_in_others(step: Step) -> None:
+    batches: list[int] = []
+
+    def counted(net: Any, b: Any) -> Tensor:
+        batches.append(net.trainer.fit_loop.batch_idx)
+        return step(net, b)
+
+    fitted(counted, texts((2, 9)), sorted_texts)
+    assert [batches.count(i) for i in range(1, N // B - 1)] == [1] * (N // B - 2)
 
 
 def sorted_by_numpy(net: Any, b: Any) -> Tensor:
@@ -691,11 +727,12 @@ def one_row(net: Any, b: OneRow) -> Tensor:
     return F.cross_entropy(net.words(net.embed(b.x)), b.x)
 
 
+@pytest.mark.parametrize("later", [texts((2, 9), N - B), [*texts((2, 3), 1), *texts((6, 7), 1), *texts((4, 5), B - 2)]])
 @pytest.mark.parametrize("collate", [OneRow, torch.cat], ids=["an object", "a tensor"])
-def test_rows_that_single_samples_show_by_chance_are_refused(collate: Any) -> None:
-    """All texts of the first batch are equally long, later ones are not."""
+def test_rows_that_single_samples_show_by_chance_are_refused(collate: Any, later: list[Tensor]) -> None:
+    """All texts of the first batch are equally long, later ones are not, even where their rows would go round."""
     step: Step = one_row if collate is OneRow else lambda net, x: F.cross_entropy(net.words(net.embed(x)), x)
-    data = texts((4, 5), B) + texts((2, 9), N - B)
+    data = texts((4, 5), B) + later
     with pytest.raises(CaptureError, match="nothing shows which rows are whose"):
         fitted(step, data, collate, shuffle=False)
 

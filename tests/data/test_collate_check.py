@@ -148,6 +148,12 @@ def test_it_is_looked_at_once_and_sees_the_batch_as_it_is():
     assert checked(each, required=True) is each
 
 
+def test_what_is_no_list_of_samples_is_passed_on():
+    """As data sets give it that read a batch at once."""
+    each, batch = FollowedCollate(lambda given: given, required=True), torch.arange(4)
+    assert each(batch) is batch
+
+
 def as_they_come(samples):
     return samples
 
@@ -187,6 +193,21 @@ def test_a_list_that_leaves_samples_out_is_followed():
     first, second = texts((3,) * 8), [None, *texts((3,) * 7)]
     assert isinstance(each(first), list)
     assert each(second).rows == [1, 2, 3, 4, 5, 6, 7]
+
+
+def first_instead_of_broken(samples):
+    """As data sets are collated whose files may be broken: as many samples as ever."""
+    whole = [sample for sample in samples if sample[1] >= 0]
+    return padded([sample if sample[1] >= 0 else whole[0] for sample in samples])
+
+
+def test_a_sample_in_the_place_of_a_broken_one_is_followed():
+    each, samples = FollowedCollate(first_instead_of_broken, required=True), texts((4,) * 6)
+    assert isinstance(each(samples), tuple)
+    broken = [(tokens, -1) if i in (2, 4) else (tokens, label) for i, (tokens, label) in enumerate(samples)]
+    followed = each(broken)
+    assert followed.rows == [0, 1, 0, 3, 0, 5]
+    assert isinstance(each(samples), tuple), "nothing is held against later batches"
 
 
 def test_global_random_states_are_put_back():

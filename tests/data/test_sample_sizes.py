@@ -46,6 +46,14 @@ def test_a_first_batch_of_several_sizes_leaves_nothing_to_notice(kind: str) -> N
     assert not any(sizes.differ_anew(make(n), 4) for n in (UNEVEN, EVEN, UNEVEN))
 
 
+def test_nothing_is_left_to_notice_once_everything_has_differed() -> None:
+    sizes = SampleSizes()
+    assert not sizes.all_differ, "nothing has been seen yet"
+    for lengths, classes, all_differ in ((EVEN, EVEN, False), (UNEVEN, EVEN, False), (EVEN, UNEVEN, True)):
+        sizes.differ_anew({"length": torch.tensor(lengths), "class": classes}, 4)
+        assert sizes.all_differ is all_differ
+
+
 @pytest.mark.parametrize("kind", BATCHES)
 def test_samples_of_several_sizes_are_found(kind: str) -> None:
     assert 2 in unlike_samples(BATCHES[kind](UNEVEN), 4, [0, 1, 3])
@@ -61,6 +69,11 @@ def test_samples_that_differ_in_several_ways_are_found_one_by_one() -> None:
 def test_samples_differ_in_how_many_of_their_labels_are_ignored() -> None:
     labels = torch.tensor([[3, -1, 2], [3, 1, 2], [4, 1, -1], [-1, -1, 2]])
     assert unlike_samples({"labels": labels}, 4, [0, 2, 3]) == [0, 1, 3]
+
+
+def test_samples_differ_in_how_many_of_their_values_are_missing() -> None:
+    rows = torch.tensor([[1.5, 2.0, 3.0], [4.0, 5.0, 6.5], [7.0, torch.nan, 8.0], [2.5, 9.0, 1.0]])
+    assert unlike_samples({"rows": rows}, 4, [0, 1, 3]) == [0, 2, 1]
 
 
 def test_a_batch_of_another_structure_or_of_one_sample_tells_nothing() -> None:
