@@ -89,6 +89,14 @@ def test_coefficients_may_change_from_step_to_step(s: SimpleNamespace) -> None:
         torch.testing.assert_close(captured.losses, (a * each(out, s.y) + (out - s.z).pow(2).mean(1)).detach())
 
 
+def test_a_loss_function_that_no_step_has_called_before_is_weighted_at_once(s: SimpleNamespace) -> None:
+    capture, weights = LossCapture(), 0.5 + torch.rand(B)
+    for _ in range(2):
+        capture.run(lambda: F.cross_entropy(s.model(s.x), s.y), B)
+    loss, _ = capture.run(lambda: F.mse_loss(s.model(s.x), s.z), B, weights)
+    torch.testing.assert_close(loss, (weights * (s.model(s.x) - s.z).square().mean(1)).mean())
+
+
 def test_from_import(s: SimpleNamespace) -> None:
     capture, _ = check(lambda: ce_by_name(s.model(s.x), s.y), each(s.model(s.x), s.y), s.model)
     assert not capture.watches_calls, "a name in the caller's globals can be patched"
