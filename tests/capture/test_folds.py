@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from lightning_dataselect import EvolvedSampling, InfoBatch, RandomPruning
 from lightning_dataselect.capture import CaptureError, LossCapture
+from lightning_dataselect.capture.doubts import Doubts
 from lightning_dataselect.step.witness import Witness
 
 N, B, D, K = 43, 8, 6, 5  # the last batch has three samples
@@ -221,3 +222,10 @@ def test_outputs_that_weigh_alike_by_chance_are_noticed_once_they_do_not() -> No
     known = losses.isfinite()
     assert not known[: 3 * B].any() and known[-3:].all()
     torch.testing.assert_close(losses[known], right[known], rtol=1e-4, atol=1e-5)
+
+
+def test_outputs_that_come_to_weigh_otherwise_beside_each_other_are_doubted() -> None:
+    doubts, key = Doubts(), (("f", "", 0, "mean"), 0)
+    for weights, found in (([1.0, 0.5], set()), ([1.0, 0.5], set()), ([1.0, 0.25], {key}), ([1.0, 0.25], set())):
+        doubts.direction(key, torch.tensor(weights))
+        assert doubts.read() == found
