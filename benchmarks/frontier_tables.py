@@ -13,6 +13,7 @@ from lightning_dataselect.report.figures import COLOURS, blank_figure
 
 RESULTS = Path(__file__).parent / "results"
 Row = Mapping[str, Any]
+TEXTS = ("ag_news", "ag_news_20", "text_features", "text_features_20")
 TASKS = {
     "fashion": "Fashion-MNIST, perceptron",
     "fashion_5": "Fashion-MNIST, perceptron, 5 % of labels flipped",
@@ -113,13 +114,12 @@ def frontier_streams_table() -> str:
 
 def rivals_table() -> str:
     """Return what other ways to spend the same compute gain over all classifications, beside Frontier."""
-    rivals: dict[str, list[Row]] = {"`Frontier`": _rows()}
-    for row in json.loads((RESULTS / "frontier_rivals.json").read_text())["rows"]:
-        rivals.setdefault(row["rival"], []).append(row)
     heads = ("half of the compute", "points above `FewerEpochs`", "better on", "worse on", "at worst", "CPU time")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name, every in rivals.items():
-        rows = [row for row in every if not row["lower_is_better"]]
+    for name, every in _by_rival().items():
+        rows = [row for row in every.values() if not row["lower_is_better"]]
+        if set(every) <= set(TEXTS):
+            continue
         gains = [row["difference"] for row in rows]
         worst = min(rows, key=lambda row: row["difference"])
         cells = (
@@ -132,6 +132,25 @@ def rivals_table() -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def texts_table() -> str:
+    """Return what every method that was run on texts gains over FewerEpochs of the same compute."""
+    lines = [f"| half of the compute | {' | '.join(TASKS[name] for name in TEXTS)} |", "|---" * (len(TEXTS) + 1) + "|"]
+    for rival, rows in _by_rival().items():
+        if set(TEXTS) <= set(rows):
+            cells = [f"{rows[name]['difference']:+.2f} ± {rows[name]['standard_error']:.2f}" for name in TEXTS]
+            lines.append(f"| {rival} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _by_rival() -> dict[str, dict[str, Row]]:
+    """Return the rows of Frontier and of all that is measured on its tasks, by name and by task."""
+    found: dict[str, dict[str, Row]] = {"`Frontier`": {row["task"]: row for row in _rows()}}
+    for row in json.loads((RESULTS / "frontier_rivals.json").read_text())["rows"]:
+        name = row["rival"] if " batches " in row["rival"] else f"`{row['rival']}`"
+        found.setdefault(name, {})[row["task"]] = row
+    return found
 
 
 def ablation_table() -> str:

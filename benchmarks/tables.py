@@ -24,6 +24,7 @@ from benchmarks.frontier_tables import (
     frontier_streams_table,
     frontier_table,
     rivals_table,
+    texts_table,
 )
 from benchmarks.headlines import HEADLINES, headline_table
 from benchmarks.methods import every_method
@@ -377,6 +378,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "ablations": ablation_table,
         "frontier": frontier_table,
         "frontier_rivals": rivals_table,
+        "frontier_texts": texts_table,
         "frontier_streams": frontier_streams_table,
         "headlines": lambda: headline_table({one.study: _read(one.study) for one in HEADLINES}),
         "label_errors": label_error_table,
