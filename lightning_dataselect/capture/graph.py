@@ -180,12 +180,12 @@ def saving_is_noted() -> bool:
     if torch.compiler.is_dynamo_compiling():
         return False
     if _top_hooks is None:
-        return _within_checkpoint()
+        return within_checkpoint()
     hooks = _top_hooks(False)
     return hooks is not None and hooks[0] is not _number
 
 
-def _within_checkpoint() -> bool:
+def within_checkpoint() -> bool:
     """Tell the same by the stack, on which nobody but torch's own checkpoint is found."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_code.co_filename != _CHECKPOINTS:

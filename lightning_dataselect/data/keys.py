@@ -1,4 +1,4 @@
-"""What may be the key of a sample: a string or a whole number, as plain as a checkpoint can hold it."""
+"""Keys of samples: strings and whole numbers, as plain as a checkpoint can hold them."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""What is told of a graph, and of who looks at what is saved for it."""
+"""A graph is walked to its ends, and what looks at the tensors saved for it is noticed."""
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lightning_dataselect.capture.graph import _within_checkpoint, saving_is_noted
+from lightning_dataselect.capture.graph import saving_is_noted, within_checkpoint
 
 
 def test_a_checkpoint_is_known_by_hooks_and_by_the_stack_alike() -> None:
@@ -12,7 +12,7 @@ def test_a_checkpoint_is_known_by_hooks_and_by_the_stack_alike() -> None:
     x, inside = torch.ones(2, requires_grad=True), []
 
     def loss(x: Tensor) -> Tensor:
-        inside.append((saving_is_noted(), _within_checkpoint()))
+        inside.append((saving_is_noted(), within_checkpoint()))
         return x.sin().sum()
 
     checkpoint(loss, x, use_reentrant=False).backward()

@@ -1,4 +1,4 @@
-"""Which logits and targets belong to a step's losses, where loss functions were left unreduced."""
+"""Logits and targets are those of the step's losses, where loss functions were left unreduced, too."""
 
 import torch
 import torch.nn.functional as F

@@ -185,7 +185,7 @@ def test_where_few_are_above_the_surest_are_taken_from_then_on(above, level):
 
 def test_once_a_model_memorizes_learnt_samples_stay_in():
     opened = decide(2, evidence(learnt=0.5, persistence=0.9, rise=1.5), classifies=True, before=None)
-    found = decide(5, evidence(learnt=0.5, ratio=1.31, error=0.1), classifies=True, before=opened)
+    found = decide(5, evidence(learnt=0.5, ratio=1.33, error=0.1), classifies=True, before=opened)
     assert (found.learnt, found.contradicted, found.memorizes) == (False, True, True)
     later = decide(7, evidence(learnt=0.9, ratio=1.0, error=0.05), classifies=True, before=found)
     assert not later.learnt
