@@ -75,7 +75,7 @@ def without(changes: list[tuple[Any, str, Any]]) -> Iterator[None]:
 
 
 def rows_of(name: str, data_dir: str, n_seeds: int, features: Path = FEATURES) -> list[dict[str, Any]]:
-    """Return a row for each ablation on a task."""
+    """Return a row for each ablation that changes anything on a task."""
     seeds = range(FIRST_SEED, FIRST_SEED + n_seeds)
     scores: dict[str, list[float]] = {}
     for seed in seeds:
@@ -86,6 +86,8 @@ def rows_of(name: str, data_dir: str, n_seeds: int, features: Path = FEATURES) -
     rows = []
     for left_out in ABLATIONS:
         lost = np.array(scores[left_out]) - np.array(scores["nothing"])
+        if not lost.any():
+            continue
         error = float(lost.std(ddof=1)) / math.sqrt(n_seeds)
         row = {"task": name, "left_out": left_out, "seeds": n_seeds}
         rows.append(row | {"difference": round(float(lost.mean()), 3), "standard_error": round(error, 3)})
@@ -106,7 +108,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name in arguments.only:
         rows += rows_of(name, arguments.data_dir, arguments.seeds, arguments.features)
-        print(*rows[-len(ABLATIONS) :], sep="\n", flush=True)
+        print(*(row for row in rows if row["task"] == name), sep="\n", flush=True)
         lines = ",\n  ".join(map(json.dumps, rows))
         arguments.out.write_text(f'{{"budget": {BUDGET}, "rows": [\n  {lines}\n]}}\n')
 

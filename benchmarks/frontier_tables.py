@@ -157,15 +157,12 @@ def _by_rival() -> dict[str, dict[str, Row]]:
 def ablation_table() -> str:
     """Return what Frontier gains or loses without each ingredient of its rule, a column a task that any changes."""
     rows = json.loads((RESULTS / "ablations.json").read_text())["rows"]
-    names = list(dict.fromkeys(row["task"] for row in rows if row["standard_error"]))
+    names = list(dict.fromkeys(row["task"] for row in rows))
     found = {(row["left_out"], row["task"]): row for row in rows}
     lines = [f"| | {' | '.join(TASKS[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
     for left_out in dict.fromkeys(row["left_out"] for row in rows):
-        cells = [found[left_out, name] for name in names]
-        shown = [
-            f"{cell['difference']:+.2f} ± {cell['standard_error']:.2f}" if cell["standard_error"] else "same"
-            for cell in cells
-        ]
+        cells = [found.get((left_out, name)) for name in names]
+        shown = [f"{cell['difference']:+.2f} ± {cell['standard_error']:.2f}" if cell else "same" for cell in cells]
         lines.append(f"| {left_out} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
