@@ -38,7 +38,7 @@ def intercept_loss(recorder: Recorder, loss: Loss, function: Callable[..., Tenso
             return recorder.loss(loss, function, args, kwargs)
         with torch._C.DisableTorchFunction():  # torch hands l1_loss on to a mode without its weight
             value = recorder.loss(loss, function, args, kwargs)
-        recorder.observer.meet_loss(function, [*args, *kwargs.values()], value)
+            recorder.observer.meet_loss(function, [*args, *kwargs.values()], value)
         return value
 
     return intercepted

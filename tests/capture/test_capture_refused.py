@@ -89,6 +89,11 @@ def contrastive_of_hidden_layers(net: Net, b: Batch) -> Tensor:
     return (similar.logsumexp(1) - similar.diagonal()).mean()
 
 
+def contrastive_of_hidden_layers_each_on_its_own(net: Net, b: Batch) -> Tensor:
+    first, second = (F.normalize(Linear.apply(x, net.body[0].weight)) for x in (b["x"], b["x"] + 1))
+    return F.cross_entropy(first @ second.T, torch.arange(B), reduction="none").mean()
+
+
 def contrastive_among_all_views(net: Net, b: Batch) -> Tensor:
     h = torch.cat(views(net, b))
     similar = (h @ h.T).masked_fill(torch.eye(2 * B, dtype=torch.bool), -1e9)
@@ -273,6 +278,7 @@ REFUSED: dict[Step, str] = {
     contrastive_after_one_pass: OTHER_SAMPLES,
     contrastive_against_what_is_frozen: OTHER_SAMPLES,
     contrastive_of_hidden_layers: OTHER_SAMPLES,
+    contrastive_of_hidden_layers_each_on_its_own: OTHER_SAMPLES,
     contrastive_among_all_views: OTHER_SAMPLES,
     mined_triplets: OTHER_SAMPLES,
     partial_likelihood: OTHER_SAMPLES,
