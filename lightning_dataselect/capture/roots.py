@@ -41,10 +41,12 @@ def weighted(loss: Tensor, parts: Parts, weights: Tensor, record: Record) -> Ten
 
     Args:
         loss: Of a probed step, with its graph.
-        parts: Its terms.
+        parts: Its terms; empty where the loss cannot be read, which then stays as it is.
         weights: (batch_size,) float.
         record: Of the step.
     """
+    if not parts:
+        return loss
     # with the graph of the coefficients, which may be learned
     own = {whole(turn): its for term, _ in parts for turn, its in turns_of(term, weights)}
     slopes = derivatives(loss, [turn.edge for turn in own if turn.edge is not None], again=True)

@@ -447,14 +447,16 @@ def test_a_root_of_the_mean_warns_and_says_what_goes_into_it(net: Net, name: str
 # ---- steps that change later on -------------------------------------------------------------------------------------
 
 
-def test_a_later_batch_that_cannot_be_read_is_left_out_with_a_warning(net: Net) -> None:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_later_batch_that_cannot_be_read_is_left_out_with_a_warning(net: Net, weighted: bool) -> None:
     batch, capture = make_batch(), LossCapture(net)
+    weights = torch.full((B,), 1.0) if weighted else None
     expected = ce(net, batch, reduction="none").detach()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for rows in (B, B, 5, 5, B, 5, B):
             part = cut(batch, slice(rows))
-            loss, captured = capture.run(lambda part=part: ce(net, part), B)
+            loss, captured = capture.run(lambda part=part: ce(net, part), B, weights)
             torch.testing.assert_close(loss, ce(net, part))
             if rows == B:
                 torch.testing.assert_close(captured.losses, expected)
