@@ -90,7 +90,7 @@ def analyze_loss(
     normalisers = [term.value for term in inner]
     sound: Parts = []
     for term, slope in kept:
-        if spec.of(term.key).is_witnessed:
+        if spec.of(term.key).is_witnessed and not probe.recorder.tells_others_apart(term):
             refuse_unseen(term, probe, batch_size)
         else:
             strided = find_rows(term, probe, batch_size, normalisers)

@@ -146,6 +146,7 @@ class LossCapture:
                 if result.roots:
                     result.lost = result.partial or not self._inquiry.reprobe.check(result.way, result.unknown)
                     result.lost |= self._inquiry.leaves_out() or self._inquiry.has_grown()
+                    result.lost |= self._inquiry.has_other_classes()
                     self._look_for_sole_loss(result)
             return out, result.captured()
         finally:
@@ -207,7 +208,8 @@ class LossCapture:
                 self._inquiry.is_one_term = False
                 return None
             result.add([(own[0], scale(own[0], 1.0, recorder))], loss)
-            result.lost = self._inquiry.leaves_out() or self._inquiry.has_grown()
+            inquiry = self._inquiry
+            result.lost = inquiry.leaves_out() or inquiry.has_grown() or inquiry.has_other_classes()
             return result.captured()
         finally:
             recorder.stop()

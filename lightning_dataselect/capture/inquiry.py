@@ -185,6 +185,13 @@ class Inquiry:
             self.probe_next()
         return has_grown
 
+    def has_other_classes(self) -> bool:
+        """Look anew where a loss tells other classes apart: they may be the other samples of the batch."""
+        has_others = any(map(self.recorder.tells_others_apart, self.recorder.terms))
+        if has_others:
+            self.reprobe.probe_turns()
+        return has_others
+
     def _tells_axes_apart(self, batch_size: int) -> bool:
         """Tell if axes that have been as long as each other so far are not in a batch of this size."""
         return batch_size > 1 and batch_size != self._unclear_size
@@ -277,7 +284,8 @@ class Inquiry:
             if not result.lost:
                 n_rows = 0 if isinstance(term, Folded) else term.elements.numel() // recorder.batch_size
                 has_one_row = term.elements.shape[:1] == (recorder.batch_size,)
-                recorder.spec = recorder.spec.with_term(term.key, n_rows=n_rows, has_one_row=has_one_row)
+                found = {"n_rows": n_rows, "has_one_row": has_one_row, "n_classes": recorder.classes_now(term)}
+                recorder.spec = recorder.spec.with_term(term.key, **found)
         self.is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
         self.is_one_term &= not recorder.spec.differentiates
         self.primary.choose(parts, recorder)

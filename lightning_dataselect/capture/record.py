@@ -125,6 +125,17 @@ class Record:
         known = [(spec.of(term.key).n_rows, term.elements.numel() // size) for term in own]
         return any(n not in (0, n_rows) for n, n_rows in known)
 
+    def tells_others_apart(self, term: Term) -> bool:
+        """Tell if a classification has another number of classes than it was probed with."""
+        known = self.spec.of(term.key).n_classes
+        return known > 0 and term.classes is not None and term.classes[0].shape[1] != known
+
+    def classes_now(self, term: Term) -> int:
+        """Return how many classes a term of a probe has; 0 where it has none, or where they were found to vary."""
+        before = self.spec.of(term.key)
+        n_classes = 0 if term.classes is None else term.classes[0].shape[1]
+        return n_classes if before.n_rows == 0 or before.n_classes == n_classes else 0
+
     def has_grown(self) -> bool:
         """Tell if samples have several rows that had one, as where each image had one box so far."""
         size = self.batch_size

@@ -66,7 +66,8 @@ class Recorder(Record):
             value, losses = split(function, bound, graph)
             layout, rows = spec.layout, loss.rows(bound, losses)
             if spec is self.sole_spec and value is not None and rows.shape == (size,):
-                if not loss.weighs_elements(bound):
+                is_other = spec.n_classes and loss.has_class_axis and bound["input"].shape[-1] != spec.n_classes
+                if not (is_other or loss.weighs_elements(bound)):
                     self.sole = SoleLoss(key, loss, bound, value, rows, edge_of(value))
                     return value
             pick_at, pick = self._picked(spec, rows) if self.picks else (None, None)

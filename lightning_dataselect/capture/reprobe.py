@@ -47,6 +47,10 @@ class ReprobePolicy:
         """Call for a probe of the next step."""
         self.probes = max(self.probes, 1)
 
+    def probe_turns(self) -> None:
+        """Call for probes that meet a step of this kind again, even if it takes turns with another."""
+        self.probes, self._lost = _PROBES, True
+
     def give_up(self) -> None:
         """Call for no more probes, after one that has found nothing sound."""
         self.probes, self._lost = 0, False
@@ -59,7 +63,7 @@ class ReprobePolicy:
             unknown: What else each of its roots was put together from; None where nobody can tell.
         """
         if way not in self.known:
-            self.probes, self._lost = _PROBES, True
+            self.probe_turns()
             return False
         if unknown is None or self._tries[way, unknown] >= _TRIES:
             return True

@@ -61,6 +61,7 @@ class TermSpec:
         picked_at: Where a mask picks the rows of its elements; None for nowhere.
         n_rows: How many elements a sample had when it was probed last.
         has_one_row: True if each sample had one row then, whatever lies along the other axes.
+        n_classes: How many scores each sample had then, of a classification; 0 where it is none, or they vary.
         is_joined: True if single samples have shown that they are reduced first, and another axis after them.
         is_folded: True if it leaves a number of each output, whose coefficients may need all of them (see `folds`).
         is_foreign: True if none of the samples that are measured has a share in it.
@@ -82,6 +83,7 @@ class TermSpec:
     picked_at: Key | None = None
     n_rows: int = 0
     has_one_row: bool = False
+    n_classes: int = 0
     is_joined: bool = False
     is_folded: bool = False
     is_foreign: bool = False

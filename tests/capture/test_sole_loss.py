@@ -130,3 +130,25 @@ def test_step_is_read_in_full_where_a_look_is_called_for():
     assert not fit.run()[1].is_own
     fit.run()
     assert fit.run()[1].is_own
+
+
+def against_each_other(out, y):
+    return F.cross_entropy(out @ out.T, torch.arange(len(out)))
+
+
+def test_samples_told_apart_from_each_other_in_place_of_classes_are_no_silent_loss():
+    fit = Fit(LOSSES["cross_entropy"])
+    with pytest.warns(UserWarning, match="depends on the other samples"):
+        known = [fit.run(step)[1].known for step in [LOSSES["cross_entropy"], against_each_other] * 4]
+    assert known == [True, False] * 4
+
+
+def test_numbers_of_classes_that_vary_are_looked_at_once():
+    fit = Fit(LOSSES["cross_entropy"])
+
+    def of_more(out, y):
+        return F.cross_entropy(torch.cat([out, out[:, :1] - 1], 1), y)
+
+    known = [fit.run(step)[1].known for step in [of_more] * 2 + [LOSSES["cross_entropy"], of_more] * 2]
+    assert known == [False] + [True] * 5
+    torch.testing.assert_close(fit.run(of_more)[1].losses, fit.alone(of_more))
