@@ -151,19 +151,22 @@ def _with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec, agrees: 
         if n == 1 or any(one[place] != 1 for one in of_singles):
             continue
         slopes, truth = _slopes_at(place, [whole]), _slopes_at(place, singles)
+        turns = torch.stack([term.value for key, (term, _) in whole.terms.items() if key[0] == place]).flatten()
+        own = torch.stack([term.value for one in singles for key, (term, _) in one.terms.items() if key[0] == place])
+        own = own.flatten()
+        is_in_turn = n == whole.size and are_close(turns, own)
         if any(term.picked_at is not None for key, (term, _) in whole.terms.items() if key[0] == place):
-            if not are_close(slopes, truth[:1].expand_as(slopes)):
+            # groups of one sample each are met in their own order, so that one of two orders of the samples tells
+            is_mean = is_in_turn and are_close(slopes * whole.size, truth)
+            if not (is_mean or are_close(slopes, truth[:1].expand_as(slopes))):
                 spec = _refused(spec, place, whole, GROUPS)
             continue
         if n != whole.size:
             continue
         loops.add(place)
-        turns = torch.stack([term.value for key, (term, _) in whole.terms.items() if key[0] == place]).flatten()
-        own = torch.stack([term.value for one in singles for key, (term, _) in one.terms.items() if key[0] == place])
-        own = own.flatten()
-        if not are_close(turns, own) and are_close(turns.sort().values, own.sort().values):
+        if not is_in_turn and are_close(turns.sort().values, own.sort().values):
             spec = _refused(spec, place, whole, ORDER)
-        elif are_close(turns, own) and not agrees:
+        elif is_in_turn and not agrees:
             if not (are_close(slopes, truth) or are_close(slopes * whole.size, truth)):
                 adds_up = are_close((1 / truth).sum() * slopes, torch.ones_like(slopes))
                 spec = _refused(spec, place, whole, COUNT if adds_up else SCALE)
