@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.frontier import BUDGET, FIRST_SEED, Run, run
-from benchmarks.frontier_tasks import FEATURES, NAMES, task
+from benchmarks.frontier_tasks import FEATURES, NAMES, Task, task
 from benchmarks.methods import newer
 from lightning_dataselect import FewerEpochs
 from lightning_dataselect.comparison.spec import parse_methods
@@ -40,7 +40,7 @@ TASKS = tuple(name for name in NAMES if name not in ("regression", "heavy_tails"
 TEXTS = ("ag_news", "ag_news_20", "text_features", "text_features_20")
 
 
-def spend(made: Any, rival: str, seed: int) -> Run:
+def spend(made: Task, rival: str, seed: int) -> Run:
     """Run a rival to the end of the budget."""
     if rival == SMALL_BATCHES:
         return run(made, FewerEpochs(budget=BUDGET, seed=seed), seed, batch_size=64)

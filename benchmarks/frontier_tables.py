@@ -116,10 +116,8 @@ def rivals_table() -> str:
     """Return what other ways to spend the same compute gain over all classifications, beside Frontier."""
     heads = ("half of the compute", "points above `FewerEpochs`", "better on", "worse on", "at worst", "CPU time")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name, every in _by_rival().items():
+    for name, every in widely_measured().items():
         rows = list(every.values())
-        if set(every) <= set(TEXTS):
-            continue
         gains = [row["difference"] for row in rows]
         worst = min(rows, key=lambda row: row["difference"])
         cells = (
@@ -152,6 +150,13 @@ def _by_rival() -> dict[str, dict[str, Row]]:
         name = row["rival"] if " batches " in row["rival"] else f"`{row['rival']}`"
         found.setdefault(name, {})[row["task"]] = row
     return found
+
+
+def widely_measured() -> dict[str, dict[str, Row]]:
+    """Return the rows of what was run on more than texts, on the tasks that all of these were run on."""
+    wide = {name: rows for name, rows in _by_rival().items() if not set(rows) <= set(TEXTS)}
+    common = set.intersection(*(set(rows) for rows in wide.values()))
+    return {name: {task: row for task, row in rows.items() if task in common} for name, rows in wide.items()}
 
 
 def ablation_table() -> str:

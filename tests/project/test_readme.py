@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 import pytest
 import yaml
 
+from benchmarks.frontier_tables import widely_measured
 from benchmarks.tables import PAGES, RESULTS, ROOT, filled_in, results_page, tables
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.parts import SAMPLERS, SCORES
@@ -72,6 +73,23 @@ def test_what_is_said_of_labels_that_people_got_wrong_is_what_the_rows_say():
         found, fewer = f"{fewer + row['difference']:.1f}", f"{fewer:.1f}"
         said = f"{found} points above all of it (`FewerEpochs`: {fewer})" if share == 40 else f"{found} ({fewer})"
         assert (f"got {share} % of the labels wrong" if share == 40 else f"at {share} %") in told and said in told
+
+
+def test_what_is_said_of_other_ways_to_spend_the_budget_is_what_their_rows_say():
+    rows = {name: {task: row["difference"] for task, row in found.items()} for name, found in widely_measured().items()}
+    ours = fmean(rows.pop("`Frontier`").values())
+    told = " ".join(README.split())
+    assert "The same budget spent by InfoBatch, EpsilonGreedy or smaller batches [gains less]" in told
+    means = {name: fmean(found.values()) for name, found in rows.items()}
+    for name in ("InfoBatch", "EpsilonGreedy", "batches"):
+        (mean,) = (mean for rival, mean in means.items() if name in rival)
+        assert mean < ours
+    (infobatch,) = (found for name, found in rows.items() if "InfoBatch" in name)
+    seen = [gain for task, gain in infobatch.items() if not task.startswith(("ag_news", "text", "image_features"))]
+    cards = " ".join((ROOT / "docs" / "_generate" / "cards.yaml").read_text().split())
+    choosing = " ".join((ROOT / "docs" / "choosing.md").read_text().split())
+    said = f"On images and tables it was never more than {-min(seen):.2f} points worse than equal compute"
+    assert said in choosing and said in cards
 
 
 def _pooled(gains):
