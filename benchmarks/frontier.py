@@ -19,6 +19,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +79,11 @@ class Run:
     left_out: str = ""
 
 
-def run(made: Task, selector: Any, seed: int, batch_size: int = 128) -> Run:
+def run(
+    made: Task, selector: Any, seed: int, batch_size: int = 128, module_of: Callable[[Task], Module] = Module
+) -> Run:
     pl.seed_everything(seed, verbose=False)
-    module = Module(made)
+    module = module_of(made)
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=made.epochs, callbacks=[selector], precision=made.precision, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,

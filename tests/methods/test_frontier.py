@@ -329,6 +329,7 @@ def test_what_is_found_stays_out_where_its_loss_falls_since_the_model_memorizes(
     columns = {name: low.clone() for name in ("score", "previous", "latest", "untrained")}
     columns |= {name: torch.zeros(40) for name in ("group", "visits", "contradicted", "label")}
     columns["untrained"][:] = 1.4
+    columns["plain"] = columns["untrained"]
     columns["contradicted"][:10] = 1
     columns["previous"][5:12] = columns["latest"][5:12] = 3.0
     before = Decision(4, False, True, evidence(), memorizes=memorizes)

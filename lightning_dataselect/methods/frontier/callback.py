@@ -6,7 +6,9 @@ The baseline that is hard to beat is training on everything for fewer epochs. Fr
 the shuffled set in epochs of ``budget`` times the set's size, until losses show that samples can be left out of a pass:
 
 - ``m_i`` is the moving average of weight 1/2 of the losses of sample i, ``l_i`` and ``p_i`` are its last one and the
-  one before, and ``L`` is the mean loss of the untrained model, that is of the first three batches.
+  one before, and ``L`` is the mean loss of the untrained model, that is of the first three batches. Class weights are
+  divided out of all of them, so that a light class is not taken for a learnt one; they are told from the losses of the
+  first batches over their cross entropies.
 - *Learnt* samples, those with ``m_i < 0.25 L``, are left out once they are 20 % or more. That counts after two passes
   over everything, when a model that only memorizes has not got that far. It counts later if the model does not
   *memorize*, which a trial tells: of each second pass a tenth of the samples, drawn at random, is held back, and in the
@@ -44,6 +46,7 @@ from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
+from lightning_dataselect.methods.frontier.class_scale import plain_losses
 from lightning_dataselect.methods.frontier.passes import Pass, begin_pass
 from lightning_dataselect.methods.frontier.rule import Decision, Evidence
 from lightning_dataselect.methods.info import MethodInfo
@@ -122,7 +125,7 @@ class Frontier(DataSelector):
 
     def columns(self) -> dict[str, float]:
         """Return the columns: the last two losses, those of the untrained model, turns had in passes, and the trial."""
-        losses = dict.fromkeys(("previous", "latest", "untrained", "before"), math.nan)
+        losses = dict.fromkeys(("previous", "latest", "untrained", "plain", "before"), math.nan)
         return losses | dict.fromkeys(("turns", "group", "visits", "contradicted"), 0.0)
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
@@ -135,6 +138,8 @@ class Frontier(DataSelector):
         store["score"].index_copy_(0, i, torch.where(mean.isnan(), losses, (mean + losses) / 2))
         if self._n_batches < _UNTRAINED_BATCHES:
             store["untrained"][i] = losses
+            if (plain := plain_losses(seen)) is not None:
+                store["plain"][i] = plain
         self._n_batches += 1
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lightning_dataselect.methods.frontier.class_scale import class_scale
 from lightning_dataselect.methods.frontier.rule import (
     FIRST_DECISION,
     Decision,
@@ -58,14 +59,16 @@ def begin_pass(
         trial_began: The passes that were done when the last trial began, or None.
         draw: Returns a number for each sample, (N,), drawn evenly from [0, 1), of its own for each purpose.
     """
-    losses = column("score"), column("previous"), column("latest")
+    labels = column("label").long() if classifies else None
+    scale = 1.0 if labels is None else class_scale(column("untrained"), column("plain"), labels)
+    losses = column("score") / scale, column("previous") / scale, column("latest") / scale
     out, untrained = torch.zeros(len(losses[0]), dtype=torch.bool), float(column("untrained").nanmean())
     if untrained != untrained:
         return Pass(out)
     decision, contradicted, group = None, None, column("group")
     ends_trial = trial_began == passes - TRIAL_PASSES
     if passes >= FIRST_DECISION:
-        judged = in_learnt_classes(losses[2], column("label").long(), untrained) if classifies else None
+        judged = None if labels is None else in_learnt_classes(losses[2], labels, untrained)
         evidence = weigh_evidence(*losses, untrained, judged)
         if ends_trial:
             ratio, error = compare_held_back(losses[2], column("before"), group, column("visits"))

@@ -1,0 +1,76 @@
+"""Class weights change what samples lose, and not what Frontier takes for learnt or contradicted."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_dataselect.methods.frontier.class_scale import class_scale, plain_losses
+from lightning_dataselect.methods.frontier.passes import begin_pass
+from lightning_dataselect.state.selection import Observation
+
+number = st.floats(0.125, 4, width=32)
+row = st.tuples(number | st.just(float("nan")), number, st.integers(-1, 3))
+
+
+@settings(deadline=None, max_examples=80)
+@given(rows=st.lists(row, min_size=1, max_size=12))
+def test_scale_is_that_of_the_formula(rows):
+    losses, plain, labels = (np.array(each) for each in zip(*rows, strict=True))
+    known = ~np.isnan(losses)
+    expected = np.ones(len(rows))
+    for c in set(labels[known]):
+        of_class = known & (labels == c)
+        overall = losses[known].sum() / plain[known].sum()
+        expected[labels == c] = losses[of_class].sum() / plain[of_class].sum() / overall
+    found = class_scale(torch.tensor(losses).float(), torch.tensor(plain).float(), torch.tensor(labels))
+    assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+
+
+def test_a_class_without_weight_or_without_cross_entropies_is_left_as_it_is():
+    labels = torch.tensor([0, 0, 1, 1])
+    assert class_scale(torch.tensor([0.0, 0, 1, 1]), torch.ones(4), labels)[:2].tolist() == [1, 1]
+    assert class_scale(torch.ones(4), torch.full((4,), torch.nan), labels).tolist() == [1] * 4
+    assert class_scale(torch.zeros(4), torch.ones(4), labels).tolist() == [1] * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_plain_losses_are_cross_entropies_of_samples_with_a_class(dtype):
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).to(dtype)
+    classes = torch.tensor([2, -100, 255, 0])
+    seen = Observation(torch.arange(4), torch.ones(4), logits, classes, epoch=0)
+    log_p = logits.double().numpy() - np.log(np.exp(logits.double().numpy()).sum(1, keepdims=True))
+    assert plain_losses(seen).tolist() == pytest.approx([-log_p[0, 2], np.nan, np.nan, -log_p[3, 0]], nan_ok=True)
+    soft = torch.softmax(torch.arange(12.0).reshape(4, 3) % 5, 1)
+    seen = Observation(torch.arange(4), torch.ones(4), logits, soft, epoch=0)
+    assert plain_losses(seen).tolist() == pytest.approx((-(soft.double().numpy() * log_p).sum(1)).tolist(), rel=1e-5)
+    for logits_, classes_ in ((None, None), (logits[:, :1], classes)):
+        assert plain_losses(Observation(torch.arange(4), torch.ones(4), logits_, classes_, epoch=0)) is None
+
+
+@pytest.mark.parametrize("power", [0, 2], ids=["cross entropy", "focal"])
+def test_a_pass_leaves_out_the_same_samples_whatever_the_weights_of_their_classes(power):
+    g = torch.Generator().manual_seed(0)
+    n, untrained = 4000, 1 - torch.rand(4000, generator=g) / 5
+    labels = torch.arange(n) % 4
+    plain = 1.386 * untrained
+    wrong = torch.rand(n, generator=g) < 0.2
+    later = [torch.where(wrong, 4.0, 0.8 * torch.rand(n, generator=g)) for _ in range(2)]
+    u = torch.rand(n, generator=g)
+    weights = torch.tensor([0.3, 0.8, 1.0, 2.5])
+    out = []
+    for weight in (torch.ones(4), weights):
+
+        def loss(x, weight=weight):
+            return weight[labels] * (1 - torch.exp(-x)) ** power * x
+
+        columns = {"score": loss(sum(later) / 2), "previous": loss(later[0]), "latest": loss(later[1])}
+        columns |= {"untrained": loss(plain), "plain": plain, "label": labels.float()}
+        columns |= {name: torch.zeros(n) for name in ("group", "visits", "contradicted", "before")}
+        begun = begin_pass(columns.get, 2, None, classifies=True, trial_began=0, draw=lambda purpose: u)
+        assert begun.decision.learnt and begun.decision.contradicted
+        out.append(begun.out)
+    differ = (out[0] != out[1]).float().mean()
+    assert differ < (1e-6 if power == 0 else 0.02)
+    assert out[1][wrong].float().mean() > 0.9
