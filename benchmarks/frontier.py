@@ -71,12 +71,14 @@ class Run:
         compute: In samples trained on, of which a forward pass alone is a third.
         seconds: Of CPU.
         left_out: The kinds of samples that were left out.
+        log_loss: Mean cross entropy on the test set; NaN in regression.
     """
 
     score: float
     compute: float
     seconds: float
     left_out: str = ""
+    log_loss: float = math.nan
 
 
 def run(
@@ -94,15 +96,15 @@ def run(
     module.eval()
     with torch.no_grad():
         out = torch.cat([module.network(x) for x in made.test[0].split(1000)])
-    y = made.test[1]
+    y, log_loss = made.test[1], math.nan
     if y.is_floating_point():
         score = 100 * float((out.squeeze(1) - y).square().mean())
     else:
-        score = 100 * float((out.argmax(1) == y).float().mean())
+        score, log_loss = 100 * float((out.argmax(1) == y).float().mean()), float(nn.functional.cross_entropy(out, y))
     decisions = getattr(selector, "decisions", [])
     kinds = [kind for kind in ("learnt", "contradicted") if any(getattr(made_, kind) for made_ in decisions)]
     compute = sum(record["n_forward"] + 2 * record["n_backward"] for record in selector.history) / 3
-    return Run(score, compute, seconds, "+".join(kinds) or "nothing")
+    return Run(score, compute, seconds, "+".join(kinds) or "nothing", log_loss)
 
 
 def saved_share(gains: np.ndarray, rises: np.ndarray) -> float:
@@ -146,7 +148,9 @@ def summarize(name: str, runs: list[tuple[Run, Run, Run]], *, lower_is_better: b
     # what full data would have gained in the time beyond its own; nobody goes on where that loses
     further = rises * math.log2(cpu_time) if rises.mean() > 0 else np.zeros(n)
     in_time = gains - further
-    return {
+    log_losses = np.array([[one.log_loss for one in run[:2]] for run in runs])
+    rise = log_losses[:, 1] - log_losses[:, 0]
+    row = {
         "task": name,
         "lower_is_better": lower_is_better,
         "seeds": n,
@@ -161,6 +165,11 @@ def summarize(name: str, runs: list[tuple[Run, Run, Run]], *, lower_is_better: b
         "at_equal_time_error": round(float(in_time.std(ddof=1)) / math.sqrt(n), 3),
         "left_out": ", ".join(sorted({one.left_out for _, one, _ in runs})),
     }
+    if not lower_is_better:
+        row["log_loss"] = round(float(log_losses[:, 0].mean()), 4)
+        row["log_loss_rise"] = round(float(rise.mean()), 4)
+        row["log_loss_error"] = round(float(rise.std(ddof=1)) / math.sqrt(n), 4)
+    return row
 
 
 def row(name: str, data_dir: str, n_seeds: int, features: Path = FEATURES) -> dict[str, Any]:

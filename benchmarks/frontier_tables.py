@@ -37,6 +37,8 @@ TASKS = {
     "image_features_worse": "CIFAR-10, pretrained features, 40 % wrong by people",
     "adult": "Adult, perceptron",
     "adult_20": "Adult, perceptron, 20 % of labels flipped",
+    "adult_rare": "Adult, perceptron, a tenth of one class",
+    "overlapping": "made up, perceptron, classes that overlap",
     "ag_news": "AG News, bag of words",
     "ag_news_20": "AG News, bag of words, 20 % of labels flipped",
     "text_features": "AG News, pretrained features",

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import functools
 import gzip
+import math
 import re
 import zlib
 from collections.abc import Callable
@@ -31,8 +32,8 @@ NAMES = (
     "cifar10", "adult", "heavy_tails", "convolutions", "convolutions_20", "convolutions_imbalanced", "ag_news",
     "cifar10_people", "cifar10_people_convolutions", "image_features", "image_features_aggre",
     "image_features_random1", "image_features_worse", "text_features", "text_features_20",
-    "digits", "digits_20", "adult_20", "ag_news_20", "convolutions_60k", "convolutions_long", "residual",
-    "residual_worse",
+    "digits", "digits_20", "adult_20", "adult_rare", "overlapping", "ag_news_20", "convolutions_60k",
+    "convolutions_long", "residual", "residual_worse",
 )  # fmt: skip
 
 
@@ -172,6 +173,28 @@ def regression(rng: np.random.Generator, degrees: float) -> tuple[Any, Any]:
     return (x_[:12000], noisy_), (x_[12000:], y_[12000:])
 
 
+def overlapping(rng: np.random.Generator) -> tuple[Any, Any]:
+    """Return classes that are drawn at random, as a network with one hidden layer says how likely each is."""
+    fixed = np.random.default_rng(5)
+    inner, outer = fixed.normal(size=(20, 64)), fixed.normal(size=(64, 5))
+    x = rng.normal(size=(18000, 20))
+    logits = np.tanh(2 * x @ inner / math.sqrt(20)) @ outer / 2
+    y = (logits + rng.gumbel(size=logits.shape)).argmax(1)
+    x_, y_ = torch.tensor(x, dtype=torch.float32), torch.tensor(y)
+    return (x_[:12000], y_[:12000]), (x_[12000:], y_[12000:])
+
+
+def with_rare_positives(halves: tuple[Any, Any], share: float, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Return both halves with so few samples of class 1 that they are a share of all."""
+
+    def thin(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        rest, rare = (torch.from_numpy(rng.permutation((y == c).nonzero().squeeze(1).numpy())) for c in (0, 1))
+        kept = torch.cat([rest, rare[: int(len(rest) * share / (1 - share))]])
+        return x[kept], y[kept]
+
+    return thin(*halves[0]), thin(*halves[1])
+
+
 @functools.cache
 def texts(path: str) -> tuple[Tensor, Tensor]:
     """Return the first 64 words of each text, hashed to 1 .. 8191, and the labels."""
@@ -193,6 +216,12 @@ def task(name: str, seed: int, data_dir: str, features: Path = FEATURES) -> Task
         return Task(*halves, lambda: head(n_in, n_out), 20, lr=1e-3)
     if name in ("regression", "heavy_tails"):
         return Task(*regression(rng, 2.2 if name == "heavy_tails" else 50), lambda: perceptron(10, 1), 16)
+    if name == "overlapping":
+        return Task(*overlapping(rng), lambda: perceptron(20, 5), 16)
+    if name == "adult_rare":
+        made = task("adult", seed, data_dir)
+        train, test = with_rare_positives((made.train, made.test), 0.1, rng)
+        return dataclasses.replace(made, train=train, test=test)
     base, _, percent = name.rpartition("_")
     if base in ("adult", "ag_news"):
         made = task(base, seed, data_dir)

@@ -34,6 +34,11 @@ class ComputeBudget:
         """The samples that may be trained on."""
         return self.share * self.full_fit
 
+    @property
+    def epochs(self) -> float:
+        """The epochs over everything that these would make."""
+        return self.total / self.full_epoch
+
     def spent_before(self, epoch: int, history: Sequence[EpochRecord], begun: int) -> float:
         """Return what is spent when ``epoch`` begins; an epoch without a record counts as one with nothing dropped.
 

@@ -169,6 +169,49 @@ def test_decisions_open_on_evidence_alone(passes, shown, classifies, decided):
     assert (made.learnt, made.contradicted) == decided
 
 
+def after(passes, shown, *before, planned_passes=10):
+    """Decide on a pass, after decisions on the passes before by other evidence."""
+    decision = None
+    for n, one in enumerate((*before, shown), start=passes - len(before)):
+        decision = decide(n, one, classifies=True, before=decision, planned_passes=planned_passes)
+    return decision
+
+
+STAYS = {"learnt": 0.5, "low": 0.6, "above": 0.15, "persistence": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("memory", "contradicted"),
+    [((1.24, 0.1), True), ((1.22, 0.1), False)],  # 2 (r - 1) less its standard error is above and below 1/4
+)
+def test_what_stays_above_is_contradicted_while_a_model_probably_memorizes(memory, contradicted):
+    checked = evidence(**STAYS, ratio=memory[0], error=memory[1])
+    assert after(4, evidence(**STAYS)).contradicted
+    made = after(5, checked, evidence(**STAYS))
+    assert (made.contradicted, made.learnt, made.memorizes) == (contradicted, False, False)
+
+
+def test_where_classes_overlap_nothing_is_left_out_from_the_fifth_pass_on():
+    early = after(4, evidence(**STAYS), evidence(**STAYS), evidence(**STAYS))
+    assert early.contradicted and early.learnt
+    late = after(5, evidence(**STAYS), evidence(**STAYS), evidence(**STAYS), evidence(**STAYS))
+    assert not late.contradicted and not late.learnt
+    few = {**STAYS, "above": 0.09}
+    assert after(5, evidence(**few), evidence(**few), evidence(**few), evidence(**few)).learnt
+    gathered = {**STAYS, "rise": 1.1}
+    flipped = after(5, evidence(**STAYS), evidence(**STAYS), evidence(**gathered), evidence(**STAYS))
+    assert flipped.contradicted and flipped.learnt
+    again = decide(7, evidence(**STAYS, ratio=1.5, error=0.05), classifies=True, before=late)
+    assert again.contradicted and again.memorizes
+
+
+@pytest.mark.parametrize(
+    ("planned_passes", "rise", "contradicted"), [(6, 1.0, True), (5.9, 1.0, False), (3, 1.1, True)]
+)
+def test_what_cannot_be_checked_before_the_budget_ends_stays_in(planned_passes, rise, contradicted):
+    assert after(3, evidence(**STAYS, rise=rise), planned_passes=planned_passes).contradicted == contradicted
+
+
 def test_a_decision_stays():
     opened = decide(2, evidence(learnt=0.5, persistence=0.9, rise=1.5), classifies=True, before=None)
     later = decide(7, evidence(), classifies=True, before=opened)
@@ -332,8 +375,16 @@ def test_what_is_found_stays_out_where_its_loss_falls_since_the_model_memorizes(
     columns["plain"] = columns["untrained"]
     columns["contradicted"][:10] = 1
     columns["previous"][5:12] = columns["latest"][5:12] = 3.0
-    before = Decision(4, False, True, evidence(), memorizes=memorizes)
-    begun = begin_pass(columns.get, 5, before, classifies=True, trial_began=4, draw=lambda purpose: torch.zeros(40))
+    before = Decision(4, False, True, evidence(), memorizes=memorizes, suspected=True, gathered=True)
+    begun = begin_pass(
+        columns.get,
+        5,
+        before,
+        classifies=True,
+        planned_passes=9,
+        trial_began=4,
+        draw=lambda purpose: torch.zeros(40),
+    )
     assert begun.out.nonzero().squeeze(1).tolist() == list(range(0 if memorizes else 5, 12))
     assert begun.contradicted.equal(begun.out) and begun.decision.n_contradicted == int(begun.out.sum())
 

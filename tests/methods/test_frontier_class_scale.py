@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_dataselect.methods.frontier.class_scale import class_scale, plain_losses
+from lightning_dataselect.methods.frontier.class_scale import class_scale, plain_losses, prior_scale
 from lightning_dataselect.methods.frontier.passes import begin_pass
 from lightning_dataselect.state.selection import Observation
 
@@ -68,9 +68,38 @@ def test_a_pass_leaves_out_the_same_samples_whatever_the_weights_of_their_classe
         columns = {"score": loss(sum(later) / 2), "previous": loss(later[0]), "latest": loss(later[1])}
         columns |= {"untrained": loss(plain), "plain": plain, "label": labels.float()}
         columns |= {name: torch.zeros(n) for name in ("group", "visits", "contradicted", "before")}
-        begun = begin_pass(columns.get, 2, None, classifies=True, trial_began=0, draw=lambda purpose: u)
+        begun = begin_pass(
+            columns.get, 2, None, classifies=True, planned_passes=9, trial_began=0, draw=lambda purpose: u
+        )
         assert begun.decision.learnt and begun.decision.contradicted
         out.append(begun.out)
     differ = (out[0] != out[1]).float().mean()
     assert differ < (1e-6 if power == 0 else 0.02)
     assert out[1][wrong].float().mean() > 0.9
+
+
+@settings(deadline=None, max_examples=60)
+@given(labels=st.lists(st.integers(-1, 3), min_size=1, max_size=20), untrained=st.floats(0.25, 3, width=32))
+def test_prior_scale_is_that_of_the_formula(labels, untrained):
+    y = np.array(labels)
+    expected = [min(1, -np.log((y == c).sum() / (y >= 0).sum()) / untrained) if c >= 0 else 1 for c in labels]
+    plain = torch.full((len(labels),), untrained)
+    plain[0] = torch.nan if len(labels) > 1 else untrained
+    assert prior_scale(torch.tensor(labels), plain).tolist() == pytest.approx(expected, abs=1e-6)
+    assert prior_scale(torch.tensor(labels), torch.full_like(plain, torch.nan)).tolist() == [1] * len(labels)
+
+
+def test_frequent_class_is_learnt_where_more_is_known_than_its_share():
+    n = 4000
+    labels = (torch.arange(n) % 10 == 0).long()
+    known = {"label": labels.float(), "plain": torch.full((n,), 0.69), "untrained": torch.full((n,), 0.69)}
+    left_out = []
+    for of_frequent in (-np.log(0.9), -np.log(0.99)):
+        losses = torch.where(labels == 1, 0.3, float(of_frequent))
+        columns = known | dict.fromkeys(("score", "previous", "latest"), losses)
+        columns |= {name: torch.zeros(n) for name in ("group", "visits", "contradicted", "before")}
+        begun = begin_pass(
+            columns.get, 2, None, classifies=True, planned_passes=9, trial_began=1, draw=lambda purpose: torch.zeros(n)
+        )
+        left_out.append(int(begun.out.sum()))
+    assert left_out == [0, 3600]

@@ -47,8 +47,9 @@ from torch import Tensor
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.frontier.class_scale import plain_losses
+from lightning_dataselect.methods.frontier.evidence import Evidence
 from lightning_dataselect.methods.frontier.passes import Pass, begin_pass
-from lightning_dataselect.methods.frontier.rule import Decision, Evidence
+from lightning_dataselect.methods.frontier.rule import Decision
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.sampling import uniform_subset
 from lightning_dataselect.numerics.sizes import keep_count, whole_size
@@ -223,8 +224,15 @@ class Frontier(DataSelector):
         if self.first_epoch > 0:
             return Pass(torch.zeros(len(column("score")), dtype=torch.bool))
         before = self.decisions[-1] if self.decisions else None
+        compute = self.run_state.compute
         begun = begin_pass(
-            column, self._passes, before, classifies=classifies, trial_began=self._trial_began, draw=draw
+            column,
+            self._passes,
+            before,
+            classifies=classifies,
+            planned_passes=math.inf if compute is None else compute.epochs,
+            trial_began=self._trial_began,
+            draw=draw,
         )
         if begun.decision is not None:
             self.decisions.append(replace(begun.decision, epoch=epoch))

@@ -1,4 +1,4 @@
-"""Class weights, told from the losses of the untrained model, so that they are not taken for what a model knows."""
+"""The weight of a class in the loss and its share of the samples, so that neither is taken for what a model knows."""
 
 from __future__ import annotations
 
@@ -53,3 +53,25 @@ def class_scale(untrained: Tensor, plain: Tensor, labels: Tensor) -> Tensor:
     )
     scale = (weighed / unweighed) / (weighed.sum() / unweighed.sum())
     return torch.where((scale > 0) & scale.isfinite(), scale, 1.0)[places].float()
+
+
+def prior_scale(labels: Tensor, plain: Tensor) -> Tensor:
+    """Return what the loss of a sample is when no more than the shares of the classes are known, in L; at most 1.
+
+    Where nine in ten samples are of one of two classes, a model that knows nothing else loses a seventh of L on them.
+
+    Args:
+        labels: int64 (N,), the class of each sample; -1 where it is not known.
+        plain: float32 (N,), the cross entropies of the untrained model, from :func:`plain_losses`; NaN where not known.
+
+    Returns:
+        float32 (N,): ``-log`` of the share of the sample's class, over the mean of ``plain``.
+
+    Example:
+        >>> prior_scale(torch.tensor([0, 0, 0, 1]), torch.full((4,), 0.7))
+        tensor([0.4110, 0.4110, 0.4110, 1.0000])
+    """
+    n = torch.bincount(labels + 1).double()
+    n[0] = 0
+    scale = -(n / n.sum()).log() / float(plain.nanmean())
+    return scale.clamp(max=1.0).nan_to_num(1.0).float()[labels + 1]

@@ -8,16 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lightning_dataselect.methods.frontier.class_scale import class_scale
-from lightning_dataselect.methods.frontier.rule import (
-    FIRST_DECISION,
-    Decision,
-    decide,
-    find_contradicted,
-    in_learnt_classes,
-    let_go,
-    weigh_evidence,
-)
+from lightning_dataselect.methods.frontier.class_scale import class_scale, prior_scale
+from lightning_dataselect.methods.frontier.evidence import in_learnt_classes, weigh_evidence
+from lightning_dataselect.methods.frontier.rule import FIRST_DECISION, Decision, decide, find_contradicted, let_go
 from lightning_dataselect.methods.frontier.trial import HELD_BACK, TRIAL_PASSES, compare_held_back, draw_groups
 
 
@@ -46,6 +39,7 @@ def begin_pass(
     before: Decision | None,
     *,
     classifies: bool,
+    planned_passes: float,
     trial_began: int | None,
     draw: Callable[[str], Tensor],
 ) -> Pass:
@@ -56,6 +50,7 @@ def begin_pass(
         passes: Passes that are done.
         before: The decision on the pass before, or None.
         classifies: True if classes are known.
+        planned_passes: Passes over everything that the budget has room for.
         trial_began: The passes that were done when the last trial began, or None.
         draw: Returns a number for each sample, (N,), drawn evenly from [0, 1), of its own for each purpose.
     """
@@ -69,14 +64,15 @@ def begin_pass(
     ends_trial = trial_began == passes - TRIAL_PASSES
     if passes >= FIRST_DECISION:
         judged = None if labels is None else in_learnt_classes(losses[2], labels, untrained)
-        evidence = weigh_evidence(*losses, untrained, judged)
+        prior = 1.0 if labels is None else prior_scale(labels, column("plain"))
+        evidence = weigh_evidence(*losses, untrained, judged, prior)
         if ends_trial:
             ratio, error = compare_held_back(losses[2], column("before"), group, column("visits"))
             evidence = replace(evidence, held_back_ratio=ratio, held_back_error=error)
-        decision = decide(passes, evidence, classifies=classifies, before=before)
+        decision = decide(passes, evidence, classifies=classifies, before=before, planned_passes=planned_passes)
         if decision.contradicted:
             contradicted = find_contradicted(decision, *losses[1:], column("contradicted") > 0, judged)
-        out = let_go(decision, losses[0], contradicted, draw("left out"))
+        out = let_go(decision, losses[0], contradicted, draw("left out"), prior)
     begins_trial = ends_trial or trial_began is None
     if begins_trial:
         # nothing but a classification asks for a trial

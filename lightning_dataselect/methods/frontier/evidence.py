@@ -1,0 +1,172 @@
+"""The evidence of Frontier: what the losses say when a pass begins. Pure functions on tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_LEARNT_BELOW = 0.25  # L
+_GENERALIZES_BELOW = 1.25  # r
+ERRORS = 2  # that something is known for sure by
+_PERSISTENCE = 0.5  # where there is a second mode
+_PERSISTENCE_ALONE = 0.6
+_RISE = 1.1
+_BINS_IN_L = 8
+_HIGHEST_LOSS = 4  # in L; what is above it counts in the last bin
+_MODE_SHARE = 0.03  # of the samples, in a range of L at the mode's density
+_MODE_ERRORS = 3.0
+MANY_ABOVE = 0.1
+_LOW_SHARE = 0.3  # of losses below half of L, where there is a second mode
+_LOW_SHARE_ALONE = 0.5
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Evidence in the losses when a pass begins.
+
+    Attributes:
+        untrained_loss: L.
+        learnt_share: Share of the samples whose moving average is below a quarter of L, or of what is lost by knowing
+            the share of their class alone, if that is less (:func:`~.class_scale.prior_scale`).
+        low_share: Share of the samples whose last loss is below half of the same.
+        above_share: Share of the samples whose last loss but one was above L, but for classes that are not learnt.
+        persistence: Share of these whose last loss is above L, too; 0 where there are none.
+        rise: Density of the last losses at a second mode above L over that of the valley before it; 1 if there is none.
+        held_back_ratio: Mean loss of the samples that the last trial held back, over that of its control; None if
+            no trial has ended.
+        held_back_error: Standard error of that ratio, or None.
+    """
+
+    untrained_loss: float
+    learnt_share: float
+    low_share: float
+    above_share: float
+    persistence: float
+    rise: float = 1.0
+    held_back_ratio: float | None = None
+    held_back_error: float | None = None
+
+    @property
+    def generalizes(self) -> bool:
+        """True if held-back samples lose less than a quarter more, measurably."""
+        if self.held_back_ratio is None or self.held_back_error is None:
+            return False
+        return self.held_back_ratio + ERRORS * self.held_back_error < _GENERALIZES_BELOW
+
+    @property
+    def has_second_mode(self) -> bool:
+        """True if losses gather above L, with a gap before them."""
+        return self.rise >= _RISE
+
+    @property
+    def contradicts(self) -> bool:
+        """True if losses above L gather there, or stay there while the model knows most of the samples."""
+        if self.has_second_mode:
+            return self.persistence >= _PERSISTENCE and self.low_share >= _LOW_SHARE
+        return self.persistence >= _PERSISTENCE_ALONE and self.low_share >= _LOW_SHARE_ALONE
+
+    @property
+    def many_stay_above(self) -> bool:
+        """True if a tenth of the samples is above L, and most of these stay there."""
+        return self.above_share >= MANY_ABOVE and self.persistence >= _PERSISTENCE_ALONE
+
+
+def in_learnt_classes(last: Tensor, labels: Tensor, untrained_loss: float) -> Tensor:
+    """Return which samples belong to a class of which half or more are below the loss of an untrained model.
+
+    A rare class that the model has not got to yet stays above L as a whole, as wrong labels do.
+
+    Args:
+        last: float32 (N,), the last loss; NaN counts for nothing.
+        labels: int64 (N,), the class of each; those of -1, which are not known, count as one more class.
+        untrained_loss: L.
+
+    Example:
+        >>> in_learnt_classes(torch.tensor([0.1, 3.0, 3.0, 3.0, 1.0]), torch.tensor([0, 0, 1, 1, 1]), 2.0)
+        tensor([ True,  True, False, False, False])
+    """
+    places, known = labels + 1, ~last.isnan()
+    n = torch.bincount(places[known], minlength=int(places.max()) + 1 if len(places) else 1)
+    n_above = torch.bincount(places[known & (last > untrained_loss)], minlength=len(n))
+    return (2 * n_above <= n)[places]
+
+
+def second_mode(last: Tensor, untrained_loss: float) -> float:
+    """Return the density at a mode of the losses above L, over that of the valley between it and L / 2.
+
+    Losses of hard samples thin out steadily; those of wrong labels gather above L, where their true class is known.
+
+    Args:
+        last: float32 (N,), without NaN.
+        untrained_loss: L.
+
+    Returns:
+        The largest ratio over all bins of a histogram (of width L / 8, smoothed by 1/4, 1/2, 1/4) from L to 3 L, where
+        3 % of the samples or more would be within L at that density, and its lead over the valley is three times its
+        standard error, ``sqrt(3/8 (peak + valley))`` for counts; 1 where there is no such bin.
+
+    Example:
+        >>> losses = torch.cat([torch.linspace(0, 1, 80), torch.linspace(2.5, 3, 20)])
+        >>> second_mode(losses, 2.0) > 10, second_mode(losses[:80], 2.0)
+        (True, 1.0)
+    """
+    x = (last.double() / untrained_loss).clamp(max=_HIGHEST_LOSS)
+    counts = torch.histc(x, bins=_BINS_IN_L * _HIGHEST_LOSS, min=0, max=_HIGHEST_LOSS)
+    counts[1:-1] = (counts[:-2] + 2 * counts[1:-1] + counts[2:]) / 4
+    line = counts[_BINS_IN_L // 2 : 3 * _BINS_IN_L]
+    valley = line.cummin(0).values.clamp(min=1 / 4)
+    at_mode = line - valley >= _MODE_ERRORS * (3 / 8 * (line + valley)).sqrt()
+    at_mode &= line * _BINS_IN_L >= _MODE_SHARE * max(len(last), 1)
+    at_mode[: _BINS_IN_L // 2] = False
+    return max(1.0, float((line / valley)[at_mode].max())) if bool(at_mode.any()) else 1.0
+
+
+def weigh_evidence(
+    mean: Tensor,
+    previous: Tensor,
+    last: Tensor,
+    untrained_loss: float,
+    judged: Tensor | None = None,
+    scale: Tensor | float = 1.0,
+) -> Evidence:
+    """Measure how much is learnt, and how much stays above the loss of an untrained model.
+
+    Args:
+        mean: float32 (N,), the moving average of each sample's losses.
+        previous: float32 (N,), the last loss but one; samples of which it is NaN do not count.
+        last: float32 (N,), the last loss.
+        untrained_loss: L.
+        judged: bool (N,), samples whose high loss may contradict their label, :func:`in_learnt_classes`. Default all.
+        scale: float32 (N,), what L is multiplied by to tell low losses, :func:`~.class_scale.prior_scale`. Default 1.
+
+    Example:
+        >>> losses = torch.tensor([0.1, 3.0, 3.0, 1.5])
+        >>> shown = weigh_evidence(losses, losses, torch.tensor([0.1, 3.0, 1.0, 1.5]), untrained_loss=2.0)
+        >>> shown.learnt_share, shown.low_share, shown.above_share, shown.persistence, shown.rise
+        (0.25, 0.25, 0.5, 0.5, 1.0)
+    """
+    known = ~(previous.isnan() | last.isnan())
+    n_known = max(int(known.count_nonzero()), 1)
+    compared = known if judged is None else known & judged
+    above = compared & (previous > untrained_loss)
+    n_above = int(above.sum())
+    return Evidence(
+        untrained_loss=untrained_loss,
+        learnt_share=int((known & is_learnt(mean, untrained_loss, scale)).sum()) / n_known,
+        low_share=int((known & (last < scale * untrained_loss / 2)).sum()) / n_known,
+        above_share=n_above / n_known,
+        persistence=int((above & (last > untrained_loss)).sum()) / max(n_above, 1),
+        rise=second_mode(last[compared], untrained_loss),
+    )
+
+
+def is_learnt(mean: Tensor, untrained_loss: float, scale: Tensor | float = 1.0) -> Tensor:
+    """Return which samples are learnt, bool (N,): those whose moving average is below a quarter of ``scale * L``.
+
+    Example:
+        >>> is_learnt(torch.tensor([0.1, 0.3, 0.6]), 2.0, torch.tensor([0.1, 1.0, 1.0]))
+        tensor([False,  True, False])
+    """
+    return mean < _LEARNT_BELOW * untrained_loss * scale
