@@ -27,6 +27,7 @@ from lightning_dataselect.methods.frontier import (
     Decision,
     Evidence,
     compare_held_back,
+    evidence,
     find_contradicted,
     passes,
     rule,
@@ -50,9 +51,11 @@ def compare_last_losses(last: Tensor, _: Tensor, *groups: Tensor) -> Any:
 ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "learnt samples stay in": [(rule, "_LEARNT_SHARE", NEVER)],
     "contradicted samples stay in": [(rule, "_ABOVE_SHARE", NEVER)],
-    "a second mode is not enough": [(rule, "_RISE", NEVER)],
-    "persistence is not enough": [(rule, "_PERSISTENCE_ALONE", NEVER)],
-    "neither is asked for": [(rule, "_RISE", 0.0), (rule, "_PERSISTENCE", 0.0)],
+    "a second mode is not enough": [(evidence, "_RISE", NEVER)],
+    "persistence is not enough": [(evidence, "_PERSISTENCE_ALONE", NEVER)],
+    "neither is asked for": [(evidence, "_RISE", 0.0), (evidence, "_PERSISTENCE", 0.0)],
+    "what stays above L is not checked": [(rule, "_JUDGED_AFTER", (2, 3, 4, NEVER)), (rule, "_PASSES_TO_CHECK", 0)],
+    "shares of classes are not asked for": [(passes, "prior_scale", lambda labels, plain: 1.0)],
     "where few are above L, all of them are taken": [(rule, "_LEVEL_OF_FEW", 1.0)],
     "what was contradicted is judged anew where the model memorizes": [(passes, "find_contradicted", judge_anew)],
     "learnt samples are left out of all passes": [(rule, "_LEARNT_LEFT_OUT", 1.0)],
@@ -60,8 +63,9 @@ ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "held-back samples are compared without the losses before": [(passes, "compare_held_back", compare_last_losses)],
 }
 TASKS = (
-    "fashion", "fashion_5", "fashion_20", "fashion_40", "adult", "ag_news", "ag_news_20", "convolutions",
-    "convolutions_20", "convolutions_imbalanced", "image_features_worse", "text_features", "text_features_20",
+    "fashion", "fashion_5", "fashion_20", "fashion_40", "fashion_imbalanced", "adult", "adult_rare", "overlapping",
+    "ag_news_20", "convolutions", "convolutions_20", "convolutions_imbalanced", "image_features_worse",
+    "text_features", "text_features_20",
 )  # fmt: skip
 
 

@@ -9,8 +9,10 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
   one before, and ``L`` is the mean loss of the untrained model, that is of the first three batches. Class weights are
   divided out of all of them, so that a light class is not taken for a learnt one; they are told from the losses of the
   first batches over their cross entropies.
-- *Learnt* samples, those with ``m_i < 0.25 L``, are left out once they are 20 % or more. That counts after two passes
-  over everything, when a model that only memorizes has not got that far. It counts later if the model does not
+- *Learnt* samples, those with ``m_i < 0.25 L``, are left out once they are 20 % or more. Where a class is so frequent
+  that its share of the samples alone says more than the untrained model knows, ``-log`` of the share takes the place of
+  ``L``: of a set with one rare class most would be learnt otherwise before anything is. The 20 % count after two passes
+  over everything, when a model that only memorizes has not got that far. They count later if the model does not
   *memorize*, which a trial tells: of each second pass a tenth of the samples, drawn at random, is held back, and in the
   next one its mean loss is compared with that of another tenth, which was trained on in both. Both means are corrected
   for what the samples lost before (analysis of covariance), since that differs far more than one visit changes. The
@@ -23,6 +25,11 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
   *second mode* above 1, 10 % and three standard errors denser than the valley before it. Then samples with both
   ``p_i > L`` and ``l_i > L`` are left out; where fewer than 10 % are above L, many of them are only hard, and 1.5 L
   takes its place. A class of which most is above L is not learnt yet, and its samples do not count.
+- Where classes *overlap*, losses look the same: one buyer among nine others who resemble him is no error. A model that
+  does not memorize is none the worse for such labels, and without them too sure of itself. So where losses stay above L
+  but do not gather, the model must be found to memorize from the fifth pass on, by one standard error of the sum of
+  ``r - 1``, and a budget without room for six passes leaves none of them out. Until then, while a tenth of all samples
+  stays above L, what is learnt is not left out either: of alike samples it would go by the luck of the label.
 - Both are asked of classification alone. A squared error that is small still has a gradient that counts, and one that
   stays above that of an untrained model may be the tail of the targets, which the mean needs.
 - Of the learnt samples nine in ten are left out, drawn anew for each pass; the tenth keeps the measurements fresh.
