@@ -55,7 +55,7 @@ ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "persistence is not enough": [(evidence, "_PERSISTENCE_ALONE", NEVER)],
     "neither is asked for": [(evidence, "_RISE", 0.0), (evidence, "_PERSISTENCE", 0.0)],
     "what stays above L is not checked": [(rule, "_JUDGED_AFTER", (2, 3, 4, NEVER)), (rule, "_PASSES_TO_CHECK", 0)],
-    "shares of classes are not asked for": [(passes, "prior_scale", lambda labels, plain: 1.0)],
+    "shares of classes are not asked for": [(passes, "class_priors", lambda labels, plain: None)],
     "where few are above L, all of them are taken": [(rule, "_LEVEL_OF_FEW", 1.0)],
     "what was contradicted is judged anew where the model memorizes": [(passes, "find_contradicted", judge_anew)],
     "learnt samples are left out of all passes": [(rule, "_LEARNT_LEFT_OUT", 1.0)],

@@ -52,7 +52,7 @@ TASKS = {
 
 def frontier_table() -> str:
     """Return what Frontier gains, a row a task."""
-    heads = ("task", "`FewerEpochs`", "`Frontier`", "saved", "CPU time", "at equal time", "left out")
+    heads = ("task", "`FewerEpochs`", "`Frontier`", "saved", "CPU time", "at equal time", "log loss", "left out")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in _rows():
         digits = 3 if row["lower_is_better"] else 2
@@ -66,6 +66,7 @@ def frontier_table() -> str:
             saved,
             f"{row['cpu_time']:.2f}",
             f"{row['at_equal_time']:+.{digits}f} ± {row['at_equal_time_error']:.{digits}f}",
+            f"{row['log_loss_rise']:+.3f} ± {row['log_loss_error']:.3f}" if "log_loss" in row else "–",
             ", ".join(kind for kind in ("learnt", "contradicted") if kind in row["left_out"]) or "nothing",
         )
         lines.append(f"| {' | '.join(cells)} |")
@@ -159,6 +160,19 @@ def widely_measured() -> dict[str, dict[str, Row]]:
     wide = {name: rows for name, rows in _by_rival().items() if not set(rows) <= set(TEXTS)}
     common = set.intersection(*(set(rows) for rows in wide.values()))
     return {name: {task: row for task, row in rows.items() if task in common} for name, rows in wide.items()}
+
+
+def recipes_table() -> str:
+    """Return what Frontier gains over FewerEpochs under other recipes, a column a task."""
+    rows = json.loads((RESULTS / "frontier_recipes.json").read_text())["rows"]
+    names = list(dict.fromkeys(row["task"] for row in rows))
+    found = {(row["recipe"], row["task"]): row for row in rows}
+    lines = [f"| | {' | '.join(TASKS[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        shown = (found[recipe, name] for name in names)
+        cells = [f"{row['difference']:+.2f} ± {row['standard_error']:.2f}" for row in shown]
+        lines.append(f"| {recipe} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def ablation_table() -> str:

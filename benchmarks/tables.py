@@ -23,6 +23,7 @@ from benchmarks.frontier_tables import (
     draw_frontier,
     frontier_streams_table,
     frontier_table,
+    recipes_table,
     rivals_table,
     texts_table,
 )
@@ -39,6 +40,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 NOT_STUDIES = (
     "ablations",
     "frontier",
+    "frontier_recipes",
     "frontier_rivals",
     "frontier_streams",
     "kept",
@@ -377,6 +379,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "choices": choices_table,
         "ablations": ablation_table,
         "frontier": frontier_table,
+        "frontier_recipes": recipes_table,
         "frontier_rivals": rivals_table,
         "frontier_texts": texts_table,
         "frontier_streams": frontier_streams_table,

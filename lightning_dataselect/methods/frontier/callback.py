@@ -53,7 +53,7 @@ from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
-from lightning_dataselect.methods.frontier.class_scale import plain_losses
+from lightning_dataselect.methods.frontier.classes import plain_losses
 from lightning_dataselect.methods.frontier.evidence import Evidence
 from lightning_dataselect.methods.frontier.passes import Pass, begin_pass
 from lightning_dataselect.methods.frontier.rule import Decision

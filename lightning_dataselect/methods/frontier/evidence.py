@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_dataselect.methods.frontier.classes import below
+
 _LEARNT_BELOW = 0.25  # L
 _GENERALIZES_BELOW = 1.25  # r
 ERRORS = 2  # that something is known for sure by
@@ -29,7 +31,7 @@ class Evidence:
     Attributes:
         untrained_loss: L.
         learnt_share: Share of the samples whose moving average is below a quarter of L, or of what is lost by knowing
-            the share of their class alone, if that is less (:func:`~.class_scale.prior_scale`).
+            the share of their class alone, if that is less (:func:`~.classes.class_priors`).
         low_share: Share of the samples whose last loss is below half of the same.
         above_share: Share of the samples whose last loss but one was above L, but for classes that are not learnt.
         persistence: Share of these whose last loss is above L, too; 0 where there are none.
@@ -129,7 +131,8 @@ def weigh_evidence(
     last: Tensor,
     untrained_loss: float,
     judged: Tensor | None = None,
-    scale: Tensor | float = 1.0,
+    priors: Tensor | None = None,
+    labels: Tensor | None = None,
 ) -> Evidence:
     """Measure how much is learnt, and how much stays above the loss of an untrained model.
 
@@ -139,7 +142,8 @@ def weigh_evidence(
         last: float32 (N,), the last loss.
         untrained_loss: L.
         judged: bool (N,), samples whose high loss may contradict their label, :func:`in_learnt_classes`. Default all.
-        scale: float32 (N,), what L is multiplied by to tell low losses, :func:`~.class_scale.prior_scale`. Default 1.
+        priors: float32 (C + 1,), of low losses in L, from :func:`~.classes.class_priors`. Default 1.
+        labels: Whole numbers (N,), the class of each sample, if there are priors.
 
     Example:
         >>> losses = torch.tensor([0.1, 3.0, 3.0, 1.5])
@@ -154,19 +158,21 @@ def weigh_evidence(
     n_above = int(above.sum())
     return Evidence(
         untrained_loss=untrained_loss,
-        learnt_share=int((known & is_learnt(mean, untrained_loss, scale)).sum()) / n_known,
-        low_share=int((known & (last < scale * untrained_loss / 2)).sum()) / n_known,
+        learnt_share=int((known & is_learnt(mean, untrained_loss, priors, labels)).sum()) / n_known,
+        low_share=int((known & below(last, untrained_loss / 2, priors, labels)).sum()) / n_known,
         above_share=n_above / n_known,
         persistence=int((above & (last > untrained_loss)).sum()) / max(n_above, 1),
         rise=second_mode(last[compared], untrained_loss),
     )
 
 
-def is_learnt(mean: Tensor, untrained_loss: float, scale: Tensor | float = 1.0) -> Tensor:
-    """Return which samples are learnt, bool (N,): those whose moving average is below a quarter of ``scale * L``.
+def is_learnt(
+    mean: Tensor, untrained_loss: float, priors: Tensor | None = None, labels: Tensor | None = None
+) -> Tensor:
+    """Return which samples are learnt, bool (N,): those whose moving average is below a quarter of L, or of its prior.
 
     Example:
-        >>> is_learnt(torch.tensor([0.1, 0.3, 0.6]), 2.0, torch.tensor([0.1, 1.0, 1.0]))
+        >>> is_learnt(torch.tensor([0.1, 0.3, 0.6]), 2.0, torch.tensor([1.0, 0.1, 1.0]), torch.tensor([0, 1, 1]))
         tensor([False,  True, False])
     """
-    return mean < _LEARNT_BELOW * untrained_loss * scale
+    return below(mean, _LEARNT_BELOW * untrained_loss, priors, labels)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lightning_dataselect.methods.frontier.class_scale import class_scale, prior_scale
+from lightning_dataselect.methods.frontier.classes import class_priors, class_weights, without_weights
 from lightning_dataselect.methods.frontier.evidence import in_learnt_classes, weigh_evidence
 from lightning_dataselect.methods.frontier.rule import FIRST_DECISION, Decision, decide, find_contradicted, let_go
 from lightning_dataselect.methods.frontier.trial import HELD_BACK, TRIAL_PASSES, compare_held_back, draw_groups
@@ -54,25 +54,27 @@ def begin_pass(
         trial_began: The passes that were done when the last trial began, or None.
         draw: Returns a number for each sample, (N,), drawn evenly from [0, 1), of its own for each purpose.
     """
-    labels = column("label").long() if classifies else None
-    scale = 1.0 if labels is None else class_scale(column("untrained"), column("plain"), labels)
-    losses = column("score") / scale, column("previous") / scale, column("latest") / scale
-    out, untrained = torch.zeros(len(losses[0]), dtype=torch.bool), float(column("untrained").nanmean())
+    mean, previous, last = (column(name) for name in ("score", "previous", "latest"))
+    labels, priors = None, None
+    if classifies:
+        labels, plain = column("label"), column("plain")
+        weights, priors = class_weights(column("untrained"), plain, labels), class_priors(labels, plain)
+        mean, previous, last = (without_weights(each, weights, labels) for each in (mean, previous, last))
+    out, untrained = torch.zeros(len(mean), dtype=torch.bool), float(column("untrained").nanmean())
     if untrained != untrained:
         return Pass(out)
     decision, contradicted, group = None, None, column("group")
     ends_trial = trial_began == passes - TRIAL_PASSES
     if passes >= FIRST_DECISION:
-        judged = None if labels is None else in_learnt_classes(losses[2], labels, untrained)
-        prior = 1.0 if labels is None else prior_scale(labels, column("plain"))
-        evidence = weigh_evidence(*losses, untrained, judged, prior)
+        judged = None if labels is None else in_learnt_classes(last, labels.long(), untrained)
+        evidence = weigh_evidence(mean, previous, last, untrained, judged, priors, labels)
         if ends_trial:
-            ratio, error = compare_held_back(losses[2], column("before"), group, column("visits"))
+            ratio, error = compare_held_back(last, column("before"), group, column("visits"))
             evidence = replace(evidence, held_back_ratio=ratio, held_back_error=error)
         decision = decide(passes, evidence, classifies=classifies, before=before, planned_passes=planned_passes)
         if decision.contradicted:
-            contradicted = find_contradicted(decision, *losses[1:], column("contradicted") > 0, judged)
-        out = let_go(decision, losses[0], contradicted, draw("left out"), prior)
+            contradicted = find_contradicted(decision, previous, last, column("contradicted") > 0, judged)
+        out = let_go(decision, mean, contradicted, draw("left out"), priors, labels)
     begins_trial = ends_trial or trial_began is None
     if begins_trial:
         # nothing but a classification asks for a trial
@@ -83,5 +85,5 @@ def begin_pass(
         decision = replace(decision, n_left_out=int(out.sum()), n_contradicted=n_contradicted)
     if begins_trial:
         out |= group == HELD_BACK
-    of_trial, before_trial = (group, losses[0]) if begins_trial else (None, None)
+    of_trial, before_trial = (group, mean) if begins_trial else (None, None)
     return Pass(out, decision, of_trial, before_trial, contradicted)

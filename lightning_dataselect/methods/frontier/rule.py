@@ -149,7 +149,12 @@ def find_contradicted(
 
 
 def let_go(
-    decision: Decision, mean: Tensor, contradicted: Tensor | None, u: Tensor, scale: Tensor | float = 1.0
+    decision: Decision,
+    mean: Tensor,
+    contradicted: Tensor | None,
+    u: Tensor,
+    priors: Tensor | None = None,
+    labels: Tensor | None = None,
 ) -> Tensor:
     """Return which samples a pass leaves out, bool (N,): nine in ten of the learnt ones, and all contradicted ones.
 
@@ -161,7 +166,8 @@ def let_go(
         mean: float32 (N,), the moving average of each sample's losses.
         contradicted: bool (N,), from :func:`find_contradicted`; None if none are left out.
         u: float32 (N,), drawn evenly from [0, 1).
-        scale: float32 (N,), as :func:`~.evidence.is_learnt` takes it. Default 1.
+        priors: float32 (C + 1,), as :func:`~.evidence.is_learnt` takes them. Default 1.
+        labels: Whole numbers (N,), the class of each sample, if there are priors.
 
     Example:
         >>> import torch
@@ -171,6 +177,6 @@ def let_go(
         >>> let_go(decision, mean, mean > 2, u)
         tensor([ True, False,  True, False])
     """
-    learnt = is_learnt(mean, decision.evidence.untrained_loss, scale) & (u < _LEARNT_LEFT_OUT)
+    learnt = is_learnt(mean, decision.evidence.untrained_loss, priors, labels) & (u < _LEARNT_LEFT_OUT)
     out = learnt & decision.learnt
     return out if contradicted is None else out | contradicted

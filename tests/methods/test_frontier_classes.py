@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_dataselect.methods.frontier.class_scale import class_scale, plain_losses, prior_scale
+from lightning_dataselect.methods.frontier.classes import class_priors, class_weights, plain_losses, without_weights
 from lightning_dataselect.methods.frontier.passes import begin_pass
 from lightning_dataselect.state.selection import Observation
 
@@ -16,23 +16,25 @@ row = st.tuples(number | st.just(float("nan")), number, st.integers(-1, 3))
 
 @settings(deadline=None, max_examples=80)
 @given(rows=st.lists(row, min_size=1, max_size=12))
-def test_scale_is_that_of_the_formula(rows):
+def test_weights_are_those_of_the_formula(rows):
     losses, plain, labels = (np.array(each) for each in zip(*rows, strict=True))
     known = ~np.isnan(losses)
-    expected = np.ones(len(rows))
+    expected = np.ones(labels.max() + 2)
     for c in set(labels[known]):
         of_class = known & (labels == c)
         overall = losses[known].sum() / plain[known].sum()
-        expected[labels == c] = losses[of_class].sum() / plain[of_class].sum() / overall
-    found = class_scale(torch.tensor(losses).float(), torch.tensor(plain).float(), torch.tensor(labels))
-    assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+        expected[c + 1] = losses[of_class].sum() / plain[of_class].sum() / overall
+    found = class_weights(torch.tensor(losses).float(), torch.tensor(plain).float(), torch.tensor(labels))
+    assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-3)  # those that are near 1 are 1
+    divided = without_weights(torch.tensor(plain), found, torch.tensor(labels))
+    assert divided.tolist() == pytest.approx((plain / found.numpy()[labels + 1]).tolist(), rel=1e-5)
 
 
 def test_a_class_without_weight_or_without_cross_entropies_is_left_as_it_is():
     labels = torch.tensor([0, 0, 1, 1])
-    assert class_scale(torch.tensor([0.0, 0, 1, 1]), torch.ones(4), labels)[:2].tolist() == [1, 1]
-    assert class_scale(torch.ones(4), torch.full((4,), torch.nan), labels).tolist() == [1] * 4
-    assert class_scale(torch.zeros(4), torch.ones(4), labels).tolist() == [1] * 4
+    assert class_weights(torch.tensor([0.0, 0, 1, 1]), torch.ones(4), labels)[:2].tolist() == [1, 1]
+    assert class_weights(torch.ones(4), torch.full((4,), torch.nan), labels).tolist() == [1] * 3
+    assert class_weights(torch.zeros(4), torch.ones(4), labels).tolist() == [1] * 3
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -80,13 +82,14 @@ def test_a_pass_leaves_out_the_same_samples_whatever_the_weights_of_their_classe
 
 @settings(deadline=None, max_examples=60)
 @given(labels=st.lists(st.integers(-1, 3), min_size=1, max_size=20), untrained=st.floats(0.25, 3, width=32))
-def test_prior_scale_is_that_of_the_formula(labels, untrained):
+def test_priors_are_those_of_the_formula(labels, untrained):
     y = np.array(labels)
-    expected = [min(1, -np.log((y == c).sum() / (y >= 0).sum()) / untrained) if c >= 0 else 1 for c in labels]
+    shares = {c: (y == c).sum() / (y >= 0).sum() for c in range(y.max() + 1)}
+    expected = [1.0] + [min(1, -np.log(share) / untrained) if share else 1 for share in shares.values()]
     plain = torch.full((len(labels),), untrained)
     plain[0] = torch.nan if len(labels) > 1 else untrained
-    assert prior_scale(torch.tensor(labels), plain).tolist() == pytest.approx(expected, abs=1e-6)
-    assert prior_scale(torch.tensor(labels), torch.full_like(plain, torch.nan)).tolist() == [1] * len(labels)
+    assert class_priors(torch.tensor(labels), plain).tolist() == pytest.approx(expected, abs=1e-6)
+    assert class_priors(torch.tensor(labels), torch.full_like(plain, torch.nan)).tolist() == [1] * len(expected)
 
 
 def test_frequent_class_is_learnt_where_more_is_known_than_its_share():
