@@ -150,7 +150,8 @@ class BatchSelector(DataSelector):
     def on_fit_setup(self, context: FitContext) -> None:
         """Get ready to score, and to gather."""
         self._guard = SideEffectGuard(context.module)
-        self._cutter = BatchCutter(context.reader, type(self).__name__, collates_anew=not self.constant_batch_size)
+        batches = context.reader.batches
+        self._cutter = BatchCutter(batches, type(self).__name__, collates_anew=not self.constant_batch_size)
         has_batch_norm = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in context.module.modules())
         self._fewest = 2 if has_batch_norm and not self.constant_batch_size else 1
         if self.constant_batch_size:
@@ -158,7 +159,7 @@ class BatchSelector(DataSelector):
             context.run.waiting = self._gathering = waiting if isinstance(waiting, Gathering) else Gathering()
             give_back = self._gathering.open(
                 context.module.trainer,
-                context.reader.layout,
+                batches.layout,
                 gathers=lambda: self.batch is not None and not self.trains_on_whole_batches(context.epoch),
                 is_whole=lambda: self._is_whole(self.state.batches_done),
                 nobody=lambda: self.store.n,
@@ -231,11 +232,11 @@ class BatchSelector(DataSelector):
 
     def _gather(self, into: Gathering, args: tuple[Any, ...], kwargs: dict[str, Any], chosen: BatchSamples) -> None:
         assert self.context is not None and self.batch is not None
-        reader = self.context.reader
+        batches = self.context.reader.batches
         # counted here, as a stream forgets which samples they are before they are trained on
         count_trained(self.context.run, chosen.indices)
         whole = self.context.epochs.batch_size
-        given_up = into.add(reader.batch_in(args, kwargs), chosen, len(self.batch), whole, reader.layout)
+        given_up = into.add(batches.batch_in(args, kwargs), chosen, len(self.batch), whole, batches.layout)
         self.state.n_trained -= given_up
         self.state.n_left_out += given_up
 

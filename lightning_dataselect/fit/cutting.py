@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_dataselect.data.batch_source import BatchSource
 from lightning_dataselect.data.subset_batch import subset_arguments, with_batch
 from lightning_dataselect.state.selection import BatchSamples
-from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
 
@@ -18,13 +18,13 @@ class BatchCutter:
     """Cut the arguments of training steps to the samples that were chosen.
 
     Args:
-        reader: Knows the layout of the samples in a batch, and how to make a batch of other ones.
+        batches: Knows the layout of the samples in a batch, and how to make a batch of other ones.
         method: Name of the method, for messages.
         collates_anew: True if chosen samples may be read and collated anew where batches cannot be cut.
     """
 
-    def __init__(self, reader: StepReader, method: str, *, collates_anew: bool) -> None:
-        self._reader = reader
+    def __init__(self, batches: BatchSource, method: str, *, collates_anew: bool) -> None:
+        self._batches = batches
         self._method = method
         self._may_collate_anew = collates_anew
         self._collates_anew = False
@@ -43,14 +43,14 @@ class BatchCutter:
         Raises:
             UnsupportedLoaderError: If they cannot be cut.
         """
-        size, reader = len(batch), self._reader
+        size, batches = len(batch), self._batches
         positions = [size - 1, 0, size // 2][: min(3, size)]
-        reader.layout.learn(reader.loader, reader.batch_in(args, kwargs), batch.indices, positions)
+        batches.layout.learn(batches.loader, batches.batch_in(args, kwargs), batch.indices, positions)
         first = torch.arange(n, device=batch.indices.device)
         try:
             self.cut(args, kwargs, first, batch)
         except UnsupportedLoaderError as error:
-            if reader.collate is None or not self._may_collate_anew:
+            if batches.collate is None or not self._may_collate_anew:
                 raise
             self._collates_anew = True
             try:
@@ -67,11 +67,11 @@ class BatchCutter:
         self, args: tuple[Any, ...], kwargs: dict[str, Any], positions: Tensor, batch: BatchSamples
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of the step on some samples of the batch, at ``positions``, int64 (b,)."""
-        reader, size = self._reader, len(batch)
+        batches, size = self._batches, len(batch)
         if self._collates_anew:
-            assert reader.collate is not None
-            return with_batch(args, kwargs, reader.collate(batch.indices[positions].tolist()))
-        layout, number = reader.layout, reader.layout.numbers(positions.numel())
-        smaller = subset_arguments(args, kwargs, positions, size, layout.axes, number, reader.part)
+            assert batches.collate is not None
+            return with_batch(args, kwargs, batches.collate(batch.indices[positions].tolist()))
+        layout, number = batches.layout, batches.layout.numbers(positions.numel())
+        smaller = subset_arguments(args, kwargs, positions, size, layout.axes, number, batches.part)
         layout.refuse_shared()
         return smaller

@@ -107,8 +107,8 @@ class Epochs:
         chosen, selected = select_loader(trainer, policy, given)
         first, self._loader = self._loader is None, selected
         run.training_set.refer_to(selected.loader.dataset)
-        self._reader.loader, self._reader.part = selected.loader, chosen.part
-        self._reader.collate = partial(batch_of, trainer, selected) if chosen.part is None else None
+        self._reader.batches.loader, self._reader.batches.part = selected.loader, chosen.part
+        self._reader.batches.collate = partial(batch_of, trainer, selected) if chosen.part is None else None
         selected.batches.fills_up, selected.batches.always_fills_up = policy.whole_batches, self._budget is not None
         self._others = chosen.others()
         combined, self._lengths.combination = combine(trainer, policy, given, chosen, selected)

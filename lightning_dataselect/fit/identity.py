@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_dataselect.data.fingerprint import fingerprint, has_changed
 from lightning_dataselect.data.sample_keys import keys_of_dataset
 from lightning_dataselect.data.user_sampler import from_all_ranks
+from lightning_dataselect.state.changed_samples import grow, rearrange
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.stream_store import Key
@@ -52,12 +53,12 @@ def meet_samples(run: RunState, policy: SelectionPolicy, dataset: Any, epoch: in
     if moved or n != before:
         rows = None if earlier_keys is None or known.keys is None else _rows_before(earlier_keys, known.keys)
         if rows is not None and bool((rows >= 0).any()):
-            run.rearrange(policy, rows)
+            rearrange(run, policy, rows)
         elif dropped := moved or n < before:
             _warn_of_dropped_scores(type(policy).__name__, before, n, epoch)
             run.start_anew(policy, n, epoch)
         else:
-            run.grow(policy, n)
+            grow(run, policy, n)
     if moved or n != before or not known.fingerprint:
         known.fingerprint = fingerprint(dataset)
     return dropped

@@ -26,15 +26,15 @@ def forget_misread(run: RunState, reader: StepReader, *, ends_epoch: bool) -> No
     if run.world_size > 1 and not ends_epoch:
         return
     if ends_epoch:
-        reader.settle_doubts()
+        reader.hearings.settle_doubts()
     misread = reader.capture.has_misread(wait=ends_epoch)
     if run.world_size > 1:
-        own = [misread, reader.waits_for_ranks]
+        own = [misread, reader.hearings.wait_for_ranks]
         anywhere = torch.tensor(own, dtype=torch.int32, device=run.store["loss"].device)
         dist.all_reduce(anywhere, dist.ReduceOp.MAX)
         misread, is_doubtful = map(bool, anywhere.tolist())
         if is_doubtful:
-            reader.look_together()
+            reader.hearings.agree()
     if misread:
         reader.capture.probe_next()
         n = int(run.store.column("loss").isfinite().count_nonzero())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_dataselect.data.chosen_loader import BatchPart, choose_loader
 from lightning_dataselect.data.loader import SelectedLoader
-from lightning_dataselect.data.stream import StreamSource, is_stream, refuse_epoch_choice
+from lightning_dataselect.data.stream import StreamSource
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.misread import forget_misread
 from lightning_dataselect.fit.notices import (
@@ -24,6 +24,7 @@ from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
 from lightning_dataselect.fit.start import start_stream_from_file
 from lightning_dataselect.fit.stream_budget import UNKNOWN_LENGTH, StreamBudget
 from lightning_dataselect.fit.stream_passes import StreamPasses
+from lightning_dataselect.fit.stream_refusals import check_stream, refuse_reading_ahead
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
@@ -38,7 +39,7 @@ from lightning_dataselect.trainer import (
     resumes_after_last_batch,
     resumes_within_epoch,
 )
-from lightning_dataselect.utils.errors import InvalidArgumentError, UnsupportedLoaderError
+from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
 
 class StreamedEpochs:
@@ -111,25 +112,14 @@ class StreamedEpochs:
         policy, run, trainer = self._policy, self._run, self._trainer
         chosen = choose_loader(given, policy.loader, type(policy).__name__)
         loader = chosen.loader
-        if not is_stream(loader):
-            raise UnsupportedLoaderError(
-                "The train loader was a stream when the fit began, and is none any more: samples are known by another"
-                " name. Return loaders of one kind, or fit anew."
-            )
-        if policy.chooses_epochs and not (policy.leaves_out_by_key and policy.sample_id is not None):
-            raise refuse_epoch_choice(loader, type(policy).__name__, policy.sample_id, policy.on_streams)
-        if policy.scratch_dir is not None:
-            raise InvalidArgumentError(
-                f"scratch_dir={str(policy.scratch_dir)!r} is for state of samples that have an index; of a"
-                " stream only the last `history_size` samples are remembered, in memory. Leave it out."
-            )
+        check_stream(loader, policy)
         policy.max_epochs = planned_epochs(trainer) if self._budget is None else self._budget.max_epochs
         begins = run.open_stream(policy, trainer.world_size, trainer.current_epoch)
         if begins and policy.start_from is not None:
             start_stream_from_file(run, policy)
         assert isinstance(run.store, BatchStore | KeyedStore)
         self._source = StreamSource(loader, run.store, policy.sample_id)
-        self._part = self._reader.part = chosen.part
+        self._part = self._reader.batches.part = chosen.part
         self._arrived.clear()
         looped = policy.wrap_dataloader(loader)
         if self._passes is not None:
@@ -138,11 +128,7 @@ class StreamedEpochs:
         if looped is loader:
             return given
         if chosen.part is not None:
-            raise UnsupportedLoaderError(
-                f"{type(policy).__name__} reads ahead of the training, and loader={policy.loader!r} is a stream among"
-                " several train loaders, whose batches would no longer be told apart. Take a method that scores each"
-                " batch as it comes, such as EvolvedSampling, or a map-style data set."
-            )
+            raise refuse_reading_ahead(policy)
         if self._has_state and self._passes is None:
             warn_of_read_ahead(type(policy).__name__)
         return chosen.replaced(looped)

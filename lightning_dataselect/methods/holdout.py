@@ -205,7 +205,8 @@ class HoldoutModel:
             self._is_ready = True
             module.to(context.module.device)
             module.trainer = context.module.trainer
-            reader.loader, reader.part = context.reader.loader, context.reader.part
+            batches, own = reader.batches, context.reader.batches
+            batches.loader, batches.part = own.loader, own.part
         context.run.fit.count_samples(forward=indices.numel(), backward=0)
         with self._isolate():
             known = context.store["loss"]

@@ -161,46 +161,16 @@ class RunState:
         """A fingerprint of a few of them."""
         return self.training_set.fingerprint if self._saved is None else self._saved.samples
 
-    def grow(self, policy: SelectionPolicy, n: int) -> None:
-        """Take in the samples that have come to a data set of ``n``, as never measured, into the present plan too."""
-        fit, before = self.fit, self.store
-        plan, new = fit.plan, torch.arange(before.n, n)
-        weights = None if plan.weights is None else torch.cat([plan.weights, plan.weights.new_ones(len(new))])
-        fit.plan = EpochPlan(plan.epoch, torch.cat([plan.indices, new]), weights)
-        self._make_store(policy, n, before.world_size)
-        self.store.load_state_dict(before.state_dict())
-        self.to(before["loss"].device)
-
-    def rearrange(self, policy: SelectionPolicy, rows: Tensor) -> None:
-        """Go on with samples that stand in other places now, without those that are gone, and with new ones.
-
-        Args:
-            policy: Says which columns there are.
-            rows: int64 (n,), where each sample stood before; -1 for a new one, which counts as never measured, and is
-                taken into the present plan.
-        """
-        fit, before, plan = self.fit, self.store, self.fit.plan
-        in_plan = torch.zeros(before.n + 1, dtype=torch.bool)
-        in_plan[plan.indices] = in_plan[-1] = True
-        indices = in_plan[rows].nonzero().squeeze(1)
-        if indices.numel() == 0:
-            fit.plan = EpochPlan.everything(plan.epoch, len(rows), before.memory)
-        else:
-            weights = None if plan.weights is None else plan.weights_of(rows[indices])
-            fit.plan = EpochPlan(plan.epoch, indices, weights)
-        self._make_store(policy, len(rows), before.world_size)
-        self.store.load_state_dict(before.state_of(rows))
-        self.to(before["loss"].device)
-
     def start_anew(self, policy: SelectionPolicy, n: int, epoch: int) -> None:
         """Forget what is known of the samples, as others have taken their places, and begin again with ``epoch``."""
         before = self.store
-        self._make_store(policy, n, before.world_size)
+        self.make_store(policy, n, before.world_size)
         self.to(before["loss"].device)
         self._first_epoch = epoch
         self.fit.plan = EpochPlan.everything(epoch, n, self.store.memory)
 
-    def _make_store(self, policy: SelectionPolicy, n: int, world_size: int) -> None:
+    def make_store(self, policy: SelectionPolicy, n: int, world_size: int) -> None:
+        """Make the columns of ``n`` samples, of which nothing is known, on the CPU."""
         columns = policy.columns() | ({"class": math.nan} if policy.balance else {})
         memory, by_loss = placement_in(policy.scratch_dir), policy.ranks_by_loss
         self._store = SampleHistoryStore(n, columns, world_size, score_is_loss=by_loss, memory=memory)
@@ -232,7 +202,7 @@ class RunState:
                 f" on. Give at most {(n - 1) / n:.3g}."
             )
         if self._store is None:
-            self._make_store(policy, n, world_size)
+            self.make_store(policy, n, world_size)
         return self._go_on(policy, EpochPlan.everything(epoch, n, self.store.memory), world_size)
 
     def open_stream(self, policy: SelectionPolicy, world_size: int, epoch: int) -> bool:

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from lightning_dataselect.capture import CaptureError, LossCapture, NoLossError, Outputs
-from lightning_dataselect.data.batch_layout import BatchLayout
-from lightning_dataselect.data.chosen_loader import BatchPart
-from lightning_dataselect.data.sample_sizes import SampleSizes
-from lightning_dataselect.data.subset_batch import step_on_part
+from lightning_dataselect.data.batch_source import BatchSource
 from lightning_dataselect.state.selection import BatchSamples, Observation
+from lightning_dataselect.step.hearings import Hearings
 from lightning_dataselect.step.sample_loss import SampleLoss, read_sample_loss, reweighted, weighable
-from lightning_dataselect.step.witness import Witness
 
 Summarize = Callable[[Outputs], Tensor | None]
 
@@ -55,21 +51,10 @@ class StepReader:
         self._required = required
         self._keeps_infinite = keeps_infinite
         self._method = method
-        self._module = module
-        self._n_ranks = n_ranks
-        self._put_off: tuple[Any, ...] | None = None  # the step and the batch that a look is due at
-        self._unread: tuple[Any, ...] | None = None  # those of a step whose doubts have to be waited for
-        self._witness = Witness(module, self.capture, n_ranks)
-        self._sizes: SampleSizes | None = SampleSizes()
-        self.layout = BatchLayout()
-        """The layout of the samples in a batch."""
-        self.loader: DataLoader[Any] | None = None
-        """The train loader, once the Trainer has it."""
-        self.collate: Callable[[Sequence[int]], Any] | None = None
-        """Makes a batch of samples anew, by their indices, on the module's device; None where they have none."""
-        self.part: BatchPart | None = None
-        """Of several train loaders, where the batches of that one are; None where it is the only one."""
-        self._present: tuple[bool, ...] | None = None
+        self.batches = BatchSource()
+        """Where the batches of the steps come from."""
+        self.hearings = Hearings(module, self.capture, self.batches, n_ranks)
+        """When single samples are asked how a step is read."""
         self._step_facts = 0, False  # epoch of the step under way, and whether it rescores
         self.blind = False
         """True once nothing can be read, and nothing is required."""
@@ -125,10 +110,10 @@ class StepReader:
         if self.blind:
             return step(*args, **kwargs), None
         self._step_facts = epoch, False
-        if self.part is not None:
-            self._look_at_loaders(self.part, args, kwargs)
+        if self.batches.part is not None:
+            self.hearings.look_at_loaders(self.batches.part, args, kwargs)
         if is_full_batch:
-            self._look(step, args, kwargs, indices)
+            self.hearings.before_step(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
         returned: list[Any] = []
         if not self._required:
@@ -142,10 +127,9 @@ class StepReader:
                 raise
             self._go_blind(error)
             return returned[0], None
-        self._unread = None
         if self.capture.doubts.found and is_full_batch:
-            self._doubt(step, args, kwargs, indices)
-        if self._witness.is_waiting:
+            self.hearings.take_up_doubts(step, args, kwargs, indices)
+        if self.hearings.are_open:
             self.capture.probe_next()
         if not captured.known or self.blind:
             return output, None
@@ -179,9 +163,9 @@ class StepReader:
             losses = read_sample_loss(self._source, step(*args, **kwargs), _looked_up(known, indices)).float()
             return Observation(indices, self._owned(losses), None, None, epoch, None, True, is_rescoring)
         self._step_facts = epoch, is_rescoring
-        if self.part is not None:
-            self._look_at_loaders(self.part, args, kwargs)
-        self._look(step, args, kwargs, indices)
+        if self.batches.part is not None:
+            self.hearings.look_at_loaders(self.batches.part, args, kwargs)
+        self.hearings.before_step(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
         try:
             captured = self.capture.score(call, indices.numel())
@@ -189,9 +173,8 @@ class StepReader:
             unknown = torch.full_like(indices, torch.nan, dtype=torch.float32)
             nobody = torch.full_like(indices, known.numel() - 1)  # the slot of padding: nothing was measured
             return Observation(nobody, unknown, None, None, epoch, None, True, is_rescoring)
-        self._unread = None
         if self.capture.doubts.found:
-            self._doubt(step, args, kwargs, indices)
+            self.hearings.take_up_doubts(step, args, kwargs, indices)
         losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
         return Observation(indices, self._owned(losses), logits, targets, epoch, outputs, True, is_rescoring)
 
@@ -204,100 +187,6 @@ class StepReader:
         except CaptureError as error:
             self._go_blind(error)
             return loss
-
-    @property
-    def waits_for_ranks(self) -> bool:
-        """True if single samples are to be asked again as soon as all ranks do so (see `look_together`)."""
-        return self._witness.is_due or (self._witness.must_wait and self._put_off is not None)
-
-    def settle_doubts(self) -> None:
-        """Ask single samples at once about what the last step has left in doubt, as no other one may follow."""
-        batch, self._unread = self._put_off or self._unread, None
-        is_due = self._put_off is not None or (batch is not None and self.capture.has_doubts(wait=True))
-        if batch is None or not is_due or self._witness.must_wait:
-            return
-        self._put_off = None
-        with self._module.trainer.precision_plugin.train_step_context():
-            self._hear(*batch)
-        self.capture.settle()
-
-    def look_together(self) -> None:
-        """Ask single samples in the next step; to be called on all ranks."""
-        self._witness.agree()
-
-    def batch_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the batch of the samples among the arguments of a step: that of the loader that they come from."""
-        if self.part is not None:
-            return self.part.in_step(args, kwargs)
-        return args[0] if args else next(iter(kwargs.values()))
-
-    def _look_at_loaders(self, part: BatchPart, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Tell capture what comes from which of several loaders, and let it look anew where one has run out."""
-        self.capture.batch_tensors = functools.partial(part.tensors, args, kwargs)
-        present = part.present(args, kwargs)
-        if present != self._present:
-            # loss functions are known by their turn, which is another one where a loss is left out
-            self._present = present
-            self.capture.forget()
-            self._witness = Witness(self._module, self.capture, self._n_ranks)
-
-    def _look(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor) -> None:
-        """Let single samples show how the step is read, where that is due or they are of several sizes at last."""
-        if not self._witness.is_able:
-            return
-        size, differ = indices.numel(), False
-        if self._sizes is not None:
-            differ = self._sizes.differ_anew(self.batch_in(args, kwargs), size)
-            if differ:
-                self.capture.probe_next()
-            if self._sizes.all_differ:
-                self._sizes = None
-        if not self.capture.will_probe(size):
-            return
-        waiting, self._put_off = self._put_off, None
-        if waiting is not None:
-            self._hear(*waiting)
-        if waiting is None or differ:
-            self._hear(step, args, kwargs, indices)
-        if self.part is not None:
-            self._look_at_loaders(self.part, args, kwargs)
-
-    def _doubt(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor) -> None:
-        """Have single samples of a batch asked before the next step, where this one shows what they have not so far.
-
-        Not at once: whoever watches the module's calls is to find those of the step as the last ones.
-        """
-        if not self._witness.is_able:
-            return
-        batch = step, args, kwargs, indices, self.capture.doubts.counts
-        if self.capture.has_doubts():
-            self._put_off = batch
-            self.capture.probe_next()
-        elif self.capture.doubts.found:
-            self._unread = batch
-
-    def _hear(
-        self,
-        step: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        indices: Tensor,
-        counts: Sequence[int] | None = None,
-    ) -> None:
-        if self._witness.must_wait:
-            self._put_off = self._put_off or (step, args, kwargs, indices, counts)
-            return
-        size = indices.numel()
-        batch, of_loader = self.batch_in(args, kwargs), self.part
-        on_part = step_on_part(step, args, kwargs, indices, self.layout, self.loader, self.collate, of_loader)
-
-        def part(positions: Sequence[int]) -> Callable[[], Any]:
-            smaller = on_part(positions)
-            if of_loader is not None:
-                self._look_at_loaders(of_loader, smaller.args, smaller.keywords)
-            return smaller
-
-        self._witness.hear(part, size, batch, counts)
 
     def _owned(self, losses: Tensor) -> Tensor:
         """Return losses in memory of their own, as compiled modules write the next batch's into the same."""

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset, WeightedRandomSampler
 
 from lightning_dataselect import InfoBatch, SelectiveBackprop
 from lightning_dataselect.fit.scratch import check_scratch
+from lightning_dataselect.state.changed_samples import grow
 
 
 def make(folder=None):
@@ -99,7 +100,7 @@ def test_samplers_of_the_users_own_are_filtered_alike(folder):
 def test_a_data_set_that_grows_goes_on(folder):
     def grown(selector):
         fit(selector, max_epochs=2)
-        selector.run_state.grow(selector, N + 20)
+        grow(selector.run_state, selector, N + 20)
         return selector.state_dict()["columns"], selector.selected
 
     (expected, chosen), (found, on_disk) = grown(make()), grown(make(folder))

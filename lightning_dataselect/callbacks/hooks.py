@@ -1,0 +1,183 @@
+"""The hooks of the Trainer, in which a policy is carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_dataselect.callbacks.base import Callback
+from lightning_dataselect.callbacks.checkpointing import Checkpointer
+from lightning_dataselect.callbacks.fit_local import FitLocal, drop_fit_locals
+from lightning_dataselect.callbacks.state_key import StateKey
+from lightning_dataselect.fit.context import FitContext
+from lightning_dataselect.fit.interception import begin_fit, open_fit, take_hold
+from lightning_dataselect.fit.logging import log_epoch
+from lightning_dataselect.fit.stopwatch import Stopwatch
+from lightning_dataselect.fit.summary import fit_summary
+from lightning_dataselect.state.policy import SelectionPolicy
+from lightning_dataselect.state.recording import record
+from lightning_dataselect.state.results import Results
+from lightning_dataselect.state.run_state import RunState
+from lightning_dataselect.state.selection import BatchSamples, Observation
+from lightning_dataselect.step.sample_loss import SampleLoss
+from lightning_dataselect.trainer import come_first, pass_over_empty_hooks
+
+
+class SelectionHooks(SelectionPolicy, Results, Callback):
+    """Carry out a policy: each hook of the Trainer hands on to the fit under way, and decides nothing itself.
+
+    Attributes:
+        sample_loss: Where per-sample losses come from.
+        logs: True to log what each epoch kept, and to say what a fit has dropped.
+        run_state: The per-sample columns and the position of the fit.
+    """
+
+    sample_loss: SampleLoss
+    logs: bool
+
+    context = FitLocal[FitContext | None](None)
+    """The fit under way; None where nothing is selected."""
+    batch = FitLocal[BatchSamples | None](None)
+    """The samples of the batch under way."""
+    seen = FitLocal[Observation | None](None)
+    """The observation of the training step under way, recorded at the end of the batch."""
+
+    def __init__(self) -> None:
+        self.run_state = RunState(type(self).__name__)
+        self._checkpointer = Checkpointer(self, self.run_state)
+        self._stopwatch = Stopwatch()
+
+    @property
+    def first_epoch(self) -> int:
+        """The 0-based epoch that the selector began with; 0 before a fit."""
+        return self.run_state.first_epoch
+
+    def progress(self, epoch: int) -> float | None:
+        """Return the share of the fit, or of its budget, that is done when ``epoch`` begins; None if nobody knows."""
+        compute = self.run_state.compute
+        return super().progress(epoch) if compute is None else self.run_state.spent_before(epoch) / compute.total
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take hold of the training step and of the train loader, before either is used."""
+        if stage != "fit":
+            return
+        self._end_fit()
+        self.context = open_fit(trainer, pl_module, self, self.run_state, self.sample_loss)
+        if self.context is not None:
+            # others may save a checkpoint in any hook, in which the batch just done must be counted
+            come_first(trainer, self)
+            self.context.add_cleanup(pass_over_empty_hooks(self))
+            take_hold(trainer, self.context, self.run_step, is_active=lambda: self.batch is not None)
+            self.on_fit_setup(self.context)
+
+    def on_fit_setup(self, context: FitContext) -> None:
+        """Get ready for a fit, of which :attr:`context` is what a method may use until it ends; nothing by default."""
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Announce where a budget ends the fit, after schedules were built on the whole one."""
+        if self.context is not None:
+            self.context.announce_end()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Settle which epoch it is and how long."""
+        self._stopwatch.restart()
+        if self.context is not None:
+            begin_fit(trainer, self.context, self)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Give everything back as it was."""
+        self._end_fit()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Give everything back as it was, after an error or Ctrl-C too."""
+        self._end_fit()
+
+    def _end_fit(self) -> None:
+        if self.context is not None:
+            self.context.close()
+        drop_fit_locals(self)
+
+    # ---- a batch -------------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Look up which samples the batch holds."""
+        if (context := self.context) is not None:
+            self.batch = context.epochs.begin_batch(batch_idx, batch, pl_module.device)
+
+    def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the user's training step on the batch under way and keep what it has shown.
+
+        Args:
+            step: The module's own ``training_step``.
+            args: Its positional arguments.
+            kwargs: Its keyword arguments.
+
+        Returns:
+            What the step returned, with the method's weights in its loss.
+        """
+        context, batch = self.context, self.batch
+        assert context is not None and batch is not None
+        output, self.seen = context.train_step(step, args, kwargs, batch)
+        return output
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Write down what the batch has shown, and keep schedules in time."""
+        if (context := self.context) is None:
+            return
+        if (seen := self.seen) is not None:
+            record(self.run_state, seen, self)
+        self.batch = self.seen = None
+        context.epochs.end_batch(batch_idx)
+
+    # ---- an epoch, the fit's end, and checkpoints ----------------------------------------------------------------
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._stopwatch.restart()
+        if self.context is not None:
+            self.context.epochs.start_epoch()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock: validation is no part of the training time."""
+        self._stopwatch.pause()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Go on with the clock."""
+        self._stopwatch.resume()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the epoch, choose the samples of the next one, and change its length."""
+        if self.context is None or self.state.plan.epoch != trainer.current_epoch:
+            return
+        self.context.epochs.end_epoch(seconds=self._stopwatch.read())
+        if self.history and self.logs and not trainer.barebones:
+            log_epoch(pl_module, self.history, self.store.column("score"), self.run_state.train_loss.read())
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say what the fit has dropped."""
+        if self.context is not None and self.history and self.logs and not trainer.barebones:
+            rank_zero_info(fit_summary(type(self).__name__, self.history) + self.remark())
+
+    @StateKey
+    def state_key(self) -> str:
+        """The key of the state in a checkpoint; Lightning asks for it at every hook."""
+        return self._checkpointer.state_key
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resumed fit needs to be the same fit."""
+        return self._checkpointer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until the loader, and with it the number of samples, is known."""
+        self._checkpointer.load_state_dict(state_dict)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Save what all ranks have seen."""
+        self._checkpointer.save_all_ranks(checkpoint)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another method."""
+        self._checkpointer.refuse_others(checkpoint)

@@ -1,0 +1,141 @@
+"""When the witness is heard, and on which batch: at first, in doubt, and together with other ranks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from lightning_dataselect.capture import LossCapture
+from lightning_dataselect.data.batch_source import BatchSource
+from lightning_dataselect.data.chosen_loader import BatchPart
+from lightning_dataselect.data.sample_sizes import SampleSizes
+from lightning_dataselect.step.witness import Witness
+
+
+class Hearings:
+    """Ask single samples what they lose, as often as steps leave it open.
+
+    Args:
+        module: The LightningModule.
+        capture: Reads its steps.
+        batches: Where their batches come from.
+        n_ranks: The number of processes that train.
+    """
+
+    def __init__(self, module: pl.LightningModule, capture: LossCapture, batches: BatchSource, n_ranks: int) -> None:
+        self._module = module
+        self._capture = capture
+        self._batches = batches
+        self._n_ranks = n_ranks
+        self._witness = Witness(module, capture, n_ranks)
+        self._sizes: SampleSizes | None = SampleSizes()
+        self._put_off: tuple[Any, ...] | None = None  # the step and the batch that a look is due at
+        self._unread: tuple[Any, ...] | None = None  # those of a step whose doubts have to be waited for
+        self._present: tuple[bool, ...] | None = None  # of several loaders, which have a batch in the step
+
+    # ---- in a step -----------------------------------------------------------------------------------------------
+
+    def look_at_loaders(self, part: BatchPart, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Tell capture what comes from which of several loaders, and let it look anew where one has run out."""
+        self._capture.batch_tensors = functools.partial(part.tensors, args, kwargs)
+        present = part.present(args, kwargs)
+        if present != self._present:
+            # loss functions are known by their turn, which is another one where a loss is left out
+            self._present = present
+            self._capture.forget()
+            self._witness = Witness(self._module, self._capture, self._n_ranks)
+
+    def before_step(
+        self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
+    ) -> None:
+        """Let single samples show how the step is read, where that is due or they are of several sizes at last."""
+        self._unread = None
+        if not self._witness.is_able:
+            return
+        size, differ = indices.numel(), False
+        if self._sizes is not None:
+            differ = self._sizes.differ_anew(self._batches.batch_in(args, kwargs), size)
+            if differ:
+                self._capture.probe_next()
+            if self._sizes.all_differ:
+                self._sizes = None
+        if not self._capture.will_probe(size):
+            return
+        waiting, self._put_off = self._put_off, None
+        if waiting is not None:
+            self._hear(*waiting)
+        if waiting is None or differ:
+            self._hear(step, args, kwargs, indices)
+        if self._batches.part is not None:
+            self.look_at_loaders(self._batches.part, args, kwargs)
+
+    def take_up_doubts(
+        self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
+    ) -> None:
+        """Have single samples of a batch asked before the next step, where this one shows what they have not so far.
+
+        Not at once: whoever watches the module's calls is to find those of the step as the last ones.
+        """
+        if not self._witness.is_able:
+            return
+        batch = step, args, kwargs, indices, self._capture.doubts.counts
+        if self._capture.has_doubts():
+            self._put_off = batch
+            self._capture.probe_next()
+        elif self._capture.doubts.found:
+            self._unread = batch
+
+    @property
+    def are_open(self) -> bool:
+        """True if batches so far have left it open what the step does."""
+        return self._witness.is_waiting
+
+    # ---- at the end of an epoch ----------------------------------------------------------------------------------
+
+    def settle_doubts(self) -> None:
+        """Ask single samples at once about what the last step has left in doubt, as no other one may follow."""
+        batch, self._unread = self._put_off or self._unread, None
+        is_due = self._put_off is not None or (batch is not None and self._capture.has_doubts(wait=True))
+        if batch is None or not is_due or self._witness.must_wait:
+            return
+        self._put_off = None
+        with self._module.trainer.precision_plugin.train_step_context():
+            self._hear(*batch)
+        self._capture.settle()
+
+    @property
+    def wait_for_ranks(self) -> bool:
+        """True if single samples are to be asked again as soon as all ranks do so (see `agree`)."""
+        return self._witness.is_due or (self._witness.must_wait and self._put_off is not None)
+
+    def agree(self) -> None:
+        """Ask single samples in the next step; to be called on all ranks."""
+        self._witness.agree()
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _hear(
+        self,
+        step: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        indices: Tensor,
+        counts: Sequence[int] | None = None,
+    ) -> None:
+        if self._witness.must_wait:
+            self._put_off = self._put_off or (step, args, kwargs, indices, counts)
+            return
+        of_loader = self._batches.part
+        on_part = self._batches.on_part(step, args, kwargs, indices)
+
+        def part(positions: Sequence[int]) -> Callable[[], Any]:
+            smaller = on_part(positions)
+            if of_loader is not None:
+                self.look_at_loaders(of_loader, smaller.args, smaller.keywords)
+            return smaller
+
+        self._witness.hear(part, indices.numel(), self._batches.batch_in(args, kwargs), counts)
