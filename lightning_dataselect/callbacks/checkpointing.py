@@ -52,7 +52,7 @@ class Checkpointer:
         if not run.has_begun or run.world_size == 1:
             return
         run.store.merge()
-        run.fit.sum_over_ranks(run.world_size, run.store["loss"].device)
+        run.fit.sum_over_ranks(run.world_size, run.store.device)
         states = self._states_of_ranks()
         checkpoint["callbacks"][self.state_key] = run.state_dict(states, copies=run.rank == 0)
         run.fit.leave_counts_to_first(run.rank)

@@ -52,7 +52,7 @@ class EpochClosing:
         store, state = self._run.store, self._run.fit
         forget_misread(self._run, self._reader, ends_epoch=True)
         store.end_epoch(state.plan.indices)
-        state.sum_over_ranks(store.world_size, store["loss"].device)
+        state.sum_over_ranks(store.world_size, store.device)
         if self._budget is not None:
             self._budget.close_last()
         if not self._has_warned and not self._reader.blind:
@@ -65,7 +65,7 @@ class EpochClosing:
         store, state = self._run.store, self._run.fit
         forget_misread(self._run, self._reader, ends_epoch=True)
         store.merge()
-        state.sum_over_ranks(store.world_size, store["loss"].device)
+        state.sum_over_ranks(store.world_size, store.device)
         state.cut(store.n, *self._extent(loader))
         state.leave_counts_to_first(self._trainer.global_rank)
 

@@ -18,6 +18,7 @@ from lightning_dataselect.state.recording import count_step
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import BatchSamples, Observation
+from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.step.reader import StepReader, Summarize
 from lightning_dataselect.step.submodule_outputs import SubmoduleOutputs
 from lightning_dataselect.trainer import Restore
@@ -138,8 +139,8 @@ class FitContext:
             captured and the method can do without.
         """
         run, fit = self.run, self.run.fit
-        known, epoch = run.store["loss"], fit.plan.epoch
-        done = self.reader.run(step, args, kwargs, samples, known, epoch, is_full_batch=is_full_batch)
+        store, epoch = run.store, fit.plan.epoch
+        done = self.reader.run(step, args, kwargs, samples, store, epoch, is_full_batch=is_full_batch)
         forget_misread(run, self.reader, ends_epoch=False)
         if done[0] is None and self.module.automatic_optimization:
             return done  # Lightning passes over the batch
@@ -164,24 +165,24 @@ class FitContext:
             indices: int64 (B,), the samples of the batch.
         """
         self.run.fit.count_samples(forward=indices.numel(), backward=0)
-        seen = self.reader.score(step, args, kwargs, indices, self.store["loss"], self.epoch)
+        seen = self.reader.score(step, args, kwargs, indices, self.store, self.epoch)
         forget_misread(self.run, self.reader, ends_epoch=False)
         return seen
 
     def score_samples(
-        self, indices: Tensor, known: Tensor, loader: SelectedLoader | None = None
+        self, indices: Tensor, store: ScoreStore, loader: SelectedLoader | None = None
     ) -> Iterator[Observation]:
         """Measure samples by a pass in eval mode, without gradients and without side effects.
 
         Args:
             indices: int64 (m,), dataset indices, sorted.
-            known: float32 (N + 1,), the last loss of every sample.
+            store: Knows the last loss of every sample.
             loader: Where they are read from; None for the train loader.
 
         Yields:
             What each batch has shown; N stands among its indices for samples repeated to make ranks even.
         """
-        return self.epochs.score_samples(indices, known, loader)
+        return self.epochs.score_samples(indices, store, loader)
 
     def close(self) -> None:
         """Give everything back as it was."""

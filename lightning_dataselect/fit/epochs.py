@@ -16,11 +16,7 @@ from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.closing import EpochClosing
 from lightning_dataselect.fit.identity import meet_samples, number_to_open
 from lightning_dataselect.fit.lengths import FitLengths
-from lightning_dataselect.fit.notices import (
-    warn_if_idle,
-    warn_if_longer_loaders,
-    warn_of_other_loaders,
-)
+from lightning_dataselect.fit.notices import warn_if_idle, warn_if_longer_loaders, warn_of_other_loaders
 from lightning_dataselect.fit.rescoring import measure_stale, score_samples
 from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
 from lightning_dataselect.fit.scratch import check_scratch
@@ -31,6 +27,7 @@ from lightning_dataselect.state.planning import plan_epoch
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
+from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
     begin_ended_epoch,
@@ -196,7 +193,9 @@ class Epochs:
         plan, slots, weights = run.fit.plan, taken.slots(run.store.n), None
         if plan.weights is not None:
             weights = plan.weights_of(taken.indices).to(device, non_blocking=True)
-        return BatchSamples(slots.to(device, non_blocking=True), weights)
+        if slots.device != device:  # asked here, as a short step would pay for a call
+            slots = slots.to(device, non_blocking=True)
+        return BatchSamples(slots, weights)
 
     def end_batch(self, batch_idx: int) -> None:
         """Count a batch as done, and keep schedules in time."""
@@ -224,18 +223,18 @@ class Epochs:
         self._schedules.give_back()
 
     def score_samples(
-        self, indices: Tensor, known: Tensor, loader: SelectedLoader | None = None
+        self, indices: Tensor, store: ScoreStore, loader: SelectedLoader | None = None
     ) -> Iterator[Observation]:
         """Measure samples by a pass without gradients and side effects; see :func:`~.rescoring.score_samples`.
 
         Args:
             indices: int64 (m,), dataset indices, sorted.
-            known: float32 (N + 1,), the last loss of every sample.
+            store: Knows the last loss of every sample.
             loader: Where they are read from; None for the train loader.
         """
         loader = self.loader if loader is None else loader
         epoch = self._run.fit.plan.epoch
-        return score_samples(self._trainer, loader, indices, self._step, self._reader, known, epoch)
+        return score_samples(self._trainer, loader, indices, self._step, self._reader, store, epoch)
 
     # ---- inside --------------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ def forget_misread(run: RunState, reader: StepReader, *, ends_epoch: bool) -> No
     misread = reader.capture.has_misread(wait=ends_epoch)
     if run.world_size > 1:
         own = [misread, reader.hearings.wait_for_ranks]
-        anywhere = torch.tensor(own, dtype=torch.int32, device=run.store["loss"].device)
+        anywhere = torch.tensor(own, dtype=torch.int32, device=run.store.device)
         dist.all_reduce(anywhere, dist.ReduceOp.MAX)
         misread, is_doubtful = map(bool, anywhere.tolist())
         if is_doubtful:

@@ -15,6 +15,7 @@ from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.recording import record
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import Observation
+from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.step.isolation import SideEffectGuard
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import batch_to_device, shows_progress, takes_batch_idx
@@ -26,7 +27,7 @@ def score_samples(
     indices: Tensor,
     step: Callable[..., Any],
     reader: StepReader,
-    known: Tensor,
+    store: ScoreStore,
     epoch: int,
 ) -> Iterator[Observation]:
     """Run the user's training step over samples in eval mode, without gradients and without side effects.
@@ -39,7 +40,7 @@ def score_samples(
         indices: int64 (m,), dataset indices, sorted.
         step: The module's own ``training_step``.
         reader: Reads what the samples lost.
-        known: float32 (N + 1,), the last loss of every sample.
+        store: Knows the last loss of every sample.
         epoch: 0-based epoch that the observations are of.
 
     Yields:
@@ -62,14 +63,14 @@ def score_samples(
             batch = batch_to_device(trainer, batch)
             args = (batch, batch_idx) if takes_batch_idx(step) else (batch,)
             with trainer.precision_plugin.train_step_context():
-                yield reader.score(step, args, {}, own.to(module.device), known, epoch, is_rescoring=True)
+                yield reader.score(step, args, {}, own.to(module.device), store, epoch, is_rescoring=True)
 
 
 def measure_stale(
     policy: SelectionPolicy,
     run: RunState,
     epoch: int,
-    score: Callable[[Tensor, Tensor], Iterator[Observation]],
+    score: Callable[[Tensor, ScoreStore], Iterator[Observation]],
     budget: FitBudget | None = None,
 ) -> None:
     """Measure the samples that a method asks for before it selects those of ``epoch``.
@@ -78,7 +79,7 @@ def measure_stale(
         policy: The method.
         run: The columns and the position of the fit.
         epoch: The 0-based epoch to come.
-        score: Measures samples, given their indices and the last loss of every sample; see `score_samples`.
+        score: Measures samples, given their indices and what knows their last losses; see `score_samples`.
         budget: May leave too little for a pass; None if nothing but the Trainer ends the fit.
     """
     due = bool(run.fit.history) and policy.rescores and policy.selects_anew(epoch)
@@ -88,10 +89,10 @@ def measure_stale(
         return
     if budget is not None and not budget.affords_pass(stale.numel(), epoch):
         return  # what is left is trained on, so that schedules come to their end
-    for seen in score(stale, run.store["loss"]):
+    for seen in score(stale, run.store):
         run.fit.count_samples(forward=seen.indices.numel(), backward=0)
         record(run, seen, policy)
     run.store.merge()
-    run.fit.sum_over_ranks(run.world_size, run.store["loss"].device)
+    run.fit.sum_over_ranks(run.world_size, run.store.device)
     run.fit.history[-1]["n_forward"] += run.fit.n_forward
     run.fit.n_forward = run.fit.n_measured = 0

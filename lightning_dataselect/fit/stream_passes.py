@@ -103,7 +103,7 @@ class StreamPasses:
             has_ended: True if the stream had no more.
         """
         store = self._store
-        n_known = torch.tensor([len(store.keys)], device=store["loss"].device)
+        n_known = torch.tensor([len(store.keys)], device=store.device)
         if self._run.world_size > 1:
             dist.all_reduce(n_known)
         done = 1.0 if has_ended else min(n_offered / max(int(n_known) - self.n_left_out, 1), 1.0)

@@ -29,6 +29,7 @@ from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import BatchSamples, Observation
+from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.state.stream_store import BatchStore, KeyedStore
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
@@ -258,7 +259,7 @@ class StreamedEpochs:
         store, state = run.store, run.fit
         forget_misread(run, self._reader, ends_epoch=True)
         store.end_epoch(state.plan.indices)
-        state.sum_over_ranks(run.world_size, store["loss"].device)
+        state.sum_over_ranks(run.world_size, store.device)
         if self._budget is not None:
             self._budget.close_epoch()
         if not self._warned_of_losses and not self._reader.blind:
@@ -279,7 +280,7 @@ class StreamedEpochs:
             self._schedules.give_back()
 
     def score_samples(
-        self, indices: Tensor, known: Tensor, loader: SelectedLoader | None = None
+        self, indices: Tensor, store: ScoreStore, loader: SelectedLoader | None = None
     ) -> Iterator[Observation]:
         """Refuse: samples of a stream cannot be read again."""
         raise UnsupportedLoaderError(

@@ -169,7 +169,7 @@ class HoldoutRun(DataSelector):
         others = torch.arange(loader.n) if self.half is None else halves(loader.n, self.seed)[1 - self.half]
         store = ScoreStore(loader.n, world_size=trainer.world_size)
         store.to(pl_module.device)
-        for seen in context.score_samples(others, store["loss"], loader):
+        for seen in context.score_samples(others, store, loader):
             store["loss"][seen.indices] = seen.losses
             store.mark_dirty(seen.indices)
         store.merge()
@@ -209,8 +209,7 @@ class HoldoutModel:
             batches.loader, batches.part = own.loader, own.part
         context.run.fit.count_samples(forward=indices.numel(), backward=0)
         with self._isolate():
-            known = context.store["loss"]
-            return reader.score(module.training_step, args, kwargs, indices, known, context.epoch).losses
+            return reader.score(module.training_step, args, kwargs, indices, context.store, context.epoch).losses
 
     def give_back(self) -> None:
         """Let go of the Trainer."""

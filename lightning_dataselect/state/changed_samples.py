@@ -18,7 +18,7 @@ def grow(run: RunState, policy: SelectionPolicy, n: int) -> None:
     fit.plan = EpochPlan(plan.epoch, torch.cat([plan.indices, new]), weights)
     run.make_store(policy, n, before.world_size)
     run.store.load_state_dict(before.state_dict())
-    run.to(before["loss"].device)
+    run.to(before.device)
 
 
 def rearrange(run: RunState, policy: SelectionPolicy, rows: Tensor) -> None:
@@ -41,4 +41,4 @@ def rearrange(run: RunState, policy: SelectionPolicy, rows: Tensor) -> None:
         fit.plan = EpochPlan(plan.epoch, indices, weights)
     run.make_store(policy, len(rows), before.world_size)
     run.store.load_state_dict(before.state_of(rows))
-    run.to(before["loss"].device)
+    run.to(before.device)

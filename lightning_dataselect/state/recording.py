@@ -18,11 +18,9 @@ def record(run: RunState, seen: Observation, policy: SelectionPolicy) -> None:
         policy: Writes the method's own columns.
     """
     store = run.store
-    column = store["loss"]
-    if seen.indices.device != column.device:  # asked here, as a short step would pay for a call
-        seen = seen.to(column.device)
+    if seen.indices.device != (device := store.device):  # asked here, as a short step would pay for a call
+        seen = seen.to(device)
     indices, losses = seen.indices, seen.losses
-    column.index_copy_(0, indices, losses)
     store.record_losses(indices, losses)
     run.bad_losses.add(indices, losses)
     if policy.balance:
@@ -37,7 +35,7 @@ def record(run: RunState, seen: Observation, policy: SelectionPolicy) -> None:
 def count_step(run: RunState, indices: Tensor) -> None:
     """Count the samples of a step of this rank that trains, int64 (B,)."""
     store, fit, n = run.store, run.fit, indices.numel()
-    store.count_trained(indices.to(store["loss"].device))
+    store.count_trained(indices.to(store.device))
     fit.n_trained += n
     fit.n_forward += n
     fit.n_backward += n
@@ -45,12 +43,12 @@ def count_step(run: RunState, indices: Tensor) -> None:
 
 def count_trained(run: RunState, indices: Tensor) -> None:
     """Count samples that this rank will train on, int64 (B,)."""
-    run.store.count_trained(indices.to(run.store["loss"].device))
+    run.store.count_trained(indices.to(run.store.device))
     run.fit.n_trained += indices.numel()
 
 
 def count_dropped(run: RunState, offered: Tensor, taken: Tensor) -> None:
     """Count samples left out of a batch: int64 (B,), those it had, and int64 (b,), those this rank trains on."""
-    device = run.store["loss"].device
+    device = run.store.device
     run.store.count_dropped(offered.to(device), taken.to(device))
     run.fit.n_left_out += offered.numel() - taken.numel()

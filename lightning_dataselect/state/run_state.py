@@ -165,7 +165,7 @@ class RunState:
         """Forget what is known of the samples, as others have taken their places, and begin again with ``epoch``."""
         before = self.store
         self.make_store(policy, n, before.world_size)
-        self.to(before["loss"].device)
+        self.to(before.device)
         self._first_epoch = epoch
         self.fit.plan = EpochPlan.everything(epoch, n, self.store.memory)
 
@@ -285,4 +285,4 @@ class RunState:
     def to(self, device: torch.device) -> None:
         """Move all that is written batch by batch to ``device``."""
         self.store.to(device)
-        self.bad_losses.to(self.store["loss"].device)
+        self.bad_losses.to(self.store.device)

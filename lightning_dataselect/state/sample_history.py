@@ -113,6 +113,12 @@ class SampleHistoryStore(ScoreStore):
         """True once the logits of classes were seen, and their columns are there."""
         return "margin" in self
 
+    def __getitem__(self, name: str) -> Tensor:
+        """Return the column ``name``, float32 (N + 1,), on the store's device; losses put aside are written before."""
+        if name == "loss" or (name == "score" and self._score_is_loss):
+            self._write_losses()
+        return super().__getitem__(name)
+
     # ---- in a step: nothing here waits for the device, or does more than put aside --------------------------------
 
     def record_logits(self, seen: Observation) -> None:
@@ -173,6 +179,7 @@ class SampleHistoryStore(ScoreStore):
 
     def flush(self) -> None:
         """Write what was put aside."""
+        self._write_losses()
         trained, offered, taken, shown, epoch = self._trained, self._offered, self._taken, self._shown, self._kind[0]
         measured = self._measured
         self._forget_pending()
@@ -196,7 +203,7 @@ class SampleHistoryStore(ScoreStore):
         """Give every rank what each rank has written since the last merge; all ranks must call it together."""
         self.flush()
         if self.world_size > 1:
-            anyone = torch.tensor([self.knows_classes], dtype=torch.int32, device=self["loss"].device)
+            anyone = torch.tensor([self.knows_classes], dtype=torch.int32, device=self.device)
             dist.all_reduce(anyone, dist.ReduceOp.MAX)
             if bool(anyone):
                 self._open_classes()
@@ -238,6 +245,7 @@ class SampleHistoryStore(ScoreStore):
 
     def _forget_pending(self) -> None:
         self._measured: list[tuple[Tensor, Tensor]] = []
+        self._n_written = 0  # of these, those that are in the column of the last loss
         self._trained: list[Tensor] = []
         self._offered: list[Tensor] = []
         self._taken: list[Tensor] = []
@@ -250,6 +258,13 @@ class SampleHistoryStore(ScoreStore):
         is_full = len(self._trained) >= _MOST_BATCHES or len(self._measured) >= _MOST_BATCHES
         if is_full or self.n_bytes_pending >= _MOST_BYTES:
             self.flush()
+
+    def _write_losses(self) -> None:
+        """Write the last losses, batch by batch: a sample may come more than once."""
+        column = self._columns["loss"]
+        for indices, losses in self._measured[self._n_written :]:
+            column.index_copy_(0, indices, losses)
+        self._n_written = len(self._measured)
 
     def _open_classes(self) -> None:
         if not self.knows_classes:

@@ -86,6 +86,11 @@ class ScoreStore:
         """Number of samples that there are; infinite where nobody knows, as in a stream."""
         return self.n
 
+    @property
+    def device(self) -> torch.device:
+        """Where the columns lie."""
+        return self._columns["loss"].device
+
     def __getitem__(self, name: str) -> Tensor:
         """Return the column ``name``, float32 (N + 1,), on the store's device."""
         return self._columns[name]
@@ -130,7 +135,7 @@ class ScoreStore:
             The column, (N + 1, width), on the store's device.
         """
         if self.world_size > 1:
-            widest = torch.tensor([width], device=self["loss"].device)
+            widest = torch.tensor([width], device=self.device)
             dist.all_reduce(widest, dist.ReduceOp.MAX)
             width = int(widest)
         self._columns[name] = self._full((self.n + 1, width), torch.nan, dtype)
@@ -165,7 +170,7 @@ class ScoreStore:
         self._reset(self._columns)
 
     def _full(self, shape: tuple[int, ...], value: float, dtype: torch.dtype) -> Tensor:
-        return self.memory.full(shape, value, dtype, self["loss"].device)
+        return self.memory.full(shape, value, dtype, self.device)
 
     def _reset(self, names: Iterable[str]) -> None:
         for name in names:

@@ -56,7 +56,7 @@ def gather_rows(store: KeyedStore, names: Iterable[str], world_size: int) -> Str
 
     All ranks must call it together.
     """
-    device = store["loss"].device
+    device = store.device
     knows_classes = _any_rank(store.knows_classes, world_size, device)
     # by hash, since slots depend on what came when, and a resumed fit must add up in the same order
     hashes, slots = hashes_of(store.keys).sort()

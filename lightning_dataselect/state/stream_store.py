@@ -100,7 +100,8 @@ class BatchStore(StreamStore):
         """Do nothing."""
 
     def record_losses(self, indices: Tensor, losses: Tensor) -> None:
-        """Do nothing."""
+        """Write the losses, float32 (B,), at ``indices``, int64 (B,)."""
+        self["loss"].index_copy_(0, indices, losses)
 
     def count_trained(self, indices: Tensor) -> None:
         """Do nothing."""
@@ -171,7 +172,7 @@ class KeyedStore(StreamStore):
             self._make_room(min(self._capacity, max(2 * self.n, len(slots))))
         if taken_over:
             self.flush()
-            emptied = torch.tensor(taken_over, device=self["loss"].device)
+            emptied = torch.tensor(taken_over, device=self.device)
             for name, column in self._columns.items():
                 column.index_fill_(0, emptied, self._initial[name])
         return torch.tensor([slots[key] for key in keys], dtype=torch.int64)

@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_dataselect.capture import CaptureError, LossCapture, NoLossError, Outputs
 from lightning_dataselect.data.batch_source import BatchSource
 from lightning_dataselect.state.selection import BatchSamples, Observation
+from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.step.hearings import Hearings
 from lightning_dataselect.step.sample_loss import SampleLoss, read_sample_loss, reweighted, weighable
 
@@ -78,7 +79,7 @@ class StepReader:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         samples: BatchSamples,
-        known: Tensor,
+        store: ScoreStore,
         epoch: int,
         *,
         is_full_batch: bool = True,
@@ -90,7 +91,7 @@ class StepReader:
             args: Its positional arguments.
             kwargs: Its keyword arguments.
             samples: The samples of the batch, and their weights in the loss.
-            known: float32 (N + 1,), the last loss of every sample.
+            store: Knows the last loss of every sample.
             epoch: 0-based epoch.
             is_full_batch: False if the batch was cut.
 
@@ -101,7 +102,7 @@ class StepReader:
         indices, weights = samples.indices, samples.weights
         if self._source != "auto":
             output = step(*args, **kwargs)
-            losses = read_sample_loss(self._source, output, _looked_up(known, indices))
+            losses = read_sample_loss(self._source, output, _looked_up(store["loss"], indices))
             if weights is not None:
                 each = weighable(self._source, output, losses)
                 output = reweighted(output, each, weights, keeps_value=self.capture.keeps_value)
@@ -143,7 +144,7 @@ class StepReader:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         indices: Tensor,
-        known: Tensor,
+        store: ScoreStore,
         epoch: int,
         *,
         is_rescoring: bool = False,
@@ -155,12 +156,12 @@ class StepReader:
             args: Its positional arguments.
             kwargs: Its keyword arguments.
             indices: int64 (B,), the samples of the batch.
-            known: float32 (N + 1,), the last loss of every sample.
+            store: Knows the last loss of every sample.
             epoch: 0-based epoch.
             is_rescoring: True for a pass between two epochs.
         """
         if self._source != "auto":
-            losses = read_sample_loss(self._source, step(*args, **kwargs), _looked_up(known, indices)).float()
+            losses = read_sample_loss(self._source, step(*args, **kwargs), _looked_up(store["loss"], indices)).float()
             return Observation(indices, self._owned(losses), None, None, epoch, None, True, is_rescoring)
         self._step_facts = epoch, is_rescoring
         if self.batches.part is not None:
@@ -171,7 +172,7 @@ class StepReader:
             captured = self.capture.score(call, indices.numel())
         except NoLossError:
             unknown = torch.full_like(indices, torch.nan, dtype=torch.float32)
-            nobody = torch.full_like(indices, known.numel() - 1)  # the slot of padding: nothing was measured
+            nobody = torch.full_like(indices, store.n)  # the slot of padding: nothing was measured
             return Observation(nobody, unknown, None, None, epoch, None, True, is_rescoring)
         if self.capture.doubts.found:
             self.hearings.take_up_doubts(step, args, kwargs, indices)

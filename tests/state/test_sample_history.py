@@ -56,6 +56,21 @@ class Diary:
             np.testing.assert_allclose(found, getattr(self, name), rtol=1e-5, atol=1e-5, err_msg=name)
 
 
+def test_the_last_loss_of_a_sample_is_read_as_if_it_had_been_written_at_once():
+    store, expected = SampleHistoryStore(4, score_is_loss=True), np.full(5, np.nan, np.float32)
+    batches = [([0, 1], [1.0, 2.0]), ([1, 3], [3.0, 4.0]), ([1, 4, 4], [5.0, 6.0, 7.0])]
+    for turn, (samples, losses) in enumerate(batches):
+        store.record_losses(torch.tensor(samples), torch.tensor(losses))
+        for sample, loss in zip(samples, losses, strict=True):
+            expected[sample] = loss
+        if turn != 1:  # what is read in between is no less than all that came before
+            name = ("score", "loss")[turn // 2]
+            np.testing.assert_array_equal(store[name][:4].numpy(), expected[:4])
+    store["loss"][1] = 9.0  # a method's own write stands until the next batch
+    np.testing.assert_array_equal(store.column("loss")[1].numpy(), 9.0)
+    assert store.column("times_measured").tolist() == [1, 3, 0, 1]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("n_classes", [2, 5])
 def test_margins(dtype, n_classes):
