@@ -11,9 +11,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_dataselect.callbacks.base import Callback
 from lightning_dataselect.callbacks.checkpointing import Checkpointer
 from lightning_dataselect.callbacks.fit_local import FitLocal, drop_fit_locals
-from lightning_dataselect.callbacks.state_key import StateKey
+from lightning_dataselect.callbacks.state_key import StateKey, keep_state_key, unlike_others
 from lightning_dataselect.fit.context import FitContext
-from lightning_dataselect.fit.interception import begin_fit, open_fit, take_hold
+from lightning_dataselect.fit.interception import begin_fit, open_fit, refuse_fit_within_fit, take_hold
 from lightning_dataselect.fit.logging import log_epoch
 from lightning_dataselect.fit.stopwatch import Stopwatch
 from lightning_dataselect.fit.summary import fit_summary
@@ -45,6 +45,8 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
     seen = FitLocal[Observation | None](None)
     """The observation of the training step under way, recorded at the end of the batch."""
 
+    _trainer = FitLocal[pl.Trainer | None](None)
+
     def __init__(self) -> None:
         self.run_state = RunState(type(self).__name__)
         self._checkpointer = Checkpointer(self, self.run_state)
@@ -62,9 +64,12 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take hold of the training step and of the train loader, before either is used."""
+        keep_state_key(self, self._checkpointer.state_key)
         if stage != "fit":
             return
+        refuse_fit_within_fit(self, self._trainer, trainer)
         self._end_fit()
+        self._trainer = trainer
         self.context = open_fit(trainer, pl_module, self, self.run_state, self.sample_loss)
         if self.context is not None:
             # others may save a checkpoint in any hook, in which the batch just done must be counted
@@ -88,12 +93,14 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
             begin_fit(trainer, self.context, self)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give everything back as it was."""
-        self._end_fit()
+        """Give everything back as it was, unless it is another Trainer that has come to its end."""
+        if trainer is self._trainer:
+            self._end_fit()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Give everything back as it was, after an error or Ctrl-C too."""
-        self._end_fit()
+        if trainer is self._trainer:
+            self._end_fit()
 
     def _end_fit(self) -> None:
         if self.context is not None:
@@ -163,8 +170,9 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
 
     @StateKey
     def state_key(self) -> str:
-        """The key of the state in a checkpoint; Lightning asks for it at every hook."""
-        return self._checkpointer.state_key
+        """The key of the state in a checkpoint, as soon as there is a Trainer that may write one, or a state."""
+        key = self._checkpointer.state_key
+        return key if self.run_state.has_begun else unlike_others(key)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed fit needs to be the same fit."""

@@ -24,6 +24,7 @@ from lightning_dataselect.trainer import (
     explain_checkpoint_faults,
     forget_train_loader,
     intercept_train_loader,
+    is_running,
     logging_parts,
     overfits,
     patch_attribute,
@@ -155,8 +156,32 @@ def begin_fit(trainer: pl.Trainer, context: FitContext, policy: SelectionPolicy)
             context.add_cleanup(scale_learning_rate(optimizer, lambda: policy.lr_factor(context.epoch)))
 
 
+def refuse_fit_within_fit(policy: SelectionPolicy, outer: pl.Trainer | None, inner: pl.Trainer) -> None:
+    """Refuse a fit that begins while the selector is at work in another one.
+
+    Args:
+        policy: The selector of both.
+        outer: The Trainer of the fit that it has begun; None if there is none, or it is over.
+        inner: The Trainer of the fit that begins.
+
+    Raises:
+        TrainerSettingsError: If the one is still under way, and another's.
+    """
+    if outer is not None and outer is not inner and is_running(outer):
+        name = type(policy).__name__
+        raise TrainerSettingsError(
+            f"The same {name} is in the callbacks of two Trainers, and one of them begins to fit while the other is"
+            f" fitting. It can follow only one fit at a time: make a selector for each, callbacks=[{name}(...)]."
+        )
+
+
 def _refuse_second_selector(trainer: pl.Trainer) -> None:
-    names = [type(c).__name__ for c in trainer.callbacks if isinstance(c, SelectionPolicy)]  # type: ignore[attr-defined]
+    selectors = [c for c in trainer.callbacks if isinstance(c, SelectionPolicy)]  # type: ignore[attr-defined]
+    names = [type(selector).__name__ for selector in selectors]
+    if len({id(selector) for selector in selectors}) < len(selectors):
+        raise TrainerSettingsError(
+            f"The same selector is in the callbacks of the Trainer more than once ({', '.join(names)}). Name it once."
+        )
     if len(names) > 1:
         raise TrainerSettingsError(
             f"The Trainer has {len(names)} selectors ({', '.join(names)}), but only one can decide which samples an"

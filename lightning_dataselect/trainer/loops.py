@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerStatus
 
 from lightning_dataselect.trainer.patching import Restore, missing, patch_attribute
 
@@ -44,6 +45,11 @@ def time_fetches(trainer: pl.Trainer, add: Callable[[float], None]) -> Restore:
             each()
 
     return undo
+
+
+def is_running(trainer: pl.Trainer) -> bool:
+    """Return whether a fit, or a pass over other data, of the Trainer is under way."""
+    return bool(trainer.state.status == TrainerStatus.RUNNING)
 
 
 def overfits(trainer: pl.Trainer) -> bool:

@@ -125,9 +125,51 @@ def test_zero_samples_left():
         fit(Hardest(prune_ratio=0.99), train=loader(20))
 
 
-def test_two_selectors():
-    with pytest.raises(ValueError, match=r"has 2 selectors \(Hardest, Shares\).*Keep one of them"):
-        fit(Hardest(), callbacks=[Shares(0.5)])
+@pytest.mark.parametrize("other", [Shares(0.5), Hardest()], ids=["of another class", "of the same class"])
+def test_two_selectors(other):
+    with pytest.raises(ValueError, match=r"has 2 selectors \(Hardest, \w+\).*Keep one of them"):
+        fit(Hardest(), callbacks=[other])
+
+
+def test_a_selector_that_is_named_twice():
+    selector = Hardest()
+    with pytest.raises(ValueError, match=r"The same selector is .* more than once \(Hardest, Hardest\). Name it once"):
+        fit(selector, callbacks=[selector])
+
+
+class FitsWithin(pl.Callback):
+    """Lets another Trainer fit, or validate, with the same selector while this one fits."""
+
+    def __init__(self, selector, run):
+        self.selector, self.run, self.error = selector, run, None
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (1, 1):
+            try:
+                self.run(self.selector)
+            except ValueError as error:
+                self.error = error
+
+
+def validate(selector):
+    trainer(selector).validate(Net(), loader(), verbose=False)
+
+
+@pytest.mark.parametrize("run", [fit, validate])
+def test_a_selector_follows_one_fit_at_a_time_and_to_its_end(run):
+    selector = Hardest()
+    within = FitsWithin(selector, run)
+    fit(selector, callbacks=[within], max_epochs=4)
+    assert [epoch["n_selected"] < epoch["n_total"] for epoch in selector.history] == [False, True, True, True]
+    if run is fit:
+        assert "The same Hardest is in the callbacks of two Trainers" in str(within.error)
+
+
+def test_a_selector_may_follow_one_fit_after_another():
+    selector = Hardest()
+    fit(selector, max_epochs=2)
+    fit(selector, max_epochs=3)
+    assert len(selector.history) == 3
 
 
 @pytest.mark.skipif(Version(pl.__version__) < Version("2.6"), reason="older ones refuse it in their own words")
