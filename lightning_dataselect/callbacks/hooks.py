@@ -58,12 +58,12 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
         return self.run_state.first_epoch
 
     def progress(self, epoch: int) -> float | None:
-        """Return the share of the fit, or of its budget, that is done when ``epoch`` begins; None if nobody knows."""
+        """Return the share of the fit, or of its budget, that is done when ``epoch`` begins; None if unknown."""
         compute = self.run_state.compute
         return super().progress(epoch) if compute is None else self.run_state.spent_before(epoch) / compute.total
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take hold of the training step and of the train loader, before either is used."""
+        """Patch the training step and the train loader before either is used."""
         keep_state_key(self, self._checkpointer.state_key)
         if stage != "fit":
             return
@@ -82,23 +82,23 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
         """Get ready for a fit, of which :attr:`context` is what a method may use until it ends; nothing by default."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Announce where a budget ends the fit, after schedules were built on the whole one."""
+        """Announce where a budget ends the fit, once schedules have been built for the whole fit."""
         if self.context is not None:
             self.context.announce_end()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Settle which epoch it is and how long."""
+        """Settle which epoch the fit begins with, and how long it is."""
         self._stopwatch.restart()
         if self.context is not None:
             begin_fit(trainer, self.context, self)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give everything back as it was, unless it is another Trainer that has come to its end."""
+        """Undo every patch, unless it is another Trainer that has come to its end."""
         if trainer is self._trainer:
             self._end_fit()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give everything back as it was, after an error or Ctrl-C too."""
+        """Undo every patch, after an error or Ctrl-C as well."""
         if trainer is self._trainer:
             self._end_fit()
 
@@ -152,7 +152,7 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
         self._stopwatch.pause()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Go on with the clock."""
+        """Start the clock again."""
         self._stopwatch.resume()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -30,7 +30,7 @@ class DataSelector(SelectionHooks, Reports):
         prune_ratio: Share of the samples that is dropped, in [0, 1): a number; a
             :class:`~lightning_dataselect.numerics.ratio_schedule.RatioSchedule`, also written
             ``"linear(start=0.2, end=0.7)"``; or a function of the 0-based epoch, or its import path. Within ``select``
-            the attribute of this name is the number for the epoch.
+            ``self.prune_ratio`` is the number for the epoch to come.
         warmup_epochs: Epochs at the start that train on everything. In a fit that goes on from a checkpoint without a
             selector, they follow the checkpoint.
         anneal: Share of the epochs at the end that train on everything, in [0, 1].
@@ -43,8 +43,8 @@ class DataSelector(SelectionHooks, Reports):
         balance: ``"class"`` selects within each class, so that every class keeps its share; it needs a classification
             loss with class targets, so that they can be seen.
         whole_batches: Fill up the last batch of a pruned epoch with the samples that were next in line, where the
-            unpruned epoch has only full ones: at most a batch more is trained on. With a ``budget`` it is filled up
-            anyway, since the fit ends with the budget. False keeps exactly the share.
+            unpruned epoch has only full batches: at most one more batch is trained on. With a ``budget`` it is always
+            filled up, since the budget ends the fit all the same. False keeps exactly the share.
         budget: Share of the compute of training on everything, for all the epochs or steps that the Trainer says, after
             which the fit ends, in (0, 1]; a sample's forward pass counts one third, its backward pass two thirds, and
             passes that only score count. What dropping samples saves goes into further epochs, beyond ``max_epochs``
@@ -54,17 +54,17 @@ class DataSelector(SelectionHooks, Reports):
             the position of a field, or a function of the batch. None: a stream's samples are forgotten with their
             batch. A map-style data set needs none but for ``start_from`` another one's scores: the name of an attribute
             or a column that holds one key a sample, or a function of the data set.
-        history_size: Number of samples that are remembered by their keys, on each rank; those seen longest ago go.
+        history_size: Number of samples that are remembered by their keys, on each rank; those seen longest ago are
+            forgotten first.
         start_from: File that ``export`` of an earlier fit has written: samples begin with the losses and scores they
             had then, found again by their keys, or else by their index where the data set is the same or has grown at
             its end. Others count as never measured. ``warmup_epochs=0`` prunes from the first epoch on.
         loader: Of several train loaders, in a list, a dict or a ``CombinedLoader``, the one whose samples are selected:
             its key, or its position. The batches of the others are left as they are. None: there is one loader.
-        scratch_dir: Folder on a local disk, in files of which what is kept of each sample, and what the choice of an
-            epoch takes, lies in place of memory: for data sets whose state would not fit. None (default): in memory.
-            The files have no names, so that nothing is left of them, however the fit ends; their room comes back with
-            the next fit, or when the selector is let go of. Results are the same. On a GPU each step waits for its
-            losses, which are needed on the CPU.
+        scratch_dir: Folder on a local disk for what is kept of each sample, and for what the choice of an epoch takes,
+            where that would not fit in memory. None (default): in memory. The files have no names, so that nothing is
+            left of them, however the fit ends; their space is freed by the next fit, or with the selector. Results are
+            the same. On a GPU each step waits for its losses, which are needed on the CPU.
         logged_loss: Under a method that weighs samples, the value of the loss that ``training_step`` logs and returns:
             "unweighted" (default), so that curves, early stopping and plateaus see what samples lose, with weights in
             the gradient alone; or "weighted", as in the papers' own code.

@@ -44,7 +44,7 @@ def keys_of_dataset(dataset: Any, sample_id: SampleId) -> list[Key]:
             raise InvalidArgumentError(f"{named} gives the key {given!r}: keys must be strings or whole numbers.")
         plain.append(key)
     if len(set(plain)) < len(plain):
-        raise InvalidArgumentError(f"{named} gives two samples of {type(dataset).__name__} one key: they must differ.")
+        raise InvalidArgumentError(f"{named} gives two samples of {type(dataset).__name__} the same key.")
     return plain
 
 

@@ -71,8 +71,8 @@ class StreamSource:
 def _warn_of_shared_keys(keys: Sequence[Key], sample_id: SampleId) -> None:
     key = max(keys, key=keys.count)
     rank_zero_warn(
-        f"sample_id={sample_id!r} gives {keys.count(key)} of the {len(keys)} samples of a batch one key, {key!r}:"
-        " samples of one key are taken for one sample, of which the last loss counts, and are left out together. If"
+        f"sample_id={sample_id!r} gives {keys.count(key)} of the {len(keys)} samples of a batch the same key, {key!r}:"
+        " samples with the same key are taken for one sample, whose last loss counts, and are left out together. If"
         " they are different samples, name a field that tells them apart."
     )
 

@@ -74,7 +74,7 @@ def _warn_of_dropped_scores(name: str, before: int, n: int, epoch: int) -> None:
     others = ", and others stand in their places" if n >= before else ""
     rank_zero_warn(
         f"The train loader's data set no longer holds the {before} samples that were scored: it has {n}{others}. Their"
-        f" scores are dropped, and {name} begins anew with epoch {epoch}. To go on with scores, give"
-        f" {name}(sample_id=...), keys by which samples are found again, or keep each at its index, and add new ones at"
-        " the end."
+        f" scores are dropped, and {name} begins anew with epoch {epoch}. To keep the scores, give"
+        f" {name}(sample_id=...) keys by which samples are found again, or leave each sample at its index and add new"
+        " ones at the end."
     )

@@ -40,7 +40,7 @@ def forget_misread(run: RunState, reader: StepReader, *, ends_epoch: bool) -> No
         n = int(run.store.column("loss").isfinite().count_nonzero())
         run.store.forget_measured()
         rank_zero_warn(
-            "What the loss is divided by, or which of its rows is whose, was taken from batches that several readings"
-            f" fitted, and a later batch shows another one to be right. The losses of {n} samples that were measured"
-            " before are forgotten, and the step is looked at anew."
+            "Earlier batches left open what the loss is divided by, or which of its rows belongs to which sample, and a"
+            f" later batch shows that the wrong reading was taken. The losses of {n} samples that were measured before"
+            " are forgotten, and the step is looked at anew."
         )

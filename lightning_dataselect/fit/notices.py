@@ -36,15 +36,15 @@ def warn_if_idle(policy: SelectionPolicy) -> None:
         times = "once" if n_choices == 1 else f"{n_choices} times"
         rank_zero_warn(
             f"{name} will choose {times} in {n_epochs} epochs, as every_n_epochs="
-            f"{policy.every_n_epochs}: what it drops is dropped for long, which costs accuracy. Lower"
+            f"{policy.every_n_epochs}: what it drops stays dropped for long, which costs accuracy. Lower"
             " every_n_epochs, or train for more epochs."
         )
 
 
 def _epochs_in_budget(policy: SelectionPolicy, total: float) -> tuple[int, int]:
-    """Return how many epochs are pruned where training on the set ``total`` times is spent, and how many there are.
+    """Count the epochs that are pruned, and all epochs, where the budget trains on the whole set ``total`` times.
 
-    Each is taken to drop as much as it may, as what an epoch drops is not known before it begins.
+    Each is taken to drop as much as it may: what it will drop is not known before it begins.
     """
     at_the_end = round(policy.anneal * total, 9)
     n_warmup = min(policy.warmup_epochs, math.ceil(total))
@@ -69,7 +69,7 @@ def warn_of_other_loaders(loaders: Sequence[object], batches_done: int) -> None:
     if any(not hasattr(loader, "state_dict") for loader in loaders):
         rank_zero_warn(
             f"The fit goes on after batch {batches_done - 1} of an epoch, but the train loaders that no samples are"
-            " selected from begin it anew, as they do without a selector: only those that save where they were go on."
+            " selected from begin it anew, as they do without a selector: only those that save their position go on."
             " Take torchdata's StatefulDataLoader for them, or resume from the end of an epoch."
         )
 

@@ -1,4 +1,4 @@
-"""What methods cannot do on a stream, said before they train on it."""
+"""What methods cannot do on a stream, said before they train on one."""
 
 from __future__ import annotations
 

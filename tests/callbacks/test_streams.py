@@ -154,11 +154,11 @@ def test_keys_of_numpy_and_torch_are_as_good_as_pythons(kind, tmp_path):
 
 def test_samples_that_share_a_key_are_said_once(recwarn):
     fit(EvolvedSampling(sample_id="y"), Keyed(), stream(keyed=True), max_epochs=2)
-    said = [str(one.message) for one in recwarn if "one key" in str(one.message)]
+    said = [str(one.message) for one in recwarn if "the same key" in str(one.message)]
     assert len(said) == 1 and "sample_id='y' gives" in said[0] and "name a field that tells them apart" in said[0]
     recwarn.clear()
     fit(EvolvedSampling(sample_id="id"), Keyed(), stream(keyed=True), max_epochs=2)
-    assert not [one for one in recwarn if "one key" in str(one.message)]
+    assert not [one for one in recwarn if "the same key" in str(one.message)]
 
 
 def as_triples(rows):

@@ -265,7 +265,7 @@ def test_a_file_that_is_no_export_is_refused_before_a_fit(name, content, words, 
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (["a"] * 100, "gives two samples of Named one key"),
+        (["a"] * 100, "gives two samples of Named the same key"),
         (["a"], "gives 1 keys for the 100"),
         ([1.5] * 100, "key 1.5"),
         ([True, False] * 50, "key True"),
