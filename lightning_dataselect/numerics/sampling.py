@@ -35,14 +35,11 @@ def random_order(n: int, generator: torch.Generator) -> Tensor:
     """
     if n >= 2**31:
         return torch.randperm(n, generator=generator)
-    bits = n.bit_length()
-    keys = placement().empty((n,), torch.int64).random_(2 ** (62 - bits), generator=generator)
+    keys, position = _keys_of_positions(n, generator)
+    keys.numpy().sort()
     order = placement().empty((n,), torch.int32)
     for part in parts(n):
-        keys[part].bitwise_left_shift_(bits).add_(torch.arange(part.start, part.stop))
-    keys.numpy().sort()
-    for part in parts(n):
-        order[part] = keys[part].bitwise_and_(2**bits - 1)
+        order[part] = keys[part].bitwise_and_(position)
     return order
 
 
@@ -235,11 +232,24 @@ def _largest_finite(weights: Tensor) -> float:
     return float(torch.nan_to_num(weights, nan=0.0, posinf=0.0).max())
 
 
+def _keys_of_positions(n: int, generator: torch.Generator) -> tuple[Tensor, int]:
+    """Draw random keys with the positions in their low bits, int64 (n,); return them, and the mask of those bits."""
+    bits = n.bit_length()
+    keys = placement().empty((n,), torch.int64).random_(2 ** (62 - bits), generator=generator)
+    for part in parts(n):
+        keys[part].bitwise_left_shift_(bits).add_(torch.arange(part.start, part.stop))
+    return keys, 2**bits - 1
+
+
 def _uniform_mask(n: int, k: int, generator: torch.Generator) -> Tensor:
     _check_k(k, n)
     if len(parts(n)) < 2:
+        # the first k of `random_order`, but for the order among them, which need not be sorted for it
         mask = torch.zeros(n, dtype=torch.bool)
-        mask[random_order(n, generator)[:k]] = True
+        keys, position = _keys_of_positions(n, generator)
+        if 0 < k < n:
+            keys.numpy().partition(k - 1)
+        mask[keys[:k].bitwise_and_(position)] = True
         return mask
     keys = placement().empty((n,), torch.int32).random_(generator=generator)
     return _top_mask(lambda part: keys[part], n, k, generator)

@@ -122,6 +122,13 @@ def test_uniform_subset_is_a_sorted_subset(data, n):
     assert is_sorted_subset(uniform_subset(n, k, gen(n)), n, k)
 
 
+@pytest.mark.parametrize("n", [1, 2, 255, 4096])
+def test_uniform_subset_is_the_beginning_of_a_random_order(n):
+    """So a fit's choice does not depend on whether the order was made besides."""
+    for k in {0, 1, n // 3, n - 1, n}:
+        assert uniform_subset(n, k, gen(n)).tolist() == sorted(random_order(n, gen(n))[:k].tolist())
+
+
 def test_uniform_subset_takes_each_pair_equally_often(monkeypatch):
     for size in (2**20, 3):  # permutation below the chunk size, random keys above it
         monkeypatch.setattr(radix, "_CHUNK", size)
