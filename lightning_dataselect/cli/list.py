@@ -16,12 +16,13 @@ def tables() -> list[Table]:
     """Return one table of the methods, one of the scores and one of the samplers."""
     methods = [(each.name, str(each.year), each.kind, each.needs, each.drops) for each in list_methods()]
     parts = [
-        [(each.name, each.what, each.needs, each.source) for each in known.values()] for known in (SCORES, SAMPLERS)
+        [(each.name, each.what, each.arguments, each.needs, each.source) for each in known.values()]
+        for known in (SCORES, SAMPLERS)
     ]
     return [
         _table(("method", "year", "kind", "needs", "drops"), methods),
-        _table(("score", "higher for", "needs", "source"), parts[0]),
-        _table(("sampler", "keeps", "needs besides", "source"), parts[1]),
+        _table(("score", "higher for", "takes", "needs", "source"), parts[0]),
+        _table(("sampler", "keeps", "takes", "needs besides", "source"), parts[1]),
     ]
 
 

@@ -77,6 +77,9 @@ def _run(argv: list[str], given: Sequence[str] | None) -> int:
             " --select.warmup_epochs 10",
             highlight=False,
         )
+        console.print(
+            "Scores from a file that `export` wrote, in place of a score: --select.scores FILE", highlight=False
+        )
         return 0
     # what is misspelt is told before torch is loaded
     parse_seeds(arguments.seeds)

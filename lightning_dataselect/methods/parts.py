@@ -23,6 +23,7 @@ class PartInfo:
     Attributes:
         name: Its name on the command line and in ``score=`` or ``sampler=``.
         path: Import path of its class, below ``lightning_dataselect.methods``.
+        arguments: Those it takes, with their defaults, as they are written in its brackets; ``""`` for none.
         what: A line on what it does.
         needs: What it reads of each sample besides, for a sampler, the score.
         source: Where it comes from.
@@ -30,6 +31,7 @@ class PartInfo:
 
     name: str
     path: str
+    arguments: str = ""
     what: str
     needs: str
     source: str
@@ -59,7 +61,8 @@ SCORES = {
         PartInfo(
             name="grand",
             path="scores.grand.GraNdScore",
-            what="the length of the gradient, averaged; layers='last' or 'all'",
+            arguments="layers='last'",
+            what="the length of the gradient, of the last layer or of all, averaged",
             needs="as EL2N and the input of the last layer, or the module's gradients",
             source="arXiv 2107.07075",
         ),
@@ -73,6 +76,7 @@ SCORES = {
         PartInfo(
             name="margin",
             path="scores.margin.MarginScore",
+            arguments="on='probabilities'",
             what="how far the best other class is ahead of the target, last time",
             needs=_CLASSES,
             source="the margin of classification",
@@ -80,6 +84,7 @@ SCORES = {
         PartInfo(
             name="aum",
             path="scores.margin.AUMScore",
+            arguments="on='probabilities'",
             what="the same, averaged: the area under the margin with its sign turned",
             needs=_CLASSES,
             source="arXiv 2001.10528, 2210.15809",
@@ -87,6 +92,7 @@ SCORES = {
         PartInfo(
             name="dual",
             path="scores.dual.DUALScore",
+            arguments="window=10",
             what="spread x (1 - mean) of the target's probability over a sliding window",
             needs=_CLASSES,
             source="arXiv 2502.06905",
@@ -94,6 +100,7 @@ SCORES = {
         PartInfo(
             name="tdds",
             path="scores.tdds.TDDSScore",
+            arguments="window=10, decay=0.9",
             what="how unevenly the predicted distribution moves, over a sliding window",
             needs=_CLASSES,
             source="arXiv 2311.13613",
@@ -132,6 +139,7 @@ SAMPLERS = {
         PartInfo(
             name="window",
             path="samplers.by_order.Window",
+            arguments="start=0.1",
             what="the highest scores but for the share `start` above them",
             needs="nothing",
             source="arXiv 2406.03057",
@@ -139,6 +147,7 @@ SAMPLERS = {
         PartInfo(
             name="stratified",
             path="samplers.by_order.Stratified",
+            arguments="n_strata=50, cutoff=0.1",
             what="evenly from strata of the score, without the highest share `cutoff` (CCS)",
             needs="nothing",
             source="arXiv 2210.15809",
@@ -146,6 +155,7 @@ SAMPLERS = {
         PartInfo(
             name="beta",
             path="samplers.beta.Beta",
+            arguments="exponent=4.0, concentration=15.0",
             what="by score x Beta density of the target's mean probability, which follows the prune ratio (DUAL)",
             needs=_CLASSES,
             source="arXiv 2502.06905",
@@ -153,6 +163,7 @@ SAMPLERS = {
         PartInfo(
             name="class_quota",
             path="samplers.class_quota.ClassQuota",
+            arguments="temperature=1.0, clip=None, class_loss='importance'",
             what="a budget for each class by its size and loss, in it by softmax of the score (RCAP)",
             needs="class targets",
             source="arXiv 2606.11761",
@@ -186,6 +197,23 @@ def make_sampler(given: str | Sampler) -> Sampler:
 
     made: Sampler = make_part("sampler", given, SAMPLERS, Sampler)
     return made
+
+
+def written(part: Score | Sampler) -> str:
+    """Return a score or a sampler as one writes it, in quotes; one of the user's own as its class does.
+
+    Example:
+        >>> written(make_score("dual(window=5)")), written(make_sampler("highest"))
+        ("'dual(window=5)'", "'highest'")
+    """
+    for name, known in (SCORES | SAMPLERS).items():
+        if type(part) is known.cls:
+            changed = [
+                (field.name, getattr(part, field.name), field.default) for field in dataclasses.fields(known.cls)
+            ]
+            arguments = ", ".join(f"{argument}={value!r}" for argument, value, usual in changed if value != usual)
+            return repr(f"{name}({arguments})" if arguments else name)
+    return repr(part)
 
 
 def make_part(argument: str, given: object, known: Mapping[str, PartInfo], base: type) -> Any:

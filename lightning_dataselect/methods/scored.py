@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.fit.context import FitContext
+from lightning_dataselect.methods.parts import written
 from lightning_dataselect.methods.samplers.base import Sampler, choose_unknown_first, is_unknown
 from lightning_dataselect.methods.scores.base import Score
 from lightning_dataselect.numerics.seeding import epoch_generator
@@ -91,10 +92,11 @@ class ScoredSelector(DataSelector):
         super().__init__(warmup_epochs=warmup_epochs, **common)
         self.needs_losses = self._rates  # type: ignore[misc]
         if self.warmup_epochs < fewest:
-            what = type(self).__name__ if self._rates else f"{type(self).__name__}'s sampler {self.sampler!r}"
+            what = type(self).__name__ if self._rates else f"{type(self).__name__}'s sampler {written(self.sampler)}"
+            ways = [", a shorter window"] if hasattr(self.score, "window") else []
             raise InvalidArgumentError(
                 f"warmup_epochs={warmup_epochs} leaves {what} nothing to measure: give at least {fewest}"
-                f"{', or scores= from an earlier run' if self._rates else ''}."
+                f"{''.join([*ways, ', or scores= from an earlier run']) if self._rates else ''}."
             )
         self._check_parts()
 
@@ -110,15 +112,16 @@ class ScoredSelector(DataSelector):
     def _check_parts(self) -> None:
         below = self.score.is_signed if self._given is None else bool((self._given < 0).any())
         if self.sampler.draws_by_score and below:
-            scores = repr(self.score) if self._given is None else "scores="
+            scores = f"score={written(self.score)}" if self._given is None else "scores="
             raise InvalidArgumentError(
-                f"{self.sampler!r} draws by the score as a weight, but {scores} has values below zero: take a score"
-                " that has none, say 'el2n' or 'dual', or a sampler that goes by order, say 'stratified' or 'window'."
+                f"sampler={written(self.sampler)} draws by the score as a weight, but {scores} has values below zero:"
+                " take a score that has none, say 'el2n' or 'dual', or a sampler that goes by order, say 'stratified'"
+                " or 'window'."
             )
         if self.sampler.is_of_classes and self.balance:
             raise InvalidArgumentError(
-                f"balance={self.balance!r} selects within each class, but {self.sampler!r} makes budgets for the"
-                " classes itself: leave one of them out."
+                f"balance={self.balance!r} selects within each class, but sampler={written(self.sampler)} makes budgets"
+                " for the classes itself: leave one of them out."
             )
 
     def measures(self, epoch: int) -> bool:

@@ -42,6 +42,7 @@ def test_list_names_every_method(capsys, monkeypatch):
         assert method.name in said
     for part in (*SCORES, *SAMPLERS):
         assert f"│ {part} " in said or f"│{part} " in said
+    assert "n_strata=50, cutoff=0.1" in said and "--select.scores FILE" in said
 
 
 def test_what_is_no_terminal_gets_plain_text(capsys, monkeypatch):

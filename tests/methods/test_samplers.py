@@ -260,26 +260,6 @@ def test_the_named_methods_are_combinations():
     assert RCAP().dynamic and EL2N(sampler="uniform").sampler == make_sampler("uniform")
 
 
-@pytest.mark.parametrize(
-    "score", ["loss", "el2n", "grand", "forgetting", "margin", "aum", "dual(window=2)", "tdds(window=3)"]
-)
-def test_every_score_with_every_sampler_in_a_fit(score):
-    """One fit measures; each sampler then chooses of its scores, in a fit of one epoch without more ado."""
-    measured = ScoreSelector(score=score, warmup_epochs=3, prune_ratio=0.5, whole_batches=False)
-    fit(measured, max_epochs=3)
-    assert not measured.scores.isnan().any() and len(measured.scores.unique()) > 2
-    for name in SAMPLERS:
-        if make_sampler(name).draws_by_score and measured.score.is_signed:
-            with pytest.raises(ValueError, match="draws by the score as a weight, but .* has values below zero"):
-                ScoreSelector(score=score, sampler=name)
-            continue
-        needs = 1 if make_sampler(name).columns() else 0
-        selector = ScoreSelector(scores=measured.scores, sampler=name, prune_ratio=0.5, whole_batches=False)
-        assert selector.warmup_epochs == needs
-        fit(selector, max_epochs=needs + 1)
-        assert [record["n_selected"] for record in selector.history] == [N] * needs + [N // 2]
-
-
 @pytest.mark.parametrize("ignore_index", [-100, 255, 1])
 def test_samples_whose_target_is_ignored_are_dropped_first(ignore_index):
     class Ignoring(Tiny):
@@ -381,8 +361,8 @@ def test_rcap_draws_from_every_class_by_its_budget():
         ({"sampler": "window(start=-0.1)"}, "start=-0.1 is outside"),
         ({"sampler": "beta(exponent=0)"}, "exponent=0 must be a finite number greater than 0"),
         ({"sampler": "class_quota(clip='log')"}, "clip='log' is unknown: give a number, 'log_classes' or None"),
-        ({"sampler": "class_quota", "balance": "class"}, "makes budgets for the classes itself: leave one of them out"),
-        ({"sampler": "beta", "scores": torch.ones(3), "warmup_epochs": 0}, "sampler Beta.* nothing to measure"),
+        ({"sampler": "class_quota", "balance": "class"}, "sampler='class_quota' makes budgets for the classes itself"),
+        ({"sampler": "beta", "scores": torch.ones(3), "warmup_epochs": 0}, "sampler 'beta' nothing to measure: give"),
         ({"sampler": "proportional", "scores": torch.tensor([1.0, -1.0])}, "but scores= has values below zero"),
         ({"dynamic": 1}, "dynamic=1 is not a bool"),
     ],

@@ -1,5 +1,6 @@
 """The scores that come from training dynamics, against NumPy in double precision from their formulas."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from lightning_dataselect import ScoreSelector
-from lightning_dataselect.methods.parts import SCORES, make_score
+from lightning_dataselect.methods.parts import SAMPLERS, SCORES, make_sampler, make_score
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 
@@ -170,6 +171,14 @@ def test_a_wrong_score_is_told_at_once(score, said):
         ScoreSelector(score=3)
 
 
+@pytest.mark.parametrize("name", [*SCORES, *SAMPLERS])
+def test_the_arguments_that_list_shows_are_those_that_are_taken(name):
+    known, make = (SCORES, make_score) if name in SCORES else (SAMPLERS, make_sampler)
+    taken = dataclasses.fields(known[name].cls)
+    assert known[name].arguments == ", ".join(f"{field.name}={field.default!r}" for field in taken)
+    assert make(f"{name}({known[name].arguments})") == make(name)
+
+
 def test_how_long_a_score_is_measured():
     assert {name: ScoreSelector(score=name).warmup_epochs for name in SCORES} == {
         "loss": 1, "el2n": 10, "grand": 10, "forgetting": 20, "margin": 1, "aum": 20, "dual": 30, "tdds": 30,
@@ -177,6 +186,8 @@ def test_how_long_a_score_is_measured():
     assert {name: ScoreSelector(score=name, dynamic=True).warmup_epochs for name in ("el2n", "dual(window=4)")} == {
         "el2n": 1, "dual(window=4)": 4,
     }  # fmt: skip
-    with pytest.raises(ValueError, match="warmup_epochs=9 leaves ScoreSelector nothing to measure: give at least 10"):
+    with pytest.raises(
+        ValueError, match="warmup_epochs=9 leaves ScoreSelector nothing to measure: give at least 10, a shorter"
+    ):
         ScoreSelector(score="dual", warmup_epochs=9)
     assert math.isclose(make_score("tdds").decay, 0.9)
