@@ -10,6 +10,8 @@
 - fashion_mnist_batch_loss: InfoBatch and SeTa by per-sample losses, and by a running mean of the batch's loss;
 - fashion_mnist_seldom: methods that score one batch in four, beside those that score all;
 - fashion_mnist_scaled: a method that scores images at half of their height and width, beside scoring them whole;
+- fashion_mnist_window: a method that chooses in every epoch and batch, beside a window of epochs, and of these every
+  second batch trained on whole, as in composer;
 - cifar10_short, made_up_short: a method of each kind for six epochs, as `benchmarks.gpu_check` runs them; the second on
   made-up images of CIFAR-10's shape, without DIR.
 
@@ -96,6 +98,10 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
         title = "Fashion-MNIST, the same recipe: scoring images whole, and at half of their size"
         methods = [f"EvolvedSampling(batch_ratio=0.5{how})" for how in ("", ", score_scale=0.5")]
         made.append(Part("fashion_mnist_scaled", title, methods=methods, **common))
+        window = ", warmup_epochs=4, anneal=0.125"
+        methods = [f"SelectiveBackprop(beta=1.0{how})" for how in ("", window, f"{window}, whole_every_n_batches=2")]
+        title = "Fashion-MNIST, the same recipe: choosing throughout, and in a window of epochs"
+        made.append(Part("fashion_mnist_window", title, methods=methods, **common))
     if arguments.only is not None and "cifar10_short" in arguments.only:
         made.append(_short("CIFAR-10", "cifar10", data_dir=data_file(arguments, "cifar10", "cifar10_b.npz")))
     if arguments.only is not None and "made_up_short" in arguments.only:

@@ -161,9 +161,7 @@ SETTINGS = {
     "KAKURENBO": Setting(
         "KAKURENBO", {"prune_ratio": 0.5, "tau": 0.0, "phases": []}, (48, *[range(24, 48)] * 3), refuses=PASSES
     ),
-    "OrderDP": Setting(
-        "OrderDP", {"prune_ratio": 0.5}, (24,) * EPOCHS, {"prune_ratio": 0.0, "random_ratio": 1.0}, share=0.5
-    ),
+    "OrderDP": Setting("OrderDP", {"prune_ratio": 0.5}, (24,) * EPOCHS, share=0.5),
     "RCAP": Setting(
         "RCAP", {"prune_ratio": 0.5}, AFTER_ONE, share=0.5,
         refuses={"balance": Refusal(TypeError, "RCAP has no use for balance='class'.*a budget for each class")},

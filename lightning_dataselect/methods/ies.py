@@ -9,9 +9,9 @@ sample i in epoch t:
 Mastered samples are left out of the next epoch. Their losses go on: after the epoch they are measured by a forward
 pass, so that a sample whose loss starts to move again is trained on again. The loss is not reweighted. That a sample is
 mastered by second differences near 0 is stated in the paper; the window, its mean of absolute values and the defaults
-w = 3 and delta = 1e-3 (CIFAR-10; twice that on CIFAR-100) are those of the authors' code, which recommends a delta
-between 1e-5 and 1e-1. The code wants one difference more than its window before it stops a sample, hence ``w + 3``
-epochs of warm-up.
+w = 3 (``moving_average_rate``; of such means one counts, ``k``) and delta = 1e-3 (CIFAR-10; twice that on CIFAR-100)
+are those of the authors' code, which recommends a delta between 1e-5 and 1e-1. The code wants one difference more than
+its window before it stops a sample, hence ``w + 3`` epochs of warm-up.
 
 As in the code a loss is that of the training step for samples that are trained on, and that of eval mode for the
 others. Choices of our own: a sample without enough losses, or with one that was not finite, is trained on; where all
@@ -78,7 +78,7 @@ class IES(DataSelector):
     unused: ClassVar[frozenset[str]] = frozenset({"prune_ratio", "every_n_epochs"})
     info: ClassVar[MethodInfo] = CATALOG["IES"]
     chosen_by = "threshold"
-    other_words: ClassVar[Mapping[str, str]] = {"k": "window", "delta": "threshold"}
+    other_words: ClassVar[Mapping[str, str]] = {"moving_average_rate": "window", "delta": "threshold"}
 
     def __init__(
         self,

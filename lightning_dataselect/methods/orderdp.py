@@ -35,6 +35,8 @@ from lightning_dataselect.state.selection import Selection
 from lightning_dataselect.utils.errors import InvalidArgumentError
 from lightning_dataselect.utils.validation import check_share
 
+_RANDOM_RATIO = 0.75  # that of the authors' ImageNet run
+
 
 def order_subset(losses: Tensor, drawn: int, kept: int, generator: torch.Generator) -> Tensor:
     """Return the ``kept`` samples of the highest loss among ``drawn`` that chance has picked.
@@ -63,7 +65,8 @@ class OrderDP(DataSelector):
     Args:
         prune_ratio: Share of the samples dropped in every epoch. Default 0.4, that of the authors' ImageNet run.
         random_ratio: Share of the samples that the first step draws, at least ``1 - prune_ratio``; with just that the
-            subset is uniform, with 1 it has the highest losses of all. Default 0.75, the authors'.
+            subset is uniform, with 1 it has the highest losses of all. Default None: 0.75, the authors', and in an
+            epoch that keeps more just what it keeps.
         warmup_epochs: Epochs on all data at the start. Default 0: what was never measured is drawn uniformly.
         **common: Arguments of `DataSelector`.
 
@@ -86,14 +89,14 @@ class OrderDP(DataSelector):
         self,
         *,
         prune_ratio: PruneRatio = 0.4,
-        random_ratio: float = 0.75,
+        random_ratio: float | None = None,
         warmup_epochs: int = 0,
         **common: Any,
     ) -> None:
         super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, **common)
-        self.random_ratio = check_share("random_ratio", random_ratio)
+        self.random_ratio = _RANDOM_RATIO if random_ratio is None else check_share("random_ratio", random_ratio)
         fewest = round(1 - self.prune_ratio, 9)
-        if self.random_ratio < fewest:
+        if random_ratio is not None and self.ratio_schedule is None and random_ratio < fewest:
             raise InvalidArgumentError(
                 f"random_ratio={random_ratio!r} draws fewer samples than prune_ratio={prune_ratio!r} keeps: give"
                 f" random_ratio={fewest} or more, up to 1."

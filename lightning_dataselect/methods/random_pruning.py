@@ -115,7 +115,7 @@ class RandomPruning(DataSelector):
         n = len(scores)
         k = keep_count(n, self.prune_ratio)
         if self.mode == "walk":
-            step = (epoch - self.warmup_epochs) // self.every_n_epochs
+            step = (epoch - self.first_epoch - self.warmup_epochs) // self.every_n_epochs
             indices = walk(n, k, step, self.seed)
         else:
             indices = uniform_subset(n, k, generator)

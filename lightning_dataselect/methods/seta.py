@@ -128,6 +128,6 @@ class SeTa(DataSelector):
         """Place the window by how many selections there were."""
         if self.in_annealing(epoch):
             return Selection(_draw(scores, self.prune_ratio, generator))
-        step = (epoch - self.warmup_epochs) // self.every_n_epochs
+        step = (epoch - self.first_epoch - self.warmup_epochs) // self.every_n_epochs
         chosen = seta(scores, self.prune_ratio, self.n_groups, self.window_scale, step, generator)
         return Selection(chosen)

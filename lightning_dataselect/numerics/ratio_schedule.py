@@ -41,6 +41,8 @@ class RatioSchedule:
         cosine       r = r0 + (r1 - r0) (1 - cos(pi t)) / 2
         exponential  1 - r = (1 - r0)^(1-t) (1 - r1)^t:  the share that is kept changes by the same factor each epoch
 
+    A choice that is kept for several epochs, by ``every_n_epochs``, has the ratio of the first of them.
+
     Args:
         start: Ratio of the first epoch that is pruned, after the warm-up, in [0, 1).
         end: Ratio of the last one, before annealing, in [0, 1).

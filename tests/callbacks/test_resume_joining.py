@@ -90,3 +90,20 @@ def test_a_second_resume_still_knows_where_the_selector_began(checkpoint, tmp_pa
     _, other = fit(whole, Net(by_steps), sequential(), ckpt_path=checkpoint, max_epochs=BEGUN + 4)
     assert [r["n_selected"] for r in resumed.history] == [r["n_selected"] for r in whole.history] == [100, 100, 50, 50]
     assert torch.equal(resumed.scores, whole.scores) and same_weights(net, other)
+
+
+def test_a_window_of_groups_begins_anew_after_the_checkpoint(checkpoint):
+    """SeTa counts its selections from the first that it makes, as in a fit of its own."""
+    asked = []
+
+    class Asked(SeTa):
+        def select(self, epoch, scores, generator):
+            chosen = super().select(epoch, scores, generator)
+            loss = scores[chosen.indices]
+            asked.append((epoch, bool(loss.min() == scores.min()), bool(loss.max() == scores.max())))
+            return chosen
+
+    selector = Asked(prune_ratio=0.0, n_groups=3, window_scale=0.34, warmup_epochs=1, anneal=0, whole_batches=False)
+    fit(selector, Net(by_steps), sequential(), ckpt_path=checkpoint, max_epochs=BEGUN + 4)
+    # one of three groups, the easiest first
+    assert asked == [(BEGUN + 1, True, False), (BEGUN + 2, False, False), (BEGUN + 3, False, True)]

@@ -1,5 +1,6 @@
 """A prune ratio that changes: in fits of every method that has one, over warm-up, annealing, resuming and no end."""
 
+import numpy as np
 import pytest
 from helpers import SAFELY, Hardest, Net, loader, same_weights, trainer
 
@@ -38,6 +39,7 @@ def test_every_epoch_has_its_own_number(arguments, expected):
     assert selected(selector) == expected
 
 
+WITH_A_RATIO = [method for method in list_methods() if "prune_ratio" in accepted_arguments(method.cls)]
 OWN_PRUNING = {"InfoBatch", "SeTa", "KAKURENBO"}  # whose ratio is not the share of all that is dropped
 EXTRA = {
     "DUAL": {"window": 2}, "TDDS": {"window": 3}, "KAKURENBO": {"phases": (), "tau": 0.0}, "ESWP": {"batch_ratio": 1.0},
@@ -45,9 +47,7 @@ EXTRA = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "method", [method for method in list_methods() if "prune_ratio" in accepted_arguments(method.cls)], ids=str
-)
+@pytest.mark.parametrize("method", WITH_A_RATIO, ids=lambda method: method.name)
 def test_every_method_that_has_a_ratio_heeds_a_schedule(method):
     extra = {"warmup_epochs": 3, "anneal": 0.0, "every_n_epochs": 1} | EXTRA.get(method.name, {})
     selector = method.cls(prune_ratio="linear(start=0.6, end=0.2)", whole_batches=False, **extra)
@@ -56,6 +56,37 @@ def test_every_method_that_has_a_ratio_heeds_a_schedule(method):
         assert selected(selector)[:3] == [100, 100, 100] and selected(selector)[3] < selected(selector)[5] <= 100
     else:
         assert selected(selector) == [100, 100, 100, 40, 60, 80]
+
+
+def course(epoch):
+    return round(0.6 - 0.1 * (epoch - 3), 9)
+
+
+def cosine(t):
+    return 0.2 + 0.4 * (1 + np.cos(np.pi * t)) / 2
+
+
+FORMS = {
+    0.3: lambda t: 0.3,
+    "linear(start=0.6, end=0.2)": lambda t: 0.6 - 0.4 * t,
+    RatioSchedule(start=0.6, end=0.2, shape="cosine"): cosine,
+    "exponential(start=0.6, end=0.2)": lambda t: 1 - 0.4 ** (1 - t) * 0.8**t,
+    course: lambda t: 0.6 - 0.4 * t,
+    f"{__name__}.course": lambda t: 0.6 - 0.4 * t,
+}
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("method", WITH_A_RATIO, ids=lambda method: method.name)
+def test_every_method_takes_every_form_and_comes_to_its_end(method, form):
+    """Ten epochs, three of them warm-up and the last two annealing: five are pruned, epochs 3 to 7."""
+    extra = {"warmup_epochs": 3, "every_n_epochs": 1} | EXTRA.get(method.name, {}) | {"anneal": 0.2}
+    selector = method.cls(prune_ratio=form, **extra)
+    selector.max_epochs = 10
+    expected = [FORMS[form](t) for t in np.linspace(0, 1, 5)]
+    found = [selector.ratio_at(epoch) for epoch in range(3, 8)]
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert (found[0], found[-1]) == ((0.3, 0.3) if form == 0.3 else (0.6, 0.2)), "the ends are exact"
 
 
 def test_a_method_of_ones_own_sees_the_number_of_the_epoch():

@@ -107,6 +107,15 @@ def test_a_subset_smaller_than_what_is_kept_is_refused():
         OrderDP(random_ratio=2)
 
 
+def test_where_more_is_kept_than_the_authors_draw_just_that_is_drawn():
+    losses = torch.rand(100, generator=gen())
+    for selector in (OrderDP(prune_ratio=0.1), OrderDP(prune_ratio="linear(start=0.1, end=0.6)")):
+        kept = [selector.select(1, losses, gen(seed)).indices for seed in range(2)]
+        assert [len(each) for each in kept] == [90, 90] and not torch.equal(*kept), "a uniform subset"
+    fit(falling := OrderDP(prune_ratio="linear(start=0.5, end=0)", random_ratio=0.75, whole_batches=False))
+    assert [record["n_selected"] for record in falling.history] == [24, 32, 40, 48]
+
+
 def test_published_defaults():
     assert (OrderDP().prune_ratio, OrderDP().random_ratio, OrderDP().anneal, OrderDP().warmup_epochs) == (
         0.4,

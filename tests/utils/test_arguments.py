@@ -75,7 +75,7 @@ def test_a_data_set_given_to_a_selector_is_sent_to_the_fit():
         ("SelectiveBackprop", "interrupt", "Did you mean whole_every_n_batches?"),
         ("SelectiveBackprop", "keep", "Did you mean beta, by which SelectiveBackprop chooses?"),
         ("DBPD", "start_revision", "Did you mean anneal, the share of the epochs at the end?"),
-        ("IES", "k", "Did you mean window?"),
+        ("IES", "moving_average_rate", "Did you mean window?"),
         ("IES", "delta", "Did you mean threshold?"),
         ("CCS", "mis_ratio", "Did you mean cutoff?"),
         ("DUAL", "c_d", "Did you mean exponent?"),
