@@ -1,5 +1,9 @@
-"""The most memory that a training step holds at a time."""
+"""The most memory that a training step holds at a time, or the process as a whole."""
 
+import contextlib
+import re
+import resource
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -56,3 +60,19 @@ def peak_bytes(profiler: profile) -> int:
     first = min(allocations, key=lambda event: event.start_time_ns).extra_fields
     held_before = first.total_allocated - first.alloc_size
     return max(event.extra_fields.total_allocated for event in allocations) - held_before
+
+
+def process_peak_from_now() -> int:
+    """Forget the peak so far, on Linux, and return the bytes that the process holds."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return process_peak_bytes()
+
+
+def process_peak_bytes() -> int:
+    """Return the most bytes that the process has held at a time."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+        if found is not None:
+            return int(found[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

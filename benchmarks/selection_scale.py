@@ -13,10 +13,7 @@
 """
 
 import argparse
-import contextlib
 import json
-import re
-import resource
 import subprocess
 import sys
 import tempfile
@@ -32,7 +29,7 @@ from torch import multiprocessing
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.environment import environment, write_json
-from benchmarks.memory import peak_bytes
+from benchmarks.memory import peak_bytes, process_peak_bytes, process_peak_from_now
 
 PARTS = ["select", "memory", "merge"]
 MERGES = 3
@@ -142,7 +139,7 @@ def _merge_on(rank: int, ranks: int, n: int, folder: str) -> None:
     store = SampleHistoryStore(n, world_size=ranks)
     mine = torch.arange(rank, n, ranks)
     wall, cpu = [], []
-    before = _peak_from_now()
+    before = process_peak_from_now()
     for i in range(MERGES):
         for column in ("loss", "score"):
             store[column][mine] = float(rank + i)
@@ -152,26 +149,11 @@ def _merge_on(rank: int, ranks: int, n: int, folder: str) -> None:
         store.merge()
         wall.append(time.perf_counter() - begun[0])
         cpu.append(time.process_time() - begun[1])
-    peak = _peak_bytes() - before  # not that of looking at what came out
+    peak = process_peak_bytes() - before  # not that of looking at what came out
     expected = torch.arange(n) % ranks + MERGES - 1
     assert torch.equal(store.column("loss"), expected.float()), "the merge is wrong"
     Path(folder, f"{rank}.json").write_text(json.dumps({"wall": wall, "cpu": cpu, "bytes": peak}))
     dist.destroy_process_group()
-
-
-def _peak_from_now() -> int:
-    """Forget the peak so far, on Linux, and return the bytes in use."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return _peak_bytes()
-
-
-def _peak_bytes() -> int:
-    with contextlib.suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-        if found is not None:
-            return int(found[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.environment import environment, write_json
-from benchmarks.originals import batches, cost, epochs, fits, schedules, scores
+from benchmarks.originals import batch_loss, batches, cost, epochs, fits, schedules, scores
 from benchmarks.originals.agreement import Compared
 from benchmarks.originals.author_code import commit
 from benchmarks.originals.reasons import reason
@@ -50,6 +50,7 @@ ORIGINALS = {
     ),
     "seta": Original("mrazhou/SeTa", "SeTa", (epochs.seta,), (cost.seta,), fits.seta),
     "orderdp": Original("shengze-xu/OrderDP", "OrderDP", (epochs.orderdp,), (cost.orderdp,), fits.orderdp),
+    "bls": Original("mrazhou/BLS", 'sample_loss="batch"', (batch_loss.bls,)),
     "kakurenbo": Original("TruongThaoNguyen/kakurenbo", "KAKURENBO", (epochs.kakurenbo,), (schedules.kakurenbo,)),
     "ies": Original("tmllab/2025_ICLR_IES", "IES", (epochs.ies,)),
     "datacull": Original(

@@ -68,18 +68,19 @@ def _gradient(theirs: Any, trajectory: Trajectory, batch: Tensor, weights: Tenso
     model = nn.Linear(CLASSES, CLASSES)
     theirs.set_active_indices(batch)
     theirs.update(F.cross_entropy(model(x), y, reduction="none")).backward()
-    before = _gradients(model)
+    before = gradients(model)
     model.zero_grad()
     loss, _ = LossCapture(model).run(lambda: F.cross_entropy(model(x), y), batch_size=len(y), weights=weights)
     loss.backward()
-    after = _gradients(model)
+    after = gradients(model)
     agreement = numbers("", before, after).agreement
     return shown(
         "length of the gradient of a batch of 64", [float(before.norm()), float(after.norm())], "{:.4g}", agreement
     )
 
 
-def _gradients(model: nn.Module) -> Tensor:
+def gradients(model: nn.Module) -> Tensor:
+    """Return the gradients of all parameters in a row."""
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]).clone()
 
 

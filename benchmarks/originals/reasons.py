@@ -29,6 +29,10 @@ REASONS = {
     ("seta", "window"): GROUPS,
     ("seta", "squared distances"): GROUPS,
     ("seta", "kept with a tenth"): "Each side draws its own nine tenths, and makes its own groups.",
+    ("bls", "below the mean score"): (
+        "Theirs begins at 0 and keeps nine tenths of a score at each batch, so that after these epochs it still weighs"
+        " all of them; ours begins with the first batch's loss and keeps half. With the same constant they agree."
+    ),
     ("kakurenbo", "hidden, with the script's own"): (
         "A defect of theirs: the softmax is taken over the batch, `dim=0`, not over the classes, so that few samples"
         " seem to be predicted surely."
