@@ -206,13 +206,12 @@ def written(part: Score | Sampler) -> str:
         >>> written(make_score("dual(window=5)")), written(make_sampler("highest"))
         ("'dual(window=5)'", "'highest'")
     """
+    given: Any = part
     for name, known in (SCORES | SAMPLERS).items():
         if type(part) is known.cls:
-            changed = [
-                (field.name, getattr(part, field.name), field.default) for field in dataclasses.fields(known.cls)
-            ]
-            arguments = ", ".join(f"{argument}={value!r}" for argument, value, usual in changed if value != usual)
-            return repr(f"{name}({arguments})" if arguments else name)
+            values = [(field.name, getattr(part, field.name), field.default) for field in dataclasses.fields(given)]
+            changed = ", ".join(f"{argument}={value!r}" for argument, value, usual in values if value != usual)
+            return repr(f"{name}({changed})" if changed else name)
     return repr(part)
 
 
