@@ -1,10 +1,11 @@
 """Faults, one after the other: what is lost, and whether a fit goes on bit for bit or ends in an error.
 
-    python -m benchmarks.faults [--kills 20] [--only kills files workers ranks]
+    python -m benchmarks.faults [--kills 20] [--seed 0] [--only kills files workers ranks]
 
-- kills: a fit that saves a checkpoint after every step is killed by SIGKILL at random moments, wherever it may be,
-  and resumed from the last checkpoint each time; its weights, scores and selection must be those of a fit that was
-  never killed.
+- kills: fits (`fits`) that save a checkpoint after every step (by index, on a stream, with a thread, on two ranks) are
+  killed, half of the times by SIGKILL at a random second, half within a checkpoint, a selection, a merge of ranks, the
+  thread's work or a worker's reading; of two ranks one alone, or both. Each goes on from its last checkpoint; its
+  weights, scores and selection must in the end be those of a fit that was never killed.
 - files: a checkpoint that is cut short, weights in its place, one of another method and one of another data set; a disk
   that is full (a limit on the size of files) while a checkpoint or an export is written.
 - workers: a loader's worker that is killed.
@@ -15,139 +16,26 @@ Every fit is a process of its own.
 """
 
 import argparse
-import contextlib
 import multiprocessing
 import os
-import random
 import resource
 import signal
-import socket
 import sys
-import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
-from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks.faults.fits import TIMEOUT, Classifier, batches, fit
+from benchmarks.faults.kills import kills
+from benchmarks.faults.processes import PATIENCE, error_of, folders, free_port, same, start
 from lightning_dataselect import UCB, InfoBatch
 
 PARTS = ["kills", "files", "workers", "ranks"]
-TIMEOUT = 5  # seconds that the ranks of a fit wait for each other
-PATIENCE = 120  # seconds after which a fit counts as hanging
-
-
-class Classifier(L.LightningModule):
-    """A small network; ``before_step`` is called in each step."""
-
-    def __init__(self, before_step: Callable[[int], object] = lambda step: None) -> None:
-        super().__init__()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            self.net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
-        self.before_step = before_step
-
-    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
-        self.before_step(self.global_step)
-        return torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(self.parameters(), 0.05)
-
-
-def batches(n: int = 200, **options: Any) -> DataLoader[Any]:
-    x = torch.randn(n, 8, generator=torch.Generator().manual_seed(1))
-    return DataLoader(TensorDataset(x, (x[:, 0] > 0).long() + (x[:, 1] > 0).long()), 20, shuffle=True, **options)
-
-
-def fit(
-    folder: Path,
-    *,
-    selector: Any = None,
-    module: L.LightningModule | None = None,
-    train: DataLoader[Any] | None = None,
-    **flags: Any,
-) -> Any:
-    """Fit, from the last checkpoint in ``folder`` if there is one, and leave the outcome there."""
-    selector, module, last = selector or InfoBatch(), module or Classifier(), folder / "last.ckpt"
-    keep = ModelCheckpoint(folder, filename="last", every_n_train_steps=1, enable_version_counter=False)
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    options = {"accelerator": "cpu", "max_epochs": 6, "callbacks": [selector, keep], **quiet, **flags}
-    trainer = L.Trainer(**options)
-    trainer.fit(module, train or batches(), ckpt_path=last if last.exists() else None)
-    torch.save([*module.state_dict().values(), selector.losses, selector.selected, trainer.global_step], folder / "end")
-    return selector
-
-
-def _child(function: Callable[..., object], folder: Path, options: dict[str, Any]) -> None:
-    sys.stdout = sys.stderr = (folder / "output.txt").open("w")
-    try:
-        function(folder, **options)
-    except BaseException as error:
-        words = "".join(traceback.format_exception_only(error)).strip()
-        (folder / "error.txt").write_text(words)
-        sys.stdout.flush()
-        os._exit(1)
-    os._exit(0)
-
-
-def start(function: Callable[..., object], folder: Path, **options: Any) -> Any:
-    (folder / "error.txt").unlink(missing_ok=True)
-    process = multiprocessing.get_context("fork").Process(target=_child, args=(function, folder, options))
-    process.start()
-    return process
-
-
-def error_of(function: Callable[..., object], folder: Path, **options: Any) -> str:
-    """Run ``function`` in a process; return the error that it ends in, ``""`` for none."""
-    process = start(function, folder, **options)
-    process.join(PATIENCE)
-    if process.exitcode is None:
-        process.kill()
-        return "it hangs"
-    return (folder / "error.txt").read_text() if process.exitcode else ""
-
-
-def same(one: Path, other: Path) -> bool:
-    pairs = zip(torch.load(one / "end"), torch.load(other / "end"), strict=True)
-    return all(torch.equal(torch.as_tensor(a), torch.as_tensor(b)) for a, b in pairs)
-
-
-@contextlib.contextmanager
-def folders() -> Iterator[Callable[[], Path]]:
-    with tempfile.TemporaryDirectory() as root:
-        yield lambda: Path(tempfile.mkdtemp(dir=root))
-
-
-# ---- kills -------------------------------------------------------------------------------------------------------
-
-
-def kills(new: Callable[[], Path], n: int, seed: int = 0) -> Iterator[tuple[str, bool, str]]:
-    """Kill fits at random moments, several times each, until ``n`` kills have met one that was running."""
-    rng, whole = random.Random(seed), new()
-    begun = time.perf_counter()
-    if error := error_of(fit, whole):
-        raise RuntimeError(error)
-    lasts, done = time.perf_counter() - begun, 0
-    while done < n:
-        folder, here = new(), 0
-        while done < n and here < 4:
-            process = start(fit, folder)
-            process.join(rng.uniform(0, lasts))
-            if process.exitcode is not None:
-                break
-            os.kill(process.pid, signal.SIGKILL)
-            process.join()
-            done, here = done + 1, here + 1
-        error = error_of(fit, folder)
-        yield f"killed {here} times", not error and same(whole, folder), error or "bit for bit"
 
 
 # ---- files -------------------------------------------------------------------------------------------------------
@@ -252,9 +140,7 @@ def ranks(new: Callable[[], Path]) -> Iterator[tuple[str, bool, str]]:
     """A rank that dies, and one that stops."""
     for fails in ("dies", "stops"):
         for at in ("in a step", "between two epochs"):
-            with socket.socket() as listener:
-                listener.bind(("127.0.0.1", 0))
-                port = str(listener.getsockname()[1])
+            port = free_port()
             places = [new(), new()]
             both = [start(_one_rank, place, rank=i, port=port, fails=fails, at=at) for i, place in enumerate(places)]
             both[0].join(PATIENCE)
@@ -275,6 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the faults, and return how many were not come through as they should."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how many fits are killed")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -282,7 +169,7 @@ def main(arguments: list[str] | None = None) -> int:
     with folders() as new:
         for part in args.only:
             for name, is_good, words in {
-                "kills": lambda: kills(new, args.kills),
+                "kills": lambda: kills(new, args.kills, args.seed),
                 "files": lambda: files(new),
                 "workers": lambda: workers(new),
                 "ranks": lambda: ranks(new),
