@@ -3,7 +3,7 @@
     python -m benchmarks.selection_scale [--quick] [--only select memory merge] [--out results/selection_scale.json]
 
 - select: each measurement is a process of its own; the per-sample state is filled, then the next epoch is selected,
-  ordered and its first batch drawn. Seconds are of that.
+  ordered and its first batch drawn. Seconds are of that, of CPU time, by one thread.
 - memory: the most bytes a sample that the same choice holds beyond the state, which is given beside it: tensors by
   torch's profiler and Python's objects by tracemalloc, so that nothing else in the process counts.
 - merge: what several ranks, processes under gloo on this machine, take at the end of an epoch to give each other what
@@ -30,10 +30,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.environment import environment, write_json
 from benchmarks.memory import peak_bytes, process_peak_bytes, process_peak_from_now
+from lightning_dataselect.methods.frontier.trial import draw_groups
+from lightning_dataselect.state.selection import Observation
 
 PARTS = ["select", "memory", "merge"]
 MERGES = 3
 HALF = {"prune_ratio": 0.5}
+HALF_BUDGET = {"budget": 0.5}
 # where the method's own ratio is lower, and its memory so much greater, that one
 METHODS: dict[str, dict[str, Any]] = {
     "RandomPruning": HALF,
@@ -45,7 +48,19 @@ METHODS: dict[str, dict[str, Any]] = {
     "ESWP": {},
     "KAKURENBO": {"tau": 0.0},
     "SeTa": {},
+    "OrderDP": {},
+    "SRD": {},
+    "IES": {"threshold": 0.5},
+    "Frontier": HALF_BUDGET,
+    "RCAP": HALF,
+    "CCS": {},
+    "DUAL": HALF,
+    "TDDS": HALF,
+    "Forgetting": HALF,
 }
+# their columns of classes are there, too
+CLASSIFY = {"Frontier", "RCAP", "CCS", "DUAL", "TDDS", "Forgetting"}
+N_CLASSES = 1000
 
 
 class Choice:
@@ -68,6 +83,28 @@ class Choice:
         scores = () if self.selector.ranks_by_loss else ("score",)
         for name in ("loss", *scores, *self.selector.columns()):
             self.store[name].uniform_(generator=torch.Generator().manual_seed(0))
+        if method in CLASSIFY:
+            self._show_classes()
+        if method == "RCAP":
+            self.store["quota_class"].copy_(self.store["label"])
+            self.store["last_epoch"].fill_(0.0)
+        if method == "Frontier":
+            self._near_the_end_of_a_pass()
+
+    def _show_classes(self) -> None:
+        store, one = self.store, torch.zeros(1, dtype=torch.int64)
+        store.record_logits(Observation(one, torch.zeros(1), torch.tensor([[0.0, 1.0]]), one, epoch=0))
+        store.flush()
+        store["label"].random_(N_CLASSES, generator=torch.Generator().manual_seed(1))
+        store["predicted"].copy_(store["label"])
+
+    def _near_the_end_of_a_pass(self) -> None:
+        """Let three in ten samples still have their turn, so that Frontier decides on another pass in the epoch."""
+        self.selector.load_rank_state({"passes": 2, "n_batches": 10, "trial_began": 1, "decisions": []})
+        turns, group = self.store["turns"], self.store["group"]
+        group.copy_(draw_groups(group))
+        turns.copy_(torch.where(turns < 0.3, 2.0, 3.0))
+        self.store["visits"].fill_(2.0)
 
     @property
     def state_bytes(self) -> int:
@@ -79,20 +116,20 @@ class Choice:
         """Select the epoch, order it and draw its first batch.
 
         Returns:
-            Seconds until it is selected, seconds until its first batch is drawn, and the number of samples kept.
+            Seconds of CPU time until it is selected, those until its first batch is drawn, and the number kept.
         """
         from lightning_dataselect.state.planning import plan_epoch
 
         first_pruned = max(1, self.selector.warmup_epochs)
-        begun = time.perf_counter()
+        begun = time.process_time()
         plan = plan_epoch(self.selector, self.selector.run_state, first_pruned)
-        selected = time.perf_counter()
+        selected = time.process_time()
         self.selector.run_state.fit.begin(plan)
         self.sampler.plan = plan
         order = iter(self.sampler)
         for _ in range(128):
             next(order)
-        return selected - begun, time.perf_counter() - begun, plan.indices.numel()
+        return selected - begun, time.process_time() - begun, plan.indices.numel()
 
 
 def measure_seconds(method: str, n: int) -> dict[str, Any]:
@@ -167,7 +204,8 @@ def main() -> None:
         print(json.dumps(measure_seconds(args.single[0], int(args.single[1]))))
         return
     known = json.loads(args.out.read_text()) if args.out.exists() and args.only != PARTS else {}
-    sizes = (10**4, 10**5, 10**6) if args.quick else (10**4, 10**5, 10**6, 10**7, 10**8)
+    merged = (10**4, 10**5, 10**6) if args.quick else (10**4, 10**5, 10**6, 10**7)  # more would not fit side by side
+    sizes = (10**6,) if args.quick else (10**6, 10**7, 10**8)
     known["quick"] = args.quick
     for part in ("select", "memory"):
         if part in args.only:
@@ -180,7 +218,7 @@ def main() -> None:
                 write_json(args.out, known)
     if "merge" in args.only:
         known["merge_environment"], known["merges"] = environment(), []
-        for row in _merges([n for n in sizes if n <= 10**7]):  # more would not fit beside each other on a small machine
+        for row in _merges(merged):
             known["merges"].append(row)
             write_json(args.out, known)
 
@@ -189,7 +227,10 @@ def _choices(part: str, sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
     for n in sizes:
         for method in METHODS:
             measure = _seconds_of_own_process if part == "select" else measure_bytes
-            row = {"method": method, "n": n, **measure(method, n)}
+            row = {"method": method, "n": n} | {
+                name: float(f"{value:.4g}") if isinstance(value, float) else value
+                for name, value in measure(method, n).items()
+            }
             found = f"{row['seconds']:7.2f} s" if part == "select" else f"{row['bytes_per_sample']:6.1f} B/sample"
             print(f"{method:<15} N={n:>11,}  {found}", flush=True)
             yield row

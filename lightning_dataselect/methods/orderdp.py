@@ -29,7 +29,7 @@ from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
-from lightning_dataselect.numerics.sampling import top_k, uniform_subset
+from lightning_dataselect.numerics.sampling import positions, top_among, uniform_among
 from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.selection import Selection
 from lightning_dataselect.utils.errors import InvalidArgumentError
@@ -55,8 +55,8 @@ def order_subset(losses: Tensor, drawn: int, kept: int, generator: torch.Generat
         >>> order_subset(losses, 4, 2, torch.Generator().manual_seed(0)).tolist()
         [1, 3]
     """
-    subset = uniform_subset(len(losses), drawn, generator)
-    return subset[top_k(losses[subset], kept, generator)]
+    subset = uniform_among(torch.ones(len(losses), dtype=torch.bool), drawn, generator)
+    return positions(top_among(losses, subset, kept, generator))
 
 
 class OrderDP(DataSelector):

@@ -14,6 +14,8 @@ from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.methods.parts import written
 from lightning_dataselect.methods.samplers.base import Sampler, choose_unknown_first, is_unknown
 from lightning_dataselect.methods.scores.base import Score
+from lightning_dataselect.numerics.masks import taken
+from lightning_dataselect.numerics.sampling import is_ascending
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.load_values import ValueSource, load_values
@@ -178,11 +180,12 @@ class ScoredSelector(DataSelector):
     def line_up(self, scores: Tensor) -> Tensor:
         """Return what the sampler has the samples stand in line by, those without a score first."""
         scores = scores if self._given is None else self._given
-        unknown = is_unknown(scores)
-        known = (~unknown).nonzero().squeeze(1)
+        known = ~is_unknown(scores)
         line = torch.full_like(scores, torch.nan)
-        line[known] = self.sampler.line_up(scores[known], lambda name: self.column(name)[known])
-        return line.masked_fill(self._are_ignored(scores), -torch.inf)
+        line.masked_scatter_(
+            known, self.sampler.line_up(taken(scores, known), lambda name: taken(self.column(name), known))
+        )
+        return line.masked_fill_(self._are_ignored(scores), -torch.inf)
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Let the sampler choose: by the same random numbers each time, unless the method is dynamic."""
@@ -191,6 +194,9 @@ class ScoredSelector(DataSelector):
             generator = epoch_generator(self.seed, 0, "static")
         k = keep_count(len(scores), self.prune_ratio)
         ignored = self._are_ignored(scores)
+        if not bool(ignored.any()):
+            chosen = choose_unknown_first(self.sampler, scores, k, generator, self.column)
+            return Selection(chosen if is_ascending(chosen) else chosen.sort().values)
         others, ignored = (~ignored).nonzero().squeeze(1), ignored.nonzero().squeeze(1)
         n = min(k, len(others))
         chosen = choose_unknown_first(self.sampler, scores[others], n, generator, lambda c: self.column(c)[others])

@@ -28,7 +28,7 @@ from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.kmeans import group_limits
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
-from lightning_dataselect.numerics.sampling import top_k
+from lightning_dataselect.numerics.sampling import positions, uniform_among
 from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.selection import Selection
 from lightning_dataselect.utils.validation import check_count, check_share
@@ -60,9 +60,8 @@ def seta(
         >>> seta(losses, 0.0, 5, 0.8, 1, torch.Generator().manual_seed(0)).tolist()
         [1, 2, 3, 4]
     """
-    kept = torch.zeros(len(losses), dtype=torch.bool)
-    kept[_draw(losses, prune_ratio, generator)] = True
     known = losses.isfinite()
+    kept = _draw(known, prune_ratio, generator)
     # a boolean index of NumPy needs no index of 8 bytes a sample
     ordered = losses.numpy()[(kept & known).numpy()]
     ordered.sort()
@@ -72,12 +71,15 @@ def seta(
         start = step % (len(limits) + 2 - width)
         ends = torch.cat([limits.new_tensor([-torch.inf]), limits, limits.new_tensor([torch.inf])])
         kept &= ~known | ((losses > ends[start]) & (losses <= ends[start + width]))
-    return kept.nonzero().squeeze(1)
+    return positions(kept)
 
 
-def _draw(losses: Tensor, prune_ratio: float, generator: torch.Generator) -> Tensor:
-    unknown_first = torch.where(losses.isfinite(), 0.0, torch.inf)
-    return top_k(unknown_first, keep_count(len(losses), prune_ratio), generator)
+def _draw(known: Tensor, prune_ratio: float, generator: torch.Generator) -> Tensor:
+    """Draw the share that is kept, those that are not known first, bool (N,)."""
+    k, n_unknown = keep_count(len(known), prune_ratio), int((~known).count_nonzero())
+    if k <= n_unknown:
+        return uniform_among(~known, k, generator)
+    return uniform_among(known, k - n_unknown, generator).logical_or_(~known)
 
 
 class SeTa(DataSelector):
@@ -127,7 +129,7 @@ class SeTa(DataSelector):
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Place the window by how many selections there were."""
         if self.in_annealing(epoch):
-            return Selection(_draw(scores, self.prune_ratio, generator))
+            return Selection(positions(_draw(scores.isfinite(), self.prune_ratio, generator)))
         step = (epoch - self.first_epoch - self.warmup_epochs) // self.every_n_epochs
         chosen = seta(scores, self.prune_ratio, self.n_groups, self.window_scale, step, generator)
         return Selection(chosen)

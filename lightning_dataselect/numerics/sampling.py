@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lightning_dataselect.numerics.masks import spread
 from lightning_dataselect.numerics.placement import placement
 from lightning_dataselect.numerics.radix import kth_largest, ordered, parts
 from lightning_dataselect.utils.errors import InvalidArgumentError
@@ -83,13 +84,7 @@ def uniform_among(candidates: Tensor, k: int, generator: torch.Generator) -> Ten
         >>> uniform_among(candidates, 2, torch.Generator().manual_seed(0)).tolist()
         [False, True, True]
     """
-    drawn = _uniform_mask(int(candidates.count_nonzero()), k, generator)
-    chosen, used = torch.zeros_like(candidates), 0
-    for part in parts(len(candidates)):
-        places = candidates[part].nonzero().squeeze(1)
-        chosen[part][places] = drawn[used : used + len(places)]
-        used += len(places)
-    return chosen
+    return spread(_uniform_mask(int(candidates.count_nonzero()), k, generator), candidates)
 
 
 def top_k(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
@@ -216,14 +211,30 @@ def _check_vector(name: str, values: Tensor) -> None:
 def _exponential_keys(p: Tensor, generator: torch.Generator) -> Tensor:
     keys = placement().empty((len(p),), torch.float32)
     largest = max((_largest_finite(p[part]) for part in parts(len(p))), default=0.0) or 1.0
-    smallest = 2.0**-149  # the least positive float32: a positive weight never ties with zero
     for part in parts(len(p)):
-        weights = p[part].double()
-        draws = torch.rand(len(weights), dtype=torch.float64, generator=generator)
-        waits = draws.neg_().log1p_().neg_().clamp_(min=2.0**-54)  # a wait of zero must not occur
-        ratios = (weights / largest).div_(waits)
-        keys[part] = ratios.clamp_(min=smallest).masked_fill_(weights == 0, 0.0)
+        keys[part] = exponential_keys(p[part].double() / largest, generator)
     return keys
+
+
+def exponential_keys(weights: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw the keys of :func:`weighted_subset`: samples of the largest ones are a draw in proportion to ``weights``.
+
+    Args:
+        weights: float64 (n,), none negative, the largest of all about 1.
+        generator: Source of the random numbers.
+
+    Returns:
+        float64 (n,), above zero where the weight is, by as much as a float32 can tell.
+
+    Example:
+        >>> weights = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        >>> exponential_keys(weights, torch.Generator().manual_seed(0)) > 0
+        tensor([False,  True])
+    """
+    draws = torch.rand(len(weights), dtype=torch.float64, generator=generator)
+    waits = draws.neg_().log1p_().neg_().clamp_(min=2.0**-54)  # a wait of zero must not occur
+    # at least the least positive float32: a positive weight never ties with zero
+    return (weights / waits).clamp_(min=2.0**-149).masked_fill_(weights == 0, 0.0)
 
 
 def _largest_finite(weights: Tensor) -> float:
@@ -252,6 +263,8 @@ def _uniform_mask(n: int, k: int, generator: torch.Generator) -> Tensor:
         mask[keys[:k].bitwise_and_(position)] = True
         return mask
     keys = placement().empty((n,), torch.int32).random_(generator=generator)
+    if k == n:
+        return torch.ones(n, dtype=torch.bool)
     return _top_mask(lambda part: keys[part], n, k, generator)
 
 

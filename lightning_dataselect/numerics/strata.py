@@ -1,9 +1,13 @@
 """Evenly from strata of equal width: coverage of all scores, however many samples each of them has."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from lightning_dataselect.numerics.sampling import random_order
+from lightning_dataselect.numerics.groups import top_of_groups
+from lightning_dataselect.numerics.placement import placement
+from lightning_dataselect.numerics.radix import parts
 
 
 def strata(scores: Tensor, n_strata: int) -> Tensor:
@@ -20,15 +24,23 @@ def strata(scores: Tensor, n_strata: int) -> Tensor:
         >>> strata(torch.tensor([0.0, 0.4, 0.5, 1.0]), 2)
         tensor([0, 0, 1, 1], dtype=torch.int32)
     """
-    values = scores.double()
-    finite = values[values.isfinite()]
-    if finite.numel() == 0:
-        return torch.zeros(len(scores), dtype=torch.int32)
-    least, greatest = finite.min(), finite.max()
-    if greatest == least:
-        return torch.zeros(len(scores), dtype=torch.int32)
-    places = (values.clamp(min=least) - least) / (greatest - least) * n_strata
-    return places.int().clamp(max=n_strata - 1)
+    places, (least, greatest) = torch.zeros(len(scores), dtype=torch.int32), _finite_range(scores)
+    if not greatest > least:
+        return places
+    for part in parts(len(scores)):
+        values = scores[part].double().clamp_(min=least)
+        places[part] = values.sub_(least).div_(greatest - least).mul_(n_strata).int().clamp_(max=n_strata - 1)
+    return places
+
+
+def _finite_range(scores: Tensor) -> tuple[float, float]:
+    least, greatest = math.inf, -math.inf
+    for part in parts(len(scores)):
+        values = scores[part]
+        finite = values[values.isfinite()]
+        if len(finite):
+            least, greatest = min(least, float(finite.min())), max(greatest, float(finite.max()))
+    return least, greatest
 
 
 def even_budgets(sizes: Tensor, k: int) -> Tensor:
@@ -63,18 +75,18 @@ def stratified_subset(scores: Tensor, k: int, n_strata: int, generator: torch.Ge
         generator: Source of the random numbers.
 
     Returns:
-        int64 (k,), positions in any order.
+        bool (n,), True for those drawn.
 
     Example:
         >>> scores = torch.tensor([0.0, 0.1, 0.1, 0.2, 1.0])
-        >>> stratified_subset(scores, 2, 2, torch.Generator().manual_seed(0)).max().item()
-        4
+        >>> stratified_subset(scores, 2, 2, torch.Generator().manual_seed(0))[4].item()
+        True
     """
     if len(scores) == 0:
-        return torch.zeros(0, dtype=torch.int64)
-    order = random_order(len(scores), generator).long()
-    grouped = strata(scores, n_strata)[order].sort(stable=True)
-    sizes = torch.bincount(grouped.values, minlength=n_strata)
-    budgets, begins = even_budgets(sizes, k), sizes.cumsum(0) - sizes
-    place = torch.arange(len(scores)) - begins[grouped.values]
-    return order[grouped.indices[place < budgets[grouped.values]]]
+        return torch.zeros(0, dtype=torch.bool)
+    of_sample = strata(scores, n_strata)
+    sizes = torch.zeros(n_strata, dtype=torch.int64)
+    for part in parts(len(scores)):
+        sizes += torch.bincount(of_sample[part], minlength=n_strata)
+    keys = placement().empty((len(scores),), torch.int32).random_(generator=generator)
+    return top_of_groups(keys, lambda part: of_sample[part].long(), even_budgets(sizes, k))

@@ -58,7 +58,8 @@ from lightning_dataselect.methods.frontier.evidence import Evidence
 from lightning_dataselect.methods.frontier.passes import Pass, begin_pass
 from lightning_dataselect.methods.frontier.rule import Decision
 from lightning_dataselect.methods.info import MethodInfo
-from lightning_dataselect.numerics.sampling import uniform_subset
+from lightning_dataselect.numerics.radix import parts
+from lightning_dataselect.numerics.sampling import positions, uniform_among
 from lightning_dataselect.numerics.sizes import keep_count, whole_size
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
@@ -157,19 +158,19 @@ class Frontier(DataSelector):
         taken = torch.zeros(n, dtype=torch.bool)
 
         def take(line: Tensor) -> None:
-            line = line.nonzero().squeeze(1)
-            drawn = line[uniform_subset(line.numel(), min(k - int(taken.sum()), line.numel()), generator)]
-            taken[drawn] = True
-            turns[drawn] = turns[drawn].clamp(min=self._passes + 1)
+            missing = k - int(taken.count_nonzero())
+            drawn = uniform_among(line, min(missing, int(line.count_nonzero())), generator)
+            taken.logical_or_(drawn)
+            self._had_their_turn(turns, drawn)
 
         take(turns <= self._passes)
-        while int(taken.sum()) < k and bool((turns > self._passes).all()):
+        while int(taken.count_nonzero()) < k and bool((turns > self._passes).all()):
             self._passes += 1
             self._begin_pass(epoch, turns, taken, generator)
             take((turns <= self._passes) & ~taken)
         take(~taken)  # where a pass leaves out so much that an epoch is longer
         self.store["turns"][:n] = turns.to(self.store["turns"].device)
-        return Selection(taken.nonzero().squeeze(1))
+        return Selection(positions(taken))
 
     def leave_out(self, epoch: int, rows: StreamRows) -> Tensor:
         """Begin a pass over a stream: decide on what it leaves out, and on whom it tries out if the model memorizes."""
@@ -222,7 +223,11 @@ class Frontier(DataSelector):
             draw=lambda purpose: torch.rand(turns.numel(), generator=generator),
         )
         self._write(begun, slice(turns.numel()), own=slice(None), visits=-taken.float())
-        turns[begun.out] = turns[begun.out].clamp(min=self._passes + 1)
+        self._had_their_turn(turns, begun.out)
+
+    def _had_their_turn(self, turns: Tensor, samples: Tensor) -> None:
+        for part in parts(turns.numel()):
+            turns[part] = torch.where(samples[part], turns[part].clamp(min=self._passes + 1), turns[part])
 
     def _decide(
         self, epoch: int, column: Callable[[str], Tensor], *, classifies: bool, draw: Callable[[str], Tensor]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.methods.frontier.classes import below
+from lightning_dataselect.numerics.radix import parts
 
 _LEARNT_BELOW = 0.25  # L
 _GENERALIZES_BELOW = 1.25  # r
@@ -82,27 +83,35 @@ def in_learnt_classes(last: Tensor, labels: Tensor, untrained_loss: float) -> Te
 
     Args:
         last: float32 (N,), the last loss; NaN counts for nothing.
-        labels: int64 (N,), the class of each; those of -1, which are not known, count as one more class.
+        labels: Whole numbers (N,), the class of each; those of -1, which are not known, count as one more class.
         untrained_loss: L.
 
     Example:
         >>> in_learnt_classes(torch.tensor([0.1, 3.0, 3.0, 3.0, 1.0]), torch.tensor([0, 0, 1, 1, 1]), 2.0)
         tensor([ True,  True, False, False, False])
     """
-    places, known = labels + 1, ~last.isnan()
-    n = torch.bincount(places[known], minlength=int(places.max()) + 1 if len(places) else 1)
-    n_above = torch.bincount(places[known & (last > untrained_loss)], minlength=len(n))
-    return (2 * n_above <= n)[places]
+    n_classes = int(labels.max()) + 2 if len(labels) else 1
+    n = torch.zeros(2 * n_classes, dtype=torch.int64)  # of each class those below L, and those above it
+    for part in parts(len(last)):
+        losses = last[part]
+        places, known = 2 * (labels[part].long() + 1) + (losses > untrained_loss), ~losses.isnan()
+        n += torch.bincount(places if bool(known.all()) else places[known], minlength=len(n))
+    n_below, n_above = n[::2], n[1::2]
+    are_learnt, judged = n_above <= n_below, torch.empty(len(last), dtype=torch.bool)
+    for part in parts(len(last)):
+        judged[part] = are_learnt[labels[part].long() + 1]
+    return judged
 
 
-def second_mode(last: Tensor, untrained_loss: float) -> float:
+def second_mode(last: Tensor, untrained_loss: float, counted: Tensor | None = None) -> float:
     """Return the density at a mode of the losses above L, over that of the valley between it and L / 2.
 
     Losses of hard samples thin out steadily; those of wrong labels gather above L, where their true class is known.
 
     Args:
-        last: float32 (N,), without NaN.
+        last: float32 (N,), without NaN among those that count.
         untrained_loss: L.
+        counted: bool (N,), the samples that count. Default all.
 
     Returns:
         The largest ratio over all bins of a histogram (of width L / 8, smoothed by 1/4, 1/2, 1/4) from L to 3 L, where
@@ -114,13 +123,17 @@ def second_mode(last: Tensor, untrained_loss: float) -> float:
         >>> second_mode(losses, 2.0) > 10, second_mode(losses[:80], 2.0)
         (True, 1.0)
     """
-    x = (last.double() / untrained_loss).clamp(max=_HIGHEST_LOSS)
-    counts = torch.histc(x, bins=_BINS_IN_L * _HIGHEST_LOSS, min=0, max=_HIGHEST_LOSS)
+    n_bins, n_counted = _BINS_IN_L * _HIGHEST_LOSS, len(last) if counted is None else int(counted.count_nonzero())
+    counts = torch.zeros(n_bins, dtype=torch.float64)
+    for part in parts(len(last)):
+        x = last[part] if counted is None else last[part][counted[part]]
+        x = (x.double() / untrained_loss).clamp_(max=_HIGHEST_LOSS)
+        counts += torch.histc(x, bins=n_bins, min=0, max=_HIGHEST_LOSS)
     counts[1:-1] = (counts[:-2] + 2 * counts[1:-1] + counts[2:]) / 4
     line = counts[_BINS_IN_L // 2 : 3 * _BINS_IN_L]
     valley = line.cummin(0).values.clamp(min=1 / 4)
     at_mode = line - valley >= _MODE_ERRORS * (3 / 8 * (line + valley)).sqrt()
-    at_mode &= line * _BINS_IN_L >= _MODE_SHARE * max(len(last), 1)
+    at_mode &= line * _BINS_IN_L >= _MODE_SHARE * max(n_counted, 1)
     at_mode[: _BINS_IN_L // 2] = False
     return max(1.0, float((line / valley)[at_mode].max())) if bool(at_mode.any()) else 1.0
 
@@ -155,14 +168,14 @@ def weigh_evidence(
     n_known = max(int(known.count_nonzero()), 1)
     compared = known if judged is None else known & judged
     above = compared & (previous > untrained_loss)
-    n_above = int(above.sum())
+    n_above = int(above.count_nonzero())
     return Evidence(
         untrained_loss=untrained_loss,
-        learnt_share=int((known & is_learnt(mean, untrained_loss, priors, labels)).sum()) / n_known,
-        low_share=int((known & below(last, untrained_loss / 2, priors, labels)).sum()) / n_known,
+        learnt_share=int((known & is_learnt(mean, untrained_loss, priors, labels)).count_nonzero()) / n_known,
+        low_share=int((known & below(last, untrained_loss / 2, priors, labels)).count_nonzero()) / n_known,
         above_share=n_above / n_known,
-        persistence=int((above & (last > untrained_loss)).sum()) / max(n_above, 1),
-        rise=second_mode(last[compared], untrained_loss),
+        persistence=int((above & (last > untrained_loss)).count_nonzero()) / max(n_above, 1),
+        rise=second_mode(last, untrained_loss, compared),
     )
 
 

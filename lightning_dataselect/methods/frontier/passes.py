@@ -66,7 +66,7 @@ def begin_pass(
     decision, contradicted, group = None, None, column("group")
     ends_trial = trial_began == passes - TRIAL_PASSES
     if passes >= FIRST_DECISION:
-        judged = None if labels is None else in_learnt_classes(last, labels.long(), untrained)
+        judged = None if labels is None else in_learnt_classes(last, labels, untrained)
         evidence = weigh_evidence(mean, previous, last, untrained, judged, priors, labels)
         if ends_trial:
             ratio, error = compare_held_back(last, column("before"), group, column("visits"))
@@ -81,8 +81,8 @@ def begin_pass(
         group = draw_groups(draw("trial")) if classifies else torch.zeros_like(group)
     out &= group == 0  # the two are compared, so their samples are seen whatever their losses
     if decision is not None:
-        n_contradicted = 0 if contradicted is None else int((out & contradicted).sum())
-        decision = replace(decision, n_left_out=int(out.sum()), n_contradicted=n_contradicted)
+        n_contradicted = 0 if contradicted is None else int((out & contradicted).count_nonzero())
+        decision = replace(decision, n_left_out=int(out.count_nonzero()), n_contradicted=n_contradicted)
     if begins_trial:
         out |= group == HELD_BACK
     of_trial, before_trial = (group, mean) if begins_trial else (None, None)

@@ -8,7 +8,8 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-from lightning_dataselect.numerics.sampling import uniform_subset
+from lightning_dataselect.numerics.masks import spread, taken
+from lightning_dataselect.numerics.sampling import positions, uniform_among
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 
@@ -99,11 +100,14 @@ def choose_unknown_first(
     n_unknown = int(unknown.count_nonzero())
     if n_unknown == 0:
         return sampler.choose(scores, k, generator, column)
-    known, unknown = (~unknown).nonzero().squeeze(1), unknown.nonzero().squeeze(1)
     if n_unknown >= k:
-        return unknown[uniform_subset(n_unknown, k, generator)]
-    chosen = sampler.choose(scores[known], k - n_unknown, generator, lambda name: column(name)[known])
-    return torch.cat([unknown, known[chosen]])
+        return positions(uniform_among(unknown, k, generator))
+    known = ~unknown
+    chosen = sampler.choose(taken(scores, known), k - n_unknown, generator, lambda name: taken(column(name), known))
+    of_known = torch.zeros(len(scores) - n_unknown, dtype=torch.bool)
+    of_known[chosen] = True
+    del chosen
+    return positions(spread(of_known, known).logical_or_(unknown))
 
 
 def is_unknown(scores: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ from torch import Tensor
 from lightning_dataselect.methods.classification import logits_and_targets, target_probability
 from lightning_dataselect.methods.samplers.base import Column, Sampler
 from lightning_dataselect.methods.scores.presentations import average
+from lightning_dataselect.numerics.placement import placement
+from lightning_dataselect.numerics.radix import parts
 from lightning_dataselect.numerics.sampling import weighted_subset
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
@@ -58,8 +60,7 @@ class Beta(Sampler):
         return scores
 
     def _weights(self, scores: Tensor, prune_ratio: float, column: Column) -> Tensor:
-        means = column("probability").double().nan_to_num(0.5)
-        return beta_weights(scores, means, prune_ratio, self.exponent, self.concentration)
+        return beta_weights(scores, column("probability"), prune_ratio, self.exponent, self.concentration)
 
 
 def beta_weights(scores: Tensor, means: Tensor, prune_ratio: float, exponent: float, concentration: float) -> Tensor:
@@ -67,7 +68,7 @@ def beta_weights(scores: Tensor, means: Tensor, prune_ratio: float, exponent: fl
 
     Args:
         scores: float32 (n,), not negative.
-        means: float64 (n,), the mean probability of each sample's target.
+        means: (n,), the mean probability of each sample's target; NaN, never measured, counts as 1/2.
         prune_ratio: Share that is dropped, r.
         exponent: c_D.
         concentration: C.
@@ -81,10 +82,27 @@ def beta_weights(scores: Tensor, means: Tensor, prune_ratio: float, exponent: fl
         >>> bool(easy > hard)
         True
     """
-    anchors = scores.topk(min(_N_ANCHORS, len(scores))).indices
-    mu = float(means[anchors].mean()) if len(scores) else 0.0
+    weights = placement().empty((len(scores),), torch.float64)
+    if len(scores) == 0:
+        return weights
+    mu = float(_known(means[_anchors(scores)]).mean())
     b = max(concentration * (1 - mu) * (1 - prune_ratio**exponent), _MARGIN)
     a = max(concentration + 1 - b, _MARGIN)
-    inside = means.clamp(_MARGIN, 1 - _MARGIN)
-    log_density = (a - 1) * inside.log() + (b - 1) * (1 - inside).log()
-    return (log_density - log_density.amax() if len(scores) else log_density).exp() * scores
+    for part in parts(len(scores)):
+        inside = _known(means[part]).clamp_(_MARGIN, 1 - _MARGIN)
+        weights[part] = (a - 1) * inside.log() + (b - 1) * (1 - inside).log()
+    greatest = weights.max()
+    for part in parts(len(scores)):
+        weights[part].sub_(greatest).exp_().mul_(scores[part])
+    return weights
+
+
+def _known(means: Tensor) -> Tensor:
+    return means.double().nan_to_num(0.5)
+
+
+def _anchors(scores: Tensor) -> Tensor:
+    """Return the samples of the highest scores."""
+    best = [scores[part].topk(min(_N_ANCHORS, part.stop - part.start)) for part in parts(len(scores))]
+    places = torch.cat([one.indices + part.start for one, part in zip(best, parts(len(scores)), strict=True)])
+    return places[torch.cat([one.values for one in best]).topk(min(_N_ANCHORS, len(scores))).indices]

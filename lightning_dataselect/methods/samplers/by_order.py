@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.methods.samplers.base import Column, Sampler
-from lightning_dataselect.numerics.sampling import top_k, uniform_subset, weighted_subset
+from lightning_dataselect.numerics.masks import spread, taken
+from lightning_dataselect.numerics.sampling import (
+    positions,
+    top_among,
+    top_k,
+    uniform_subset,
+    weighted_subset,
+)
 from lightning_dataselect.numerics.strata import stratified_subset
 from lightning_dataselect.utils.validation import check_count, check_share
 
@@ -83,8 +90,8 @@ class Window(Sampler):
 
     def choose(self, scores: Tensor, k: int, generator: torch.Generator, column: Column) -> Tensor:
         """Take the top of what is not above the window."""
-        rest = (~_highest_share(scores, self.start, len(scores) - k, generator)).nonzero().squeeze(1)
-        return rest[top_k(scores[rest], k, generator)]
+        rest = ~_highest_share(scores, self.start, len(scores) - k, generator)
+        return positions(top_among(scores, rest, k, generator))
 
     def line_up(self, scores: Tensor, column: Column) -> Tensor:
         """Let those just below the window follow."""
@@ -111,8 +118,8 @@ class Stratified(Sampler):
 
     def choose(self, scores: Tensor, k: int, generator: torch.Generator, column: Column) -> Tensor:
         """Cut off the highest, and draw."""
-        rest = (~_highest_share(scores, self.cutoff, len(scores) - k, generator)).nonzero().squeeze(1)
-        return rest[stratified_subset(scores[rest], k, self.n_strata, generator)]
+        rest = ~_highest_share(scores, self.cutoff, len(scores) - k, generator)
+        return positions(spread(stratified_subset(taken(scores, rest), k, self.n_strata, generator), rest))
 
     def line_up(self, scores: Tensor, column: Column) -> Tensor:
         """Let any that is not cut off follow."""
@@ -121,9 +128,8 @@ class Stratified(Sampler):
 
 def _highest_share(scores: Tensor, share: float, at_most: int, generator: torch.Generator) -> Tensor:
     """Return which samples are among the highest ``share``, but for no more than ``at_most``, bool (n,)."""
-    is_highest = torch.zeros(len(scores), dtype=torch.bool)
-    is_highest[top_k(scores, min(math.floor(round(share * len(scores), 6)), at_most), generator)] = True
-    return is_highest
+    everyone, k = torch.ones(len(scores), dtype=torch.bool), min(math.floor(round(share * len(scores), 6)), at_most)
+    return top_among(scores, everyone, k, generator)
 
 
 def _line_below(scores: Tensor, share: float, line: Tensor) -> Tensor:

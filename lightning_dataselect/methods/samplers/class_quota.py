@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,12 +11,35 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.methods.samplers.base import Column, Sampler
+from lightning_dataselect.numerics.groups import top_of_groups
+from lightning_dataselect.numerics.placement import placement
 from lightning_dataselect.numerics.quotas import quotas
-from lightning_dataselect.numerics.sampling import weighted_subset
+from lightning_dataselect.numerics.radix import parts
+from lightning_dataselect.numerics.sampling import exponential_keys, positions
 from lightning_dataselect.state.selection import Observation, class_targets
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError
 from lightning_dataselect.utils.validation import check_choice, check_positive
+
+
+class _Classes:
+    """Number the classes of samples, float32 (n,), from 0 on; NaN, no class, is one more.
+
+    Attributes:
+        sizes: int64 (c,), of each number, 0 where no class has it.
+    """
+
+    def __init__(self, classes: Tensor) -> None:
+        self._classes = classes
+        ranges = [classes[part].nan_to_num(-1).aminmax() for part in parts(len(classes))]
+        self._lowest = min(float(each.min) for each in ranges)
+        self.sizes = torch.zeros(int(max(float(each.max) for each in ranges) - self._lowest) + 1, dtype=torch.int64)
+        for part in parts(len(classes)):
+            self.sizes += torch.bincount(self.of(part), minlength=len(self.sizes))
+
+    def of(self, part: slice) -> Tensor:
+        """Return the numbers of a part of the samples, int64."""
+        return self._classes[part].nan_to_num(-1).sub_(self._lowest).long()
 
 
 @dataclass(frozen=True)
@@ -59,33 +83,41 @@ class ClassQuota(Sampler):
         if len(scores) == 0:
             return torch.zeros(0, dtype=torch.int64)
         last_epoch = column("last_epoch")
-        in_subset = last_epoch == last_epoch.nan_to_num(-math.inf).max()
-        groups, sizes, importance, loss = self._of_classes(scores, column, in_subset)
-        budgets = quotas((loss * sizes / len(scores)).sqrt(), sizes, k)
-        parts = [
-            members[weighted_subset(importance[members], budget, generator)]
-            for members, budget in zip(groups, budgets.tolist(), strict=True)
-        ]
-        return torch.cat(parts)
+        latest = last_epoch.nan_to_num(-math.inf).max()
+        classes = _Classes(column("quota_class"))
+        values = self._values(scores, classes)
+        in_class, in_subset = torch.zeros(2, len(classes.sizes), dtype=torch.float64)
+        greatest = torch.full_like(in_class, -math.inf)
+        for part in parts(len(scores)):
+            greatest.scatter_reduce_(0, classes.of(part), values(part), "amax")
+        for part in parts(len(scores)):
+            of_sample, value = classes.of(part), values(part)
+            importance = (value - greatest[of_sample]).exp_()
+            weighed = importance if self.class_loss == "importance" else value.mul_(self.temperature)
+            in_class += torch.bincount(of_sample, importance, minlength=len(in_class))
+            in_subset += torch.bincount(of_sample, weighed * (last_epoch[part] == latest), minlength=len(in_class))
+        losses = in_subset.clamp(min=0)
+        if self.class_loss == "importance":
+            losses /= in_class.clamp(min=1)  # the sum of a softmax has a term of 1
+        budgets = quotas((losses * classes.sizes / len(scores)).sqrt(), classes.sizes, k)
+        keys = placement().empty((len(scores),), torch.float32)
+        for part in parts(len(scores)):
+            keys[part] = exponential_keys((values(part) - greatest[classes.of(part)]).exp_(), generator)
+        # the bits of floats that are not negative stand in their order
+        return positions(top_of_groups(keys.view(torch.int32), classes.of, budgets))
+
+    def _values(self, scores: Tensor, classes: _Classes) -> Callable[[slice], Tensor]:
+        """Return what a part of the samples have their softmax of, float64."""
+        limit = math.inf if self.clip is None else self.clip
+        if limit == "log_classes":
+            limit = math.log(int(classes.sizes.count_nonzero()))
+        lowest = -math.inf if self.clip is None else 0.0
+
+        def values(part: slice) -> Tensor:
+            return scores[part].double().clamp_(lowest, float(limit)).div_(self.temperature)
+
+        return values
 
     def line_up(self, scores: Tensor, column: Column) -> Tensor:
         """Let the highest scores of the others follow."""
         return scores
-
-    def _of_classes(
-        self, scores: Tensor, column: Column, in_subset: Tensor
-    ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-        """Return the members of each class, their number, each sample's importance, and the loss of each class."""
-        by_class, order = column("quota_class").nan_to_num(-1).sort(stable=True)
-        sizes = by_class.unique_consecutive(return_counts=True)[1]
-        groups = list(order.split(sizes.tolist()))
-        values = scores.double()
-        if self.clip is not None:
-            limit = math.log(len(groups)) if self.clip == "log_classes" else float(self.clip)
-            values = values.clamp(0, limit)
-        importance, losses = torch.zeros_like(values), []
-        for members in groups:
-            importance[members] = (values[members] / self.temperature).softmax(0)
-            weighed = importance if self.class_loss == "importance" else values
-            losses.append(weighed[members][in_subset[members]].sum().clamp(min=0))
-        return groups, sizes, importance, torch.stack(losses)
