@@ -117,14 +117,16 @@ def test_beta_weights_are_those_of_one_part(chunk):
     torch.testing.assert_close(beta_weights(scores, means, 0.5, 4.0, 15.0), expected, rtol=1e-12, atol=0)
 
 
-def test_frontier_counts_classes_and_modes_in_parts(chunk):
+def test_frontier_counts_classes_and_modes_in_parts(chunk, monkeypatch):
     g = gen(6)
     last, labels = 3 * torch.rand(200, generator=g), torch.randint(-1, 6, (200,), generator=g)
-    last[labels == 2] += 2
+    last[labels == 2] += 3
     last[5] = NAN
     known = ~last.isnan()
     shares = {c: float((last[known & (labels == c)] > 2).double().mean()) for c in range(-1, 6)}
     expected = [shares[c] <= 0.5 for c in labels.tolist()]
     assert in_learnt_classes(last, labels.int(), 2.0).tolist() == expected and not all(expected)
     counted = known & (labels > 0)
-    assert second_mode(last, 2.0, counted) == second_mode(last[counted], 2.0)
+    found = second_mode(last, 2.0, counted)
+    monkeypatch.setattr(radix, "_CHUNK", 1000)
+    assert found == second_mode(last[counted], 2.0) > 1.5
