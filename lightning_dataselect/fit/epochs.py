@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_dataselect.data.loader import SelectedLoader
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.closing import EpochClosing
-from lightning_dataselect.fit.identity import meet_samples, number_to_open
+from lightning_dataselect.fit.identity import check_between_epochs, meet_samples, number_to_open
 from lightning_dataselect.fit.lengths import FitLengths
 from lightning_dataselect.fit.notices import warn_if_idle, warn_if_longer_loaders, warn_of_other_loaders
 from lightning_dataselect.fit.rescoring import measure_stale, score_samples
@@ -115,8 +115,11 @@ class Epochs:
             policy.max_epochs = self._budget.max_epochs
             self._lengths.open_budget(selected)
         dataset = selected.loader.dataset
-        begins = run.open(policy, number_to_open(run, dataset), trainer.world_size, trainer.current_epoch)
+        begins = run.open(policy, number_to_open(run, policy, dataset), trainer.world_size, trainer.current_epoch)
+        opened = run.store
         changed = meet_samples(run, policy, dataset, run.fit.plan.epoch)
+        if policy.sample_id is not None and run.store is not opened:
+            check_between_epochs(trainer, opened.n, run.store.n)
         if begins and policy.start_from is not None:
             start_from_file(run, policy, dataset)
         if changed or begins:

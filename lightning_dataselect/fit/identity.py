@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -15,12 +15,18 @@ from lightning_dataselect.data.user_sampler import from_all_ranks
 from lightning_dataselect.state.changed_samples import grow, rearrange
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
-from lightning_dataselect.state.stream_store import Key
+from lightning_dataselect.trainer import resumes_within_epoch
+from lightning_dataselect.utils.errors import CheckpointMismatchError
 
 
-def number_to_open(run: RunState, dataset: Any) -> int:
-    """Return of how many samples a fit goes on: of as many as before where there are only more of them now."""
+def number_to_open(run: RunState, policy: SelectionPolicy, dataset: Any) -> int:
+    """Return of how many samples a fit goes on: of as many as before where there are only more, or all are found again.
+
+    Those that have come or gone are met by `meet_samples`.
+    """
     n, known = len(dataset), run.known_n
+    if known is not None and run.has_saved_keys and policy.sample_id is not None:
+        return known
     if known is None or run.known_samples is run.training_set.fingerprint:
         return n if known is None else known
     return known if n > known and not has_changed(run.known_samples, dataset) else n
@@ -46,12 +52,12 @@ def meet_samples(run: RunState, policy: SelectionPolicy, dataset: Any, epoch: in
     moved = has_changed(known.fingerprint, dataset)
     if run.store.world_size > 1:
         moved = any(from_all_ranks(moved))
-    earlier_keys = known.keys
+    earlier = known.key_hashes if moved or n != before else None
     if policy.sample_id is not None and (moved or known.keys is None or n != len(known.keys)):
-        known.keys = keys_of_dataset(dataset, policy.sample_id)
+        known.know_by(keys_of_dataset(dataset, policy.sample_id))
     dropped = False
     if moved or n != before:
-        rows = None if earlier_keys is None or known.keys is None else _rows_before(earlier_keys, known.keys)
+        rows = None if earlier is None or known.key_hashes is None else _rows_before(earlier, known.key_hashes)
         if rows is not None and bool((rows >= 0).any()):
             rearrange(run, policy, rows)
         elif dropped := moved or n < before:
@@ -64,10 +70,30 @@ def meet_samples(run: RunState, policy: SelectionPolicy, dataset: Any, epoch: in
     return dropped
 
 
-def _rows_before(earlier: Sequence[Key], now: Sequence[Key]) -> Tensor:
+def _rows_before(earlier: Tensor, now: Tensor) -> Tensor:
     """Return where the sample of each key stood before, int64 (n,); -1 for one that did not."""
-    places = {key: place for place, key in enumerate(earlier)}
-    return torch.tensor([places.get(key, -1) for key in now], dtype=torch.int64)
+    in_order = earlier.sort()
+    places = torch.searchsorted(in_order.values, now).clamp_(max=len(earlier) - 1)
+    return torch.where(in_order.values[places] == now, in_order.indices[places], -1)
+
+
+def check_between_epochs(trainer: pl.Trainer, before: int, n: int) -> None:
+    """Refuse other samples in the middle of an epoch: nobody knows which of them it still has to train on.
+
+    Args:
+        trainer: The Trainer of the fit.
+        before: Number of samples that there were.
+        n: Number that there are.
+
+    Raises:
+        CheckpointMismatchError: If the fit goes on within an epoch.
+    """
+    if resumes_within_epoch(trainer):
+        raise CheckpointMismatchError(
+            f"The checkpoint was written in the middle of an epoch on {before} samples, of which some have gone, come"
+            f" or changed places since: there are {n}, and the rest of that epoch is not among them. Resume from a"
+            " checkpoint at the end of an epoch, from which samples are found again by their keys."
+        )
 
 
 def _warn_of_dropped_scores(name: str, before: int, n: int, epoch: int) -> None:

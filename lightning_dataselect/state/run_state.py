@@ -161,6 +161,11 @@ class RunState:
         """A fingerprint of a few of them."""
         return self.training_set.fingerprint if self._saved is None else self._saved.samples
 
+    @property
+    def has_saved_keys(self) -> bool:
+        """True if there is a checkpoint, still to be taken up, by which samples are found again wherever they stand."""
+        return self._saved is not None and self._saved.keys is not None
+
     def start_anew(self, policy: SelectionPolicy, n: int, epoch: int) -> None:
         """Forget what is known of the samples, as others have taken their places, and begin again with ``epoch``."""
         before = self.store
@@ -233,6 +238,7 @@ class RunState:
         if (saved := self._saved) is not None:
             self.store.load_state_dict(saved.columns)
             self.training_set.fingerprint, self._first_epoch = saved.samples, saved.first_epoch
+            self.training_set.key_hashes = saved.keys
             self._fit = FitState.from_state_dict(saved.fit, self.store.n, self.store.memory)
             self._fit.leave_counts_to_first(self.rank)
             saved.load_rank(self.rank, policy, self.store, self.waiting)
@@ -271,6 +277,7 @@ class RunState:
             "fit": self._fit.state_dict(self._store.n),
             "ranks": ranks,
             "samples": self.training_set.fingerprint,
+            "keys": self.training_set.key_hashes,
             "first_epoch": self._first_epoch,
         }
 

@@ -29,6 +29,7 @@ class SavedRun:
         fit: The position of the fit.
         ranks: What each rank has saved of its own; empty for nothing.
         samples: A fingerprint of a few samples.
+        keys: int64 (n,), what stands for the keys of a map-style data set; None where they have none.
         first_epoch: The epoch that the selector began with; None for the first in the history.
     """
 
@@ -38,6 +39,7 @@ class SavedRun:
     fit: Mapping[str, Any]
     ranks: Sequence[Mapping[str, Any]]
     samples: dict[int, dict[str, int]]
+    keys: Tensor | None
     first_epoch: int | None
 
     @property

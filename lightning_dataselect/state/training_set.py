@@ -5,6 +5,9 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+from torch import Tensor
+
+from lightning_dataselect.state.key_filter import hashes_of
 from lightning_dataselect.state.stream_store import Key
 
 
@@ -23,10 +26,26 @@ class TrainingSet:
 
     def __init__(self) -> None:
         self.keys: list[Key] | None = None
-        """The keys of the samples of a map-style data set, if they have some, in its order."""
+        """The keys of the samples of a map-style data set, if they have some, in its order; set by `know_by`."""
         self.fingerprint: dict[int, dict[str, int]] = {}
         """A fingerprint of a few samples, to know them again."""
         self._dataset: weakref.ref[Any] | None = None
+        self._hashes: Tensor | None = None
+
+    def know_by(self, keys: list[Key]) -> None:
+        """Keep the keys of the samples."""
+        self.keys, self._hashes = keys, None
+
+    @property
+    def key_hashes(self) -> Tensor | None:
+        """int64 (n,): what stands for the keys in a checkpoint; those of a checkpoint until keys are looked up."""
+        if self._hashes is None and self.keys is not None:
+            self._hashes = hashes_of(self.keys)
+        return self._hashes
+
+    @key_hashes.setter
+    def key_hashes(self, hashes: Tensor | None) -> None:
+        self._hashes = hashes
 
     @property
     def dataset(self) -> Any:

@@ -79,10 +79,11 @@ CHANGES = {
 
 
 class EveryThird(DataSelector):
-    """Chooses every third of 60 samples, each with a weight of its own."""
+    """Chooses every third sample, each with a weight of its own."""
 
     def select(self, epoch, scores, generator):
-        return Selection(torch.arange(0, 60, 3), torch.linspace(1, 2, 20))
+        indices = torch.arange(0, len(scores), 3)
+        return Selection(indices, torch.linspace(1, 2, len(indices)))
 
 
 class States(L.Callback):
@@ -224,3 +225,53 @@ def test_a_checkpoint_of_another_data_set_of_the_same_length(data, words, tmp_pa
     fit(Shares(1.0), train=DataLoader(data, 10), ckpt_path=tmp_path / "last.ckpt", max_epochs=2)
     told = [str(w.message) for w in recwarn if "no longer holds" in str(w.message)]
     assert bool(told) == bool(words) and all(words in each for each in told)
+
+
+def keyed(selector, places, path, max_epochs, *callbacks):
+    data = Subset(dataset(200), list(places))
+    options = {"callbacks": list(callbacks), "enable_checkpointing": bool(callbacks), "max_epochs": max_epochs}
+    return fit(selector, Net(lr=0.05), DataLoader(data, 10, shuffle=True), ckpt_path=path, **options)
+
+
+def by_key(key, **more):
+    return EveryThird(warmup_epochs=2, whole_batches=False, sample_id=key, **more)
+
+
+@pytest.mark.parametrize("kind", [{"save_on_train_epoch_end": True}, {"every_n_train_steps": 6}], ids=str)
+@pytest.mark.parametrize("now", CHANGES.values(), ids=CHANGES)
+def test_a_checkpoint_finds_samples_with_keys_wherever_they_stand(now, kind, tmp_path, recwarn):
+    now, key = list(now), lambda data: [f"sample {i}" for i in data.indices]
+    first = by_key(key)
+    keyed(first, range(60), None, 2, ModelCheckpoint(tmp_path, filename="last", **kind))
+    losses, trained = first.losses, first.column("times_trained")
+    resumed = by_key(key)
+    states, seen = States(resumed), Seen(resumed)
+    keyed(resumed, now, tmp_path / "last.ckpt", 3, states, seen)
+    losses_now, trained_now, plan = states.before[2]
+    for place, i in enumerate(now):
+        if i < 60:
+            assert losses_now[place] == losses[i] and trained_now[place] == trained[i] == 2
+        else:
+            assert losses_now[place].isnan() and trained_now[place] == 0
+    assert sorted(seen.of_epoch(2)) == plan.indices.tolist()
+    assert resumed.sample_ids == [f"sample {i}" for i in now] and resumed.history[-1]["n_total"] == len(now)
+    assert not [w for w in recwarn if "no longer holds" in str(w.message)]
+
+
+def test_within_an_epoch_it_finds_none(tmp_path):
+    def key(data):
+        return list(data.indices)
+
+    keyed(by_key(key), range(60), None, 2, ModelCheckpoint(tmp_path, filename="last", every_n_train_steps=8))
+    with pytest.raises(ValueError, match="middle of an epoch on 60 samples.*there are 40.*at the end of an epoch"):
+        keyed(by_key(key), range(40), tmp_path / "last.ckpt", 3)
+    keyed(by_key(key), range(60), tmp_path / "last.ckpt", 3)
+
+
+def test_keys_take_eight_bytes_a_sample_of_a_checkpoint(tmp_path):
+    for sample_id in (None, lambda data: [f"a long name of sample {i}" for i in data.indices]):
+        keep = ModelCheckpoint(tmp_path, filename=str(sample_id is None), save_on_train_epoch_end=True)
+        keyed(by_key(sample_id), range(60), None, 1, keep)
+    saved = [torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["callbacks"] for name in (True, False)]
+    without, hashes = (state["lightning_dataselect.EveryThird"]["keys"] for state in saved)
+    assert without is None and hashes.dtype == torch.int64 and hashes.shape == (60,) and len(hashes.unique()) == 60

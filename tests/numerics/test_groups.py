@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_dataselect.methods.frontier.rule import in_learnt_classes, second_mode
+from lightning_dataselect.methods.frontier.evidence import in_learnt_classes, second_mode
 from lightning_dataselect.methods.orderdp import order_subset
 from lightning_dataselect.methods.samplers.base import choose_unknown_first
 from lightning_dataselect.methods.samplers.beta import beta_weights
@@ -120,13 +120,14 @@ def test_beta_weights_are_those_of_one_part(chunk):
 def test_frontier_counts_classes_and_modes_in_parts(chunk, monkeypatch):
     g = gen(6)
     last, labels = 3 * torch.rand(200, generator=g), torch.randint(-1, 6, (200,), generator=g)
-    last[labels == 2] += 3
+    last[labels == 2] += 2
     last[5] = NAN
     known = ~last.isnan()
     shares = {c: float((last[known & (labels == c)] > 2).double().mean()) for c in range(-1, 6)}
     expected = [shares[c] <= 0.5 for c in labels.tolist()]
     assert in_learnt_classes(last, labels.int(), 2.0).tolist() == expected and not all(expected)
-    counted = known & (labels > 0)
-    found = second_mode(last, 2.0, counted)
+    two_modes = torch.cat([last.fmod(1.0), 4 + last[:80].fmod(0.5)])
+    counted = ~two_modes.isnan() & (torch.arange(280) % 5 > 0)
+    found = second_mode(two_modes, 2.0, counted)
     monkeypatch.setattr(radix, "_CHUNK", 1000)
-    assert found == second_mode(last[counted], 2.0) > 1.5
+    assert found == second_mode(two_modes[counted], 2.0) > 1.5
