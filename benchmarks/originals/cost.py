@@ -1,4 +1,4 @@
-"""What choosing one epoch and shuffling it takes, in CPU time and memory: InfoBatch, SeTa, OrderDP.
+"""CPU time and memory of choosing one epoch and shuffling it: InfoBatch, SeTa, OrderDP.
 
 Of time the sides take turns, and the least of each counts. Memory is what a process of its own, which has done nothing
 else, holds beyond the losses at the peak of one choice.

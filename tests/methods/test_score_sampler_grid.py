@@ -33,7 +33,7 @@ def file(tmp_path_factory):
 
 
 def clashes(score, sampler):
-    """Whether a sampler draws by a score that may be below zero."""
+    """Return whether a sampler draws by a score that may be below zero."""
     return score in ("margin", "aum") and sampler in ("proportional", "beta")
 
 
