@@ -34,8 +34,8 @@ def record(run: RunState, seen: Observation, policy: SelectionPolicy) -> None:
 
 def count_step(run: RunState, indices: Tensor) -> None:
     """Count the samples of a step of this rank that trains, int64 (B,)."""
-    store, fit, n = run.store, run.fit, indices.numel()
-    store.count_trained(indices.to(store.device))
+    fit, n = run.fit, indices.numel()
+    run.store.count_trained(indices)
     fit.n_trained += n
     fit.n_forward += n
     fit.n_backward += n
@@ -43,12 +43,11 @@ def count_step(run: RunState, indices: Tensor) -> None:
 
 def count_trained(run: RunState, indices: Tensor) -> None:
     """Count samples that this rank will train on, int64 (B,)."""
-    run.store.count_trained(indices.to(run.store.device))
+    run.store.count_trained(indices)
     run.fit.n_trained += indices.numel()
 
 
 def count_dropped(run: RunState, offered: Tensor, taken: Tensor) -> None:
     """Count samples left out of a batch: int64 (B,), those it had, and int64 (b,), those this rank trains on."""
-    device = run.store.device
-    run.store.count_dropped(offered.to(device), taken.to(device))
+    run.store.count_dropped(offered, taken)
     run.fit.n_left_out += offered.numel() - taken.numel()

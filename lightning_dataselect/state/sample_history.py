@@ -145,7 +145,7 @@ class SampleHistoryStore(ScoreStore):
         self._put_aside(indices.nbytes + losses.nbytes)
 
     def count_trained(self, indices: Tensor) -> None:
-        """Count samples that are back-propagated; int64 (B,), N for padding."""
+        """Count samples that are back-propagated; int64 (B,), N for padding, on any device."""
         self._trained.append(indices)
         self._put_aside(indices.nbytes)
 
@@ -190,12 +190,14 @@ class SampleHistoryStore(ScoreStore):
             _add(self["times_measured"], indices, known.int())
             _add(self["loss_sum"], indices, torch.where(known, losses, 0.0))
         if trained:
-            self.mark_counted(torch.cat(trained))
-            _add(self["times_trained"], torch.cat(trained), 1)
+            indices = torch.cat(trained).to(self.device)
+            self.mark_counted(indices)
+            _add(self["times_trained"], indices, 1)
         if offered:
-            self.mark_counted(torch.cat(offered))
-            _add(self["times_dropped"], torch.cat(offered), 1)
-            _add(self["times_dropped"], torch.cat(taken), -1)
+            indices = torch.cat(offered).to(self.device)
+            self.mark_counted(indices)
+            _add(self["times_dropped"], indices, 1)
+            _add(self["times_dropped"], torch.cat(taken).to(self.device), -1)
         if shown:
             self._write(_Shown(*map(torch.cat, zip(*shown, strict=True))), epoch)
 

@@ -31,7 +31,8 @@ class Hearings:
         self._capture = capture
         self._batches = batches
         self._n_ranks = n_ranks
-        self._witness = Witness(module, capture, n_ranks)
+        self.witness = Witness(module, capture, n_ranks)
+        """Hears single samples."""
         self._sizes: SampleSizes | None = SampleSizes()
         self._put_off: tuple[Any, ...] | None = None  # the step and the batch that a look is due at
         self._unread: tuple[Any, ...] | None = None  # those of a step whose doubts have to be waited for
@@ -47,14 +48,14 @@ class Hearings:
             # loss functions are known by their turn, which is another one where a loss is left out
             self._present = present
             self._capture.forget()
-            self._witness = Witness(self._module, self._capture, self._n_ranks)
+            self.witness = Witness(self._module, self._capture, self._n_ranks)
 
     def before_step(
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
     ) -> None:
         """Let single samples show how the step is read, where that is due or they are of several sizes at last."""
         self._unread = None
-        if not self._witness.is_able:
+        if not self.witness.is_able:
             return
         size, differ = indices.numel(), False
         if self._sizes is not None:
@@ -80,7 +81,7 @@ class Hearings:
 
         Not at once: whoever watches the module's calls is to find those of the step as the last ones.
         """
-        if not self._witness.is_able:
+        if not self.witness.is_able:
             return
         batch = step, args, kwargs, indices, self._capture.doubts.counts
         if self._capture.has_doubts():
@@ -89,18 +90,13 @@ class Hearings:
         elif self._capture.doubts.found:
             self._unread = batch
 
-    @property
-    def are_open(self) -> bool:
-        """True if batches so far have left it open what the step does."""
-        return self._witness.is_waiting
-
     # ---- at the end of an epoch ----------------------------------------------------------------------------------
 
     def settle_doubts(self) -> None:
         """Ask single samples at once about what the last step has left in doubt, as no other one may follow."""
         batch, self._unread = self._put_off or self._unread, None
         is_due = self._put_off is not None or (batch is not None and self._capture.has_doubts(wait=True))
-        if batch is None or not is_due or self._witness.must_wait:
+        if batch is None or not is_due or self.witness.must_wait:
             return
         self._put_off = None
         with self._module.trainer.precision_plugin.train_step_context():
@@ -110,11 +106,11 @@ class Hearings:
     @property
     def wait_for_ranks(self) -> bool:
         """True if single samples are to be asked again as soon as all ranks do so (see `agree`)."""
-        return self._witness.is_due or (self._witness.must_wait and self._put_off is not None)
+        return self.witness.is_due or (self.witness.must_wait and self._put_off is not None)
 
     def agree(self) -> None:
         """Ask single samples in the next step; to be called on all ranks."""
-        self._witness.agree()
+        self.witness.agree()
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
@@ -126,7 +122,7 @@ class Hearings:
         indices: Tensor,
         counts: Sequence[int] | None = None,
     ) -> None:
-        if self._witness.must_wait:
+        if self.witness.must_wait:
             self._put_off = self._put_off or (step, args, kwargs, indices, counts)
             return
         of_loader = self._batches.part
@@ -138,4 +134,4 @@ class Hearings:
                 self.look_at_loaders(of_loader, smaller.args, smaller.keywords)
             return smaller
 
-        self._witness.hear(part, indices.numel(), self._batches.batch_in(args, kwargs), counts)
+        self.witness.hear(part, indices.numel(), self._batches.batch_in(args, kwargs), counts)

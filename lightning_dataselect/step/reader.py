@@ -130,7 +130,7 @@ class StepReader:
             return returned[0], None
         if self.capture.doubts.found and is_full_batch:
             self.hearings.take_up_doubts(step, args, kwargs, indices)
-        if self.hearings.are_open:
+        if self.hearings.witness.is_waiting:
             self.capture.probe_next()
         if not captured.known or self.blind:
             return output, None
