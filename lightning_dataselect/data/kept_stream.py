@@ -67,8 +67,11 @@ class KeptStream(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         samples = iter(self._kept_dataset)
-        kept = _StatefulKept if hasattr(samples, "state_dict") else _Kept
+        kept = _StatefulKept if hasattr(samples, "state_dict") else self._kept_without_state()
         return kept(samples, self._kept_keeps, self._kept_key_of)
+
+    def _kept_without_state(self) -> type[_Kept]:
+        return _CountingKept
 
     def __len__(self) -> int:
         return len(self._kept_dataset)
@@ -91,6 +94,9 @@ class KeptStream(IterableDataset[Any]):
 class _StatefulKeptStream(KeptStream):
     """The same of a data set that saves where it is: torchdata looks for these on the class."""
 
+    def _kept_without_state(self) -> type[_Kept]:
+        return _Kept
+
     def state_dict(self) -> Any:
         return self._kept_dataset.state_dict()
 
@@ -107,9 +113,33 @@ class _Kept:
 
     def __next__(self) -> Any:
         while True:
-            sample, keeps = next(self._samples), self._keeps
+            sample, keeps = self._read(), self._keeps
             if keeps.is_open or keeps.is_asked or keeps.lets_pass(self._key_of(sample)):
                 return sample
+
+    def _read(self) -> Any:
+        return next(self._samples)
+
+
+class _CountingKept(_Kept):
+    """Saves how much it has read of samples that do not save where they are, and reads as much again.
+
+    torchdata would do so by batches, but counts those of before a resume twice, and is elsewhere after a second one.
+    """
+
+    _n_read = 0
+
+    def _read(self) -> Any:
+        sample = next(self._samples)
+        self._n_read += 1
+        return sample
+
+    def state_dict(self) -> Any:
+        return {"n_read": self._n_read}
+
+    def load_state_dict(self, state: Any) -> None:
+        while self._n_read < state["n_read"]:
+            self._read()
 
 
 class _StatefulKept(_Kept):

@@ -435,6 +435,27 @@ def test_resumes_within_a_pass_where_the_loader_has_a_state(data, n_workers, at,
     assert not [w for w in recwarn if "goes on after batch" in str(w.message)]
 
 
+@pytest.mark.parametrize("data", [Stream, Counting])
+@pytest.mark.parametrize("n_workers", [0, 1, 2])
+def test_resumes_within_a_pass_again_and_again(data, n_workers, tmp_path):
+    """torchdata counts twice what a stream without a state has yielded before a resume, and so is lost at the third."""
+    if (data, n_workers) == (Counting, 2):
+        pytest.skip("it is not shared among workers")
+
+    def go(module, **more):
+        selector = frontier(0.6)
+        train(selector, module, StatefulDataLoader(data(flipped=0.3), BATCH, num_workers=n_workers), **more)
+        return facts(selector)
+
+    paths, resumed = [tmp_path / f"{i}.ckpt" for i in range(4)], Classifier(lr=0.02)
+    module, places = Classifier(lr=0.02), [(2, 2), (2, 5), (2, 7), (3, 3)]
+    expected, before = go(module), None
+    for path, place in zip(paths, places, strict=True):
+        go(Classifier(lr=0.02, seed=9 if before else 0), callbacks=[SaveAt(path, *place)], ckpt_path=before)
+        before = path
+    assert go(resumed, ckpt_path=before) == expected and same_weights(resumed, module)
+
+
 class State(dict):
     """A dict that can be referred to weakly."""
 
