@@ -76,7 +76,7 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: getattr(form, "__name__", form))
 @pytest.mark.parametrize("method", WITH_A_RATIO, ids=lambda method: method.name)
 def test_every_method_takes_every_form_and_comes_to_its_end(method, form):
     """Ten epochs, three of them warm-up and the last two annealing: five are pruned, epochs 3 to 7."""
