@@ -35,10 +35,21 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+DIGITS = 7  # that a result is written with, more than any table shows
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write results with one row of a table a line, making the folder."""
+    """Write results with one row of a table a line and seven digits a number, making the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_indented(content) + "\n")
+    path.write_text(_indented(_rounded(content)) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(each) for each in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def _indented(value: Any, margin: str = "") -> str:

@@ -94,8 +94,6 @@ def _costs(runs: Sequence[RunRecord], outcome: Outcome, maximize: bool, clock: C
         "saved_of_allowed": (1 - time) / (1 - cost) if cost < 0.98 else None,
         "time_to_full": median(reached) if len(reached) > len(pairs) / 2 else None,
         "reached": len(reached),
-        "waiting": median(run.waiting_seconds / run.seconds for run in runs),
-        "gpu_busy": None if runs[0].gpu_busy is None else median(run.gpu_busy or 0.0 for run in runs),
     }
 
 
