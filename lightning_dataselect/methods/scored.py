@@ -18,8 +18,8 @@ from lightning_dataselect.numerics.masks import taken
 from lightning_dataselect.numerics.sampling import is_ascending
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.numerics.sizes import keep_count
+from lightning_dataselect.state.class_history import UNKNOWN
 from lightning_dataselect.state.load_values import ValueSource, load_values
-from lightning_dataselect.state.sample_history import UNKNOWN
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError

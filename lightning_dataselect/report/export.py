@@ -10,8 +10,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lightning_dataselect.state.class_history import NEVER, UNKNOWN
 from lightning_dataselect.state.earlier_scores import ABOUT, OWN, about_fit
-from lightning_dataselect.state.sample_history import NEVER, UNKNOWN, SampleHistoryStore
+from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.stream_store import KeyedStore
 from lightning_dataselect.state.suspects import averages, mean_losses, suspicions
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, MissingFileError

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lightning_dataselect.report.figures import blank_figure, plot_selector
-from lightning_dataselect.state.sample_history import UNKNOWN
+from lightning_dataselect.state.class_history import UNKNOWN
 from lightning_dataselect.state.suspects import Suspect, most_suspicious
 from lightning_dataselect.utils.errors import InvalidArgumentError
 

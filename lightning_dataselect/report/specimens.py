@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from lightning_dataselect.report.gallery import probable_errors, shown_of
+from lightning_dataselect.state.class_history import UNKNOWN
 from lightning_dataselect.state.results import Results
-from lightning_dataselect.state.sample_history import UNKNOWN
 
 N_OF_EACH = 8
 _SUSPECTS = {True: "probable label errors", False: "highest mean loss, the target may be wrong"}

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lightning_dataselect.numerics.margins import confidences, margins
 from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
+from lightning_dataselect.state.class_history import OF_CLASSES, Shown, add_at, write_classes
 from lightning_dataselect.state.merging import OverRanks
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
-
-NEVER = torch.iinfo(torch.int32).max
-"""The value of ``first_learnt`` for a sample that was never classified right."""
-UNKNOWN = -1
-"""The value of ``predicted`` and ``label`` for a sample whose class was never seen."""
 
 _MOST_BATCHES = 64
 _MOST_BYTES = 8 << 20
@@ -29,23 +24,6 @@ _OF_ALL: dict[str, tuple[float, torch.dtype, OverRanks]] = {
     "times_measured": (0, torch.int32, "sum"),
     "loss_sum": (0.0, torch.float32, "sum"),
 }
-_OF_CLASSES: dict[str, tuple[float, torch.dtype, OverRanks]] = {
-    "margin": (torch.nan, torch.float32, "last"),
-    "predicted": (UNKNOWN, torch.int32, "last"),
-    "first_learnt": (NEVER, torch.int32, "min"),
-    "times_forgotten": (0, torch.int32, "sum"),
-    "label": (UNKNOWN, torch.int32, "last"),
-    "times_classified": (0, torch.int32, "sum"),
-    "margin_sum": (0.0, torch.float32, "sum"),
-    "confidence_sum": (0.0, torch.float32, "sum"),
-    "confidence_squares": (0.0, torch.float32, "sum"),
-}
-
-
-class _Shown(NamedTuple):
-    indices: Tensor  # int64 (B,)
-    logits: Tensor  # (B, C)
-    labels: Tensor  # int64 (B,)
 
 
 class SampleHistoryStore(ScoreStore):
@@ -55,10 +33,10 @@ class SampleHistoryStore(ScoreStore):
     ``times_dropped``, how often the method left it out, of an epoch or of a batch; ``times_measured``, how often it had
     a finite loss, and ``loss_sum`` (float32), the sum of these. From the first batch on that shows the logits of
     classes also ``margin`` (see `numerics.margins`), ``predicted`` and ``label`` as last seen, ``first_learnt``
-    (the epoch in which it was first classified right, or :data:`NEVER`) and ``times_forgotten`` (how often it was
-    classified wrong when the time before it was right); ``times_classified``, how often it was classified, and over
-    these ``margin_sum``, ``confidence_sum`` and ``confidence_squares`` (float32), of the margin, the probability of the
-    label (see `numerics.margins`) and its square.
+    (the epoch in which it was first classified right, or `class_history.NEVER`) and ``times_forgotten`` (how often it
+    was classified wrong when the time before it was right); ``times_classified``, how often it was classified, and
+    over these ``margin_sum``, ``confidence_sum`` and ``confidence_squares`` (float32), of the margin, the probability
+    of the label (see `numerics.margins`) and its square.
 
     What a step shows is put aside and written for many steps at once: before anything is read, merged or saved, and at
     the latest after 64 batches or 8 MiB. The columns take 52 bytes a sample, 16 without classes; with several ranks 36
@@ -72,6 +50,7 @@ class SampleHistoryStore(ScoreStore):
         memory: Where the columns lie.
 
     Example:
+        >>> from lightning_dataselect.state.class_history import NEVER
         >>> store = SampleHistoryStore(3)
         >>> for epoch, logits in enumerate(([[2.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [3.0, 0.0]])):
         ...     i, labels = torch.tensor([0, 2]), torch.tensor([0, 0])
@@ -132,11 +111,11 @@ class SampleHistoryStore(ScoreStore):
             self.flush()
         if logits.nbytes > _MOST_BYTES // 8:  # nothing is gained by waiting for more of these
             self.flush()
-            self._write(_Shown(seen.indices, logits, labels), seen.epoch)
+            self._write_classes(Shown(seen.indices, logits, labels), seen.epoch)
             return
         self._kind = kind
         # compiled modules, and loaders of some, write the next batch into the same memory
-        self._shown.append(_Shown(seen.indices, logits.clone(), labels.clone()))
+        self._shown.append(Shown(seen.indices, logits.clone(), labels.clone()))
         self._put_aside(logits.nbytes + labels.nbytes)
 
     def record_losses(self, indices: Tensor, losses: Tensor) -> None:
@@ -168,7 +147,7 @@ class SampleHistoryStore(ScoreStore):
             dropped = self["times_dropped"]
             dropped += 1
             for chunk in kept.split(_CHUNK):
-                _add(dropped, chunk.to(dropped.device), -1)
+                add_at(dropped, chunk.to(dropped.device), -1)
             if self.world_size > 1:
                 self._merged["times_dropped"].copy_(dropped)
 
@@ -187,19 +166,19 @@ class SampleHistoryStore(ScoreStore):
             indices, losses = map(torch.cat, zip(*measured, strict=True))
             known = losses.isfinite()
             self.mark_counted(indices)
-            _add(self["times_measured"], indices, known.int())
-            _add(self["loss_sum"], indices, torch.where(known, losses, 0.0))
+            add_at(self["times_measured"], indices, known.int())
+            add_at(self["loss_sum"], indices, torch.where(known, losses, 0.0))
         if trained:
             indices = torch.cat(trained).to(self.device)
             self.mark_counted(indices)
-            _add(self["times_trained"], indices, 1)
+            add_at(self["times_trained"], indices, 1)
         if offered:
             indices = torch.cat(offered).to(self.device)
             self.mark_counted(indices)
-            _add(self["times_dropped"], indices, 1)
-            _add(self["times_dropped"], torch.cat(taken).to(self.device), -1)
+            add_at(self["times_dropped"], indices, 1)
+            add_at(self["times_dropped"], torch.cat(taken).to(self.device), -1)
         if shown:
-            self._write(_Shown(*map(torch.cat, zip(*shown, strict=True))), epoch)
+            self._write_classes(Shown(*map(torch.cat, zip(*shown, strict=True))), epoch)
 
     def merge(self) -> None:
         """Give every rank what each rank has written since the last merge; all ranks must call it together."""
@@ -251,7 +230,7 @@ class SampleHistoryStore(ScoreStore):
         self._trained: list[Tensor] = []
         self._offered: list[Tensor] = []
         self._taken: list[Tensor] = []
-        self._shown: list[_Shown] = []
+        self._shown: list[Shown] = []
         self.n_bytes_pending = 0
         """Bytes of what was put aside and is not written yet."""
 
@@ -268,40 +247,11 @@ class SampleHistoryStore(ScoreStore):
             column.index_copy_(0, indices, losses)
         self._n_written = len(self._measured)
 
+    def _write_classes(self, shown: Shown, epoch: int) -> None:
+        self._open_classes()
+        write_classes(self, shown, epoch)
+
     def _open_classes(self) -> None:
         if not self.knows_classes:
-            for name, (initial, dtype, over_ranks) in _OF_CLASSES.items():
+            for name, (initial, dtype, over_ranks) in OF_CLASSES.items():
                 self.add_column(name, initial, dtype, over_ranks)
-
-    def _write(self, shown: _Shown, epoch: int) -> None:
-        """Write what batches of one epoch have shown, in their order: a sample may come more than once."""
-        self._open_classes()
-        self.mark_counted(shown.indices)
-        margin, predicted = margins(shown.logits, shown.labels)
-        self._sum_up(shown.indices, margin, confidences(shown.logits, shown.labels))
-        i, order = shown.indices.sort(stable=True)
-        margin, predicted = margin[order], predicted[order]
-        again = i[1:] == i[:-1]
-        before = self["margin"][i]
-        before[1:] = torch.where(again, margin[:-1], before[1:])
-        _add(self["times_forgotten"], i, ((before > 0) & (margin <= 0)).int())
-        learnt = torch.where(margin > 0, epoch, NEVER).int()
-        self["first_learnt"].scatter_reduce_(0, i, learnt, "amin")
-        # all but a sample's last presentation go to the slot of padding
-        last = torch.where(torch.cat([~again, again.new_ones(1)]), i, self.n)
-        self["margin"].index_copy_(0, last, margin)
-        self["predicted"].index_copy_(0, last, predicted.int())
-        self["label"].index_copy_(0, last, shown.labels[order].clamp(min=UNKNOWN).int())
-
-    def _sum_up(self, indices: Tensor, margin: Tensor, confidence: Tensor) -> None:
-        known = margin.isfinite()
-        confidence = torch.where(known, confidence, 0.0)
-        _add(self["times_classified"], indices, known.int())
-        _add(self["margin_sum"], indices, torch.where(known, margin, 0.0))
-        _add(self["confidence_sum"], indices, confidence)
-        _add(self["confidence_squares"], indices, confidence * confidence)
-
-
-def _add(column: Tensor, indices: Tensor, number: int | Tensor) -> None:
-    numbers = number if isinstance(number, Tensor) else torch.full_like(indices, number, dtype=column.dtype)
-    column.index_add_(0, indices, numbers)

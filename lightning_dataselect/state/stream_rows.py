@@ -11,8 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from lightning_dataselect.state.class_history import UNKNOWN
 from lightning_dataselect.state.key_filter import hashes_of
-from lightning_dataselect.state.sample_history import UNKNOWN
 from lightning_dataselect.state.stream_store import KeyedStore
 
 

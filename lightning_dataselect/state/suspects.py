@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_dataselect.state.sample_history import UNKNOWN, SampleHistoryStore
+from lightning_dataselect.state.class_history import UNKNOWN
+from lightning_dataselect.state.sample_history import SampleHistoryStore
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 from lightning_dataselect import ESWP, AutoAssist, EvolvedSampling, SelectiveBackprop
 from lightning_dataselect.numerics.margins import margins
 from lightning_dataselect.report.export import to_frame
-from lightning_dataselect.state.sample_history import NEVER, SampleHistoryStore
+from lightning_dataselect.state.class_history import NEVER
+from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import Observation
 
 N, C = 48, 3

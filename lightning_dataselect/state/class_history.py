@@ -1,0 +1,79 @@
+"""What the logits of classes tell of each sample in a fit: when it was learnt and forgotten, and how sure it was."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.numerics.margins import confidences, margins
+from lightning_dataselect.state.merging import OverRanks
+from lightning_dataselect.state.store import ScoreStore
+
+NEVER = torch.iinfo(torch.int32).max
+"""The value of ``first_learnt`` for a sample that was never classified right."""
+UNKNOWN = -1
+"""The value of ``predicted`` and ``label`` for a sample whose class was never seen."""
+
+OF_CLASSES: dict[str, tuple[float, torch.dtype, OverRanks]] = {
+    "margin": (torch.nan, torch.float32, "last"),
+    "predicted": (UNKNOWN, torch.int32, "last"),
+    "first_learnt": (NEVER, torch.int32, "min"),
+    "times_forgotten": (0, torch.int32, "sum"),
+    "label": (UNKNOWN, torch.int32, "last"),
+    "times_classified": (0, torch.int32, "sum"),
+    "margin_sum": (0.0, torch.float32, "sum"),
+    "confidence_sum": (0.0, torch.float32, "sum"),
+    "confidence_squares": (0.0, torch.float32, "sum"),
+}
+"""The columns: each with its initial value, its type, and what becomes of several ranks' writes."""
+
+
+class Shown(NamedTuple):
+    """Hold what a batch has shown of the classes of its samples."""
+
+    indices: Tensor  # int64 (B,)
+    logits: Tensor  # (B, C)
+    labels: Tensor  # int64 (B,)
+
+
+def add_at(column: Tensor, indices: Tensor, number: int | Tensor) -> None:
+    """Add a number to the entries ``indices``, int64 (B,), of a column, or to each its own, (B,)."""
+    numbers = number if isinstance(number, Tensor) else torch.full_like(indices, number, dtype=column.dtype)
+    column.index_add_(0, indices, numbers)
+
+
+def write_classes(store: ScoreStore, shown: Shown, epoch: int) -> None:
+    """Write what batches of one epoch have shown, in their order: a sample may come more than once.
+
+    Args:
+        store: Has the columns ``OF_CLASSES``.
+        shown: All that the batches have shown.
+        epoch: The 0-based epoch.
+    """
+    store.mark_counted(shown.indices)
+    margin, predicted = margins(shown.logits, shown.labels)
+    _sum_up(store, shown.indices, margin, confidences(shown.logits, shown.labels))
+    i, order = shown.indices.sort(stable=True)
+    margin, predicted = margin[order], predicted[order]
+    again = i[1:] == i[:-1]
+    before = store["margin"][i]
+    before[1:] = torch.where(again, margin[:-1], before[1:])
+    add_at(store["times_forgotten"], i, ((before > 0) & (margin <= 0)).int())
+    learnt = torch.where(margin > 0, epoch, NEVER).int()
+    store["first_learnt"].scatter_reduce_(0, i, learnt, "amin")
+    # all but a sample's last presentation go to the slot of padding
+    last = torch.where(torch.cat([~again, again.new_ones(1)]), i, store.n)
+    store["margin"].index_copy_(0, last, margin)
+    store["predicted"].index_copy_(0, last, predicted.int())
+    store["label"].index_copy_(0, last, shown.labels[order].clamp(min=UNKNOWN).int())
+
+
+def _sum_up(store: ScoreStore, indices: Tensor, margin: Tensor, confidence: Tensor) -> None:
+    known = margin.isfinite()
+    confidence = torch.where(known, confidence, 0.0)
+    add_at(store["times_classified"], indices, known.int())
+    add_at(store["margin_sum"], indices, torch.where(known, margin, 0.0))
+    add_at(store["confidence_sum"], indices, confidence)
+    add_at(store["confidence_squares"], indices, confidence * confidence)
