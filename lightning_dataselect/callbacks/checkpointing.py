@@ -26,7 +26,8 @@ class Checkpointer:
     def __init__(self, policy: SelectionPolicy, run: RunState) -> None:
         self._policy = policy
         self._run = run
-        self.state_key = _PREFIX + type(policy).__qualname__
+        of_loader = "" if policy.loader is None else f"(loader={policy.loader!r})"
+        self.state_key = _PREFIX + type(policy).__qualname__ + of_loader
         """The key of the state in a checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:

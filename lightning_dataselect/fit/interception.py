@@ -177,14 +177,22 @@ def refuse_fit_within_fit(policy: SelectionPolicy, outer: pl.Trainer | None, inn
 
 def _refuse_second_selector(trainer: pl.Trainer) -> None:
     selectors = [c for c in trainer.callbacks if isinstance(c, SelectionPolicy)]  # type: ignore[attr-defined]
-    names = [type(selector).__name__ for selector in selectors]
+    names = ", ".join(type(selector).__name__ for selector in selectors)
+    loaders = [selector.loader for selector in selectors]
     if len({id(selector) for selector in selectors}) < len(selectors):
         raise TrainerSettingsError(
-            f"The same selector is in the callbacks of the Trainer more than once ({', '.join(names)}). Name it once."
+            f"The same selector is in the callbacks of the Trainer more than once ({names}). Name it once."
         )
-    if len(names) > 1:
+    if len(selectors) > 1 and None not in loaders and len(set(loaders)) == len(loaders):
         raise TrainerSettingsError(
-            f"The Trainer has {len(names)} selectors ({', '.join(names)}), but only one can decide which samples an"
+            f"The Trainer has {len(selectors)} selectors ({names}) for the train loaders"
+            f" {', '.join(map(repr, loaders))}, but samples can be selected from one loader of a fit alone. Keep the"
+            " selector whose loader has the most to drop; or put the data sets into one loader, as a ConcatDataset, and"
+            " let one selector choose among the samples of all."
+        )
+    if len(selectors) > 1:
+        raise TrainerSettingsError(
+            f"The Trainer has {len(selectors)} selectors ({names}), but only one can decide which samples an"
             " epoch trains on. Keep one of them."
         )
 

@@ -69,7 +69,8 @@ def _is_whole(record: EpochRecord) -> bool:
 
 def _time_saved(history: Sequence[EpochRecord]) -> float | None:
     """Return the share of the time that was saved, below 0 if time was lost; None if nobody can tell."""
-    if any(r["n_backward"] != r["n_trained"] for r in history):
+    # of an epoch that a killed fit had all but trained, the time went with it
+    if any(r["n_backward"] != r["n_trained"] or r["seconds"] == 0 for r in history):
         return None
     full = [r["seconds"] / r["n_trained"] for r in history[1:] if _is_whole(r) and 0 < r["n_forward"] <= r["n_trained"]]
     if len(full) < _FEWEST_FULL:

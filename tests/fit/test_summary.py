@@ -194,6 +194,8 @@ FULL, HALF = record(seconds=2.0), record(50, seconds=1.2)
         ([FULL, HALF, HALF, record(seconds=2.6), record(seconds=2.0)], ""),  # they are far apart
         ([record(seconds=1.0), HALF, HALF, record(seconds=9.0), record(seconds=9.0)], ""),  # more than was dropped
         ([record(seconds=2.0, n_backward=300), HALF, HALF, FULL, FULL], ""),  # other models were trained, untimed
+        ([FULL, HALF, HALF, record(seconds=0.0), FULL], ""),  # killed after its last batch, and resumed
+        ([record(seconds=0.0), HALF, HALF, record(seconds=0.0), record(seconds=0.0)], ""),
         ([FULL, HALF, record(seconds=1.5, n_forward=200), record(seconds=1.5, n_forward=200)], ""),  # with scoring
     ],
 )
