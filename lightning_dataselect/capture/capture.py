@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_dataselect.capture.graph import saving_numbers_only
 from lightning_dataselect.capture.inquiry import NOT_MEASURED, Inquiry
 from lightning_dataselect.capture.remainder import rest
-from lightning_dataselect.capture.results import Captured, StepResult, Summarize
+from lightning_dataselect.capture.results import Captured, StepResult, Summarize, nothing_known
 from lightning_dataselect.capture.returned import loss_of
 from lightning_dataselect.capture.scaling import scale
 from lightning_dataselect.capture.sole_loss import findings_on_sole_loss
@@ -63,10 +63,12 @@ class LossCapture:
         # as they are, as a short step would pay for a call more
         self.will_probe, self.forget, self.resume = inquiry.will_probe, inquiry.forget, inquiry.resume
         self.has_misread, self.has_doubts = inquiry.has_misread, inquiry.has_doubts
-        self.settle = inquiry.settle
+        self.settle, self.look_again = inquiry.settle, inquiry.look_again
         self.show, self.decide, self.refuse_mined = inquiry.show, inquiry.decide, inquiry.refuse_mined
         self._result: StepResult | None = None  # while a step runs
         self._sole = _NO_SOLE_LOSS
+        self.given: Sequence[Any] = ()
+        """The arguments of the next step, if they are known; its loss functions' targets are looked for in them."""
         self.summarize: Summarize | None = None
         """Called with a batch's outputs; returns what is kept of them. None: they are not looked for."""
 
@@ -134,19 +136,24 @@ class LossCapture:
         try:
             if probing:
                 self._sole = _NO_SOLE_LOSS
-                out = self._inquiry.probe(step, result, weights)
+                out = self._inquiry.probe(step, result, weights, self.given)
             else:
                 with self._interceptors.losses, self._inquiry.watch or self._interceptors.reductions:
                     out = step()
                 if not result.roots:
                     loss = loss_of(out)
                     if (sole := self._recorder.sole_loss(loss)) is not None:
+                        nodes = () if sole.made_from is None else (sole.made_from,)
+                        lineage = nodes, sole.bound.get("target"), self.given
+                        if not self._inquiry.lineage.knows(*lineage) and self._inquiry.is_unsound_make(*lineage):
+                            return out, nothing_known(batch_size, loss.device)
                         return out, Captured(*sole.shown(), is_own=True)
                     self._follow(loss, result)
                 if result.roots:
                     result.lost = result.partial or not self._inquiry.reprobe.check(result.way, result.unknown)
                     result.lost |= self._inquiry.leaves_out() or self._inquiry.has_grown()
                     result.lost |= self._inquiry.has_other_classes()
+                    result.lost = result.lost or self._inquiry.is_unsound(result, self.given)
                     self._look_for_sole_loss(result)
             return out, result.captured()
         finally:
@@ -210,6 +217,7 @@ class LossCapture:
             result.add([(own[0], scale(own[0], 1.0, recorder))], loss)
             inquiry = self._inquiry
             result.lost = inquiry.leaves_out() or inquiry.has_grown() or inquiry.has_other_classes()
+            result.lost = result.lost or inquiry.is_unsound(result, self.given)
             return result.captured()
         finally:
             recorder.stop()

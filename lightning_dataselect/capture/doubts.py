@@ -37,8 +37,8 @@ class Doubts:
     """
 
     def __init__(self) -> None:
-        self.found: dict[Key, bool | Tensor] = {}
-        """The terms that may be doubtful since they were read last; {} in most steps."""
+        self.found: dict[Key | None, bool | Tensor] = {}
+        """The terms that may be doubtful since they were read last, None for the step; {} in most steps."""
         self._directions: dict[Key, Tensor] = {}
         self.counts: list[int] | None = None
         """Of the last step that has shown unlike samples: how many of its elements are not 0, sample by sample."""
@@ -85,8 +85,8 @@ class Doubts:
             self.counts = counts.tolist()
             self._note(key, True)
 
-    def note(self, key: Key) -> None:
-        """Doubt a term."""
+    def note(self, key: Key | None) -> None:
+        """Doubt a term, or, by None, all of the step."""
         self.found[key] = True
 
     def _note(self, key: Key, is_doubtful: bool | Tensor) -> None:
@@ -95,8 +95,8 @@ class Doubts:
         before = self.found.get(key)
         self.found[key] = is_doubtful if before is None else before | is_doubtful
 
-    def read(self, *, wait: bool = True) -> set[Key]:
-        """Return the terms that are doubtful since the last call.
+    def read(self, *, wait: bool = True) -> set[Key | None]:
+        """Return the terms that are doubtful since the last call, None for the step.
 
         Args:
             wait: False to keep for a later call what would have to be waited for.

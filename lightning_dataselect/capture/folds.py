@@ -37,7 +37,7 @@ class Fold(Term):
 
     def detached(self) -> Fold:
         """Return the same without a graph."""
-        return replace(self, value=self.value.detach(), elements=self.elements.detach(), edge=None)
+        return replace(self, value=self.value.detach(), elements=self.elements.detach(), edge=None, made_from=None)
 
     def along(self, slope: Scale) -> tuple[Term, Scale]:
         """Return what it gives to the loss, of one number a sample, and the size of its coefficients.
@@ -63,6 +63,7 @@ class Fold(Term):
             is_ranked=self.is_ranked,
             origin=self.origin,
             edge=self.edge,
+            made_from=self.made_from,
             fold=self,
             direction=direction,
         )
@@ -84,7 +85,12 @@ class Folded(Term):
     def detached(self) -> Folded:
         """Return the same without a graph."""
         return replace(
-            self, value=self.value.detach(), elements=self.elements.detach(), edge=None, fold=self.fold.detached()
+            self,
+            value=self.value.detach(),
+            elements=self.elements.detach(),
+            edge=None,
+            made_from=None,
+            fold=self.fold.detached(),
         )
 
 
@@ -107,7 +113,7 @@ def make_fold(key: Key, where: Hashable, ending: Reduction, given: Tensor, value
     each = given
     if axes:
         each = given.sum(tuple(axes)) if ending.is_sum else given.mean(tuple(axes))
-    return Fold(key, value, each, None, ending.is_sum, where=where, ending=ending)
+    return Fold(key, value, each, None, ending.is_sum, made_from=given.grad_fn, where=where, ending=ending)
 
 
 def find_folds(

@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.folds import Folded
 from lightning_dataselect.capture.graph import reached
 from lightning_dataselect.capture.interception import Interceptors
+from lightning_dataselect.capture.lineage import Lineage
 from lightning_dataselect.capture.origin import Origins
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.recorder import Recorder
@@ -24,9 +26,9 @@ from lightning_dataselect.capture.scaling import scale
 from lightning_dataselect.capture.showing import show
 from lightning_dataselect.capture.shown import Shown
 from lightning_dataselect.capture.specs import StepSpec
-from lightning_dataselect.capture.terms import Key, Parts, Scale, Term
+from lightning_dataselect.capture.terms import Key, Parts, Scale, Term, coefficients, turns_in
 from lightning_dataselect.capture.watch import Watch, eagerly
-from lightning_dataselect.capture.witness import decide, refuse_mined
+from lightning_dataselect.capture.witness import decide, has_own_constants, refuse_mined
 from lightning_dataselect.utils.errors import CaptureError, NoLossError
 
 _MOST_UNCLEAR = 8  # batches whose loss is not finite, or made of nothing, which show little, until one is gone by
@@ -51,6 +53,7 @@ class Inquiry:
         is_compiled: True if terms are computed in compiled code.
         is_one_term: True if the last loss was a term's value, as it came.
         batch_tensors: See `LossCapture.batch_tensors`.
+        lineage: What losses have been made of so far.
     """
 
     def __init__(self, module: nn.Module | None = None) -> None:
@@ -64,18 +67,22 @@ class Inquiry:
         self.constants: list[Tensor | None] = []
         self.is_compiled = self.is_one_term = False
         self.batch_tensors: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]] | None = None
+        self.lineage = Lineage()
         self._read_by = StepSpec()  # the findings of the last probe
         self._n_unclear = 0  # probes, one after the other, of a loss that was not finite
         self._unclear_size: int | None = None  # of batches in which another axis is as long
         self._has_seen_several = False  # whether a batch of more than one sample was probed
         self._has_seen_epoch = False  # whether an epoch has begun
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
+        self._is_routine = False  # whether nothing but time has called for the next probe
+        self._unread: list[Term] = []  # of the last probe, what its loss was made of if nothing sound was found
 
     def forget(self) -> None:
         """Begin anew, as with a step that nobody has seen."""
         self.recorder.spec, self.reprobe, self.primary = StepSpec(), ReprobePolicy(), PrimaryTerms()
         self.recorder.claims = Claims()
         self.recorder.doubts.read()
+        self.lineage = Lineage()
         self.is_one_term = self.is_compiled = self._has_seen_several = False
         self.watch = None
 
@@ -87,6 +94,11 @@ class Inquiry:
 
     def probe_next(self) -> None:
         """Look at everything anew in the next step, as where the step may have changed."""
+        self.reprobe.probe_next()
+
+    def look_again(self) -> None:
+        """Look at everything anew in the next step, where nothing but time gives a reason to."""
+        self._is_routine = not self.reprobe.probes
         self.reprobe.probe_next()
 
     def has_misread(self, *, wait: bool = True) -> bool:
@@ -118,6 +130,8 @@ class Inquiry:
         """
         keys = self.recorder.doubts.read(wait=wait)
         for key in keys:
+            if key is None:
+                continue
             n_doubts = self.recorder.spec.of(key).n_doubts + 1
             self.recorder.spec = self.recorder.spec.with_term(key, n_doubts=n_doubts, is_even=False)
         return bool(keys)
@@ -141,6 +155,12 @@ class Inquiry:
         self.meet_size(whole.size)
         self._settle_claims()
         self.recorder.spec, is_settled = decide(whole, singles, self.recorder.spec)
+        if has_own_constants(whole, singles):
+            warnings.warn(
+                "A part of the loss has no gradient, and is another one for each sample, as what is subtracted from a"
+                " term by detach(). It is left in a sample's loss as the whole batch has it.",
+                stacklevel=2,
+            )
         return is_settled
 
     def refuse_mined(self, batch: Shown, positions: Sequence[int], singles: Sequence[Shown]) -> None:
@@ -192,6 +212,25 @@ class Inquiry:
             self.reprobe.probe_turns()
         return has_others
 
+    def is_unsound(self, result: StepResult, batch: Any) -> bool:
+        """Tell if losses are made of what nothing was found in before; have what was never met looked at."""
+        lineage = _lineage_of(_terms_in(result))
+        return not self.lineage.knows(*lineage, batch) and self.is_unsound_make(*lineage, batch)
+
+    def is_unsound_make(self, nodes: Sequence[Node], targets: Tensor | None, batch: Any) -> bool:
+        """Likewise, where a step is known to make its loss of something else than before (see `Lineage.knows`)."""
+        is_unsound = self.lineage.is_unsound(nodes, targets, batch)
+        if not is_unsound:
+            self.recorder.doubts.note(None)
+        self.reprobe.probe_next(self.lineage.n_probes())
+        return is_unsound
+
+    def _learn_lineage(self, result: StepResult, batch: Any) -> None:
+        """Take note of what a probed step has made its loss of, and if nothing is to be found in steps like it."""
+        terms = self._unread or _terms_in(result)
+        if terms and not self.lineage.learn(*_lineage_of(terms), batch, is_sound=not result.lost):
+            self.recorder.claims.contradict()
+
     def _tells_axes_apart(self, batch_size: int) -> bool:
         """Tell if axes that have been as long as each other so far are not in a batch of this size."""
         return batch_size > 1 and batch_size != self._unclear_size
@@ -204,12 +243,13 @@ class Inquiry:
             recorder = self.recorder
             recorder.spec, recorder.claims = StepSpec(is_resumed=recorder.spec.is_resumed), Claims()
             self.reprobe, self._read_by, self._has_seen_several = ReprobePolicy(), StepSpec(), True
+            self.lineage = Lineage()
 
-    def probe(self, step: Callable[[], Any], result: StepResult, weights: Tensor | None) -> Any:
+    def probe(self, step: Callable[[], Any], result: StepResult, weights: Tensor | None, batch: Any = ()) -> Any:
         """Run a step under watch, and learn how to do without."""
         self._weights = weights
         probe = self._new_probe()
-        self.scales, self.constants = [], []
+        self.scales, self.constants, self._unread = [], [], []
         self._settle_claims()
         try:
             with eagerly(), self.interceptors.losses, probe:
@@ -238,8 +278,12 @@ class Inquiry:
             self.interceptors.add_name(space, name)
         if not {place for place, _ in result.way}.isdisjoint(place for place, _ in probe.unreachable):
             self.watch = Watch(self.recorder, self.interceptors)
+        self._learn_lineage(result, batch)
+        self._is_routine = False
         if result.lost:
             self.reprobe.give_up()
+            if self._unread:  # by chance, as of a batch of which nothing counts, or from now on
+                self.reprobe.probe_next()
         elif not self.reprobe.settle(result.way, result.unknown):
             self.watch = Watch(self.recorder, self.interceptors)
         if self.recorder.spec.contradicts(self._read_by):
@@ -268,7 +312,10 @@ class Inquiry:
             if not self.reprobe.known or any(term.refusal for term in recorder.spec.terms.values()):
                 raise
             warnings.warn(f"{NOT_MEASURED} {error}", stacklevel=2)
+            self._unread += [term for term, _ in coefficients(loss, recorder.terms) if term.key in recorder.spec.terms]
             result.lost, parts = True, []
+            if self._is_routine:  # steps since the last look may have been like this one
+                recorder.claims.contradict()
         filters = set[Hashable]().union(*(probe.filters(term.elements) for term, _ in parts))
         recorder.spec = replace(recorder.spec, filters=recorder.spec.filters | filters)
         result.lost |= self.leaves_out()
@@ -303,6 +350,17 @@ class Inquiry:
         recorder.spec = replace(recorder.spec, with_constant=others if constant is None else others | {n})
         self.constants.append(constant)
         return constant
+
+
+def _terms_in(result: StepResult) -> list[Term]:
+    """Return the terms of a step, the last one of those of all samples in turn."""
+    return [turns_in(term)[-1] for parts in result.roots for term, _ in parts]
+
+
+def _lineage_of(terms: Sequence[Term]) -> tuple[list[Node], Tensor | None]:
+    """Return where in the graph terms were made from, and what outputs were compared with."""
+    nodes = [term.made_from for term in terms if term.made_from is not None]
+    return nodes, next((term.targets for term in terms if term.targets is not None), None)
 
 
 def _shows_a_loss(term: Term) -> bool:

@@ -54,9 +54,13 @@ class Recorder(Record):
                     if classes is not None:
                         self.sources.append(Source(classes, losses))
                 return losses
-            key, spec, enters, weights = self._meet(loss.name, True)
-            if not enters or not (self.scoring or _has_graph(bound)):
+            is_sum = bound.get("reduction", "mean") == "sum"
+            # another call to whoever knows it, as what it may be divided by is something else
+            key, spec, enters, weights = self._meet(f"{loss.name} (sum)" if is_sum else loss.name, True)
+            given = _given_with_graph(bound)
+            if not enters or not (self.scoring or given is not None):
                 return function(*args, **kwargs)  # a metric, say
+            made_from = None if given is None or torch.compiler.is_dynamo_compiling() else given.grad_fn
             size, observer = self.batch_size, self.observer
             graph = weights is not None or observer is not None
             # A compiler makes one pass of it, and must find no reducing call in its graph: it
@@ -68,13 +72,12 @@ class Recorder(Record):
             if spec is self.sole_spec and value is not None and rows.shape == (size,):
                 is_other = spec.n_classes and loss.has_class_axis and bound["input"].shape[-1] != spec.n_classes
                 if not (is_other or loss.weighs_elements(bound)):
-                    self.sole = SoleLoss(key, loss, bound, value, rows, edge_of(value))
+                    self.sole = SoleLoss(key, loss, bound, value, rows, edge_of(value), made_from)
                     return value
             pick_at, pick = self._picked(spec, rows) if self.picks else (None, None)
             elements = layout.turned(rows if pick is None else pick.put_back(rows))
             if observer is None and not foldable(elements.shape, size) and key[0] not in self.spec.loops:
                 return function(*args, **kwargs) if value is None else value  # unlike in the probe
-            is_sum = bound.get("reduction", "mean") == "sum"
             units: Tensor | None = None
             counts: Tensor | None = None
             # nothing is divided where each sample has one loss, and the mean is there
@@ -100,7 +103,7 @@ class Recorder(Record):
                 self.calls.append((key, loss, bound))
             classes, weighs = loss.classes_of(bound, size), loss.weighs_classes(bound)
             term = Term(key, value, elements, units, is_sum, strided, classes, weighs, made, counts)
-            term.picked_at = pick_at
+            term.picked_at, term.made_from, term.targets = pick_at, made_from, bound.get("target")
             if observer is not None:
                 term.origin = observer.origin(bound.values())
                 term.is_judged, term.is_ranked = observer.judged([elements, *bound.values()])
@@ -129,10 +132,11 @@ class Recorder(Record):
         pick_at, pick = (None, None) if is_count else self._picked(spec, given)
         has_fold = not (is_count or torch.compiler.is_dynamo_compiling())  # older compilers cannot ask for an id
         rows, fold = given, self.folds.get(id(given)) if has_fold else None
+        made_from = None if torch.compiler.is_dynamo_compiling() else given.grad_fn
         if spec.is_witnessed and not spec.is_joined:
             fold = None  # another axis has as many entries as there are samples
         if fold is not None:
-            self.joined[key] = fold.where
+            self.joined[key], made_from = fold.where, fold.made_from
             each = fold.elements.flatten(1)
             given, ending = each.sum(1) if ending.is_sum else each.mean(1), fold.ending
         elif pick is not None:
@@ -149,7 +153,7 @@ class Recorder(Record):
         elif enters and (value.requires_grad or self.scoring):
             if whole or where in self.spec.loops or self.observer is not None:
                 term = self._ended(key, self._strided(spec, given), ending, given, value)
-                term.is_joined = fold is not None
+                term.is_joined, term.made_from = fold is not None, made_from
                 if pick is not None:
                     mask, term.picked_at = layout.turned(pick.units(rows)), pick_at
                     units = mask if term.units is None else term.units * mask
@@ -251,10 +255,10 @@ def _traced_by_backend() -> bool:
     return not torch.compiler.is_dynamo_compiling() and TracingContext.try_get() is not None
 
 
-def _has_graph(bound: dict[str, Any]) -> bool:
-    """Tell if the result of a call with these arguments can be back-propagated."""
+def _given_with_graph(bound: dict[str, Any]) -> Tensor | None:
+    """Return the first argument of a call that lets its result be back-propagated; None if none does."""
     if torch.is_grad_enabled():
         for value in bound.values():
             if isinstance(value, Tensor) and value.requires_grad:
-                return True
-    return False
+                return value
+    return None

@@ -33,6 +33,13 @@ SCALE = (
 )
 
 
+CUT_OFF = (
+    "The loss is cut off at a bound, as by clamp or relu, once the samples' losses have been put together, so a batch"
+    " may be beyond the bound where one of its samples alone is not. Cut off the samples' own losses, and take the mean"
+    " over them then: losses.clamp(max=bound).mean()."
+)
+
+
 GROUPS = (
     "The loss is a mean over groups of samples, as over the classes that are there, so how much a sample's loss counts"
     " depends on how many groups its batch holds. Weigh the samples' own losses and take the mean over them, or return"

@@ -43,9 +43,9 @@ class ReprobePolicy:
         self._lost = False
         self._tries: Counter[tuple[Way, Unknown]] = Counter()
 
-    def probe_next(self) -> None:
-        """Call for a probe of the next step."""
-        self.probes = max(self.probes, 1)
+    def probe_next(self, n: int = 1) -> None:
+        """Call for a probe of the next step, or of the next ``n``."""
+        self.probes = max(self.probes, n)
 
     def probe_turns(self) -> None:
         """Call for probes that meet a step of this kind again, even if it takes turns with another."""

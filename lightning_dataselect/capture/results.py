@@ -121,10 +121,14 @@ class StepResult:
     def captured(self) -> Captured:
         """Return all of it."""
         if self._losses is None or self.lost:
-            nothing = torch.full((self.record.batch_size,), torch.nan, device=self._device)
-            return Captured(nothing, known=False)
+            return nothing_known(self.record.batch_size, self._device)
         logits, targets = self._classes or (None, None)
         return Captured(self._losses, logits, targets, self._outputs)
+
+
+def nothing_known(batch_size: int, device: torch.device | None) -> Captured:
+    """Return what there is to say of samples whose losses are not known."""
+    return Captured(torch.full((batch_size,), torch.nan, device=device), known=False)
 
 
 def find_classes(record: Record, parts: Parts, mains: PrimaryTerms, loss: Tensor | None) -> Classes | None:

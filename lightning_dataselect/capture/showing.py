@@ -52,18 +52,19 @@ def show(
         own = coefficients(loss, [term for term in recorder.terms if not term.from_parameters])
         own += find_folds(loss, recorder.folds.values(), probe.anchors)[0]
         terms = {term.key: (term, torch.as_tensor(slope).detach()) for term, slope in own}
-        result = StepResult(recorder, PrimaryTerms(), None)
+        result, constant = StepResult(recorder, PrimaryTerms(), None), None
         with contextlib.suppress(CaptureError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             parts = find_terms(loss, probe, recorder)
             scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
-            result.add(scaled, loss, constant_in(loss, parts, recorder))
+            constant = constant_in(loss, parts, recorder)
+            result.add(scaled, loss, constant)
         losses = result.captured().losses if result.roots else None
         numbers = {key: term.detached() for key, term in recorder.counts.items()}
         terms = {key: (term.detached(), slope) for key, (term, slope) in terms.items()}
         divides = bool(probe.divisions.made)
         spec, sorts, reorders = recorder.spec, probe.sorts, probe.reorders
-        return Shown(batch_size, loss.detach(), terms, numbers, losses, spec, divides, sorts, reorders)
+        return Shown(batch_size, loss.detach(), terms, numbers, losses, constant, spec, divides, sorts, reorders)
     finally:
         recorder.stop()
         recorder.observer, recorder.spec, recorder.claims = None, known, claims

@@ -21,6 +21,7 @@ class Shown:
         terms: Those that the loss depends on, with their coefficients.
         numbers: What was added up without gradient, by its place.
         losses: (size,) what the algebra gives to each sample; None where it finds nothing.
+        constant: What the loss is besides its terms, if that has no gradient; None for nothing.
         spec: What the algebra has found of the terms.
         divides: True if the step has divided something that has a gradient.
         sorts: True if the step has sorted something, or taken rows by an index or a mask.
@@ -32,6 +33,7 @@ class Shown:
     terms: Mapping[Key, tuple[Term, Tensor]]
     numbers: Mapping[Key, Term] = field(default_factory=dict)
     losses: Tensor | None = None
+    constant: Tensor | None = None
     spec: StepSpec = field(default_factory=StepSpec)
     divides: bool = False
     sorts: bool = False

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.autograd.graph import GradientEdge
+from torch.autograd.graph import GradientEdge, Node
 
 from lightning_dataselect.capture.loss_functions import Loss
 from lightning_dataselect.capture.specs import Layout, StepSpec, TermSpec
@@ -29,6 +29,7 @@ class SoleLoss:
         value: 0-dim, what the step got, with its graph.
         losses: (batch_size,), without a graph.
         edge: Where ``value`` was in the graph when it was made.
+        made_from: Where in the graph it was made from.
     """
 
     key: Key
@@ -37,13 +38,16 @@ class SoleLoss:
     value: Tensor
     losses: Tensor
     edge: GradientEdge | None
+    made_from: Node | None
 
     def term(self) -> Term:
         """Return it as one term of several."""
         loss, bound = self.loss, self.bound
         is_sum = bound.get("reduction", "mean") == "sum"
         classes, weighs = loss.classes_of(bound, self.losses.shape[0]), loss.weighs_classes(bound)
-        return Term(self.key, self.value, self.losses, None, is_sum, False, classes, weighs, edge=self.edge)
+        term = Term(self.key, self.value, self.losses, None, is_sum, False, classes, weighs, edge=self.edge)
+        term.made_from, term.targets = self.made_from, bound.get("target")
+        return term
 
     def shown(self) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the losses of the samples, float32 (batch_size,), and the logits and targets, if there are any."""

@@ -49,6 +49,8 @@ class Term:
         is_joined: The samples were reduced first, and another axis after them.
         origin: Of a probe, what it was made from; None where all samples of the batch are measured.
         edge: Where ``value`` was in the graph when it was made; None without gradient, and in compiled code.
+        made_from: Where in the graph it was made from; likewise.
+        targets: What a loss function has compared the model's outputs with; None where that is not known.
     """
 
     key: Key
@@ -68,10 +70,13 @@ class Term:
     is_joined: bool = False
     origin: Origin | None = None
     edge: GradientEdge | None = None
+    made_from: Node | None = None
+    targets: Tensor | None = None
 
     def detached(self) -> Term:
         """Return the same without a graph."""
-        return replace(self, value=self.value.detach(), elements=self.elements.detach(), classes=None, edge=None)
+        value, elements = self.value.detach(), self.elements.detach()
+        return replace(self, value=value, elements=elements, classes=None, edge=None, made_from=None, targets=None)
 
     @property
     def by_hand(self) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_dataselect.capture.folds import Folded
 from lightning_dataselect.capture.readings import fits, possible_readings
-from lightning_dataselect.capture.refusals import COUNT, GROUPS, JUDGED, ORDER, ROWS, SCALE
+from lightning_dataselect.capture.refusals import COUNT, CUT_OFF, GROUPS, JUDGED, ORDER, ROWS, SCALE
 from lightning_dataselect.capture.sample_rows import (
     CLOSE,
     are_close,
@@ -41,8 +41,9 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
     """Settle how the terms of a step are read, by what they are for each of its samples alone.
 
     A term that is another one for a sample alone, as a model that normalises over the batch makes it, shows nothing,
-    and is left to the algebra. A term that stays as it was with fewer of the samples is none of theirs: it is made of
-    parameters and fixed tensors or, where a batch has others than the samples that are measured, it is those'.
+    and is left to the algebra, whatever samples have shown before. A term that stays as it was with fewer of the
+    samples is none of theirs: it is made of parameters and fixed tensors or, where a batch has others than the samples
+    that are measured, it is those'.
 
     Args:
         whole: Of several samples.
@@ -94,7 +95,23 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
             # where several divisors fit samples of equal shares, those of others may tell
             shares_vary = len({round(float(by), 6) for _, by in own}) > 1
             is_settled &= len(spec.of(key).readings) < 2 or shares_vary
+        elif spec.of(key).is_witnessed:
+            spec = spec.with_term(key, is_witnessed=False)
     return spec, is_settled
+
+
+def has_own_constants(whole: Shown, singles: Sequence[Shown]) -> bool:
+    """Tell if what a loss is besides its terms depends on the samples, although it has no gradient.
+
+    Args:
+        whole: Of several samples.
+        singles: Of each of them alone.
+    """
+    constants = [one.constant for one in singles]
+    if whole.constant is None or any(constant is None for constant in constants):
+        return False
+    alone = torch.stack([constant.reshape(()) for constant in constants if constant is not None])
+    return not are_close(alone, alone[:1].expand_as(alone))
 
 
 def refuse_mined(batch: Shown, positions: Sequence[int], singles: Sequence[Shown], spec: StepSpec) -> StepSpec:
@@ -202,6 +219,8 @@ def _settled(
     truth = torch.stack([by.float().reshape(()) for _, by in alone])
     if elementwise:
         truth = torch.stack([by * sample_losses(one, layout, 1)[0] for one, by in alone])
+    if bool(((truth == 0) != (slope.reshape(()) == 0)).any()) and not elementwise:
+        return spec.with_term(key, refusal=CUT_OFF)
     before = spec.of(key)
     is_known = before.is_witnessed and before.picked_at == term.picked_at
     known = [divisor for divisor, _ in before.readings] if is_known else []

@@ -15,6 +15,10 @@ from lightning_dataselect.data.chosen_loader import BatchPart
 from lightning_dataselect.data.sample_sizes import SampleSizes
 from lightning_dataselect.step.witness import Witness
 
+# Steps until they are looked at again for no reason but time; after that at twice as many each time, so that it costs
+# next to nothing, at odd ones and at even ones, as a step may change by turns.
+_FIRST_LOOK = 25
+
 
 class Hearings:
     """Ask single samples what they lose, as often as steps leave it open.
@@ -33,6 +37,7 @@ class Hearings:
         self._n_ranks = n_ranks
         self.witness = Witness(module, capture, n_ranks)
         """Hears single samples."""
+        self._n_steps, self._next_look = 0, _FIRST_LOOK
         self._sizes: SampleSizes | None = SampleSizes()
         self._put_off: tuple[Any, ...] | None = None  # the step and the batch that a look is due at
         self._unread: tuple[Any, ...] | None = None  # those of a step whose doubts have to be waited for
@@ -55,6 +60,10 @@ class Hearings:
     ) -> None:
         """Let single samples show how the step is read, where that is due or they are of several sizes at last."""
         self._unread = None
+        self._n_steps += 1
+        if self._n_steps == self._next_look:
+            self._next_look = 2 * self._next_look + (1 if self._next_look % 2 == 0 else -2)
+            self._capture.look_again()
         if not self.witness.is_able:
             return
         size, differ = indices.numel(), False
