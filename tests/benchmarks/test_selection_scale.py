@@ -8,7 +8,11 @@ from benchmarks.selection_scale import METHODS, measure_bytes, measure_merge, me
 @pytest.mark.slow
 # What was counted, rounded up, and one byte more for another release of torch.
 @pytest.mark.parametrize(
-    ("method", "most"), [("InfoBatch", 21), ("ESWP", 19), ("KAKURENBO", 17), ("SeTa", 20), ("EpsilonGreedy", 13)]
+    ("method", "most"),
+    [
+        *(("InfoBatch", 21), ("ESWP", 19), ("KAKURENBO", 17), ("SeTa", 20), ("EpsilonGreedy", 13)),
+        *(("Frontier", 17), ("RCAP", 19), ("CCS", 24), ("DUAL", 22), ("Forgetting", 13)),
+    ],
 )
 def test_choosing_an_epoch_allocates_no_more_bytes_a_sample_than_it_did(method, most):
     n = 10**7
