@@ -119,8 +119,8 @@ def scale_table() -> str:
         alone = next(row["seconds"] for row in study["results"] if (row["method"], row["n"]) == ("UCB", 10**8))
         where.append(
             f"\\* CPU time on {shared['cpu']}, torch {shared['versions']['torch']}, while other work kept both cores"
-            f" busy, which lengthens it: UCB at 100,000,000 samples took {shared['UCB_seconds_at_100_million']:.1f} s there,"
-            f" and {alone:.1f} s above."
+            f" busy, which lengthens it: UCB at 100,000,000 samples took {shared['UCB_seconds_at_100_million']:.1f} s"
+            f" there, and {alone:.1f} s above."
         )
     where.append(_measured_on(study["memory_environment"], "selection_scale --only memory"))
     return "\n\n".join(["\n".join(rows), *where])
