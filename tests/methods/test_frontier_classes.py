@@ -58,7 +58,7 @@ def test_a_pass_leaves_out_the_same_samples_whatever_the_weights_of_their_classe
     labels = torch.arange(n) % 4
     plain = 1.386 * untrained
     wrong = torch.rand(n, generator=g) < 0.2
-    later = [torch.where(wrong, 4.0, 0.8 * torch.rand(n, generator=g)) for _ in range(2)]
+    later = [torch.where(wrong, 1.8, 0.8 * torch.rand(n, generator=g)) for _ in range(2)]
     u = torch.rand(n, generator=g)
     weights = torch.tensor([0.3, 0.8, 1.0, 2.5])
     out = []

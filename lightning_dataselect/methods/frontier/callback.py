@@ -29,7 +29,7 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
   does not memorize is none the worse for such labels, and without them too sure of itself. So where losses stay above L
   but do not gather, the model must be found to memorize from the fifth pass on, by one standard error of the sum of
   ``r - 1``, and a budget without room for six passes leaves none of them out. Until then, while a tenth of all samples
-  stays above L, what is learnt is not left out either: of alike samples it would go by the luck of the label.
+  stays above L, what is learnt stays in from the third pass on: of alike samples it would go by the luck of the label.
 - Both are asked of classification alone. A squared error that is small still has a gradient that counts, and one that
   stays above that of an untrained model may be the tail of the targets, which the mean needs.
 - Of the learnt samples nine in ten are left out, drawn anew for each pass; the tenth keeps the measurements fresh.

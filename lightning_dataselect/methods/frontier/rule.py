@@ -67,9 +67,9 @@ def decide(
     High losses are judged after two to four passes, which training has hardly biased yet. Where fewer than 10 % are
     above L, many of them are only hard, and those above 1.5 L are taken. What gathers at a second mode stays
     contradicted. What only stays above L does so from the fifth pass on if the model probably memorizes, which would
-    learn wrong labels by heart. If it does not, classes overlap: a loss says little of a label there, high or low, and
-    nothing is left out while many losses stay above L. Learnt samples are asked for before every pass, until they are
-    enough or the model is found to memorize.
+    learn wrong labels by heart. If it does not, classes overlap, and a loss says little of a label there, high or low:
+    while many losses stay above L and nothing confirms them, learnt samples stay in. These are asked for before every
+    pass, until they are enough or the model is found to memorize.
 
     Args:
         passes: Passes over the set that are done.
@@ -104,7 +104,7 @@ def decide(
     learnt = before is not None and before.learnt
     if classifies and evidence.learnt_share >= _LEARNT_SHARE:
         learnt = learnt or passes == FIRST_DECISION or evidence.generalizes
-    overlaps = is_settled and not confirmed and evidence.many_stay_above
+    overlaps = not confirmed and evidence.many_stay_above
     return Decision(
         passes,
         learnt=learnt and not memorizes and not overlaps,
