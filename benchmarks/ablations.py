@@ -63,9 +63,8 @@ ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "held-back samples are compared without the losses before": [(passes, "compare_held_back", compare_last_losses)],
 }
 TASKS = (
-    "fashion", "fashion_5", "fashion_20", "fashion_40", "fashion_imbalanced", "adult", "adult_rare", "overlapping",
-    "ag_news_20", "convolutions", "convolutions_20", "convolutions_imbalanced", "image_features_worse",
-    "text_features", "text_features_20",
+    "fashion", "fashion_20", "fashion_40", "adult_rare", "overlapping", "ag_news", "ag_news_20", "convolutions",
+    "convolutions_20", "image_features_worse", "text_features_20",
 )  # fmt: skip
 
 
