@@ -38,15 +38,17 @@ class Paced(Net):
 
     def __init__(self, selector, **options):
         super().__init__(**options)
-        self.selector = [selector]
+        self.wait = lambda: wait_for(selector)  # not copied where the step is tried out, as an attribute would be
 
     def training_step(self, batch, batch_idx):
-        queue, late = self.selector[0].prefetch_filter.queue, time.monotonic() + 100
-        while (
-            isinstance(queue, ThreadedQueue) and queue.thread.is_alive() and has_work(queue) and time.monotonic() < late
-        ):
-            time.sleep(0.001)
+        self.wait()
         return super().training_step(batch, batch_idx)
+
+
+def wait_for(selector):
+    queue, late = selector.prefetch_filter.queue, time.monotonic() + 100
+    while isinstance(queue, ThreadedQueue) and queue.thread.is_alive() and has_work(queue) and time.monotonic() < late:
+        time.sleep(0.001)
 
 
 def has_work(queue):
