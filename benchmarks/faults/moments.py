@@ -1,4 +1,4 @@
-"""What a fit is doing when it is killed: its processes mark where they enter and leave what matters.
+"""The moment of a fit that a kill meets: its processes mark where they enter and leave what matters.
 
 Such a moment may last less than a millisecond, in which nobody outside could aim at it: a process that is to die in one
 sets an alarm that nobody handles, so that the system ends it as SIGKILL does, whatever it is doing by then.

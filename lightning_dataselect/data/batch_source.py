@@ -1,4 +1,4 @@
-"""Where the batches of a fit come from, so that a step can be run on some of the samples of one."""
+"""The source of the batches of a fit, so that a step can be run on some of the samples of one."""
 
 from __future__ import annotations
 

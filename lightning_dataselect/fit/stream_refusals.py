@@ -1,4 +1,4 @@
-"""What methods cannot do on a stream, said before they train on one."""
+"""The refusal of what a method cannot do on a stream, before it trains on one."""
 
 from __future__ import annotations
 

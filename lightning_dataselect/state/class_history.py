@@ -1,4 +1,4 @@
-"""What the logits of classes tell of each sample in a fit: when it was learnt and forgotten, and how sure it was."""
+"""The evidence of each sample in the logits of classes: when it was learnt and forgotten, and how sure it was."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class ScoreStore:
 
     @property
     def device(self) -> torch.device:
-        """Where the columns lie."""
+        """Return the device that the columns lie on."""
         return self._columns["loss"].device
 
     def __getitem__(self, name: str) -> Tensor:

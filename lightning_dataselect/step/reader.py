@@ -53,7 +53,7 @@ class StepReader:
         self._keeps_infinite = keeps_infinite
         self._method = method
         self.batches = BatchSource()
-        """Where the batches of the steps come from."""
+        """The source of the batches of the steps."""
         self.hearings = Hearings(module, self.capture, self.batches, n_ranks)
         """When single samples are asked how a step is read."""
         self._step_facts = 0, False  # epoch of the step under way, and whether it rescores

@@ -43,12 +43,10 @@ def test_each_group_gives_its_highest_keys(rows, shares, size):
     for group, budget in enumerate(budgets):
         members = np.flatnonzero(groups == group)
         expected[members[np.argsort(-keys[members], kind="stable")[:budget]]] = True
-    before, radix._CHUNK = radix._CHUNK, size
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(radix, "_CHUNK", size)
         of_sample = torch.from_numpy(groups)
         found = top_of_groups(torch.from_numpy(keys).int(), lambda part: of_sample[part], torch.from_numpy(budgets))
-    finally:
-        radix._CHUNK = before
     assert found.numpy().tolist() == expected.tolist()
 
 
