@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_dataselect.capture.changes import NOT_MEASURED
 from lightning_dataselect.capture.graph import saving_numbers_only
-from lightning_dataselect.capture.inquiry import NOT_MEASURED, Inquiry
+from lightning_dataselect.capture.inquiry import Inquiry
 from lightning_dataselect.capture.remainder import rest
 from lightning_dataselect.capture.results import Captured, StepResult, Summarize, nothing_known
 from lightning_dataselect.capture.returned import loss_of
@@ -67,8 +68,6 @@ class LossCapture:
         self.show, self.decide, self.refuse_mined = inquiry.show, inquiry.decide, inquiry.refuse_mined
         self._result: StepResult | None = None  # while a step runs
         self._sole = _NO_SOLE_LOSS
-        self.given: Sequence[Any] = ()
-        """The arguments of the next step, if they are known; its loss functions' targets are looked for in them."""
         self.summarize: Summarize | None = None
         """Called with a batch's outputs; returns what is kept of them. None: they are not looked for."""
 
@@ -107,7 +106,9 @@ class LossCapture:
         """Look anew at what an epoch has left in doubt, and at compiled code, which does not show what it adds."""
         self._inquiry.start_epoch()
 
-    def run(self, step: Callable[[], Any], batch_size: int, weights: Tensor | None = None) -> tuple[Any, Captured]:
+    def run(
+        self, step: Callable[[], Any], batch_size: int, weights: Tensor | None = None, batch: Any = ()
+    ) -> tuple[Any, Captured]:
         """Run a step once.
 
         Args:
@@ -115,6 +116,7 @@ class LossCapture:
             batch_size: The number of samples in the batch, B.
             weights: (B,) float, on the loss's device: the loss becomes the sum of each sample's
                 contribution times its weight, in value and in gradient.
+            batch: What holds the tensors of the batch, in which its targets are looked for. Default: not known.
 
         Returns:
             What the step returned, and what its samples lost.
@@ -128,7 +130,7 @@ class LossCapture:
                 f" samples, of shape ({batch_size},)."
             )
         self._inquiry.meet_size(batch_size)
-        probing = self._inquiry.reprobe.probes > 0
+        probing, changes = self._inquiry.reprobe.probes > 0, self._inquiry.changes
         is_short = not probing and weights is None and self.summarize is None and self._sole[0] is self._recorder.spec
         self._recorder.start(batch_size, None if probing else weights, sole_spec=self._sole[1] if is_short else None)
         self._recorder.keeps_calls = self.summarize is not None
@@ -136,7 +138,7 @@ class LossCapture:
         try:
             if probing:
                 self._sole = _NO_SOLE_LOSS
-                out = self._inquiry.probe(step, result, weights, self.given)
+                out = self._inquiry.probe(step, result, weights, batch)
             else:
                 with self._interceptors.losses, self._inquiry.watch or self._interceptors.reductions:
                     out = step()
@@ -144,23 +146,21 @@ class LossCapture:
                     loss = loss_of(out)
                     if (sole := self._recorder.sole_loss(loss)) is not None:
                         nodes = () if sole.made_from is None else (sole.made_from,)
-                        lineage = nodes, sole.bound.get("target"), self.given
-                        if not self._inquiry.lineage.knows(*lineage) and self._inquiry.is_unsound_make(*lineage):
+                        made_of = nodes, sole.bound.get("target"), batch
+                        if not changes.lineage.knows(*made_of) and changes.is_unsound(*made_of):
                             return out, nothing_known(batch_size, loss.device)
                         return out, Captured(*sole.shown(), is_own=True)
                     self._follow(loss, result)
                 if result.roots:
                     result.lost = result.partial or not self._inquiry.reprobe.check(result.way, result.unknown)
-                    result.lost |= self._inquiry.leaves_out() or self._inquiry.has_grown()
-                    result.lost |= self._inquiry.has_other_classes()
-                    result.lost = result.lost or self._inquiry.is_unsound(result, self.given)
+                    result.lost = changes.spoil(result, batch)
                     self._look_for_sole_loss(result)
             return out, result.captured()
         finally:
             self._result = None
             self._recorder.stop()
 
-    def score(self, step: Callable[[], Any], batch_size: int) -> Captured:
+    def score(self, step: Callable[[], Any], batch_size: int, batch: Any = ()) -> Captured:
         """Run a step for its samples' losses alone, without what a backward pass would need.
 
         No graph is built where the loss is one mean or sum over the batch, as it comes from its function. Else it has
@@ -171,6 +171,7 @@ class LossCapture:
         Args:
             step: Calls the training step on its batch.
             batch_size: The number of samples in the batch, B.
+            batch: As in `run`.
 
         Returns:
             What the samples lost: what `run` would have said.
@@ -189,19 +190,19 @@ class LossCapture:
         """
         self._inquiry.meet_size(batch_size)
         if self._inquiry.reprobe.probes == 0 and self._inquiry.is_one_term:
-            captured = self._score_one_term(step, batch_size)
+            captured = self._score_one_term(step, batch_size, batch)
             if captured is not None and (captured.known or self._inquiry.reprobe.probes == 0):
                 return captured
         with torch.enable_grad():
             if self._inquiry.reprobe.probes == 0:
                 whole = self._recorder.spec.differentiates or self._recorder.spec.has_folded
                 with contextlib.nullcontext() if whole else saving_numbers_only():
-                    captured = self.run(step, batch_size)[1]
+                    captured = self.run(step, batch_size, batch=batch)[1]
                 if captured.known or self._inquiry.reprobe.probes == 0:
                     return captured
-            return self.run(step, batch_size)[1]
+            return self.run(step, batch_size, batch=batch)[1]
 
-    def _score_one_term(self, step: Callable[[], Any], batch_size: int) -> Captured | None:
+    def _score_one_term(self, step: Callable[[], Any], batch_size: int, batch: Any) -> Captured | None:
         """Run a step without a graph; None if its loss is not the very value of a term this time."""
         recorder, interceptors = self._recorder, self._interceptors
         recorder.start(batch_size, scoring=True)
@@ -215,9 +216,7 @@ class LossCapture:
                 self._inquiry.is_one_term = False
                 return None
             result.add([(own[0], scale(own[0], 1.0, recorder))], loss)
-            inquiry = self._inquiry
-            result.lost = inquiry.leaves_out() or inquiry.has_grown() or inquiry.has_other_classes()
-            result.lost = result.lost or inquiry.is_unsound(result, self.given)
+            result.lost = self._inquiry.changes.spoil(result, batch)
             return result.captured()
         finally:
             recorder.stop()

@@ -8,13 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 
+from lightning_dataselect.capture.changes import NOT_MEASURED, Changes
 from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.folds import Folded
 from lightning_dataselect.capture.graph import reached
 from lightning_dataselect.capture.interception import Interceptors
-from lightning_dataselect.capture.lineage import Lineage
 from lightning_dataselect.capture.origin import Origins
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.recorder import Recorder
@@ -26,14 +25,12 @@ from lightning_dataselect.capture.scaling import scale
 from lightning_dataselect.capture.showing import show
 from lightning_dataselect.capture.shown import Shown
 from lightning_dataselect.capture.specs import StepSpec
-from lightning_dataselect.capture.terms import Key, Parts, Scale, Term, coefficients, turns_in
+from lightning_dataselect.capture.terms import Key, Parts, Scale, Term, coefficients
 from lightning_dataselect.capture.watch import Watch, eagerly
 from lightning_dataselect.capture.witness import decide, has_own_constants, refuse_mined
 from lightning_dataselect.utils.errors import CaptureError, NoLossError
 
 _MOST_UNCLEAR = 8  # batches whose loss is not finite, or made of nothing, which show little, until one is gone by
-
-NOT_MEASURED = "The samples of some batches are not measured."
 
 
 class Inquiry:
@@ -53,7 +50,7 @@ class Inquiry:
         is_compiled: True if terms are computed in compiled code.
         is_one_term: True if the last loss was a term's value, as it came.
         batch_tensors: See `LossCapture.batch_tensors`.
-        lineage: What losses have been made of so far.
+        changes: Notices steps that have changed since.
     """
 
     def __init__(self, module: nn.Module | None = None) -> None:
@@ -61,13 +58,12 @@ class Inquiry:
         self.recorder = Recorder()
         self.interceptors = Interceptors(self.recorder, module)
         self.watch: Watch | None = None
-        self.reprobe = ReprobePolicy()
+        self._begin()
         self.primary = PrimaryTerms()
         self.scales: list[dict[Key, Scale]] = []
         self.constants: list[Tensor | None] = []
         self.is_compiled = self.is_one_term = False
         self.batch_tensors: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]] | None = None
-        self.lineage = Lineage()
         self._read_by = StepSpec()  # the findings of the last probe
         self._n_unclear = 0  # probes, one after the other, of a loss that was not finite
         self._unclear_size: int | None = None  # of batches in which another axis is as long
@@ -79,12 +75,16 @@ class Inquiry:
 
     def forget(self) -> None:
         """Begin anew, as with a step that nobody has seen."""
-        self.recorder.spec, self.reprobe, self.primary = StepSpec(), ReprobePolicy(), PrimaryTerms()
+        self.recorder.spec, self.primary = StepSpec(), PrimaryTerms()
         self.recorder.claims = Claims()
         self.recorder.doubts.read()
-        self.lineage = Lineage()
+        self._begin()
         self.is_one_term = self.is_compiled = self._has_seen_several = False
         self.watch = None
+
+    def _begin(self) -> None:
+        self.reprobe = ReprobePolicy()
+        self.changes = Changes(self.recorder, self.reprobe)
 
     def _new_probe(self) -> Probe:
         self.recorder.observer = probe = Probe(self.recorder, self.interceptors, self._module)
@@ -186,51 +186,6 @@ class Inquiry:
         if left := self.recorder.claims.left():
             self.recorder.spec = self.recorder.spec.with_left(left)
 
-    def leaves_out(self) -> bool:
-        """Tell if the step has left samples out before the model saw them, and say so."""
-        leaves_out = self.recorder.leaves_out()
-        if leaves_out:
-            warnings.warn(
-                f"{NOT_MEASURED} The step leaves some of their samples out by a mask before the model sees them, so"
-                " which sample a row of losses belongs to is another in each batch. Leave them out of the data set, or"
-                " multiply their losses by 0.",
-                stacklevel=2,
-            )
-        return leaves_out
-
-    def has_grown(self) -> bool:
-        """Look anew where samples have more rows than one each, which says whose they are as long as it lasts."""
-        has_grown = self.recorder.has_grown()
-        if has_grown:
-            self.probe_next()
-        return has_grown
-
-    def has_other_classes(self) -> bool:
-        """Look anew where a loss tells other classes apart: they may be the other samples of the batch."""
-        has_others = any(map(self.recorder.tells_others_apart, self.recorder.terms))
-        if has_others:
-            self.reprobe.probe_turns()
-        return has_others
-
-    def is_unsound(self, result: StepResult, batch: Any) -> bool:
-        """Tell if losses are made of what nothing was found in before; have what was never met looked at."""
-        lineage = _lineage_of(_terms_in(result))
-        return not self.lineage.knows(*lineage, batch) and self.is_unsound_make(*lineage, batch)
-
-    def is_unsound_make(self, nodes: Sequence[Node], targets: Tensor | None, batch: Any) -> bool:
-        """Likewise, where a step is known to make its loss of something else than before (see `Lineage.knows`)."""
-        is_unsound = self.lineage.is_unsound(nodes, targets, batch)
-        if not is_unsound:
-            self.recorder.doubts.note(None)
-        self.reprobe.probe_next(self.lineage.n_probes())
-        return is_unsound
-
-    def _learn_lineage(self, result: StepResult, batch: Any) -> None:
-        """Take note of what a probed step has made its loss of, and if nothing is to be found in steps like it."""
-        terms = self._unread or _terms_in(result)
-        if terms and not self.lineage.learn(*_lineage_of(terms), batch, is_sound=not result.lost):
-            self.recorder.claims.contradict()
-
     def _tells_axes_apart(self, batch_size: int) -> bool:
         """Tell if axes that have been as long as each other so far are not in a batch of this size."""
         return batch_size > 1 and batch_size != self._unclear_size
@@ -242,8 +197,8 @@ class Inquiry:
         if batch_size > 1 and not self._has_seen_several:
             recorder = self.recorder
             recorder.spec, recorder.claims = StepSpec(is_resumed=recorder.spec.is_resumed), Claims()
-            self.reprobe, self._read_by, self._has_seen_several = ReprobePolicy(), StepSpec(), True
-            self.lineage = Lineage()
+            self._read_by, self._has_seen_several = StepSpec(), True
+            self._begin()
 
     def probe(self, step: Callable[[], Any], result: StepResult, weights: Tensor | None, batch: Any = ()) -> Any:
         """Run a step under watch, and learn how to do without."""
@@ -278,7 +233,7 @@ class Inquiry:
             self.interceptors.add_name(space, name)
         if not {place for place, _ in result.way}.isdisjoint(place for place, _ in probe.unreachable):
             self.watch = Watch(self.recorder, self.interceptors)
-        self._learn_lineage(result, batch)
+        self.changes.learn(result, self._unread, batch)
         self._is_routine = False
         if result.lost:
             self.reprobe.give_up()
@@ -318,7 +273,7 @@ class Inquiry:
                 recorder.claims.contradict()
         filters = set[Hashable]().union(*(probe.filters(term.elements) for term, _ in parts))
         recorder.spec = replace(recorder.spec, filters=recorder.spec.filters | filters)
-        result.lost |= self.leaves_out()
+        result.lost |= self.changes.leaves_out()
         for term, _ in parts:
             places = [place for place, _ in recorder.spec.of(term.key).places()]
             own = term.fold.where if isinstance(term, Folded) else term.key[0]
@@ -350,17 +305,6 @@ class Inquiry:
         recorder.spec = replace(recorder.spec, with_constant=others if constant is None else others | {n})
         self.constants.append(constant)
         return constant
-
-
-def _terms_in(result: StepResult) -> list[Term]:
-    """Return the terms of a step, the last one of those of all samples in turn."""
-    return [turns_in(term)[-1] for parts in result.roots for term, _ in parts]
-
-
-def _lineage_of(terms: Sequence[Term]) -> tuple[list[Node], Tensor | None]:
-    """Return where in the graph terms were made from, and what outputs were compared with."""
-    nodes = [term.made_from for term in terms if term.made_from is not None]
-    return nodes, next((term.targets for term in terms if term.targets is not None), None)
 
 
 def _shows_a_loss(term: Term) -> bool:

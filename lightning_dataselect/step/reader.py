@@ -117,11 +117,10 @@ class StepReader:
             self.hearings.before_step(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
         returned: list[Any] = []
-        self.capture.given = args or tuple(kwargs.values())
         if not self._required:
             call = functools.partial(_keep_output, call, returned)
         try:
-            output, captured = self.capture.run(call, indices.numel(), weights)
+            output, captured = self.capture.run(call, indices.numel(), weights, args or tuple(kwargs.values()))
         except NoLossError:
             return None, None
         except CaptureError as error:
@@ -129,7 +128,6 @@ class StepReader:
                 raise
             self._go_blind(error)
             return returned[0], None
-        self.capture.given = ()
         if self.capture.doubts.found and is_full_batch:
             self.hearings.take_up_doubts(step, args, kwargs, indices)
         if self.hearings.witness.is_waiting:
@@ -170,14 +168,12 @@ class StepReader:
             self.hearings.look_at_loaders(self.batches.part, args, kwargs)
         self.hearings.before_step(step, args, kwargs, indices)
         call = functools.partial(step, *args, **kwargs)
-        self.capture.given = args or tuple(kwargs.values())
         try:
-            captured = self.capture.score(call, indices.numel())
+            captured = self.capture.score(call, indices.numel(), args or tuple(kwargs.values()))
         except NoLossError:
             unknown = torch.full_like(indices, torch.nan, dtype=torch.float32)
             nobody = torch.full_like(indices, store.n)  # the slot of padding: nothing was measured
             return Observation(nobody, unknown, None, None, epoch, None, True, is_rescoring)
-        self.capture.given = ()
         if self.capture.doubts.found:
             self.hearings.take_up_doubts(step, args, kwargs, indices)
         losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs

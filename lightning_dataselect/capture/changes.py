@@ -1,0 +1,108 @@
+"""Notice what a step shows of having changed since steps were looked at in full, and have it looked at anew."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from lightning_dataselect.capture.lineage import Lineage
+from lightning_dataselect.capture.recorder import Recorder
+from lightning_dataselect.capture.reprobe import ReprobePolicy
+from lightning_dataselect.capture.results import StepResult
+from lightning_dataselect.capture.terms import Term, turns_in
+
+NOT_MEASURED = "The samples of some batches are not measured."
+
+
+class Changes:
+    """Hold each step against those that were looked at; a change calls for probes, and may leave nothing to read.
+
+    Args:
+        recorder: Records the steps, and holds the findings about them.
+        reprobe: Says when to look.
+    """
+
+    def __init__(self, recorder: Recorder, reprobe: ReprobePolicy) -> None:
+        self._recorder = recorder
+        self._reprobe = reprobe
+        self.lineage = Lineage()
+        """Knows what losses have been made of so far."""
+
+    def spoil(self, result: StepResult, batch: Any) -> bool:
+        """Tell if a step that was not probed cannot be read as those before it.
+
+        Args:
+            result: What it has shown.
+            batch: What holds the tensors of its batch; empty where that is not known.
+        """
+        if self.leaves_out() or self._has_grown() or self._has_other_classes() or result.lost:
+            return True
+        made_of = _made_of(_terms_in(result))
+        return not self.lineage.knows(*made_of, batch) and self.is_unsound(*made_of, batch)
+
+    def leaves_out(self) -> bool:
+        """Tell if the step has left samples out before the model saw them, and say so."""
+        leaves_out = self._recorder.leaves_out()
+        if leaves_out:
+            warnings.warn(
+                f"{NOT_MEASURED} The step leaves some of their samples out by a mask before the model sees them, so"
+                " which sample a row of losses belongs to is another in each batch. Leave them out of the data set, or"
+                " multiply their losses by 0.",
+                stacklevel=2,
+            )
+        return leaves_out
+
+    def is_unsound(self, nodes: Sequence[Node], targets: Tensor | None, batch: Any) -> bool:
+        """Tell if a loss is made of what nothing was found in before; have what was never met looked at.
+
+        Args:
+            nodes: Those of a step that the lineage does not know (see `Lineage.knows`).
+            targets: What its outputs are compared with.
+            batch: What holds the tensors of its batch.
+        """
+        is_unsound = self.lineage.is_unsound(nodes, targets, batch)
+        if not is_unsound:
+            self._recorder.doubts.note(None)
+        self._reprobe.probe_next(self.lineage.n_probes())
+        return is_unsound
+
+    def learn(self, result: StepResult, unread: Sequence[Term], batch: Any) -> None:
+        """Take note of what a probed step has made its loss of, and if nothing is to be found in steps like it.
+
+        Args:
+            result: What it has shown.
+            unread: The terms of a loss in which nothing sound was found.
+            batch: What holds the tensors of its batch.
+        """
+        terms = unread or _terms_in(result)
+        if terms and not self.lineage.learn(*_made_of(terms), batch, is_sound=not result.lost):
+            self._recorder.claims.contradict()
+
+    def _has_grown(self) -> bool:
+        """Look anew where samples have more rows than one each, which says whose they are as long as it lasts."""
+        has_grown = self._recorder.has_grown()
+        if has_grown:
+            self._reprobe.probe_next()
+        return has_grown
+
+    def _has_other_classes(self) -> bool:
+        """Look anew where a loss tells other classes apart: they may be the other samples of the batch."""
+        has_others = any(map(self._recorder.tells_others_apart, self._recorder.terms))
+        if has_others:
+            self._reprobe.probe_turns()
+        return has_others
+
+
+def _terms_in(result: StepResult) -> list[Term]:
+    """Return the terms of a step, the last one of those of all samples in turn."""
+    return [turns_in(term)[-1] for parts in result.roots for term, _ in parts]
+
+
+def _made_of(terms: Sequence[Term]) -> tuple[list[Node], Tensor | None]:
+    """Return where in the graph terms were made from, and what outputs were compared with."""
+    nodes = [term.made_from for term in terms if term.made_from is not None]
+    return nodes, next((term.targets for term in terms if term.targets is not None), None)
