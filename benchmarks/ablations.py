@@ -5,11 +5,8 @@
 Tasks, networks and seeds are those of `benchmarks.frontier`; every row is the difference from Frontier as it is.
 """
 
-import argparse
 import contextlib
 import dataclasses
-import json
-import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.frontier import BUDGET, FIRST_SEED, run
+from benchmarks.frontier_rows import Rows, parser_of
 from benchmarks.frontier_tasks import FEATURES, NAMES, task
 from lightning_dataselect import Frontier
 from lightning_dataselect.methods.frontier import (
@@ -98,22 +96,10 @@ def rows_of(name: str, data_dir: str, n_seeds: int, features: Path = FEATURES) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=TASKS)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument(
-        "--features", type=Path, default=FEATURES, help="where features of pretrained networks are kept"
-    )
-    arguments = parser.parse_args()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    rows: list[dict[str, Any]] = []
-    for name in arguments.only:
-        rows += rows_of(name, arguments.data_dir, arguments.seeds, arguments.features)
-        print(*(row for row in rows if row["task"] == name), sep="\n", flush=True)
-        lines = ",\n  ".join(map(json.dumps, rows))
-        arguments.out.write_text(f'{{"budget": {BUDGET}, "rows": [\n  {lines}\n]}}\n')
+    arguments = parser_of(__doc__, RESULTS, NAMES, seeds=3).parse_args()
+    rows = Rows(arguments.out, ["left_out", "task"], budget=BUDGET)
+    for name in arguments.only or TASKS:
+        rows.put(*rows_of(name, arguments.data_dir, arguments.seeds, arguments.features))
 
 
 if __name__ == "__main__":

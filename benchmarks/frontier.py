@@ -14,9 +14,6 @@ All tasks but the residual networks and `convolutions_60k` were looked at, with 
 its thresholds were made.
 """
 
-import argparse
-import json
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -29,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.frontier_rows import Rows, parser_of
 from benchmarks.frontier_tasks import FEATURES, NAMES, Task, task
 from benchmarks.image_data import augment
 from benchmarks.resident import Resident
@@ -185,22 +183,10 @@ def row(name: str, data_dir: str, n_seeds: int, features: Path = FEATURES) -> di
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument(
-        "--features", type=Path, default=FEATURES, help="where features of pretrained networks are kept"
-    )
-    arguments = parser.parse_args()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    rows = []
-    for name in arguments.only:
-        rows.append(row(name, arguments.data_dir, arguments.seeds, arguments.features))
-        print(rows[-1], flush=True)
-        lines = ",\n  ".join(map(json.dumps, rows))
-        arguments.out.write_text(f'{{"budget": {BUDGET}, "rows": [\n  {lines}\n]}}\n')
+    arguments = parser_of(__doc__, RESULTS, NAMES, seeds=5).parse_args()
+    rows = Rows(arguments.out, ["task"], budget=BUDGET)
+    for name in arguments.only or NAMES:
+        rows.put(row(name, arguments.data_dir, arguments.seeds, arguments.features))
 
 
 if __name__ == "__main__":

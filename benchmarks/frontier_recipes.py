@@ -7,9 +7,6 @@ batches of 128 and half of the compute is spent. A row is what Frontier gains un
 budget, on the same seeds, over some of the tasks. The rule and its thresholds were made with none of these.
 """
 
-import argparse
-import json
-import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -23,7 +20,8 @@ from torch.nn import functional as F
 from torch.optim import lr_scheduler
 
 from benchmarks.frontier import FIRST_SEED, Module, Run, run
-from benchmarks.frontier_tasks import FEATURES, Task, task
+from benchmarks.frontier_rows import Rows, parser_of
+from benchmarks.frontier_tasks import Task, task
 from lightning_dataselect import FewerEpochs, Frontier
 
 RESULTS = Path(__file__).parent / "results" / "frontier_recipes.json"
@@ -187,28 +185,16 @@ def summarize(name: str, task_name: str, pairs: list[tuple[Run, Run]]) -> dict[s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=(*TASKS, *OTHERS), default=TASKS)
+    parser = parser_of(__doc__, RESULTS, (*TASKS, *OTHERS), seeds=3)
     parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=tuple(RECIPES))
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument(
-        "--features", type=Path, default=FEATURES, help="where features of pretrained networks are kept"
-    )
     arguments = parser.parse_args()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    known = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
-    rows = {(row["recipe"], row["task"]): row for row in known}
-    for name in arguments.only:
+    rows = Rows(arguments.out, ["recipe", "task"])
+    for name in arguments.only or TASKS:
         seeds = range(FIRST_SEED, FIRST_SEED + arguments.seeds)
         made = [task(name, seed, arguments.data_dir, arguments.features) for seed in seeds]
         for recipe in arguments.recipes:
             pairs = [pair(one, RECIPES[recipe], seed) for one, seed in zip(made, seeds, strict=True)]
-            rows[recipe, name] = summarize(recipe, name, pairs)
-            print(rows[recipe, name], flush=True)
-            lines = ",\n  ".join(map(json.dumps, rows.values()))
-            arguments.out.write_text(f'{{"rows": [\n  {lines}\n]}}\n')
+            rows.put(summarize(recipe, name, pairs))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,6 @@ is the methods since 2024 and AutoAssist, and the tasks are those on texts. A ro
 classifications take an hour of CPU, the newer methods a quarter of one.
 """
 
-import argparse
-import json
-import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.frontier import BUDGET, FIRST_SEED, Run, run
-from benchmarks.frontier_tasks import FEATURES, NAMES, Task, task
+from benchmarks.frontier_rows import Rows, parser_of
+from benchmarks.frontier_tasks import NAMES, Task, task
 from benchmarks.methods import newer
 from lightning_dataselect import FewerEpochs
 from lightning_dataselect.comparison.spec import parse_methods
@@ -86,26 +84,13 @@ def rows_of(name: str, rivals: tuple[str, ...], data_dir: str, n_seeds: int, fea
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", choices=NAMES, help="default: short classifications, or texts")
-    parser.add_argument("--newer", action="store_true", help="the methods since 2024, and AutoAssist")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument(
-        "--features", type=Path, default=FEATURES, help="where features of pretrained networks are kept"
-    )
+    parser = parser_of(__doc__, RESULTS, NAMES, seeds=3)
+    parser.add_argument("--newer", action="store_true", help="the methods since 2024, and AutoAssist, on texts")
     arguments = parser.parse_args()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    before = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
-    rows = {(row["task"], row["rival"]): row for row in before}
+    rows = Rows(arguments.out, ["task", "rival"], budget=BUDGET, seeds=arguments.seeds)
     rivals = NEWER if arguments.newer else RIVALS
     for name in arguments.only or (TEXTS if arguments.newer else TASKS):
-        made = rows_of(name, rivals, arguments.data_dir, arguments.seeds, arguments.features)
-        rows |= {(row["task"], row["rival"]): row for row in made}
-        print(*made, sep="\n", flush=True)
-        lines = ",\n  ".join(map(json.dumps, rows.values()))
-        arguments.out.write_text(f'{{"budget": {BUDGET}, "seeds": {arguments.seeds}, "rows": [\n  {lines}\n]}}\n')
+        rows.put(*rows_of(name, rivals, arguments.data_dir, arguments.seeds, arguments.features))
 
 
 if __name__ == "__main__":

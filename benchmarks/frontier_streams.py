@@ -7,9 +7,6 @@ each pass; its keys are numbers. By index the same samples are read by a loader 
 compute of the whole fit. Five seeds of all tasks take about twenty minutes of CPU.
 """
 
-import argparse
-import json
-import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from benchmarks.frontier import BUDGET, FIRST_SEED, Module, run
+from benchmarks.frontier_rows import Rows, parser_of
 from benchmarks.frontier_tasks import Task, task
 from lightning_dataselect import FewerEpochs, Frontier
 
@@ -100,19 +98,10 @@ def row(name: str, data_dir: str, n_seeds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", required=True)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    rows = []
-    for name in arguments.only:
-        rows.append(row(name, arguments.data_dir, arguments.seeds))
-        print(rows[-1], flush=True)
-        lines = ",\n  ".join(map(json.dumps, rows))
-        arguments.out.write_text(f'{{"budget": {BUDGET}, "rows": [\n  {lines}\n]}}\n')
+    arguments = parser_of(__doc__, RESULTS, NAMES, seeds=5).parse_args()
+    rows = Rows(arguments.out, ["task"], budget=BUDGET)
+    for name in arguments.only or NAMES:
+        rows.put(row(name, arguments.data_dir, arguments.seeds))
 
 
 if __name__ == "__main__":

@@ -164,27 +164,23 @@ def widely_measured() -> dict[str, dict[str, Row]]:
 
 def recipes_table() -> str:
     """Return what Frontier gains over FewerEpochs under other recipes, a column a task."""
-    rows = json.loads((RESULTS / "frontier_recipes.json").read_text())["rows"]
-    names = list(dict.fromkeys(row["task"] for row in rows))
-    found = {(row["recipe"], row["task"]): row for row in rows}
-    lines = [f"| | {' | '.join(TASKS[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
-    for recipe in dict.fromkeys(row["recipe"] for row in rows):
-        shown = (found[recipe, name] for name in names)
-        cells = [f"{row['difference']:+.2f} ± {row['standard_error']:.2f}" for row in shown]
-        lines.append(f"| {recipe} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return _grid(json.loads((RESULTS / "frontier_recipes.json").read_text())["rows"], "recipe")
 
 
 def ablation_table() -> str:
     """Return what Frontier gains or loses without each ingredient of its rule, a column a task that any changes."""
-    rows = json.loads((RESULTS / "ablations.json").read_text())["rows"]
+    return _grid(json.loads((RESULTS / "ablations.json").read_text())["rows"], "left_out")
+
+
+def _grid(rows: list[Row], kind: str) -> str:
+    """Return a table with a line a kind and a column a task; where there is no row, nothing has changed."""
     names = list(dict.fromkeys(row["task"] for row in rows))
-    found = {(row["left_out"], row["task"]): row for row in rows}
+    found = {(row[kind], row["task"]): row for row in rows}
     lines = [f"| | {' | '.join(TASKS[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
-    for left_out in dict.fromkeys(row["left_out"] for row in rows):
-        cells = [found.get((left_out, name)) for name in names]
+    for each in dict.fromkeys(row[kind] for row in rows):
+        cells = [found.get((each, name)) for name in names]
         shown = [f"{cell['difference']:+.2f} ± {cell['standard_error']:.2f}" if cell else "same" for cell in cells]
-        lines.append(f"| {left_out} | {' | '.join(shown)} |")
+        lines.append(f"| {each} | {' | '.join(shown)} |")
     return "\n".join(lines)
 
 
