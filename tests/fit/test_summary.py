@@ -165,7 +165,8 @@ def test_a_resumed_fit_tells_of_all_its_epochs(tmp_path, said):
 def test_the_time_is_measured_against_the_fits_own_full_epochs(clock, said):
     class Timed(Net):
         def training_step(self, batch, batch_idx):
-            clock.advance(len(batch[0]) * (self.global_step < 20 or self.training))
+            if self.training or self.global_step == 0:  # not where a later step is looked at on single samples
+                clock.advance(len(batch[0]))
             return super().training_step(batch, batch_idx)
 
     fit(Shares(1.0, 0.5, 1.0, 0.5, 1.0), Timed(), max_epochs=5)
