@@ -2,10 +2,11 @@
 
     python -m benchmarks.selection_scale [--quick] [--only select memory merge] [--out results/selection_scale.json]
 
-- select: each measurement is a process of its own; the per-sample state is filled, then the next epoch is selected,
-  ordered and its first batch drawn. Seconds are of that, of CPU time, by one thread.
+- select: the per-sample state is filled, then the next epoch is selected, ordered and its first batch drawn. Seconds
+  are of that, of CPU time, by one thread.
 - memory: the most bytes a sample that the same choice holds beyond the state, which is given beside it: tensors by
   torch's profiler and Python's objects by tracemalloc, so that nothing else in the process counts.
+  Each choice that is timed or counted is a process of its own.
 - merge: what several ranks, processes under gloo on this machine, take at the end of an epoch to give each other what
   each has measured. Every rank has measured its share of the samples; seconds are the slowest rank's, the least of
   three merges, both by the clock, which other work on the machine slows down, and of CPU time, which it does not; bytes
@@ -154,6 +155,20 @@ def measure_bytes(method: str, n: int) -> dict[str, Any]:
     }
 
 
+MEASURES = {"select": measure_seconds, "memory": measure_bytes}
+
+
+def measure_in_own_process(part: str, method: str, n: int) -> dict[str, Any]:
+    """Measure the choice of one epoch of ``n`` samples in a fresh process.
+
+    The size that torch's profiler has noted for an address outlives the profile, and is taken off when what another
+    tensor has there is freed in a later one: bytes are right only in a process that has profiled nothing before.
+    """
+    command = [sys.executable, "-m", "benchmarks.selection_scale", "--single", part, method, str(n)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return json.loads(out)  # type: ignore[no-any-return]
+
+
 def measure_merge(ranks: int, n: int) -> dict[str, Any]:
     """Merge the columns of ``n`` samples between ``ranks`` processes."""
     with tempfile.TemporaryDirectory() as folder:
@@ -198,10 +213,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="up to a million samples")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure anew")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selection_scale.json"))
-    parser.add_argument("--single", nargs=2, metavar=("METHOD", "N"), help=argparse.SUPPRESS)
+    parser.add_argument("--single", nargs=3, metavar=("PART", "METHOD", "N"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.single:
-        print(json.dumps(measure_seconds(args.single[0], int(args.single[1]))))
+        part, method, n = args.single
+        print(json.dumps(MEASURES[part](method, int(n))))
         return
     known = json.loads(args.out.read_text()) if args.out.exists() and args.only != PARTS else {}
     merged = (10**4, 10**5, 10**6) if args.quick else (10**4, 10**5, 10**6, 10**7)  # more would not fit side by side
@@ -226,20 +242,13 @@ def main() -> None:
 def _choices(part: str, sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
     for n in sizes:
         for method in METHODS:
-            measure = _seconds_of_own_process if part == "select" else measure_bytes
             row = {"method": method, "n": n} | {
                 name: float(f"{value:.4g}") if isinstance(value, float) else value
-                for name, value in measure(method, n).items()
+                for name, value in measure_in_own_process(part, method, n).items()
             }
             found = f"{row['seconds']:7.2f} s" if part == "select" else f"{row['bytes_per_sample']:6.1f} B/sample"
             print(f"{method:<15} N={n:>11,}  {found}", flush=True)
             yield row
-
-
-def _seconds_of_own_process(method: str, n: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.selection_scale", "--single", method, str(n)]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return json.loads(out)  # type: ignore[no-any-return]
 
 
 def _merges(sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
