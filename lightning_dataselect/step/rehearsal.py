@@ -74,9 +74,12 @@ class Rehearsal:
             roots.append(loss)
             gradients.reach(loss)
 
+        skips_writes = SkipWrites(kept)
+
         def loss_of(step: Step) -> Step:
             def rehearsed() -> Any:
-                returned = step()
+                with skips_writes:  # for no longer, as every operator takes several times as long in it
+                    returned = step()
                 return sum(roots[1:], roots[0]) if roots else returned
 
             return rehearsed
@@ -85,7 +88,6 @@ class Rehearsal:
             stack.enter_context(guard)
             stack.callback(gradients.restore)
             gradients.set_aside(weights.values())
-            stack.enter_context(SkipWrites(kept))
             for part in module.modules():
                 stack.callback(patch_attribute(part, "train", functools.partial(_itself, part)))
             if is_manual:

@@ -59,6 +59,15 @@ class SteadyDraws(TorchDispatchMode):
         draw(self, out, given)
         return out
 
+    def during(self, step: Callable[[], Any]) -> Callable[[], Any]:
+        """Return a function that runs a step in this mode, and nothing that is done with its loss afterwards."""
+
+        def run() -> Any:
+            with self:
+                return step()
+
+        return run
+
     def uniform(self, like: Tensor) -> Tensor:
         """Return numbers in (0, 1) of the shape of ``like``, on its device."""
         self._n_draws += 1

@@ -116,9 +116,10 @@ class Witness:
 
     def _show(self, part: Part, positions: Sequence[int]) -> Shown:
         try:
-            with self._rehearse() as rehearsed, SteadyDraws() as draws:
+            with self._rehearse() as rehearsed:
+                draws = SteadyDraws()
                 try:
-                    return self._capture.show(rehearsed(part(positions)), len(positions))
+                    return self._capture.show(draws.during(rehearsed(part(positions))), len(positions))
                 finally:
                     self._needs_all_ranks |= draws.communicates and self._has_several_ranks
         except UnsupportedLoaderError:
