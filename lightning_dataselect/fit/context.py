@@ -114,6 +114,11 @@ class FitContext:
         self.add_cleanup(watched.remove)
         return watched
 
+    def stop_reading(self) -> None:
+        """Run the steps that follow as they are, and read no losses from them; for good, in this fit."""
+        self.reader.blind = True
+        self.run.train_loss.read()  # the mean of a few batches would be taken for that of an epoch
+
     def train_step(
         self,
         step: Callable[..., Any],

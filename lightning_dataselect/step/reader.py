@@ -58,7 +58,7 @@ class StepReader:
         """When single samples are asked how a step is read."""
         self._step_facts = 0, False  # epoch of the step under way, and whether it rescores
         self.blind = False
-        """True once nothing can be read, and nothing is required."""
+        """True once nothing is read from steps any more: nothing can be, or what they show is not needed."""
 
     def watch_outputs(self, summarize: Summarize, wanted: Callable[[int, bool], bool]) -> None:
         """Have ``Observation.outputs`` made of the outputs that loss functions are given.
@@ -99,6 +99,8 @@ class StepReader:
             What the step returned, with the weights in its loss, and what was seen; None where nothing can be read and
             nothing is required, and for a step like none before, which calls for a second look.
         """
+        if self.blind:
+            return step(*args, **kwargs), None
         indices, weights = samples.indices, samples.weights
         if self._source != "auto":
             output = step(*args, **kwargs)
@@ -108,8 +110,6 @@ class StepReader:
                 output = reweighted(output, each, weights, keeps_value=self.capture.keeps_value)
             losses = self._owned(losses.detach().float())
             return output, Observation(indices, losses, None, None, epoch, None, is_full_batch)
-        if self.blind:
-            return step(*args, **kwargs), None
         self._step_facts = epoch, False
         if self.batches.part is not None:
             self.hearings.look_at_loaders(self.batches.part, args, kwargs)

@@ -140,32 +140,30 @@ def evidence(learnt=0.0, low=0.5, above=0.1, persistence=0.0, rise=1.0, ratio=No
 
 
 @pytest.mark.parametrize(
-    ("passes", "shown", "classifies", "decided"),
+    ("passes", "shown", "decided"),
     [
-        (2, evidence(learnt=0.2), True, (True, False)),
-        (2, evidence(learnt=0.19), True, (False, False)),
-        (2, evidence(learnt=0.9), False, (False, False)),
-        (3, evidence(learnt=0.9), True, (False, False)),  # by then a model may have memorized
-        (3, evidence(learnt=0.2, ratio=1.14, error=0.05), True, (True, False)),
-        (5, evidence(learnt=0.2, ratio=1.16, error=0.05), True, (False, False)),  # not clear
-        (5, evidence(learnt=0.2, ratio=1.0, error=0.2), True, (False, False)),  # too few to tell
-        (5, evidence(learnt=0.19, ratio=1.0, error=0.05), True, (False, False)),
-        (2, evidence(learnt=0.2, ratio=1.22, error=0.05), True, (True, False)),
-        (2, evidence(learnt=0.2, ratio=1.23, error=0.05), True, (False, False)),  # memorizes
-        (2, evidence(persistence=0.5, rise=1.1), True, (False, True)),
-        (4, evidence(persistence=0.5, rise=1.1), True, (False, True)),
-        (5, evidence(persistence=1.0, rise=9.0), True, (False, False)),  # by then hard samples stay above L, too
-        (2, evidence(persistence=0.49, rise=1.1), True, (False, False)),  # they come down
-        (4, evidence(persistence=0.6), True, (False, True)),  # most of them stay where they are
-        (4, evidence(persistence=0.59, rise=1.09), True, (False, False)),  # they are only hard
-        (4, evidence(persistence=0.9, low=0.49), True, (False, False)),  # too little is learnt to tell
-        (2, evidence(persistence=0.9, rise=1.5), False, (False, False)),  # the tail of the targets
-        (2, evidence(persistence=1.0, rise=1.5, above=0.02), True, (False, False)),
-        (2, evidence(persistence=1.0, rise=1.5, low=0.2), True, (False, False)),  # nothing is learnt that contradicts
+        (2, evidence(learnt=0.2), (True, False)),
+        (2, evidence(learnt=0.19), (False, False)),
+        (3, evidence(learnt=0.9), (False, False)),  # by then a model may have memorized
+        (3, evidence(learnt=0.2, ratio=1.14, error=0.05), (True, False)),
+        (5, evidence(learnt=0.2, ratio=1.16, error=0.05), (False, False)),  # not clear
+        (5, evidence(learnt=0.2, ratio=1.0, error=0.2), (False, False)),  # too few to tell
+        (5, evidence(learnt=0.19, ratio=1.0, error=0.05), (False, False)),
+        (2, evidence(learnt=0.2, ratio=1.22, error=0.05), (True, False)),
+        (2, evidence(learnt=0.2, ratio=1.23, error=0.05), (False, False)),  # memorizes
+        (2, evidence(persistence=0.5, rise=1.1), (False, True)),
+        (4, evidence(persistence=0.5, rise=1.1), (False, True)),
+        (5, evidence(persistence=1.0, rise=9.0), (False, False)),  # by then hard samples stay above L, too
+        (2, evidence(persistence=0.49, rise=1.1), (False, False)),  # they come down
+        (4, evidence(persistence=0.6), (False, True)),  # most of them stay where they are
+        (4, evidence(persistence=0.59, rise=1.09), (False, False)),  # they are only hard
+        (4, evidence(persistence=0.9, low=0.49), (False, False)),  # too little is learnt to tell
+        (2, evidence(persistence=1.0, rise=1.5, above=0.02), (False, False)),
+        (2, evidence(persistence=1.0, rise=1.5, low=0.2), (False, False)),  # nothing is learnt that contradicts
     ],
 )
-def test_decisions_open_on_evidence_alone(passes, shown, classifies, decided):
-    made = decide(passes, shown, classifies=classifies, before=None)
+def test_decisions_open_on_evidence_alone(passes, shown, decided):
+    made = decide(passes, shown, before=None)
     assert (made.learnt, made.contradicted) == decided
 
 
@@ -173,7 +171,7 @@ def after(passes, shown, *before, planned_passes=10):
     """Decide on a pass, after decisions on the passes before by other evidence."""
     decision = None
     for n, one in enumerate((*before, shown), start=passes - len(before)):
-        decision = decide(n, one, classifies=True, before=decision, planned_passes=planned_passes)
+        decision = decide(n, one, before=decision, planned_passes=planned_passes)
     return decision
 
 
@@ -203,7 +201,7 @@ def test_where_classes_overlap_what_is_learnt_stays_in_and_the_rest_comes_back()
     flipped = after(5, generalizes, evidence(**STAYS), evidence(**gathered), evidence(**STAYS))
     assert flipped.contradicted and flipped.learnt
     assert not after(5, generalizes, evidence(**STAYS), evidence(**STAYS), evidence(**STAYS)).learnt
-    again = decide(7, evidence(**STAYS, ratio=1.5, error=0.05), classifies=True, before=late)
+    again = decide(7, evidence(**STAYS, ratio=1.5, error=0.05), before=late)
     assert again.contradicted and again.memorizes
 
 
@@ -215,24 +213,24 @@ def test_what_cannot_be_checked_before_the_budget_ends_stays_in(planned_passes, 
 
 
 def test_a_decision_stays():
-    opened = decide(2, evidence(learnt=0.5, persistence=0.9, rise=1.5), classifies=True, before=None)
-    later = decide(7, evidence(), classifies=True, before=opened)
+    opened = decide(2, evidence(learnt=0.5, persistence=0.9, rise=1.5), before=None)
+    later = decide(7, evidence(), before=opened)
     assert later.learnt and later.contradicted
 
 
 @pytest.mark.parametrize(("above", "level"), [(0.1, 1.0), (0.09, 1.5)])
 def test_where_few_are_above_the_surest_are_taken_from_then_on(above, level):
-    opened = decide(3, evidence(persistence=0.9, above=above), classifies=True, before=None)
+    opened = decide(3, evidence(persistence=0.9, above=above), before=None)
     assert (opened.contradicted, opened.level) == (True, level)
-    assert decide(4, evidence(persistence=0.9, above=0.3), classifies=True, before=opened).level == level
-    assert decide(7, evidence(above=0.01), classifies=True, before=opened).level == level
+    assert decide(4, evidence(persistence=0.9, above=0.3), before=opened).level == level
+    assert decide(7, evidence(above=0.01), before=opened).level == level
 
 
 def test_once_a_model_memorizes_learnt_samples_stay_in():
-    opened = decide(2, evidence(learnt=0.5, persistence=0.9, rise=1.5), classifies=True, before=None)
-    found = decide(5, evidence(learnt=0.5, ratio=1.33, error=0.1), classifies=True, before=opened)
+    opened = decide(2, evidence(learnt=0.5, persistence=0.9, rise=1.5), before=None)
+    found = decide(5, evidence(learnt=0.5, ratio=1.33, error=0.1), before=opened)
     assert (found.learnt, found.contradicted, found.memorizes) == (False, True, True)
-    later = decide(7, evidence(learnt=0.9, ratio=1.0, error=0.05), classifies=True, before=found)
+    later = decide(7, evidence(learnt=0.9, ratio=1.0, error=0.05), before=found)
     assert not later.learnt
 
 
@@ -240,14 +238,14 @@ def test_what_passes_memorize_adds_up():
     ratios, errors = np.array([1.02, 0.99, 1.05, 1.04, 1.06, 1.05]), np.array([0.05, 0.04, 0.03, 0.02, 0.02, 0.02])
     decision = None
     for n, (ratio, error) in enumerate(zip(ratios, errors, strict=True), start=1):
-        decision = decide(2 * n + 1, evidence(learnt=0.9, ratio=ratio, error=error), classifies=True, before=decision)
+        decision = decide(2 * n + 1, evidence(learnt=0.9, ratio=ratio, error=error), before=decision)
         memory, spread = 2 * (ratios[:n] - 1).sum(), 2 * np.sqrt((errors[:n] ** 2).sum())
         assert (decision.memory, decision.memory_error) == pytest.approx((memory, spread))
-        between = decide(2 * n + 2, evidence(learnt=0.9), classifies=True, before=decision)
+        between = decide(2 * n + 2, evidence(learnt=0.9), before=decision)
         assert (between.memory, between.memory_error) == (decision.memory, decision.memory_error)
         assert decision.memorizes == (memory - 2 * spread > 0.25) and decision.learnt != decision.memorizes
     assert not decision.memorizes
-    further = decide(15, evidence(learnt=0.9, ratio=1.08, error=0.01), classifies=True, before=decision)
+    further = decide(15, evidence(learnt=0.9, ratio=1.08, error=0.01), before=decision)
     assert further.memorizes and not further.learnt
 
 
@@ -382,7 +380,6 @@ def test_what_is_found_stays_out_where_its_loss_falls_since_the_model_memorizes(
         columns.get,
         5,
         before,
-        classifies=True,
         planned_passes=9,
         trial_began=4,
         draw=lambda purpose: torch.zeros(40),
@@ -403,11 +400,64 @@ def test_a_class_that_is_not_learnt_is_not_taken_for_wrong_labels():
     assert not any(decision.contradicted for decision in selector.decisions)
 
 
-def test_regression_never_leaves_out_what_is_learnt():
+def test_steps_without_classes_are_read_for_three_batches_and_no_more(tmp_path, monkeypatch):
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    said = []
+    monkeypatch.setattr("lightning_dataselect.methods.frontier.callback.rank_zero_info", said.append)
+
+    def go(ckpt_path=None, **flags):
+        selector, module = Frontier(budget=0.5), Regressor()
+        data, _ = clusters()
+        fit(selector, module, data, max_epochs=8, ckpt_path=ckpt_path, limit_val_batches=0, **flags)
+        return selector, module
+
+    keep = ModelCheckpoint(tmp_path, every_n_epochs=1, save_top_k=-1, filename="{epoch}")
+    whole, expected = go(callbacks=[keep], enable_checkpointing=True)
+    assert whole.losses.isfinite().sum() == 3 * 20 and whole.decisions == []
+    assert len(said) == 1 and "steps show no logits of classes" in said.pop()
+    assert all(record["n_selected"] == 200 for record in whole.history)
+    resumed, module = go(sorted(tmp_path.glob("*.ckpt"))[1])
+    assert resumed.losses.isfinite().sum() == 3 * 20 and not said
+    assert same_weights(module, expected)
+
+
+def test_a_fit_that_is_joined_midway_is_not_read_after_its_first_pass(tmp_path):
     data, _ = clusters()
+    made, _ = fit(None, Classifier(), data, max_epochs=2, limit_val_batches=0)
+    made.save_checkpoint(tmp_path / "before.ckpt")
     selector = Frontier(budget=0.5)
-    train(selector, Regressor(), data, 8)
-    assert selector.decisions[-1].evidence.learnt_share > 0.2 and not selector.decisions[-1].learnt
+    fit(selector, Classifier(), data, max_epochs=10, ckpt_path=tmp_path / "before.ckpt", limit_val_batches=0)
+    assert selector.first_epoch == 2 and selector.decisions == []
+    assert int(selector.store.column("times_measured").sum()) < sum(record["n_trained"] for record in selector.history)
+
+
+def test_nothing_is_read_or_left_out_once_the_model_memorizes_and_no_label_is_suspected():
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(240, 8, generator=g), torch.randint(4, (240,), generator=g)
+    data = DataLoader(TensorDataset(x, y), batch_size=20, shuffle=True)
+    selector, n_read = Frontier(budget=0.5), []
+
+    class Counting(L.Callback):
+        def on_train_epoch_end(self, trainer, module):
+            n_read.append(int(selector.store.column("times_measured").sum()))
+
+    fit(selector, Classifier(lr=0.01), data, max_epochs=60, callbacks=[Counting()], limit_val_batches=0)
+    final = [decision for decision in selector.decisions if decision.is_final]
+    assert len(final) == 1 and final[0] is selector.decisions[-1] and final[0].memorizes
+    assert n_read[final[0].epoch - 1] == n_read[-1] < len(n_read) * 120
+
+
+@pytest.mark.parametrize(
+    ("passes", "memorizes", "suspected", "final"),
+    [(4, True, False, True), (3, True, False, False), (9, True, True, False), (9, False, False, False)],
+)
+def test_a_decision_is_final_when_no_later_one_can_leave_anything_out(passes, memorizes, suspected, final):
+    made = Decision(passes, False, False, evidence(), memorizes=memorizes, suspected=suspected)
+    assert made.is_final == final
+    shown = evidence(learnt=0.9, persistence=0.5, rise=9.0, ratio=1.0, error=0.05)
+    later = decide(passes + 1, shown, before=made)
+    assert (later.learnt or later.contradicted) == (not final)
 
 
 @pytest.mark.parametrize(

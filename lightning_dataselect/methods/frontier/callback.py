@@ -31,7 +31,9 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
   ``r - 1``, and a budget without room for six passes leaves none of them out. Until then, while a tenth of all samples
   stays above L, what is learnt stays in from the third pass on: of alike samples it would go by the luck of the label.
 - Both are asked of classification alone. A squared error that is small still has a gradient that counts, and one that
-  stays above that of an untrained model may be the tail of the targets, which the mean needs.
+  stays above that of an untrained model may be the tail of the targets, which the mean needs. So where the first three
+  batches show no logits of classes, losses are read no more, and each step costs what it costs without a callback. Nor
+  are they once the model memorizes and no label is suspected: nothing is left out after that.
 - Of the learnt samples nine in ten are left out, drawn anew for each pass; the tenth keeps the measurements fresh.
   Contradicted ones are all left out, but for those of the trial under way, which are seen whatever their losses.
   Where the model memorizes, one that was found contradicted stays so: seen now and then, its loss falls all the same.
@@ -48,7 +50,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
+import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
@@ -68,6 +72,10 @@ from lightning_dataselect.utils.errors import UnexpectedArgumentError
 from lightning_dataselect.utils.validation import check_budget
 
 _UNTRAINED_BATCHES = 3
+_NO_CLASSES = (
+    "Frontier goes on as FewerEpochs does, and reads no more losses: steps show no logits of classes, as a"
+    " classification does, and losses alone do not tell which samples a model can do without."
+)
 
 
 class Frontier(DataSelector):
@@ -76,6 +84,9 @@ class Frontier(DataSelector):
     An epoch trains on ``budget`` times the set. Until there is evidence the epochs walk through the shuffled set, which
     is training on everything for fewer epochs, with schedules that end in time. Then nine in ten of the learnt samples
     are left out of a pass, and those that the rest contradicts, and the others take their place.
+
+    Without logits of classes, as in regression or on tokens, it trains on everything for fewer epochs, as `FewerEpochs`
+    does, and reads no losses after the first batches: ``losses`` and ``dataselect/train_loss`` know no more than those.
 
     A stream needs ``sample_id``, as its samples are known by their keys. An epoch is a pass there, which is shorter by
     what it leaves out; a stream that makes its batches itself keeps a sample where ``keeps(key)`` is true.
@@ -131,11 +142,19 @@ class Frontier(DataSelector):
         self._passes = 0
         self._n_batches = 0
         self._trial_began: int | None = None  # in which pass
+        self._has_met_classes = False
+        self._reads = True
 
     def columns(self) -> dict[str, float]:
         """Return the columns: the last two losses, those of the untrained model, turns had in passes, and the trial."""
         losses = dict.fromkeys(("previous", "latest", "untrained", "plain", "before"), math.nan)
         return losses | dict.fromkeys(("turns", "group", "visits", "contradicted"), 0.0)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin the fit; one that is resumed may have read all that it needs."""
+        super().on_train_start(trainer, pl_module)
+        if not self._reads:
+            self._read_no_more()
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Renew the moving average, which is the score, and the last two losses."""
@@ -149,10 +168,16 @@ class Frontier(DataSelector):
             store["untrained"][i] = losses
             if (plain := plain_losses(seen)) is not None:
                 store["plain"][i] = plain
+                self._has_met_classes = True
         self._n_batches += 1
+        # with several ranks not before the end of the epoch, when all of them know
+        if self._n_batches == _UNTRAINED_BATCHES and not self._has_met_classes and store.world_size == 1:
+            self._read_no_more(why=_NO_CLASSES)
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Take those that are next in the pass under way, and begin another pass where they are not enough."""
+        if self._n_batches and not self.store.knows_classes:
+            self._read_no_more(why=_NO_CLASSES)
         n, turns = scores.numel(), self.column("turns")
         k = whole_size(keep_count(n, self.prune_ratio), n - 1, self.batch_unit)
         taken = torch.zeros(n, dtype=torch.bool)
@@ -204,11 +229,13 @@ class Frontier(DataSelector):
         """Return the position in the passes, and what was decided."""
         decisions = [asdict(decision) for decision in self.decisions]
         counts = {"passes": self._passes, "n_batches": self._n_batches, "trial_began": self._trial_began}
-        return counts | {"decisions": decisions}
+        known = {"has_met_classes": self._has_met_classes, "reads": self._reads}
+        return counts | known | {"decisions": decisions}
 
     def load_rank_state(self, state: Mapping[str, Any]) -> None:
         """Take over an earlier :meth:`rank_state`."""
         self._passes, self._n_batches, self._trial_began = (state[k] for k in ("passes", "n_batches", "trial_began"))
+        self._has_met_classes, self._reads = state["has_met_classes"], state["reads"]
         self.decisions = [Decision(**{**one, "evidence": Evidence(**one["evidence"])}) for one in state["decisions"]]
 
     def _begin_pass(self, epoch: int, turns: Tensor, taken: Tensor, generator: torch.Generator) -> None:
@@ -233,7 +260,9 @@ class Frontier(DataSelector):
         self, epoch: int, column: Callable[[str], Tensor], *, classifies: bool, draw: Callable[[str], Tensor]
     ) -> Pass:
         """Decide on the pass that begins, and keep what was decided."""
-        if self.first_epoch > 0:
+        if self.first_epoch > 0 or not classifies:
+            self._read_no_more()
+        if not self._reads:
             return Pass(torch.zeros(len(column("score")), dtype=torch.bool))
         before = self.decisions[-1] if self.decisions else None
         compute = self.run_state.compute
@@ -241,16 +270,25 @@ class Frontier(DataSelector):
             column,
             self._passes,
             before,
-            classifies=classifies,
             planned_passes=math.inf if compute is None else compute.epochs,
             trial_began=self._trial_began,
             draw=draw,
         )
         if begun.decision is not None:
             self.decisions.append(replace(begun.decision, epoch=epoch))
+            if begun.decision.is_final:
+                self._read_no_more()
         if begun.group is not None:
             self._trial_began = self._passes
         return begun
+
+    def _read_no_more(self, why: str = "") -> None:
+        """Let the steps that follow run as they are, as nothing that they could show would leave a sample out."""
+        if self._reads and why:
+            rank_zero_info(why)
+        self._reads = False
+        if self.context is not None:
+            self.context.stop_reading()
 
     def _write(self, begun: Pass, places: slice | Tensor, *, own: slice, visits: Tensor) -> None:
         """Write what a pass has settled of the samples at ``places`` in the store, which are ``own`` in the pass."""

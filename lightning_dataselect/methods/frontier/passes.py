@@ -38,7 +38,6 @@ def begin_pass(
     passes: int,
     before: Decision | None,
     *,
-    classifies: bool,
     planned_passes: float,
     trial_began: int | None,
     draw: Callable[[str], Tensor],
@@ -46,39 +45,35 @@ def begin_pass(
     """Decide what a pass leaves out.
 
     Args:
-        column: Returns a column of the samples by its name, (N,); where classes are known, ``label`` too.
+        column: Returns a column of the samples by its name, (N,).
         passes: Passes that are done.
         before: The decision on the pass before, or None.
-        classifies: True if classes are known.
         planned_passes: Passes over everything that the budget has room for.
         trial_began: The passes that were done when the last trial began, or None.
         draw: Returns a number for each sample, (N,), drawn evenly from [0, 1), of its own for each purpose.
     """
     mean, previous, last = (column(name) for name in ("score", "previous", "latest"))
-    labels, priors = None, None
-    if classifies:
-        labels, plain = column("label"), column("plain")
-        weights, priors = class_weights(column("untrained"), plain, labels), class_priors(labels, plain)
-        mean, previous, last = (without_weights(each, weights, labels) for each in (mean, previous, last))
+    labels, plain = column("label"), column("plain")
+    weights, priors = class_weights(column("untrained"), plain, labels), class_priors(labels, plain)
+    mean, previous, last = (without_weights(each, weights, labels) for each in (mean, previous, last))
     out, untrained = torch.zeros(len(mean), dtype=torch.bool), float(column("untrained").nanmean())
     if untrained != untrained:
         return Pass(out)
     decision, contradicted, group = None, None, column("group")
     ends_trial = trial_began == passes - TRIAL_PASSES
     if passes >= FIRST_DECISION:
-        judged = None if labels is None else in_learnt_classes(last, labels, untrained)
+        judged = in_learnt_classes(last, labels, untrained)
         evidence = weigh_evidence(mean, previous, last, untrained, judged, priors, labels)
         if ends_trial:
             ratio, error = compare_held_back(last, column("before"), group, column("visits"))
             evidence = replace(evidence, held_back_ratio=ratio, held_back_error=error)
-        decision = decide(passes, evidence, classifies=classifies, before=before, planned_passes=planned_passes)
+        decision = decide(passes, evidence, before=before, planned_passes=planned_passes)
         if decision.contradicted:
             contradicted = find_contradicted(decision, previous, last, column("contradicted") > 0, judged)
         out = let_go(decision, mean, contradicted, draw("left out"), priors, labels)
     begins_trial = ends_trial or trial_began is None
     if begins_trial:
-        # nothing but a classification asks for a trial
-        group = draw_groups(draw("trial")) if classifies else torch.zeros_like(group)
+        group = draw_groups(draw("trial"))
     out &= group == 0  # the two are compared, so their samples are seen whatever their losses
     if decision is not None:
         n_contradicted = 0 if contradicted is None else int((out & contradicted).count_nonzero())

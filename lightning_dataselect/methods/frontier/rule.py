@@ -58,10 +58,13 @@ class Decision:
     n_left_out: int = 0
     n_contradicted: int = 0
 
+    @property
+    def is_final(self) -> bool:
+        """True if nothing will be left out after it: the model memorizes, and no label was suspected in time."""
+        return self.passes >= _JUDGED_AFTER[-1] and self.memorizes and not self.suspected
 
-def decide(
-    passes: int, evidence: Evidence, *, classifies: bool, before: Decision | None, planned_passes: float = math.inf
-) -> Decision:
+
+def decide(passes: int, evidence: Evidence, *, before: Decision | None, planned_passes: float = math.inf) -> Decision:
     """Decide whether learnt and contradicted samples are left out of a pass.
 
     High losses are judged after two to four passes, which training has hardly biased yet. Where fewer than 10 % are
@@ -74,14 +77,13 @@ def decide(
     Args:
         passes: Passes over the set that are done.
         evidence: What the losses show.
-        classifies: True if the losses are those of a classification.
         before: The decision on the pass before, or None.
         planned_passes: Passes over everything that the budget has room for: with fewer than six there is none to check
             whether the model memorizes.
 
     Example:
         >>> shown = Evidence(2.3, learnt_share=0.3, low_share=0.5, above_share=0.2, persistence=0.9, rise=1.4)
-        >>> made = decide(2, shown, classifies=True, before=None)
+        >>> made = decide(2, shown, before=None)
         >>> made.learnt, made.contradicted
         (True, True)
     """
@@ -94,7 +96,7 @@ def decide(
         (False, False, 1.0) if before is None else (before.suspected, before.gathered, before.level)
     )
     can_check = evidence.has_second_mode or planned_passes >= _PASSES_TO_CHECK
-    judges = classifies and passes in _JUDGED_AFTER and evidence.above_share >= _ABOVE_SHARE and can_check
+    judges = passes in _JUDGED_AFTER and evidence.above_share >= _ABOVE_SHARE and can_check
     if judges and not gathered and evidence.contradicts:
         if not suspected and evidence.above_share < MANY_ABOVE:
             level = _LEVEL_OF_FEW
@@ -102,7 +104,7 @@ def decide(
     confirmed = gathered or memorizes or memory - memory_error > _MEMORIZED
     is_settled = passes > _JUDGED_AFTER[-1]
     learnt = before is not None and before.learnt
-    if classifies and evidence.learnt_share >= _LEARNT_SHARE:
+    if evidence.learnt_share >= _LEARNT_SHARE:
         learnt = learnt or passes == FIRST_DECISION or evidence.generalizes
     overlaps = not confirmed and evidence.many_stay_above
     return Decision(
