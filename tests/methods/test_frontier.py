@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from helpers import fit, same_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ranks import on_ranks
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -420,6 +421,17 @@ def test_steps_without_classes_are_read_for_three_batches_and_no_more(tmp_path, 
     resumed, module = go(sorted(tmp_path.glob("*.ckpt"))[1])
     assert resumed.losses.isfinite().sum() == 3 * 20 and not said
     assert same_weights(module, expected)
+
+
+def fit_a_regression(**spread):
+    selector = Frontier(budget=0.5)
+    fit(selector, Regressor(), clusters()[0], max_epochs=4, limit_val_batches=0, **spread)
+    return selector.store.column("times_measured"), [record["n_trained"] for record in selector.history]
+
+
+def test_ranks_stop_reading_together_when_the_first_epoch_ends(tmp_path):
+    for times_measured, n_trained in on_ranks(fit_a_regression, 2, tmp_path):
+        assert int(times_measured.sum()) == n_trained[0] and sum(n_trained) == 4 * n_trained[0]
 
 
 def test_a_fit_that_is_joined_midway_is_not_read_after_its_first_pass(tmp_path):

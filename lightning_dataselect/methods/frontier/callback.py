@@ -284,7 +284,7 @@ class Frontier(DataSelector):
 
     def _read_no_more(self, why: str = "") -> None:
         """Let the steps that follow run as they are, as nothing that they could show would leave a sample out."""
-        if self._reads and why:
+        if self._reads and why and self.logs:
             rank_zero_info(why)
         self._reads = False
         if self.context is not None:
