@@ -25,6 +25,7 @@ TASKS = {
     "convolutions_60k": "Fashion-MNIST, convolutions, all 60,000 images",
     "convolutions_long": "Fashion-MNIST, convolutions, 100 epochs",
     "convolutions_20": "Fashion-MNIST, convolutions, 20 % of labels flipped",
+    "convolutions_pairs": "Fashion-MNIST, convolutions, 30 % labelled as the next class",
     "convolutions_imbalanced": "Fashion-MNIST, convolutions, classes 100 to 1",
     "cifar10": "CIFAR-10, perceptron",
     "cifar10_people": "CIFAR-10, perceptron, 40 % wrong by people",

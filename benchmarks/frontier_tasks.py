@@ -29,7 +29,7 @@ _PEOPLE = {"aggre": "aggre_label", "random1": "random_label1", "worse": "worse_l
 
 NAMES = (
     "fashion", "fashion_20", "fashion_40", "regression", "fashion_5", "fashion_imbalanced", "fashion_duplicates",
-    "cifar10", "adult", "heavy_tails", "convolutions", "convolutions_20", "convolutions_imbalanced", "ag_news",
+    "cifar10", "adult", "heavy_tails", "convolutions", "convolutions_20", "convolutions_pairs", "convolutions_imbalanced", "ag_news",
     "cifar10_people", "cifar10_people_convolutions", "image_features", "image_features_aggre",
     "image_features_random1", "image_features_worse", "text_features", "text_features_20",
     "digits", "digits_20", "adult_20", "adult_rare", "overlapping", "ag_news_20", "convolutions_60k",
@@ -138,6 +138,9 @@ def images(name: Any, data_dir: str, n: int, rng: np.random.Generator, kind: str
     if kind.isdigit():
         wrong = torch.from_numpy(rng.permutation(len(y))[: int(len(y) * int(kind) / 100)])
         y[wrong] = (y[wrong] + torch.from_numpy(rng.integers(1, 10, len(wrong)))) % 10
+    elif kind == "pairs":  # three in ten of each class are labelled as the next one
+        wrong = torch.from_numpy(rng.permutation(len(y))[: int(len(y) * 0.3)])
+        y[wrong] = (y[wrong] + 1) % 10
     return (x.float() / 255 - 0.5, y), (test[0].float() / 255 - 0.5, test[1])
 
 

@@ -25,7 +25,8 @@ class StreamRows:
         columns: By name, float32 (M,), on the CPU.
         own: The rows of this rank.
         slots: int64 (n,), where the samples of these rows are in the store.
-        knows_classes: True once a rank has seen the logits of classes; there is a column ``label`` then.
+        knows_classes: True once a rank has seen the logits of classes; there are columns ``label`` and ``predicted``
+            then.
     """
 
     hashes: Tensor
@@ -52,7 +53,7 @@ class StreamRows:
 
 
 def gather_rows(store: KeyedStore, names: Iterable[str], world_size: int) -> StreamRows:
-    """Return the columns ``names``, and the labels if classes are known, of the samples of all ranks.
+    """Return the columns ``names``, and what is known of classes, of the samples of all ranks.
 
     All ranks must call it together.
     """
@@ -62,8 +63,9 @@ def gather_rows(store: KeyedStore, names: Iterable[str], world_size: int) -> Str
     hashes, slots = hashes_of(store.keys).sort()
     columns = {name: store.column(name)[slots] for name in names}
     if knows_classes:
-        label = store.column("label")[slots] if store.knows_classes else torch.full((len(hashes),), UNKNOWN)
-        columns["label"] = label.float()
+        unknown = torch.full((len(hashes),), UNKNOWN)
+        for name in ("label", "predicted"):
+            columns[name] = (store.column(name)[slots] if store.knows_classes else unknown).float()
     if world_size == 1:
         return StreamRows(hashes, columns, slice(0, len(hashes)), slots, knows_classes)
     sizes = _all_gather(torch.tensor([len(hashes)], device=device), world_size)

@@ -53,7 +53,8 @@ def test_evidence_and_what_is_let_go_are_those_of_the_formulas(mean, previous, l
     expected = ((m < 0.25 * UNTRAINED) & (np.array(u) < 0.9)) | ((p > UNTRAINED) & (x > UNTRAINED))
     mean_, previous_, last_, u_ = (torch.tensor(values) for values in (mean, previous, last, u))
     contradicted = find_contradicted(both, previous_, last_, torch.zeros(12, dtype=torch.bool))
-    assert let_go(both, mean_, contradicted, u_).tolist() == expected.tolist()
+    labels = torch.zeros(12)
+    assert let_go(both, mean_, contradicted, u_, torch.ones(2), labels, labels).tolist() == expected.tolist()
 
 
 @settings(deadline=None, max_examples=60)
@@ -371,7 +372,7 @@ def test_wrong_labels_are_left_out_and_right_ones_are_not():
 def test_what_is_found_stays_out_where_its_loss_falls_since_the_model_memorizes(memorizes):
     low = torch.full((40,), 0.5)
     columns = {name: low.clone() for name in ("score", "previous", "latest", "untrained")}
-    columns |= {name: torch.zeros(40) for name in ("group", "visits", "contradicted", "label")}
+    columns |= {name: torch.zeros(40) for name in ("group", "visits", "contradicted", "label", "predicted")}
     columns["untrained"][:] = 1.4
     columns["plain"] = columns["untrained"]
     columns["contradicted"][:10] = 1

@@ -68,7 +68,8 @@ def test_a_pass_leaves_out_the_same_samples_whatever_the_weights_of_their_classe
             return weight[labels] * (1 - torch.exp(-x)) ** power * x
 
         columns = {"score": loss(sum(later) / 2), "previous": loss(later[0]), "latest": loss(later[1])}
-        columns |= {"untrained": loss(plain), "plain": plain, "label": labels.float()}
+        columns |= {"untrained": loss(plain), "plain": plain}
+        columns |= dict.fromkeys(("label", "predicted"), labels.float())
         columns |= {name: torch.zeros(n) for name in ("group", "visits", "contradicted", "before")}
         begun = begin_pass(columns.get, 2, None, planned_passes=9, trial_began=0, draw=lambda purpose: u)
         assert begun.decision.learnt and begun.decision.contradicted
@@ -93,7 +94,8 @@ def test_priors_are_those_of_the_formula(labels, untrained):
 def test_frequent_class_is_learnt_where_more_is_known_than_its_share():
     n = 4000
     labels = (torch.arange(n) % 10 == 0).long()
-    known = {"label": labels.float(), "plain": torch.full((n,), 0.69), "untrained": torch.full((n,), 0.69)}
+    known = {"plain": torch.full((n,), 0.69), "untrained": torch.full((n,), 0.69)}
+    known |= dict.fromkeys(("label", "predicted"), labels.float())
     left_out = []
     for of_frequent in (-np.log(0.9), -np.log(0.99)):
         losses = torch.where(labels == 1, 0.3, float(of_frequent))

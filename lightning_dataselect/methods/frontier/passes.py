@@ -70,7 +70,7 @@ def begin_pass(
         decision = decide(passes, evidence, before=before, planned_passes=planned_passes)
         if decision.contradicted:
             contradicted = find_contradicted(decision, previous, last, column("contradicted") > 0, judged)
-        out = let_go(decision, mean, contradicted, draw("left out"), priors, labels)
+        out = let_go(decision, mean, contradicted, draw("left out"), priors, labels, column("predicted"))
     begins_trial = ends_trial or trial_began is None
     if begins_trial:
         group = draw_groups(draw("trial"))

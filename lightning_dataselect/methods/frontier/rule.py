@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lightning_dataselect.methods.frontier.evidence import ERRORS, MANY_ABOVE, Evidence, is_learnt
+from lightning_dataselect.methods.frontier.majorities import share_let_go
 from lightning_dataselect.methods.frontier.trial import TRIAL_PASSES
+from lightning_dataselect.numerics.radix import parts
 
 _LEARNT_SHARE = 0.2
 _LEARNT_LEFT_OUT = 0.9
@@ -155,30 +158,37 @@ def let_go(
     mean: Tensor,
     contradicted: Tensor | None,
     u: Tensor,
-    priors: Tensor | None = None,
-    labels: Tensor | None = None,
+    priors: Tensor,
+    labels: Tensor,
+    predicted: Tensor,
 ) -> Tensor:
     """Return which samples a pass leaves out, bool (N,): nine in ten of the learnt ones, and all contradicted ones.
 
     The tenth keeps the measurements of learnt samples fresh; a tenth of wrong labels, trained on in every pass, is more
-    than a model needs.
+    than a model needs. Fewer of a class are left out where another label would take it over
+    (:func:`~.majorities.share_let_go`).
 
     Args:
         decision: Says which kinds.
         mean: float32 (N,), the moving average of each sample's losses.
         contradicted: bool (N,), from :func:`find_contradicted`; None if none are left out.
         u: float32 (N,), drawn evenly from [0, 1).
-        priors: float32 (C + 1,), as :func:`~.evidence.is_learnt` takes them. Default 1.
-        labels: Whole numbers (N,), the class of each sample, if there are priors.
+        priors: float32 (C + 1,), as :func:`~.evidence.is_learnt` takes them.
+        labels: Whole numbers (N,), the class of each sample; -1 where it is not known.
+        predicted: Whole numbers (N,), the class that the model took it for; -1 where it is not known.
 
     Example:
         >>> import torch
         >>> shown = Evidence(untrained_loss=2.0, learnt_share=0.3, low_share=0.5, above_share=0.3, persistence=0.5)
         >>> mean, u = torch.tensor([0.1, 0.1, 3.0, 1.0]), torch.tensor([0.2, 0.95, 0.95, 0.2])
-        >>> decision = Decision(2, learnt=True, contradicted=True, evidence=shown)
-        >>> let_go(decision, mean, mean > 2, u)
+        >>> decision, labels = Decision(2, learnt=True, contradicted=True, evidence=shown), torch.zeros(4)
+        >>> let_go(decision, mean, mean > 2, u, torch.ones(2), labels, labels)
         tensor([ True, False,  True, False])
     """
-    learnt = is_learnt(mean, decision.evidence.untrained_loss, priors, labels) & (u < _LEARNT_LEFT_OUT)
-    out = learnt & decision.learnt
-    return out if contradicted is None else out | contradicted
+    if not decision.learnt:
+        return torch.zeros(len(mean), dtype=torch.bool) if contradicted is None else contradicted.clone()
+    learnt = is_learnt(mean, decision.evidence.untrained_loss, priors, labels)
+    share = share_let_go(learnt, contradicted, labels, predicted, _LEARNT_LEFT_OUT)
+    for part in parts(len(mean)):
+        learnt[part] &= u[part] < share[labels[part].long() + 1]
+    return learnt if contradicted is None else learnt | contradicted
