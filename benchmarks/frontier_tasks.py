@@ -30,8 +30,8 @@ _PEOPLE = {"aggre": "aggre_label", "random1": "random_label1", "worse": "worse_l
 NAMES = (
     "fashion", "fashion_20", "fashion_40", "regression", "fashion_5", "fashion_imbalanced", "fashion_duplicates",
     "cifar10", "adult", "heavy_tails", "convolutions", "convolutions_20", "convolutions_pairs",
-    "convolutions_imbalanced", "ag_news", "cifar10_people", "cifar10_people_convolutions", "image_features", "image_features_aggre",
-    "image_features_random1", "image_features_worse", "text_features", "text_features_20",
+    "convolutions_imbalanced", "ag_news", "cifar10_people", "cifar10_people_convolutions", "image_features",
+    "image_features_aggre", "image_features_random1", "image_features_worse", "text_features", "text_features_20",
     "digits", "digits_20", "adult_20", "adult_rare", "overlapping", "ag_news_20", "convolutions_60k",
     "convolutions_long", "residual", "residual_worse",
 )  # fmt: skip

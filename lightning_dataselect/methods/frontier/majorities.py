@@ -18,8 +18,8 @@ _MOST_CLASSES = 2**12  # of which pairs are counted
 def share_let_go(learnt: Tensor, contradicted: Tensor | None, labels: Tensor, predicted: Tensor, most: float) -> Tensor:
     """Return which share of its learnt samples a pass may leave out of each class.
 
-    Of all samples that the model takes for a class, those in a pass that are labelled so stay three times as many as those of
-    any one other label. Contradicted samples do not count, as they are left out.
+    Of all samples that the model takes for a class, those in a pass that are labelled so stay three times as many as
+    those of any one other label. Contradicted samples do not count, as they are left out.
 
     Args:
         learnt: bool (N,), the samples that are learnt.
@@ -36,7 +36,7 @@ def share_let_go(learnt: Tensor, contradicted: Tensor | None, labels: Tensor, pr
         >>> labels, predicted = torch.tensor([0] * 8 + [1] * 2 + [1] * 8), torch.tensor([0] * 10 + [1] * 8)
         >>> learnt = labels == predicted
         >>> share_let_go(learnt, None, labels, predicted, most=0.9)
-        tensor([0.9000, 0.5000, 0.9000])
+        tensor([0.9000, 0.2500, 0.9000])
     """
     n_places = 2 + int(max(labels.max(), predicted.max())) if len(labels) else 1
     counts_pairs = n_places <= _MOST_CLASSES
