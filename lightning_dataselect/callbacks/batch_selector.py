@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -99,6 +100,7 @@ class BatchSelector(DataSelector):
         if constant_batch_size:
             self._refuse_with_gathering()
 
+    @abstractmethod
     def choose(self, seen: Observation, k: int, generator: torch.Generator) -> Tensor:
         """Choose the samples of a batch to train on; nothing here may wait for the device.
 

@@ -50,6 +50,8 @@ class Checkpointer:
         so each can go on from its own file where the strategy writes one a rank. All ranks must call it together.
         """
         run = self._run
+        if (saved := checkpoint["callbacks"].pop(self.state_key, None)) is not None:
+            checkpoint["callbacks"][self.state_key] = saved  # under plain text, which can be loaded with weights_only
         if not run.has_begun or run.world_size == 1:
             return
         run.store.merge()

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any, NoReturn, overload
 
-from lightning_dataselect.utils.errors import ClassGivenError
+from lightning_dataselect.utils.errors import ClassGivenError, MethodDefinitionError
 
-_count = itertools.count()
+
+class _OwnKey(str):
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (not isinstance(other, _OwnKey) and str.__eq__(self, other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
 
 class StateKey:
-    """Make the key of a selector; refuse its class, of which the Trainer asks it first of all.
+    """Make the key of a selector, the first thing that a Trainer asks for: refuse a class, and one half made.
 
     Example:
         >>> class Mine:
+        ...     def __init__(self):
+        ...         self.run_state = None
         ...     @StateKey
         ...     def state_key(self):
         ...         return "mine"
@@ -37,22 +47,30 @@ class StateKey:
                 f"callbacks=[{owner.__name__}] holds the class, and no selector made of it: write"
                 f" callbacks=[{owner.__name__}()], with its arguments in the parentheses."
             )
-        return self._make(instance)
+        if "run_state" not in vars(instance):
+            name = type(instance).__name__
+            raise MethodDefinitionError(
+                f"{name}.__init__ does not call that of its base class. Let it take the common arguments and pass them"
+                f" on: def __init__(self, *, ..., **common) with super().__init__(**common) as its first line."
+            )
+        return unlike_others(self._make(instance))
 
 
 def unlike_others(key: str) -> str:
-    """Return a key that no other selector has, nor the same one the next time.
+    """Return a key that equals the same text in a checkpoint, and no key that another selector has.
 
     A Trainer refuses two callbacks of one key, in words about keys, before anybody else can say what is wrong with two
-    selectors. As long as there is nothing to save, none need have the same one.
+    selectors.
 
     Example:
-        >>> unlike_others("mine") == unlike_others("mine")
-        False
+        >>> unlike_others("mine") == "mine", unlike_others("mine") == unlike_others("mine")
+        (True, False)
+        >>> {"mine": 1}[unlike_others("mine")]
+        1
     """
-    return f"{key} (before setup, {next(_count)})"
+    return _OwnKey(key)
 
 
 def keep_state_key(instance: object, key: str) -> None:
     """Let ``key`` be that of ``instance`` from here on, without a call: Lightning asks for it at every hook."""
-    vars(instance)["state_key"] = key
+    vars(instance)["state_key"] = unlike_others(key)

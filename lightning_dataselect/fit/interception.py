@@ -16,6 +16,7 @@ from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.fit.epochs import Epochs
 from lightning_dataselect.fit.streamed_epochs import StreamedEpochs
+from lightning_dataselect.state.definition import check_definition
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.step.reader import StepReader
@@ -59,11 +60,13 @@ def open_fit(
         The fit, or None where ``overfit_batches`` leaves nothing to select.
 
     Raises:
+        MethodDefinitionError: If the method lacks its decision.
         TrainerSettingsError: If the Trainer has two selectors, or nothing says what a budget is a share of.
         UnsupportedStepError: If the module's batches cannot be seen, or its step cannot be run without training.
     """
     run.discard_checkpoint()
     _refuse_second_selector(trainer)
+    check_definition(policy)
     if overfits(trainer):
         rank_zero_info(f"{type(policy).__name__} is off: overfit_batches fixes which batches are trained on.")
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -138,6 +139,7 @@ class SelectionPolicy:
 
     # ---- what an epoch trains on ---------------------------------------------------------------------------------
 
+    @abstractmethod
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Choose the samples of an epoch.
 

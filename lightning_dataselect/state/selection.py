@@ -83,7 +83,8 @@ def check_selection(selection: object, n: int, method: str) -> Selection:
 
     Raises:
         TypeError: If it is no :class:`Selection` of int64 indices.
-        ValueError: If it is empty, repeats a sample, leaves the data set, or has weights of another size.
+        ValueError: If it is empty, repeats a sample, leaves the data set, or has weights of another size or none that
+            are finite.
 
     Example:
         >>> check_selection(Selection(torch.tensor([3, 1])), 5, "Mine").indices
@@ -99,9 +100,17 @@ def check_selection(selection: object, n: int, method: str) -> Selection:
         raise InvalidSelectionError(
             f"{method}.select kept 0 of {n} samples: nothing is left to train on. Lower `prune_ratio`."
         )
+    if weights is not None and not isinstance(weights, Tensor):
+        raise SelectionTypeError(
+            f"{method}.select returned weights as a {type(weights).__name__}: give a tensor, torch.as_tensor(weights)."
+        )
     if weights is not None and weights.shape != indices.shape:
         raise InvalidSelectionError(
             f"{method}.select returned {tuple(weights.shape)} weights for {tuple(indices.shape)} indices: one each."
+        )
+    if weights is not None and not weights.sum().isfinite():
+        raise InvalidSelectionError(
+            f"{method}.select returned weights that are NaN or infinite: the loss of an epoch would be, too."
         )
     if not is_ascending(indices):
         indices, order = indices.sort()
@@ -152,7 +161,12 @@ def take_chosen(batch: BatchSamples, positions: object, method: str, fewest: int
         ) from error
 
 
-def _check_indices(indices: Tensor, returned_by: str, what: str) -> None:
+def _check_indices(indices: object, returned_by: str, what: str) -> None:
+    if not isinstance(indices, Tensor):
+        raise SelectionTypeError(
+            f"{returned_by} returned {what} as a {type(indices).__name__}: give an int64 tensor,"
+            f" torch.as_tensor({what})."
+        )
     if indices.dtype != torch.int64 or indices.dim() != 1:
         fix = " A mask becomes that by mask.nonzero().squeeze(1)." if indices.dtype == torch.bool else ""
         raise SelectionTypeError(

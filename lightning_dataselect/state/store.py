@@ -12,6 +12,8 @@ from torch import Tensor
 
 from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
 from lightning_dataselect.state.merging import OverRanks, merge, shared_columns
+from lightning_dataselect.utils.arguments import did_you_mean
+from lightning_dataselect.utils.errors import UnknownColumnError
 
 _BASE_COLUMNS = {"loss": float("nan"), "score": float("nan")}
 _CHUNK = 1 << 20
@@ -93,7 +95,16 @@ class ScoreStore:
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the column ``name``, float32 (N + 1,), on the store's device."""
-        return self._columns[name]
+        try:
+            return self._columns[name]
+        except KeyError:
+            raise self._unknown(name) from None
+
+    def _unknown(self, name: str) -> UnknownColumnError:
+        return UnknownColumnError(
+            f"There is no column {name!r}.{did_you_mean(name, self._columns)} There are {', '.join(self._columns)}; a"
+            " method adds its own by `columns`."
+        )
 
     def __contains__(self, name: str) -> bool:
         """Return whether there is a column ``name``."""
@@ -149,7 +160,7 @@ class ScoreStore:
 
     def column(self, name: str) -> Tensor:
         """Return the column ``name`` without its padding slot, (N,) or (N, width), on the CPU."""
-        return self._columns[name][: self.n].cpu()
+        return self[name][: self.n].cpu()
 
     def to(self, device: torch.device | str) -> None:
         """Move every column to ``device``, if they do not lie on the disk."""

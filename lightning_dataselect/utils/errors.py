@@ -94,6 +94,14 @@ class SelectionTypeError(DataSelectError, TypeError):
     """A method's decision is not of the type that was asked for."""
 
 
+class MethodDefinitionError(DataSelectError, TypeError):
+    """The class of a method lacks what every method must have."""
+
+
+class UnknownColumnError(DataSelectError, KeyError):
+    """A method asked for a column that it does not keep."""
+
+
 class CheckpointMismatchError(DataSelectError, ValueError):
     """A checkpoint belongs to another method, data set or network than this fit."""
 

@@ -131,6 +131,14 @@ def test_two_selectors(other):
         fit(Hardest(), callbacks=[other])
 
 
+def test_two_selectors_of_one_class_that_have_both_fitted_before():
+    first, second = Hardest(), Hardest()
+    for selector in (first, second):
+        fit(selector, max_epochs=1)
+    with pytest.raises(ValueError, match=r"has 2 selectors \(Hardest, Hardest\).*Keep one of them"):
+        fit(first, callbacks=[second])
+
+
 def test_a_selector_that_is_named_twice():
     selector = Hardest()
     with pytest.raises(ValueError, match=r"The same selector is .* more than once \(Hardest, Hardest\). Name it once"):
@@ -180,13 +188,6 @@ def test_the_class_in_place_of_a_selector():
 
 def test_a_class_can_be_looked_through_all_the_same():
     assert dict(inspect.getmembers(Hardest))["setup"] is Hardest.setup
-
-
-def test_a_method_without_a_decision():
-    from lightning_dataselect.callbacks.selector import DataSelector
-
-    with pytest.raises(NotImplementedError, match=r"DataSelector must define select\(epoch, scores, generator\)"):
-        fit(DataSelector())
 
 
 class NoLoss(Net):

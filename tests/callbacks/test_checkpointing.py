@@ -3,6 +3,7 @@
 import os
 
 import torch
+from helpers import Shares, fit
 from ranks import on_ranks
 
 from lightning_dataselect import SelectiveBackprop
@@ -20,10 +21,11 @@ def saved(strategy, devices):
     run.store["loss"][rank] = rank + 0.5
     run.store.mark_dirty(torch.tensor([rank]))
     selector.load_rank_state({"recent": torch.tensor([float(rank)])})
-    checkpoint = {"callbacks": {selector.state_key: selector.state_dict()}}
-    asked = checkpoint["callbacks"][selector.state_key]["columns"]["loss"]
+    key = str(selector.state_key)
+    checkpoint = {"callbacks": {key: selector.state_dict()}}
+    asked = checkpoint["callbacks"][key]["columns"]["loss"]
     selector.on_save_checkpoint(None, None, checkpoint)
-    state = checkpoint["callbacks"][selector.state_key]
+    state = checkpoint["callbacks"][key]
     losses = state["columns"]["loss"].clone()
     run.store["loss"].zero_()
     return {
@@ -42,3 +44,16 @@ def test_the_rank_that_writes_alone_copies_the_columns_and_gathers_what_is_each_
         assert other["losses"][:3] == first["losses"][:3], "a strategy may write a file a rank"
         assert other["recent"] == [rank]
         assert other["is_copy"] == [False, False]
+
+
+def test_the_key_in_a_checkpoint_is_plain_text_and_finds_the_state_again(tmp_path):
+    selector = Shares(0.5)
+    trainer, _ = fit(selector, max_epochs=1)
+    for path in (tmp_path / "first.ckpt", tmp_path / "second.ckpt"):
+        trainer.save_checkpoint(path)
+    states = torch.load(tmp_path / "second.ckpt", weights_only=True)["callbacks"]
+    (key,) = (key for key in states if "Shares" in key)
+    assert type(key) is str and key == selector.state_key
+    again = Shares(0.5)
+    fit(again, max_epochs=1, ckpt_path=tmp_path / "second.ckpt")
+    torch.testing.assert_close(again.losses, selector.losses, equal_nan=True)
