@@ -145,7 +145,7 @@ SETTINGS = {
     "Frontier": Setting(
         # its third pass, the first on evidence, begins in the last epoch
         "Frontier", {"budget": 2 / 3}, (32,) * EPOCHS, {"budget": 1.0}, share=2 / 3,
-        refuses={"balance": Refusal(TypeError, "Frontier has no use for balance='class': it spends `budget`")},
+        refuses={"balance": Refusal(TypeError, "Frontier has no use for balance='class': `budget` says how much")},
     ),
     "GraNd": Setting("GraNd", {"prune_ratio": 0.5, "warmup_epochs": 1}, AFTER_ONE, share=0.5),
     "GraNd, all layers": Setting(

@@ -71,15 +71,14 @@ def _run(argv: list[str], given: Sequence[str] | None) -> int:
             return 0
         for table in tables():
             console.print(table)
-        console.print("What a method takes: lightning-dataselect fit --select.help METHOD", highlight=False)
+        console.print("The arguments of a method: lightning-dataselect fit --select.help METHOD", highlight=False)
         console.print(
-            "Together: fit --select ScoreSelector --select.score 'dual(window=5)' --select.sampler stratified"
-            " --select.warmup_epochs 10",
+            "A score with a sampler: lightning-dataselect fit --select ScoreSelector --select.score 'dual(window=5)'"
+            " --select.sampler stratified --select.warmup_epochs 10",
             highlight=False,
+            soft_wrap=True,
         )
-        console.print(
-            "Scores from a file that `export` wrote, in place of a score: --select.scores FILE", highlight=False
-        )
+        console.print("Scores that `export` wrote, in place of a score: --select.scores FILE", highlight=False)
         return 0
     # what is misspelt is told before torch is loaded
     parse_seeds(arguments.seeds)

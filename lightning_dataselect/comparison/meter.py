@@ -21,7 +21,7 @@ class Clock(NamedTuple):
     """A moment, or a span, in seconds.
 
     Attributes:
-        wall: On the wall's clock.
+        wall: In wall-clock time.
         cpu: Of all threads of this process; what a loader's workers take is not in it.
     """
 

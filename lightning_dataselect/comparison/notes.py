@@ -55,7 +55,7 @@ def _on_resolution(rows: Sequence[Row], settings: Settings, percent: bool) -> li
     seeds = seeds_for(wanted, std, len(family))
     size = "half a point" if percent else f"1 % of full data's {settings.monitor}"
     need = f"{size} is within reach" if seen <= wanted else f"{size} needs about {seeds or 'a thousand'} seeds"
-    return [f"With {n} seeds a difference of {seen:.2g}{unit} from fewer epochs could have been seen; {need}."]
+    return [f"With {n} seeds, the smallest difference from fewer epochs that could show is {seen:.2g}{unit}; {need}."]
 
 
 def _on_halving(outcome: Outcome) -> list[str]:
@@ -66,8 +66,8 @@ def _on_halving(outcome: Outcome) -> list[str]:
         return []
     told = ", ".join(f"{label} after {n} seed{'s' * (n > 1)}" for label, n in dropped.items())
     return [
-        f"Given up on the way, as the worse half of those left: {told}. So a method with bad luck in its first seeds is"
-        " missed, and the lead of those that stayed holds some of the luck that kept them."
+        f"Given up on the way, as the worse half of those left: {told}. A method with bad luck in its first seeds is"
+        " lost this way, and part of the lead of those that stayed is luck."
     ]
 
 
@@ -76,7 +76,7 @@ def _on_ends(rows: Sequence[Row]) -> list[str]:
     if not early:
         return []
     told = "; ".join(f"{row.label} {row.ended}" for row in early)
-    return [f"Not every run had all its epochs, and each counts as what it did: {told}."]
+    return [f"Some runs ended before their last epoch, and count as far as they got: {told}."]
 
 
 def _on_what_was_dropped(rows: Sequence[Row]) -> list[str]:
@@ -110,20 +110,23 @@ def _on_clocks(rows: Sequence[Row], outcome: Outcome) -> list[str]:
         and abs(row.saved_wall - row.saved_time) > _AGREE
     ]
     notes = []
-    clock = "CPU time" if outcome.clock == "cpu" else "the wall's clock"
+    clock = "CPU time" if outcome.clock == "cpu" else "wall-clock time"
     if apart:
         told = ", ".join(
             f"{row.label} {_saving(row.saved)} by samples, {_saving(row.saved_time)} by time" for row in apart
         )
-        notes.append(f"Counts and time disagree: {told}. Time is believed, by {clock}: it holds the method's own work.")
+        notes.append(
+            f"Samples and time tell different savings: {told}. The verdicts go by {clock}, which includes the"
+            " method's own work."
+        )
     if noisy:
         told = ", ".join(f"{row.label} {_saving(row.saved_wall)}" for row in noisy)
         notes.append(
-            f"By the wall's clock it would be {told}: something else ran on the machine, so CPU time is believed."
+            f"By wall-clock time it would be {told}: something else ran on the machine, so the verdicts go by CPU time."
         )
     if outcome.clock == "wall" and (spread_of := _spread_of_wall(rows)) > _AGREE:
         notes.append(
-            f"The wall's clock is noisy here: the runs on full data differ by {share(spread_of)} of their time."
+            f"Wall-clock time is noisy here: the runs on full data differ by {share(spread_of)} of their time."
         )
     return notes
 

@@ -98,11 +98,11 @@ class Outcome:
 
     @property
     def clock(self) -> Clock:
-        """The clock that is believed: CPU time where nothing ran on an accelerator, which no neighbour slows down."""
+        """The clock that the verdict goes by: CPU time, which no neighbour slows down, if no accelerator was used."""
         return "cpu" if all(run.device == "cpu" for run in self.runs) else "wall"
 
     def time_of(self, run: RunRecord) -> float:
-        """Return the seconds of training by the clock that is believed."""
+        """Return the seconds of training by the clock that the verdict goes by."""
         return run.cpu_seconds if self.clock == "cpu" else run.seconds
 
     def epoch_time(self, clock: Clock | None = None) -> float | None:

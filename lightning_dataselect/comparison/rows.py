@@ -26,13 +26,13 @@ class Row:
         n_backward: Mean samples back-propagated.
         dropped: Share of the samples of its epochs that were not trained on; 0 for the baselines.
         saved: Share of the compute of `full` that was saved, or None without `full`.
-        saved_time: Share of the time of `full` that was saved, by the clock that is believed; likewise.
-        saved_wall: The same by the wall's clock.
+        saved_time: Share of the time of `full` that was saved, by the clock that the verdict goes by; likewise.
+        saved_wall: The same in wall-clock time.
         speedup: Wall-clock of `full` over this one's, the median over seeds, or None without `full`:
             a run that something else on the machine held up does not move it.
         vs_full: Metric minus that of `full` with the same seed, or None.
         vs_short: Metric minus that of full data at equal compute, or None.
-        vs_time: Metric minus that of full data at equal time, by the clock that is believed, or None.
+        vs_time: Metric minus that of full data at equal time, by the clock that the verdict goes by, or None.
         short: The epochs of full data that cost as much, the mean over seeds, or None.
         short_time: The epochs of full data that take as long, likewise.
         dominated: Whether some run on full data ends as well or better, and takes no longer.

@@ -79,7 +79,7 @@ def _meaning(rows: Sequence[Row], verdicts: Mapping[str, Verdict], maximize: boo
     if worse:
         texts.append(f"{_names(worse, unit)} {_is(worse)} worse" + ("" if texts else f" than {simply}"))
     if mixed:
-        texts.append(f"{_names(mixed, unit)} {_is(mixed)} ahead by what it computes, but not by the time it takes")
+        texts.append(f"{_names(mixed, unit)} {_is(mixed)} ahead at equal compute, but not at equal time")
     if late:
         texts.append(f"{_names(late, unit)} {_is(late)} worse than full data that trains for as long")
     return "; ".join(texts)

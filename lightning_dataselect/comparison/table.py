@@ -64,7 +64,7 @@ def columns(summary: Summary, monitor: str) -> list[Column]:
             "after the last epoch, mean ± standard deviation over seeds",
         ),
         Column("saved", lambda row: _share(row, best_saving(row)), lambda row: _number(best_saving(row)), False,
-               "of full data's training time, by the clock that is believed; of its compute for full data cut short"),
+               "of full data's training time, by the verdict's clock; of its compute for full data cut short"),
         Column("dropped", lambda row: MISSING if row.is_baseline else share(row.dropped), lambda row: row.dropped, True,
                "of the samples of its epochs, not trained on"),
         Column(f"against full{unit}".replace(" full", "\nfull"), lambda row: shown(row.vs_full, signed=True),

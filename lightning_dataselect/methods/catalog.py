@@ -14,7 +14,7 @@ _METHODS = (
         url="https://arxiv.org/abs/1905.03381",
         kind="batch-level",
         needs="losses, raw inputs",
-        drops="of each batch what its assistant finds easy, never more than 1 - base_prob; takes no prune_ratio",
+        drops="the samples of each batch that its assistant finds easy, at most 1 - base_prob; takes no prune_ratio",
         published="ResNet: the same accuracy in 40 % fewer epochs; Transformer: the same BLEU in 30 % less time",
     ),
     MethodInfo(
@@ -25,7 +25,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2210.15809",
         kind="static",
         needs="logits and targets",
-        drops="prune_ratio of all samples for good, the hardest first, the others evenly over the scores",
+        drops="prune_ratio of all samples for good: the hardest, then the others evenly over the range of scores",
         published="CIFAR-10 at 90 % dropped: 7.04 points above random, at least 19.56 above other methods",
     ),
     MethodInfo(
@@ -39,7 +39,8 @@ _METHODS = (
         kind="batch-level",
         needs="logits and targets",
         drops=(
-            "of each batch what is predicted with threshold or more; nothing in the last epoch; takes no prune_ratio"
+            "samples whose class is predicted with probability `threshold` or more, within each batch; nothing in the"
+            " last epoch; takes no prune_ratio"
         ),
         published="12.4 % of the epochs (in samples back-propagated) at no loss of accuracy; up to 4.82 points gained",
     ),
@@ -89,7 +90,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2111.12621",
         kind="set-level",
         needs="losses, or logits and targets",
-        drops="prune_ratio of all samples in each epoch after the first ones",
+        drops="prune_ratio of all samples in each epoch after the warm-up",
         published="up to 2x less training time on CIFAR-10/100 without significant loss",
     ),
     MethodInfo(
@@ -122,7 +123,7 @@ _METHODS = (
         url="",
         kind="set-level",
         needs="nothing",
-        drops="no samples: the fit ends once the share `budget` of its compute is spent; takes no prune_ratio",
+        drops="no samples: the fit ends when the share `budget` of its compute is spent; takes no prune_ratio",
         published="the baseline of every comparison at equal compute: see the benchmarks",
     ),
     MethodInfo(
@@ -144,7 +145,7 @@ _METHODS = (
         url="",
         kind="set-level",
         needs="losses",
-        drops="1 - budget of every epoch; what is learnt, or contradicted by the rest, waits longest for its turn",
+        drops="1 - budget of every epoch; samples already learnt, or contradicted by the rest, are left out longest",
         published="measured here only: see the benchmarks",
     ),
     MethodInfo(
@@ -166,7 +167,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2502.07547",
         kind="set-level",
         needs="losses",
-        drops="samples whose loss has stopped moving, as threshold says; takes no prune_ratio",
+        drops="samples whose loss has stopped changing, by `threshold`; takes no prune_ratio",
         published="10 % to 50 % fewer samples back-propagated at the same or slightly higher accuracy",
     ),
     MethodInfo(
@@ -178,8 +179,8 @@ _METHODS = (
         kind="set-level",
         needs="losses",
         drops=(
-            "prune_ratio of the samples below the mean loss, so less than that of all; none in the first"
-            " and the last epochs"
+            "prune_ratio of the samples below the mean loss, so a smaller share of all; none in the first epoch and the"
+            " last ones"
         ),
         published="lossless, 40 % of the cost saved on CIFAR-10/100 and ImageNet-1K",
     ),
@@ -194,7 +195,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2310.10102",
         kind="set-level",
         needs="losses, logits and targets",
-        drops="at most prune_ratio of all samples, those that are learnt; the share falls as training goes on",
+        drops="up to prune_ratio of all samples, those already learnt; the share falls as training goes on",
         published="up to 22 % less training time, 0.4 % of accuracy lost",
     ),
     MethodInfo(
@@ -208,7 +209,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2606.08574",
         kind="set-level",
         needs="losses",
-        drops="prune_ratio of all samples in each epoch: some at random, then the lowest losses of the others",
+        drops="prune_ratio of all samples in each epoch: some at random, then those of lowest loss among the others",
         published="more than 40 % of the cost saved on CIFAR-10/100 and ImageNet-1K at competitive accuracy",
     ),
     MethodInfo(
@@ -235,7 +236,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2606.11761",
         kind="set-level",
         needs="losses and class targets",
-        drops="prune_ratio of all samples in each epoch, less of small and of hard classes",
+        drops="prune_ratio of all samples in each epoch, fewer from small and from hard classes",
         published=(
             "more than 1 % above full training on imbalanced sets with a tenth of the data, 8.69x faster on average"
         ),
@@ -250,7 +251,7 @@ _METHODS = (
         ),
         url="https://arxiv.org/abs/2206.07137",
         kind="batch-level",
-        needs="losses, and those of a held-out model",
+        needs="losses, and those of a holdout model",
         drops="all but batch_ratio of each batch; takes no prune_ratio",
         published="18x fewer steps to the same accuracy on Clothing-1M",
     ),
@@ -262,7 +263,7 @@ _METHODS = (
         url="",
         kind="static",
         needs="what its score and its sampler need",
-        drops="prune_ratio of all samples, for good or, with dynamic=True, in each epoch",
+        drops="prune_ratio of all samples, for good, or in each epoch with dynamic=True",
         published="see the papers of its score and of its sampler",
     ),
     MethodInfo(
@@ -273,7 +274,10 @@ _METHODS = (
         url="https://arxiv.org/abs/1910.00762",
         kind="batch-level",
         needs="losses",
-        drops="of each batch the likelier the lower the loss, more with a higher beta; takes no prune_ratio",
+        drops=(
+            "samples of each batch at random, more likely those of low loss; more of them with a higher beta; takes no"
+            " prune_ratio"
+        ),
         published="up to 3.5x faster to a target error",
     ),
     MethodInfo(
@@ -284,7 +288,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2503.13385",
         kind="set-level",
         needs="losses",
-        drops="prune_ratio of all samples at random, and what lies outside its window of losses on top",
+        drops="prune_ratio of all samples at random, and of the rest those outside its window of losses",
         published="CIFAR-10 ResNet-18 95.7 / 95.3 / 95.0 % at 30 / 50 / 70 % dropped (full 95.6)",
     ),
     MethodInfo(
@@ -297,7 +301,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2505.22342",
         kind="batch-level",
         needs="logits and targets",
-        drops="of each batch as much as DBPD, at random; nothing in the last epoch; takes no prune_ratio",
+        drops="as many samples of each batch as DBPD, at random; nothing in the last epoch; takes no prune_ratio",
         published="the control of DBPD in its paper",
     ),
     MethodInfo(
@@ -324,7 +328,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2311.15134",
         kind="set-level",
         needs="the model's outputs",
-        drops="prune_ratio of all samples, chosen anew every few epochs",
+        drops="prune_ratio of all samples, chosen afresh every few epochs",
         published=(
             "BERT on GLUE with almost 90 % of the data dropped: 3.36x faster end to end on average, less than 0.92 %"
             " of average accuracy lost"
@@ -352,7 +356,7 @@ _METHODS = (
         url="https://arxiv.org/abs/2111.12621",
         kind="set-level",
         needs="losses, or logits and targets",
-        drops="prune_ratio of all samples in each epoch after the first ones",
+        drops="prune_ratio of all samples in each epoch after the warm-up",
         published="up to 2x less training time on CIFAR-10/100 without significant loss",
     ),
 )

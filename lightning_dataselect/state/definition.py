@@ -1,4 +1,4 @@
-"""What the class of a method must define, checked when a fit begins and not epochs later."""
+"""The decisions and columns that a method's class must define, checked when a fit begins and not epochs later."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def test_a_method_that_is_ahead_by_counts_and_behind_by_time_is_not_better():
     # nearly as good: ahead at equal compute, not clearly behind in time, and not better
     near = summarise(slow_method(17.0, full=[0.92, 0.95, 0.96]), settings())
     assert near.verdicts == {"UCB": "mixed"} and not near.row("UCB").pareto
-    assert "ahead by what it computes, but not by the time it takes" in near.sentence
+    assert "ahead at equal compute, but not at equal time" in near.sentence
     assert "no method is better than simply" in near.sentence
 
 
@@ -215,11 +215,14 @@ def test_cpu_time_is_believed_where_nothing_ran_on_a_gpu():
     summary = summarise(outcome, settings())
     assert outcome.clock == "cpu" and summary.verdicts == {"UCB": "better"}
     assert summary.row("UCB").saved_time == pytest.approx(0.5)
-    assert any("By the wall's clock it would be UCB 200% more" in note for note in summary.notes)
+    assert any("By wall-clock time it would be UCB 200% more" in note for note in summary.notes)
     on_gpu = Outcome(EPOCHS, [RunRecord(**{**vars(run), "device": "cuda"}) for run in outcome.runs])
     summary = summarise(on_gpu, settings())
     assert on_gpu.clock == "wall" and summary.row("UCB").saved_time == pytest.approx(-2.0)
-    assert any("Counts and time disagree: UCB 50% saved by samples, 200% more by time" in n for n in summary.notes)
+    assert any(
+        "Samples and time tell different savings: UCB 50% saved by samples, 200% more by time" in n
+        for n in summary.notes
+    )
 
 
 def test_the_line_of_full_data_does_not_fold_back_on_itself():
@@ -253,7 +256,7 @@ def test_equal_compute_goes_by_what_was_spent():
     assert outcome.at_equal_compute(method) == pytest.approx(0.90)
     summary = summarise(outcome, settings())
     assert summary.row("UCB").ended == "stopped by EarlyStopping after 6 of 10"
-    (note,) = [note for note in summary.notes if "Not every run had all its epochs" in note]
+    (note,) = [note for note in summary.notes if "Some runs ended before their last epoch" in note]
     assert "full stopped by EarlyStopping after 4 of 10" in note and "short, 3 epochs stopped by its time limit" in note
     assert summary.row("UCB").dropped == pytest.approx(0.5)
 
@@ -286,8 +289,11 @@ def test_seeds_are_told_that_would_show_half_a_point():
     notes = summarise(outcome_of([0.9] * 3, [0.90, 0.91, 0.92], [0.93, 0.90, 0.925]), settings()).notes
     n = seeds_for(0.5, spread([3.0, -1.0, 0.5]).std, 1)
     assert detectable(2.0207, n, 1) <= 0.5 < detectable(2.0207, n - 1, 1)
-    (note,) = [note for note in notes if "could have been seen" in note]
-    assert note.startswith("With 3 seeds a difference of 6.3 points") and f"half a point needs about {n} seeds" in note
+    (note,) = [note for note in notes if "that could show" in note]
+    assert (
+        note.startswith("With 3 seeds, the smallest difference from fewer epochs that could show is 6.3 points")
+        and f"half a point needs about {n} seeds" in note
+    )
 
 
 def test_after_ctrl_c_the_sentence_speaks_of_what_ran():

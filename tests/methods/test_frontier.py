@@ -519,5 +519,7 @@ def test_a_budget_of_nothing_or_more_than_all_is_refused(budget):
 
 @pytest.mark.parametrize("given", [{"prune_ratio": 0.3}, {"every_n_epochs": 2}, {"balance": "class"}])
 def test_arguments_without_a_meaning_are_refused(given):
-    with pytest.raises(TypeError, match=f"Frontier has no use for {next(iter(given))}=.*it spends `budget`"):
+    with pytest.raises(
+        TypeError, match=f"Frontier has no use for {next(iter(given))}=.*`budget` says how much it spends"
+    ):
         Frontier(**given)

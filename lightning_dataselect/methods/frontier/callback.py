@@ -124,8 +124,8 @@ class Frontier(DataSelector):
     def __init__(self, *, budget: float = 0.5, warmup_epochs: int = 0, anneal: float = 0.0, **common: Any) -> None:
         for name in sorted(self.unused & common.keys()):
             raise UnexpectedArgumentError(
-                f"{type(self).__name__} has no use for {name}={common[name]!r}: it spends `budget`, the share of the"
-                " set that each epoch trains on. Leave it out, or take InfoBatch or RandomPruning."
+                f"{type(self).__name__} has no use for {name}={common[name]!r}: `budget` says how much it spends, and"
+                " so which share of the set each epoch trains on. Leave it out, or take InfoBatch or RandomPruning."
             )
         super().__init__(
             prune_ratio=1 - check_budget(budget),
