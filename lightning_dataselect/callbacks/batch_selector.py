@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -24,6 +23,7 @@ from lightning_dataselect.state.recording import count_dropped, count_trained, r
 from lightning_dataselect.state.selection import BatchSamples, Observation, Selection, take_chosen
 from lightning_dataselect.step.isolation import SideEffectGuard
 from lightning_dataselect.utils.errors import InvalidArgumentError
+from lightning_dataselect.utils.left_open import left_open
 from lightning_dataselect.utils.validation import check_choice, check_count, check_flag, check_share
 
 
@@ -100,7 +100,7 @@ class BatchSelector(DataSelector):
         if constant_batch_size:
             self._refuse_with_gathering()
 
-    @abstractmethod
+    @left_open
     def choose(self, seen: Observation, k: int, generator: torch.Generator) -> Tensor:
         """Choose the samples of a batch to train on; nothing here may wait for the device.
 

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_dataselect.callbacks.base import Callback
 from lightning_dataselect.callbacks.checkpointing import Checkpointer
 from lightning_dataselect.callbacks.fit_local import FitLocal, drop_fit_locals
-from lightning_dataselect.callbacks.state_key import StateKey, keep_state_key, unlike_others
+from lightning_dataselect.callbacks.state_key import StateKey, keep_state_key
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.fit.interception import begin_fit, open_fit, refuse_fit_within_fit, take_hold
 from lightning_dataselect.fit.logging import log_epoch
@@ -170,9 +170,8 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
 
     @StateKey
     def state_key(self) -> str:
-        """The key of the state in a checkpoint, as soon as there is a Trainer that may write one, or a state."""
-        key = self._checkpointer.state_key
-        return key if self.run_state.has_begun else unlike_others(key)
+        """The key of the state in a checkpoint."""
+        return self._checkpointer.state_key
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed fit needs to be the same fit."""

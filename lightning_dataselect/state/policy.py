@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +18,7 @@ from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.state.stream_rows import StreamRows
 from lightning_dataselect.state.stream_store import SampleId
+from lightning_dataselect.utils.left_open import left_open
 
 
 class SelectionPolicy:
@@ -139,7 +139,7 @@ class SelectionPolicy:
 
     # ---- what an epoch trains on ---------------------------------------------------------------------------------
 
-    @abstractmethod
+    @left_open
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Choose the samples of an epoch.
 
