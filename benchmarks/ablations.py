@@ -27,6 +27,7 @@ from lightning_dataselect.methods.frontier import (
     compare_held_back,
     evidence,
     find_contradicted,
+    majorities,
     passes,
     rule,
 )
@@ -57,12 +58,13 @@ ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "where few are above L, all of them are taken": [(rule, "_LEVEL_OF_FEW", 1.0)],
     "what was contradicted is judged anew where the model memorizes": [(passes, "find_contradicted", judge_anew)],
     "learnt samples are left out of all passes": [(rule, "_LEARNT_LEFT_OUT", 1.0)],
+    "learnt samples are left out whatever else their class is labelled": [(majorities, "_OVER_ANY_OTHER", 0.0)],
     "no samples are held back: what is learnt goes": [(rule, "_MEMORIZED", NEVER), (Evidence, "generalizes", True)],
     "held-back samples are compared without the losses before": [(passes, "compare_held_back", compare_last_losses)],
 }
 TASKS = (
     "fashion", "fashion_20", "fashion_40", "adult_rare", "overlapping", "ag_news", "ag_news_20", "convolutions",
-    "convolutions_20", "image_features_worse", "text_features_20",
+    "convolutions_20", "convolutions_pairs", "image_features_worse", "text_features_20",
 )  # fmt: skip
 
 
