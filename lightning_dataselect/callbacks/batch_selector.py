@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.callbacks.within_batches import WithinBatches
 from lightning_dataselect.data.scaled_images import scale_images
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.fit.cutting import BatchCutter
@@ -22,7 +23,7 @@ from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.recording import count_dropped, count_trained, record
 from lightning_dataselect.state.selection import BatchSamples, Observation, Selection, take_chosen
 from lightning_dataselect.step.isolation import SideEffectGuard
-from lightning_dataselect.utils.errors import InvalidArgumentError
+from lightning_dataselect.utils.errors import InvalidArgumentError, MethodDefinitionError
 from lightning_dataselect.utils.left_open import left_open
 from lightning_dataselect.utils.validation import check_choice, check_count, check_flag, check_share
 
@@ -71,6 +72,16 @@ class BatchSelector(DataSelector):
     _cutter = FitLocal[BatchCutter | None](None)
     _fewest = FitLocal[int](1)
     _gathering = FitLocal[Gathering | None](None)
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        """Refuse a class that names this base before the one that refuses arguments without a meaning."""
+        super().__init_subclass__(**given)
+        order = cls.__mro__
+        if WithinBatches in order and order.index(BatchSelector) < order.index(WithinBatches):
+            raise MethodDefinitionError(
+                f"class {cls.__name__}: name WithinBatches before BatchSelector among the bases, so that it can refuse"
+                " the arguments that have no meaning."
+            )
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_dataselect.callbacks.base import Callback
 from lightning_dataselect.callbacks.checkpointing import Checkpointer
 from lightning_dataselect.callbacks.fit_local import FitLocal, drop_fit_locals
-from lightning_dataselect.callbacks.state_key import StateKey, keep_state_key
+from lightning_dataselect.callbacks.state_key import StateKey, forget_state_key, keep_state_key
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.fit.interception import begin_fit, open_fit, refuse_fit_within_fit, take_hold
 from lightning_dataselect.fit.logging import log_epoch
@@ -96,11 +96,13 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
         """Undo every patch, unless it is another Trainer that has come to its end."""
         if trainer is self._trainer:
             self._end_fit()
+            forget_state_key(self)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Undo every patch, after an error or Ctrl-C as well."""
         if trainer is self._trainer:
             self._end_fit()
+            forget_state_key(self)
 
     def _end_fit(self) -> None:
         if self.context is not None:

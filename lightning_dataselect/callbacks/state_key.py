@@ -74,3 +74,8 @@ def unlike_others(key: str) -> str:
 def keep_state_key(instance: object, key: str) -> None:
     """Let ``key`` be that of ``instance`` from here on, without a call: Lightning asks for it at every hook."""
     vars(instance)["state_key"] = unlike_others(key)
+
+
+def forget_state_key(instance: object) -> None:
+    """Make the key of ``instance`` anew each time again, so that a selector that is listed twice is found."""
+    vars(instance).pop("state_key", None)

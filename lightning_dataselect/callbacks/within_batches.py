@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from lightning_dataselect.callbacks.selector import DataSelector
-from lightning_dataselect.utils.errors import MethodDefinitionError
 from lightning_dataselect.utils.validation import SET_LEVEL, refuse_unused
 
 
@@ -31,17 +30,6 @@ class WithinBatches(DataSelector):
     unused: ClassVar[frozenset[str]] = SET_LEVEL
     chosen_by: ClassVar[str] = "batch_ratio"
     chooses_within_batches: ClassVar[bool] = True
-
-    def __init_subclass__(cls, **given: Any) -> None:
-        """Refuse a class that names the base that drops samples of an epoch before this one."""
-        super().__init_subclass__(**given)
-        earlier = cls.__mro__[: cls.__mro__.index(WithinBatches)]
-        other = next((b for b in earlier if issubclass(b, DataSelector) and not issubclass(b, WithinBatches)), None)
-        if other is not None:
-            raise MethodDefinitionError(
-                f"class {cls.__name__}: name WithinBatches before {other.__name__} among the bases, so that it can"
-                " refuse the arguments that have no meaning."
-            )
 
     def __init__(self, **common: Any) -> None:
         refuse_unused(type(self).__name__, SET_LEVEL, common, self.chosen_by)

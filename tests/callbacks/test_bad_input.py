@@ -139,8 +139,11 @@ def test_two_selectors_of_one_class_that_have_both_fitted_before():
         fit(first, callbacks=[second])
 
 
-def test_a_selector_that_is_named_twice():
+@pytest.mark.parametrize("has_fitted", [False, True])
+def test_a_selector_that_is_named_twice(has_fitted):
     selector = Hardest()
+    if has_fitted:
+        fit(selector, max_epochs=1)
     with pytest.raises(ValueError, match=r"The same selector is .* more than once \(Hardest, Hardest\). Name it once"):
         fit(selector, callbacks=[selector])
 
