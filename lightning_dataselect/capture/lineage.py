@@ -7,6 +7,7 @@ samples before the model sees them, their targets are not those of the batch any
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,7 +16,7 @@ from torch.autograd.graph import Node
 
 Make: TypeAlias = tuple[Hashable, Hashable]  # the graph, and where the targets are; None for what a step does not show
 
-_DEPTH = 6  # of calls that are looked at: rows are put into another order so near the loss, or before the model
+_DEPTH = 6  # of calls that are held against what they were made from: rows are put into another order so near the loss
 _MOST_NODES = 512
 _MOST_STRIDES = 64
 _MOST_ALARMS = 8  # kinds of steps that were looked at for nothing, as where layers are left out at random
@@ -140,7 +141,10 @@ class Lineage:
 
 
 def _names(nodes: Sequence[Node]) -> frozenset[tuple[str, str]]:
-    """Return which calls the nodes nearest to the loss were, each with one that it was made from; not how often."""
+    """Return which calls the nodes nearest to the loss were, each with one that it was made from; not how often.
+
+    Further back, where layers may be left out at random, only the calls themselves.
+    """
     names, seen = set[tuple[str, str]](), set[tuple[str, Node]]()
     level = [("", node) for node in nodes]
     for _ in range(_DEPTH):
@@ -157,6 +161,17 @@ def _names(nodes: Sequence[Node]) -> frozenset[tuple[str, str]]:
                 names.add((after, name))
                 later += [(name, made_from) for made_from in before]
         level = later
+    behind = {node for _, node in seen}
+    todo = deque(node for _, node in level)
+    while todo and len(behind) < _MOST_NODES:
+        node = todo.popleft()
+        before = [made_from for made_from, _ in node.next_functions if made_from is not None]
+        if node in behind or not before:
+            continue
+        behind.add(node)
+        todo += before
+        if node.name() not in _LAYING_OUT:
+            names.add(("", node.name()))
     return frozenset(names)
 
 
