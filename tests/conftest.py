@@ -65,7 +65,7 @@ def what_single_samples_show_is_made_sense_of(monkeypatch):
 
         return asked
 
-    for name in ("decide", "refuse_mined"):
+    for name in ("decide", "refuse_mined", "refuse_mixed"):
         monkeypatch.setattr(Inquiry, name, noted(getattr(Inquiry, name)))
     yield
     assert not errors, errors

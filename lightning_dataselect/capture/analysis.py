@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from lightning_dataselect.capture.bounds import is_cut_off
 from lightning_dataselect.capture.divisors import with_divisor
 from lightning_dataselect.capture.folds import find_folds
 from lightning_dataselect.capture.graph import Anchor, derivatives, reached
 from lightning_dataselect.capture.independence import are_turns, find_rows, refuse_unseen
+from lightning_dataselect.capture.picks import IndexPick
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.reductions import foldable
-from lightning_dataselect.capture.refusals import FOLDED, JUDGED, PICKED, QUOTIENT
+from lightning_dataselect.capture.refusals import CUT_OFF, DRAWN, FOLDED, JUDGED, OTHER_SAMPLES, PICKED, QUOTIENT
 from lightning_dataselect.capture.remainder import leave_out
 from lightning_dataselect.capture.specs import StepSpec
 from lightning_dataselect.capture.terms import (
@@ -27,7 +29,7 @@ from lightning_dataselect.capture.terms import (
     incomplete,
     loops_of,
 )
-from lightning_dataselect.capture.ways_out import EITHER, NO_OWN_LOSS, OWN_LOSS
+from lightning_dataselect.capture.ways_out import EITHER, OWN_LOSS
 from lightning_dataselect.utils.errors import CaptureError
 
 Anchors = Mapping[Node, Sequence[Anchor]]
@@ -109,10 +111,7 @@ def analyze_loss(
     shown = [part for part in folds if spec.of(part[0].key).is_witnessed and part[0].key not in dict(refused)]
     kept, sound = kept + shown, sound + shown
     if kept and not sound and not loops:
-        raise CaptureError(
-            "What a sample loses in this step depends on the other samples of its batch, as in a contrastive loss."
-            f" {NO_OWN_LOSS}"
-        )
+        raise CaptureError(DRAWN if any(_takes_again(term, probe) for term, _ in kept) else OTHER_SAMPLES)
     reasons = []
     if len(sound) < len(kept):
         reasons.append(f"{len(kept) - len(sound)} of {len(kept)} loss terms depend on several samples at once")
@@ -127,6 +126,8 @@ def analyze_loss(
             f"({len(terms)} reductions seen, {len(parts)} of them part of the loss). {EITHER}"
         )
     n_sound, (sound, nonlinear) = len(sound), _linear(loss, sound, anchors)
+    if any(is_cut_off(loss, term, anchors) for term, _ in sound):
+        raise CaptureError(CUT_OFF)
     if len(sound) < n_sound:
         n_left, shown = n_sound - len(sound), [part for part in shown if part in sound]
         reasons.append(f"{n_left} of {n_sound} loss terms enter a quotient, a product or the like over the whole batch")
@@ -246,6 +247,12 @@ def _reaches_besides(loss: Tensor, anchors: Anchors, terms: set[Node]) -> bool:
             return True
         ends -= after
     return False
+
+
+def _takes_again(term: Term, probe: Probe) -> bool:
+    """Tell if an index of the step's own has picked the rows of a term, some samples more than once."""
+    pick = None if term.picked_at is None else probe.recorder.picks.get(term.picked_at)
+    return isinstance(pick, IndexPick) and len(pick.index) == 1 and len(pick.mask.unique()) < pick.n_rows
 
 
 def _aggregates(term: Term, parts: Parts) -> bool:

@@ -14,6 +14,7 @@ from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.folds import Folded
 from lightning_dataselect.capture.graph import reached
 from lightning_dataselect.capture.interception import Interceptors
+from lightning_dataselect.capture.mixed import refuse_mixed
 from lightning_dataselect.capture.origin import Origins
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.recorder import Recorder
@@ -166,6 +167,10 @@ class Inquiry:
     def refuse_mined(self, batch: Shown, positions: Sequence[int], singles: Sequence[Shown]) -> None:
         """Refuse what a batch leaves out by the model's outputs (see `witness.refuse_mined`)."""
         self.recorder.spec = refuse_mined(batch, positions, singles, self.recorder.spec)
+
+    def refuse_mixed(self, whole: Shown, turned: Shown, singles: Sequence[Shown]) -> None:
+        """Refuse what a model makes of several samples at once (see `mixed.refuse_mixed`)."""
+        self.recorder.spec = refuse_mixed(whole, turned, singles, self.recorder.spec)
 
     def settle(self) -> None:
         """Go by what single samples have shown since the last probe, as no step may follow that would."""

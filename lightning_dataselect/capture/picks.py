@@ -175,6 +175,17 @@ class Picks:
         return IndexPick(position, len(rows), (position, at_step), shape)
 
 
+def by_numbers(index: Any) -> bool:
+    """Tell if rows are taken by their numbers.
+
+    Example:
+        >>> [by_numbers(index) for index in (torch.tensor([2, 0]), (torch.tensor([1]), 0), torch.tensor([True]), 1)]
+        [True, True, False, False]
+    """
+    first = index[0] if isinstance(index, tuple) and index else index
+    return isinstance(first, Tensor) and first.dtype == torch.int64 and first.dim() > 0
+
+
 def _are_numbers_of(part: Any, rows: Tensor) -> bool:
     """Tell if a part of an index is a number for each row, as of its class."""
     return isinstance(part, Tensor) and part.dtype == torch.int64 and part.shape == (len(rows),)

@@ -13,7 +13,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_dataselect.capture.divisions import Divisions
 from lightning_dataselect.capture.graph import Anchor, reached
-from lightning_dataselect.capture.interception import Interceptors
+from lightning_dataselect.capture.interception import Interceptors, site
 from lightning_dataselect.capture.observer import Observer
 from lightning_dataselect.capture.orders import (
     COMPARING,
@@ -26,7 +26,7 @@ from lightning_dataselect.capture.orders import (
     tensors_with_a_say,
 )
 from lightning_dataselect.capture.origin import Origin, Origins
-from lightning_dataselect.capture.picks import IndexPick, Pick, covers, tensors_among
+from lightning_dataselect.capture.picks import GETITEM, IndexPick, Pick, by_numbers, covers, tensors_among
 from lightning_dataselect.capture.recorder import Recorder
 from lightning_dataselect.capture.reductions import Reduction
 from lightning_dataselect.capture.terms import Key
@@ -61,6 +61,8 @@ class Probe(Watch, Observer):
         differentiates: True if the step takes derivatives of its own.
         origins: Knows what was made from which samples; None where all of a batch are measured.
         views: How many parts were laid one after the other, each a batch.
+        values: The activations themselves, by their places in the graph, where they are kept; else None.
+        normalises: True if a layer has normalised the batch by its own statistics.
         unreachable: The terms that only a mode sees: loss functions by no name that can be patched,
             means and sums in compiled code (where a mode costs nothing).
     """
@@ -91,10 +93,21 @@ class Probe(Watch, Observer):
         self.views: set[int] = set()
         self.sorts = self.reorders = self.differentiates = False
         self.origins: Origins | None = None
+        self.values: dict[Node, list[Tensor]] | None = None
+        self.normalises = False
+        self._of_samples: set[Hashable] = set()  # where numbers have taken rows out of what has one a sample
+        self._of_tables: set[Hashable] = set()  # and where out of something else, as weights of classes
+        self._buffers = set() if module is None else {id(buffer) for buffer in module.buffers()}
+
+    @property
+    def tables(self) -> frozenset[Hashable]:
+        """The places where numbers have taken rows out of something that has none for each sample."""
+        return self.recorder.spec.tables | (self._of_tables - self._of_samples)
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Follow what is made of parameters alone, and what the samples lie along."""
         self.differentiates |= func in _DIFFERENTIATING
+        self.normalises |= func.__name__ == "batch_norm" and bool(kwargs.get("training", args[5:6] == (True,)))
         self.came_of(func, [*args, *kwargs.values()], out)
         inputs, size = tensors_among([*args, *kwargs.values()]), self.recorder.batch_size
         made = [isinstance(t, nn.Parameter) or id(t) in self._from_parameters for t in inputs]
@@ -118,6 +131,9 @@ class Probe(Watch, Observer):
         elif (taken := order_of_rows(func.__name__, args, size)) is not None:
             self.sorts = True
             self.reorders |= moves(taken)
+        if func is GETITEM and by_numbers(args[1]):
+            is_table = args[0].shape[:1] != (size,) or self._is_of_module(args[0])
+            (self._of_tables if is_table else self._of_samples).add(site(sys._getframe(2), func))
         self._judge(func.__name__, args, kwargs, tensors_among([args[0] if func is _SETITEM else out]))
         for where in {self._filtered[id(t)][1] for t in inputs if id(t) in self._filtered}:
             for tensor in tensors_among([out]):
@@ -140,6 +156,8 @@ class Probe(Watch, Observer):
             anchor = any(made) or func.__name__ == "batch_norm"  # which mixes, with or without parameters
             if anchor and tensor.dim() > 0 and tensor.grad_fn is not None:
                 self.anchors.setdefault(tensor.grad_fn, []).append(Anchor(get_gradient_edge(tensor), tensor.shape))
+                if self.values is not None:
+                    self.values.setdefault(tensor.grad_fn, []).append(tensor.detach())
             if func.__name__ in _LAYING and any(t.shape[:1] == (size,) for t in data):
                 rows = tensor.shape[0] * (tensor.shape[1] if func is torch.stack else 1)
                 self.views.add(rows // size)
@@ -242,17 +260,17 @@ class Probe(Watch, Observer):
     def follow(self, where: Key, pick: Pick, out: Any) -> None:
         """Note the place where rows of samples were picked, to find it again from what is made of them."""
         size, rows = self.recorder.batch_size, tensors_among([out])[0]
-        by_numbers = isinstance(pick, IndexPick)
-        if by_numbers and pick.n_rows == size and not moves(pick.mask.sort().values):
+        is_of_numbers = isinstance(pick, IndexPick)
+        if is_of_numbers and pick.n_rows == size and not moves(pick.mask.sort().values):
             return  # one row of each sample, in some order
-        if not (by_numbers or covers(pick.mask, size)):
+        if not (is_of_numbers or covers(pick.mask, size)):
             return
         if pick.mask.shape in ((size, 1), (size, size)) and bool(pick.mask.all()):
             return  # as many of each: no pieces, but rows or steps that were laid one after the other
         if rows.grad_fn is not None:
             self._picked_at[rows.grad_fn] = where
             self.doubtful |= {where} if any(id(part) in self._judgements for part in pick.decided_by) else set()
-        elif not by_numbers and pick.mask.shape == (size,):
+        elif not is_of_numbers and pick.mask.shape == (size,):
             self._filtered[id(rows)] = rows, where
         else:
             self._picked_data[id(rows)] = rows, where
@@ -264,7 +282,11 @@ class Probe(Watch, Observer):
     def picked_at(self, rows: Tensor) -> Key | None:
         """Return where a mask has picked what rows were made of; None if none has."""
         places = {self._picked_at[node] for node in reached(rows.grad_fn, self._picked_at)}
+        places = {where for where in places if where[0] not in self.tables}
         return places.pop() if len(places) == 1 else None
+
+    def _is_of_module(self, tensor: Tensor) -> bool:
+        return isinstance(tensor, nn.Parameter) or id(tensor) in self._from_parameters or id(tensor) in self._buffers
 
     def _find(self, func: Any, caller: FrameType) -> bool:
         spaces = [caller.f_globals]

@@ -34,9 +34,31 @@ SCALE = (
 
 
 CUT_OFF = (
-    "The loss is cut off at a bound, as by clamp or relu, once the samples' losses have been put together, so a batch"
-    " may be beyond the bound where one of its samples alone is not. Cut off the samples' own losses, and take the mean"
-    " over them then: losses.clamp(max=bound).mean()."
+    "The loss is cut off at a bound, as by clamp, relu or maximum, once the samples' losses have been put together, so"
+    " a batch may be beyond the bound where one of its samples alone is not. Cut off the samples' own losses, and take"
+    " the mean over them then: losses.clamp(max=bound).mean()."
+)
+
+
+DRAWN = (
+    "The step takes some samples of its batch more than once, or leaves some out, by an index of its own, as one that"
+    " is drawn with replacement, so what it loses on a batch is not what its samples lose. Leave the choice to a"
+    " sampler of the train loader, such as torch.utils.data.WeightedRandomSampler, or multiply the losses of all"
+    " samples by weights."
+)
+
+
+MIXED_INSIDE = (
+    "What the model makes of a sample depends on the other samples of its batch, as where samples attend to each other"
+    " or are scaled by the mean of a batch, in eval mode, too, so a sample alone would lose something else. Scale by"
+    " running statistics, as torch.nn.BatchNorm1d does in eval mode. To go by what a sample loses among the others,"
+    " return that under a key and give sample_loss='that key'; RandomPruning needs no per-sample loss."
+)
+
+
+OTHER_SAMPLES = (
+    "What a sample loses in this step depends on the other samples of its batch, as in a contrastive loss."
+    f" {NO_OWN_LOSS}"
 )
 
 

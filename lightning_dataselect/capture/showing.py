@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.folds import find_folds
 from lightning_dataselect.capture.interception import Interceptors
+from lightning_dataselect.capture.mixed import outputs_before, rows_taken
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.recorder import Recorder
 from lightning_dataselect.capture.results import PrimaryTerms, StepResult
@@ -42,7 +44,8 @@ def show(
         CaptureError: the step returns no loss that has a gradient.
     """
     known, claims = recorder.spec, recorder.claims
-    recorder.spec, recorder.claims = StepSpec(), Claims()
+    recorder.spec, recorder.claims = StepSpec(tables=known.tables), Claims()
+    probe.values = {}
     recorder.start(batch_size)
     try:
         with torch.enable_grad(), eagerly(), interceptors.losses, probe:
@@ -61,10 +64,16 @@ def show(
             result.add(scaled, loss, constant)
         losses = result.captured().losses if result.roots else None
         numbers = {key: term.detached() for key, term in recorder.counts.items()}
+        outputs = {key: outputs_before(term, probe) for key, (term, _) in terms.items()}
+        taken = {key: rows for key, (term, _) in terms.items() if (rows := rows_taken(term, recorder)) is not None}
         terms = {key: (term.detached(), slope) for key, (term, slope) in terms.items()}
         divides = bool(probe.divisions.made)
         spec, sorts, reorders = recorder.spec, probe.sorts, probe.reorders
-        return Shown(batch_size, loss.detach(), terms, numbers, losses, constant, spec, divides, sorts, reorders)
+        return Shown(
+            batch_size, loss.detach(), terms, numbers, losses, constant, spec, divides, sorts, reorders,
+            outputs, taken, probe.normalises,
+        )  # fmt: skip
     finally:
         recorder.stop()
+        known = replace(known, tables=known.tables | probe.tables)
         recorder.observer, recorder.spec, recorder.claims = None, known, claims

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -26,6 +26,9 @@ class Shown:
         divides: True if the step has divided something that has a gradient.
         sorts: True if the step has sorted something, or taken rows by an index or a mask.
         reorders: True if that was in another order before.
+        outputs: What the model gave to each term, if its activations were kept.
+        taken: How many rows of each sample a term has, where an index of the step has picked them.
+        normalises: True if a layer has normalised the samples by their own statistics.
     """
 
     size: int
@@ -38,3 +41,6 @@ class Shown:
     divides: bool = False
     sorts: bool = False
     reorders: bool = False
+    outputs: Mapping[Key, Sequence[Tensor]] = field(default_factory=dict)
+    taken: Mapping[Key, Tensor] = field(default_factory=dict)
+    normalises: bool = False

@@ -121,6 +121,8 @@ class StepSpec:
         no_loops: The places where, as single samples have shown, none has.
         order: Turn in the step -> the place of the mean or sum there, as last probed.
         filters: The places where a mask leaves samples out before the model sees them.
+        tables: The places where numbers take rows out of what has none for each sample, as out of weights of classes,
+            though it may be as long as a batch.
         with_constant: The roots that hold a constant, by their turn.
         differentiates: True if the step takes derivatives of its own, so that it cannot do without a graph.
         warned: What was said of parts of the loss that no sample has a share in.
@@ -136,6 +138,7 @@ class StepSpec:
     no_loops: frozenset[Hashable] = frozenset()
     order: Mapping[int, Hashable] = field(default_factory=dict)
     filters: frozenset[Hashable] = frozenset()
+    tables: frozenset[Hashable] = frozenset()
     with_constant: frozenset[int] = frozenset()
     differentiates: bool = False
     warned: frozenset[tuple[str, ...]] = frozenset()

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.capture.folds import Folded
+from lightning_dataselect.capture.mixed import takes_again
 from lightning_dataselect.capture.readings import fits, possible_readings
-from lightning_dataselect.capture.refusals import COUNT, CUT_OFF, GROUPS, JUDGED, ORDER, ROWS, SCALE
+from lightning_dataselect.capture.refusals import COUNT, CUT_OFF, DRAWN, GROUPS, JUDGED, ORDER, ROWS, SCALE
 from lightning_dataselect.capture.sample_rows import (
     CLOSE,
     are_close,
@@ -74,6 +75,9 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
             if all(are_same(term.elements, one.elements) for one, _ in own):
                 spec = spec.with_term(key, is_fixed=True, enters=False)
                 continue
+        if takes_again(key, whole, singles):
+            spec = spec.with_term(key, refusal=JUDGED if term.is_judged else DRAWN)
+            continue
         if are_ragged(term, own):
             spec = spec.with_term(key, refusal=ROWS)
             continue
@@ -89,7 +93,7 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
         # samples of equal shares lie as they would without a division that the algebra has followed
         may_be_divided = not fitting or whole.spec.of(key).divided_elementwise
         divided = [layout for layout in layouts if may_be_divided and lies_divided(layout, term, own, whole.size)]
-        if fitting or divided:
+        if (fitting or divided) and bool((term.elements != 0).any()):  # which would lie in any way
             layout = (divided or fitting)[0]
             spec = _settled(spec, key, term, slope, own, layout, whole, values, elementwise=bool(divided))
             # where several divisors fit samples of equal shares, those of others may tell
@@ -137,13 +141,17 @@ def refuse_mined(batch: Shown, positions: Sequence[int], singles: Sequence[Shown
 def _leaves_out(layout: Layout, term: Term, size: int, positions: Sequence[int], alone: Sequence[Term]) -> bool:
     """Tell if a sample's losses are 0 in a batch where they are not alone, or the other way round."""
     rows = layout.rows(term.elements, size)
+    has_zeros = rows is not None and bool((rows == 0).any())
     for position, one in zip(positions, alone, strict=True):
         row = None if rows is None else rows[position]
         own = None if row is None else row_alone(layout, term, one, row)
         if row is None or own is None or own.shape != row.shape:
             return False
         least = CLOSE * torch.maximum(own.abs().max(), row.abs().max())
-        if bool((((own.abs() > least) & (row == 0)) | ((row.abs() > least) & (own == 0))).any()):
+        if bool(((own.abs() > least) & (row == 0)).any()):
+            return True
+        # where a batch leaves out none at all, samples alone are multiplied by 0 for another reason
+        if has_zeros and bool(((row.abs() > least) & (own == 0)).any()):
             return True
     return False
 

@@ -114,7 +114,12 @@ def _permutation(draws: SteadyDraws, out: Tensor, given: dict[str, Any]) -> None
 
 def _multinomial(draws: SteadyDraws, out: Tensor, given: dict[str, Any]) -> None:
     weights, n = given["self"].float(), given["num_samples"]
-    if weights.dim() == 1 or (given["replacement"] and n > 1):
+    if given["replacement"]:
+        shares = weights.cumsum(-1) / weights.sum(-1, keepdim=True)
+        drawn = torch.searchsorted(shares, draws.uniform(out).float().contiguous())
+        out.copy_(drawn.clamp(max=weights.shape[-1] - 1))
+        return
+    if weights.dim() == 1:
         raise UnsteadyDrawError("several draws from one distribution")
     noise = -(-draws.uniform(weights).log()).log()  # of Gumbel's distribution
     out.copy_((weights.log() + noise).topk(n).indices)

@@ -95,8 +95,8 @@ class Witness:
         return self._n_left < _MOST_TRIED
 
     def _hear(self, part: Part, positions: list[int], size: int) -> bool:
+        singles = [self._show(part, [position]) for position in positions]  # which tell tables from samples
         whole = self._show(part, positions)
-        singles = [self._show(part, [position]) for position in positions]
         is_settled = self._capture.decide(whole, singles)
         self._capture.refuse_mined(whole, range(whole.size), singles)
         if size > len(positions) and any(term.is_judged for term, _ in whole.terms.values()):
@@ -104,6 +104,7 @@ class Witness:
                 self._look_for_mining(part, size, dict(zip(positions, singles, strict=True)))
         turned = self._show(part, positions[::-1])
         self._capture.decide(turned, singles[::-1])
+        self._capture.refuse_mixed(whole, turned, singles)
         return is_settled and (not whole.sorts or whole.reorders or turned.reorders)
 
     def _look_for_mining(self, part: Part, size: int, shown: dict[int, Shown]) -> None:
