@@ -51,5 +51,6 @@ def is_cut_off(loss: Tensor, term: Term, anchors: Collection[Node]) -> bool:
 def _is_guard(node: Any, term: Term) -> bool:
     """Tell if a bound next to 0 merely guards what comes after it, as a root."""
     least, most = getattr(node, "_saved_min", None), getattr(node, "_saved_max", None)
-    is_least_alone = isinstance(least, float | int) and most is None
-    return is_least_alone and abs(least) <= _NEXT_TO_0 and node.next_functions[0][0] is term.node
+    if most is not None or not isinstance(least, float | int):
+        return False
+    return abs(least) <= _NEXT_TO_0 and node.next_functions[0][0] is term.node

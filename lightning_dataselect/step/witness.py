@@ -95,8 +95,8 @@ class Witness:
         return self._n_left < _MOST_TRIED
 
     def _hear(self, part: Part, positions: list[int], size: int) -> bool:
-        singles = [self._show(part, [position]) for position in positions]  # which tell tables from samples
         whole = self._show(part, positions)
+        singles = [self._show(part, [position]) for position in positions]
         is_settled = self._capture.decide(whole, singles)
         self._capture.refuse_mined(whole, range(whole.size), singles)
         if size > len(positions) and any(term.is_judged for term, _ in whole.terms.values()):
