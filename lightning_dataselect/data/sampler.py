@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
-from lightning_dataselect.numerics.sampling import random_order
 from lightning_dataselect.numerics.seeding import epoch_generator
+from lightning_dataselect.numerics.shuffle import random_order
 from lightning_dataselect.state.plan import EpochPlan
 
 _CHUNK = 1 << 16

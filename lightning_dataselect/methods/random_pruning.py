@@ -26,8 +26,9 @@ from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
-from lightning_dataselect.numerics.sampling import random_order, uniform_subset
+from lightning_dataselect.numerics.sampling import uniform_subset
 from lightning_dataselect.numerics.seeding import epoch_generator
+from lightning_dataselect.numerics.shuffle import random_order
 from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.selection import Selection
 from lightning_dataselect.utils.errors import InvalidArgumentError

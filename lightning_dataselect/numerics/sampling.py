@@ -13,35 +13,8 @@ from torch import Tensor
 from lightning_dataselect.numerics.masks import spread
 from lightning_dataselect.numerics.placement import placement
 from lightning_dataselect.numerics.radix import kth_largest, ordered, parts
+from lightning_dataselect.numerics.shuffle import keys_of_positions
 from lightning_dataselect.utils.errors import InvalidArgumentError
-
-
-def random_order(n: int, generator: torch.Generator) -> Tensor:
-    """Draw a random permutation of ``0 .. n - 1``.
-
-    Sorts random numbers with the positions in their low bits, which costs about half of what
-    ``torch.randperm`` does. That leaves 35 random bits or more for each of 100 million samples: of
-    ``2 ** 35`` pairs one ties and keeps the order of its positions.
-
-    Args:
-        n: Number of samples.
-        generator: Source of the random numbers.
-
-    Returns:
-        Shape (n,); int32 below 2**31 samples, which halves the memory, else int64.
-
-    Example:
-        >>> random_order(5, torch.Generator().manual_seed(0)).sort().values.tolist()
-        [0, 1, 2, 3, 4]
-    """
-    if n >= 2**31:
-        return torch.randperm(n, generator=generator)
-    keys, position = _keys_of_positions(n, generator)
-    keys.numpy().sort()
-    order = placement().empty((n,), torch.int32)
-    for part in parts(n):
-        order[part] = keys[part].bitwise_and_(position)
-    return order
 
 
 def uniform_subset(n: int, k: int, generator: torch.Generator) -> Tensor:
@@ -243,21 +216,12 @@ def _largest_finite(weights: Tensor) -> float:
     return float(torch.nan_to_num(weights, nan=0.0, posinf=0.0).max())
 
 
-def _keys_of_positions(n: int, generator: torch.Generator) -> tuple[Tensor, int]:
-    """Draw random keys with the positions in their low bits, int64 (n,); return them, and the mask of those bits."""
-    bits = n.bit_length()
-    keys = placement().empty((n,), torch.int64).random_(2 ** (62 - bits), generator=generator)
-    for part in parts(n):
-        keys[part].bitwise_left_shift_(bits).add_(torch.arange(part.start, part.stop))
-    return keys, 2**bits - 1
-
-
 def _uniform_mask(n: int, k: int, generator: torch.Generator) -> Tensor:
     _check_k(k, n)
     if len(parts(n)) < 2:
         # the first k of `random_order`, but for the order among them, which need not be sorted for it
         mask = torch.zeros(n, dtype=torch.bool)
-        keys, position = _keys_of_positions(n, generator)
+        keys, position = keys_of_positions(n, generator)
         if 0 < k < n:
             keys.numpy().partition(k - 1)
         mask[keys[:k].bitwise_and_(position)] = True

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lightning_dataselect.numerics.placement import IN_MEMORY, OnDisk, check_folder, placement, placement_in
-from lightning_dataselect.numerics.sampling import random_order, top_k, uniform_subset, weighted_subset
+from lightning_dataselect.numerics.sampling import top_k, uniform_subset, weighted_subset
+from lightning_dataselect.numerics.shuffle import random_order
 from lightning_dataselect.utils.errors import DataSelectError
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at the mappings of a process as Linux shows them")
@@ -54,11 +55,12 @@ def test_what_is_saved_is_the_tensor_alone(tmp_path):
     "choose",
     [
         lambda generator: random_order(3_000_000, generator),
+        lambda generator: random_order(5_000_000, generator),
         lambda generator: uniform_subset(3_000_000, 1_000_000, generator),
         lambda generator: top_k(torch.rand(3_000_000, generator=generator), 1_000_000, generator),
         lambda generator: weighted_subset(torch.rand(3_000_000, generator=generator), 1_000_000, generator),
     ],
-    ids=["order", "uniform", "top", "weighted"],
+    ids=["order", "order of many", "uniform", "top", "weighted"],
 )
 def test_choices_on_disk_are_those_in_memory(choose, tmp_path):
     in_memory = choose(torch.Generator().manual_seed(0))

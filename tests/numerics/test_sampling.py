@@ -8,12 +8,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lightning_dataselect.numerics import radix
-from lightning_dataselect.numerics.sampling import (
-    random_order,
-    top_k,
-    uniform_subset,
-    weighted_subset,
-)
+from lightning_dataselect.numerics.sampling import top_k, uniform_subset, weighted_subset
+from lightning_dataselect.numerics.shuffle import random_order
 
 NAN, INF = math.nan, math.inf
 
@@ -112,7 +108,7 @@ def test_global_random_state_is_not_touched():
     assert np.array_equal(np.random.get_state()[1], numpy_state)
 
 
-# ---- uniform_subset and random_order
+# ---- uniform_subset
 
 
 @settings(max_examples=60)
@@ -139,22 +135,6 @@ def test_uniform_subset_takes_each_pair_equally_often(monkeypatch):
             seen[pair] = seen.get(pair, 0) + 1
         assert len(seen) == 15
         assert stats.chisquare(list(seen.values())).pvalue > 1e-4
-
-
-def test_random_order_takes_each_permutation_equally_often(chunk):
-    generator, seen = gen(4), {}
-    for _ in range(2400):
-        order = tuple(random_order(4, generator).tolist())
-        seen[order] = seen.get(order, 0) + 1
-    assert len(seen) == 24
-    assert stats.chisquare(list(seen.values())).pvalue > 1e-4
-
-
-@pytest.mark.parametrize("n", [0, 1, 2, 255, 256, 1000])
-def test_random_order_is_a_permutation_in_half_the_bytes(chunk, n):
-    order = random_order(n, gen())
-    assert order.dtype == torch.int32
-    assert order.sort().values.tolist() == list(range(n))
 
 
 # ---- weighted_subset
