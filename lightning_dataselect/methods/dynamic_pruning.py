@@ -25,8 +25,9 @@ from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.classification import logits_and_targets, output_error
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.masks import positions
 from lightning_dataselect.numerics.placement import placement
-from lightning_dataselect.numerics.sampling import positions, top_k, uniform_among
+from lightning_dataselect.numerics.sampling import top_k, top_mask, uniform_among
 from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
@@ -90,8 +91,7 @@ def epsilon_greedy(scores: Tensor, k: int, epsilon: float, generator: torch.Gene
     """
     unknown = int(scores.isnan().count_nonzero())
     n_best = max(k - math.floor(epsilon * k + 0.5), min(unknown, k))
-    chosen = torch.zeros(len(scores), dtype=torch.bool)
-    chosen[top_k(scores, n_best, generator)] = True
+    chosen = top_mask(scores, n_best, generator)
     return positions(chosen.logical_or(uniform_among(~chosen, k - n_best, generator)))
 
 

@@ -28,6 +28,7 @@ from torch import Tensor
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.masks import marked, positions
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError
@@ -48,10 +49,10 @@ def not_mastered(changes: Tensor, threshold: float) -> Tensor:
         >>> not_mastered(torch.tensor([0.1, 0.0, float("nan")]), 0.01)
         tensor([0, 2])
     """
-    kept = ~(changes < threshold)
+    kept = marked(len(changes), lambda part: ~(changes[part] < threshold))
     if not bool(kept.any()):
         kept[changes.argmax()] = True
-    return kept.nonzero().squeeze(1)
+    return positions(kept)
 
 
 class IES(DataSelector):

@@ -27,13 +27,15 @@ from torch import Tensor
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.masks import marked, positions
+from lightning_dataselect.numerics.parts import parts
 from lightning_dataselect.numerics.placement import placement
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
-from lightning_dataselect.numerics.sampling import positions, uniform_among
+from lightning_dataselect.numerics.sampling import uniform_among
 from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.selection import Selection
 
-_CHUNK = 1 << 20
+_PART = 1 << 20  # whose sums are added up
 
 
 def infobatch(losses: Tensor, prune_ratio: float, generator: torch.Generator) -> Selection:
@@ -52,26 +54,24 @@ def infobatch(losses: Tensor, prune_ratio: float, generator: torch.Generator) ->
         >>> infobatch(losses, 0.5, torch.Generator().manual_seed(0)).weights
         tensor([2., 1., 1.])
     """
-    below = _below_mean(losses)
+    below, weight_of = _below_mean(losses), torch.tensor([1.0, 1 / (1 - prune_ratio)])
     n_kept = keep_count(int(below.count_nonzero()), prune_ratio)
     indices = positions(uniform_among(below, n_kept, generator).logical_or_(~below))
     weights = placement().empty((len(indices),), torch.float32)
-    for taken, weight in zip(indices.split(_CHUNK), weights.split(_CHUNK), strict=True):
-        weight.copy_(torch.where(below[taken], 1 / (1 - prune_ratio), 1.0))
+    for part in parts(len(indices)):
+        of_easy = below.index_select(0, indices[part]).int()
+        torch.index_select(weight_of, 0, of_easy, out=weights[part])
     return Selection(indices, weights)
 
 
 def _below_mean(losses: Tensor) -> Tensor:
     total, n_known = torch.zeros((), dtype=torch.float64), 0
-    for part in losses.split(_CHUNK):
+    for part in losses.split(_PART):
         known = part.isfinite()
         total += torch.where(known, part, 0.0).sum(dtype=torch.float64)
         n_known += int(known.sum())
     mean = float(total) / n_known if n_known else math.nan
-    below = torch.empty(len(losses), dtype=torch.bool)
-    for part, of_part in zip(losses.split(_CHUNK), below.split(_CHUNK), strict=True):
-        torch.logical_and(part < mean, part.isfinite(), out=of_part)
-    return below
+    return marked(len(losses), lambda part: (losses[part] < mean) & losses[part].isfinite())
 
 
 class InfoBatch(DataSelector):

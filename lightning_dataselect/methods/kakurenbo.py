@@ -29,8 +29,9 @@ from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.classification import correct, logits_and_targets
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.masks import marked, positions
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
-from lightning_dataselect.numerics.sampling import top_k
+from lightning_dataselect.numerics.sampling import top_mask
 from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
@@ -78,11 +79,14 @@ def hidden_samples(
         >>> hidden_samples(losses, certain, 0.5, 0.7, torch.Generator().manual_seed(0)).tolist()
         [True, False, False, False]
     """
-    n = len(losses)
-    hidden = torch.ones(n, dtype=torch.bool)
-    hidden[top_k(losses, keep_count(n, prune_ratio), generator)] = False
-    # a wrong prediction's certainty, 0, reaches a tau of 0
-    return hidden & (certainties > 0) & (certainties >= tau) & losses.isfinite()
+    high = top_mask(losses, keep_count(len(losses), prune_ratio), generator)
+
+    def is_hidden(part: slice) -> Tensor:
+        certainty = certainties[part]
+        # a wrong prediction's certainty, 0, reaches a tau of 0
+        return ~high[part] & (certainty > 0) & (certainty >= tau) & losses[part].isfinite()
+
+    return marked(len(losses), is_hidden)
 
 
 class KAKURENBO(DataSelector):
@@ -171,4 +175,4 @@ class KAKURENBO(DataSelector):
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Take what is not hidden."""
         hidden = hidden_samples(scores, self.column("certainty"), self.hidden_share(epoch), self.tau, generator)
-        return Selection((~hidden).nonzero().squeeze(1))
+        return Selection(positions(~hidden))

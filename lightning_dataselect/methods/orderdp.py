@@ -28,8 +28,9 @@ from torch import Tensor
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.masks import positions
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
-from lightning_dataselect.numerics.sampling import positions, top_among, uniform_among
+from lightning_dataselect.numerics.sampling import top_among, uniform_among
 from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.selection import Selection
 from lightning_dataselect.utils.errors import InvalidArgumentError

@@ -25,6 +25,7 @@ from torch import Tensor
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.masks import mask_of, positions
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.sampling import uniform_subset
 from lightning_dataselect.numerics.seeding import epoch_generator
@@ -62,8 +63,8 @@ def walk(n: int, k: int, step: int, seed: int) -> Tensor:
     period = Fraction(k, n).limit_denominator(longest).denominator
     order = random_order(n, epoch_generator(seed, step // period, "walk"))
     start = (step % period) * k % n
-    taken = torch.cat([order[start : start + k], order[: max(start + k - n, 0)]])
-    return taken.long().sort().values
+    taken = mask_of(n, order[start : start + k]).logical_or_(mask_of(n, order[: max(start + k - n, 0)]))
+    return positions(taken)
 
 
 class RandomPruning(DataSelector):

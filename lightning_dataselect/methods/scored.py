@@ -14,7 +14,7 @@ from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.methods.parts import written
 from lightning_dataselect.methods.samplers.base import Sampler, choose_unknown_first, is_unknown
 from lightning_dataselect.methods.scores.base import Score
-from lightning_dataselect.numerics.masks import taken
+from lightning_dataselect.numerics.masks import marked, taken
 from lightning_dataselect.numerics.sampling import is_ascending
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.numerics.sizes import keep_count
@@ -206,7 +206,8 @@ class ScoredSelector(DataSelector):
         """Return which samples have no score because the loss ignores their targets, bool (n,): they teach nothing."""
         if not self._rates or not self.run_state.has_begun or not self.store.knows_classes:
             return torch.zeros(len(scores), dtype=torch.bool)
-        return is_unknown(scores) & (self.column("label") == UNKNOWN) & (self.column("predicted") != UNKNOWN)
+        unknown, label, predicted = is_unknown(scores), self.column("label"), self.column("predicted")
+        return marked(len(scores), lambda part: unknown[part] & (label[part] == UNKNOWN) & (predicted[part] != UNKNOWN))
 
     def _among(self, scores: Tensor) -> Tensor:
         """Return the scores, or those that were given for the same samples."""

@@ -27,8 +27,9 @@ from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.kmeans import group_limits
+from lightning_dataselect.numerics.masks import marked, positions, taken
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
-from lightning_dataselect.numerics.sampling import positions, uniform_among
+from lightning_dataselect.numerics.sampling import uniform_among
 from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.selection import Selection
 from lightning_dataselect.utils.validation import check_count, check_share
@@ -60,18 +61,27 @@ def seta(
         >>> seta(losses, 0.0, 5, 0.8, 1, torch.Generator().manual_seed(0)).tolist()
         [1, 2, 3, 4]
     """
-    known = losses.isfinite()
+    known = _known(losses)
     kept = _draw(known, prune_ratio, generator)
-    # a boolean index of NumPy needs no index of 8 bytes a sample
-    ordered = losses.numpy()[(kept & known).numpy()]
-    ordered.sort()
+    ordered = taken(losses, kept & known)
+    ordered.numpy().sort()
     if len(ordered):
-        limits = group_limits(torch.from_numpy(ordered), n_groups)
+        limits = group_limits(ordered, n_groups)
+        del ordered
         width = max(round((len(limits) + 1) * window_scale), 1)
         start = step % (len(limits) + 2 - width)
         ends = torch.cat([limits.new_tensor([-torch.inf]), limits, limits.new_tensor([torch.inf])])
-        kept &= ~known | ((losses > ends[start]) & (losses <= ends[start + width]))
+        least, most = float(ends[start]), float(ends[start + width])
+
+        def is_kept(part: slice) -> Tensor:
+            return kept[part] & (~known[part] | ((losses[part] > least) & (losses[part] <= most)))
+
+        kept = marked(len(losses), is_kept)
     return positions(kept)
+
+
+def _known(losses: Tensor) -> Tensor:
+    return marked(len(losses), lambda part: losses[part].isfinite())
 
 
 def _draw(known: Tensor, prune_ratio: float, generator: torch.Generator) -> Tensor:
@@ -129,7 +139,7 @@ class SeTa(DataSelector):
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Place the window by how many selections there were."""
         if self.in_annealing(epoch):
-            return Selection(positions(_draw(scores.isfinite(), self.prune_ratio, generator)))
+            return Selection(positions(_draw(_known(scores), self.prune_ratio, generator)))
         step = (epoch - self.first_epoch - self.warmup_epochs) // self.every_n_epochs
         chosen = seta(scores, self.prune_ratio, self.n_groups, self.window_scale, step, generator)
         return Selection(chosen)

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightning_dataselect.numerics.radix import parts
+from lightning_dataselect.numerics.masks import places
+from lightning_dataselect.numerics.parts import parts
 
 _KEY_BITS = 31
 _MOST_BITS = 16
-_MOST_BUCKETS = 2**22
+_MOST_BUCKETS = 2**19  # which stay in the processor's cache
 
 
 def top_of_groups(keys: Tensor, group: Callable[[slice], Tensor], budgets: Tensor) -> Tensor:
@@ -17,7 +18,7 @@ def top_of_groups(keys: Tensor, group: Callable[[slice], Tensor], budgets: Tenso
 
     Args:
         keys: int32 (n,), 0 or more.
-        group: Gives the groups of one part of the samples, int64, see `radix.parts`.
+        group: Gives the groups of one part of the samples, int64, see `parts`.
         budgets: int64 (g,), none above the size of its group.
 
     Returns:
@@ -29,13 +30,19 @@ def top_of_groups(keys: Tensor, group: Callable[[slice], Tensor], budgets: Tenso
         [False, True, True, True]
     """
     n, n_groups = len(keys), len(budgets)
+    if n == 0:
+        return torch.zeros(0, dtype=torch.bool)
     room = max(min(_MOST_BUCKETS, n) // max(n_groups, 1), 1)
     bits = min(max(room.bit_length() - 1, 1), _MOST_BITS)
-    shift = _KEY_BITS - bits
+    ranges = [keys[part].aminmax() for part in parts(n)]
+    lowest = min(int(each.min) for each in ranges)
+    shift = max((max(int(each.max) for each in ranges) - lowest).bit_length() - bits, 0)
 
-    counts = torch.zeros(n_groups << bits, dtype=torch.int64)
+    counts = torch.zeros(n_groups << bits, dtype=torch.int32 if n < 2**31 else torch.int64)
+    one = counts.new_ones(1)
     for part in parts(n):
-        counts += torch.bincount((group(part) << bits) | (keys[part] >> shift), minlength=len(counts))
+        buckets = group(part).bitwise_left_shift(bits).bitwise_or_((keys[part] - lowest) >> shift)
+        counts.index_add_(0, buckets, one.expand(len(buckets)))
     from_top = counts.view(n_groups, -1).flip(1).cumsum(1)
     # counted from the top: the bucket in which a budget runs out, and how much of it is left for that one
     last = torch.searchsorted(from_top, budgets[:, None])
@@ -45,15 +52,14 @@ def top_of_groups(keys: Tensor, group: Callable[[slice], Tensor], budgets: Tenso
     chosen, edge = torch.empty(n, dtype=torch.bool), []
     for part in parts(n):
         groups = group(part)
-        above = (keys[part] >> shift) - limit[groups]
+        above = (keys[part] - lowest).bitwise_right_shift_(shift).sub_(limit.index_select(0, groups))
         torch.gt(above, 0, out=chosen[part])
-        places = (above == 0).nonzero().squeeze(1)
-        edge.append(
-            ((groups[places] << _KEY_BITS) | (2**_KEY_BITS - 1 - keys[part][places].long()), places + part.start)
-        )
+        here = places(above == 0)
+        rest = 2**_KEY_BITS - 1 - keys[part].index_select(0, here).long()
+        edge.append((groups.index_select(0, here).bitwise_left_shift_(_KEY_BITS).bitwise_or_(rest), here + part.start))
     ordered = torch.cat([key for key, _ in edge]).sort(stable=True)
     group_of_edge = ordered.values >> _KEY_BITS
     sizes = torch.bincount(group_of_edge, minlength=n_groups)
     place = torch.arange(len(group_of_edge)) - (sizes.cumsum(0) - sizes)[group_of_edge]
-    chosen[torch.cat([places for _, places in edge])[ordered.indices[place < left[group_of_edge]]]] = True
+    chosen[torch.cat([here for _, here in edge])[ordered.indices[place < left[group_of_edge]]]] = True
     return chosen

@@ -1,10 +1,65 @@
-"""Masks of samples, where torch would make an index of eight bytes a sample."""
+"""Masks of samples, made and read a part at a time: torch would make an index of eight bytes a sample."""
 
+from collections.abc import Callable
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_dataselect.numerics.parts import parts
 from lightning_dataselect.numerics.placement import placement
-from lightning_dataselect.numerics.radix import parts
+
+
+def marked(n: int, test: Callable[[slice], Tensor]) -> Tensor:
+    """Return the mask of ``n`` samples, bool (n,), of which ``test`` gives one part at a time.
+
+    Example:
+        >>> losses = torch.tensor([0.5, 0.25, 0.75])
+        >>> marked(3, lambda part: losses[part] > 0.3).tolist()
+        [True, False, True]
+    """
+    mask = torch.empty(n, dtype=torch.bool)
+    for part in parts(n):
+        mask[part] = test(part)
+    return mask
+
+
+def places(mask: Tensor) -> Tensor:
+    """Return where ``mask``, bool (n,), is True, int64 (k,); NumPy takes a tenth of the time that torch does.
+
+    Example:
+        >>> places(torch.tensor([False, True, True])).tolist()
+        [1, 2]
+    """
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Return where ``mask``, bool (n,), is True, int64 (k,), sorted: :func:`places` of very many samples.
+
+    Example:
+        >>> positions(torch.tensor([False, True, True])).tolist()
+        [1, 2]
+    """
+    found, used = placement().empty((int(mask.count_nonzero()),), torch.int64), 0
+    for part in parts(len(mask)):
+        here = places(mask[part])
+        torch.add(here, part.start, out=found[used : used + len(here)])
+        used += len(here)
+    return found
+
+
+def mask_of(n: int, indices: Tensor) -> Tensor:
+    """Return the mask of ``n`` samples, bool (n,), that is True at ``indices``, of any whole numbers (k,).
+
+    Example:
+        >>> mask_of(3, torch.tensor([2, 0])).tolist()
+        [True, False, True]
+    """
+    mask = torch.zeros(n, dtype=torch.bool)
+    for part in parts(len(indices)):
+        mask.index_fill_(0, indices[part].long(), True)
+    return mask
 
 
 def spread(chosen: Tensor, candidates: Tensor) -> Tensor:
@@ -21,7 +76,12 @@ def spread(chosen: Tensor, candidates: Tensor) -> Tensor:
         >>> spread(torch.tensor([True, False]), torch.tensor([False, True, True])).tolist()
         [False, True, False]
     """
-    return torch.zeros_like(candidates).masked_scatter_(candidates, chosen)
+    found, used = torch.zeros_like(candidates), 0
+    for part in parts(len(candidates)):
+        here = places(candidates[part])
+        found[part].index_copy_(0, here, chosen[used : used + len(here)])
+        used += len(here)
+    return found
 
 
 def taken(values: Tensor, mask: Tensor) -> Tensor:
@@ -33,7 +93,7 @@ def taken(values: Tensor, mask: Tensor) -> Tensor:
     """
     found, used = placement().empty((int(mask.count_nonzero()),), values.dtype), 0
     for part in parts(len(mask)):
-        here = values[part][mask[part]]
-        found[used : used + len(here)] = here
+        here = places(mask[part])
+        torch.index_select(values[part], 0, here, out=found[used : used + len(here)])
         used += len(here)
     return found

@@ -9,18 +9,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_CHUNK = 2**20
+from lightning_dataselect.numerics.masks import places
+from lightning_dataselect.numerics.parts import parts
+
 _BUCKETS = 2**16
-
-
-def parts(n: int) -> list[slice]:
-    """Cut ``n`` samples into parts that are worked through one after the other.
-
-    Example:
-        >>> parts(3), len(parts(10_000_000))
-        ([slice(0, 3, None)], 10)
-    """
-    return [slice(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK)]
 
 
 def ordered(values: Tensor) -> Tensor:
@@ -59,7 +51,8 @@ def kth_largest(key: Callable[[slice], Tensor], n: int, k: int) -> tuple[int, in
     counts = torch.zeros(_BUCKETS, dtype=torch.int64)
     for part in parts(n):
         keys = key(part)
-        counts += torch.bincount(keys[(keys >> 16) == high] & (_BUCKETS - 1), minlength=_BUCKETS)
+        keys = keys.index_select(0, places((keys >> 16) == high))
+        counts += torch.bincount(keys & (_BUCKETS - 1), minlength=_BUCKETS)
     low, n_above_low = _bucket(counts, k - n_above)
     return high * _BUCKETS + low, n_above + n_above_low, int(counts[low])
 

@@ -10,11 +10,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightning_dataselect.numerics.masks import spread
+from lightning_dataselect.numerics.masks import places, positions, spread
+from lightning_dataselect.numerics.parts import parts
 from lightning_dataselect.numerics.placement import placement
-from lightning_dataselect.numerics.radix import kth_largest, ordered, parts
+from lightning_dataselect.numerics.radix import kth_largest, ordered
 from lightning_dataselect.numerics.shuffle import keys_of_positions
 from lightning_dataselect.utils.errors import InvalidArgumentError
+
+_FEWEST_KEYS = 2**20  # of more samples each has a random key, of fewer all stand in a random order
 
 
 def uniform_subset(n: int, k: int, generator: torch.Generator) -> Tensor:
@@ -82,8 +85,18 @@ def top_k(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
         >>> top_k(torch.tensor([0.1, float("nan"), 0.3, 0.2]), 2, generator).tolist()
         [1, 2]
     """
+    return positions(top_mask(scores, k, generator))
+
+
+def top_mask(scores: Tensor, k: int, generator: torch.Generator) -> Tensor:
+    """Mark the ``k`` samples that :func:`top_k` takes, bool (n,).
+
+    Example:
+        >>> top_mask(torch.tensor([0.1, 0.3, 0.2]), 2, torch.Generator().manual_seed(0)).tolist()
+        [False, True, True]
+    """
     _check_vector("scores", scores)
-    return positions(_top_mask(lambda part: ordered(scores[part]), len(scores), k, generator))
+    return _top_mask(lambda part: ordered(scores[part]), len(scores), k, generator)
 
 
 def top_among(scores: Tensor, candidates: Tensor, k: int, generator: torch.Generator) -> Tensor:
@@ -109,7 +122,8 @@ def top_among(scores: Tensor, candidates: Tensor, k: int, generator: torch.Gener
     nobody = torch.iinfo(torch.int32).min  # below the key of every score, -inf too
 
     def key(part: slice) -> Tensor:
-        return ordered(scores[part]).masked_fill_(~candidates[part], nobody)
+        hidden = candidates[part].int().sub_(1)  # all bits of those that are none, without a branch
+        return ordered(scores[part]).bitwise_and_(~hidden).bitwise_or_(hidden & nobody)
 
     return _top_mask(key, len(scores), k, generator)
 
@@ -141,23 +155,7 @@ def weighted_subset(p: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """
     _check_vector("p", p)
     keys = _exponential_keys(p, generator)
-    return positions(_top_mask(lambda part: ordered(keys[part]), len(p), k, generator))
-
-
-def positions(mask: Tensor) -> Tensor:
-    """Return where ``mask``, bool (n,), is True, int64 (k,), sorted.
-
-    Example:
-        >>> positions(torch.tensor([False, True, True])).tolist()
-        [1, 2]
-    """
-    found = placement().empty((int(mask.count_nonzero()),), torch.int64)
-    used = 0
-    for part in parts(len(mask)):
-        places = mask[part].nonzero().squeeze(1)
-        torch.add(places, part.start, out=found[used : used + len(places)])
-        used += len(places)
-    return found
+    return positions(_top_mask(lambda part: keys[part], len(p), k, generator))
 
 
 def is_ascending(indices: Tensor) -> bool:
@@ -182,10 +180,10 @@ def _check_vector(name: str, values: Tensor) -> None:
 
 
 def _exponential_keys(p: Tensor, generator: torch.Generator) -> Tensor:
-    keys = placement().empty((len(p),), torch.float32)
+    keys = placement().empty((len(p),), torch.int32)
     largest = max((_largest_finite(p[part]) for part in parts(len(p))), default=0.0) or 1.0
     for part in parts(len(p)):
-        keys[part] = exponential_keys(p[part].double() / largest, generator)
+        keys[part] = ordered(exponential_keys(p[part].double() / largest, generator))
     return keys
 
 
@@ -218,7 +216,7 @@ def _largest_finite(weights: Tensor) -> float:
 
 def _uniform_mask(n: int, k: int, generator: torch.Generator) -> Tensor:
     _check_k(k, n)
-    if len(parts(n)) < 2:
+    if n <= _FEWEST_KEYS:
         # the first k of `random_order`, but for the order among them, which need not be sorted for it
         mask = torch.zeros(n, dtype=torch.bool)
         keys, position = keys_of_positions(n, generator)
@@ -244,7 +242,7 @@ def _top_mask(key: Callable[[slice], Tensor], n: int, k: int, generator: torch.G
     for part in parts(n):
         keys = key(part)
         torch.gt(keys, limit, out=mask[part])
-        tied = (keys == limit).nonzero().squeeze(1)
-        mask[part][tied] = lucky[used : used + len(tied)]
+        tied = places(keys == limit)
+        mask[part].index_copy_(0, tied, lucky[used : used + len(tied)])
         used += len(tied)
     return mask

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_dataselect.numerics.parts import parts
 from lightning_dataselect.numerics.placement import placement
-from lightning_dataselect.numerics.radix import parts
 
 _KEY_BITS = 62  # of random bits and a position, so that keys of int64 are not negative
 _BYTE = 8

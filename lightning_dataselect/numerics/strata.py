@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.numerics.groups import top_of_groups
+from lightning_dataselect.numerics.parts import parts
 from lightning_dataselect.numerics.placement import placement
-from lightning_dataselect.numerics.radix import parts
 
 
 def strata(scores: Tensor, n_strata: int) -> Tensor:
@@ -37,9 +37,10 @@ def _finite_range(scores: Tensor) -> tuple[float, float]:
     least, greatest = math.inf, -math.inf
     for part in parts(len(scores)):
         values = scores[part]
-        finite = values[values.isfinite()]
-        if len(finite):
-            least, greatest = min(least, float(finite.min())), max(greatest, float(finite.max()))
+        if not bool(torch.stack(values.aminmax()).isfinite().all()):
+            values = values[values.isfinite()]
+        if len(values):
+            least, greatest = min(least, float(values.min())), max(greatest, float(values.max()))
     return least, greatest
 
 

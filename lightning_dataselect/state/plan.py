@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_dataselect.numerics.masks import mask_of, positions
 from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
-from lightning_dataselect.numerics.sampling import positions
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,4 @@ class EpochPlan:
             >>> EpochPlan(0, torch.tensor([1, 2])).left_out(4)
             tensor([0, 3])
         """
-        left = torch.ones(n, dtype=torch.bool)
-        left[self.indices] = False
-        return positions(left)
+        return positions(~mask_of(n, self.indices))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_dataselect.numerics.masks import mask_of, positions
 from lightning_dataselect.numerics.placement import placement
-from lightning_dataselect.numerics.sampling import positions, top_among
+from lightning_dataselect.numerics.sampling import top_among
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.numerics.sizes import whole_size
 from lightning_dataselect.state.plan import EpochPlan
@@ -85,8 +86,7 @@ def resize(chosen: Selection, size: int, line: Tensor, generator: torch.Generato
     missing = size - chosen.indices.numel()
     if missing == 0:
         return chosen
-    are_chosen = torch.zeros(line.numel(), dtype=torch.bool)
-    are_chosen[chosen.indices] = True
+    are_chosen = mask_of(line.numel(), chosen.indices)
     if missing < 0:
         resized = positions(top_among(line, are_chosen, size, generator))
     else:

@@ -12,7 +12,7 @@ from lightning_dataselect.methods.samplers.base import choose_unknown_first
 from lightning_dataselect.methods.samplers.beta import beta_weights
 from lightning_dataselect.methods.samplers.by_order import Highest, Window
 from lightning_dataselect.methods.seta import seta
-from lightning_dataselect.numerics import radix
+from lightning_dataselect.numerics import parts
 from lightning_dataselect.numerics.groups import top_of_groups
 from lightning_dataselect.numerics.masks import spread, taken
 from lightning_dataselect.numerics.sampling import top_k, uniform_subset
@@ -26,7 +26,7 @@ def gen(seed=0):
 
 @pytest.fixture(params=[7, 2**20], ids=["many parts", "one part"])
 def chunk(request, monkeypatch):
-    monkeypatch.setattr(radix, "_CHUNK", request.param)
+    monkeypatch.setattr(parts, "_CHUNK", request.param)
 
 
 @settings(max_examples=80)
@@ -44,7 +44,7 @@ def test_each_group_gives_its_highest_keys(rows, shares, size):
         members = np.flatnonzero(groups == group)
         expected[members[np.argsort(-keys[members], kind="stable")[:budget]]] = True
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(radix, "_CHUNK", size)
+        patch.setattr(parts, "_CHUNK", size)
         of_sample = torch.from_numpy(groups)
         found = top_of_groups(torch.from_numpy(keys).int(), lambda part: of_sample[part], torch.from_numpy(budgets))
     assert found.numpy().tolist() == expected.tolist()
@@ -127,5 +127,5 @@ def test_frontier_counts_classes_and_modes_in_parts(chunk, monkeypatch):
     two_modes = torch.cat([last.fmod(1.0), 4 + last[:80].fmod(0.5)])
     counted = ~two_modes.isnan() & (torch.arange(280) % 5 > 0)
     found = second_mode(two_modes, 2.0, counted)
-    monkeypatch.setattr(radix, "_CHUNK", 1000)
+    monkeypatch.setattr(parts, "_CHUNK", 1000)
     assert found == second_mode(two_modes[counted], 2.0) > 1.5

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lightning_dataselect.numerics import radix
+from lightning_dataselect.numerics import parts, sampling
 from lightning_dataselect.numerics.sampling import top_k, uniform_subset, weighted_subset
 from lightning_dataselect.numerics.shuffle import random_order
 
@@ -26,7 +26,7 @@ def is_sorted_subset(indices, n, k):
 @pytest.fixture(params=[None, 7], ids=["one chunk", "chunks of 7"])
 def chunk(request, monkeypatch):
     if request.param:
-        monkeypatch.setattr(radix, "_CHUNK", request.param)
+        monkeypatch.setattr(parts, "_CHUNK", request.param)
     return request.param
 
 
@@ -126,8 +126,8 @@ def test_uniform_subset_is_the_beginning_of_a_random_order(n):
 
 
 def test_uniform_subset_takes_each_pair_equally_often(monkeypatch):
-    for size in (2**20, 3):  # permutation below the chunk size, random keys above it
-        monkeypatch.setattr(radix, "_CHUNK", size)
+    for fewest in (2**20, 3):  # a random order of six samples, and a random key for each
+        monkeypatch.setattr(sampling, "_FEWEST_KEYS", fewest)
         generator = gen(2)
         seen = {}
         for _ in range(900):
@@ -159,7 +159,7 @@ def inclusion_probabilities(p, k):
 
 @pytest.mark.parametrize(("scale", "chunk"), [(1.0, 2**20), (1e-37, 2**20), (1e30, 3)])
 def test_weighted_subset_draws_in_proportion_without_replacement(scale, chunk, monkeypatch):
-    monkeypatch.setattr(radix, "_CHUNK", chunk)
+    monkeypatch.setattr(parts, "_CHUNK", chunk)
     p = torch.tensor([1.0, 2.0, 3.0, 5.0, 0.5])
     expected = inclusion_probabilities(p.tolist(), 2)
     counts, draws, generator = np.zeros(5), 1500, gen(7)

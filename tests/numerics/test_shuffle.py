@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import stats
 
-from lightning_dataselect.numerics import radix, shuffle
+from lightning_dataselect.numerics import parts, shuffle
 from lightning_dataselect.numerics.shuffle import random_order
 
 
@@ -13,7 +13,7 @@ def gen(seed=0):
 
 @pytest.mark.parametrize("chunk", [2**20, 7])
 def test_random_order_takes_each_permutation_equally_often(chunk, monkeypatch):
-    monkeypatch.setattr(radix, "_CHUNK", chunk)
+    monkeypatch.setattr(parts, "_CHUNK", chunk)
     generator, seen = gen(4), {}
     for _ in range(2400):
         order = tuple(random_order(4, generator).tolist())

@@ -65,8 +65,9 @@ from lightning_dataselect.methods.frontier.evidence import Evidence
 from lightning_dataselect.methods.frontier.passes import Pass, begin_pass
 from lightning_dataselect.methods.frontier.rule import Decision
 from lightning_dataselect.methods.info import MethodInfo
-from lightning_dataselect.numerics.radix import parts
-from lightning_dataselect.numerics.sampling import positions, uniform_among
+from lightning_dataselect.numerics.masks import marked, positions
+from lightning_dataselect.numerics.parts import parts
+from lightning_dataselect.numerics.sampling import uniform_among
 from lightning_dataselect.numerics.sizes import keep_count, whole_size
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
@@ -191,12 +192,13 @@ class Frontier(DataSelector):
             taken.logical_or_(drawn)
             self._had_their_turn(turns, drawn)
 
-        take(turns <= self._passes)
-        while int(taken.count_nonzero()) < k and bool((turns > self._passes).all()):
+        take(self._in_line(turns))
+        while int(taken.count_nonzero()) < k and not bool(self._in_line(turns).any()):
             self._passes += 1
             self._begin_pass(epoch, turns, taken, generator)
-            take((turns <= self._passes) & ~taken)
-        take(~taken)  # where a pass leaves out so much that an epoch is longer
+            take(self._in_line(turns).logical_and_(~taken))
+        if int(taken.count_nonzero()) < k:
+            take(~taken)  # where a pass leaves out so much that an epoch is longer
         self.store["turns"][:n] = turns.to(self.store["turns"].device)
         return Selection(positions(taken))
 
@@ -252,12 +254,15 @@ class Frontier(DataSelector):
             classifies=self.store.knows_classes,
             draw=lambda purpose: torch.rand(turns.numel(), generator=generator),
         )
-        self._write(begun, slice(turns.numel()), own=slice(None), visits=-taken.float())
+        self._write(begun, slice(turns.numel()), own=slice(None), visits=taken.to(torch.int8).neg_())
         self._had_their_turn(turns, begun.out)
+
+    def _in_line(self, turns: Tensor) -> Tensor:
+        return marked(turns.numel(), lambda part: turns[part] <= self._passes)
 
     def _had_their_turn(self, turns: Tensor, samples: Tensor) -> None:
         for part in parts(turns.numel()):
-            turns[part] = torch.where(samples[part], turns[part].clamp(min=self._passes + 1), turns[part])
+            torch.maximum(turns[part], samples[part] * float(self._passes + 1), out=turns[part])
 
     def _decide(
         self, epoch: int, column: Callable[[str], Tensor], *, classifies: bool, draw: Callable[[str], Tensor]
@@ -299,7 +304,10 @@ class Frontier(DataSelector):
         if begun.group is not None and begun.before is not None:
             columns |= {"group": begun.group[own], "before": begun.before[own], "visits": visits}
         if begun.contradicted is not None:
-            columns["contradicted"] = begun.contradicted[own].float()
+            columns["contradicted"] = begun.contradicted[own]
         for name, values in columns.items():
             column = self.store[name]
-            column[places if isinstance(places, slice) else places.to(column.device)] = values.to(column.device)
+            if isinstance(places, slice):
+                column[places] = values.to(column.device)
+            else:
+                column[places.to(column.device)] = values.to(column)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_dataselect.numerics.radix import parts
+from lightning_dataselect.numerics.masks import marked, places
+from lightning_dataselect.numerics.parts import parts
 from lightning_dataselect.state.selection import Observation
 
 _LEAST_DIFFERENCE = 1e-3
@@ -47,12 +48,12 @@ def class_weights(untrained: Tensor, plain: Tensor, labels: Tensor) -> Tensor:
         >>> class_weights(losses, plain, torch.tensor([0, 1, 1]))
         tensor([1.0000, 0.3571, 1.4286])
     """
-    known = ~(untrained.isnan() | plain.isnan())
-    places = labels[known].long() + 1
-    weighed, unweighed = (
-        torch.zeros(_n_places(labels), dtype=torch.float64).index_add_(0, places, losses[known].double())
-        for losses in (untrained, plain)
-    )
+    weighed, unweighed = torch.zeros(2, _n_places(labels), dtype=torch.float64)
+    for part in parts(len(labels)):
+        known = places(~(untrained[part].isnan() | plain[part].isnan()))
+        of_known = labels[part].index_select(0, known).long() + 1
+        for total, losses in ((weighed, untrained), (unweighed, plain)):
+            total.index_add_(0, of_known, losses[part].index_select(0, known).double())
     weights = (weighed / unweighed) / (weighed.sum() / unweighed.sum())
     weights = torch.where((weights > 0) & weights.isfinite(), weights, 1.0)
     return torch.where((weights - 1).abs() < _LEAST_DIFFERENCE, 1.0, weights).float()
@@ -69,7 +70,7 @@ def without_weights(losses: Tensor, weights: Tensor, labels: Tensor) -> Tensor:
         return losses
     divided = torch.empty_like(losses)
     for part in parts(len(losses)):
-        divided[part] = losses[part] / weights[labels[part].long() + 1]
+        divided[part] = losses[part] / weights.index_select(0, labels[part].long() + 1)
     return divided
 
 
@@ -106,10 +107,8 @@ def below(values: Tensor, level: float, priors: Tensor | None = None, labels: Te
     """
     if priors is None or labels is None:
         return values < level
-    found, levels = torch.empty(len(values), dtype=torch.bool), level * priors
-    for part in parts(len(values)):
-        found[part] = values[part] < levels[labels[part].long() + 1]
-    return found
+    levels = level * priors
+    return marked(len(values), lambda part: values[part] < levels.index_select(0, labels[part].long() + 1))
 
 
 def _n_places(labels: Tensor) -> int:

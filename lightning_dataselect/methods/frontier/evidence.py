@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.methods.frontier.classes import below
-from lightning_dataselect.numerics.radix import parts
+from lightning_dataselect.numerics.masks import marked, places
+from lightning_dataselect.numerics.parts import parts
 
 _LEARNT_BELOW = 0.25  # L
 _GENERALIZES_BELOW = 1.25  # r
@@ -94,13 +95,11 @@ def in_learnt_classes(last: Tensor, labels: Tensor, untrained_loss: float) -> Te
     n = torch.zeros(2 * n_classes, dtype=torch.int64)  # of each class those below L, and those above it
     for part in parts(len(last)):
         losses = last[part]
-        places, known = 2 * (labels[part].long() + 1) + (losses > untrained_loss), ~losses.isnan()
-        n += torch.bincount(places if bool(known.all()) else places[known], minlength=len(n))
+        cells, known = 2 * (labels[part].long() + 1) + (losses > untrained_loss), ~losses.isnan()
+        n += torch.bincount(cells if bool(known.all()) else cells[known], minlength=len(n))
     n_below, n_above = n[::2], n[1::2]
-    are_learnt, judged = n_above <= n_below, torch.empty(len(last), dtype=torch.bool)
-    for part in parts(len(last)):
-        judged[part] = are_learnt[labels[part].long() + 1]
-    return judged
+    are_learnt = n_above <= n_below
+    return marked(len(last), lambda part: are_learnt.index_select(0, labels[part].long() + 1))
 
 
 def second_mode(last: Tensor, untrained_loss: float, counted: Tensor | None = None) -> float:
@@ -124,11 +123,12 @@ def second_mode(last: Tensor, untrained_loss: float, counted: Tensor | None = No
         (True, 1.0)
     """
     n_bins, n_counted = _BINS_IN_L * _HIGHEST_LOSS, len(last) if counted is None else int(counted.count_nonzero())
-    counts = torch.zeros(n_bins, dtype=torch.float64)
+    numbers = torch.zeros(1 + n_bins, dtype=torch.int64)  # first of those below zero, which do not count
     for part in parts(len(last)):
-        x = last[part] if counted is None else last[part][counted[part]]
-        x = (x.double() / untrained_loss).clamp_(max=_HIGHEST_LOSS)
-        counts += torch.histc(x, bins=n_bins, min=0, max=_HIGHEST_LOSS)
+        x = last[part] if counted is None else last[part].index_select(0, places(counted[part]))
+        bins = (x.double() / untrained_loss).mul_(_BINS_IN_L).floor_().clamp_(-1, n_bins - 1).long().add_(1)
+        numbers += torch.bincount(bins, minlength=len(numbers))
+    counts = numbers[1:].double()
     counts[1:-1] = (counts[:-2] + 2 * counts[1:-1] + counts[2:]) / 4
     line = counts[_BINS_IN_L // 2 : 3 * _BINS_IN_L]
     valley = line.cummin(0).values.clamp(min=1 / 4)
@@ -164,17 +164,24 @@ def weigh_evidence(
         >>> shown.learnt_share, shown.low_share, shown.above_share, shown.persistence, shown.rise
         (0.25, 0.25, 0.5, 0.5, 1.0)
     """
-    known = ~(previous.isnan() | last.isnan())
-    n_known = max(int(known.count_nonzero()), 1)
-    compared = known if judged is None else known & judged
-    above = compared & (previous > untrained_loss)
-    n_above = int(above.count_nonzero())
+    n_known = n_learnt = n_low = n_above = n_staying = 0
+    compared = torch.empty(len(mean), dtype=torch.bool)
+    for part in parts(len(mean)):
+        of_part = None if labels is None else labels[part]
+        known = ~(previous[part].isnan() | last[part].isnan())
+        compared[part] = known if judged is None else known & judged[part]
+        above = compared[part] & (previous[part] > untrained_loss)
+        n_known += int(known.count_nonzero())
+        n_learnt += int((known & is_learnt(mean[part], untrained_loss, priors, of_part)).count_nonzero())
+        n_low += int((known & below(last[part], untrained_loss / 2, priors, of_part)).count_nonzero())
+        n_above += int(above.count_nonzero())
+        n_staying += int((above & (last[part] > untrained_loss)).count_nonzero())
     return Evidence(
         untrained_loss=untrained_loss,
-        learnt_share=int((known & is_learnt(mean, untrained_loss, priors, labels)).count_nonzero()) / n_known,
-        low_share=int((known & below(last, untrained_loss / 2, priors, labels)).count_nonzero()) / n_known,
-        above_share=n_above / n_known,
-        persistence=int((above & (last > untrained_loss)).count_nonzero()) / max(n_above, 1),
+        learnt_share=n_learnt / max(n_known, 1),
+        low_share=n_low / max(n_known, 1),
+        above_share=n_above / max(n_known, 1),
+        persistence=n_staying / max(n_above, 1),
         rise=second_mode(last, untrained_loss, compared),
     )
 

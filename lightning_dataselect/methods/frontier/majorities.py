@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_dataselect.numerics.radix import parts
+from lightning_dataselect.numerics.parts import parts
 
 _OVER_ANY_OTHER = 3.0
 _MOST_CLASSES = 2**12  # of which pairs are counted
@@ -52,7 +52,7 @@ def share_let_go(learnt: Tensor, contradicted: Tensor | None, labels: Tensor, pr
         n_right += torch.bincount(label[open_ & is_right], minlength=n_places)
         label, taken_for = label[open_ & ~is_right], taken_for[open_ & ~is_right]
         places = taken_for * n_places + label if counts_pairs else taken_for
-        n_wrong += torch.bincount(places, minlength=len(n_wrong))
+        n_wrong.index_add_(0, places, torch.ones_like(places))
     n_rival = n_wrong.view(n_places, -1).amax(1)  # all other labels together where pairs are not counted
     kept = (_OVER_ANY_OTHER * n_rival - n_right) / n_learnt.clamp(min=1)
     return (1 - kept).clamp(min=0.0, max=most).float()

@@ -12,6 +12,7 @@ from lightning_dataselect.methods.frontier.classes import class_priors, class_we
 from lightning_dataselect.methods.frontier.evidence import in_learnt_classes, weigh_evidence
 from lightning_dataselect.methods.frontier.rule import FIRST_DECISION, Decision, decide, find_contradicted, let_go
 from lightning_dataselect.methods.frontier.trial import HELD_BACK, TRIAL_PASSES, compare_held_back, draw_groups
+from lightning_dataselect.numerics.parts import parts
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,14 @@ def begin_pass(
     begins_trial = ends_trial or trial_began is None
     if begins_trial:
         group = draw_groups(draw("trial"))
-    out &= group == 0  # the two are compared, so their samples are seen whatever their losses
+    n_out = n_contradicted = 0
+    for part in parts(len(out)):
+        out[part] &= group[part] == 0  # the two are compared, so their samples are seen whatever their losses
+        n_out += int(out[part].count_nonzero())
+        n_contradicted += 0 if contradicted is None else int((out[part] & contradicted[part]).count_nonzero())
+        if begins_trial:
+            out[part] |= group[part] == HELD_BACK
     if decision is not None:
-        n_contradicted = 0 if contradicted is None else int((out & contradicted).count_nonzero())
-        decision = replace(decision, n_left_out=int(out.count_nonzero()), n_contradicted=n_contradicted)
-    if begins_trial:
-        out |= group == HELD_BACK
+        decision = replace(decision, n_left_out=n_out, n_contradicted=n_contradicted)
     of_trial, before_trial = (group, mean) if begins_trial else (None, None)
     return Pass(out, decision, of_trial, before_trial, contradicted)

@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_dataselect.methods.frontier.evidence import ERRORS, MANY_ABOVE, Evidence, is_learnt
 from lightning_dataselect.methods.frontier.majorities import share_let_go
 from lightning_dataselect.methods.frontier.trial import TRIAL_PASSES
-from lightning_dataselect.numerics.radix import parts
+from lightning_dataselect.numerics.parts import parts
 
 _LEARNT_SHARE = 0.2
 _LEARNT_LEFT_OUT = 0.9
@@ -140,17 +140,20 @@ def find_contradicted(
         judged: bool (N,), samples whose high loss may contradict their label. Default all.
 
     Example:
-        >>> import torch
         >>> shown = Evidence(untrained_loss=2.0, learnt_share=0.3, low_share=0.5, above_share=0.3, persistence=0.5)
         >>> before, losses = torch.tensor([True, False, False]), torch.tensor([0.1, 3.0, 1.0])
         >>> find_contradicted(Decision(4, False, True, shown, memorizes=True), losses, losses, before)
         tensor([ True,  True, False])
     """
     least = decision.level * decision.evidence.untrained_loss
-    found = (previous > least) & (last > least)
-    if judged is not None:
-        found &= judged
-    return found | found_before if decision.memorizes else found
+
+    def is_found(part: slice) -> Tensor:
+        found = (previous[part] > least) & (last[part] > least)
+        if judged is not None:
+            found &= judged[part]
+        return found | found_before[part] if decision.memorizes else found
+
+    return marked(len(last), is_found)
 
 
 def let_go(
@@ -178,7 +181,6 @@ def let_go(
         predicted: Whole numbers (N,), the class that the model took it for; -1 where it is not known.
 
     Example:
-        >>> import torch
         >>> shown = Evidence(untrained_loss=2.0, learnt_share=0.3, low_share=0.5, above_share=0.3, persistence=0.5)
         >>> mean, u = torch.tensor([0.1, 0.1, 3.0, 1.0]), torch.tensor([0.2, 0.95, 0.95, 0.2])
         >>> decision, labels = Decision(2, learnt=True, contradicted=True, evidence=shown), torch.zeros(4)

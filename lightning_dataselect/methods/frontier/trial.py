@@ -8,6 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_dataselect.numerics.masks import places
+from lightning_dataselect.numerics.parts import parts
+
 TRIAL_PASSES = 2  # one that holds samples back, and one that measures them
 HELD_BACK, CONTROL = 1.0, 2.0
 _SHARE = 0.1  # of the samples is held back, and as many are the control
@@ -23,9 +26,9 @@ def draw_groups(u: Tensor) -> Tensor:
         >>> draw_groups(torch.tensor([0.05, 0.15, 0.2]))
         tensor([1., 2., 0.])
     """
-    group = torch.zeros(u.shape)
-    group[u < 2 * _SHARE] = CONTROL
-    group[u < _SHARE] = HELD_BACK
+    group = torch.empty(len(u))
+    for part in parts(len(u)):
+        group[part] = CONTROL * (u[part] < 2 * _SHARE) + (HELD_BACK - CONTROL) * (u[part] < _SHARE)
     return group
 
 
@@ -56,14 +59,18 @@ def compare_held_back(
         >>> round(ratio, 3), round(error, 3)
         (1.333, 0.0)
     """
-    met = ~(last.isnan() | before.isnan())
-    held = met & (group == HELD_BACK) & (visits >= 1)
-    control = met & (group == CONTROL) & (visits >= TRIAL_PASSES)
-    if min(int(held.sum()), int(control.sum())) < 2:
+
+    def met(which: float, fewest_visits: int) -> Tensor:
+        found = []
+        for part in parts(len(last)):
+            values = torch.stack([before[part], last[part]])
+            are_met = (group[part] == which) & (visits[part] >= fewest_visits) & ~values.isnan().any(0)
+            found.append(values.index_select(1, places(are_met)))
+        return torch.cat(found, 1).double()
+
+    (x_held, y_held), (x_control, y_control) = met(HELD_BACK, 1), met(CONTROL, TRIAL_PASSES)
+    if min(len(x_held), len(x_control)) < 2:
         return None, None
-    (x_held, y_held), (x_control, y_control) = (
-        (before[chosen].double(), last[chosen].double()) for chosen in (held, control)
-    )
     x = torch.cat([x_held - x_held.mean(), x_control - x_control.mean()])
     y = torch.cat([y_held - y_held.mean(), y_control - y_control.mean()])
     slope = (x @ y) / (x @ x).clamp(min=torch.finfo(x.dtype).tiny)

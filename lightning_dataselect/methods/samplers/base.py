@@ -8,8 +8,8 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-from lightning_dataselect.numerics.masks import spread, taken
-from lightning_dataselect.numerics.sampling import positions, uniform_among
+from lightning_dataselect.numerics.masks import marked, mask_of, positions, spread, taken
+from lightning_dataselect.numerics.sampling import uniform_among
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 
@@ -104,12 +104,11 @@ def choose_unknown_first(
         return positions(uniform_among(unknown, k, generator))
     known = ~unknown
     chosen = sampler.choose(taken(scores, known), k - n_unknown, generator, lambda name: taken(column(name), known))
-    of_known = torch.zeros(len(scores) - n_unknown, dtype=torch.bool)
-    of_known[chosen] = True
+    of_known = mask_of(len(scores) - n_unknown, chosen)
     del chosen
     return positions(spread(of_known, known).logical_or_(unknown))
 
 
 def is_unknown(scores: Tensor) -> Tensor:
     """Return where there is no score, bool (n,): NaN is never measured, +inf is broken."""
-    return scores.isnan() | scores.isposinf()
+    return marked(len(scores), lambda part: scores[part].isnan().logical_or_(scores[part].isposinf()))

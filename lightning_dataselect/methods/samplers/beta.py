@@ -12,8 +12,8 @@ from torch import Tensor
 from lightning_dataselect.methods.classification import logits_and_targets, target_probability
 from lightning_dataselect.methods.samplers.base import Column, Sampler
 from lightning_dataselect.methods.scores.presentations import average
+from lightning_dataselect.numerics.parts import parts
 from lightning_dataselect.numerics.placement import placement
-from lightning_dataselect.numerics.radix import parts
 from lightning_dataselect.numerics.sampling import weighted_subset
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.methods.samplers.base import Column, Sampler
-from lightning_dataselect.numerics.masks import spread, taken
+from lightning_dataselect.numerics.masks import positions, spread, taken
 from lightning_dataselect.numerics.sampling import (
-    positions,
     top_among,
     top_k,
+    top_mask,
     uniform_subset,
     weighted_subset,
 )
@@ -128,8 +128,7 @@ class Stratified(Sampler):
 
 def _highest_share(scores: Tensor, share: float, at_most: int, generator: torch.Generator) -> Tensor:
     """Return which samples are among the highest ``share``, but for no more than ``at_most``, bool (n,)."""
-    everyone, k = torch.ones(len(scores), dtype=torch.bool), min(math.floor(round(share * len(scores), 6)), at_most)
-    return top_among(scores, everyone, k, generator)
+    return top_mask(scores, min(math.floor(round(share * len(scores), 6)), at_most), generator)
 
 
 def _line_below(scores: Tensor, share: float, line: Tensor) -> Tensor:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from lightning_dataselect.methods.samplers.base import Column, Sampler
 from lightning_dataselect.numerics.groups import top_of_groups
+from lightning_dataselect.numerics.masks import positions
+from lightning_dataselect.numerics.parts import parts
 from lightning_dataselect.numerics.placement import placement
 from lightning_dataselect.numerics.quotas import quotas
-from lightning_dataselect.numerics.radix import parts
-from lightning_dataselect.numerics.sampling import exponential_keys, positions
+from lightning_dataselect.numerics.sampling import exponential_keys
 from lightning_dataselect.state.selection import Observation, class_targets
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.errors import InvalidArgumentError
@@ -92,7 +93,7 @@ class ClassQuota(Sampler):
             greatest.scatter_reduce_(0, classes.of(part), values(part), "amax")
         for part in parts(len(scores)):
             of_sample, value = classes.of(part), values(part)
-            importance = (value - greatest[of_sample]).exp_()
+            importance = (value - greatest.index_select(0, of_sample)).exp_()
             weighed = importance if self.class_loss == "importance" else value.mul_(self.temperature)
             in_class += torch.bincount(of_sample, importance, minlength=len(in_class))
             in_subset += torch.bincount(of_sample, weighed * (last_epoch[part] == latest), minlength=len(in_class))
@@ -102,7 +103,8 @@ class ClassQuota(Sampler):
         budgets = quotas((losses * classes.sizes / len(scores)).sqrt(), classes.sizes, k)
         keys = placement().empty((len(scores),), torch.float32)
         for part in parts(len(scores)):
-            keys[part] = exponential_keys((values(part) - greatest[classes.of(part)]).exp_(), generator)
+            above = greatest.index_select(0, classes.of(part))
+            keys[part] = exponential_keys((values(part) - above).exp_(), generator)
         # the bits of floats that are not negative stand in their order
         return positions(top_of_groups(keys.view(torch.int32), classes.of, budgets))
 
