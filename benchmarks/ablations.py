@@ -41,6 +41,11 @@ def judge_anew(decision: Decision, *columns: Tensor | None) -> Tensor:
     return find_contradicted(dataclasses.replace(decision, memorizes=False), *columns)
 
 
+def know_no_shares(labels: Tensor, _: Tensor) -> Tensor:
+    """Take the loss of an untrained model for that of every class."""
+    return torch.ones(int(labels.max()) + 2)
+
+
 def compare_last_losses(last: Tensor, _: Tensor, *groups: Tensor) -> Any:
     """Compare held-back samples with the control by their last losses alone."""
     return compare_held_back(last, torch.ones_like(last), *groups)
@@ -54,7 +59,7 @@ ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "persistence is not enough": [(evidence, "_PERSISTENCE_ALONE", NEVER)],
     "neither is asked for": [(evidence, "_RISE", 0.0), (evidence, "_PERSISTENCE", 0.0)],
     "what stays above L is not checked": [(rule, "_JUDGED_AFTER", (2, 3, 4, NEVER)), (rule, "_PASSES_TO_CHECK", 0)],
-    "shares of classes are not asked for": [(passes, "class_priors", lambda labels, plain: None)],
+    "shares of classes are not asked for": [(passes, "class_priors", know_no_shares)],
     "where few are above L, all of them are taken": [(rule, "_LEVEL_OF_FEW", 1.0)],
     "what was contradicted is judged anew where the model memorizes": [(passes, "find_contradicted", judge_anew)],
     "learnt samples are left out of all passes": [(rule, "_LEARNT_LEFT_OUT", 1.0)],

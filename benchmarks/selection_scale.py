@@ -1,6 +1,7 @@
 """How long choosing the next epoch takes, and how much memory, as the data set and the number of ranks grow.
 
-    python -m benchmarks.selection_scale [--quick] [--only select memory merge] [--out results/selection_scale.json]
+    python -m benchmarks.selection_scale [--quick] [--only select memory merge] [--methods UCB SeTa]
+                                         [--out results/selection_scale.json]
 
 - select: the per-sample state is filled, then the next epoch is selected, ordered and its first batch drawn. Seconds
   are of that, of CPU time, by one thread.
@@ -15,6 +16,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -107,6 +109,8 @@ class Choice:
         group.copy_(draw_groups(group))
         turns.copy_(torch.where(turns < 0.3, 2.0, 3.0))
         self.store["visits"].fill_(2.0)
+        for name in ("untrained", "plain"):
+            self.store[name][3 * 128 :] = torch.nan  # known of the first three batches
 
     @property
     def state_bytes(self) -> int:
@@ -213,6 +217,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="up to a million samples")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure anew")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="to choose by")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selection_scale.json"))
     parser.add_argument("--single", nargs=3, metavar=("PART", "METHOD", "N"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -220,15 +225,18 @@ def main() -> None:
         part, method, n = args.single
         print(json.dumps(MEASURES[part](method, int(n))))
         return
-    known = json.loads(args.out.read_text()) if args.out.exists() and args.only != PARTS else {}
+    is_whole = args.only == PARTS and args.methods == list(METHODS)
+    known = json.loads(args.out.read_text()) if args.out.exists() and not is_whole else {}
     merged = (10**4, 10**5, 10**6) if args.quick else (10**4, 10**5, 10**6, 10**7)  # more would not fit side by side
     sizes = (10**6,) if args.quick else (10**6, 10**7, 10**8)
     known["quick"] = args.quick
     for part in ("select", "memory"):
         if part in args.only:
             known["environment" if part == "select" else "memory_environment"] = environment()
+            if part == "select":
+                known["beside_other_work"] = os.getloadavg()[0] > (os.cpu_count() or 1)
             rows = {(row["method"], row["n"]): row for row in known.get("results", [])}
-            for row in _choices(part, sizes):
+            for row in _choices(part, sizes, args.methods):
                 at = (row["method"], row["n"])
                 rows[at] = rows.get(at, {}) | row
                 known["results"] = list(rows.values())
@@ -240,9 +248,9 @@ def main() -> None:
             write_json(args.out, known)
 
 
-def _choices(part: str, sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
+def _choices(part: str, sizes: Sequence[int], methods: Sequence[str]) -> Iterator[dict[str, Any]]:
     for n in sizes:
-        for method in METHODS:
+        for method in methods:
             row = {"method": method, "n": n} | {
                 name: float(f"{value:.4g}") if isinstance(value, float) else value
                 for name, value in measure_in_own_process(part, method, n).items()

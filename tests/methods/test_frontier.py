@@ -54,7 +54,10 @@ def test_evidence_and_what_is_let_go_are_those_of_the_formulas(mean, previous, l
     mean_, previous_, last_, u_ = (torch.tensor(values) for values in (mean, previous, last, u))
     contradicted = find_contradicted(both, previous_, last_, torch.zeros(12, dtype=torch.bool))
     labels = torch.zeros(12)
-    assert let_go(both, mean_, contradicted, u_, torch.ones(2), labels, labels).tolist() == expected.tolist()
+    assert (
+        let_go(both, mean_, contradicted, u_, torch.full((2,), 0.9), torch.ones(2), labels).tolist()
+        == expected.tolist()
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -384,7 +387,7 @@ def test_what_is_found_stays_out_where_its_loss_falls_since_the_model_memorizes(
         before,
         planned_passes=9,
         trial_began=4,
-        draw=lambda purpose: torch.zeros(40),
+        draw=lambda purpose: torch.zeros(40).__getitem__,
     )
     assert begun.out.nonzero().squeeze(1).tolist() == list(range(0 if memorizes else 5, 12))
     assert begun.contradicted.equal(begun.out) and begun.decision.n_contradicted == int(begun.out.sum())

@@ -71,7 +71,7 @@ def test_a_pass_leaves_out_the_same_samples_whatever_the_weights_of_their_classe
         columns |= {"untrained": loss(plain), "plain": plain}
         columns |= dict.fromkeys(("label", "predicted"), labels.float())
         columns |= {name: torch.zeros(n) for name in ("group", "visits", "contradicted", "before")}
-        begun = begin_pass(columns.get, 2, None, planned_passes=9, trial_began=0, draw=lambda purpose: u)
+        begun = begin_pass(columns.get, 2, None, planned_passes=9, trial_began=0, draw=lambda purpose: u.__getitem__)
         assert begun.decision.learnt and begun.decision.contradicted
         out.append(begun.out)
     differ = (out[0] != out[1]).float().mean()
@@ -101,6 +101,8 @@ def test_frequent_class_is_learnt_where_more_is_known_than_its_share():
         losses = torch.where(labels == 1, 0.3, float(of_frequent))
         columns = known | dict.fromkeys(("score", "previous", "latest"), losses)
         columns |= {name: torch.zeros(n) for name in ("group", "visits", "contradicted", "before")}
-        begun = begin_pass(columns.get, 2, None, planned_passes=9, trial_began=1, draw=lambda purpose: torch.zeros(n))
+        begun = begin_pass(
+            columns.get, 2, None, planned_passes=9, trial_began=1, draw=lambda purpose: torch.zeros(n).__getitem__
+        )
         left_out.append(int(begun.out.sum()))
     assert left_out == [0, 3600]

@@ -209,7 +209,7 @@ class Frontier(DataSelector):
             epoch,
             rows.columns.__getitem__,
             classifies=rows.knows_classes,
-            draw=lambda purpose: rows.draw(self.seed, epoch, purpose),
+            draw=lambda purpose: rows.draw(self.seed, epoch, purpose).__getitem__,
         )
         self._write(begun, rows.slots, own=rows.own, visits=torch.zeros(len(rows.slots)))
         return begun.out
@@ -252,7 +252,7 @@ class Frontier(DataSelector):
             epoch,
             self.column,
             classifies=self.store.knows_classes,
-            draw=lambda purpose: torch.rand(turns.numel(), generator=generator),
+            draw=lambda purpose: lambda part: torch.rand(part.stop - part.start, generator=generator),
         )
         self._write(begun, slice(turns.numel()), own=slice(None), visits=taken.to(torch.int8).neg_())
         self._had_their_turn(turns, begun.out)
@@ -265,7 +265,12 @@ class Frontier(DataSelector):
             torch.maximum(turns[part], samples[part] * float(self._passes + 1), out=turns[part])
 
     def _decide(
-        self, epoch: int, column: Callable[[str], Tensor], *, classifies: bool, draw: Callable[[str], Tensor]
+        self,
+        epoch: int,
+        column: Callable[[str], Tensor],
+        *,
+        classifies: bool,
+        draw: Callable[[str], Callable[[slice], Tensor]],
     ) -> Pass:
         """Decide on the pass that begins, and keep what was decided."""
         if self.first_epoch > 0 or not classifies:

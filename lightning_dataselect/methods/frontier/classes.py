@@ -94,8 +94,19 @@ def class_priors(labels: Tensor, plain: Tensor) -> Tensor:
     for part in parts(len(labels)):
         n += torch.bincount(labels[part].long() + 1, minlength=len(n))
     n[0] = 0
-    priors = -(n / n.sum()).double().log() / float(plain.nanmean())
+    priors = -(n / n.sum()).double().log() / mean_of_known(plain)
     return priors.clamp(max=1.0).nan_to_num(1.0).float()
+
+
+def mean_of_known(values: Tensor) -> float:
+    """Return the mean of what is not NaN, as ``nanmean`` does, which takes eight bytes a sample more.
+
+    Example:
+        >>> mean_of_known(torch.tensor([1.0, torch.nan, 3.0]))
+        2.0
+    """
+    n = sum(len(values[part]) - int(values[part].isnan().count_nonzero()) for part in parts(len(values)))
+    return float(values.nansum() / torch.tensor(n))
 
 
 def below(values: Tensor, level: float, priors: Tensor | None = None, labels: Tensor | None = None) -> Tensor:

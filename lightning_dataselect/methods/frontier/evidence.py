@@ -95,8 +95,10 @@ def in_learnt_classes(last: Tensor, labels: Tensor, untrained_loss: float) -> Te
     n = torch.zeros(2 * n_classes, dtype=torch.int64)  # of each class those below L, and those above it
     for part in parts(len(last)):
         losses = last[part]
-        cells, known = 2 * (labels[part].long() + 1) + (losses > untrained_loss), ~losses.isnan()
-        n += torch.bincount(cells if bool(known.all()) else cells[known], minlength=len(n))
+        cells = (labels[part].long() + 1).mul_(2).add_(losses > untrained_loss)
+        if bool(losses.sum().isnan()):
+            cells = cells[~losses.isnan()]
+        n += torch.bincount(cells, minlength=len(n))
     n_below, n_above = n[::2], n[1::2]
     are_learnt = n_above <= n_below
     return marked(len(last), lambda part: are_learnt.index_select(0, labels[part].long() + 1))

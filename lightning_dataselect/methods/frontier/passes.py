@@ -8,9 +8,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lightning_dataselect.methods.frontier.classes import class_priors, class_weights, without_weights
+from lightning_dataselect.methods.frontier.classes import class_priors, class_weights, mean_of_known, without_weights
 from lightning_dataselect.methods.frontier.evidence import in_learnt_classes, weigh_evidence
-from lightning_dataselect.methods.frontier.rule import FIRST_DECISION, Decision, decide, find_contradicted, let_go
+from lightning_dataselect.methods.frontier.rule import (
+    FIRST_DECISION,
+    Decision,
+    decide,
+    find_contradicted,
+    let_go,
+    shares_let_go,
+)
 from lightning_dataselect.methods.frontier.trial import HELD_BACK, TRIAL_PASSES, compare_held_back, draw_groups
 from lightning_dataselect.numerics.parts import parts
 
@@ -22,7 +29,7 @@ class Pass:
     Attributes:
         out: bool (N,), the samples that it leaves out.
         decision: Why, from the third pass on.
-        group: float32 (N,), of the trial that begins with it; None if none does.
+        group: int8 (N,), of the trial that begins with it; None if none does.
         before: float32 (N,), the moving averages of the losses when it begins; None if no trial does.
         contradicted: bool (N,), what is contradicted, whether it is left out or not; None if nothing is.
     """
@@ -41,7 +48,7 @@ def begin_pass(
     *,
     planned_passes: float,
     trial_began: int | None,
-    draw: Callable[[str], Tensor],
+    draw: Callable[[str], Callable[[slice], Tensor]],
 ) -> Pass:
     """Decide what a pass leaves out.
 
@@ -51,13 +58,13 @@ def begin_pass(
         before: The decision on the pass before, or None.
         planned_passes: Passes over everything that the budget has room for.
         trial_began: The passes that were done when the last trial began, or None.
-        draw: Returns a number for each sample, (N,), drawn evenly from [0, 1), of its own for each purpose.
+        draw: Returns, for each purpose, what draws a number from [0, 1) for each sample of one part after the other.
     """
     mean, previous, last = (column(name) for name in ("score", "previous", "latest"))
     labels, plain = column("label"), column("plain")
     weights, priors = class_weights(column("untrained"), plain, labels), class_priors(labels, plain)
     mean, previous, last = (without_weights(each, weights, labels) for each in (mean, previous, last))
-    out, untrained = torch.zeros(len(mean), dtype=torch.bool), float(column("untrained").nanmean())
+    out, untrained = torch.zeros(len(mean), dtype=torch.bool), mean_of_known(column("untrained"))
     if untrained != untrained:
         return Pass(out)
     decision, contradicted, group = None, None, column("group")
@@ -71,10 +78,16 @@ def begin_pass(
         decision = decide(passes, evidence, before=before, planned_passes=planned_passes)
         if decision.contradicted:
             contradicted = find_contradicted(decision, previous, last, column("contradicted") > 0, judged)
-        out = let_go(decision, mean, contradicted, draw("left out"), priors, labels, column("predicted"))
+        shares = shares_let_go(decision, mean, contradicted, priors, labels, column("predicted"))
+        u = draw("left out")
+        for part in parts(len(mean)):
+            high = None if contradicted is None else contradicted[part]
+            out[part] = let_go(decision, mean[part], high, u(part), shares, priors, labels[part])
     begins_trial = ends_trial or trial_began is None
     if begins_trial:
-        group = draw_groups(draw("trial"))
+        group, u = torch.empty(len(mean), dtype=torch.int8), draw("trial")
+        for part in parts(len(mean)):
+            group[part] = draw_groups(u(part))
     n_out = n_contradicted = 0
     for part in parts(len(out)):
         out[part] &= group[part] == 0  # the two are compared, so their samples are seen whatever their losses

@@ -5,6 +5,10 @@ Pure functions on tensors; what a trial is for is said in `methods/frontier/call
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -12,24 +16,21 @@ from lightning_dataselect.numerics.masks import places
 from lightning_dataselect.numerics.parts import parts
 
 TRIAL_PASSES = 2  # one that holds samples back, and one that measures them
-HELD_BACK, CONTROL = 1.0, 2.0
+HELD_BACK, CONTROL = 1, 2
 _SHARE = 0.1  # of the samples is held back, and as many are the control
 
 
 def draw_groups(u: Tensor) -> Tensor:
-    """Return the group of each sample in a trial, float32 (N,): 1 where it is held back, 2 in the control, else 0.
+    """Return the group of each sample in a trial, int8 (N,): 1 where it is held back, 2 in the control, else 0.
 
     Args:
         u: (N,), drawn evenly from [0, 1).
 
     Example:
         >>> draw_groups(torch.tensor([0.05, 0.15, 0.2]))
-        tensor([1., 2., 0.])
+        tensor([1, 2, 0], dtype=torch.int8)
     """
-    group = torch.empty(len(u))
-    for part in parts(len(u)):
-        group[part] = CONTROL * (u[part] < 2 * _SHARE) + (HELD_BACK - CONTROL) * (u[part] < _SHARE)
-    return group
+    return CONTROL * (u < 2 * _SHARE).to(torch.int8) + (HELD_BACK - CONTROL) * (u < _SHARE).to(torch.int8)
 
 
 def compare_held_back(
@@ -44,7 +45,7 @@ def compare_held_back(
     Args:
         last: float32 (N,), the last loss.
         before: float32 (N,), the moving average of the losses when the trial began.
-        group: float32 (N,), from :func:`draw_groups`.
+        group: (N,), from :func:`draw_groups`.
         visits: float32 (N,), how often each was trained on in the trial; those that are still to come do not count.
 
     Returns:
@@ -60,24 +61,60 @@ def compare_held_back(
         (1.333, 0.0)
     """
 
-    def met(which: float, fewest_visits: int) -> Tensor:
-        found = []
-        for part in parts(len(last)):
-            values = torch.stack([before[part], last[part]])
-            are_met = (group[part] == which) & (visits[part] >= fewest_visits) & ~values.isnan().any(0)
-            found.append(values.index_select(1, places(are_met)))
-        return torch.cat(found, 1).double()
+    def met(which: int, fewest_visits: int) -> _Moments:
+        def values(part: slice) -> Tensor:
+            visited = places((group[part] == which) & (visits[part] >= fewest_visits))
+            both = torch.stack([losses[part].index_select(0, visited) for losses in (before, last)])
+            return both[:, places(~both.isnan().any(0))].double()
 
-    (x_held, y_held), (x_control, y_control) = met(HELD_BACK, 1), met(CONTROL, TRIAL_PASSES)
-    if min(len(x_held), len(x_control)) < 2:
+        return _moments(values, len(last))
+
+    held, control = met(HELD_BACK, 1), met(CONTROL, TRIAL_PASSES)
+    if min(held.n, control.n) < 2:
         return None, None
-    x = torch.cat([x_held - x_held.mean(), x_control - x_control.mean()])
-    y = torch.cat([y_held - y_held.mean(), y_control - y_control.mean()])
-    slope = (x @ y) / (x @ x).clamp(min=torch.finfo(x.dtype).tiny)
-    centre = torch.cat([x_held, x_control]).mean()
-    h, c = y_held - slope * (x_held - centre), y_control - slope * (x_control - centre)
-    if not bool(c.mean() > 0):
+    within = held.products + control.products
+    slope = float(within[0, 1] / within[0, 0].clamp(min=torch.finfo(torch.float64).tiny))
+    centre = float((held.n * held.mean[0] + control.n * control.mean[0]) / (held.n + control.n))
+    h, h_variance = held.corrected(slope, centre)
+    c, c_variance = control.corrected(slope, centre)
+    if not c > 0:
         return None, None
-    ratio = h.mean() / c.mean()
-    variance = h.var() / len(h) + ratio**2 * c.var() / len(c)
-    return float(ratio), float(variance.sqrt() / c.mean())
+    ratio = h / c
+    return ratio, math.sqrt(h_variance / held.n + ratio**2 * c_variance / control.n) / c
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """What is known of the losses of a group before a trial, and after it.
+
+    Attributes:
+        n: Number of samples.
+        mean: float64 (2,).
+        products: float64 (2, 2), summed products of the distances from the mean.
+    """
+
+    n: int
+    mean: Tensor
+    products: Tensor
+
+    def corrected(self, slope: float, centre: float) -> tuple[float, float]:
+        """Return the mean and the variance of ``last - slope (before - centre)``."""
+        (xx, xy), (_, yy) = self.products.tolist()
+        x, y = self.mean.tolist()
+        return y - slope * (x - centre), max(yy - 2 * slope * xy + slope**2 * xx, 0.0) / (self.n - 1)
+
+
+def _moments(values: Callable[[slice], Tensor], n: int) -> _Moments:
+    """Return the moments of ``values``, float64 (2, k) of each part of ``n`` samples; parts are joined as by Chan."""
+    so_far = _Moments(0, torch.zeros(2, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64))
+    for part in parts(n):
+        found = values(part)
+        k = found.shape[1]
+        if k == 0:
+            continue
+        mean = found.mean(1)
+        found -= mean[:, None]
+        apart, total = mean - so_far.mean, so_far.n + k
+        products = so_far.products + found @ found.T + apart.outer(apart) * (so_far.n * k / total)
+        so_far = _Moments(total, so_far.mean + apart * (k / total), products)
+    return so_far
