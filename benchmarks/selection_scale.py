@@ -233,8 +233,6 @@ def main() -> None:
     for part in ("select", "memory"):
         if part in args.only:
             known["environment" if part == "select" else "memory_environment"] = environment()
-            if part == "select":
-                known["beside_other_work"] = os.getloadavg()[0] > (os.cpu_count() or 1)
             rows = {(row["method"], row["n"]): row for row in known.get("results", [])}
             for row in _choices(part, sizes, args.methods):
                 at = (row["method"], row["n"])
@@ -256,6 +254,8 @@ def _choices(part: str, sizes: Sequence[int], methods: Sequence[str]) -> Iterato
                 for name, value in measure_in_own_process(part, method, n).items()
             }
             found = f"{row['seconds']:7.2f} s" if part == "select" else f"{row['bytes_per_sample']:6.1f} B/sample"
+            if part == "select":
+                row["beside_other_work"] = os.getloadavg()[0] > (os.cpu_count() or 1)
             print(f"{method:<15} N={n:>11,}  {found}", flush=True)
             yield row
 

@@ -14,7 +14,7 @@ from lightning_dataselect.methods.samplers.by_order import Highest, Window
 from lightning_dataselect.methods.seta import seta
 from lightning_dataselect.numerics import parts
 from lightning_dataselect.numerics.groups import top_of_groups
-from lightning_dataselect.numerics.masks import spread, taken
+from lightning_dataselect.numerics.masks import marked, mask_of, positions, spread, taken
 from lightning_dataselect.numerics.sampling import top_k, uniform_subset
 
 NAN = float("nan")
@@ -66,6 +66,9 @@ def test_masks_are_as_an_index_would_have_them(chunk):
     chosen = torch.rand(int(mask.sum()), generator=g) < 0.5
     assert torch.equal(taken(values, mask), values[mask])
     assert torch.equal(spread(chosen, mask).nonzero(), mask.nonzero()[chosen])
+    assert torch.equal(positions(mask), mask.nonzero().squeeze(1))
+    assert torch.equal(marked(50, lambda part: values[part] > 0.5), values > 0.5)
+    assert torch.equal(mask_of(50, mask.nonzero().squeeze(1).int()), mask)
 
 
 # ---- the forms that methods had before, an index of int64 each
