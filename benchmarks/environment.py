@@ -56,11 +56,15 @@ def _indented(value: Any, margin: str = "") -> str:
     """Return JSON that breaks the line only inside what holds dicts: a leaf dict or list is one line."""
     inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
     if margin and not any(isinstance(each, dict | list) and each for each in inner):
-        return json.dumps(value)
+        return _compact(value)
     if isinstance(value, list):
-        lines = [json.dumps(each) for each in value]
+        lines = [_compact(each) for each in value]
         return "[\n" + ",\n".join(f"{margin}  {line}" for line in lines) + f"\n{margin}]"
     if isinstance(value, dict):
         lines = [f"{json.dumps(key)}: {_indented(each, margin + '  ')}" for key, each in value.items()]
         return "{\n" + ",\n".join(f"{margin}  {line}" for line in lines) + f"\n{margin}}}"
     return json.dumps(value)
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
