@@ -157,7 +157,7 @@ def test_methods_touch_nothing_private_of_the_base(name):
 
 # what a test must reach for on purpose: the protocol of notebooks, and sizes that only large runs would come to
 TESTS_MAY_TOUCH = {"_repr_html_", "_repr_png_"}
-MAY_BE_MADE_SMALLER = {"_CHUNK", "_HELD_AT_ONCE", "_FEWEST_AT_ONCE"}
+MAY_BE_MADE_SMALLER = {"_BLOCK", "_CHUNK", "_FEWEST_AT_ONCE", "_FEWEST_KEYS", "_HELD_AT_ONCE"}
 TESTS = Path(__file__).parent
 
 

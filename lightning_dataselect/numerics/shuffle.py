@@ -37,7 +37,7 @@ def random_order(n: int, generator: torch.Generator) -> Tensor:
     if n >= 2**31:
         return torch.randperm(n, generator=generator)
     if n >= _FEWEST:
-        return _order_of_blocks(n, _KEY_BITS - n.bit_length(), generator)
+        return order_of_blocks(n, _KEY_BITS - n.bit_length(), generator)
     keys, position = keys_of_positions(n, generator)
     keys.numpy().sort()
     return placement().empty((n,), torch.int32).copy_(keys.bitwise_and_(position))
@@ -58,7 +58,7 @@ def keys_of_positions(n: int, generator: torch.Generator) -> tuple[Tensor, int]:
     return keys, 2**bits - 1
 
 
-def _order_of_blocks(n: int, n_bits: int, generator: torch.Generator) -> Tensor:
+def order_of_blocks(n: int, n_bits: int, generator: torch.Generator) -> Tensor:
     """Return the order of ``n`` random numbers of ``n_bits`` bits, int32 (n,); equal ones keep theirs."""
     n_rest = n_bits - _BYTE
     rest, place = (placement().empty((n,), dtype).numpy() for dtype in (torch.int32, torch.uint16))

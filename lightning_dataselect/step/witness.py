@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from torch import Tensor
 
 from lightning_dataselect.capture import LossCapture, Shown
+from lightning_dataselect.data.batch_tree import leaves_in
 from lightning_dataselect.data.sample_sizes import unlike_samples
 from lightning_dataselect.step.rehearsal import Rehearsal
 from lightning_dataselect.step.steady_draws import SteadyDraws
@@ -104,7 +107,8 @@ class Witness:
                 self._look_for_mining(part, size, dict(zip(positions, singles, strict=True)))
         turned = self._show(part, positions[::-1])
         self._capture.decide(turned, singles[::-1])
-        self._capture.refuse_mixed(whole, turned, singles)
+        if all(_hold_the_same_besides(part(positions), part([position])) for position in positions):
+            self._capture.refuse_mixed(whole, turned, singles)
         return is_settled and (not whole.sorts or whole.reorders or turned.reorders)
 
     def _look_for_mining(self, part: Part, size: int, shown: dict[int, Shown]) -> None:
@@ -127,3 +131,26 @@ class Witness:
             raise
         except Exception as error:  # whatever a step does that is not made for fewer samples
             raise _NothingShownError from error
+
+
+def _hold_the_same_besides(several: Callable[[], Any], one: Callable[[], Any]) -> bool:
+    """Tell if steps on several samples and on one are given the same besides: a collate function may mix samples, too.
+
+    Example:
+        >>> import functools
+        >>> def step(batch): ...
+        >>> mean = [functools.partial(step, {"x": torch.ones(n, 2), "scale": torch.tensor(1.0 / n)}) for n in (3, 1)]
+        >>> _hold_the_same_besides(*mean), _hold_the_same_besides(mean[0], mean[0])
+        (False, True)
+    """
+    of_several, of_one = _numbers_in(several), _numbers_in(one)
+    of_samples = (torch.Size([_N_SAMPLES]), torch.Size([1]))
+    return len(of_several) == len(of_one) and all(
+        (a.shape[:1], b.shape[:1]) == of_samples or torch.equal(a, b) for a, b in zip(of_several, of_one, strict=True)
+    )
+
+
+def _numbers_in(step: Callable[[], Any]) -> list[Tensor]:
+    given = getattr(step, "args", ()), getattr(step, "keywords", {})
+    leaves = [leaf for _, leaf in leaves_in(given) if isinstance(leaf, Tensor | float | int)]
+    return [leaf if isinstance(leaf, Tensor) else torch.tensor(leaf) for leaf in leaves]

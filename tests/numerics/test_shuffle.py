@@ -34,6 +34,6 @@ def test_random_order_is_that_of_random_numbers_in_half_the_bytes(n):
 @pytest.mark.parametrize("block", [64, 100, 5000])
 def test_equal_numbers_keep_their_order_across_blocks(n_bits, block, monkeypatch):
     monkeypatch.setattr(shuffle, "_BLOCK", block)
-    order = shuffle._order_of_blocks(3000, n_bits, gen(1))
+    order = shuffle.order_of_blocks(3000, n_bits, gen(1))
     numbers = torch.empty(3000, dtype=torch.int64).random_(2**n_bits, generator=gen(1)).numpy()
     assert np.array_equal(order.numpy(), numbers.argsort(kind="stable"))

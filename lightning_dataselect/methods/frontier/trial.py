@@ -85,7 +85,7 @@ def compare_held_back(
 
 @dataclass(frozen=True)
 class _Moments:
-    """What is known of the losses of a group before a trial, and after it.
+    """Hold what is known of the losses of a group before a trial, and after it.
 
     Attributes:
         n: Number of samples.
