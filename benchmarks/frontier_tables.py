@@ -99,8 +99,8 @@ def frontier_picture() -> Figure:
     axes.set_yticks(range(len(rows)), [TASKS[row["task"]] for row in rows])
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(-0.7, len(rows) - 0.3)
-    axes.set_xlabel("points of test accuracy above full data for half of the epochs")
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.08), frameon=False, handlelength=1)
+    axes.set_xlabel("points of test accuracy above full data for half of the epochs", loc="right")
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 0.6), frameon=False, handlelength=1, fontsize="small")
     return figure
 
 
