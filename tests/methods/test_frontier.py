@@ -414,7 +414,8 @@ def test_steps_without_classes_are_read_for_three_batches_and_no_more(tmp_path, 
     def go(ckpt_path=None, **flags):
         selector, module = Frontier(budget=0.5), Regressor()
         data, _ = clusters()
-        fit(selector, module, data, max_epochs=8, ckpt_path=ckpt_path, limit_val_batches=0, **flags)
+        made, _ = fit(selector, module, data, max_epochs=8, ckpt_path=ckpt_path, limit_val_batches=0, **flags)
+        assert "dataselect/train_loss" not in made.callback_metrics, "three batches are no epoch"
         return selector, module
 
     keep = ModelCheckpoint(tmp_path, every_n_epochs=1, save_top_k=-1, filename="{epoch}")

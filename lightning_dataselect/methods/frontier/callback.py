@@ -32,8 +32,8 @@ the shuffled set in epochs of ``budget`` times the set's size, until losses show
   stays above L, what is learnt stays in from the third pass on: of alike samples it would go by the luck of the label.
 - Both are asked of classification alone. A squared error that is small still has a gradient that counts, and one that
   stays above that of an untrained model may be the tail of the targets, which the mean needs. So where the first three
-  batches show no logits of classes, losses are read no more, and each step costs what it costs without a callback. Nor
-  are they once the model memorizes and no label is suspected: nothing is left out after that.
+  batches show no logits of classes, losses are read no more, and each step runs as it would without a callback. Nor are
+  they read once the model memorizes and no label is suspected: nothing is left out after that.
 - Of the learnt samples nine in ten are left out, drawn anew for each pass; the tenth keeps the measurements fresh. Of a
   class with a *rival* there are fewer: of all samples that the model takes for the class, those labelled so stay three
   times as many as those of any one other label. Where three in ten boots are labelled as bags, what is left of a pass
