@@ -201,7 +201,9 @@ class Inquiry:
             self.probe_next()
         if batch_size > 1 and not self._has_seen_several:
             recorder = self.recorder
-            recorder.spec, recorder.claims = StepSpec(is_resumed=recorder.spec.is_resumed), Claims()
+            known = recorder.spec
+            recorder.spec = StepSpec(is_resumed=known.is_resumed, tables=known.tables)
+            recorder.claims = Claims()
             self._read_by, self._has_seen_several = StepSpec(), True
             self._begin()
 

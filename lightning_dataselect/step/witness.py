@@ -100,6 +100,8 @@ class Witness:
     def _hear(self, part: Part, positions: list[int], size: int) -> bool:
         whole = self._show(part, positions)
         singles = [self._show(part, [position]) for position in positions]
+        if singles[-1].spec.tables != singles[0].spec.tables:  # one has as many rows as there were samples
+            whole = self._show(part, positions)
         is_settled = self._capture.decide(whole, singles)
         self._capture.refuse_mined(whole, range(whole.size), singles)
         if size > len(positions) and any(term.is_judged for term, _ in whole.terms.values()):

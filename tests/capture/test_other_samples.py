@@ -90,7 +90,15 @@ def with_margins(net: Any, x: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(torch.where(F.one_hot(y, net.n_classes).bool(), out - net.margins[y][:, None], out), y)
 
 
-@pytest.mark.parametrize("step", [by_class_weights, near_to_centres, with_margins], ids=lambda step: step.__name__)
+def by_plain_weights(net: Any, x: Tensor, y: Tensor) -> Tensor:
+    weights = torch.linspace(0.5, 1.5, net.n_classes)  # no parameter, and no buffer
+    return (weights[y] * F.cross_entropy(net(x), y, reduction="none")).mean()
+
+
+TABLES = [by_class_weights, near_to_centres, with_margins, by_plain_weights]
+
+
+@pytest.mark.parametrize("step", TABLES, ids=lambda step: step.__name__)
 @pytest.mark.parametrize("n_classes", [2, 3, B])  # the witness looks at three samples
 def test_a_table_with_as_many_rows_as_a_batch_has_samples_is_none_of_samples(step: Step, n_classes: int) -> None:
     torch.testing.assert_close(*fitted(step, n_classes))
