@@ -91,6 +91,7 @@ def with_margins(net: Any, x: Tensor, y: Tensor) -> Tensor:
 
 
 def by_plain_weights(net: Any, x: Tensor, y: Tensor) -> Tensor:
+    y = (y > 0) * (net.n_classes - 1)  # of three samples, two are of one class
     weights = torch.linspace(0.5, 1.5, net.n_classes)  # no parameter, and no buffer
     return (weights[y] * F.cross_entropy(net(x), y, reduction="none")).mean()
 
