@@ -168,6 +168,21 @@ def recipes_table() -> str:
     return _grid(json.loads((RESULTS / "frontier_recipes.json").read_text())["rows"], "recipe")
 
 
+def budgets_table() -> str:
+    """Return what FewerEpochs and Frontier reach by smaller budgets, a line a task."""
+    rows = json.loads((RESULTS / "frontier_budgets.json").read_text())["rows"]
+    budgets = sorted({row["budget"] for row in rows})
+    heads = [f"`budget={budget:g}`: `FewerEpochs` | `Frontier`" for budget in budgets]
+    lines = [f"| task | {' | '.join(heads)} |", "|---" * (2 * len(budgets) + 1) + "|"]
+    for name in dict.fromkeys(row["task"] for row in rows):
+        of_task = sorted((row for row in rows if row["task"] == name), key=lambda row: row["budget"])
+        gains = [
+            f"{row['fewer_epochs']:.1f} | {row['difference']:+.2f} ± {row['standard_error']:.2f}" for row in of_task
+        ]
+        lines.append(f"| {TASKS[name]} | {' | '.join(gains)} |")
+    return "\n".join(lines)
+
+
 def ablation_table() -> str:
     """Return what Frontier gains or loses without each ingredient of its rule, a column a task that any changes."""
     return _grid(json.loads((RESULTS / "ablations.json").read_text())["rows"], "left_out")

@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.frontier_tables import (
     ablation_table,
+    budgets_table,
     draw_frontier,
     frontier_streams_table,
     frontier_table,
@@ -40,6 +41,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 NOT_STUDIES = (
     "ablations",
     "frontier",
+    "frontier_budgets",
     "frontier_recipes",
     "frontier_rivals",
     "frontier_streams",
@@ -387,6 +389,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "choices": choices_table,
         "ablations": ablation_table,
         "frontier": frontier_table,
+        "frontier_budgets": budgets_table,
         "frontier_recipes": recipes_table,
         "frontier_rivals": rivals_table,
         "frontier_texts": texts_table,

@@ -498,6 +498,14 @@ def test_the_line_that_ends_a_fit_says_what_was_left_out_and_since_when(decided,
     assert selector.remark() == said
 
 
+@pytest.mark.parametrize(("memorizes", "suspected"), [(True, True), (True, False), (False, True)])
+def test_the_line_that_ends_a_fit_advises_a_smaller_budget_where_wrong_labels_are_learnt_by_heart(memorizes, suspected):
+    selector = Frontier()
+    shown = Evidence(2.3, 0.3, 0.5, 0.1, 0.6)
+    selector.decisions.append(Decision(5, False, True, shown, memorizes=memorizes, suspected=suspected, epoch=4))
+    assert ("a smaller budget may well end higher" in selector.remark()) == (memorizes and suspected)
+
+
 def test_a_fit_resumed_within_a_pass_ends_in_the_same_weights(tmp_path):
     from lightning.pytorch.callbacks import ModelCheckpoint
 

@@ -89,6 +89,22 @@ def test_what_is_said_of_labels_that_people_got_wrong_is_what_the_rows_say():
         assert (f"got {share} % of the labels wrong" if share == 40 else f"at {share} %") in told and said in told
 
 
+def test_what_is_said_of_smaller_budgets_is_what_their_rows_say():
+    rows = json.loads((RESULTS / "frontier_budgets.json").read_text())["rows"]
+    at = {(row["task"], row["budget"]): row for row in rows}
+    half, eighth = at["image_features_worse", 0.5], at["image_features_worse", 0.125]
+    by_half = json.loads((RESULTS / "frontier.json").read_text())["rows"]
+    (whole,) = (row["whole_fit"] for row in by_half if row["task"] == "image_features_worse")
+    told, choosing = (" ".join(page.split()) for page in (README, (ROOT / "docs" / "choosing.md").read_text()))
+    assert f"everything, ends {eighth['fewer_epochs'] - whole:.1f} points above all of it" in told
+    above, above_ours = (eighth["fewer_epochs"] - half[name] for name in ("fewer_epochs", "frontier"))
+    assert f"ends {above:.1f} points above half of it, and {above_ours:.1f} above `Frontier` with half" in choosing
+    better, worse = ([row for row in rows if sign * row["difference"] > 2 * row["standard_error"]] for sign in (1, -1))
+    assert (len(rows), len(better)) == (21, 8) and "in eight of twenty-one cases, and worse in that one" in choosing
+    (only,) = worse
+    assert only["budget"] == 0.25 and f"by {-only['difference']:.1f} points" in choosing
+
+
 def test_what_is_said_of_other_ways_to_spend_the_budget_is_what_their_rows_say():
     rows = {name: {task: row["difference"] for task, row in found.items()} for name, found in widely_measured().items()}
     ours = fmean(rows.pop("`Frontier`").values())

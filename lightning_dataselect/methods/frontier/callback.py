@@ -80,6 +80,10 @@ _NO_CLASSES = (
     "Frontier goes on as FewerEpochs does, and reads no more losses: steps show no logits of classes, as a"
     " classification does, and losses alone do not tell which samples a model can do without."
 )
+_ADVICE = (
+    ". Some labels seem to be wrong, and the model learns them by heart: a smaller budget may well end higher, so"
+    " compare with one of half the size"
+)
 
 
 class Frontier(DataSelector):
@@ -226,9 +230,12 @@ class Frontier(DataSelector):
             for kind in ("learnt", "contradicted")
         }
         kinds = [f"{kind} ones after {epoch} epochs" for kind, epoch in since.items() if epoch is not None]
-        if not kinds:
-            return "; all samples in turn, as losses gave no reason to leave any out"
-        return f"; all samples in turn, but for {' and '.join(kinds)}"
+        why = f"but for {' and '.join(kinds)}" if kinds else "as losses gave no reason to leave any out"
+        return f"; all samples in turn, {why}{_ADVICE if self._memorizes_wrong_labels else ''}"
+
+    @property
+    def _memorizes_wrong_labels(self) -> bool:
+        return bool(self.decisions) and self.decisions[-1].memorizes and self.decisions[-1].suspected
 
     def rank_state(self) -> dict[str, Any]:
         """Return the position in the passes, and what was decided."""
