@@ -14,21 +14,14 @@ from torch.autograd.graph import Node, get_gradient_edge
 from lightning_dataselect.capture.divisions import Divisions
 from lightning_dataselect.capture.graph import Anchor, reached
 from lightning_dataselect.capture.interception import Interceptors, site
+from lightning_dataselect.capture.judgements import Judgements
 from lightning_dataselect.capture.observer import Observer
-from lightning_dataselect.capture.orders import (
-    COMPARING,
-    SORTING,
-    is_one_of_many,
-    moves,
-    order_of_rows,
-    picks_rows,
-    ranks_rows,
-    tensors_with_a_say,
-)
+from lightning_dataselect.capture.orders import SORTING, moves, order_of_rows, picks_rows
 from lightning_dataselect.capture.origin import Origin, Origins
 from lightning_dataselect.capture.picks import GETITEM, IndexPick, Pick, by_numbers, covers, tensors_among
 from lightning_dataselect.capture.recorder import Recorder
 from lightning_dataselect.capture.reductions import Reduction
+from lightning_dataselect.capture.tables import Tables
 from lightning_dataselect.capture.terms import Key
 from lightning_dataselect.capture.watch import Watch, compiler_in_use
 
@@ -83,10 +76,7 @@ class Probe(Watch, Observer):
         self._picked_data: dict[int, tuple[Tensor, Key]] = {}  # likewise of what has no graph
         self._filtered: dict[int, tuple[Tensor, Hashable]] = {}  # data without the samples that a mask leaves out
         self._filtered_at: dict[Node, Hashable] = {}  # what was made of it with a graph
-        self._judgements: dict[int, Tensor] = {}  # what the model's outputs decide, as masks and ranks
-        self._ranks: set[int] = set()  # those of them that came of an order
-        self._judged: set[Node] = set()  # the places of what they have changed
-        self._ranked: set[Node] = set()
+        self._judgements = Judgements()
         self._module = module
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id comes twice
         self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
@@ -95,14 +85,12 @@ class Probe(Watch, Observer):
         self.origins: Origins | None = None
         self.values: dict[Node, list[Tensor]] | None = None
         self.normalises = False
-        self._of_samples: set[Hashable] = set()  # where numbers have taken rows out of what has one a sample
-        self._of_tables: set[Hashable] = set()  # and where out of something else, as weights of classes
-        self._buffers = set() if module is None else {id(buffer) for buffer in module.buffers()}
+        self._tables = Tables(module)
 
     @property
     def tables(self) -> frozenset[Hashable]:
-        """The places where numbers have taken rows out of something that has none for each sample."""
-        return self.recorder.spec.tables | (self._of_tables - self._of_samples)
+        """The places where integers index a table, such as class weights, in this step or an earlier one."""
+        return self.recorder.spec.tables | self._tables.places()
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Follow what is made of parameters alone, and what the samples lie along."""
@@ -132,9 +120,9 @@ class Probe(Watch, Observer):
             self.sorts = True
             self.reorders |= moves(taken)
         if func is GETITEM and by_numbers(args[1]):
-            is_table = args[0].shape[:1] != (size,) or self._is_of_module(args[0])
-            (self._of_tables if is_table else self._of_samples).add(site(sys._getframe(2), func))
-        self._judge(func.__name__, args, kwargs, tensors_among([args[0] if func is _SETITEM else out]))
+            is_of_parameters = isinstance(args[0], nn.Parameter) or id(args[0]) in self._from_parameters
+            self._tables.note(site(sys._getframe(2), func), args[0], size, is_of_parameters=is_of_parameters)
+        self._judgements.note(func.__name__, args, kwargs, tensors_among([args[0] if func is _SETITEM else out]))
         for where in {self._filtered[id(t)][1] for t in inputs if id(t) in self._filtered}:
             for tensor in tensors_among([out]):
                 if tensor.grad_fn is None:
@@ -162,33 +150,9 @@ class Probe(Watch, Observer):
                 rows = tensor.shape[0] * (tensor.shape[1] if func is torch.stack else 1)
                 self.views.add(rows // size)
 
-    def _judge(self, name: str, args: tuple[Any, ...], kwargs: Any, outs: Sequence[Tensor]) -> None:
-        """Follow what the model's outputs decide, to what it changes."""
-        inputs = tensors_with_a_say(name, tensors_among([*args, *kwargs.values()]))
-        judgements = {id(tensor) for tensor in inputs} & self._judgements.keys()
-        if not judgements and not any(tensor.requires_grad for tensor in inputs):
-            return
-        is_ranked = ranks_rows(name, args, kwargs) or bool(judgements & self._ranks)
-        is_ranked |= name in COMPARING and any(id(t) in judgements and is_one_of_many(t, inputs) for t in inputs)
-        for out in outs:
-            if not out.requires_grad:
-                self._judgements[id(out)] = out
-                self._ranks |= {id(out)} if is_ranked else set()
-            elif judgements and out.grad_fn is not None:
-                self._judged.add(out.grad_fn)
-                self._ranked |= {out.grad_fn} if is_ranked else set()
-
     def judged(self, values: Iterable[Any]) -> tuple[bool, bool]:
         """Tell if the model's outputs have decided on tensors among the values, and if it was by their order."""
-        tensors = tensors_among(values)
-        judgements = {id(tensor) for tensor in tensors} & self._judgements.keys()
-        # what decides within the model, as a router of experts does, picks no samples
-        ends = self._judged | self.anchors.keys()
-        nodes = {node for tensor in tensors for node in reached(tensor.grad_fn, ends)}
-        return (
-            bool(judgements) or not nodes.isdisjoint(self._judged),
-            bool(judgements & self._ranks) or not nodes.isdisjoint(self._ranked),
-        )
+        return self._judgements.of(tensors_among(values), self.anchors)
 
     def came_of(self, func: Any, values: Iterable[Any], out: Any) -> None:
         """Follow what comes from which samples, where a batch has others than those that are measured."""
@@ -269,7 +233,7 @@ class Probe(Watch, Observer):
             return  # as many of each: no pieces, but rows or steps that were laid one after the other
         if rows.grad_fn is not None:
             self._picked_at[rows.grad_fn] = where
-            self.doubtful |= {where} if any(id(part) in self._judgements for part in pick.decided_by) else set()
+            self.doubtful |= {where} if any(map(self._judgements.holds, pick.decided_by)) else set()
         elif not is_of_numbers and pick.mask.shape == (size,):
             self._filtered[id(rows)] = rows, where
         else:
@@ -284,9 +248,6 @@ class Probe(Watch, Observer):
         places = {self._picked_at[node] for node in reached(rows.grad_fn, self._picked_at)}
         places = {where for where in places if where[0] not in self.tables}
         return places.pop() if len(places) == 1 else None
-
-    def _is_of_module(self, tensor: Tensor) -> bool:
-        return isinstance(tensor, nn.Parameter) or id(tensor) in self._from_parameters or id(tensor) in self._buffers
 
     def _find(self, func: Any, caller: FrameType) -> bool:
         spaces = [caller.f_globals]
