@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.bounds import is_cut_off
 from lightning_dataselect.capture.divisors import with_divisor
 from lightning_dataselect.capture.folds import find_folds
-from lightning_dataselect.capture.graph import Anchor, derivatives, reached
+from lightning_dataselect.capture.graph import Anchor, reached
 from lightning_dataselect.capture.independence import are_turns, find_rows, refuse_unseen
+from lightning_dataselect.capture.nonlinear import is_nonlinear_in, keep_linear
 from lightning_dataselect.capture.picks import IndexPick
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.reductions import foldable
@@ -69,7 +68,7 @@ def analyze_loss(
     for term, _ in parts:
         refusal = spec.of(term.key).refusal
         # what a sample adds to a quotient of sums is no matter of how they are divided
-        if refusal is not None and (len(parts) == 1 or not _is_bent(loss, term, parts, anchors)):
+        if refusal is not None and (len(parts) == 1 or not is_nonlinear_in(loss, term, parts, anchors)):
             raise CaptureError(refusal)
     spec = replace(spec, loops=spec.loops | (_find_loops(parts, probe, batch_size) - spec.no_loops))
     if words := incomplete(parts, spec.loops, batch_size):
@@ -125,7 +124,7 @@ def analyze_loss(
             f"Nothing in the step gives a loss for each of the batch's {batch_size} samples "
             f"({len(terms)} reductions seen, {len(parts)} of them part of the loss). {EITHER}"
         )
-    n_sound, (sound, nonlinear) = len(sound), _linear(loss, sound, anchors)
+    n_sound, (sound, nonlinear) = len(sound), keep_linear(loss, sound, anchors)
     if any(is_cut_off(loss, term, anchors) for term, _ in sound):
         raise CaptureError(CUT_OFF)
     if len(sound) < n_sound:
@@ -268,35 +267,3 @@ def _normalises(term: Term, parts: Parts) -> bool:
     return any(
         reached(other.elements.grad_fn, {term.node}) for other, _ in parts if other is not term and other.by_hand
     )
-
-
-def _bent(loss: Tensor, parts: Parts, anchors: Anchors) -> list[bool]:
-    """Tell of each term if the loss is no multiple of it, as of a root or a quotient."""
-    slopes = derivatives(loss, [term.edge for term, _ in parts if term.edge is not None], again=True)
-    data = {*anchors, *_nodes(term for term, _ in parts)}
-    return [slope is not None and bool(reached(slope.grad_fn, data)) for slope in slopes]
-
-
-def _is_bent(loss: Tensor, term: Term, parts: Parts, anchors: Anchors) -> bool:
-    return _bent(loss, parts, anchors)[[other for other, _ in parts].index(term)]
-
-
-def _linear(loss: Tensor, parts: Parts, anchors: Anchors) -> tuple[Parts, list[Term]]:
-    """Leave out the terms that a loss is no multiple of, as of a root or a quotient; one alone may be kept as it is.
-
-    Returns:
-        The terms that are kept, and those of them that the loss is no multiple of all the same.
-    """
-    bent = _bent(loss, parts, anchors)
-    if not any(bent):
-        return parts, []
-    if len(parts) == 1 and bool((torch.as_tensor(parts[0][1]) > 0).all()):
-        warnings.warn(
-            f"The loss is a root, a logarithm or the like of {parts[0][0].name}, taken over the whole batch; the"
-            " per-sample losses are those that go into it.",
-            stacklevel=2,
-        )
-        return parts, [parts[0][0]]
-    if all(bent):
-        raise CaptureError(QUOTIENT)
-    return [part for part, is_bent in zip(parts, bent, strict=True) if not is_bent], []
