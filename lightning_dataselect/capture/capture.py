@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from lightning_dataselect.capture.changes import NOT_MEASURED
 from lightning_dataselect.capture.graph import saving_numbers_only
 from lightning_dataselect.capture.inquiry import Inquiry
+from lightning_dataselect.capture.interception import bypassing
 from lightning_dataselect.capture.remainder import rest
 from lightning_dataselect.capture.results import Captured, StepResult, Summarize, nothing_known
 from lightning_dataselect.capture.returned import loss_of
@@ -248,22 +248,7 @@ class LossCapture:
 
         For one that compares them with its arguments, as Lightning's ``log`` does with ``reduce_fx``.
         """
-        interceptors = self._interceptors
-
-        @torch.compiler.disable
-        def suspended(*args: Any, **kwargs: Any) -> Any:
-            with interceptors.reductions.suspended():
-                given = {name: interceptors.original(value) for name, value in kwargs.items()}
-                return function(*args, **given)
-
-        @functools.wraps(function)
-        def plain(*args: Any, **kwargs: Any) -> Any:
-            # the wrapper of what a compiler leaves alone costs a short step more than logging a number does
-            if torch.compiler.is_dynamo_compiling() or interceptors.originals:
-                return suspended(*args, **kwargs)
-            return function(*args, **kwargs)
-
-        return plain
+        return bypassing(self._interceptors, function)
 
     def _look_for_sole_loss(self, result: StepResult) -> None:
         """Find out, after a step that was read in full, if those that follow may be read the short way."""

@@ -18,9 +18,10 @@ from lightning_dataselect.capture.mixed import refuse_mixed
 from lightning_dataselect.capture.origin import Origins
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.recorder import Recorder
+from lightning_dataselect.capture.refusals import OTHER_LOADERS
 from lightning_dataselect.capture.reprobe import ReprobePolicy
 from lightning_dataselect.capture.results import PrimaryTerms, StepResult
-from lightning_dataselect.capture.returned import described, loss_of, with_loss
+from lightning_dataselect.capture.returned import loss_of, missing_loss, with_loss
 from lightning_dataselect.capture.roots import constant_in, find_terms, weighted
 from lightning_dataselect.capture.scaling import scale
 from lightning_dataselect.capture.showing import show
@@ -28,8 +29,8 @@ from lightning_dataselect.capture.shown import Shown
 from lightning_dataselect.capture.specs import StepSpec
 from lightning_dataselect.capture.terms import Key, Parts, Scale, Term, coefficients
 from lightning_dataselect.capture.watch import Watch, eagerly
-from lightning_dataselect.capture.witness import decide, has_own_constants, refuse_mined
-from lightning_dataselect.utils.errors import CaptureError, NoLossError
+from lightning_dataselect.capture.witness import decide, refuse_mined, warn_of_own_constants
+from lightning_dataselect.utils.errors import CaptureError
 
 _MOST_UNCLEAR = 8  # batches whose loss is not finite, or made of nothing, which show little, until one is gone by
 
@@ -156,12 +157,7 @@ class Inquiry:
         self.meet_size(whole.size)
         self._settle_claims()
         self.recorder.spec, is_settled = decide(whole, singles, self.recorder.spec)
-        if has_own_constants(whole, singles):
-            warnings.warn(
-                "A part of the loss has no gradient, and is another one for each sample, as what is subtracted from a"
-                " term by detach(). It is left in a sample's loss as the whole batch has it.",
-                stacklevel=2,
-            )
+        warn_of_own_constants(whole, singles)
         return is_settled
 
     def refuse_mined(self, batch: Shown, positions: Sequence[int], singles: Sequence[Shown]) -> None:
@@ -221,19 +217,11 @@ class Inquiry:
                 if isinstance(loss, Tensor):
                     out = with_loss(out, self.analyze(loss, result))
                 elif not self.reprobe.known:
-                    passed_over = out is None and not any(map(_shows_a_loss, self.recorder.terms))
-                    raise (NoLossError if passed_over else CaptureError)(
-                        f"The step returned no loss, but {described(out)}, and back-propagated none. Let it"
-                        " return the loss, or a dict with the key 'loss'; with manual optimization, call"
-                        " self.manual_backward(loss) in place of loss.backward()."
-                    )
+                    raise missing_loss(out, self.recorder.terms)
         finally:
             self.recorder.observer = self._weights = None
         if result.roots and not any(result.roots) and not result.lost and not self.reprobe.known:
-            raise CaptureError(
-                "None of the step's losses is made of the samples that are chosen from: all of them are those of other"
-                " train loaders. Name another loader, or use its batch in the step."
-            )
+            raise CaptureError(OTHER_LOADERS)
         if probe.differentiates and not self.recorder.spec.differentiates:
             self.recorder.spec = replace(self.recorder.spec, differentiates=True)
         for space, name in probe.names:
@@ -282,11 +270,7 @@ class Inquiry:
         recorder.spec = replace(recorder.spec, filters=recorder.spec.filters | filters)
         result.lost |= self.changes.leaves_out()
         for term, _ in parts:
-            places = [place for place, _ in recorder.spec.of(term.key).places()]
-            own = term.fold.where if isinstance(term, Folded) else term.key[0]
-            for where in (own, *places, recorder.joined.get(term.key)):
-                if where is not None and not isinstance(where, str):
-                    self.interceptors.add_site(probe.sites[where], where)
+            self.interceptors.add_sites_of(term, probe.sites)
             if term.picked_at is not None or filters:
                 # a class that had an index of its own, even for a moment, is a sequence to torch for ever after
                 self.watch = Watch(recorder, self.interceptors)
@@ -312,8 +296,3 @@ class Inquiry:
         recorder.spec = replace(recorder.spec, with_constant=others if constant is None else others | {n})
         self.constants.append(constant)
         return constant
-
-
-def _shows_a_loss(term: Term) -> bool:
-    """Tell if a step that has computed this, and returns None, has forgotten to return it."""
-    return term.value.requires_grad and bool(term.value.isfinite())

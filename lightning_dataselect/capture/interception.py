@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -11,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_dataselect.capture.folds import Folded
 from lightning_dataselect.capture.loss_functions import LOSSES, REGISTERED, Loss
 from lightning_dataselect.capture.patches import Patches
 from lightning_dataselect.capture.recorder import Recorder
 from lightning_dataselect.capture.reductions import ENDINGS, FOLDING, Reduction, axes_of_fold, ends
+from lightning_dataselect.capture.terms import Term
 
 
 def site(frame: FrameType, function: Any) -> Hashable:
@@ -114,6 +117,20 @@ class Interceptors:
         """Intercept a loss function that also goes by this name in this namespace."""
         self.losses.add(space, name, self._interceptor_of[space[name]])
 
+    def add_sites_of(self, term: Term, functions: Mapping[Hashable, Any]) -> None:
+        """Intercept the means and sums that a term was made by.
+
+        Args:
+            term: Of a probe.
+            functions: Place -> the mean or sum that was called there.
+        """
+        recorder = self._recorder
+        divisors = [place for place, _ in recorder.spec.of(term.key).places()]
+        own = term.fold.where if isinstance(term, Folded) else term.key[0]
+        for where in (own, *divisors, recorder.joined.get(term.key)):
+            if where is not None and not isinstance(where, str):
+                self.add_site(functions[where], where)
+
     def add_site(self, function: Any, where: Hashable) -> None:
         """Intercept a mean or a sum that is called from this place."""
         if function not in self._sites:
@@ -129,3 +146,22 @@ class Interceptors:
                 if name == "matmul":
                     self.reductions.add_method("__matmul__", new)
         self._sites[function].add(where)
+
+
+def bypassing(interceptors: Interceptors, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function so that it finds torch's own means and sums in their places (see `LossCapture.bypass`)."""
+
+    @torch.compiler.disable
+    def suspended(*args: Any, **kwargs: Any) -> Any:
+        with interceptors.reductions.suspended():
+            given = {name: interceptors.original(value) for name, value in kwargs.items()}
+            return function(*args, **given)
+
+    @functools.wraps(function)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        # the wrapper of what a compiler leaves alone costs a short step more than logging a number does
+        if torch.compiler.is_dynamo_compiling() or interceptors.originals:
+            return suspended(*args, **kwargs)
+        return function(*args, **kwargs)
+
+    return plain

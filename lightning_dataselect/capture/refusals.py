@@ -93,3 +93,9 @@ QUOTIENT = (
     "The loss is no weighted sum of means or sums over the batch, but a quotient, a product or the like of them, such"
     f" as a Dice loss over the whole batch: no sample has a share of its own in it. {NO_OWN_LOSS}"
 )
+
+
+OTHER_LOADERS = (
+    "None of the step's losses is computed from the samples of the named train loader: all of them come from other"
+    " loaders. Name another loader, or use this one's batch in the step."
+)

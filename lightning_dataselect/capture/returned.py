@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
+
+from lightning_dataselect.capture.terms import Term
+from lightning_dataselect.utils.errors import CaptureError, NoLossError
 
 
 def loss_of(out: Any) -> Any:
@@ -43,3 +46,22 @@ def described(out: Any) -> str:
     if isinstance(out, Mapping):
         return f"a mapping with the keys {sorted(map(str, out))}"
     return "None" if out is None else f"a {type(out).__name__}"
+
+
+def missing_loss(out: Any, terms: Iterable[Term]) -> CaptureError:
+    """Return the error that says that a step has neither returned nor back-propagated a loss.
+
+    Args:
+        out: What the step returned.
+        terms: What it computed: if it holds a loss, a step that returns None has not skipped the batch on purpose.
+    """
+    is_skipped = out is None and not any(map(_shows_a_loss, terms))
+    return (NoLossError if is_skipped else CaptureError)(
+        f"The step returned {described(out)} in place of a loss, and back-propagated none. Return the loss, or a dict"
+        " with the key 'loss'; with manual optimization, call self.manual_backward(loss) in place of loss.backward()."
+    )
+
+
+def _shows_a_loss(term: Term) -> bool:
+    """Tell if a step that has computed this, and returns None, has forgotten to return it."""
+    return term.value.requires_grad and bool(term.value.isfinite())

@@ -7,6 +7,7 @@ terms were for single samples, and settles how they are to be read.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
@@ -104,8 +105,8 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
     return spec, is_settled
 
 
-def has_own_constants(whole: Shown, singles: Sequence[Shown]) -> bool:
-    """Tell if what a loss is besides its terms depends on the samples, although it has no gradient.
+def warn_of_own_constants(whole: Shown, singles: Sequence[Shown]) -> None:
+    """Warn where what a loss is besides its terms depends on the samples, although it has no gradient.
 
     Args:
         whole: Of several samples.
@@ -113,9 +114,14 @@ def has_own_constants(whole: Shown, singles: Sequence[Shown]) -> bool:
     """
     constants = [one.constant for one in singles]
     if whole.constant is None or any(constant is None for constant in constants):
-        return False
+        return
     alone = torch.stack([constant.reshape(()) for constant in constants if constant is not None])
-    return not are_close(alone, alone[:1].expand_as(alone))
+    if not are_close(alone, alone[:1].expand_as(alone)):
+        warnings.warn(
+            "A part of the loss has no gradient and differs from sample to sample, such as a term that is subtracted"
+            " after detach(). Each sample's loss includes it with its value for the whole batch.",
+            stacklevel=3,
+        )
 
 
 def refuse_mined(batch: Shown, positions: Sequence[int], singles: Sequence[Shown], spec: StepSpec) -> StepSpec:

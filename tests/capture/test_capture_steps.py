@@ -453,7 +453,7 @@ def test_a_copy_starts_anew(s: SimpleNamespace) -> None:
 
 
 ERRORS: dict[str, tuple[Callable[[SimpleNamespace], Any], str]] = {
-    "none": (lambda s: None, "returned no loss, but None.*Let it return the loss"),
+    "none": (lambda s: None, "returned None in place of a loss.*Return the loss"),
     "mapping": (lambda s: {"logits": s.x}, r"a mapping with the keys \['logits'\].*a dict with the key 'loss'"),
     "no gradient": (lambda s: F.cross_entropy(s.model(s.x), s.y).detach(), "has no gradient.*without detach"),
     "nothing found": (lambda s: s.model(s.x).norm(), f"each of the batch's {B} samples.*RandomPruning"),

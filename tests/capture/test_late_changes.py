@@ -231,4 +231,4 @@ def test_a_loss_that_comes_to_be_cut_off_is_refused_for_what_it_is() -> None:
 @pytest.mark.parametrize("first", [0, LATE])
 def test_a_value_that_is_taken_from_a_term_again_is_not_left_out_in_silence(first: int) -> None:
     said = fit(classes, value_of_another, lambda i: i >= first)[4]
-    assert "has no gradient, and is another one for each sample" in said
+    assert "has no gradient and differs from sample to sample" in said
