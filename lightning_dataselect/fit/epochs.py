@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -21,7 +20,7 @@ from lightning_dataselect.fit.rescoring import measure_stale, score_samples
 from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
 from lightning_dataselect.fit.scratch import check_scratch
 from lightning_dataselect.fit.start import start_from_file
-from lightning_dataselect.fit.train_loader import batch_of, combine, select_loader, take_over_batch_size
+from lightning_dataselect.fit.train_loader import combine, select_loader, take_over_batch_size
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.planning import plan_epoch
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -101,11 +100,9 @@ class Epochs:
     def prepare_loader(self, given: object) -> object:
         """Take what the Trainer would train on; return what it is to train on."""
         policy, run, trainer = self._policy, self._run, self._trainer
-        chosen, selected = select_loader(trainer, policy, given)
+        chosen, selected = select_loader(trainer, policy, given, self._reader.batches)
         first, self._loader = self._loader is None, selected
         run.training_set.refer_to(selected.loader.dataset)
-        self._reader.batches.loader, self._reader.batches.part = selected.loader, chosen.part
-        self._reader.batches.collate = partial(batch_of, trainer, selected) if chosen.part is None else None
         selected.batches.fills_up, selected.batches.always_fills_up = policy.whole_batches, self._budget is not None
         self._others = chosen.others()
         combined, self._lengths.combination = combine(trainer, policy, given, chosen, selected)

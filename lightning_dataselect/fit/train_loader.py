@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from lightning_dataselect.data.batch_source import BatchSource
 from lightning_dataselect.data.chosen_loader import ChosenLoader, choose_loader
 from lightning_dataselect.data.loader import SelectedLoader, prepare
 from lightning_dataselect.data.recollate import collate_anew
@@ -19,13 +20,16 @@ from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.trainer import batch_to_device, combination_mode, lengths_of_others, sampler_ranks, show_apart
 
 
-def select_loader(trainer: pl.Trainer, policy: SelectionPolicy, given: object) -> tuple[ChosenLoader, SelectedLoader]:
-    """Find the loader that samples are selected from, and make of it one that goes by a plan.
+def select_loader(
+    trainer: pl.Trainer, policy: SelectionPolicy, given: object, source: BatchSource
+) -> tuple[ChosenLoader, SelectedLoader]:
+    """Find the loader that samples are selected from, and make a copy of it that follows a plan.
 
     Args:
         trainer: The Trainer of the fit.
         policy: Names the loader, and says what is needed of it.
         given: What the Trainer would train on.
+        source: Is told where the batches come from.
     """
     chosen = choose_loader(given, policy.loader, type(policy).__name__)
     world_size, rank = sampler_ranks(trainer)
@@ -37,6 +41,8 @@ def select_loader(trainer: pl.Trainer, policy: SelectionPolicy, given: object) -
         needs_losses=policy.needs_losses,
         memory=placement_in(policy.scratch_dir),
     )
+    source.loader, source.part = selected.loader, chosen.part
+    source.collate = partial(_batch_of, trainer, selected) if chosen.part is None else None
     return chosen, selected
 
 
@@ -64,7 +70,7 @@ def combine(
     return combined, combination
 
 
-def batch_of(trainer: pl.Trainer, selected: SelectedLoader, indices: Sequence[int]) -> Any:
+def _batch_of(trainer: pl.Trainer, selected: SelectedLoader, indices: Sequence[int]) -> Any:
     """Make the batch of some samples, as the training loop would take it."""
     last = selected.n - 1  # which a sample that is repeated to make ranks even is taken for
     own = [min(index, last) for index in indices]

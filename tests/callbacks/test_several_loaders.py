@@ -157,7 +157,7 @@ def test_weights_enter_the_named_loaders_losses_alone(kind):
 def test_what_cannot_be_told_apart_is_refused():
     with pytest.raises(ValueError, match="cross_entropy is made of samples of several train loaders at once"):
         fit(Hardest(loader="labelled"), Semi("one_mean"), both())
-    with pytest.raises(ValueError, match="None of the step's losses is computed from the samples of the named train loader"):
+    with pytest.raises(ValueError, match="None of the step's losses is computed from the samples of the named"):
         fit(Hardest(loader="labelled"), Semi("only_others"), both())
 
 

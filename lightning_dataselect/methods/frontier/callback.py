@@ -1,49 +1,7 @@
 """Frontier: spend a budget on what the model can learn now, and drop nothing where that cannot be told.
 
-A method of our own; no paper describes it. Its evidence is `benchmarks.frontier` and the documentation's page on it.
-
-The baseline that is hard to beat is training on everything for fewer epochs. Frontier is that baseline, walked through
-the shuffled set in epochs of ``budget`` times the set's size, until losses show that samples can be left out of a pass:
-
-- ``m_i`` is the moving average of weight 1/2 of the losses of sample i, ``l_i`` and ``p_i`` are its last one and the
-  one before, and ``L`` is the mean loss of the untrained model, that is of the first three batches. Class weights are
-  divided out of all of them, so that a light class is not taken for a learnt one; they are told from the losses of the
-  first batches over their cross entropies.
-- *Learnt* samples, those with ``m_i < 0.25 L``, are left out once they are 20 % or more. Where a class is so frequent
-  that its share of the samples alone says more than the untrained model knows, ``-log`` of the share takes the place of
-  ``L``: of a set with one rare class most would be learnt otherwise before anything is. The 20 % count after two passes
-  over everything, when a model that only memorizes has not got that far. They count later if the model does not
-  *memorize*, which a trial tells: of each second pass a tenth of the samples, drawn at random, is held back, and in the
-  next one its mean loss is compared with that of another tenth, which was trained on in both. Both means are corrected
-  for what the samples lost before (analysis of covariance), since that differs far more than one visit changes. The
-  ratio ``r`` of the two must be below 1.25, measurably, by two standard errors. What visits do adds up: once the sum of
-  ``r - 1`` over the passes is above 1/4 by as much, learnt samples stay in for good, as a small loss says little there.
-- After two, three and four passes high losses are asked whether the labels are wrong. Losses of hard samples come down
-  from pass to pass; those of wrong labels stay above the loss of a model that knows nothing. So of the samples with
-  ``p_i > L``, 3 % or more of all, 60 % must still have ``l_i > L``, while half of all samples are below L / 2 to
-  contradict them. Half of them and 30 % do where high losses also gather: where the histogram of ``l_i / L`` has a
-  *second mode* above 1, 10 % and three standard errors denser than the valley before it. Then samples with both
-  ``p_i > L`` and ``l_i > L`` are left out; where fewer than 10 % are above L, many of them are only hard, and 1.5 L
-  takes its place. A class of which most is above L is not learnt yet, and its samples do not count.
-- Where classes *overlap*, losses look the same: one buyer among nine others who resemble him is no error. A model that
-  does not memorize is none the worse for such labels, and without them too sure of itself. So where losses stay above L
-  but do not gather, the model must be found to memorize from the fifth pass on, by one standard error of the sum of
-  ``r - 1``, and a budget without room for six passes leaves none of them out. Until then, while a tenth of all samples
-  stays above L, what is learnt stays in from the third pass on: of alike samples it would go by the luck of the label.
-- Both are asked of classification alone. A squared error that is small still has a gradient that counts, and one that
-  stays above that of an untrained model may be the tail of the targets, which the mean needs. So where the first three
-  batches show no logits of classes, losses are read no more, and each step runs as it would without a callback. Nor are
-  they read once the model memorizes and no label is suspected: nothing is left out after that.
-- Of the learnt samples nine in ten are left out, drawn anew for each pass; the tenth keeps the measurements fresh. Of a
-  class with a *rival* there are fewer: of all samples that the model takes for the class, those labelled so stay three
-  times as many as those of any one other label. Where three in ten boots are labelled as bags, what is left of a pass
-  without the learnt boots would teach that boots are bags.
-  Contradicted ones are all left out, but for those of the trial under way, which are seen whatever their losses.
-  Where the model memorizes, one that was found contradicted stays so: seen now and then, its loss falls all the same.
-
-What is saved goes to the rest: every epoch trains on the same number of samples, so the passes become shorter, and the
-compute is that of training on everything for ``budget`` times the epochs. On a stream, whose samples are known by their
-keys, an epoch is a pass, and what it saves goes into further ones.
+A method of our own; no paper describes it. `methods/frontier/rule.py` describes the rule, `benchmarks.frontier`
+measures it, and the documentation has a page on what was found.
 """
 
 from __future__ import annotations

@@ -1,6 +1,53 @@
 """The rule of Frontier: from the evidence when a pass begins, the kinds of samples that the pass leaves out.
 
-Pure functions on tensors; what they are called for, and when, is said in `methods/frontier/callback.py`.
+Pure functions on tensors; `methods/frontier/callback.py` calls them.
+
+The baseline that is hard to beat is training on everything for fewer epochs. Frontier does just that, walking through
+the shuffled set in epochs of ``budget`` times its size, until losses show that samples can be left out of a pass:
+
+- ``m_i`` is the moving average, of weight 1/2, of the losses of sample i; ``l_i`` is its last loss and ``p_i`` the one
+  before; ``L`` is the mean loss of the untrained model, measured on the first three batches. Class weights are divided
+  out of all of them, so that a class of low weight is not taken for a learnt one. They are estimated from the losses of
+  the first batches, divided by the cross entropies of the same samples.
+- *Learnt* samples, those with ``m_i < 0.25 L``, are left out once they are 20 % or more of the set. Where a class is so
+  frequent that predicting it always does better than the untrained model, ``-log`` of its share takes the place of
+  ``L``: otherwise most of a set with one rare class would count as learnt before anything is. The 20 % count after two
+  passes over everything, when a model that only memorizes has not got that far. They count later only if the model does
+  not *memorize*, which a trial tests: every second pass holds back a random tenth of the samples, and the next one
+  compares its mean loss with that of another tenth, which was trained on in both. Both means are corrected for what the
+  samples lost before (analysis of covariance), since samples differ by far more than one visit changes. The ratio ``r``
+  of the two means must be below 1.25 by two standard errors. The effects of visits add up: once the sum of ``r - 1``
+  over the passes is above 1/4 by two standard errors, learnt samples stay in for good, as a small loss then says
+  little.
+- After two, three and four passes Frontier asks whether high losses come from wrong labels. Losses of hard samples fall
+  from pass to pass; those of wrong labels stay above the loss of a model that knows nothing. So samples with
+  ``p_i > L`` must be 3 % or more of all, 60 % of these must still have ``l_i > L``, and half of all samples must be
+  below ``L / 2`` to contradict them. A half and 30 % will do where high losses also form a cluster, that is where the
+  histogram of ``l_i / L`` has a *second mode* above 1 that is denser than the valley before it by 10 % and by three
+  standard errors. Then samples with both ``p_i > L`` and ``l_i > L`` are left out. Where fewer than 10 % of all samples
+  are above L, many of those are only hard, and 1.5 L takes the place of L. A class with most of its samples above L is
+  not learnt yet, and its samples do not count.
+- Where classes *overlap*, losses look the same: the one buyer among ten similar customers is no error. A model that
+  does not memorize takes no harm from such labels, and becomes overconfident without them. So where losses stay above L
+  but form no cluster, the model must be found to memorize, by one standard error of the sum of ``r - 1``, for these
+  samples to be left out from the fifth pass on; a budget with room for fewer than six passes leaves none of them out.
+  Until then, as long as a tenth of all samples stays above L, learnt samples stay in from the third pass on: which of
+  several similar samples is learnt would depend on the luck of its label.
+- All this applies to classification alone. A small squared error still has a gradient that counts, and one that stays
+  above that of an untrained model may belong to the tail of the targets, which the mean needs. So where the first three
+  batches show no class logits, losses are no longer read, and each step runs as it would without a callback. They are
+  no longer read either once the model memorizes and no label is suspected: nothing is left out after that.
+- Nine in ten of the learnt samples are left out, drawn anew for each pass; the tenth keeps the measurements fresh.
+  Fewer are left out of a class with a *rival*: of all samples that the model assigns to the class, those with that
+  label must remain at least three times as many as those with any other single label. Where three in ten boots are
+  labelled as bags, a pass without the learnt boots would teach that boots are bags.
+- Contradicted samples are all left out, except those of the current trial, which are seen whatever their losses. Where
+  the model memorizes, a sample that was found contradicted stays so: its loss falls even if it is only seen now and
+  then.
+
+The compute that is saved goes to the other samples: every epoch trains on the same number of samples, so the passes
+become shorter, and the whole fit costs as much as training on everything for ``budget`` times the epochs. On a stream,
+whose samples are known by their keys, an epoch is a pass, and what a pass saves pays for further ones.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The trial of Frontier: what the model loses on samples that a pass has held back, beside others that it trained on.
 
-Pure functions on tensors; what a trial is for is said in `methods/frontier/callback.py`.
+Pure functions on tensors; `methods/frontier/rule.py` says what a trial is for.
 """
 
 from __future__ import annotations
