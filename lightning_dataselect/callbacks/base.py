@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -9,11 +11,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import lightning.pytorch as pl
 
 from lightning_dataselect.callbacks.fit_local import without_fit_locals
+from lightning_dataselect.callbacks.state_key import class_given
 from lightning_dataselect.trainer import HOOKS_OF_A_BATCH
 from lightning_dataselect.utils.arguments import call_text, refuse_unnamed
 from lightning_dataselect.utils.errors import UnsupportedTrainerError
 
 _FIRST_TO_TAKE_ANY = (2, 6)
+_FABRIC = "Fabric, whose loop is your own"
+# none of a batch: Fabric's users set up a module before they come to one, and it would be one more call in each step
+_HOOKS_OF_A_FIT = frozenset(
+    "setup on_fit_start on_train_start on_train_epoch_start on_train_epoch_end on_train_end on_fit_end"
+    " on_validation_start on_validation_end teardown".split()
+)
 
 
 def _base() -> type[pl.Callback]:
@@ -35,11 +44,57 @@ else:
     _Base = _base()
 
 
-class Callback(_Base):
-    """Base class of the callbacks, which tells at once where they are of no use.
+class LightningOnly(_Base):
+    """Tell at once where a callback of Lightning's Trainer is of no use.
 
     Fabric and Hugging Face's Trainer take a list of callbacks too, and would call none of the hooks that matter.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let the hooks of a fit say what is wrong where they are called without a Trainer."""
+        super().__init_subclass__(**options)
+        for name in _HOOKS_OF_A_FIT & vars(cls).keys():
+            setattr(cls, name, _of_trainer(vars(cls)[name]))
+
+    def on_after_setup(self, **given: object) -> NoReturn:
+        """Refuse Fabric, which calls this when it sets up a module."""
+        raise _refusal(self, _FABRIC)
+
+    def on_init_end(self, *given: object, **named: object) -> NoReturn:
+        """Refuse Hugging Face's Trainer, which calls this when it has been made."""
+        raise _refusal(self, "the Trainer of Hugging Face: call the model in a LightningModule's training_step")
+
+    def on_exception(self, *given: Any) -> None:
+        """Do nothing, as for a class in place of a callback, which Lightning calls this of without an instance."""
+
+
+def _of_trainer(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a hook so that it refuses to be called without a Trainer, as by ``Fabric.call``."""
+
+    @functools.wraps(hook)
+    def called(self: Any, *args: Any, **named: Any) -> Any:
+        if not isinstance(self, LightningOnly):
+            raise class_given(hook.__qualname__.partition(".")[0])
+        if len(args) + len(named) < 2:  # of trainer and pl_module
+            raise _refusal(self, _FABRIC)
+        return hook(self, *args, **named)
+
+    return called
+
+
+for _name in _HOOKS_OF_A_FIT:  # those that a callback does not define would fail in Python's words
+    setattr(LightningOnly, _name, _of_trainer(getattr(_Base, _name)))
+
+
+def _refusal(callback: object, other: str) -> UnsupportedTrainerError:
+    return UnsupportedTrainerError(
+        f"{type(callback).__name__} is a callback of lightning.Trainer and cannot work in {other}. In a loop of your"
+        " own, lightning_dataselect.capture.LossCapture gives the per-sample losses to choose by."
+    )
+
+
+class Callback(LightningOnly):
+    """Base class of the selectors: written as the call that made it, and copied without the fit under way."""
 
     _call: str
 
@@ -57,17 +112,3 @@ class Callback(_Base):
         """Leave out what belongs to a fit under way: Lightning's bound ``log`` would drag the module along."""
         own = {name: value for name, value in without_fit_locals(self).items() if name not in ("log", "log_dict")}
         return {name: value for name, value in own.items() if name not in HOOKS_OF_A_BATCH or value is not None}
-
-    def on_after_setup(self, **given: object) -> NoReturn:
-        """Refuse Fabric, which calls this when it sets up a module."""
-        self._refuse("Fabric, whose loop is your own")
-
-    def on_init_end(self, *given: object, **named: object) -> NoReturn:
-        """Refuse Hugging Face's Trainer, which calls this when it has been made."""
-        self._refuse("the Trainer of Hugging Face: call the model in a LightningModule's training_step")
-
-    def _refuse(self, other: str) -> NoReturn:
-        raise UnsupportedTrainerError(
-            f"{type(self).__name__} is a callback of lightning.Trainer and cannot work in {other}. In a loop of your"
-            " own, lightning_dataselect.capture.LossCapture gives the per-sample losses to choose by."
-        )

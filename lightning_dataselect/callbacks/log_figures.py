@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
+from lightning_dataselect.callbacks.base import LightningOnly
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.utils.arguments import refuse_unknown
 from lightning_dataselect.utils.errors import InvalidArgumentError, TrainerSettingsError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _KINDS = ("score_histogram", "data_map", "gallery")
 
 
-class LogFigures(pl.Callback):
+class LogFigures(LightningOnly):
     """Send the score histogram, the data map and the gallery to TensorBoard or Weights & Biases.
 
     Goes beside a selector in the Trainer's callbacks; without one of these loggers it warns and does nothing. The

@@ -8,6 +8,14 @@ from typing import Any, NoReturn, overload
 from lightning_dataselect.utils.errors import ClassGivenError, MethodDefinitionError
 
 
+def class_given(name: str) -> ClassGivenError:
+    """Return the error that says that a class, ``name``, stands among the callbacks."""
+    return ClassGivenError(
+        f"callbacks=[{name}] holds the class, not an instance of it: write callbacks=[{name}()], with its arguments in"
+        " the parentheses."
+    )
+
+
 class _OwnKey(str):
     __slots__ = ()
     __hash__ = str.__hash__
@@ -43,10 +51,7 @@ class StateKey:
     def __get__(self, instance: object, owner: type[Any] | None = None) -> str: ...
     def __get__(self, instance: object | None, owner: type[Any] | None = None) -> str:
         if instance is None and owner is not None:
-            raise ClassGivenError(
-                f"callbacks=[{owner.__name__}] holds the class, and no selector made of it: write"
-                f" callbacks=[{owner.__name__}()], with its arguments in the parentheses."
-            )
+            raise class_given(owner.__name__)
         if "run_state" not in vars(instance):
             name = type(instance).__name__
             raise MethodDefinitionError(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_dataselect.capture.arguments import check_module, check_step, wrong_weights
 from lightning_dataselect.capture.changes import NOT_MEASURED
 from lightning_dataselect.capture.graph import saving_numbers_only
 from lightning_dataselect.capture.inquiry import Inquiry
@@ -21,7 +22,7 @@ from lightning_dataselect.capture.scaling import scale
 from lightning_dataselect.capture.sole_loss import findings_on_sole_loss
 from lightning_dataselect.capture.specs import StepSpec, TermSpec
 from lightning_dataselect.capture.terms import Parts, coefficients, incomplete, loops_of
-from lightning_dataselect.utils.errors import InvalidArgumentError
+from lightning_dataselect.utils.validation import check_count
 
 _NO_SOLE_LOSS: tuple[StepSpec | None, TermSpec | None] = (None, None)
 
@@ -57,7 +58,7 @@ class LossCapture:
     """
 
     def __init__(self, module: nn.Module | None = None) -> None:
-        self._inquiry = inquiry = Inquiry(module)
+        self._inquiry = inquiry = Inquiry(check_module(module))
         self._recorder, self._interceptors = inquiry.recorder, inquiry.interceptors
         self.doubts = self._recorder.doubts
         """The terms that recent steps have left in doubt (see `has_doubts`)."""
@@ -125,11 +126,10 @@ class LossCapture:
         Raises:
             CaptureError: the first step shows no sound per-sample loss.
         """
-        if weights is not None and weights.shape != (batch_size,):
-            raise InvalidArgumentError(
-                f"weights has the shape {tuple(weights.shape)}: give one weight for each of the batch's {batch_size}"
-                f" samples, of shape ({batch_size},)."
-            )
+        if batch_size.__class__ is not int or batch_size < 0:  # asked here, as a short step would pay for a call
+            batch_size = check_count("batch_size", batch_size)
+        if weights is not None and getattr(weights, "shape", None) != (batch_size,):
+            raise wrong_weights(weights, batch_size)
         self._inquiry.meet_size(batch_size)
         probing, changes = self._inquiry.reprobe.probes > 0, self._inquiry.changes
         is_short = not probing and weights is None and self.summarize is None and self._sole[0] is self._recorder.spec
@@ -138,6 +138,7 @@ class LossCapture:
         self._result = result = StepResult(self._recorder, self._inquiry.primary, self.summarize)
         try:
             if probing:
+                check_step(step)
                 self._sole = _NO_SOLE_LOSS
                 out = self._inquiry.probe(step, result, weights, batch)
             else:
@@ -189,6 +190,8 @@ class LossCapture:
             >>> capture.score(lambda: step(x), batch_size=6).losses.shape
             torch.Size([6])
         """
+        if batch_size.__class__ is not int or batch_size < 0:
+            batch_size = check_count("batch_size", batch_size)
         self._inquiry.meet_size(batch_size)
         if self._inquiry.reprobe.probes == 0 and self._inquiry.is_one_term:
             captured = self._score_one_term(step, batch_size, batch)

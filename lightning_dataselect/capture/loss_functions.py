@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.functional import nll_loss  # as it is before any patch
 
+from lightning_dataselect.capture.arguments import names_of_arguments
 from lightning_dataselect.capture.graph import saving_unnoticed
 from lightning_dataselect.utils.errors import InvalidArgumentError
 
@@ -258,6 +259,7 @@ def register_loss(function: Function, *, input: str | None = None, target: str |
         The function, so that this can be used as a decorator.
 
     Raises:
+        ArgumentTypeError: If it is no function, or one whose arguments cannot be told.
         InvalidArgumentError: If it has no argument ``reduction``, or none of the given names.
 
     Example:
@@ -278,11 +280,12 @@ def register_loss(function: Function, *, input: str | None = None, target: str |
         >>> LossCapture().run(lambda: half_squares(w * 2, y), batch_size=2)[1].losses
         tensor([2., 8.])
     """
-    arguments = tuple(inspect.signature(function).parameters)
+    arguments = names_of_arguments(function)
     for name in ("reduction", *(name for name in (input, target) if name is not None)):
         if name not in arguments:
             raise InvalidArgumentError(
-                f"register_loss({function.__name__}) needs an argument {name!r}, but it takes {', '.join(arguments)}."
+                f"register_loss({function.__name__}) needs an argument {name!r}, but it takes"
+                f" {', '.join(arguments) or 'none'}."
             )
 
     def classes(bound: Bound) -> Classes | None:

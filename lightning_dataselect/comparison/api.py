@@ -9,15 +9,25 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from rich.console import Console
 
+from lightning_dataselect.comparison.arguments import (
+    budget_text,
+    check_makers,
+    check_mode,
+    check_trainer,
+    make_folder,
+    methods_text,
+    seeds_text,
+)
 from lightning_dataselect.comparison.made_task import MadeTask
 from lightning_dataselect.comparison.result import Comparison, Wishes, carry_out
+from lightning_dataselect.utils.validation import check_count, check_flag, check_prune_ratio
 
 
 def compare(
-    make_module: Callable[[], pl.LightningModule],
-    make_data: Callable[[], Any],
+    make_module: Callable[[], pl.LightningModule] | None = None,
+    make_data: Callable[[], Any] | None = None,
     *,
-    max_epochs: int,
+    max_epochs: int | None = None,
     methods: str | Sequence[str] = "auto",
     seeds: int | Sequence[int] = 3,
     monitor: str | None = None,
@@ -57,7 +67,9 @@ def compare(
         in a notebook.
 
     Raises:
-        UserInputError: If an argument is wrong, or the task fails on its first batches.
+        ArgumentTypeError: If an argument is of the wrong type.
+        InvalidArgumentError: If an argument is out of its range.
+        UserInputError: If there is no such method or metric, or the task fails on its first batches.
 
     Example:
         >>> from lightning_dataselect.demo import DigitsData, DigitsModel
@@ -66,18 +78,20 @@ def compare(
         >>> found.table["label"].tolist(), str(found.best)
         (['full'], 'Nothing to recommend: add short to the methods.')
     """
+    makers = check_makers(make_module, make_data, max_epochs)
+    of_trainer = check_trainer(trainer)
     wishes = Wishes(
-        methods=methods if isinstance(methods, str) else ",".join(methods),
-        seeds=str(seeds) if isinstance(seeds, int) else "".join(f"{seed}," for seed in seeds),
-        prune_ratio=prune_ratio,
+        methods=methods_text(methods),
+        seeds=seeds_text(seeds),
+        prune_ratio=check_prune_ratio("prune_ratio", prune_ratio),
         monitor=monitor,
-        mode=mode,
-        out=Path(out),
-        budget=None if budget is None else str(budget),
-        jobs=jobs,
+        mode=check_mode(mode),
+        budget=budget_text(budget),
+        jobs=check_count("jobs", jobs, minimum=1),
+        out=make_folder(out),
     )
-    wishes.out.mkdir(parents=True, exist_ok=True)
-    task = MadeTask(make_module, make_data, dict(trainer or {}), max_epochs)
+    quiet = check_flag("quiet", quiet)
+    task = MadeTask(makers.module, makers.data, of_trainer, makers.max_epochs)
     # a notebook calls itself a terminal, and would keep every redrawing of a bar
     in_notebook = Console().is_jupyter
     return carry_out(

@@ -71,11 +71,12 @@ class Plan:
         )
 
 
-def parse_budget(text: str) -> tuple[float, str]:
+def parse_budget(text: str, name: str = "--budget ") -> tuple[float, str]:
     """Read a budget: full runs, or a time.
 
     Args:
         text: `30` or `30 runs`; `20min`, `2h`.
+        name: The argument, as the user writes it.
 
     Returns:
         The number, and `runs` or `minutes`.
@@ -89,7 +90,7 @@ def parse_budget(text: str) -> tuple[float, str]:
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(|runs?|m|min|minutes?|h|hours?)\s*", text)
     if not found or not float(found[1]):
-        raise UserInputError(f"--budget {text!r}: give full runs, as in 30, or a time, as in 20min or 2h.")
+        raise UserInputError(f"{name}{text!r}: give full runs, as in 30, or a time, as in 20min or 2h.")
     number, unit = float(found[1]), found[2]
     if unit in ("", "run", "runs"):
         return number, "runs"

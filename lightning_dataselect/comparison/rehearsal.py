@@ -66,11 +66,13 @@ class Rehearsal:
         """
         logs = f"it logs {', '.join(self.logged) or 'nothing at all (see LightningModule.log)'}"
         if wanted is not None and wanted not in self.logged:
-            raise UserInputError(f"--monitor {wanted}: the model logs no such metric; {logs}.")
+            raise UserInputError(f"The model logs no metric {wanted!r} to monitor; {logs}.")
         likely = [name for name in _LIKELY if name in self.logged]
         found = wanted or next(iter(likely + [name for name in self.logged if name.startswith("val")]), None)
         if found is None:
-            raise UserInputError(f"--monitor: which metric counts? The model logs none that begins with val; {logs}.")
+            raise UserInputError(
+                f"Which metric counts? The model logs none that begins with val; {logs}. Name one as the monitor."
+            )
         return found
 
 

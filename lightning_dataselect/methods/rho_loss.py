@@ -125,10 +125,12 @@ class RHOLoss(WithinBatches, BatchSelector):
         self.holdout_epochs = (
             None if holdout_epochs is None else check_count("holdout_epochs", holdout_epochs, minimum=1)
         )
-        if not (holdout_model is None or callable(getattr(holdout_model, "training_step", None))):
+        if isinstance(holdout_model, type) or not (
+            holdout_model is None or callable(getattr(holdout_model, "training_step", None))
+        ):
             raise ArgumentTypeError(
-                f"holdout_model={holdout_model!r} has no training_step: give a LightningModule that was trained on"
-                " held-out data, with its weights loaded."
+                f"holdout_model={holdout_model!r} is not a LightningModule: give one that was trained on held-out data,"
+                " with its weights loaded."
             )
         if holdout_model is not None and (holdout_losses is not None or holdout_epochs is not None):
             other = "holdout_losses" if holdout_losses is not None else "holdout_epochs"

@@ -97,13 +97,13 @@ class ScoreStore:
         """Return the column ``name``, float32 (N + 1,), on the store's device."""
         try:
             return self._columns[name]
-        except KeyError:
+        except (KeyError, TypeError):  # of a name that is no text
             raise self._unknown(name) from None
 
-    def _unknown(self, name: str) -> UnknownColumnError:
+    def _unknown(self, name: object) -> UnknownColumnError:
         return UnknownColumnError(
-            f"There is no column {name!r}.{did_you_mean(name, self._columns)} There are {', '.join(self._columns)}; a"
-            " method adds its own by `columns`."
+            f"There is no column {name!r}.{did_you_mean(str(name), self._columns)} There are"
+            f" {', '.join(self._columns)}; a method adds its own by `columns`."
         )
 
     def __contains__(self, name: str) -> bool:

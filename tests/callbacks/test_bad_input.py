@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import CombinedLoader
 from packaging.version import Version
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, SubsetRandomSampler
 
+from lightning_dataselect import AutoAssist, LogFigures, RHOLoss
 from lightning_dataselect.capture import CaptureError
 
 
@@ -189,6 +190,11 @@ def test_the_class_in_place_of_a_selector():
         trainer(Hardest)
 
 
+def test_the_class_in_place_of_a_callback_that_draws():
+    with pytest.raises(TypeError, match=r"callbacks=\[LogFigures\] holds the class, not an instance.*LogFigures\(\)"):
+        fit(Hardest(), callbacks=[LogFigures])
+
+
 def test_a_class_can_be_looked_through_all_the_same():
     assert dict(inspect.getmembers(Hardest))["setup"] is Hardest.setup
 
@@ -234,7 +240,7 @@ class TakesIterator(Net):
             NoLoss,
             {},
             CaptureError,
-            r"returned no loss.*Let it return the loss.*\(loss\) in place of loss.backward\(\)\.$",
+            r"in place of a loss.*Return the loss.*\(loss\) in place of loss.backward\(\)\.$",
         ),
         (PlainBackward, {}, CaptureError, r"call self.manual_backward\(loss\) in place of loss.backward\(\)"),
         (Contrastive, {}, CaptureError, "a loss for each of the batch's 10 samples.*RandomPruning needs no per-sample"),
@@ -348,3 +354,18 @@ def test_a_checkpoint_without_a_selector_in_the_middle_of_an_epoch(tmp_path):
         ValueError, match="in the middle of an epoch by a fit without a selector.*at the end of an epoch"
     ):
         fit(Shares(0.5), ckpt_path=tmp_path / "last.ckpt")
+
+
+def test_the_class_in_place_of_a_model():
+    with pytest.raises(TypeError, match=r"holdout_model=<class .*Net'> is not a LightningModule: give one that was"):
+        RHOLoss(holdout_model=Net)
+    with pytest.raises(TypeError, match=r"assistant=Linear is a class that cannot be made from \(x, labels\).*give"):
+        fit(AutoAssist(assistant=torch.nn.Linear))
+
+
+@pytest.mark.parametrize("name", [-1, None, []])
+def test_a_column_by_no_name(name):
+    selector = Hardest()
+    fit(selector, max_epochs=2)
+    with pytest.raises(KeyError, match=r"There is no column .*There are loss, score"):
+        selector.column(name)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.fabric import Fabric
 
-from lightning_dataselect import InfoBatch, list_methods
+from lightning_dataselect import EvolvedSampling, InfoBatch, LogFigures, list_methods
 from lightning_dataselect.utils.errors import UnsupportedTrainerError
 
 
@@ -12,6 +12,15 @@ def test_fabric_is_refused_when_it_sets_up_a_module():
     fabric = Fabric(accelerator="cpu", devices=1, callbacks=[InfoBatch()])
     with pytest.raises(UnsupportedTrainerError, match=r"InfoBatch is a callback of lightning.Trainer.*in Fabric"):
         fabric.setup(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize("hook", ["setup", "on_train_start", "on_train_epoch_end", "on_validation_start"])
+@pytest.mark.parametrize("callback", [InfoBatch, EvolvedSampling, LogFigures])
+def test_fabric_is_refused_when_its_loop_calls_a_hook(callback, hook):
+    fabric = Fabric(accelerator="cpu", devices=1, callbacks=[callback()])
+    for named in ({}, {"epoch": 3}):
+        with pytest.raises(UnsupportedTrainerError, match=f"{callback.__name__} is a callback of .*in Fabric"):
+            fabric.call(hook, **named)
 
 
 @pytest.mark.parametrize("name", [method.name for method in list_methods()])

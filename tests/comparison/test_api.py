@@ -1,6 +1,7 @@
 """`compare` from Python, and from a script."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -9,11 +10,12 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 import lightning_dataselect
+from lightning_dataselect import InfoBatch
 from lightning_dataselect.cli.main import main
 from lightning_dataselect.comparison import api
 from lightning_dataselect.comparison.script import task_of
 from lightning_dataselect.demo import DigitsData, DigitsModel
-from lightning_dataselect.utils.errors import UserInputError
+from lightning_dataselect.utils.errors import DataSelectError, UserInputError
 
 
 def make_module():
@@ -72,7 +74,7 @@ def test_loaders_do_as_well_as_a_datamodule(tmp_path):
     a = compared(tmp_path / "a", methods=["full", "random"], seeds=[3])
     b = compared(tmp_path / "b", methods=["full", "random"], seeds=[3], make_data=make_loaders)
     assert [run.n_backward for run in a.outcome.runs] == [run.n_backward for run in b.outcome.runs]
-    with pytest.raises(UserInputError, match="which metric counts"):
+    with pytest.raises(UserInputError, match="Which metric counts"):
         compared(tmp_path / "c", make_data=lambda: DataLoader(make_loaders()[0].dataset), monitor=None)
 
 
@@ -81,15 +83,46 @@ def test_loaders_do_as_well_as_a_datamodule(tmp_path):
     [
         ({"make_module": dict}, r"make_module\(\) returned a dict"),
         ({"trainer": {"no_such": 1}}, "no_such"),
-        ({"seeds": 0}, "--seeds '0'"),
-        ({"budget": "soon"}, "--budget 'soon'"),
-        ({"jobs": 0}, "--jobs 0"),
+        ({"seeds": 0}, "seeds=0 is too small"),
+        ({"seeds": "3"}, "seeds='3' is not a whole number"),
+        ({"seeds": []}, r"seeds=\[\]: give each seed once"),
+        ({"seeds": [1, 1]}, r"seeds=\[1, 1\]: give each seed once"),
+        ({"budget": "soon"}, "budget='soon': give full runs"),
+        ({"budget": [30]}, r"budget=\[30\]: give full runs"),
+        ({"jobs": 0}, "jobs=0 is too small"),
         ({"methods": "InfoBach"}, "did you mean InfoBatch"),
+        ({"methods": [InfoBatch]}, "methods=.*InfoBatch.* is no list of names: write each method as text"),
+        ({"methods": None}, "methods=None is no list of names"),
+        ({"make_module": DigitsModel()}, r"make_module=DigitsModel\(.*give the class itself, or a function"),
+        (
+            {"make_data": DigitsData()},
+            r"make_data=.*DigitsData.*give the class itself.*lambda: MyData\(...\)",
+        ),
+        ({"make_data": None}, r"needs make_data, a function or class.*compare\(MyModule, MyData, max_epochs=10\)"),
+        ({"max_epochs": 0}, "max_epochs=0 is too small"),
+        ({"max_epochs": "3"}, "max_epochs='3' is not a whole number"),
+        ({"max_epochs": None}, "needs max_epochs, the number of epochs of a full run"),
+        ({"prune_ratio": 30}, r"prune_ratio=30 is outside \[0, 1\)"),
+        ({"mode": "up"}, "mode='up' is unknown: give one of 'max', 'min'"),
+        ({"trainer": "gpu"}, "trainer='gpu' is not a dict: .*give its arguments"),
+        ({"out": None}, "out=None is no path"),
+        ({"quiet": "no"}, "quiet='no' is not a bool"),
     ],
 )
 def test_wrong_arguments_get_a_plain_sentence(tmp_path, wrong, message):
-    with pytest.raises(UserInputError, match=message):
+    with pytest.raises(DataSelectError, match=re.compile(message, re.DOTALL)):
         compared(tmp_path, **wrong)
+
+
+def test_a_config_is_for_the_command_line():
+    with pytest.raises(DataSelectError, match=r"compare\('exp.yaml'\) takes no config: run `lightning-dataselect com"):
+        lightning_dataselect.compare("exp.yaml")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataSelectError, match=r"out='.*file/below' cannot be made \(Not a directory\)"):
+        compared(tmp_path / "file" / "below")
 
 
 SCRIPT = """

@@ -171,7 +171,7 @@ def test_a_time_limit_is_named(compare, tmp_path):
         (["--epochs", "0"], "How many epochs"),
         (["--prune-ratio", "1"], "--prune-ratio 1.0"),
         (["--config", "nowhere.yaml"], "nowhere.yaml cannot be read"),
-        (["--monitor", "val_f1"], "logs no such metric; it logs val_acc, val_loss"),
+        (["--monitor", "val_f1"], "logs no metric 'val_f1' to monitor; it logs val_acc, val_loss"),
         (["--data-dir", "/tmp"], "data_dir"),
         (["--out", "/proc/nowhere"], "--out /proc/nowhere cannot be written to"),
     ],

@@ -97,7 +97,7 @@ def test_auto_takes_what_suits():
 def test_a_likely_metric_is_taken_and_a_wrong_one_is_named():
     made = Rehearsal(["loss", "val_f1", "val_loss"], {}, 1, 1, 1, 0.1, 0.1, True, "cpu")
     assert made.monitor(None) == "val_f1" and made.monitor("val_loss") == "val_loss"
-    with pytest.raises(UserInputError, match="--monitor val_acc: the model logs no such metric; it logs loss, val_f1"):
+    with pytest.raises(UserInputError, match="The model logs no metric 'val_acc' to monitor; it logs loss, val_f1"):
         made.monitor("val_acc")
-    with pytest.raises(UserInputError, match="which metric counts"):
+    with pytest.raises(UserInputError, match="Which metric counts"):
         Rehearsal(["loss"], {}, 1, 1, 1, 0.1, 0.1, True, "cpu").monitor(None)

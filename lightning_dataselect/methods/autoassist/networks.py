@@ -62,9 +62,19 @@ def make_network(
         return default_network(inputs, kind)
     if isinstance(given, nn.Module):
         return copy.deepcopy(given)
-    made = given(inputs.x, inputs.labels)
+    try:
+        made = given(inputs.x, inputs.labels)
+    except Exception as error:
+        if not isinstance(given, type):
+            raise
+        raise ArgumentTypeError(
+            f"assistant={given.__name__} is a class that cannot be made from (x, labels) ({error}): give an instance"
+            " of it, or a function such as lambda x, labels: Net(...)."
+        ) from error
     if not isinstance(made, nn.Module):
-        raise ArgumentTypeError(f"assistant= made a {type(made).__name__} from (x, labels): return a torch.nn.Module.")
+        raise ArgumentTypeError(
+            f"assistant= returned {type(made).__name__} for (x, labels): let it return a torch.nn.Module."
+        )
     return made
 
 
