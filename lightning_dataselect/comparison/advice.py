@@ -93,7 +93,7 @@ def _nothing(why: str) -> Advice:
 
 def _cheaper(row: Row) -> str:
     saved = row.saved_time if not row.is_baseline and row.saved_time is not None else row.saved or 0.0
-    return f"{share(saved)} cheaper" if saved > 0 else f"{share(-saved)} dearer"
+    return f"{share(saved)} cheaper" if saved > 0 else f"{share(-saved)} more expensive"
 
 
 def _against_full(row: Row, unit: str, maximize: bool) -> str:
