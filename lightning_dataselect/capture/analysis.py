@@ -121,19 +121,19 @@ def analyze_loss(
         raise CaptureError(refused[0][1] if refused else FOLDED if folds else QUOTIENT)
     if not sound:
         raise CaptureError(
-            f"Nothing in the step gives a loss for each of the batch's {batch_size} samples "
-            f"({len(terms)} reductions seen, {len(parts)} of them part of the loss). {EITHER}"
+            f"No loss was found for each of the batch's {batch_size} samples ({len(terms)} reductions seen,"
+            f" {len(parts)} of them part of the loss). {EITHER}"
         )
     n_sound, (sound, nonlinear) = len(sound), keep_linear(loss, sound, anchors)
     if any(is_cut_off(loss, term, anchors) for term, _ in sound):
         raise CaptureError(CUT_OFF)
     if len(sound) < n_sound:
         n_left, shown = n_sound - len(sound), [part for part in shown if part in sound]
-        reasons.append(f"{n_left} of {n_sound} loss terms enter a quotient, a product or the like over the whole batch")
+        reasons.append(f"{n_left} of {n_sound} loss terms enter a quotient or product over the whole batch")
     if _reaches_besides(loss, anchors, _nodes([*turns, *(term for term, _ in [*kept, *foreign, *fixed])])):
         reasons.append(
-            "A part of the loss depends on the batch by other ways than a mean or a sum over its samples, such as a"
-            " standard deviation or a fused kernel"
+            "A part of the loss depends on the batch through something other than a mean or a sum over its samples,"
+            " such as a standard deviation or a fused kernel"
         )
     if reasons and tuple(reasons) not in spec.warned:
         known = spec.is_resumed or all(spec.of(term.key).enters for term, _ in sound)
@@ -177,9 +177,9 @@ def _without_foreign(parts: Parts, spec: StepSpec) -> tuple[Parts, Parts, StepSp
             own.append((term, slope))
         else:
             raise CaptureError(
-                f"{term.name} is made of samples of several train loaders at once, and the step on fewer samples of the"
-                " named one has not shown which of its losses are theirs. Compute the loss of that loader's samples"
-                " from its own batch, in a call of the model for each loader."
+                f"{term.name} is computed from the samples of several train loaders at once, and running the step on"
+                " fewer samples of the named loader has not shown which losses belong to it. Compute the loss of that"
+                " loader's samples from its own batch, with one call of the model per loader."
             )
     return own, foreign, spec
 

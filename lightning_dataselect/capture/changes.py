@@ -49,8 +49,8 @@ class Changes:
         leaves_out = self._recorder.leaves_out()
         if leaves_out:
             warnings.warn(
-                f"{NOT_MEASURED} The step leaves some of their samples out by a mask before the model sees them, so"
-                " which sample a row of losses belongs to is another in each batch. Leave them out of the data set, or"
+                f"{NOT_MEASURED} The step masks out some of their samples before the model sees them, so a row of"
+                " losses belongs to a different sample in each batch. Leave those samples out of the data set, or"
                 " multiply their losses by 0.",
                 stacklevel=2,
             )

@@ -66,8 +66,8 @@ def derivatives(of: Tensor, by: Sequence[Input], *, again: bool = False) -> list
         if "through the graph a second time" not in str(error):
             raise
         raise CaptureError(
-            "The step has back-propagated its loss by loss.backward(), after which nothing shows what it was made of."
-            " With manual optimization, call self.manual_backward(loss) in place of loss.backward()."
+            "The step has called loss.backward() itself, after which nothing shows what the loss was made of. With"
+            " manual optimization, call self.manual_backward(loss) in place of loss.backward()."
         ) from error
 
 

@@ -258,8 +258,8 @@ def refuse_unseen(term: Term, probe: Probe, batch_size: int) -> None:
 
 def _unseen(term: Term, batch_size: int) -> str:
     return (
-        f"{term.name} gave losses of the shape {tuple(term.elements.shape)} for {batch_size} samples, and nothing shows"
-        " which rows are whose, as where boxes, nodes or tokens of all samples lie one after the other."
+        f"{term.name} gave losses of the shape {tuple(term.elements.shape)} for {batch_size} samples, and nothing"
+        " shows which rows belong to which sample, as when boxes, nodes or tokens of all samples are concatenated."
         f" {OWN_LOSS}"
     )
 
@@ -284,7 +284,7 @@ def _warn_of_equal_axes(term: Term, anchors: Mapping[Node, Sequence[Anchor]], ba
     if is_open:
         warnings.warn(
             f"The batch has as many samples, {batch_size}, as its outputs have steps, and nothing shows which axis is"
-            f" which: the first one is taken for the samples in {term.name}. Another batch_size settles it.",
+            f" which: the first axis is taken to be the samples in {term.name}. Another batch_size settles it.",
             stacklevel=2,
         )
     return is_open

@@ -40,8 +40,8 @@ def keep_linear(loss: Tensor, parts: Parts, anchors: Anchors) -> tuple[Parts, li
         return parts, []
     if len(parts) == 1 and bool((torch.as_tensor(parts[0][1]) > 0).all()):
         warnings.warn(
-            f"The loss is a root, a logarithm or the like of {parts[0][0].name}, taken over the whole batch; the"
-            " per-sample losses are those that go into it.",
+            f"The loss is a nonlinear function, such as a root or a logarithm, of {parts[0][0].name} over the whole"
+            " batch; the per-sample losses are the ones inside it.",
             stacklevel=2,
         )
         return parts, [parts[0][0]]

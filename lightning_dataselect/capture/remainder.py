@@ -93,10 +93,10 @@ def leave_out(
     """
     share = explained(loss, parts, [*_of_parameters(loss, terms), *foreign])
     kept = ", ".join(dict.fromkeys(term.name for term, _ in parts))
-    said = f"{'. '.join(reasons)}. What is left of the loss, {kept}, makes {share:.0%} of it"
+    said = f"{'. '.join(reasons)}. What remains, {kept}, is {share:.0%} of the loss"
     if share < _LEAST_SHARE and not known:
-        raise CaptureError(f"{said}, too little to tell its samples apart by. {NO_OWN_LOSS}")
-    warnings.warn(f"{said}; the per-sample loss is made of that.", stacklevel=2)
+        raise CaptureError(f"{said}, too little to tell the samples apart. {NO_OWN_LOSS}")
+    warnings.warn(f"{said}; the per-sample losses are made of that alone.", stacklevel=2)
 
 
 def explained(loss: Tensor, parts: Parts, constant: Parts) -> float:

@@ -51,7 +51,7 @@ def show(
         with torch.enable_grad(), eagerly(), interceptors.losses, probe:
             loss = loss_of(step())
         if not isinstance(loss, Tensor) or not loss.requires_grad:
-            raise CaptureError("The step returned no loss that has a gradient: let it return one.")
+            raise CaptureError("The step returned no loss with a gradient: let it return one.")
         own = coefficients(loss, [term for term in recorder.terms if not term.from_parameters])
         own += find_folds(loss, recorder.folds.values(), probe.anchors)[0]
         terms = {term.key: (term, torch.as_tensor(slope).detach()) for term, slope in own}

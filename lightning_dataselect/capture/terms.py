@@ -175,7 +175,7 @@ def incomplete(parts: Parts, looped: Collection[Hashable], batch_size: int) -> s
         own = [term for term, _ in parts if term.key[0] == place]
         if len(own) not in (0, batch_size):
             return (
-                f"{own[0].name} is computed for one sample after another, but this time for {len(own)} of"
-                f" {batch_size}, and nothing shows for which of them. {OWN_LOSS}"
+                f"{own[0].name} is computed sample by sample, but this time for {len(own)} of {batch_size}, and"
+                f" nothing shows which ones. {OWN_LOSS}"
             )
     return None

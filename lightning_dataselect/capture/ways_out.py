@@ -8,8 +8,8 @@ OWN_LOSS: Final = "Return each sample's own loss under a key and give sample_los
 """For a step in which each sample has a loss, but it is not told apart from the others'."""
 
 NO_OWN_LOSS: Final = (
-    "RandomPruning needs no per-sample loss; or return under a key what each sample is to be ranked by and give"
-    " sample_loss='that key'."
+    "RandomPruning needs no per-sample loss; or return a score for each sample under a key and give sample_loss='that"
+    " key'."
 )
 """For a step in which no sample has a loss of its own."""
 

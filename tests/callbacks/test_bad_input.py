@@ -243,7 +243,12 @@ class TakesIterator(Net):
             r"in place of a loss.*Return the loss.*\(loss\) in place of loss.backward\(\)\.$",
         ),
         (PlainBackward, {}, CaptureError, r"call self.manual_backward\(loss\) in place of loss.backward\(\)"),
-        (Contrastive, {}, CaptureError, "a loss for each of the batch's 10 samples.*RandomPruning needs no per-sample"),
+        (
+            Contrastive,
+            {},
+            CaptureError,
+            "loss was found for each of the batch's 10 samples.*RandomPruning needs no per-sample",
+        ),
         (WrongSize, {"sample_loss": "each"}, ValueError, r"shape \(3,\), but the batch has 10 samples"),
         (WrongSize, {"sample_loss": "other"}, KeyError, "sample_loss='other': training_step returned .*'each', 'loss'"),
         (TakesIterator, {}, TypeError, "Let training_step take `batch`, or remove the callback"),

@@ -155,7 +155,7 @@ def test_weights_enter_the_named_loaders_losses_alone(kind):
 
 @QUIET
 def test_what_cannot_be_told_apart_is_refused():
-    with pytest.raises(ValueError, match="cross_entropy is made of samples of several train loaders at once"):
+    with pytest.raises(ValueError, match="cross_entropy is computed from the samples of several train loaders at once"):
         fit(Hardest(loader="labelled"), Semi("one_mean"), both())
     with pytest.raises(ValueError, match="None of the step's losses is computed from the samples of the named"):
         fit(Hardest(loader="labelled"), Semi("only_others"), both())
@@ -422,7 +422,7 @@ def test_a_gan_under_manual_optimization():
 
 @QUIET
 def test_a_gan_whose_losses_cannot_be_told_apart_is_refused():
-    with pytest.raises(ValueError, match="l1_loss is made of samples of several train loaders at once"):
+    with pytest.raises(ValueError, match="l1_loss is computed from the samples of several train loaders at once"):
         fit(Hardest(loader="a"), Translator("together"), {"a": loader(), "b": plain()})
 
 

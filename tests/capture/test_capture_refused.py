@@ -234,8 +234,8 @@ def and_a_negative_term_of_no_weight(net: Net, b: Batch) -> Tensor:
 
 
 OTHER_SAMPLES = "depends on the other samples"
-NOTHING = "Nothing in the step gives a loss for each of the batch's 8 samples"
-QUOTIENT = "a quotient, a product or the like"
+NOTHING = "No loss was found for each of the batch's 8 samples"
+QUOTIENT = "a quotient or product"
 
 
 def hardest_by_rank(net: Net, b: Batch) -> Tensor:
@@ -266,12 +266,12 @@ def all_but_the_easiest(net: Net, b: Batch) -> Tensor:
     return losses.sum() / B
 
 
-JUDGED = "by what the model's outputs decide, maybe those of other samples.*sample_loss=.*SelectiveBackprop"
-PICKED = "picks rows out of the batch by a mask or an index.*ignore_index or multiply the losses by the mask"
-RAGGED = "nothing shows which rows are whose"
+JUDGED = "by the model's outputs, possibly those of other samples.*sample_loss=.*SelectiveBackprop"
+PICKED = "selects rows of the batch by a mask or an index.*ignore_index, or multiply the losses by the mask"
+RAGGED = "nothing shows which rows belong to which sample"
 UNEVEN = "not a multiple of the batch's 8"
 FOLDED = "takes the mean or the sum over its samples first"
-SMALL = "1 of 2 loss terms.*mse_loss, makes [12]% of it, too little"
+SMALL = "1 of 2 loss terms.*mse_loss, is [12]% of the loss, too little"
 REFUSED: dict[Step, str] = {
     contrastive: OTHER_SAMPLES,
     contrastive_both_ways: OTHER_SAMPLES,
@@ -312,7 +312,7 @@ REFUSED: dict[Step, str] = {
     and_a_negative_term_of_no_weight: SMALL,
 }
 OWN_LOSS = "Return each sample's own loss under a key and give sample_loss='that key'."
-NO_OWN_LOSS = "RandomPruning needs no per-sample loss; or return under a key what each sample is to be ranked by and"
+NO_OWN_LOSS = "RandomPruning needs no per-sample loss; or return a score for each sample under a key and"
 TO_DO = {
     OTHER_SAMPLES: NO_OWN_LOSS,
     QUOTIENT: NO_OWN_LOSS,
@@ -381,11 +381,11 @@ def segmentation(net: Net, b: Batch) -> Tensor:
 
 PARTLY: dict[Step, tuple[Step, str]] = {
     and_dice_of_the_batch: (segmentation, "2 of 3 loss terms enter a quotient"),
-    and_a_deviation: (ce, "A part of the loss depends on the batch by other ways"),
-    and_balanced_experts: (ce, "A part of the loss depends on the batch by other ways"),
+    and_a_deviation: (ce, "A part of the loss depends on the batch through something other"),
+    and_balanced_experts: (ce, "A part of the loss depends on the batch through something other"),
     and_a_contrastive_one: (ce, "1 of 2 loss terms depend on several samples"),
-    and_decay_and_a_contrastive_one: (ce, "1 of 2 loss terms.*cross_entropy, makes 96% of it"),
-    less_another_and_a_deviation: (thousandth, "A part of the loss depends on the batch by other ways"),
+    and_decay_and_a_contrastive_one: (ce, "1 of 2 loss terms.*cross_entropy, is 96% of the loss"),
+    less_another_and_a_deviation: (thousandth, "A part of the loss depends on the batch through something other"),
 }
 
 
@@ -419,11 +419,11 @@ def test_a_share_that_has_become_small_is_no_reason_to_stop(net: Net) -> None:
         capture.probe_next()
         _, captured = capture.run(step, B)
     torch.testing.assert_close(captured.losses, share * alone(net, ce, batch))
-    with pytest.raises(CaptureError, match="makes 0% of it"):
+    with pytest.raises(CaptureError, match="is 0% of the loss"):
         LossCapture(net).run(step, B)
     resumed = LossCapture(net)
     resumed.resume()
-    with pytest.warns(UserWarning, match="makes 0% of it"):
+    with pytest.warns(UserWarning, match="is 0% of the loss"):
         _, captured = resumed.run(step, B)
     torch.testing.assert_close(captured.losses, share * alone(net, ce, batch))
 
@@ -435,7 +435,7 @@ def test_a_root_of_the_mean_warns_and_says_what_goes_into_it(net: Net, name: str
     def step(batch: Batch) -> Tensor:
         return getattr(F.mse_loss(net(batch["x"]), batch["z"]), name)()
 
-    with pytest.warns(UserWarning, match="a root, a logarithm or the like of mse_loss"):
+    with pytest.warns(UserWarning, match="such as a root or a logarithm, of mse_loss"):
         capture.run(lambda: step(batch), B)
     for size in (B, 3):
         part = cut(batch, slice(size))
@@ -558,7 +558,7 @@ def test_one_more_part_that_no_sample_has_a_share_in_is_named_once(net: Net) -> 
 
     run(ce)
     run(and_a_deviation)
-    with pytest.warns(UserWarning, match="A part of the loss depends on the batch by other ways"):
+    with pytest.warns(UserWarning, match="A part of the loss depends on the batch through something other"):
         run(and_a_deviation)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -173,7 +173,7 @@ def balanced(net: Any, b: Any) -> Tensor:
     return (means / means.detach()).sum()
 
 
-QUOTIENT = "no weighted sum of means or sums over the batch, but a quotient"
+QUOTIENT = "not a weighted sum of means or sums over the batch, but a quotient"
 
 
 def dice(net: Any, b: Any) -> Tensor:
@@ -183,8 +183,8 @@ def dice(net: Any, b: Any) -> Tensor:
 
 
 REFUSED: dict[str, tuple[Step, str]] = {
-    "counted for each output": (of_those_labelled, "is another number for a sample alone than its share"),
-    "balanced": (balanced, "is another number for a sample alone than its share"),
+    "counted for each output": (of_those_labelled, "by a number that is not a sum over the samples"),
+    "balanced": (balanced, "by a number that is not a sum over the samples"),
     "roots": (lambda net, b: net.errors(b).mean(0).sqrt().sum(), QUOTIENT),
     "dice of the batch": (dice, QUOTIENT),
 }
@@ -218,7 +218,7 @@ def test_outputs_that_weigh_alike_by_chance_are_noticed_once_they_do_not() -> No
         losses, _ = fitted(step)
         _, right = fitted(lambda net, b: net.errors(b).mean())
     words = " ".join(str(warning.message) for warning in said)
-    assert "the per-sample loss is made of that" in words and "measured before are forgotten" in words
+    assert "the per-sample losses are made of that" in words and "measured before are forgotten" in words
     known = losses.isfinite()
     assert not known[: 3 * B].any() and known[-3:].all()
     torch.testing.assert_close(losses[known], right[known], rtol=1e-4, atol=1e-5)

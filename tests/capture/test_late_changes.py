@@ -225,7 +225,7 @@ def test_a_mean_that_becomes_a_sum_over_the_samples_is_read_as_one() -> None:
 
 def test_a_loss_that_comes_to_be_cut_off_is_refused_for_what_it_is() -> None:
     refusal = fit(classes, cut_off, lambda i: i >= LATE)[3]
-    assert "cut off at a bound" in refusal
+    assert "The loss is clipped" in refusal
 
 
 @pytest.mark.parametrize("first", [0, LATE])

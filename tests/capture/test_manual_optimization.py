@@ -17,8 +17,8 @@ from lightning_dataselect import InfoBatch
 from lightning_dataselect.capture import CaptureError
 
 N, B, V = 24, 8, 11
-ORDER = "puts the samples of a batch into another order"
-SCALE = "is another number for a sample alone than its share"
+ORDER = "reorders the samples of a batch"
+SCALE = "by a number that is not a sum over the samples"
 
 
 class Module(L.LightningModule):

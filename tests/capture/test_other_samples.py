@@ -133,9 +133,7 @@ def balanced(x: Tensor, y: Tensor) -> Tensor:
     ids=["with replacement", "a half", "by a share", "by classes"],
 )
 def test_a_step_that_draws_its_samples_is_refused_for_that(index_of: Any, outputs: bool) -> None:
-    assert "takes some samples of its batch more than once, or leaves some out" in refusal(
-        on(index_of, outputs=outputs)
-    )
+    assert "indexes its batch so that some samples are repeated or left out" in refusal(on(index_of, outputs=outputs))
 
 
 def test_samples_chosen_by_another_models_losses_are_said_to_be_chosen_by_outputs() -> None:
@@ -143,7 +141,7 @@ def test_samples_chosen_by_another_models_losses_are_said_to_be_chosen_by_output
         losses = F.cross_entropy(net(x), y, reduction="none")
         return losses[F.cross_entropy(net(x + 1), y, reduction="none").argsort()[: (len(x) + 1) // 2]].mean()
 
-    assert "by what the model's outputs decide" in refusal(step)
+    assert "by the model's outputs" in refusal(step)
 
 
 # ---- rows that the model mixes ---------------------------------------------------------------------------------------
@@ -175,7 +173,7 @@ def test_what_a_model_makes_of_several_samples_is_refused(kind: str, late: bool)
         is_mixed = not late or net.n_steps > 9
         return F.cross_entropy(net.head(net.body[1](MIXING[kind](net, h) if is_mixed else h)), y)
 
-    assert "What the model makes of a sample depends on the other samples" in refusal(step, n=(FIRST_LOOK + 2) * B)
+    assert "The model's output for a sample depends on the other samples" in refusal(step, n=(FIRST_LOOK + 2) * B)
 
 
 def test_layers_far_from_the_loss_are_noticed_as_they_join_in() -> None:
@@ -191,7 +189,7 @@ def test_layers_far_from_the_loss_are_noticed_as_they_join_in() -> None:
             h = (1.1 * h).tanh() + h
         return F.cross_entropy(net.head(h), y)
 
-    assert "What the model makes of a sample" in refusal(step, n=400)
+    assert "The model's output for a sample" in refusal(step, n=400)
     assert max(met) < FIRST_LOOK - 5
 
 
@@ -227,11 +225,11 @@ def test_what_layers_and_augmentations_make_of_a_batch_is_served(step: Step) -> 
     ids=["above", "by another number", "below", "relu"],
 )
 def test_a_bound_that_no_batch_has_reached_so_far_is_refused_at_once(cut_off: Callable[[Tensor], Tensor]) -> None:
-    assert "cut off at a bound" in refusal(lambda net, x, y: cut_off(F.cross_entropy(net(x), y)))
+    assert "The loss is clipped" in refusal(lambda net, x, y: cut_off(F.cross_entropy(net(x), y)))
 
 
 def test_a_bound_next_to_0_that_guards_a_root_is_none() -> None:
-    with pytest.warns(UserWarning, match="a root, a logarithm or the like"):
+    with pytest.warns(UserWarning, match="such as a root or a logarithm"):
         losses, right = fitted(lambda net, x, y: F.mse_loss(net(x), x[:, :4]).clamp(min=1e-8).sqrt())
     torch.testing.assert_close(losses, right.square())
 

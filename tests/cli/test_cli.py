@@ -371,7 +371,7 @@ def test_a_sample_loss_is_an_import_path_or_a_key(given, factor, fitted, tmp_pat
 
 
 REFUSALS = {
-    "--model test_cli.Contrastive": "What a sample loses in this step depends on the other samples of its batch",
+    "--model test_cli.Contrastive": "A sample's loss in this step depends on the other samples of its batch",
     "--model test_cli.Model --select.sample_loss gone": "sample_loss='gone': training_step returned Tensor",
     "--model test_cli.Named --select.sample_loss test_cli.mean": "The result of the callable given as sample_loss",
 }

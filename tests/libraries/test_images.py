@@ -134,7 +134,7 @@ def test_torchvision_detection_is_refused_with_a_way_out():
         collate = lambda items: tuple(map(list, zip(*items, strict=True)))  # noqa: E731
         return torch.utils.data.DataLoader(data, batch_size, collate_fn=collate)
 
-    with pytest.raises(CaptureError, match="picks rows out of the batch"):  # its hardest negatives
+    with pytest.raises(CaptureError, match="selects rows of the batch"):  # its hardest negatives
         fit(Case(Detection, rows), InfoBatch(), batch_size=8, max_epochs=1)
 
 

@@ -102,7 +102,7 @@ def test_neuralforecast_draws_windows_of_all_series_of_a_batch():
     frame = pd.concat([pd.DataFrame({"unique_id": str(i), "ds": days, "y": y}) for i, y in enumerate(waves(12, 40))])
     sizes = {"h": 3, "input_size": 8, "hidden_size": 16, "num_layers": 1, "max_steps": 20, "batch_size": 4}
     model = MLP(**sizes, **QUIET, enable_checkpointing=False, callbacks=[InfoBatch()])
-    with pytest.raises(CaptureError, match=r"nothing shows which rows are whose.*sample_loss"):
+    with pytest.raises(CaptureError, match=r"nothing shows which rows belong to which sample.*sample_loss"):
         library.NeuralForecast([model], freq="D").fit(frame)
 
 

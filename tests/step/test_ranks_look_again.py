@@ -71,6 +71,6 @@ def test_what_one_rank_alone_meets_is_refused(talks: bool, tmp_path: Any) -> Non
     ranks = on_ranks(looks_of, 2, tmp_path / "ranks", talks=talks, uneven_rank=1)
     said, looks = ranks[1]
     assert said is not None, ranks
-    assert "puts the samples of a batch into another order" in said
+    assert "reorders the samples of a batch" in said
     assert looks == {(0, 0), (int(talks), N_BATCHES - 1)}
     assert ranks[0][1] == ({(0, 0), (1, 0)} if talks else {(0, 0)})
