@@ -125,7 +125,7 @@ def of_copied_targets(model, x, y):
     return classes(model, x, y.clone())
 
 
-ORDER, MIXED = "into another order", "depends on the other samples"
+ORDER, MIXED = "reorders the samples", "depends on the other samples"
 # kind: the step at first, what becomes of it, what is said of that
 IN_SIGHT = {
     "sorted": (classes, of_rows(by_first), ORDER),
