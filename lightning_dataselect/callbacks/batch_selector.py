@@ -233,14 +233,14 @@ class BatchSelector(DataSelector):
         if self.score_every_n_batches > 1:
             raise InvalidArgumentError(
                 f"{name}(constant_batch_size=True, score_every_n_batches={self.score_every_n_batches}): batches that"
-                " are not scored renew the scores of the samples trained on, and gathered ones are trained on in later"
-                " batches. Leave one of the two out."
+                " are not scored update the scores of the samples that are trained on, but gathered samples are"
+                " trained on only in later batches. Leave one of the two out."
             )
         if self.loader is not None:
             raise InvalidArgumentError(
                 f"{name}(constant_batch_size=True, loader={self.loader!r}): the samples of several batches would be"
-                " trained on with one batch of the other loaders, and theirs of the batches in between with none. Leave"
-                " constant_batch_size out, or train on one loader."
+                " combined with a single batch of the other loaders, and the other batches of those would be skipped."
+                " Leave constant_batch_size out, or train on one loader."
             )
 
     def _gather(self, into: Gathering, args: tuple[Any, ...], kwargs: dict[str, Any], chosen: BatchSamples) -> None:

@@ -54,13 +54,13 @@ class LogFigures(LightningOnly):
             return
         if _selector(trainer) is None:
             raise TrainerSettingsError(
-                "LogFigures draws what a selector does, but the Trainer has none: add one to its callbacks, as"
+                "LogFigures draws what a selector does, but the Trainer has none: add one to its callbacks, such as"
                 " RandomPruning(prune_ratio=0), which drops nothing."
             )
         if not any(map(_takes_pictures, trainer.loggers)):
             rank_zero_warn(
-                "LogFigures does nothing: no logger of the Trainer takes pictures. Give it a TensorBoardLogger or a"
-                " WandbLogger."
+                "LogFigures does nothing: none of the Trainer's loggers accepts pictures. Give it a TensorBoardLogger"
+                " or a WandbLogger."
             )
 
     @rank_zero_only

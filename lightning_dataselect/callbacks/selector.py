@@ -124,8 +124,8 @@ class DataSelector(SelectionHooks, Reports):
         self.budget = None if budget is None else check_budget(budget)
         if self.budget is not None and isinstance(ratio, RatioSchedule):
             raise InvalidArgumentError(
-                f"prune_ratio={prune_ratio!r} follows the epochs of the fit, but budget={budget!r} ends it at one that"
-                " is not known beforehand: give a number, or a function of the epoch."
+                f"prune_ratio={prune_ratio!r} depends on the number of epochs, but with budget={budget!r} that is not"
+                " known beforehand: give a number, or a function of the epoch."
             )
         self.sample_id = check_sample_id(sample_id)
         self.history_size = check_count("history_size", history_size, minimum=1)

@@ -82,8 +82,8 @@ def methods_text(methods: object) -> str:
     names = [methods] if isinstance(methods, str) else methods
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise ArgumentTypeError(
-            f"methods={short_text(methods)} is no list of names: write each method as text, as in"
-            " ['full', 'short', 'InfoBatch(prune_ratio=0.3)']."
+            f"methods={short_text(methods)} is not a list of names: write each method as text, as in ['full', 'short',"
+            " 'InfoBatch(prune_ratio=0.3)']."
         )
     return ",".join(names)
 
@@ -159,7 +159,7 @@ def make_folder(out: object) -> Path:
         InvalidArgumentError: If it cannot be made.
     """
     if not isinstance(out, str | Path):
-        raise ArgumentTypeError(f"out={out!r} is no path: give that of a folder.")
+        raise ArgumentTypeError(f"out={out!r} is not a path: give that of a folder.")
     try:
         Path(out).mkdir(parents=True, exist_ok=True)
     except OSError as error:

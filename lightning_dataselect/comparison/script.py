@@ -53,7 +53,7 @@ def task_of(name: str, *, epochs: int | None, data_dir: str | None) -> Task:
         raise UserInputError(f"How many epochs is a full run? {name} needs --epochs N, at least 1.")
     if data_dir is not None:
         raise UserInputError(
-            f"--data-dir goes to the datamodule of a config: let make_data of {name} say where its data lie."
+            f"--data-dir goes to the datamodule of a config: let make_data in {name} say where its data are."
         )
     module = _imported(path)
     return MadeTask(module.make_module, module.make_data, getattr(module, "TRAINER", {}), epochs)

@@ -118,9 +118,9 @@ class BatchLayout:
             if path in self.varying:
                 if positions is None:
                     raise UnsupportedLoaderError(
-                        f"The batch holds a number at {_named(path)} that its collate function adds up"
-                        " over all of its samples, so what it would be for some of them is not known. Let training_step"
-                        " count it, from a tensor with a row for each sample."
+                        f"The batch holds a number at {_named(path)} that its collate function computes from all of"
+                        " its samples, so its value for some of them is not known. Let training_step count it, from a"
+                        " tensor with a row for each sample."
                     )
                 return _like(value, sum(self.varying[path][position] for position in positions))
             return value
@@ -135,9 +135,10 @@ class BatchLayout:
         """
         if self.shared is not None:
             raise UnsupportedLoaderError(
-                f"What the batch holds at {_named(self.shared)} is made of all of its samples together by the collate"
-                " function, as rows of several samples one after the other are, so it cannot be cut to some of them."
-                " Let it have a row for each sample, or take a method that chooses before the epoch, such as InfoBatch."
+                f"What the batch holds at {_named(self.shared)} is built by the collate function from all of its"
+                " samples together, for instance by concatenating their rows, so it cannot be cut down to some of"
+                " them. Give it one row per sample, or take a method that chooses before the epoch, such as"
+                " InfoBatch."
             )
 
 

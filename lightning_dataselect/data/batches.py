@@ -223,9 +223,9 @@ class RecordingBatchSampler(Sampler[list[int]]):
         if -1 in indices and not self._has_warned:
             self._has_warned = True
             rank_zero_warn(
-                f"The collate function put {indices.count(-1)} rows into a batch that are none of the samples drawn for"
-                " it, as far as can be told. Their losses count for no sample; those of such rows in later batches"
-                " neither. Leave bad samples out of the data set, or out of the batch, in place of changing them."
+                f"The collate function put {indices.count(-1)} rows into a batch that do not match any of the samples"
+                " drawn for it. The losses of such rows, here and in later batches, are not assigned to any sample."
+                " Leave bad samples out of the data set, or out of the batch, instead of replacing them."
             )
 
 

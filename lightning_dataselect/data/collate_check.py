@@ -175,9 +175,9 @@ class FollowedCollate:
     def _say(self) -> None:
         name = getattr(self.collate_fn, "__qualname__", type(self.collate_fn).__name__)
         words = (
-            f"The train loader's collate_fn, {name}, puts the samples of a batch into an order of its own, so what one"
-            " sample loses would be taken for another's. Keep the order in which they come:"
-            " torch.nn.utils.rnn.pack_padded_sequence(..., enforce_sorted=False) takes sequences in any."
+            f"The train loader's collate_fn, {name}, reorders the samples of a batch, so one sample's loss would be"
+            " taken for another's. Keep their order: torch.nn.utils.rnn.pack_padded_sequence(...,"
+            " enforce_sorted=False) accepts sequences in any order."
         )
         if self._required:
             raise InvalidLoaderError(words)

@@ -65,9 +65,9 @@ class _Joiner:
         if not all(_is_same(first, part) for part in parts[1:]):
             what = "number" if is_number(first) else type(first).__name__
             raise UnsupportedLoaderError(
-                f"Each batch holds a {what} at {_named(path)} that is not one a sample, and differs from batch to"
-                " batch, so samples of several batches cannot be put into one. Let the loader yield one for each"
-                " sample, along the first axis, or set constant_batch_size=False."
+                f"Each batch holds a {what} at {_named(path)} that is not per sample and differs from batch to batch,"
+                " so samples of several batches cannot be combined. Let the loader yield one for each sample, along"
+                " the first axis, or set constant_batch_size=False."
             )
         return first
 
@@ -77,7 +77,7 @@ class _Joiner:
         except (KeyError, IndexError) as error:
             raise UnsupportedLoaderError(
                 f"Some batches have an entry at {_named((*path, key))} and others have none, so samples of several"
-                " batches cannot be put into one. Let all batches have the same entries, or set"
+                " batches cannot be combined. Let all batches have the same entries, or set"
                 " constant_batch_size=False."
             ) from error
 
@@ -91,7 +91,7 @@ def _end_to_end(parts: Sequence[Any], axis: int, path: Path) -> Any:
     if len(shapes) > 1:
         raise UnsupportedLoaderError(
             f"The batches hold samples of different sizes at {_named(path)}, {shapes[0]} and {shapes[-1]}, so those of"
-            " several batches cannot be put into one. Pad or crop all samples of the data set to one size, or set"
+            " several batches cannot be combined. Pad or crop all samples of the data set to one size, or set"
             " constant_batch_size=False."
         )
     if isinstance(first, Tensor):
@@ -99,8 +99,8 @@ def _end_to_end(parts: Sequence[Any], axis: int, path: Path) -> Any:
     if isinstance(first, np.ndarray):
         return np.concatenate(list(parts), axis)
     raise UnsupportedLoaderError(
-        f"The batches hold a {type(first).__name__} at {_named(path)}, and samples of several batches can be put into"
-        " one in tensors, NumPy arrays and lists alone. Let the loader yield one of those, or set"
+        f"The batches hold a {type(first).__name__} at {_named(path)}, but samples of several batches can only be"
+        " combined in tensors, NumPy arrays and lists. Let the loader yield one of those, or set"
         " constant_batch_size=False."
     )
 

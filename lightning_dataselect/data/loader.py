@@ -221,8 +221,8 @@ def _indexed(loader: object) -> DataLoader[Any]:
         raise InvalidLoaderError(f"The data set {name} is empty: there are no samples to select from.")
     if not getattr(loader, "in_order", True):
         raise InvalidLoaderError(
-            "The train loader has in_order=False: batches arrive in an order that nobody records, so losses could be"
-            " given to the wrong samples. Set in_order=True."
+            "The train loader has in_order=False: batches arrive in an unknown order, so losses could be assigned to"
+            " the wrong samples. Set in_order=True."
         )
     return loader
 

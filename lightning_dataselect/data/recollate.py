@@ -42,8 +42,8 @@ def collate_anew(loader: DataLoader[Any], indices: Sequence[int]) -> Any:
             restore()
     if isinstance(batch, FollowedBatch):
         raise UnsupportedLoaderError(
-            "The train loader's batches cannot be cut to some of their samples, and its collate function leaves out,"
-            " sorts or replaces samples, so that they cannot be collated anew either. Take a method that chooses before"
-            " the epoch, such as InfoBatch."
+            "The train loader's batches cannot be cut down to some of their samples, and they cannot be collated"
+            " again either, since the collate function leaves out, sorts or replaces samples. Take a method that"
+            " chooses before the epoch, such as InfoBatch."
         )
     return batch

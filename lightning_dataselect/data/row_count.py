@@ -43,9 +43,9 @@ class RowCounter:
                 lengths = {path: length for path, length in lengths.items() if length != self._last}
         if len(set(lengths.values())) != 1:
             raise UnsupportedLoaderError(
-                f"How many samples a batch ({type(batch).__name__}) holds cannot be told: the first axes of its parts"
-                f" have the lengths {sorted(set(lengths.values())) or 'none'}. Let the DataLoader make the batches"
-                " (batch_size=...), or name what tells the samples apart with `sample_id`."
+                f"How many samples a batch ({type(batch).__name__}) holds cannot be determined: the first axes of its"
+                f" parts have the lengths {sorted(set(lengths.values())) or 'none'}. Let the DataLoader make the"
+                " batches (batch_size=...), or name what tells the samples apart with `sample_id`."
             )
         self._places = list(lengths)
         self._last = next(iter(lengths.values()))

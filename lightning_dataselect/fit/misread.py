@@ -40,7 +40,7 @@ def forget_misread(run: RunState, reader: StepReader, *, ends_epoch: bool) -> No
         n = int(run.store.column("loss").isfinite().count_nonzero())
         run.store.forget_measured()
         rank_zero_warn(
-            "Earlier batches left open what the loss is divided by, or which of its rows belongs to which sample, and a"
-            f" later batch shows that the wrong reading was taken. The losses of {n} samples that were measured before"
-            " are forgotten, and the step is looked at anew."
+            "In earlier batches it was ambiguous what the loss is divided by, or which of its rows belong to which"
+            f" sample, and a later batch shows that they were misread. The losses of {n} samples that were measured"
+            " before are forgotten, and the step is analysed again."
         )

@@ -59,8 +59,8 @@ def warn_if_longer_loaders(combination: Combination, policy: SelectionPolicy, n_
         again = ", and what is kept comes again the more often" if combination.repeats else ""
         rank_zero_warn(
             f"Dropping samples of loader={policy.loader!r} makes no epoch shorter: another train loader has as many"
-            f" batches or more, and is waited for{again}. CombinedLoader(..., mode='min_size') ends the epoch with the"
-            " shortest loader."
+            f" batches or more, and the epoch lasts until it ends{again}. CombinedLoader(..., mode='min_size') ends"
+            " the epoch with the shortest loader."
         )
 
 
@@ -68,9 +68,9 @@ def warn_of_other_loaders(loaders: Sequence[object], batches_done: int) -> None:
     """Warn where a fit goes on within an epoch, and other loaders than the chosen one begin theirs anew."""
     if any(not hasattr(loader, "state_dict") for loader in loaders):
         rank_zero_warn(
-            f"The fit goes on after batch {batches_done - 1} of an epoch, but the train loaders that no samples are"
-            " selected from begin it anew, as they do without a selector: only those that save their position go on."
-            " Take torchdata's StatefulDataLoader for them, or resume from the end of an epoch."
+            f"The fit goes on after batch {batches_done - 1} of an epoch, but the other train loaders start from their"
+            " beginning, as they do without a selector: only loaders that save their position continue. Use"
+            " torchdata's StatefulDataLoader for them, or resume from the end of an epoch."
         )
 
 
@@ -115,9 +115,9 @@ def warn_of_resumed_stream(batches_done: int, *, has_state: bool, has_length: bo
     """
     if not has_state:
         rank_zero_warn(
-            f"The fit goes on after batch {batches_done - 1} of an epoch, but the train loader does not save where it"
-            " was in its stream, which begins anew. Take torchdata's StatefulDataLoader or litdata's"
-            " StreamingDataLoader, or resume from the end of an epoch."
+            f"The fit goes on after batch {batches_done - 1} of an epoch, but the train loader does not save its"
+            " position in the stream, which starts from its beginning. Use torchdata's StatefulDataLoader or"
+            " litdata's StreamingDataLoader, or resume from the end of an epoch."
         )
     elif not has_length:
         rank_zero_warn(

@@ -73,8 +73,8 @@ def _take_over(run: RunState, policy: SelectionPolicy, earlier: EarlierScores, s
     if not policy.ranks_by_loss:
         if earlier.method not in (None, name):
             raise InvalidArgumentError(
-                f"{_named(earlier)} was written by {earlier.method}, whose scores mean something else than those of"
-                f" {name}. Start from a file of {name}, or take a method that ranks by the loss, such as InfoBatch."
+                f"{_named(earlier)} was written by {earlier.method}, whose scores mean something different from those"
+                f" of {name}. Start from a file of {name}, or take a method that ranks by the loss, such as InfoBatch."
             )
         columns += ["score", *(name for name in earlier.columns if name.startswith(OWN))]
     for column in columns:

@@ -90,8 +90,8 @@ class StreamBudget:
         if state.batches_done == 0:  # a stream that is empty by now, which no budget would ever end
             rank_zero_warn(
                 f"The stream has yielded no batch in epoch {state.plan.epoch}, so the fit ends before the budget of"
-                f" {type(self._policy).__name__} is spent. What can be read once, such as a generator, is no train"
-                " loader for several epochs: give one that can be iterated anew."
+                f" {type(self._policy).__name__} is spent. A generator, which can be read only once, cannot serve"
+                " several epochs: give a loader that can be iterated again."
             )
             self.is_over = True
         state.budget_spent = self._total if self.is_over else self._spent(state.batches_done, on_all_ranks=True)

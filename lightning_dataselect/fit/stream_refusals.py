@@ -21,8 +21,8 @@ def check_stream(loader: DataLoader[Any], policy: SelectionPolicy) -> None:
     """
     if not is_stream(loader):
         raise UnsupportedLoaderError(
-            "The train loader was a stream when the fit began, and is none any more: samples are known by another"
-            " name. Return loaders of one kind, or fit anew."
+            "The train loader was a stream when the fit began and no longer is, so its samples are identified"
+            " differently. Return loaders of one kind, or start a new fit."
         )
     if policy.chooses_epochs and not (policy.leaves_out_by_key and policy.sample_id is not None):
         raise refuse_epoch_choice(loader, type(policy).__name__, policy.sample_id, policy.on_streams)

@@ -139,8 +139,8 @@ class _Evolving(BatchSelector):
             self._said_shift = True
             rank_zero_warn(
                 f"{type(self).__name__} draws samples in proportion to a moving average of their losses, and losses"
-                f" down to {float(self.store['lowest'].min()):.3g} were seen: each is drawn by what it is above the"
-                " least of them. A method that only ranks, such as SelectiveBackprop, needs no such shift."
+                f" down to {float(self.store['lowest'].min()):.3g} were seen: the smallest loss is subtracted from all"
+                " of them. A method that only ranks, such as SelectiveBackprop, needs no such shift."
             )
         super().on_train_epoch_end(trainer, pl_module)
 

@@ -160,7 +160,7 @@ class HoldoutRun(DataSelector):
         context = self.context
         if context is None:
             raise TrainerSettingsError(
-                "overfit_batches trains on a few batches alone, which makes no holdout model: remove it."
+                "overfit_batches trains on a few batches only, which does not make a holdout model: remove it."
             )
         world_size, rank = sampler_ranks(trainer)
         loader = context.loader

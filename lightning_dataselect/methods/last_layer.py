@@ -78,8 +78,8 @@ class LastLayerGradients:
         if (n_samples, n_classes) not in inputs:
             raise UnreadableStepError(
                 f"{user} found no torch.nn.Linear with {n_classes} outputs for the {n_samples} samples of the batch"
-                f" (linear outputs seen: {sorted({outputs for _, outputs in inputs})}), so that it knows no last-layer"
-                f" gradient. End the model in one, or use {others}."
+                f" (linear outputs seen: {sorted({outputs for _, outputs in inputs})}), so it cannot compute"
+                f" last-layer gradients. End the model in such a layer, or use {others}."
             )
         features, bias = inputs[n_samples, n_classes]
         return error, features, bias

@@ -192,7 +192,7 @@ class SwiftLearn(DataSelector):
         if self.on == "probabilities":
             if outputs.probabilities is None:
                 raise UnreadableStepError(
-                    "SwiftLearn(on='probabilities') found outputs that are no classes' scores (a regression loss, say)."
+                    "SwiftLearn(on='probabilities') found outputs that are not class scores (a regression loss, say)."
                     " Use on='logits', which takes outputs as they are."
                 )
             values = outputs.probabilities(values.float())
@@ -200,8 +200,8 @@ class SwiftLearn(DataSelector):
         if "outputs" not in self.store:
             if self.measure == "cosine" and n_vectors * width == 1:
                 raise UnreadableStepError(
-                    "SwiftLearn(measure='cosine') found one output a sample, of which it would see nothing but the"
-                    " sign. Use measure='mse' or 'l1'."
+                    "SwiftLearn(measure='cosine') found one output per sample, of which it would see only the sign."
+                    " Use measure='mse' or 'l1'."
                 )
             width = width if n_vectors == 1 and width <= self.max_width else self.max_width
             self.store.add_vectors("outputs", width, torch.float16 if of_classes else torch.float32)

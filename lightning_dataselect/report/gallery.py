@@ -117,7 +117,7 @@ def plot_results(selector: Results, kind: str, dataset: Any = None, decode: Deco
     dataset = selector.run_state.training_set.dataset if dataset is None else dataset
     if dataset is None:
         raise InvalidArgumentError(
-            "plot('gallery'): the training set is gone; give it again, as plot('gallery', dataset=...)."
+            "plot('gallery'): the training set is no longer in memory; pass it, as plot('gallery', dataset=...)."
         )
     return gallery(selector, dataset, decode)
 

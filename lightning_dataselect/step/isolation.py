@@ -155,7 +155,7 @@ class _Snapshot:
             raise SideEffectError(
                 f"Scoring a batch without training on it wrote to {written[0].replace('_buffers.', '')!r}"
                 + (f" and {len(written) - 1} more" if len(written) > 1 else "")
-                + ", which cannot be taken back: training_step changes parameters, or a large tensor now and then. Let"
+                + ", which cannot be undone: training_step changes parameters, or sometimes a large tensor. Let"
                 " it do so only `if self.training`, as scoring runs in eval mode."
             )
 

@@ -54,8 +54,9 @@ class SampleGradients:
         for name, part in module.named_modules():
             if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is None:
                 raise UnreadableStepError(
-                    f"{name!r} keeps no running statistics (track_running_stats=False), so that it mixes the samples of"
-                    " a batch, and no sample has a gradient of its own. Let it keep them, or take what needs none."
+                    f"{name!r} keeps no running statistics (track_running_stats=False), so it mixes the samples of a"
+                    " batch, and no sample has a gradient of its own. Let it keep them, or choose a method that needs"
+                    " no per-sample gradients."
                 )
         self._module = module
         self._guard = SideEffectGuard(module)
@@ -99,8 +100,8 @@ class SampleGradients:
                     return self._checked(self._at_once(loss, positions), loss)
             except (RuntimeError, ValueError, NotImplementedError, TypeError) as error:
                 rank_zero_warn(
-                    "torch.func cannot follow this training_step, so that gradients are taken sample by sample,"
-                    f" which is as exact and slower: {str(error).strip().splitlines()[0]}"
+                    "torch.func cannot trace this training_step, so gradients are computed sample by sample, which is"
+                    f" equally exact but slower: {str(error).strip().splitlines()[0]}"
                 )
                 self._one_by_one = True
         with self._undisturbed():

@@ -43,9 +43,9 @@ def explain_checkpoint_faults(trainer: pl.Trainer) -> Restore:
         if _WRITTEN_BY not in checkpoint:
             keys = ", ".join(repr(key) for key in list(checkpoint)[:3])
             raise UnreadableCheckpointError(
-                f"{named} is none of a Trainer: it holds {len(checkpoint)} entries ({keys}, ...), and no word of the"
-                " fit that they come from. If they are weights, load them with"
-                " module.load_state_dict(torch.load(...)) and begin anew without ckpt_path."
+                f"{named} is none of a Trainer: it holds {len(checkpoint)} entries ({keys}, ...), and nothing about"
+                " the fit that they come from. If they are weights, load them with"
+                " module.load_state_dict(torch.load(...)) and start a new fit without ckpt_path."
             )
         return checkpoint
 

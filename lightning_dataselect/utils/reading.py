@@ -37,7 +37,7 @@ def reading(named: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise InvalidArgumentError(
-            f"{named} cannot be read: it is cut short, damaged, or no file of the kind that its name says"
+            f"{named} cannot be read: it is truncated, damaged, or not the kind of file that its name says"
             f" ({one_line(error)[:200]}). Write it anew, with a selector's export() for one."
         ) from error
 

@@ -91,10 +91,10 @@ def check_sequence(name: str, value: object, example: str) -> Sequence[Any]:
         >>> check_sequence("betas", 0.5, "(0.2, 0.9)")
         Traceback (most recent call last):
         ...
-        lightning_dataselect.utils.errors.ArgumentTypeError: betas=0.5 is no list or tuple of numbers: give ...
+        lightning_dataselect.utils.errors.ArgumentTypeError: betas=0.5 is not a list or tuple of numbers: give ...
     """
     if not isinstance(value, list | tuple):
-        raise ArgumentTypeError(f"{name}={value!r} is no list or tuple of numbers: give one, say {example}.")
+        raise ArgumentTypeError(f"{name}={value!r} is not a list or tuple of numbers: give one, say {example}.")
     return value
 
 

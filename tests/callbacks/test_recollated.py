@@ -133,7 +133,7 @@ def test_the_chosen_graphs_are_collated_anew() -> None:
 @pytest.mark.parametrize("collate", [rows_after_one_another, cumulative_lengths])
 def test_rows_that_lie_one_after_the_other_are_collated_anew(collate: Any) -> None:
     module, data = Flat(), Many()
-    with pytest.warns(UserWarning, match="made of all of its samples together by the collate function"):
+    with pytest.warns(UserWarning, match="built by the collate function from all of its samples together"):
         selector = fit(module, data, collate=collate)
     alone = [module.training_step(collate([graph])).detach() for graph in data.graphs]
     torch.testing.assert_close(selector.losses, torch.stack(alone))
@@ -141,11 +141,11 @@ def test_rows_that_lie_one_after_the_other_are_collated_anew(collate: Any) -> No
 
 def test_numbers_that_are_made_of_all_samples_are_made_anew_for_the_chosen() -> None:
     module, data = Flat(), Many()
-    with pytest.warns(UserWarning, match="at 'weights' is made of all of its samples"):
+    with pytest.warns(UserWarning, match="at 'weights' is built by the collate function from all"):
         fit(module, data, collate=with_weights_of_classes)
     n_weighted = [round(sum(1 / weight for weight in weights)) for n, weights in module.trained if n == B // 2]
     assert n_weighted and max(n_weighted) <= B // 2 + C - 1, "counted among the chosen, at least 1 for a class"
-    with pytest.warns(UserWarning, match="at 'scale' is made of all of its samples"):
+    with pytest.warns(UserWarning, match="at 'scale' is built by the collate function from all"):
         fit(Flat(), data, collate=with_the_greatest)
 
 

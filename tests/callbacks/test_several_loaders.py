@@ -460,7 +460,7 @@ def test_resumes_within_an_epoch(mode, batch_idx, tmp_path):
 def test_other_loaders_that_begin_anew_are_said(tmp_path):
     path = tmp_path / "within.ckpt"
     fit(InfoBatch(loader="labelled"), Semi(), both(), callbacks=[SaveAt(path, 1, 3)], max_epochs=2)
-    with pytest.warns(UserWarning, match="the train loaders that no samples are selected from begin it anew"):
+    with pytest.warns(UserWarning, match="the other train loaders start from their beginning"):
         fit(InfoBatch(loader="labelled"), Semi(), both(), ckpt_path=path, max_epochs=2)
 
 

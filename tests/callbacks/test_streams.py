@@ -423,7 +423,7 @@ def test_resumes_within_an_epoch_where_the_loader_has_a_state(sample_id, n_worke
 
 @pytest.mark.parametrize(
     ("loader_class", "words"),
-    [(DataLoader, "the train loader does not save where it was"), (StatefulDataLoader, "that batch is left out")],
+    [(DataLoader, "the train loader does not save its position"), (StatefulDataLoader, "that batch is left out")],
 )
 def test_a_stream_that_does_not_go_on_where_it_was_is_said(loader_class, words, tmp_path):
     path = tmp_path / "within.ckpt"

@@ -119,7 +119,7 @@ def test_a_damaged_file_of_losses_is_named_with_its_argument(ending, tmp_path):
     pytest.importorskip("pandas")
     path = tmp_path / f"losses{ending}"
     path.write_bytes(b"\x93NUM" if ending != ".csv" else b'loss\n"1.0\n2.0')
-    with pytest.raises(ValueError, match=f"holdout_losses='.*losses{ending}' cannot be read: it is cut short, damaged"):
+    with pytest.raises(ValueError, match=f"holdout_losses='.*losses{ending}' cannot be read: it is truncated, damaged"):
         RHOLoss(holdout_losses=path)
 
 
@@ -130,5 +130,5 @@ def test_a_damaged_file_to_start_from_is_named_with_its_argument(tmp_path):
     fit(selector, max_epochs=1)
     selector.export(path)
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ValueError, match="start_from='.*samples.parquet' cannot be read: it is cut short, damaged"):
+    with pytest.raises(ValueError, match="start_from='.*samples.parquet' cannot be read: it is truncated, damaged"):
         InfoBatch(start_from=path)

@@ -91,8 +91,8 @@ def test_loaders_do_as_well_as_a_datamodule(tmp_path):
         ({"budget": [30]}, r"budget=\[30\]: give full runs"),
         ({"jobs": 0}, "jobs=0 is too small"),
         ({"methods": "InfoBach"}, "did you mean InfoBatch"),
-        ({"methods": [InfoBatch]}, "methods=.*InfoBatch.* is no list of names: write each method as text"),
-        ({"methods": None}, "methods=None is no list of names"),
+        ({"methods": [InfoBatch]}, "methods=.*InfoBatch.* is not a list of names: write each method as text"),
+        ({"methods": None}, "methods=None is not a list of names"),
         ({"make_module": DigitsModel()}, r"make_module=DigitsModel\(.*give the class itself, or a function"),
         (
             {"make_data": DigitsData()},
@@ -105,7 +105,7 @@ def test_loaders_do_as_well_as_a_datamodule(tmp_path):
         ({"prune_ratio": 30}, r"prune_ratio=30 is outside \[0, 1\)"),
         ({"mode": "up"}, "mode='up' is unknown: give one of 'max', 'min'"),
         ({"trainer": "gpu"}, "trainer='gpu' is not a dict: .*give its arguments"),
-        ({"out": None}, "out=None is no path"),
+        ({"out": None}, "out=None is not a path"),
         ({"quiet": "no"}, "quiet='no' is not a bool"),
     ],
 )

@@ -230,16 +230,14 @@ def descending(samples):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_fit_that_needs_losses_is_refused(workers):
     train = DataLoader(dataset(), 10, shuffle=True, collate_fn=descending, num_workers=workers)
-    with pytest.raises(
-        ValueError, match="collate_fn, descending, puts the samples of a batch into an order of its own"
-    ):
+    with pytest.raises(ValueError, match="collate_fn, descending, reorders the samples of a batch"):
         fit(InfoBatch(), Net(), train, max_epochs=2)
     assert train.collate_fn is descending
 
 
 def test_a_fit_that_needs_none_is_warned():
     train = DataLoader(dataset(), 10, shuffle=True, collate_fn=descending)
-    with pytest.warns(UserWarning, match="an order of its own"):
+    with pytest.warns(UserWarning, match="reorders the samples of a batch"):
         fit(RandomPruning(prune_ratio=0.5), Net(), train, max_epochs=2)
 
 

@@ -97,9 +97,9 @@ def test_a_count_of_samples_is_that_of_all():
 
 
 REFUSED = {
-    "number at 'temperature' that is not one a sample": lambda i: {"x": torch.zeros(4), "temperature": float(i)},
-    "Tensor at 'grid' that is not one a sample": lambda i: {"x": torch.zeros(4), "grid": torch.full((7,), i)},
-    "str at 'task' that is not one a sample": lambda i: {"x": torch.zeros(4), "task": f"task {i}"},
+    "number at 'temperature' that is not per sample": lambda i: {"x": torch.zeros(4), "temperature": float(i)},
+    "Tensor at 'grid' that is not per sample": lambda i: {"x": torch.zeros(4), "grid": torch.full((7,), i)},
+    "str at 'task' that is not per sample": lambda i: {"x": torch.zeros(4), "task": f"task {i}"},
     r"samples of different sizes at 'x', \(5,\) and \(6,\)": lambda i: {"x": torch.zeros(4, 5 + i)},
     "Some batches have an entry at 'more' and others have none": lambda i: (
         {"x": torch.zeros(4)} if i else {"x": torch.zeros(4), "more": torch.zeros(4)}

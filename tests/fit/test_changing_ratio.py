@@ -136,7 +136,7 @@ def test_a_function_that_gives_no_ratio_names_the_epoch():
 
 
 def test_a_schedule_cannot_follow_a_budget_but_a_function_can():
-    with pytest.raises(ValueError, match="budget=0.5 ends it at one that is not known beforehand: give a number, or"):
+    with pytest.raises(ValueError, match="with budget=0.5 that is not known beforehand: give a number, or"):
         RandomPruning(prune_ratio=FALLING, budget=0.5)
     selector = RandomPruning(prune_ratio=lambda epoch: 0.5 + 0.2 * (epoch % 2), budget=0.5, whole_batches=False)
     fit(selector, max_epochs=2)

@@ -197,7 +197,9 @@ def test_keys_that_nobody_knows(tmp_path):
 
 def test_scores_of_another_method_mean_something_else(tmp_path):
     path, earlier = exported(tmp_path / "samples.csv", dataset(), UCB)
-    with pytest.raises(ValueError, match="was written by UCB, whose scores mean something else than those of Evolved"):
+    with pytest.raises(
+        ValueError, match="was written by UCB, whose scores mean something different from those of Evolved"
+    ):
         begun(EvolvedSampling, path, dataset())
     torch.testing.assert_close(begun(Kept, path, dataset()).first, earlier.losses)
 
@@ -252,8 +254,8 @@ def test_paths_that_are_none(tmp_path):
     [
         ("a.csv", b"x,y\n1,2\n", r"has the columns \['x', 'y'\]: give a file that a selector's export"),
         ("a.csv", b"", r"has the columns \[\]"),
-        ("a.csv", b"\x80\x81\xff", "cannot be read: it is cut short, damaged, or no file of the kind"),
-        ("a.parquet", b"index,loss", "cannot be read: it is cut short, damaged, or no file of the kind"),
+        ("a.csv", b"\x80\x81\xff", "cannot be read: it is truncated, damaged, or not the kind of file"),
+        ("a.parquet", b"index,loss", "cannot be read: it is truncated, damaged, or not the kind of file"),
     ],
 )
 def test_a_file_that_is_no_export_is_refused_before_a_fit(name, content, words, tmp_path):

@@ -161,8 +161,8 @@ def test_a_flag_is_true_or_false(name, argument, value):
 @pytest.mark.parametrize(
     ("name", "argument", "value", "words"),
     [
-        ("ESWP", "betas", 0.5, r"betas=0\.5 is no list or tuple of numbers: give one, say \(0\.2, 0\.9\)"),
-        ("KAKURENBO", "phases", 0.5, r"phases=0\.5 is no list or tuple of numbers"),
+        ("ESWP", "betas", 0.5, r"betas=0\.5 is not a list or tuple of numbers: give one, say \(0\.2, 0\.9\)"),
+        ("KAKURENBO", "phases", 0.5, r"phases=0\.5 is not a list or tuple of numbers"),
         ("RHOLoss", "holdout_losses", [0.5], r"holdout_losses holds \[0\.5\]: give a tensor of one number a sample"),
         ("EL2N", "scores", np.zeros(3), r"scores holds <ndarray of shape \(3,\)>: give a tensor.*torch.as_tensor"),
         ("EL2N", "scores", [0.5, 0.2], r"scores holds 0\.5: give a tensor"),

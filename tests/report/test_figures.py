@@ -239,7 +239,9 @@ def test_the_gallery_takes_the_training_set_while_it_is_there():
     trainer(selector, max_epochs=2).fit(DigitsModel(), data)
     assert selector.plot("gallery").axes
     copied = copy.deepcopy(selector)  # the data set is not copied with it
-    with pytest.raises(ValueError, match=r"the training set is gone; give it again, as plot\('gallery', dataset="):
+    with pytest.raises(
+        ValueError, match=r"the training set is no longer in memory; pass it, as plot\('gallery', dataset="
+    ):
         copied.plot("gallery")
     assert copied.plot("gallery", dataset=data.train).axes
     with pytest.raises(ValueError, match=r"plot\('pie'\): the kinds are .* and 'gallery'"):

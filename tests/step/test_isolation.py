@@ -203,7 +203,7 @@ def test_a_large_tensor_written_to_now_and_then_is_an_error():
     with quiet():  # left alone, it is taken for constant
         module.bank.sum()
     with (
-        pytest.raises(RuntimeError, match=r"wrote to 'bank', which cannot be taken back.*only `if self\.training`"),
+        pytest.raises(RuntimeError, match=r"wrote to 'bank', which cannot be undone.*only `if self\.training`"),
         quiet(),
     ):
         module.bank[:2] = 5

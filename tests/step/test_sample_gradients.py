@@ -147,7 +147,7 @@ def test_a_layer_that_keeps_its_weights_in_two_places_is_found_out():
         module = Module(nn.LSTM(4, 5, batch_first=True)).double()
         module.step = lambda module, x, y: F.cross_entropy(module.net(x)[0][:, -1], y)
         batch = {"x": torch.randn(7, 3, 4, dtype=torch.float64), "y": torch.randint(5, (7,))}
-    with pytest.warns(UserWarning, match="cannot follow this training_step.*sample by sample"):
+    with pytest.warns(UserWarning, match="cannot trace this training_step.*sample by sample"):
         norms = SampleGradients(module).norms(module.training_step, (batch,), {}, 7)
     torch.testing.assert_close(norms, of_batches_of_one(module, batch), rtol=1e-10, atol=0)
 

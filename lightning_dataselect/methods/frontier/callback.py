@@ -35,8 +35,8 @@ from lightning_dataselect.utils.validation import check_budget
 
 _UNTRAINED_BATCHES = 3
 _NO_CLASSES = (
-    "Frontier goes on as FewerEpochs does, and reads no more losses: steps show no logits of classes, as a"
-    " classification does, and losses alone do not tell which samples a model can do without."
+    "Frontier continues like FewerEpochs and reads no more losses: the steps show no class logits, so this is not a"
+    " classification, and losses alone do not tell which samples a model can do without."
 )
 _ADVICE = (
     ". Some labels seem to be wrong, and the model learns them by heart: a smaller budget may well end higher, so"
