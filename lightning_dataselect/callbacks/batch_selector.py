@@ -29,27 +29,28 @@ from lightning_dataselect.utils.validation import check_choice, check_count, che
 
 
 class BatchSelector(DataSelector):
-    """Train on a part of each batch; derive from it and define :meth:`choose`.
+    """Train on a part of each batch. Subclass it and define :meth:`choose`.
 
-    Each batch is scored in eval mode without a graph and without side effects, cut to the chosen samples, and only
-    these go through the user's training step. With a scoring pass worth 1/3 of a training step, a step costs
-    ``1/3 + batch_ratio`` of a full one, and ``1 / (3 n) + batch_ratio`` where every n-th batch alone is scored.
+    Each batch is scored in eval mode, without a graph and without side effects, then cut down to the chosen samples,
+    and only these go through the user's training step. If a scoring pass costs 1/3 of a training step, a step costs
+    ``1/3 + batch_ratio`` of a full one, or ``1 / (3 n) + batch_ratio`` if only every n-th batch is scored.
 
     Args:
         batch_ratio: Share of each batch that is trained on, in (0, 1]; the loader's batch is the meta-batch.
         prune_ratio: Share of the data set that is dropped before each epoch; 0 for a method that only chooses within
             batches.
         score_dtype: ``"bfloat16"`` or ``"float16"`` to score under autocast, None for the Trainer's own precision.
-        score_every_n_batches: Of so many batches of an epoch one is scored, the first for one; the others are chosen
-            from by the scores that their samples have, and renew those of the samples trained on alone. Default 1:
-            every batch is scored, as in the papers. More is our own, and cheaper: with shuffled batches a sample's
-            score comes from about n epochs ago.
-        score_scale: Factor on height and width of the images in the scoring pass, in (0, 1]: with 0.5 it costs a
-            quarter. Images are float tensors of four dimensions, and the model must take them at any size; what the
-            loss compares them with must not be of their size. Default 1: as they are. Composer has it, too. On images
-            of 28 pixels a factor of 0.5 cost three points of accuracy.
-        whole_every_n_batches: Of so many batches of an epoch the last is trained on whole, without scoring, as
-            composer's ``interrupt``; 0 (default) for none. Its window of epochs is ``warmup_epochs`` and ``anneal``.
+        score_every_n_batches: Score only every n-th batch of an epoch, beginning with the first. In the other batches
+        samples are chosen by the scores that they already have, and only those trained on get new ones. Default 1:
+        every batch is scored, as in the papers. More is our own variant, and cheaper: with shuffled batches a sample's
+        score is about n epochs old.
+        score_scale: Factor on the height and width of the images in the scoring pass, in (0, 1]: with 0.5 the pass
+        costs a quarter. Images are float tensors of four dimensions; the model must accept them at any size, and the
+        targets must not have their size. Default 1: unchanged. Composer has this option too. On images of 28 pixels a
+        factor of 0.5 cost three points of accuracy.
+        whole_every_n_batches: Train on every n-th batch of an epoch as a whole, without scoring, like composer's
+        ``interrupt``; 0 (default) for none. Composer's window of epochs corresponds to ``warmup_epochs`` and
+        ``anneal``.
         constant_batch_size: True to gather chosen samples over several of the loader's batches, and to train on them
             once they fill a whole one, as the authors of Selective-Backprop do: the model never sees a smaller batch,
             and takes ``batch_ratio`` as many optimizer steps. Default False: each part is trained on at once. What it

@@ -23,11 +23,11 @@ _KINDS = ("score_histogram", "data_map", "gallery")
 class LogFigures(LightningOnly):
     """Send the score histogram, the data map and the gallery to TensorBoard or Weights & Biases.
 
-    Goes beside a selector in the Trainer's callbacks; without one of these loggers it warns and does nothing. The
-    gallery is left out where the samples are neither images nor text; to draw it, up to forty of them are read.
+    Add it to the Trainer's callbacks next to a selector; without one of these loggers it warns and does nothing. The
+    gallery is left out if the samples are neither images nor text; drawing it reads up to forty of them.
 
     Args:
-        every_n_epochs: How often, in epochs; also after the last one.
+        every_n_epochs: Number of epochs between two sets of figures; the last epoch always has one.
 
     Raises:
         UnexpectedArgumentError: If it is given another argument.

@@ -9,11 +9,13 @@ from lightning_dataselect.utils.validation import SET_LEVEL, refuse_unused
 
 
 class WithinBatches(DataSelector):
-    """Take every sample in every epoch, and choose within the batches alone; named before `BatchSelector`, if both.
+    """Use every sample in every epoch, and choose only within the batches.
+
+    Name it before `BatchSelector` among the bases.
 
     Args:
         **common: Arguments of the next base class but ``prune_ratio``, ``every_n_epochs``, ``balance`` and
-            ``whole_batches``, which mean nothing here.
+            ``whole_batches``, which have no effect here.
 
     Raises:
         UnexpectedArgumentError: If one of those is given.

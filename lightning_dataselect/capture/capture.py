@@ -28,21 +28,22 @@ _NO_SOLE_LOSS: tuple[StepSpec | None, TermSpec | None] = (None, None)
 
 
 class LossCapture:
-    """Run training steps, and say what each sample of the batch lost.
+    """Run training steps and return the loss of each sample in the batch.
 
-    What a sample loses is what the step would return for a batch of it alone, with the user's own weights on it. So:
+    A sample's loss is what the step would return for a batch that contains it alone, with the user's own weights. So:
 
-    - Class weights count. A sample of a class with the weight ``w`` loses ``w * l``, by
-      ``F.cross_entropy(..., weight=...)`` as by a hand-written ``(w[y] * losses).mean()``, although torch's own mean
-      divides by the weights and would return ``l`` for a batch of one.
-    - A sample's tokens are averaged over that sample. A mean over all tokens of a batch gives a long text more say
-      than a short one; the losses of both are means over their own tokens, and their plain mean is not the batch's
-      loss. Of a sum over the batch that nothing divides, a sample loses the sum over its own elements.
-    - A coefficient is taken as the whole batch has it: the share that mixup draws, a learned weight, a weight computed
-      from the batch. So is what a layer that normalises over the batch makes of the sample among the others.
+    - Class weights count. A sample of a class with weight ``w`` has the loss ``w * l``, with ``F.cross_entropy(...,
+      weight=...)`` as well as with a hand-written ``(w[y] * losses).mean()``, although torch's own mean divides by the
+      weights and would return ``l`` for a batch of one.
+    - A sample's tokens are averaged over that sample. A mean over all tokens of a batch gives long texts more weight
+      than short ones; the per-sample losses are means over each text's own tokens, so their plain mean is not the
+      batch's loss. If the loss is a sum over the batch that nothing divides, a sample's loss is the sum over its own
+      elements.
+    - Coefficients keep the value that they have for the whole batch: the share that mixup draws, a learned weight, a
+      weight computed from the batch. The same goes for layers that normalise over the batch.
 
-    The first step is probed: a mode watches every torch call for what makes the loss. After
-    that only those functions are intercepted, and only while a step runs.
+    On the first step a torch mode watches every call to find what the loss is made of. After that only those functions
+    are intercepted, and only while a step runs.
 
     Args:
         module: Searched for loss functions that it holds as attributes.

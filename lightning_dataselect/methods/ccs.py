@@ -28,7 +28,7 @@ from lightning_dataselect.state.load_values import ValueSource
 
 
 class CCS(ScoredSelector):
-    """Cover easy and hard samples evenly but for the hardest, by their margins, once and for good.
+    """Cover easy and hard samples evenly but for the hardest, by their margins, once for the whole fit.
 
     Args:
         prune_ratio: Share of the samples dropped. Default 0.7: the method is for high ratios.

@@ -116,7 +116,7 @@ class DivBS(WithinBatches, BatchSelector):
             ``"greedy"`` takes the one that adds most.
         warmup_epochs: Epochs on whole batches at the start. Default 0, the authors'.
         **common: Arguments of `BatchSelector` but ``score_every_n_batches``, since gradients are not remembered, and
-            ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean nothing here.
+            ``prune_ratio``, ``every_n_epochs`` and ``balance``, which have no effect here.
 
     Raises:
         TypeError: If an argument is of the wrong type, or means nothing here.

@@ -28,7 +28,7 @@ from lightning_dataselect.state.load_values import ValueSource
 
 
 class DUAL(ScoredSelector):
-    """Draw samples that are hard and uncertain, and easier ones the more are dropped, once and for good.
+    """Draw samples that are hard and uncertain, and easier ones the more are dropped, once for the whole fit.
 
     Takes 4 bytes a sample for each presentation of the window, until they are scored.
 

@@ -25,7 +25,7 @@ from lightning_dataselect.state.load_values import ValueSource
 
 
 class EL2N(ScoredSelector):
-    """Keep the samples with the largest errors early in training, once and for good.
+    """Keep the samples with the largest errors early in training, once for the whole fit.
 
     Args:
         prune_ratio: Share of the samples dropped. Default 0.5.

@@ -24,7 +24,7 @@ from lightning_dataselect.state.load_values import ValueSource
 
 
 class Forgetting(ScoredSelector):
-    """Keep the samples that are forgotten most often or never learnt, once and for good.
+    """Keep the samples that are forgotten most often or never learnt, once for the whole fit.
 
     Args:
         prune_ratio: Share of the samples dropped. Default 0.5.

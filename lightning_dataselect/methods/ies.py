@@ -63,7 +63,7 @@ class IES(DataSelector):
             Default 1e-3, that of the authors' CIFAR-10 runs.
         window: Number ``w`` of second differences that are averaged. Default 3, the authors'.
         warmup_epochs: Epochs on all data at the start. Default None: ``window + 3``, as in the authors' code.
-        **common: Arguments of `DataSelector` but ``prune_ratio`` and ``every_n_epochs``, which mean nothing here.
+        **common: Arguments of `DataSelector` but ``prune_ratio`` and ``every_n_epochs``, which have no effect here.
 
     Raises:
         TypeError: If an argument is of the wrong type, or means nothing here; if the module optimizes manually, so that

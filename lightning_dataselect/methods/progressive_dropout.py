@@ -112,7 +112,7 @@ class DBPD(EndsInRevision, WithinBatches, BatchSelector):
             trained on. Default 0.3, that of the authors' examples.
         warmup_epochs: Epochs on everything at the start. Default 0: the paper has none.
         **common: Arguments of `BatchSelector` but ``batch_ratio``, which follows from ``threshold``, and
-            ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean nothing here.
+            ``prune_ratio``, ``every_n_epochs`` and ``balance``, which have no effect here.
 
     Raises:
         TypeError: If an argument is of the wrong type, or means nothing here.

@@ -93,7 +93,7 @@ class SelectiveBackprop(WithinBatches, BatchSelector):
         history: Number ``R`` of losses that a loss is ranked among. Default 1024, the paper's.
         warmup_epochs: Epochs on everything at the start. Default 1, the paper's.
         **common: Arguments of `BatchSelector` but ``batch_ratio``, which follows from ``beta``, and ``prune_ratio``,
-            ``every_n_epochs`` and ``balance``, which mean nothing here.
+            ``every_n_epochs`` and ``balance``, which have no effect here.
 
     Raises:
         TypeError: If an argument is of the wrong type, or means nothing here.

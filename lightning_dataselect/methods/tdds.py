@@ -30,7 +30,7 @@ from lightning_dataselect.state.load_values import ValueSource
 
 
 class TDDS(ScoredSelector):
-    """Keep the samples whose predictions move most unevenly in training, once and for good.
+    """Keep the samples whose predictions move most unevenly in training, once for the whole fit.
 
     Takes 4 bytes a sample for each class and for each presentation of the window: a million samples of 1000 classes
     take 4 GB on the module's device, and in each checkpoint, until they are scored.

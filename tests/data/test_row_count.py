@@ -59,5 +59,5 @@ def test_what_stays_where_others_change_is_no_sample_axis():
 
 @pytest.mark.parametrize("batch", [(torch.zeros(11, 8), torch.zeros(8)), {"scale": 2.0}, "text"])
 def test_what_cannot_be_told_is_refused(batch):
-    with pytest.raises(TypeError, match="cannot be told.*batch_size=.*sample_id"):
+    with pytest.raises(TypeError, match="cannot be determined.*batch_size=.*sample_id"):
         RowCounter(None).count(batch)

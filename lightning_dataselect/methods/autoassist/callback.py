@@ -62,18 +62,18 @@ from lightning_dataselect.utils.validation import check_count, check_flag, check
 
 
 class AutoAssist(WithinBatches):
-    """Cut each batch to the samples that a small network, learning alongside, expects a high loss of.
+    """Cut each batch down to the samples for which a small network, trained alongside, expects a high loss.
 
-    The Assistant works in a thread on the CPU, for which the training never waits, and is chosen by the first batch:
-    images, tabular features or token ids, in tensors, tuples, dicts or dataclasses. Its thread sees nothing but the
+    The Assistant works in a thread on the CPU, which the training never waits for. Its network depends on the first
+    batch: images, tabular features or token ids, in tensors, tuples, dicts or dataclasses. The thread only sees the
     batches that the loader has made. Up to ``queue_size`` batches wait in memory ahead of the training. With several
     ranks each has its own Assistant. ``scores`` is ``q``, as it was when a sample's batch came by last.
 
     Which samples a run drops depends on how fast the Assistant is; ``synchronous=True`` repeats exactly.
 
     Args:
-        base_prob: Probability to train on a sample that is taken for easy, in (0, 1]. Default None: the authors' 0.3,
-            for token ids 0.5.
+        base_prob: Probability of training on a sample that is considered easy, in (0, 1]. Default None: the authors'
+            0.3, for token ids 0.5.
         assistant: The Assistant: a small module, which is copied, or a function that makes one from the ``x`` and
             ``labels`` of the first batch. It is called with ``(x, labels)``, or with ``x`` alone if its ``forward``
             takes one argument, and returns a logit a sample, (B,) or (B, 1). ``x`` is what ``inputs`` finds; token ids
@@ -86,7 +86,7 @@ class AutoAssist(WithinBatches):
             20, for token ids 50. Where fewer than 5 (token ids: 10) may wait, all of them judged let it learn.
         learning_rate: The Assistant's. Default None: 0.01, for token ids 0.5.
         memory: ``a``, the share of the old value that Lbar keeps at each batch, in [0, 1). Default 0.75, the authors'.
-            For token ids it means nothing.
+            It has no effect for token ids.
         warmup_epochs: Epochs at the start that train on everything. Default 0; for token ids the first one does anyway.
         **common: Arguments of `DataSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
             nothing here. ``lr_schedule`` changes nothing: the number of steps stays.

@@ -45,17 +45,18 @@ _ADVICE = (
 
 
 class Frontier(DataSelector):
-    """Spend a budget of compute on what the model can learn now; where losses do not tell, on everything in turn.
+    """Spend a budget of compute on what the model can still learn; without evidence of that, on everything in turn.
 
-    An epoch trains on ``budget`` times the set. Until there is evidence the epochs walk through the shuffled set, which
-    is training on everything for fewer epochs, with schedules that end in time. Then nine in ten of the learnt samples
-    are left out of a pass, and those that the rest contradicts, and the others take their place.
+    Each epoch trains on ``budget`` times the size of the set. At first the epochs walk through the shuffled set, which
+    is training on everything for fewer epochs, with schedules that end in time. Once the losses give evidence, a pass
+    leaves out nine in ten of the learnt samples and all whose labels the rest of the data contradicts, and other
+    samples take their place.
 
-    Without logits of classes, as in regression or on tokens, it trains on everything for fewer epochs, as `FewerEpochs`
-    does, and reads no losses after the first batches: ``losses`` and ``dataselect/train_loss`` know no more than those.
+    Without class logits, as in regression or on tokens, it trains on everything for fewer epochs, as `FewerEpochs`
+    does, and reads no losses after the first batches, so ``losses`` and ``dataselect/train_loss`` cover only those.
 
-    A stream needs ``sample_id``, as its samples are known by their keys. An epoch is a pass there, which is shorter by
-    what it leaves out; a stream that makes its batches itself keeps a sample where ``keeps(key)`` is true.
+    A stream needs ``sample_id``, as its samples are identified by their keys. There, an epoch is one pass, shorter by
+    what it leaves out; a stream that builds its own batches must keep a sample only if ``keeps(key)`` is true.
 
     Args:
         budget: Share of the compute of the whole fit that is spent, in (0, 1], and of the set that an epoch trains on.
@@ -63,7 +64,7 @@ class Frontier(DataSelector):
         warmup_epochs: Epochs at the start that train on the whole set; fewer follow them. Default 0.
         anneal: Share of the budget at the end that is spent on epochs over the whole set. Default 0.
         **common: Arguments of `DataSelector` but ``prune_ratio``, which is ``1 - budget``, and ``every_n_epochs`` and
-            ``balance``, which mean nothing here.
+            ``balance``, which have no effect here.
 
     Raises:
         ArgumentTypeError: If an argument is of the wrong type.
