@@ -28,11 +28,11 @@ from lightning_dataselect.state.load_values import ValueSource
 
 
 class CCS(ScoredSelector):
-    """Cover easy and hard samples evenly but for the hardest, by their margins, once for the whole fit.
+    """Cover easy and hard samples evenly, except for the hardest, by their margins, once for the whole fit.
 
     Args:
         prune_ratio: Share of the samples dropped. Default 0.7: the method is for high ratios.
-        cutoff: Share of the samples that is dropped first, for their scores are highest. Default 0.1, our choice.
+        cutoff: Share of the samples that is dropped first, those with the highest scores. Default 0.1, our choice.
         n_strata: Number of strata of the score. Default 50, the authors'.
         on: What margins are taken of: ``"probabilities"`` (default, the authors' code) or ``"logits"``.
         warmup_epochs: Epochs on all data in which margins are averaged. Default 20, our choice; 0 if ``scores`` are

@@ -28,9 +28,9 @@ from lightning_dataselect.state.load_values import ValueSource
 
 
 class DUAL(ScoredSelector):
-    """Draw samples that are hard and uncertain, and easier ones the more are dropped, once for the whole fit.
+    """Draw hard and uncertain samples, and easier ones the more are dropped, once for the whole fit.
 
-    Takes 4 bytes a sample for each presentation of the window, until they are scored.
+    Until the samples are scored, each presentation in the window takes 4 bytes per sample.
 
     Args:
         prune_ratio: Share of the samples dropped. Default 0.5.

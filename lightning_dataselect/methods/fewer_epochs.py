@@ -18,9 +18,9 @@ from lightning_dataselect.utils.validation import SET_LEVEL, check_budget
 
 
 class FewerEpochs(DataSelector):
-    """Train on everything until a share of the planned compute is spent; every schedule then is at its end.
+    """Train on everything until a share of the planned compute is spent, with every schedule at its end by then.
 
-    Steps are the module's own: no losses are read, so there is no step that it refuses, and none that it slows down.
+    Training steps run unchanged: no losses are read, so no step is refused or slowed down.
 
     Args:
         budget: Share of the planned compute to spend, in (0, 1]. Default 0.5.

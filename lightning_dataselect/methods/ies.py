@@ -56,7 +56,7 @@ def not_mastered(changes: Tensor, threshold: float) -> Tensor:
 
 
 class IES(DataSelector):
-    """Leave out samples whose loss has stopped moving, and measure them by a forward pass.
+    """Leave out samples whose loss has stopped changing, and keep measuring them by a forward pass.
 
     Args:
         threshold: Mean absolute second difference below which a sample is mastered (the paper's ``delta``); 0 for none.

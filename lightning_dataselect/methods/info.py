@@ -24,7 +24,7 @@ class MethodInfo:
         url: The address of the paper; empty for a method that no paper describes.
         kind: ``"set-level"`` chooses the samples of an epoch, ``"batch-level"`` those of a batch,
             ``"static"`` one subset for good.
-        needs: What the method reads of each sample; ``"nothing"`` if it does without.
+        needs: What the method reads of each sample; ``"nothing"`` if it needs none.
         drops: What it leaves out, and what ``prune_ratio`` means to it.
         published: The result that the authors report, in a line.
 

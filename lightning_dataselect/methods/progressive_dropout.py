@@ -196,7 +196,7 @@ class SRD(EndsInRevision):
             (0, 1]; with 1 everything is trained on. Default 0.95, that of the authors' first release.
         warmup_epochs: Epochs on everything at the start, after which the number falls. Default 0: the first epoch
             takes everything anyway.
-        **common: Arguments of `DataSelector` but ``prune_ratio``, which means nothing here.
+        **common: Arguments of `DataSelector` but ``prune_ratio``, which has no effect here.
 
     Raises:
         TypeError: If an argument is of the wrong type, or means nothing here.

@@ -72,10 +72,10 @@ class RandomPruning(DataSelector):
 
     Args:
         prune_ratio: Share of the samples dropped each epoch. Default 0.5.
-        mode: ``"fresh"`` (default) draws each epoch anew; ``"walk"`` goes through the shuffled set,
+        mode: ``"fresh"`` (default) draws a new subset each epoch; ``"walk"`` goes through the shuffled set,
             so that every sample is seen equally often.
         warmup_epochs: Epochs on all data at the start. Default 0: there is nothing to measure.
-        rescale: Weigh each kept sample ``1 / (1 - prune_ratio)`` in the loss. Default False, as in
+        rescale: Multiply the loss of each kept sample by ``1 / (1 - prune_ratio)``. Default False, as in
             the paper. Needs per-sample losses.
         **common: Arguments of `DataSelector`.
 

@@ -68,16 +68,16 @@ class RHOLoss(WithinBatches, BatchSelector):
     """Score each batch, and train on the samples whose loss is furthest above their irreducible loss.
 
     Args:
-        holdout_losses: float32 (N,), the irreducible loss of each training sample, by :meth:`fit_holdout` for one; or a
-            file of them, ``.pt``, ``.npy``, ``.csv`` or ``.parquet`` (column ``loss``, as ``export`` writes it). None
-            cross-fits copies of the module on the two halves of the training set when the fit begins, on one device;
-            what that costs is counted in the first record of ``history``.
-        holdout_model: In place of the losses a module that was trained on held-out data, whose ``training_step`` takes
-            the same batches. It measures each batch as it passes, for a forward pass more, in a stream, too.
+        holdout_losses: float32 (N,), the irreducible loss of each training sample, for instance from
+            :meth:`fit_holdout`; or a file with them, ``.pt``, ``.npy``, ``.csv`` or ``.parquet`` (column ``loss``, as
+            ``export`` writes it). None cross-fits copies of the module on the two halves of the training set when the
+            fit begins, on one device; what that costs is counted in the first record of ``history``.
+        holdout_model: Instead of the losses, a module trained on held-out data, whose ``training_step`` takes the same
+        batches. It measures each batch when it comes, which costs one more forward pass and also works on streams.
         batch_ratio: Share of each batch that is trained on, in (0, 1]. Default 0.1, the paper's.
         holdout_epochs: Epochs of the copies where ``holdout_losses`` is None. Default: as many as the fit's, which
             together costs as much as a fit without the callback: on Fashion-MNIST, copies trained for a quarter of it
-            and less chose samples that cost the model four points. One where only steps or time end the fit.
+            and less chose samples that cost the model four points. One epoch if only steps or time end the fit.
         warmup_epochs: Epochs on whole batches at the start. Default 0, the paper's.
         **common: Arguments of `BatchSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
             nothing here.

@@ -50,7 +50,7 @@ class Lowest(Sampler):
 
 @dataclass(frozen=True)
 class Uniform(Sampler):
-    """Draw any samples, whatever their scores: with one subset for good the static random baseline."""
+    """Draw samples uniformly, whatever their scores: the static random baseline if drawn only once."""
 
     reads_scores: ClassVar[bool] = False
 
@@ -76,7 +76,7 @@ class Proportional(Sampler):
 
 @dataclass(frozen=True)
 class Window(Sampler):
-    """Take the highest scores but for those above a window.
+    """Take the highest scores below a window.
 
     Args:
         start: Share of all samples that are left out because their scores are higher still, in [0, 1]. Default 0.1,
