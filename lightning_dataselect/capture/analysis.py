@@ -11,13 +11,24 @@ from torch.autograd.graph import Node
 from lightning_dataselect.capture.bounds import is_cut_off
 from lightning_dataselect.capture.divisors import with_divisor
 from lightning_dataselect.capture.folds import find_folds
-from lightning_dataselect.capture.graph import Anchor, reached
+from lightning_dataselect.capture.graph import Anchor, kernels_after, reached
 from lightning_dataselect.capture.independence import are_turns, find_rows, refuse_unseen
 from lightning_dataselect.capture.nonlinear import is_nonlinear_in, keep_linear
 from lightning_dataselect.capture.picks import IndexPick
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.reductions import foldable
-from lightning_dataselect.capture.refusals import CUT_OFF, DRAWN, FOLDED, JUDGED, OTHER_SAMPLES, PICKED, QUOTIENT
+from lightning_dataselect.capture.refusals import (
+    COMPARED,
+    CUT_OFF,
+    DRAWN,
+    FOLDED,
+    JUDGED,
+    OTHER_SAMPLES,
+    PICKED,
+    QUOTIENT,
+    SHARED,
+    in_a_kernel,
+)
 from lightning_dataselect.capture.remainder import leave_out
 from lightning_dataselect.capture.specs import StepSpec
 from lightning_dataselect.capture.terms import (
@@ -27,6 +38,7 @@ from lightning_dataselect.capture.terms import (
     coefficients,
     incomplete,
     loops_of,
+    turns_in,
 )
 from lightning_dataselect.capture.ways_out import EITHER, OWN_LOSS
 from lightning_dataselect.utils.errors import CaptureError
@@ -115,10 +127,13 @@ def analyze_loss(
     if len(sound) < len(kept):
         reasons.append(f"{len(kept) - len(sound)} of {len(kept)} loss terms depend on several samples at once")
     sound += loops
+    _refuse_across(sound, spec)
     if not sound and reached(loss.grad_fn, probe.picked):
         raise CaptureError(PICKED)
     if not sound and (folds or is_bent):
         raise CaptureError(refused[0][1] if refused else FOLDED if folds else QUOTIENT)
+    if not sound and (kernels := kernels_after(loss.grad_fn, anchors)):
+        raise CaptureError(in_a_kernel(kernels[0]))
     if not sound:
         raise CaptureError(
             f"No loss was found for each of the batch's {batch_size} samples ({len(terms)} reductions seen,"
@@ -228,6 +243,13 @@ def _refuse_picked(loss: Tensor, parts: Parts, probe: Probe, batch_size: int, sp
         ends = {*probe.picked, *_nodes(other for other, _ in parts if other is not term)}  # whose rows are no own ones
         if any((probe.picked.get(node),) == shape[:1] for node in reached(term.elements.grad_fn, ends)):
             raise CaptureError(PICKED)
+
+
+def _refuse_across(parts: Parts, spec: StepSpec) -> None:
+    """Refuse losses in which numbers of the whole batch take part, where single samples have not shown otherwise."""
+    for turn, key in [(turn, term.key) for term, _ in parts for turn in turns_in(term)]:
+        if not spec.of(key).is_witnessed and (turn.is_compared or turn.is_shared):
+            raise CaptureError(COMPARED if turn.is_compared else SHARED)
 
 
 def _nodes(terms: Iterable[Term]) -> set[Node]:

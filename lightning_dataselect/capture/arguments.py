@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -51,12 +49,21 @@ def wrong_weights(weights: object, batch_size: int) -> DataSelectError:
     )
 
 
-def names_of_arguments(function: Callable[..., Any]) -> tuple[str, ...]:
+def names_of_arguments(function: object) -> tuple[str, ...]:
     """Return the names of the arguments of a loss function.
 
     Raises:
         ArgumentTypeError: If it is no function, or does not tell.
     """
+    said = f"register_loss({short_text(function)}): give the function itself that the step calls"
+    if isinstance(function, str):
+        raise ArgumentTypeError(f"{said}, not its name: register_loss({function.rpartition('.')[2]}).")
+    if not (callable(function) and hasattr(function, "__name__")):
+        kind = function if isinstance(function, type) else type(function)
+        raise ArgumentTypeError(
+            f"{said}, with an argument 'reduction' such as those of torch.nn.functional, not an object of the class"
+            f" {kind.__name__}: of a module, wrap what its forward() calls in a function."
+        )
     try:
         return tuple(inspect.signature(function).parameters)
     except (TypeError, ValueError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -15,7 +15,19 @@ _NEXT_TO_0 = 1e-3
 
 _BOUNDING = {
     f"{name}Backward{n}"
-    for name in ("Clamp", "ClampMax", "ClampMin", "Hardtanh", "Maximum", "Minimum", "Relu")
+    for name in (
+        "Amax",
+        "Amin",
+        "Clamp",
+        "ClampMax",
+        "ClampMin",
+        "Hardtanh",
+        "Max",
+        "Maximum",
+        "Min",
+        "Minimum",
+        "Relu",
+    )
     for n in range(3)
 }
 
@@ -36,16 +48,25 @@ def is_cut_off(loss: Tensor, term: Term, anchors: Collection[Node]) -> bool:
         >>> [is_cut_off(loss, term, ()) for loss in (mean.clamp(max=9), (mean - 1).relu() + mean, mean.clamp(min=1e-8))]
         [True, True, False]
     """
+    return any(node.name() in _BOUNDING and not _is_guard(node, term) for node in _nodes_after(term, loss, anchors))
+
+
+def takes_size(loss: Tensor, term: Term, anchors: Collection[Node]) -> bool:
+    """Tell if a loss holds the size of what a term adds to it, as `abs` gives it."""
+    return any(node.name() == "AbsBackward0" for node in _nodes_after(term, loss, anchors))
+
+
+def _nodes_after(term: Term, loss: Tensor, anchors: Collection[Node]) -> Iterator[Node]:
+    """Yield what has come of a term on the ways to the loss."""
     ends, seen, todo = {*anchors, term.node}, set[Node](), [loss.grad_fn]
     while todo:
         node = todo.pop()
         if node is None or node in seen or node in ends:
             continue
         seen.add(node)
-        if node.name() in _BOUNDING and not _is_guard(node, term) and reached(node, {term.node}):
-            return True
+        if reached(node, {term.node}):
+            yield node
         todo += [before for before, _ in node.next_functions]
-    return False
 
 
 def _is_guard(node: Any, term: Term) -> bool:

@@ -15,6 +15,7 @@ from lightning_dataselect.capture.changes import NOT_MEASURED
 from lightning_dataselect.capture.graph import saving_numbers_only
 from lightning_dataselect.capture.inquiry import Inquiry
 from lightning_dataselect.capture.interception import bypassing
+from lightning_dataselect.capture.outer import without_outer
 from lightning_dataselect.capture.remainder import rest
 from lightning_dataselect.capture.results import Captured, StepResult, Summarize, nothing_known
 from lightning_dataselect.capture.returned import loss_of
@@ -278,10 +279,13 @@ class LossCapture:
             return
         parts: Parts = []
         self._inquiry.is_one_term = False
+        loss, outer = without_outer(loss)
         alone = [term for term in recorder.terms if term.edge is not None and term.edge.node is loss.grad_fn]
         if alone:
             parts = [(alone[0], 1.0)]
-            self._inquiry.is_one_term = not recorder.spec.differentiates and alone[0].key in recorder.spec.terms
+            self._inquiry.is_one_term = (
+                outer is None and not recorder.spec.differentiates and alone[0].key in recorder.spec.terms
+            )
         elif loss.requires_grad:
             parts = coefficients(loss, recorder.terms)
         if loops := recorder.spec.loops:
@@ -293,4 +297,4 @@ class LossCapture:
         constant = None
         if parts and n in recorder.spec.with_constant:
             constant = rest(loss, parts, None if recorder.keeps_value else recorder.weights)
-        result.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant)
+        result.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant, outer)

@@ -61,6 +61,8 @@ class Fold(Term):
             self.is_sum,
             is_judged=self.is_judged,
             is_ranked=self.is_ranked,
+            is_compared=self.is_compared,
+            is_shared=self.is_shared,
             origin=self.origin,
             edge=self.edge,
             made_from=self.made_from,

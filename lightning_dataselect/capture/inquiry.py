@@ -16,6 +16,7 @@ from lightning_dataselect.capture.graph import reached
 from lightning_dataselect.capture.interception import Interceptors
 from lightning_dataselect.capture.mixed import refuse_mixed
 from lightning_dataselect.capture.origin import Origins
+from lightning_dataselect.capture.outer import without_outer
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.recorder import Recorder
 from lightning_dataselect.capture.refusals import OTHER_LOADERS
@@ -252,8 +253,9 @@ class Inquiry:
         assert isinstance(probe, Probe)
         is_dummy = not loss.detach().any() and not reached(loss.grad_fn, probe.anchors)
         self._n_unclear = 0 if bool(loss.isfinite().all()) and not is_dummy else self._n_unclear + 1
+        inner, outer = without_outer(loss)
         try:
-            parts = find_terms(loss, probe, recorder)
+            parts = find_terms(inner, probe, recorder)
         except CaptureError as error:
             if is_dummy and self._n_unclear < _MOST_UNCLEAR:  # of a batch that holds nothing to learn
                 result.lost = True
@@ -280,14 +282,15 @@ class Inquiry:
                 found = {"n_rows": n_rows, "has_one_row": has_one_row, "n_classes": recorder.classes_now(term)}
                 recorder.spec = recorder.spec.with_term(term.key, **found)
         self.is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
-        self.is_one_term &= not recorder.spec.differentiates
+        self.is_one_term &= outer is None and not recorder.spec.differentiates
         self.primary.choose(parts, recorder)
         scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
         self.scales.append({term.key: factor for term, factor in scaled})
-        result.add(scaled, loss, self._constant_of(loss, parts, len(result.roots)))
-        if self._weights is not None:
-            loss = weighted(loss, parts, self._weights, recorder)
-        return loss
+        result.add(scaled, inner, self._constant_of(inner, parts, len(result.roots)), outer)
+        if self._weights is None:
+            return loss
+        loss = weighted(inner, parts, self._weights, recorder)
+        return loss if outer is None else outer(loss)
 
     def _constant_of(self, loss: Tensor, parts: Parts, n: int) -> Tensor | None:
         """Return the constant in the n-th root of a probed step, if a sample's loss holds it too, as in a mean."""

@@ -128,7 +128,7 @@ class Interceptors:
         divisors = [place for place, _ in recorder.spec.of(term.key).places()]
         own = term.fold.where if isinstance(term, Folded) else term.key[0]
         for where in (own, *divisors, recorder.joined.get(term.key)):
-            if where is not None and not isinstance(where, str):
+            if where in functions:
                 self.add_site(functions[where], where)
 
     def add_site(self, function: Any, where: Hashable) -> None:

@@ -31,7 +31,7 @@ def outputs_before(term: Term, probe: Probe) -> list[Tensor]:
 def rows_taken(term: Term, recorder: Recorder) -> Tensor | None:
     """Return how many rows of each sample a term has; None where no index of the step has picked them."""
     pick = None if term.picked_at is None else recorder.picks.get(term.picked_at)
-    if not isinstance(pick, IndexPick):
+    if not isinstance(pick, IndexPick) or pick.is_flat:
         return None
     return torch.bincount(pick.mask, minlength=recorder.batch_size)
 

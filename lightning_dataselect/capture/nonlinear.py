@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from lightning_dataselect.capture.bounds import takes_size
 from lightning_dataselect.capture.graph import Anchor, derivatives, reached
-from lightning_dataselect.capture.refusals import QUOTIENT
+from lightning_dataselect.capture.refusals import QUOTIENT, SIZE
 from lightning_dataselect.capture.terms import Parts, Term
 from lightning_dataselect.utils.errors import CaptureError
 
@@ -38,6 +39,8 @@ def keep_linear(loss: Tensor, parts: Parts, anchors: Anchors) -> tuple[Parts, li
     are_nonlinear = _are_nonlinear(loss, parts, anchors)
     if not any(are_nonlinear):
         return parts, []
+    if all(are_nonlinear) and any(takes_size(loss, term, anchors) for term, _ in parts):
+        raise CaptureError(SIZE)
     if len(parts) == 1 and bool((torch.as_tensor(parts[0][1]) > 0).all()):
         warnings.warn(
             f"The loss is a nonlinear function, such as a root or a logarithm, of {parts[0][0].name} over the whole"

@@ -30,6 +30,10 @@ class Observer:
         """Tell if the model's outputs have decided on tensors among the values, and if that was by their order."""
         raise NotImplementedError
 
+    def is_across(self, made: Any, given: Any = ()) -> tuple[bool, bool]:
+        """Tell if losses compare outputs with what is made of the whole batch, and if its samples share out weights."""
+        raise NotImplementedError
+
     def strided(self, shape: torch.Size, batch_size: int) -> bool:
         """Tell if rows of this shape lie ``batch_size`` apart for one sample."""
         raise NotImplementedError

@@ -19,6 +19,9 @@ CATS = {torch.cat, torch.concat, torch.concatenate}
 _SELECTING = {torch.index_select, torch._C.TensorBase.index_select}
 
 
+_TAKING = {torch.take, torch._C.TensorBase.take}
+
+
 _MASKING = {torch.masked_select, torch._C.TensorBase.masked_select}
 
 
@@ -60,10 +63,12 @@ class IndexPick(Pick):
         mask: The first of the numbers, of samples.
         index: All of them: int64 (n_rows,), one for each axis.
         shape: Of the axes that they are numbers along.
+        is_flat: True if these are the rows of all samples, one after the other, several of each.
     """
 
     index: tuple[Tensor, ...]
     shape: torch.Size
+    is_flat: bool = False
 
     @property
     def decided_by(self) -> tuple[Tensor, ...]:
@@ -143,6 +148,9 @@ class Picks:
             return _by_mask(args[0], args[1], out)
         if func in _SELECTING and len(args) == 3:
             self._sorted = out, args[2]
+            return self._of_rows(args[0], args[2], out) if args[1] == 0 else None
+        if func in _TAKING and len(args) == 2:
+            return self._of_rows(args[0].flatten(), args[1], out)
         elif getattr(func, "__name__", None) == "_pack_padded_sequence":
             return self._packed(args[0], out[0], out[1])
         return None
@@ -157,10 +165,19 @@ class Picks:
         numbers = tuple(part for part in parts if isinstance(part, Tensor))
         if any(isinstance(part, Tensor) for part in parts[len(numbers) :]):
             return None  # with something in between
+        if len(parts) == 1 and given.shape[0] != self._size:
+            return self._of_rows(given, numbers[0], out)
         are_rows = all(_are_numbers_of(part, out) for part in numbers)
         if not are_rows or given.shape[0] != self._size or self._size == 1 == len(numbers):
             return None
         return IndexPick(numbers[0], len(out), numbers, given.shape[: len(numbers)])
+
+    def _of_rows(self, given: Tensor, index: Any, out: Any) -> IndexPick | None:
+        """Return which of the rows of all samples were picked, where each sample has several."""
+        n = given.shape[0] if given.dim() else 0
+        if n <= self._size or self._size == 0 or n % self._size or not _are_numbers_of(index, out):
+            return None
+        return IndexPick(index // (n // self._size), len(out), (index,), torch.Size([n]), is_flat=True)
 
     def _packed(self, given: Tensor, rows: Tensor, batch_sizes: Tensor) -> Pick | None:
         """Return where the rows of a packed sequence have lain before it was sorted."""

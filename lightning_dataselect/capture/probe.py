@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
+from lightning_dataselect.capture.across import Across
 from lightning_dataselect.capture.divisions import Divisions
 from lightning_dataselect.capture.graph import Anchor, reached
 from lightning_dataselect.capture.interception import Interceptors, site
@@ -69,6 +70,7 @@ class Probe(Watch, Observer):
         self.foreign: dict[Node, list[Anchor]] = {}
         self._made: set[Node] = set()  # the places of all results
         self.divisions = Divisions()
+        self.across = Across(recorder.batch_size)
         self.picked: dict[Node, int] = {}
         self.doubtful: set[Hashable] = set()
         self.has_equal_axes = False
@@ -86,6 +88,12 @@ class Probe(Watch, Observer):
         self.values: dict[Node, list[Tensor]] | None = None
         self.normalises = False
         self._tables = Tables(module)
+
+    def __enter__(self) -> Probe:
+        """Begin a step, on as many samples as the recorder knows by now."""
+        self.across = Across(self.recorder.batch_size)
+        super().__enter__()
+        return self
 
     @property
     def tables(self) -> frozenset[Hashable]:
@@ -120,8 +128,9 @@ class Probe(Watch, Observer):
             self.sorts = True
             self.reorders |= moves(taken)
         if func is GETITEM and by_numbers(args[1]):
-            is_of_parameters = isinstance(args[0], nn.Parameter) or id(args[0]) in self._from_parameters
-            self._tables.note(site(sys._getframe(2), func), args[0], size, is_of_parameters=is_of_parameters)
+            table, of_parameters = args[0], isinstance(args[0], nn.Parameter) or id(args[0]) in self._from_parameters
+            holds_rows = self._holds_rows(table)
+            self._tables.note(site(sys._getframe(2), func), table, size, of_parameters=of_parameters, rows=holds_rows)
         self._judgements.note(func.__name__, args, kwargs, tensors_among([args[0] if func is _SETITEM else out]))
         for where in {self._filtered[id(t)][1] for t in inputs if id(t) in self._filtered}:
             for tensor in tensors_among([out]):
@@ -137,6 +146,7 @@ class Probe(Watch, Observer):
                     self._picked_data.setdefault(id(tensor), (tensor, where))
                 else:
                     self._picked_at.setdefault(tensor.grad_fn, where)
+        self.across.note(func.__name__, args, kwargs, out)
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
         if isinstance(out, Tensor) and out.grad_fn is not None and picks_rows(func.__name__, args, out, size):
             self.picked[out.grad_fn] = out.shape[0]
@@ -153,6 +163,11 @@ class Probe(Watch, Observer):
     def judged(self, values: Iterable[Any]) -> tuple[bool, bool]:
         """Tell if the model's outputs have decided on tensors among the values, and if it was by their order."""
         return self._judgements.of(tensors_among(values), self.anchors)
+
+    def is_across(self, made: Iterable[Any], given: Iterable[Any] = ()) -> tuple[bool, bool]:
+        """Tell if losses compare outputs with what is made of the whole batch, and if its samples share out weights."""
+        losses = list(made)
+        return self.across.compares(losses, given, self.anchors), self.across.shares(losses, self.anchors)
 
     def came_of(self, func: Any, values: Iterable[Any], out: Any) -> None:
         """Follow what comes from which samples, where a batch has others than those that are measured."""
@@ -221,10 +236,19 @@ class Probe(Watch, Observer):
         self.sites[where] = func
         return super().fold(func, where, ending, given, out, axes)
 
+    def piece(self, func: Any, where: Hashable, given: Tensor, out: Tensor) -> Tensor:
+        """Take a sum that is none by name, and note that only a mode sees it."""
+        before = len(self.recorder.terms)
+        out = super().piece(func, where, given, out)
+        self.unreachable += [term.key for term in self.recorder.terms[before:]]
+        return out
+
     def follow(self, where: Key, pick: Pick, out: Any) -> None:
         """Note the place where rows of samples were picked, to find it again from what is made of them."""
         size, rows = self.recorder.batch_size, tensors_among([out])[0]
         is_of_numbers = isinstance(pick, IndexPick)
+        if isinstance(pick, IndexPick) and pick.is_flat and (rows.grad_fn is None or not self._holds_rows(rows)):
+            return  # a table, say
         if is_of_numbers and pick.n_rows == size and not moves(pick.mask.sort().values):
             return  # one row of each sample, in some order
         if not (is_of_numbers or covers(pick.mask, size)):
@@ -238,6 +262,10 @@ class Probe(Watch, Observer):
             self._filtered[id(rows)] = rows, where
         else:
             self._picked_data[id(rows)] = rows, where
+
+    def _holds_rows(self, rows: Tensor) -> bool:
+        """Tell if rows were made of the model's outputs, and of no table of parameters alone."""
+        return bool(reached(rows.grad_fn, self.anchors) or reached(rows.grad_fn, self.foreign))
 
     def filters(self, rows: Tensor) -> set[Hashable]:
         """Return the places where samples were left out of what a model then made of them."""

@@ -107,12 +107,16 @@ class Recorder(Record):
             if observer is not None:
                 term.origin = observer.origin(bound.values())
                 term.is_judged, term.is_ranked = observer.judged([elements, *bound.values()])
+                compared = [value for name, value in bound.items() if name not in ("weight", "pos_weight")]
+                term.is_compared, term.is_shared = observer.is_across([elements], compared)
             self._keep(term, weights)
             return term.value
         finally:
             self.busy = False
 
-    def reduction(self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor) -> Tensor:
+    def reduction(
+        self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor, *, takes_turn: bool = True
+    ) -> Tensor:
         """Take note of a hand-written loss's last step: a mean or a sum to one number.
 
         Compiled code does not know its place (None): it is recognised by its turn in the step.
@@ -120,8 +124,10 @@ class Recorder(Record):
         if given.dim() == 0:
             return value
         order = self._reductions  # a turn whatever the shape: in a smaller batch more shapes are whole
-        self._reductions += 1
-        if self.observer is not None:
+        self._reductions += takes_turn
+        if not takes_turn:
+            pass  # compiled code never shows it
+        elif self.observer is not None:
             self.order[order] = where
         elif where is None:
             where = self.spec.order.get(order)
@@ -176,6 +182,7 @@ class Recorder(Record):
         if self.observer is not None:
             fold.from_parameters, fold.origin = self.observer.from_parameters([given]), self.observer.origin([given])
             fold.is_judged, fold.is_ranked = self.observer.judged([given])
+            fold.is_compared, fold.is_shared = self.observer.is_across([given])
             fold.edge = edge_of(value)
         elif spec.enters and (value.requires_grad or self.scoring):
             self._keep(fold, weights)
@@ -210,6 +217,7 @@ class Recorder(Record):
         if self.observer is not None:
             term.from_parameters, term.origin = self.observer.from_parameters([given]), self.observer.origin([given])
             term.is_judged, term.is_ranked = self.observer.judged([given])
+            term.is_compared, term.is_shared = self.observer.is_across([given])
         return term
 
     def _meet(self, where: Hashable, by_default: bool) -> tuple[Key, TermSpec, bool, Tensor | None]:

@@ -97,3 +97,33 @@ OTHER_LOADERS = (
     "None of the step's losses is computed from the samples of the named train loader: all of them come from other"
     " loaders. Name another loader, or use this one's batch in the step."
 )
+
+
+COMPARED = (
+    "The step compares its outputs with numbers that are made of the whole batch, such as targets less their mean, or"
+    " their ranks, so what a sample loses depends on the other samples of its batch. Centre or scale the targets by"
+    " numbers of the whole data set, before the fit."
+)
+
+
+SHARED = (
+    "The samples of a batch share out what their losses are multiplied by, as where a softmax over the batch gives them"
+    " weights, so how much one counts depends on the others. Weigh each sample by numbers of its own, or return each"
+    " sample's own loss under a key and give sample_loss='that key'."
+)
+
+
+SIZE = (
+    "The loss holds the size of a number that is put together from all samples, as abs() gives it, so a sample alone"
+    " may count with the other sign than among others. Take abs() of the samples' own losses, and the mean over them"
+    " then: losses.abs().mean()."
+)
+
+
+def in_a_kernel(name: str) -> str:
+    """Say what to do where a `torch.autograd.Function` computes the loss, out of sight."""
+    return (
+        f"The loss is computed inside a torch.autograd.Function, {name}, where nothing shows what each sample adds to"
+        " it. Teach capture the function that calls it, by lightning_dataselect.capture.register_loss(function): it"
+        f" must take reduction='none'. Or give each sample's own loss another way: {OWN_LOSS}"
+    )

@@ -15,6 +15,7 @@ from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.folds import find_folds
 from lightning_dataselect.capture.interception import Interceptors
 from lightning_dataselect.capture.mixed import outputs_before, rows_taken
+from lightning_dataselect.capture.outer import without_outer
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.recorder import Recorder
 from lightning_dataselect.capture.results import PrimaryTerms, StepResult
@@ -52,16 +53,20 @@ def show(
             loss = loss_of(step())
         if not isinstance(loss, Tensor) or not loss.requires_grad:
             raise CaptureError("The step returned no loss with a gradient: let it return one.")
-        own = coefficients(loss, [term for term in recorder.terms if not term.from_parameters])
-        own += find_folds(loss, recorder.folds.values(), probe.anchors)[0]
+        inner, outer = without_outer(loss)
+        own = coefficients(inner, [term for term in recorder.terms if not term.from_parameters])
+        own += find_folds(inner, recorder.folds.values(), probe.anchors)[0]
         terms = {term.key: (term, torch.as_tensor(slope).detach()) for term, slope in own}
         result, constant = StepResult(recorder, PrimaryTerms(), None), None
         with contextlib.suppress(CaptureError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            parts = find_terms(loss, probe, recorder)
+            parts = find_terms(inner, probe, recorder)
             scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
-            constant = constant_in(loss, parts, recorder)
-            result.add(scaled, loss, constant)
+            constant = constant_in(inner, parts, recorder)
+            result.add(scaled, inner, constant, outer)
+            if outer is not None:
+                before = torch.zeros_like(outer.shift) if constant is None else constant
+                constant = torch.stack([before.reshape(()).to(outer.shift), outer.shift])
         losses = result.captured().losses if result.roots else None
         numbers = {key: term.detached() for key, term in recorder.counts.items()}
         outputs = {key: outputs_before(term, probe) for key, (term, _) in terms.items()}

@@ -16,8 +16,8 @@ class Tables:
     Example:
         >>> import torch
         >>> tables = Tables(None)
-        >>> tables.note("weight[y]", torch.ones(3), batch_size=8, is_of_parameters=False)
-        >>> tables.note("losses[i]", torch.ones(8), batch_size=8, is_of_parameters=False)
+        >>> tables.note("weight[y]", torch.ones(3), batch_size=8, of_parameters=False)
+        >>> tables.note("losses[i]", torch.ones(8), batch_size=8, of_parameters=False)
         >>> tables.places()
         frozenset({'weight[y]'})
     """
@@ -27,16 +27,20 @@ class Tables:
         self._of_samples: set[Hashable] = set()
         self._of_tables: set[Hashable] = set()
 
-    def note(self, place: Hashable, indexed: Tensor, batch_size: int, *, is_of_parameters: bool) -> None:
+    def note(
+        self, place: Hashable, indexed: Tensor, batch_size: int, *, of_parameters: bool, rows: bool = False
+    ) -> None:
         """Record that integers have indexed a tensor.
 
         Args:
             place: Where in the code.
             indexed: The tensor.
             batch_size: The number of samples.
-            is_of_parameters: True if it was made of parameters alone, so that its rows cannot be samples.
+            of_parameters: True if it was made of parameters alone, so that its rows cannot be samples.
+            rows: True if it was made of the model's outputs: its rows may be those of samples, however many they are.
         """
-        is_table = indexed.shape[:1] != (batch_size,) or is_of_parameters or id(indexed) in self._buffers
+        is_table = of_parameters or id(indexed) in self._buffers
+        is_table |= indexed.shape[:1] != (batch_size,) and not rows
         (self._of_tables if is_table else self._of_samples).add(place)
 
     def places(self) -> frozenset[Hashable]:

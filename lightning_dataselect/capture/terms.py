@@ -46,6 +46,8 @@ class Term:
         picked_at: Where a mask has picked the rows that were reduced, which lie here as before; None for nowhere.
         is_judged: Of a probe, True if what the model's outputs decide, as a mask of the hardest, has changed the rows.
         is_ranked: Likewise, True if it was their order, or how they compare with a number of the whole batch.
+        is_compared: Of a probe, True if outputs are compared with what is made of the whole batch (see `across`).
+        is_shared: Likewise, True if the samples of the batch share out what multiplies the rows.
         is_joined: The samples were reduced first, and another axis after them.
         origin: Of a probe, what it was made from; None where all samples of the batch are measured.
         edge: Where ``value`` was in the graph when it was made; None without gradient, and in compiled code.
@@ -67,6 +69,8 @@ class Term:
     picked_at: Key | None = None
     is_judged: bool = False
     is_ranked: bool = False
+    is_compared: bool = False
+    is_shared: bool = False
     is_joined: bool = False
     origin: Origin | None = None
     edge: GradientEdge | None = None

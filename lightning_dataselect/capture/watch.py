@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_dataselect.capture.interception import Interceptors, site
 from lightning_dataselect.capture.picks import Pick, Picks, tensors_among
+from lightning_dataselect.capture.pieces import SUM, Norms, takes_single
 from lightning_dataselect.capture.recorder import Recorder
 from lightning_dataselect.capture.reductions import ENDINGS, FOLDING, Reduction, axes_of_fold, ends
 from lightning_dataselect.capture.terms import Key
@@ -32,7 +33,8 @@ def eagerly() -> contextlib.AbstractContextManager[Any]:
 def _caller(frame: FrameType | None, func: Any) -> FrameType:
     """Return the frame that has called a function of torch's which is written in Python, or which is not."""
     own = getattr(func, "__code__", None)
-    while frame is not None and (frame.f_globals.get("__name__") == "torch.overrides" or frame.f_code is own):
+    inside = ("torch.overrides", "torch._tensor", "torch.functional")
+    while frame is not None and (frame.f_globals.get("__name__") in inside or frame.f_code is own):
         frame = frame.f_back
     assert frame is not None
     return frame
@@ -48,11 +50,11 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.recorder = recorder
         self._known = interceptors.known
-        self._picks = Picks(recorder.batch_size)
+        self._picks, self._norms = Picks(recorder.batch_size), Norms()
 
     def __enter__(self) -> Watch:
         """Begin a step."""
-        self._picks = Picks(self.recorder.batch_size)
+        self._picks, self._norms = Picks(self.recorder.batch_size), Norms()
         super().__enter__()
         return self
 
@@ -72,8 +74,15 @@ class Watch(TorchFunctionMode):
         elif func in FOLDING and (axes := axes_of_fold(args, kwargs, self.recorder.batch_size)) is not None:
             ending = ENDINGS[func]
             out = self.fold(func, site(sys._getframe(1), func), ending, ending.given(args, kwargs), out, axes)
+        elif (summed := self._norms.summed(func, args, kwargs, out)) is not None:
+            out = self.piece(func, site(_caller(sys._getframe(1), func), func), summed, out)
+        elif takes_single(func, args, out, self.recorder.batch_size):
+            where = site(_caller(sys._getframe(1), func), func)
+            singles = [self.piece(func, where, one.reshape(1), one) for one in tensors_among([out])]
+            out = singles[0] if isinstance(out, Tensor) else tuple(singles)
         elif (pick := self._picks.find(func, args, kwargs, out)) is not None:
             self.follow(self.recorder.pick(site(sys._getframe(1), func), pick), pick, out)
+        self._norms.note(func, args, kwargs, out)
         self.note(func, args, kwargs, out)
         return out
 
@@ -88,6 +97,10 @@ class Watch(TorchFunctionMode):
         if args and given is not args[0]:  # a dot product's: the step might as well have multiplied and summed
             self.note(torch.mul, tuple(tensors_among([*args, *kwargs.values()])), {}, given)
         return self.recorder.reduction(where, ending, given, out)
+
+    def piece(self, func: Any, where: Hashable, given: Tensor, out: Tensor) -> Tensor:
+        """Take a sum that is none by name (see `pieces`)."""
+        return self.recorder.reduction(where, SUM, given, out, takes_turn=False)
 
     def fold(
         self, func: Any, where: Hashable, ending: Reduction, given: Tensor, out: Tensor, axes: Sequence[int]

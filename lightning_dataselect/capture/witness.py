@@ -18,7 +18,19 @@ from torch import Tensor
 from lightning_dataselect.capture.folds import Folded
 from lightning_dataselect.capture.mixed import takes_again
 from lightning_dataselect.capture.readings import fits, possible_readings
-from lightning_dataselect.capture.refusals import COUNT, CUT_OFF, DRAWN, GROUPS, JUDGED, ORDER, ROWS, SCALE
+from lightning_dataselect.capture.refusals import (
+    COMPARED,
+    COUNT,
+    CUT_OFF,
+    DRAWN,
+    GROUPS,
+    JUDGED,
+    ORDER,
+    ROWS,
+    SCALE,
+    SHARED,
+    SIZE,
+)
 from lightning_dataselect.capture.sample_rows import (
     CLOSE,
     are_close,
@@ -100,6 +112,8 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
             # where several divisors fit samples of equal shares, those of others may tell
             shares_vary = len({round(float(by), 6) for _, by in own}) > 1
             is_settled &= len(spec.of(key).readings) < 2 or shares_vary
+        elif term.is_compared:
+            spec = spec.with_term(key, refusal=COMPARED)
         elif spec.of(key).is_witnessed:
             spec = spec.with_term(key, is_witnessed=False)
     return spec, is_settled
@@ -115,7 +129,7 @@ def warn_of_own_constants(whole: Shown, singles: Sequence[Shown]) -> None:
     constants = [one.constant for one in singles]
     if whole.constant is None or any(constant is None for constant in constants):
         return
-    alone = torch.stack([constant.reshape(()) for constant in constants if constant is not None])
+    alone = torch.stack([constant.reshape(-1) for constant in constants if constant is not None])
     if not are_close(alone, alone[:1].expand_as(alone)):
         warnings.warn(
             "A part of the loss has no gradient and differs from sample to sample, such as a term that is subtracted"
@@ -241,6 +255,8 @@ def _settled(
     fitting = [
         reading for reading in readings if fits(reading, truth) and reading.divisor in (known or [reading.divisor])
     ]
+    if not fitting and bool((truth.sign() != slope.float().sign()).any()) and not elementwise:
+        return spec.with_term(key, refusal=SIZE)
     if not fitting and not term.is_sum:
         if elementwise:
             is_counted = are_weighted(layout, term, alone, whole.size)
@@ -249,8 +265,12 @@ def _settled(
             is_counted = not is_balance and are_close((1 / truth).mean(), 1 / slope.float())
             if are_close(truth.sum(), slope.float()) and not any(_follows(truth, value) for value in values):
                 return spec.with_term(key, refusal=SCALE)
+        if is_counted and term.is_shared:
+            return spec.with_term(key, refusal=SHARED)
         # else a factor that is made of the whole batch, such as a share that is drawn
         return spec.with_term(key, refusal=COUNT) if is_counted else spec
+    if not fitting and term.is_shared:
+        return spec.with_term(key, refusal=SHARED)
     if not fitting:
         adds_up = elementwise or are_close((1 / truth).sum(), 1 / slope.float())
         return spec.with_term(key, refusal=COUNT if adds_up else SCALE)

@@ -30,7 +30,10 @@ def step():
             r"weights=\[1.0, 1.0, 1.0, 1.0\] is not a tensor: give",
         ),
         (lambda: LossCapture().run(step, 4, torch.ones(3)), r"weights has the shape \(3,\): give one weight for each"),
-        (lambda: register_loss("mse"), r"register_loss\('mse'\) needs a Python function with named arguments"),
+        (
+            lambda: register_loss("mse"),
+            r"register_loss\('mse'\): give the function itself .*, not its name",
+        ),
         (lambda: register_loss(lambda x: x), r"needs an argument 'reduction', but it takes x\."),
         (lambda: register_loss(lambda: 0), r"needs an argument 'reduction', but it takes none\."),
     ],

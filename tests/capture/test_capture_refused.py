@@ -154,10 +154,6 @@ def one_norm_of_all(net: Net, b: Batch) -> Tensor:
     return torch.linalg.norm(net(b["x"]) - b["z"])
 
 
-def python_sum(net: Net, b: Batch) -> Tensor:
-    return sum(ce(net, b, reduction="none")) / B
-
-
 def supervised_contrastive(net: Net, b: Batch) -> Tensor:
     h, same = F.normalize(net.body(b["x"])), b["y"][:, None] == b["y"]
     logs = (h @ h.T / 0.1).masked_fill(torch.eye(B, dtype=torch.bool), -1e9).log_softmax(1)
@@ -199,12 +195,6 @@ def nodes_of_all_samples(net: Net, b: Batch) -> Tensor:
     return F.smooth_l1_loss(net.head(boxes), targets)
 
 
-def picked_by_their_numbers(net: Net, b: Batch) -> Tensor:
-    own = (torch.arange(4) < b["n_boxes"][:, None]).flatten().nonzero().squeeze(1)
-    out = net.head(b["boxes"]).flatten(0, 1).index_select(0, own)
-    return F.smooth_l1_loss(out, b["targets"].flatten(0, 1).index_select(0, own))
-
-
 def weighted_errors_of_outputs(net: Net, b: Batch) -> Tensor:
     return ((net(b["x"]) - b["z"]).square().mean(0) * torch.arange(1.0, C + 1)).sum()
 
@@ -235,6 +225,7 @@ def and_a_negative_term_of_no_weight(net: Net, b: Batch) -> Tensor:
 
 OTHER_SAMPLES = "depends on the other samples"
 NOTHING = "No loss was found for each of the batch's 8 samples"
+KERNEL = "inside a torch.autograd.Function, Fused, .* by lightning_dataselect.capture.register_loss"
 QUOTIENT = "a quotient or product"
 
 
@@ -294,8 +285,7 @@ REFUSED: dict[Step, str] = {
     all_but_the_easiest: JUDGED,
     median: NOTHING,
     one_norm_of_all: NOTHING,
-    python_sum: NOTHING,
-    fused_kernel: NOTHING,
+    fused_kernel: KERNEL,
     dice_of_the_batch: QUOTIENT,
     product: QUOTIENT,
     correlation: QUOTIENT,
@@ -303,7 +293,6 @@ REFUSED: dict[Step, str] = {
     jaccard: QUOTIENT,
     nodes_of_all_samples: RAGGED,
     as_many_views_as_samples: RAGGED,
-    picked_by_their_numbers: PICKED,
     scores_of_drawn_classes: PICKED,
     mined_negatives: JUDGED,
     weighted_errors_of_outputs: FOLDED,
@@ -316,6 +305,7 @@ NO_OWN_LOSS = "RandomPruning needs no per-sample loss; or return a score for eac
 TO_DO = {
     OTHER_SAMPLES: NO_OWN_LOSS,
     QUOTIENT: NO_OWN_LOSS,
+    KERNEL: OWN_LOSS,
     SMALL: NO_OWN_LOSS,
     NOTHING: f"{OWN_LOSS} RandomPruning needs no per-sample loss at all.",
     RAGGED: OWN_LOSS,

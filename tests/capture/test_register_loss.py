@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_dataselect.capture import CaptureError, LossCapture, register_loss
 from lightning_dataselect.capture.loss_functions import REGISTERED
+from lightning_dataselect.utils.errors import ArgumentTypeError
 
 
 def kernel(out: Tensor, y: Tensor, reduction: str = "mean") -> Tensor:
@@ -56,6 +57,22 @@ def test_it_is_found_by_another_name_and_as_an_attribute(taught) -> None:
 def test_a_function_without_a_reduction_is_refused() -> None:
     with pytest.raises(ValueError, match=r"register_loss\(no_reduction\) needs an argument 'reduction'"):
         register_loss(no_reduction)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            "torch.ops.kernel",
+            r"register_loss\('torch.ops.kernel'\): give the function itself .* register_loss\(kernel\)",
+        ),
+        (nn.MSELoss(), r"register_loss\(MSELoss\(\)\): give the function itself .* an object of the class MSELoss"),
+        (3, "an object of the class int"),
+    ],
+)
+def test_what_is_no_function_is_refused_with_what_to_give(given, words) -> None:
+    with pytest.raises(ArgumentTypeError, match=words):
+        register_loss(given)
 
 
 def no_reduction(out: Tensor, y: Tensor) -> Tensor:
