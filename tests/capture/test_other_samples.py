@@ -225,7 +225,7 @@ def test_what_layers_and_augmentations_make_of_a_batch_is_served(step: Step) -> 
     ids=["above", "by another number", "below", "relu"],
 )
 def test_a_bound_that_no_batch_has_reached_so_far_is_refused_at_once(cut_off: Callable[[Tensor], Tensor]) -> None:
-    assert "The loss is clipped" in refusal(lambda net, x, y: cut_off(F.cross_entropy(net(x), y)))
+    assert "The loss is clipped" in refusal(lambda net, x, y: 2 * cut_off(F.cross_entropy(net(x), y)))
 
 
 def test_a_bound_next_to_0_that_guards_a_root_is_none() -> None:
