@@ -206,8 +206,15 @@ class ScoredSelector(DataSelector):
         """Return which samples have no score because the loss ignores their targets, bool (n,): they teach nothing."""
         if not self._rates or not self.run_state.has_begun or not self.store.knows_classes:
             return torch.zeros(len(scores), dtype=torch.bool)
-        unknown, label, predicted = is_unknown(scores), self.column("label"), self.column("predicted")
-        return marked(len(scores), lambda part: unknown[part] & (label[part] == UNKNOWN) & (predicted[part] != UNKNOWN))
+        unknown = is_unknown(scores)
+        if not bool(unknown.any()):
+            return unknown
+        label, predicted = self.column("label"), self.column("predicted")
+
+        def is_ignored(part: slice) -> Tensor:
+            return unknown[part] & (label[part] == UNKNOWN) & (predicted[part] != UNKNOWN)
+
+        return marked(len(scores), is_ignored, out=unknown)
 
     def _among(self, scores: Tensor) -> Tensor:
         """Return the scores, or those that were given for the same samples."""

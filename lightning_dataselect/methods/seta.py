@@ -26,8 +26,9 @@ from torch import Tensor
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
+from lightning_dataselect.numerics.ascending import ascending
 from lightning_dataselect.numerics.kmeans import group_limits
-from lightning_dataselect.numerics.masks import marked, positions, taken
+from lightning_dataselect.numerics.masks import marked, positions
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.sampling import uniform_among
 from lightning_dataselect.numerics.sizes import keep_count
@@ -63,8 +64,7 @@ def seta(
     """
     known = _known(losses)
     kept = _draw(known, prune_ratio, generator)
-    ordered = taken(losses, kept & known)
-    ordered.numpy().sort()
+    ordered = ascending(losses, lambda part: kept[part] & known[part])
     if len(ordered):
         limits = group_limits(ordered, n_groups)
         del ordered
@@ -76,7 +76,7 @@ def seta(
         def is_kept(part: slice) -> Tensor:
             return kept[part] & (~known[part] | ((losses[part] > least) & (losses[part] <= most)))
 
-        kept = marked(len(losses), is_kept)
+        kept = marked(len(losses), is_kept, out=kept)
     return positions(kept)
 
 
@@ -86,10 +86,11 @@ def _known(losses: Tensor) -> Tensor:
 
 def _draw(known: Tensor, prune_ratio: float, generator: torch.Generator) -> Tensor:
     """Draw the share that is kept, those that are not known first, bool (N,)."""
-    k, n_unknown = keep_count(len(known), prune_ratio), int((~known).count_nonzero())
+    k, n_unknown = keep_count(len(known), prune_ratio), len(known) - int(known.count_nonzero())
     if k <= n_unknown:
         return uniform_among(~known, k, generator)
-    return uniform_among(known, k - n_unknown, generator).logical_or_(~known)
+    drawn = uniform_among(known, k - n_unknown, generator)
+    return marked(len(known), lambda part: drawn[part] | ~known[part], out=drawn)
 
 
 class SeTa(DataSelector):

@@ -7,18 +7,20 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.numerics.parts import parts
-from lightning_dataselect.numerics.placement import placement
+from lightning_dataselect.numerics.placement import IN_MEMORY, placement
 
 
-def marked(n: int, test: Callable[[slice], Tensor]) -> Tensor:
+def marked(n: int, test: Callable[[slice], Tensor], out: Tensor | None = None) -> Tensor:
     """Return the mask of ``n`` samples, bool (n,), of which ``test`` gives one part at a time.
+
+    With ``out``, a mask as long, it is written there.
 
     Example:
         >>> losses = torch.tensor([0.5, 0.25, 0.75])
         >>> marked(3, lambda part: losses[part] > 0.3).tolist()
         [True, False, True]
     """
-    mask = torch.empty(n, dtype=torch.bool)
+    mask = IN_MEMORY.empty((n,), torch.bool) if out is None else out
     for part in parts(n):
         mask[part] = test(part)
     return mask
@@ -56,7 +58,7 @@ def mask_of(n: int, indices: Tensor) -> Tensor:
         >>> mask_of(3, torch.tensor([2, 0])).tolist()
         [True, False, True]
     """
-    mask = torch.zeros(n, dtype=torch.bool)
+    mask = IN_MEMORY.full((n,), False, torch.bool)
     for part in parts(len(indices)):
         mask.index_fill_(0, indices[part].long(), True)
     return mask
@@ -76,7 +78,9 @@ def spread(chosen: Tensor, candidates: Tensor) -> Tensor:
         >>> spread(torch.tensor([True, False]), torch.tensor([False, True, True])).tolist()
         [False, True, False]
     """
-    found, used = torch.zeros_like(candidates), 0
+    if len(chosen) == len(candidates):
+        return chosen
+    found, used = IN_MEMORY.full(candidates.shape, False, torch.bool), 0
     for part in parts(len(candidates)):
         here = places(candidates[part])
         found[part].index_copy_(0, here, chosen[used : used + len(here)])

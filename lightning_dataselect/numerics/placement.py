@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, MissingFileError
 
 _ZEROS = bytes(1 << 20)
+_LARGE = 1 << 22  # bytes; of as many NumPy asks for huge pages
 
 
 class InMemory:
@@ -32,13 +34,19 @@ class InMemory:
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Return a tensor on the CPU whose values are still to be written."""
-        return torch.empty(tuple(shape), dtype=dtype)
+        n_bytes = math.prod(shape) * dtype.itemsize
+        if n_bytes < _LARGE:
+            return torch.empty(tuple(shape), dtype=dtype)
+        # NumPy's memory, not torch's: Linux gives it huge pages, and a page that is touched for the first time is slow
+        return torch.from_numpy(np.empty(n_bytes, dtype=np.uint8)).view(dtype).view(tuple(shape))
 
     def full(
         self, shape: Sequence[int], value: float, dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> Tensor:
         """Return a tensor that holds ``value`` everywhere."""
-        return torch.full(tuple(shape), value, dtype=dtype, device=device)
+        if torch.device(device).type != "cpu":
+            return torch.full(tuple(shape), value, dtype=dtype, device=device)
+        return self.empty(shape, dtype).fill_(value)
 
     def copy(self, tensor: Tensor) -> Tensor:
         """Return a copy of ``tensor`` on the CPU."""

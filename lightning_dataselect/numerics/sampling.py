@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_dataselect.numerics.masks import places, positions, spread
 from lightning_dataselect.numerics.parts import parts
-from lightning_dataselect.numerics.placement import placement
+from lightning_dataselect.numerics.placement import IN_MEMORY, placement
 from lightning_dataselect.numerics.radix import kth_largest, ordered
 from lightning_dataselect.numerics.shuffle import keys_of_positions
 from lightning_dataselect.utils.errors import InvalidArgumentError
@@ -205,7 +205,7 @@ def exponential_keys(weights: Tensor, generator: torch.Generator) -> Tensor:
     draws = torch.rand(len(weights), dtype=torch.float64, generator=generator)
     waits = draws.neg_().log1p_().neg_().clamp_(min=2.0**-54)  # a wait of zero must not occur
     # at least the least positive float32: a positive weight never ties with zero
-    return (weights / waits).clamp_(min=2.0**-149).masked_fill_(weights == 0, 0.0)
+    return torch.div(weights, waits, out=waits).clamp_(min=2.0**-149).masked_fill_(weights == 0, 0.0)
 
 
 def _largest_finite(weights: Tensor) -> float:
@@ -233,7 +233,7 @@ def _uniform_mask(n: int, k: int, generator: torch.Generator) -> Tensor:
 def _top_mask(key: Callable[[slice], Tensor], n: int, k: int, generator: torch.Generator) -> Tensor:
     """Mark the ``k`` largest int32 keys, bool (n,); ``key`` gives one chunk of them at a time."""
     _check_k(k, n)
-    mask = torch.zeros(n, dtype=torch.bool)
+    mask = IN_MEMORY.full((n,), False, torch.bool)
     if k == 0:
         return mask
     limit, n_above, n_tied = kth_largest(key, n, k)

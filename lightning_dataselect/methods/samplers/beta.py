@@ -90,7 +90,8 @@ def beta_weights(scores: Tensor, means: Tensor, prune_ratio: float, exponent: fl
     a = max(concentration + 1 - b, _MARGIN)
     for part in parts(len(scores)):
         inside = _known(means[part]).clamp_(_MARGIN, 1 - _MARGIN)
-        weights[part] = (a - 1) * inside.log() + (b - 1) * (1 - inside).log()
+        torch.log(inside, out=weights[part]).mul_(a - 1)
+        weights[part].add_(inside.neg_().add_(1).log_().mul_(b - 1))
     greatest = weights.max()
     for part in parts(len(scores)):
         weights[part].sub_(greatest).exp_().mul_(scores[part])
