@@ -41,16 +41,16 @@ class BatchSelector(DataSelector):
             batches.
         score_dtype: ``"bfloat16"`` or ``"float16"`` to score under autocast, None for the Trainer's own precision.
         score_every_n_batches: Score only every n-th batch of an epoch, beginning with the first. In the other batches
-        samples are chosen by the scores that they already have, and only those trained on get new ones. Default 1:
-        every batch is scored, as in the papers. More is our own variant, and cheaper: with shuffled batches a sample's
-        score is about n epochs old.
+            samples are chosen by the scores that they already have, and only those trained on get new ones. Default 1:
+            every batch is scored, as in the papers. More is our own variant, and cheaper: with shuffled batches a
+            sample's score is about n epochs old.
         score_scale: Factor on the height and width of the images in the scoring pass, in (0, 1]: with 0.5 the pass
-        costs a quarter. Images are float tensors of four dimensions; the model must accept them at any size, and the
-        targets must not have their size. Default 1: unchanged. Composer has this option too. On images of 28 pixels a
-        factor of 0.5 cost three points of accuracy.
+            costs a quarter. Images are float tensors of four dimensions; the model must accept them at any size, and
+            the targets must not have their size. Default 1: unchanged. Composer has this option too. On images of 28
+            pixels a factor of 0.5 cost three points of accuracy.
         whole_every_n_batches: Train on every n-th batch of an epoch as a whole, without scoring, like composer's
-        ``interrupt``; 0 (default) for none. Composer's window of epochs corresponds to ``warmup_epochs`` and
-        ``anneal``.
+            ``interrupt``; 0 (default) for none. Composer's window of epochs corresponds to ``warmup_epochs`` and
+            ``anneal``.
         constant_batch_size: True to gather chosen samples over several of the loader's batches, and to train on them
             once they fill a whole one, as the authors of Selective-Backprop do: the model never sees a smaller batch,
             and takes ``batch_ratio`` as many optimizer steps. Default False: each part is trained on at once. What it

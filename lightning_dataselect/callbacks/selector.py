@@ -28,45 +28,45 @@ class DataSelector(SelectionHooks, Reports):
 
     Args:
         prune_ratio: Share of the samples that is dropped, in [0, 1): a number; a
-            :class:`~lightning_dataselect.numerics.ratio_schedule.RatioSchedule`, also written
-            ``"linear(start=0.2, end=0.7)"``; or a function of the 0-based epoch, or its import path. Within ``select``,
-        ``self.prune_ratio`` is the number for the coming epoch.
+            :class:`~lightning_dataselect.numerics.ratio_schedule.RatioSchedule`, also written ``"linear(start=0.2,
+            end=0.7)"``; or a function of the 0-based epoch, or its import path. Within ``select``, ``self.prune_ratio``
+            is the number for the coming epoch.
         warmup_epochs: Epochs at the start that train on everything. In a fit resumed from a checkpoint without a
-        selector, they are counted from the checkpoint.
+            selector, they are counted from the checkpoint.
         anneal: Share of the epochs at the end that train on everything, in [0, 1].
         every_n_epochs: Number of epochs that each selection is used for.
         seed: Seed of the order and of the selection; the global random state is never touched.
         lr_schedule: ``"stretch"`` advances step-wise schedules by the share of the training that is done, so that they
-        end where they would have ended; ``"steps"`` leaves them alone.
+            end where they would have ended; ``"steps"`` leaves them alone.
         sample_loss: Where per-sample losses come from: ``"auto"``, a key of the step's output dict, a callable on that
             output or its import path, or ``"batch"``; see :data:`~lightning_dataselect.step.sample_loss.SampleLoss`.
         balance: ``"class"`` selects within each class, so that every class keeps its share; this needs a classification
-        loss with class targets.
+            loss with class targets.
         whole_batches: If the unpruned epoch has only full batches, fill up the last batch of a pruned epoch with the
-        samples that were next in line, which adds at most one batch. With a ``budget`` the last batch is always filled
-        up. False keeps exactly the share.
+            samples that were next in line, which adds at most one batch. With a ``budget`` the last batch is always
+            filled up. False keeps exactly the share.
         budget: Share, in (0, 1], of the compute that training on everything would take for the Trainer's ``max_epochs``
-        or ``max_steps``; the fit ends when it is spent. A sample's forward pass counts one third, its backward pass two
-        thirds; passes that only score count too. What dropping samples saves pays for further epochs, beyond
-        ``max_epochs`` if need be, and all schedules end with the fit. None (default): the Trainer ends the fit.
+            or ``max_steps``; the fit ends when it is spent. A sample's forward pass counts one third, its backward pass
+            two thirds; passes that only score count too. What dropping samples saves pays for further epochs, beyond
+            ``max_epochs`` if need be, and all schedules end with the fit. None (default): the Trainer ends the fit.
         sample_id: Where the batches of a stream hold a key for each sample, by which its losses are remembered: the
-        name or the position of a field, or a function of the batch. None: a stream's samples are forgotten after their
-        batch. A map-style data set needs keys only to ``start_from`` the scores of another one: the name of an
-        attribute or a column with one key per sample, or a function of the data set.
+            name or the position of a field, or a function of the batch. None: a stream's samples are forgotten after
+            their batch. A map-style data set needs keys only to ``start_from`` the scores of another one: the name of
+            an attribute or a column with one key per sample, or a function of the data set.
         history_size: Number of samples that each rank remembers by their keys; those seen longest ago are forgotten
-        first.
+            first.
         start_from: File written by ``export`` after an earlier fit: samples begin with the losses and scores from it.
-        They are matched by their keys, or by their index if the data set is the same or has grown at its end. Other
-        samples count as never measured. ``warmup_epochs=0`` prunes from the first epoch on.
+            They are matched by their keys, or by their index if the data set is the same or has grown at its end. Other
+            samples count as never measured. ``warmup_epochs=0`` prunes from the first epoch on.
         loader: Key or position of the train loader whose samples are selected, if there are several in a list, a dict
-        or a ``CombinedLoader``. The batches of the others are left as they are. None: there is only one loader.
+            or a ``CombinedLoader``. The batches of the others are left as they are. None: there is only one loader.
         scratch_dir: Folder on a local disk for the per-sample state and the working memory of a selection, if they do
-        not fit into memory. None (default): in memory. The files have no names, so nothing is left behind however the
-        fit ends; their space is freed by the next fit, or with the selector. Results are the same. On a GPU each step
-        waits for its losses, which are needed on the CPU.
+            not fit into memory. None (default): in memory. The files have no names, so nothing is left behind however
+            the fit ends; their space is freed by the next fit, or with the selector. Results are the same. On a GPU
+            each step waits for its losses, which are needed on the CPU.
         logged_loss: If the method weights samples, the value of the loss that ``training_step`` logs and returns:
-        "unweighted" (default), so that curves, early stopping and plateau schedulers see the plain loss and the weights
-        act on the gradient alone; or "weighted", as in the papers' own code.
+            "unweighted" (default), so that curves, early stopping and plateau schedulers see the plain loss and the
+            weights act on the gradient alone; or "weighted", as in the papers' own code.
         log: Log what each epoch kept and saved, and the mean loss of its samples, under ``dataselect/``, and print one
             line at the end of the fit about what was dropped.
 

@@ -98,9 +98,9 @@ class KAKURENBO(DataSelector):
         prune_ratio: Largest share hidden. Default 0.3, the paper's.
         tau: Least probability of the right class of a hidden sample, in [0, 1]; with 0 a correct prediction is enough.
             Default 0.7, the paper's.
-        phases: Shares of the epochs at which ``prune_ratio`` falls by a fifth of its value, at most four. Default
-            (0.3, 0.6, 0.8), as in the authors' code. Give () with a ``prune_ratio`` that is a schedule, which would
-        otherwise be lowered twice.
+        phases: Shares of the epochs at which ``prune_ratio`` falls by a fifth of its value, at most four. Default (0.3,
+            0.6, 0.8), as in the authors' code. Give () with a ``prune_ratio`` that is a schedule, which would otherwise
+            be lowered twice.
         scale_lr: Whether the learning rate is multiplied by ``1 / (1 - F*)`` during each optimizer step, as the paper
             does for SGD; schedulers and monitors see their own values. Default True.
         warmup_epochs: Epochs on all data at the start. Default 1: nothing is known before.

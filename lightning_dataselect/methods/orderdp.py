@@ -66,8 +66,8 @@ class OrderDP(DataSelector):
     Args:
         prune_ratio: Share of the samples dropped in every epoch. Default 0.4, that of the authors' ImageNet run.
         random_ratio: Share of the samples that the first step draws, at least ``1 - prune_ratio``; with exactly that
-        the subset is uniform, with 1 it has the highest losses of all. Default None: 0.75, the authors', or the share
-        that an epoch keeps if that is more.
+            the subset is uniform, with 1 it has the highest losses of all. Default None: 0.75, the authors', or the
+            share that an epoch keeps if that is more.
         warmup_epochs: Epochs on all data at the start. Default 0: what was never measured is drawn uniformly.
         **common: Arguments of `DataSelector`.
 

@@ -73,7 +73,7 @@ class RHOLoss(WithinBatches, BatchSelector):
             ``export`` writes it). None cross-fits copies of the module on the two halves of the training set when the
             fit begins, on one device; what that costs is counted in the first record of ``history``.
         holdout_model: Instead of the losses, a module trained on held-out data, whose ``training_step`` takes the same
-        batches. It measures each batch when it comes, which costs one more forward pass and also works on streams.
+            batches. It measures each batch when it comes, which costs one more forward pass and also works on streams.
         batch_ratio: Share of each batch that is trained on, in (0, 1]. Default 0.1, the paper's.
         holdout_epochs: Epochs of the copies where ``holdout_losses`` is None. Default: as many as the fit's, which
             together costs as much as a fit without the callback: on Fashion-MNIST, copies trained for a quarter of it
