@@ -15,11 +15,11 @@ from lightning_dataselect.numerics.masks import places
 from lightning_dataselect.numerics.parts import parts
 from lightning_dataselect.numerics.placement import placement
 
-_FEWEST = 2**20  # numbers; of fewer the counting takes longer than it saves
+FEWEST = 2**20  # numbers; of fewer the counting takes longer than it saves
 _PIECES = 2**8
 _HALF = 16  # bits that NumPy sorts one byte after the other
 _FIRSTS = 2**_HALF
-_MOST = 2**22  # numbers of a piece whose order, int64, is made
+MOST = 2**22  # numbers of a piece whose order, int64, is made
 
 
 def ascending(values: Tensor, mask: Callable[[slice], Tensor]) -> Tensor:
@@ -37,7 +37,7 @@ def ascending(values: Tensor, mask: Callable[[slice], Tensor]) -> Tensor:
         >>> ascending(values, lambda part: values[part] != 2).tolist()
         [-1.0, 3.0]
     """
-    if len(values) < _FEWEST:
+    if len(values) < FEWEST:
         found = torch.cat([values[part][mask(part)] for part in parts(len(values))] or [values])
         found.numpy().sort()
         return found
@@ -96,7 +96,7 @@ def _split(
 
 def _sort(keys: npt.NDArray[np.int32], firsts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64]) -> None:
     """Sort keys in place, of which ``sizes`` have one of the first halves, ``firsts``."""
-    if len(firsts) > 1 and len(keys) > _MOST:
+    if len(firsts) > 1 and len(keys) > MOST:
         keys.sort()
         return
     last = keys.astype(np.uint16)

@@ -57,7 +57,9 @@ def test_samples_that_cannot_be_shown_leave_out_the_gallery():
 
 
 def test_what_is_missing_is_named(tmp_path):
-    with pytest.warns(UserWarning, match="LogFigures does nothing: no logger .* Give it a TensorBoardLogger"):
+    with pytest.warns(
+        UserWarning, match="LogFigures does nothing: none of the Trainer's loggers .* Give it a TensorBoardLogger"
+    ):
         fit(Shares(1.0), Pixels(), images((4,)), callbacks=[LogFigures()], max_epochs=1, logger=CSVLogger(tmp_path))
     with pytest.raises(ValueError, match=r"the Trainer has none: add one to its callbacks, such as RandomPruning\("):
         fit(None, Pixels(), images((4,)), callbacks=[LogFigures()], max_epochs=1)

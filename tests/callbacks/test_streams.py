@@ -233,7 +233,7 @@ def test_without_a_holdout_model_a_stream_is_refused():
 
 
 def test_holdout_models_that_are_none():
-    with pytest.raises(TypeError, match="holdout_model=Linear.* has no training_step"):
+    with pytest.raises(TypeError, match="holdout_model=Linear.* is not a LightningModule"):
         RHOLoss(holdout_model=torch.nn.Linear(2, 2))
     with pytest.raises(ValueError, match="holdout_model is given, and holdout_losses too"):
         RHOLoss(holdout_model=Net(), holdout_losses=torch.zeros(3))

@@ -198,7 +198,7 @@ REFUSED: dict[str, tuple[Step, str]] = {
     "softmax of data": (lambda net, b: (b["weight"].softmax(0) * ce(net, b)).sum(), SHARED),
     "softmax, mean": (lambda net, b: (b["weight"].softmax(0) * len(b["y"]) * ce(net, b)).mean(), SHARED),
     "abs inside": (lambda net, b: 2 * (value(net, b) - b["r"]).mean().abs(), "holds the size of a number"),
-    "worst group": (worst_group, "is cut off at a bound"),
+    "worst group": (worst_group, "The loss is clipped"),
 }
 
 

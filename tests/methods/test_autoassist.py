@@ -414,7 +414,7 @@ def test_wrong_inputs_and_assistants_are_refused_on_the_first_batch():
     labels_only = DataLoader(TensorDataset(torch.arange(20)), 5)
     with pytest.raises(TypeError, match="The Assistant found no input"):
         fit(AutoAssist(), train=labels_only)
-    with pytest.raises(TypeError, match="made a int"):
+    with pytest.raises(TypeError, match="returned int for"):
         fit(AutoAssist(assistant=lambda x, labels: 3))
     with pytest.raises(ValueError, match="one logit a sample"):
         fit(AutoAssist(assistant=nn.Linear(8, 2)))

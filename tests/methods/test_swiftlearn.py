@@ -435,7 +435,7 @@ class OneOutput(Regressor):
         (SwiftLearn(), Regressor(by_hand=True), r"saw no outputs.*SwiftLearn\(outputs='net.head'\)"),
         (SwiftLearn(sample_loss="batch"), Net(), "saw no outputs"),
         (SwiftLearn(on="probabilities"), Regressor(), "on='probabilities'.*Use on='logits'"),
-        (SwiftLearn(measure="cosine"), OneOutput(), "measure='cosine'.*one output a sample.*Use measure='mse'"),
+        (SwiftLearn(measure="cosine"), OneOutput(), "measure='cosine'.*one output per sample.*Use measure='mse'"),
         (SwiftLearn(outputs="nett"), Net(), "outputs='nett' is no submodule of Net, whose submodules are net, net.0"),
     ],
 )

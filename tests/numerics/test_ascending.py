@@ -28,8 +28,8 @@ KINDS = ["normal", "many orders of magnitude", "ties", "constant", "infinite", "
 @pytest.mark.parametrize("kind", [*KINDS, "one tied group among others"])
 @pytest.mark.parametrize("most", [2**22, 50], ids=["bit by bit", "at once where a piece is large"])
 def test_values_ascend_as_numpy_sorts_them(monkeypatch, kind, most):
-    monkeypatch.setattr(module, "_FEWEST", 0)
-    monkeypatch.setattr(module, "_MOST", most)
+    monkeypatch.setattr(module, "FEWEST", 0)
+    monkeypatch.setattr(module, "MOST", most)
     monkeypatch.setattr(parts, "_CHUNK", 700)
     values = values_of(kind)
     mask = torch.rand(len(values), generator=torch.Generator().manual_seed(1)) < 0.7
@@ -41,7 +41,7 @@ def test_values_ascend_as_numpy_sorts_them(monkeypatch, kind, most):
 
 @pytest.mark.parametrize("fewest", [0, 2**20])
 def test_of_no_values_none_ascend(monkeypatch, fewest):
-    monkeypatch.setattr(module, "_FEWEST", fewest)
+    monkeypatch.setattr(module, "FEWEST", fewest)
     assert ascending(torch.ones(5), lambda part: torch.zeros(5, dtype=torch.bool)[part]).shape == (0,)
     assert ascending(torch.ones(0), lambda part: torch.ones(0, dtype=torch.bool)).shape == (0,)
 
