@@ -34,6 +34,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.environment import environment, write_json
 from benchmarks.memory import peak_bytes, process_peak_bytes, process_peak_from_now
 from lightning_dataselect.methods.frontier.trial import draw_groups
+from lightning_dataselect.numerics import placement
 from lightning_dataselect.state.selection import Observation
 
 PARTS = ["select", "memory", "merge"]
@@ -147,6 +148,7 @@ def measure_seconds(method: str, n: int) -> dict[str, Any]:
 
 def measure_bytes(method: str, n: int) -> dict[str, Any]:
     """Count what the choice of one epoch of ``n`` samples holds at its peak, in tensors and in Python's objects."""
+    placement.LARGE = sys.maxsize  # torch makes all tensors, as the peaks of two counts cannot be added up
     Choice(method, 1000).make()  # imports
     choice = Choice(method, n)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:

@@ -21,7 +21,7 @@ from torch import Tensor
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, MissingFileError
 
 _ZEROS = bytes(1 << 20)
-_LARGE = 1 << 22  # bytes; of as many NumPy asks for huge pages
+LARGE = 1 << 22  # bytes; of as many NumPy asks for huge pages
 
 
 class InMemory:
@@ -35,7 +35,7 @@ class InMemory:
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Return a tensor on the CPU whose values are still to be written."""
         n_bytes = math.prod(shape) * dtype.itemsize
-        if n_bytes < _LARGE:
+        if n_bytes < LARGE:
             return torch.empty(tuple(shape), dtype=dtype)
         # NumPy's memory, not torch's: Linux gives it huge pages, and a page that is touched for the first time is slow
         return torch.from_numpy(np.empty(n_bytes, dtype=np.uint8)).view(dtype).view(tuple(shape))
