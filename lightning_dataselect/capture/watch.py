@@ -82,7 +82,8 @@ class Watch(TorchFunctionMode):
             out = singles[0] if isinstance(out, Tensor) else tuple(singles)
         elif (pick := self._picks.find(func, args, kwargs, out)) is not None:
             self.follow(self.recorder.pick(site(sys._getframe(1), func), pick), pick, out)
-        self._norms.note(func, args, kwargs, out)
+        if not torch.compiler.is_dynamo_compiling():
+            self._norms.note(func, args, kwargs, out)
         self.note(func, args, kwargs, out)
         return out
 
