@@ -12,29 +12,15 @@ from lightning_dataselect.capture.graph import reached
 from lightning_dataselect.capture.picks import tensors_among
 
 _ADDED_UP = {"sum", "nansum", "mean", "nanmean", "count_nonzero"}
-
-
 _REDUCING = _ADDED_UP | {
     "std", "var", "median", "nanmedian", "quantile", "nanquantile", "max", "min", "amax", "amin", "norm", "logsumexp",
     "std_mean", "var_mean", "bincount", "histc",
 }  # fmt: skip
-
-
 _SHARING = {"softmax", "log_softmax"}
-
-
 _RANKING = {"argsort", "cumsum", "cumprod", "logcumsumexp", *_SHARING}
-
-
 _PICKING = {"__getitem__", "index_select", "gather", "take", "take_along_dim", "arange", "masked_select", "__setitem__"}
-
-
 _DIVIDING = {"div", "div_", "divide", "true_divide", "__rdiv__", "reciprocal"}
-
-
 _MULTIPLYING = {"mul", "mul_", "multiply"}
-
-
 _COMBINING = {"sub", "sub_", "subtract", "rsub", "__rsub__", "add", "add_", "__radd__", "lerp", "dist", "cdist"}
 
 

@@ -10,11 +10,7 @@ import torch
 from torch import Tensor
 
 _SHIFTING = {"AddBackward0", "SubBackward0"}
-
-
 _BOUNDING = {"ClampBackward0", "ClampBackward1", "ClampMaxBackward0", "ClampMinBackward0", "HardtanhBackward0"}
-
-
 _COMPARING: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "MaximumBackward0": torch.maximum,
     "MinimumBackward0": torch.minimum,

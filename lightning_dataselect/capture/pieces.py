@@ -12,20 +12,10 @@ from lightning_dataselect.capture.picks import GETITEM
 from lightning_dataselect.capture.reductions import Reduction
 
 _NORMS = {torch.norm, torch.Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.matrix_norm}
-
-
 _OF_ENTRIES = {torch.norm, torch.Tensor.norm, torch.linalg.vector_norm}
-
-
 _POWERS = {torch.pow, torch.Tensor.pow, torch.Tensor.__pow__, torch.float_power, torch.Tensor.float_power}
-
-
 _SQUARES = {torch.square, torch.Tensor.square}
-
-
 _PRODUCTS = {torch.mul, torch.multiply, torch.Tensor.mul, torch.Tensor.multiply, torch.Tensor.__mul__}
-
-
 _UNBINDING = {torch.unbind, torch.Tensor.unbind}
 
 

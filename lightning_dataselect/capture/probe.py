@@ -27,14 +27,8 @@ from lightning_dataselect.capture.terms import Key
 from lightning_dataselect.capture.watch import Watch, compiler_in_use
 
 _DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
-
-
 _RESHAPING = {"reshape", "view", "flatten"}
-
-
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
-
-
 _SETITEM = torch._C.TensorBase.__setitem__
 
 
@@ -128,9 +122,9 @@ class Probe(Watch, Observer):
             self.sorts = True
             self.reorders |= moves(taken)
         if func is GETITEM and by_numbers(args[1]):
-            table, of_parameters = args[0], isinstance(args[0], nn.Parameter) or id(args[0]) in self._from_parameters
-            holds_rows = self._holds_rows(table)
-            self._tables.note(site(sys._getframe(2), func), table, size, of_parameters=of_parameters, rows=holds_rows)
+            table = args[0]
+            found = {"of_parameters": self.from_parameters([table]), "rows": self._holds_rows(table)}
+            self._tables.note(site(sys._getframe(2), func), table, size, **found)
         self._judgements.note(func.__name__, args, kwargs, tensors_among([args[0] if func is _SETITEM else out]))
         for where in {self._filtered[id(t)][1] for t in inputs if id(t) in self._filtered}:
             for tensor in tensors_among([out]):
@@ -246,9 +240,9 @@ class Probe(Watch, Observer):
     def follow(self, where: Key, pick: Pick, out: Any) -> None:
         """Note the place where rows of samples were picked, to find it again from what is made of them."""
         size, rows = self.recorder.batch_size, tensors_among([out])[0]
-        is_of_numbers = isinstance(pick, IndexPick)
         if isinstance(pick, IndexPick) and pick.is_flat and (rows.grad_fn is None or not self._holds_rows(rows)):
             return  # a table, say
+        is_of_numbers = isinstance(pick, IndexPick)
         if is_of_numbers and pick.n_rows == size and not moves(pick.mask.sort().values):
             return  # one row of each sample, in some order
         if not (is_of_numbers or covers(pick.mask, size)):
