@@ -5,10 +5,11 @@
 All are the package's callbacks in a Lightning fit, on the same seeds: `Frontier(budget=0.5)` beside
 `FewerEpochs(budget=0.5)`, and beside `FewerEpochs(budget=1)`, the whole fit. Between these two the score of full data
 is taken to rise evenly with every doubling of compute; what full data would have needed to reach the score of Frontier,
-beyond what Frontier spent, is *saved*; from the same line comes the difference at equal CPU time. Five seeds of all
-tasks take about an hour of CPU, without the residual networks, whose whole fit takes ten minutes. DIR holds
-fashion_mnist, cifar10, cifar_n, adult and ag_news; the two regressions are made up. Features of pretrained networks,
-for the tasks on them, are measured once and kept (`--features`).
+beyond what Frontier spent, is *saved*, and *spent* is the share of the budget that Frontier used, as it may stop early;
+from the same line comes the difference at equal CPU time. Five seeds of all tasks take about an hour of CPU, without
+the residual networks, whose whole fit takes ten minutes. DIR holds fashion_mnist, cifar10, cifar_n, adult and ag_news;
+the two regressions are made up. Features of pretrained networks, for the tasks on them, are measured once and kept
+(`--features`).
 
 All tasks but the residual networks and `convolutions_60k` were looked at, with other seeds or these, while the rule and
 its thresholds were made.
@@ -105,21 +106,22 @@ def run(
     return Run(score, compute, seconds, "+".join(kinds) or "nothing", log_loss)
 
 
-def saved_share(gains: np.ndarray, rises: np.ndarray) -> float:
+def saved_share(gains: np.ndarray, rises: np.ndarray, spent: np.ndarray) -> float:
     """Return the share of full data's compute that was saved to reach the same score.
 
     Args:
-        gains: (n,), what each seed gained over full data at the same compute.
-        rises: (n,), what each seed's full data gained by twice the compute.
+        gains: (n,), what each seed gained over full data with the whole budget.
+        rises: (n,), what each seed's full data gained by twice the budget.
+        spent: (n,), the share of the budget that each seed spent.
 
     Returns:
-        ``1 - 2 ** -(mean gain / mean rise)``, as the score rises evenly with the logarithm of compute.
+        ``1 - mean(spent) 2 ** -(mean gain / mean rise)``, as the score rises evenly with the logarithm of compute.
 
     Example:
-        >>> float(saved_share(np.array([1.0, 1.0]), np.array([1.0, 1.0])))
-        0.5
+        >>> float(saved_share(np.array([1.0, 1.0]), np.array([1.0, 1.0]), np.array([1.0, 0.5])))
+        0.625
     """
-    return 1 - 2 ** -(gains.mean() / rises.mean())
+    return 1 - spent.mean() * 2 ** -(gains.mean() / rises.mean())
 
 
 def summarize(name: str, runs: list[tuple[Run, Run, Run]], *, lower_is_better: bool) -> dict[str, Any]:
@@ -140,7 +142,9 @@ def summarize(name: str, runs: list[tuple[Run, Run, Run]], *, lower_is_better: b
     fewer, found, whole = (np.array([one.score for one in some]) for some in zip(*runs, strict=True))
     sign = -1 if lower_is_better else 1
     gains, rises = sign * (found - fewer), sign * (whole - fewer)
-    jackknife = np.array([saved_share(np.delete(gains, seed), np.delete(rises, seed)) for seed in range(n)])
+    spent = np.array([b.compute / a.compute for a, b, _ in runs])
+    saved = saved_share(gains, rises, spent)
+    jackknife = np.array([saved_share(*(np.delete(each, seed) for each in (gains, rises, spent))) for seed in range(n)])
     rises_for_sure = rises.mean() > 2 * rises.std(ddof=1) / math.sqrt(n)
     cpu_time = float(np.median([b.seconds / a.seconds for a, b, _ in runs]))
     # what full data would have gained in the time beyond its own; nobody goes on where that loses
@@ -156,7 +160,8 @@ def summarize(name: str, runs: list[tuple[Run, Run, Run]], *, lower_is_better: b
         "whole_fit": round(float(whole.mean()), 3),
         "difference": round(float((found - fewer).mean()), 3),
         "standard_error": round(float(gains.std(ddof=1)) / math.sqrt(n), 3),
-        "saved": round(float(saved_share(gains, rises)), 3) if rises_for_sure else None,
+        "spent": round(float(spent.mean()), 3),
+        "saved": round(float(saved), 3) if rises_for_sure else None,
         "saved_error": round(math.sqrt(n - 1) * float(jackknife.std()), 3) if rises_for_sure else None,
         "cpu_time": round(cpu_time, 3),
         "at_equal_time": round(sign * float(in_time.mean()), 3),
@@ -177,7 +182,7 @@ def row(name: str, data_dir: str, n_seeds: int, features: Path = FEATURES) -> di
         made = task(name, seed, data_dir, features)
         fewer = run(made, FewerEpochs(budget=BUDGET, seed=seed), seed)
         found = run(made, Frontier(budget=BUDGET, seed=seed), seed)
-        assert abs(found.compute - fewer.compute) <= 0.01 * fewer.compute, (fewer, found)
+        assert found.compute <= 1.01 * fewer.compute, (fewer, found)
         runs.append((fewer, found, run(made, FewerEpochs(budget=1.0, seed=seed), seed)))
     return summarize(name, runs, lower_is_better=made.train[1].is_floating_point())
 

@@ -59,8 +59,8 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
 
     def progress(self, epoch: int) -> float | None:
         """Return the share of the fit, or of its budget, that is done when ``epoch`` begins; None if unknown."""
-        compute = self.run_state.compute
-        return super().progress(epoch) if compute is None else self.run_state.spent_before(epoch) / compute.total
+        run = self.run_state
+        return super().progress(epoch) if run.compute is None else run.progress(run.spent_before(epoch))
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Patch the training step and the train loader before either is used."""

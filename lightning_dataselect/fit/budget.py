@@ -119,13 +119,11 @@ class FitBudget:
     def close_last(self) -> None:
         """Write down that the budget is used up, where the present epoch was the last one."""
         if self.is_last:
-            assert self._run.compute is not None
-            self._run.fit.budget_spent = self._run.compute.total
+            self._run.fit.budget_spent = self._total
 
     def is_spent(self, epoch: int) -> bool:
         """Return whether nothing is left for ``epoch``, the one to come: less than half a batch, but for the first."""
-        assert self._run.compute is not None
-        if self._run.fit.budget_spent >= self._run.compute.total:
+        if self._run.fit.budget_spent >= self._total:
             return True
         has_begun = self._run.spent_before(epoch) > 0
         return has_begun and self._left_before(epoch) < max(self._cost_of_batch / 2, _SLACK)
@@ -133,6 +131,18 @@ class FitBudget:
     def affords_pass(self, n: int, epoch: int) -> bool:
         """Return whether a pass that measures ``n`` samples leaves a batch for ``epoch``, the one to come."""
         return self._left_before(epoch) - n / 3 >= self._cost_of_batch
+
+    def end_early(self, epoch: int, further: float) -> bool:
+        """Let the fit end when ``further`` samples are trained on from ``epoch`` on, the one to come.
+
+        Returns:
+            False if the budget would have ended it by then anyway.
+        """
+        spent = self._run.spent_before(epoch)
+        if spent + further >= self._total:
+            return False
+        self._run.fit.shortened_at, self._run.fit.early_end = spent, spent + further
+        return True
 
     def give_back(self) -> None:
         """End fits where the user has said."""
@@ -142,12 +152,15 @@ class FitBudget:
 
     def share(self, batches_done: int, n_batches: int) -> float:
         """Return the share of the budget that is spent after ``batches_done`` of ``n_batches`` of the present epoch."""
-        assert self._run.compute is not None
-        total = self._run.compute.total
-        before = self._run.spent_before(self._run.fit.plan.epoch) / total
-        after = 1.0 if self.is_last else before + self._cost / total
+        run = self._run
+        spent = run.spent_before(run.fit.plan.epoch)
+        before, after = run.progress(spent), 1.0 if self.is_last else run.progress(spent + self._cost)
         return min(before + (after - before) * batches_done / n_batches, 1.0)
 
-    def _left_before(self, epoch: int) -> float:
+    @property
+    def _total(self) -> float:
         assert self._run.compute is not None
-        return self._run.compute.total - self._run.spent_before(epoch)
+        return self._run.fit.early_end or self._run.compute.total
+
+    def _left_before(self, epoch: int) -> float:
+        return self._total - self._run.spent_before(epoch)

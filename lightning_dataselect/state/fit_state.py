@@ -55,6 +55,8 @@ class FitState:
             one of the part that was trained.
         budget_spent: The compute, in samples trained on, of a budget that the last epoch has used up, 0 before; on a
             stream what all epochs that have ended took of it, in batches.
+        shortened_at: The compute that was spent when the method ended its fit early, in samples trained on.
+        early_end: The compute that is spent when such a fit ends; 0 where the whole budget is to be spent.
         stream_batches: Batches of a whole epoch of a stream, 0 where nobody has come to its end yet.
         scheduler_calls: How often each learning-rate scheduler was stepped to keep it in time, in the Trainer's order.
         history: One record for each epoch that has ended.
@@ -71,6 +73,8 @@ class FitState:
     seconds: float = 0.0
     is_cut: bool = False
     budget_spent: float = 0.0
+    shortened_at: float = 0.0
+    early_end: float = 0.0
     stream_batches: int = 0
     scheduler_calls: list[int] = field(default_factory=list)
     history: list[EpochRecord] = field(default_factory=list)
@@ -179,4 +183,14 @@ class FitState:
 
 
 _COUNTS = ("n_forward", "n_backward", "n_trained", "n_left_out", "n_measured")
-_PLAIN = ("batches_done", "batch_size", *_COUNTS, "seconds", "is_cut", "budget_spent", "stream_batches")
+_PLAIN = (
+    "batches_done",
+    "batch_size",
+    *_COUNTS,
+    "seconds",
+    "is_cut",
+    "budget_spent",
+    "shortened_at",
+    "early_end",
+    "stream_batches",
+)

@@ -112,6 +112,18 @@ class RunState:
         history, begun = ([], epoch) if self._fit is None else (self._fit.history, self._fit.plan.epoch)
         return self.compute.spent_before(epoch, history, begun)
 
+    def progress(self, spent: float) -> float:
+        """Return how far a fit with a budget is once so much compute is spent, in samples trained on: 1 at its end.
+
+        An early end leaves less compute for the rest of the way.
+        """
+        assert self.compute is not None
+        whole, fit = self.compute.total, self._fit
+        if fit is None or not fit.early_end or spent <= fit.shortened_at:
+            return spent / whole
+        before = fit.shortened_at / whole
+        return before + (1 - before) * (spent - fit.shortened_at) / (fit.early_end - fit.shortened_at)
+
     def column(self, name: str) -> Tensor:
         """Return the column ``name`` of the samples that ``select`` is choosing among, float32, on the CPU."""
         column = self.store.column(name)

@@ -2,6 +2,7 @@
 
 from lightning_dataselect.methods.frontier.callback import Frontier
 from lightning_dataselect.methods.frontier.evidence import Evidence, in_learnt_classes, second_mode, weigh_evidence
+from lightning_dataselect.methods.frontier.held_out import HeldOut
 from lightning_dataselect.methods.frontier.rule import Decision, decide, find_contradicted, let_go
 from lightning_dataselect.methods.frontier.trial import compare_held_back
 
@@ -9,6 +10,7 @@ __all__ = [
     "Decision",
     "Evidence",
     "Frontier",
+    "HeldOut",
     "compare_held_back",
     "decide",
     "find_contradicted",

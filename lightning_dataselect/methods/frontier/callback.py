@@ -17,30 +17,31 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_dataselect.callbacks.selector import DataSelector
+from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.frontier.classes import plain_losses
+from lightning_dataselect.methods.frontier.early_stop import EarlyStop, Verdict, is_too_late, passes_to_anneal
 from lightning_dataselect.methods.frontier.evidence import Evidence
+from lightning_dataselect.methods.frontier.held_out import HeldOut
 from lightning_dataselect.methods.frontier.passes import Pass, begin_pass
+from lightning_dataselect.methods.frontier.remark import advise, say_what_was_left_out, say_why_it_stopped
 from lightning_dataselect.methods.frontier.rule import Decision
 from lightning_dataselect.methods.info import MethodInfo
 from lightning_dataselect.numerics.masks import marked, positions
 from lightning_dataselect.numerics.parts import parts
 from lightning_dataselect.numerics.sampling import uniform_among
+from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.numerics.sizes import keep_count, whole_size
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.state.stream_rows import StreamRows
 from lightning_dataselect.utils.errors import UnexpectedArgumentError
-from lightning_dataselect.utils.validation import check_budget
+from lightning_dataselect.utils.validation import check_budget, check_flag
 
 _UNTRAINED_BATCHES = 3
 _NO_CLASSES = (
     "Frontier continues like FewerEpochs and reads no more losses: the steps show no class logits, so this is not a"
     " classification, and losses alone do not tell which samples a model can do without."
-)
-_ADVICE = (
-    ". Some labels seem to be wrong, and the model learns them by heart: a smaller budget may well end higher, so"
-    " compare with one of half the size"
 )
 
 
@@ -52,6 +53,9 @@ class Frontier(DataSelector):
     leaves out nine in ten of the learnt samples and all whose labels the rest of the data contradicts, and other
     samples take their place.
 
+    Where further passes would only memorize, it stops early, with schedules at their end: 5 % of the samples are held
+    out in the first passes, and their losses tell.
+
     Without class logits, as in regression or on tokens, it trains on everything for fewer epochs, as `FewerEpochs`
     does, and reads no losses after the first batches, so ``losses`` and ``dataselect/train_loss`` cover only those.
 
@@ -61,6 +65,9 @@ class Frontier(DataSelector):
     Args:
         budget: Share of the compute of the whole fit that is spent, in (0, 1], and of the set that an epoch trains on.
             Default 0.5.
+        early_stop: Whether the fit may end before the budget is spent. No samples are held out if not, nor with a
+            warm-up, manual optimization, a stream, fewer than 4,000 samples, or a budget of fewer than six passes over
+            them. Default True.
         warmup_epochs: Epochs at the start that train on the whole set; fewer follow them. Default 0.
         anneal: Share of the budget at the end that is spent on epochs over the whole set. Default 0.
         **common: Arguments of `DataSelector` but ``prune_ratio``, which is ``1 - budget``, and ``every_n_epochs`` and
@@ -85,7 +92,15 @@ class Frontier(DataSelector):
         " key for each sample. Without keys take FewerEpochs, which is what Frontier does until there is evidence."
     )
 
-    def __init__(self, *, budget: float = 0.5, warmup_epochs: int = 0, anneal: float = 0.0, **common: Any) -> None:
+    def __init__(
+        self,
+        *,
+        budget: float = 0.5,
+        early_stop: bool = True,
+        warmup_epochs: int = 0,
+        anneal: float = 0.0,
+        **common: Any,
+    ) -> None:
         for name in sorted(self.unused & common.keys()):
             raise UnexpectedArgumentError(
                 f"{type(self).__name__} has no use for {name}={common[name]!r}: `budget` says how much it spends, and"
@@ -100,6 +115,7 @@ class Frontier(DataSelector):
             balance=None,
             **common,
         )
+        self.early_stop = check_flag("early_stop", early_stop)
         self.forget()
 
     def forget(self) -> None:
@@ -111,11 +127,27 @@ class Frontier(DataSelector):
         self._trial_began: int | None = None  # in which pass
         self._has_met_classes = False
         self._reads = True
+        self._early_stop = EarlyStop()
+        self._is_measured = False
+
+    @property
+    def held_out(self) -> list[HeldOut]:
+        """What held-out samples lost beside others, each time that they were measured."""
+        return self._early_stop.measured
 
     def columns(self) -> dict[str, float]:
         """Return the columns: the last two losses, those of the untrained model, turns had in passes, and the trial."""
         losses = dict.fromkeys(("previous", "latest", "untrained", "plain", "before"), math.nan)
         return losses | dict.fromkeys(("turns", "group", "visits", "contradicted"), 0.0)
+
+    @property
+    def needs_extra_forward(self) -> bool:
+        """False: where a step cannot be run without training, no samples are held out."""
+        return False
+
+    def on_fit_setup(self, context: FitContext) -> None:
+        """Hold samples out where they can be measured without training on them."""
+        self.rescores = self.early_stop and context.module.automatic_optimization
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the fit; one that is resumed may have read all that it needs."""
@@ -125,6 +157,9 @@ class Frontier(DataSelector):
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
         """Renew the moving average, which is the score, and the last two losses."""
+        if seen.is_rescoring:
+            self._is_measured = True
+            return
         i, losses = seen.indices, seen.losses
         mean, latest = store["score"].index_select(0, i), store["latest"]
         store["previous"].index_copy_(0, i, latest.index_select(0, i))
@@ -146,6 +181,7 @@ class Frontier(DataSelector):
         if self._n_batches and not self.store.knows_classes:
             self._read_no_more(why=_NO_CLASSES)
         n, turns = scores.numel(), self.column("turns")
+        self._look_at_held_out(epoch, turns)
         k = whole_size(keep_count(n, self.prune_ratio), n - 1, self.batch_unit)
         taken = torch.zeros(n, dtype=torch.bool)
 
@@ -161,7 +197,7 @@ class Frontier(DataSelector):
             self._begin_pass(epoch, turns, taken, generator)
             take(self._in_line(turns).logical_and_(~taken))
         if int(taken.count_nonzero()) < k:
-            take(~taken)  # where a pass leaves out so much that an epoch is longer
+            take(turns.isfinite().logical_and_(~taken))  # where a pass leaves out so much that an epoch is longer
         self.store["turns"][:n] = turns.to(self.store["turns"].device)
         return Selection(positions(taken))
 
@@ -178,36 +214,77 @@ class Frontier(DataSelector):
         return begun.out
 
     def remark(self) -> str:
-        """Return which kinds of samples were left out, and since when; the others had their turn, one after the other.
+        """Return which kinds of samples were left out, and since when, and why the fit stopped early, if it did.
 
         Example:
             >>> Frontier().remark()
             '; all samples in turn, as losses gave no reason to leave any out'
         """
-        since = {
-            kind: next((decision.epoch for decision in self.decisions if getattr(decision, kind)), None)
-            for kind in ("learnt", "contradicted")
-        }
-        kinds = [f"{kind} ones after {epoch} epochs" for kind, epoch in since.items() if epoch is not None]
-        why = f"but for {' and '.join(kinds)}" if kinds else "as losses gave no reason to leave any out"
-        return f"; all samples in turn, {why}{_ADVICE if self._memorizes_wrong_labels else ''}"
-
-    @property
-    def _memorizes_wrong_labels(self) -> bool:
-        return bool(self.decisions) and self.decisions[-1].memorizes and self.decisions[-1].suspected
+        run, said = self.run_state, say_what_was_left_out(self.decisions)
+        if run.has_begun and run.compute is not None and run.fit.early_end:
+            taken = run.fit.early_end / run.compute.full_epoch
+            return said + say_why_it_stopped(taken, run.compute.epochs, self.held_out)
+        return said + advise(self.decisions[-1]) if self.decisions else said
 
     def rank_state(self) -> dict[str, Any]:
         """Return the position in the passes, and what was decided."""
         decisions = [asdict(decision) for decision in self.decisions]
         counts = {"passes": self._passes, "n_batches": self._n_batches, "trial_began": self._trial_began}
         known = {"has_met_classes": self._has_met_classes, "reads": self._reads}
-        return counts | known | {"decisions": decisions}
+        return counts | known | {"decisions": decisions, "early_stop": self._early_stop.state_dict()}
 
     def load_rank_state(self, state: Mapping[str, Any]) -> None:
         """Take over an earlier :meth:`rank_state`."""
         self._passes, self._n_batches, self._trial_began = (state[k] for k in ("passes", "n_batches", "trial_began"))
         self._has_met_classes, self._reads = state["has_met_classes"], state["reads"]
+        self._early_stop.load_state_dict(state["early_stop"])
         self.decisions = [Decision(**{**one, "evidence": Evidence(**one["evidence"])}) for one in state["decisions"]]
+
+    # ---- early stop ------------------------------------------------------------------------------------------------
+
+    def samples_to_rescore(self, epoch: int) -> Tensor | None:
+        """Name held-out samples and their control, now and then."""
+        return self._early_stop.samples_due(self._passes_spent(epoch))
+
+    def line_up(self, scores: Tensor) -> Tensor:
+        """Return the scores; held-out samples are the last to fill up a batch."""
+        if (held_out := self._early_stop.held_out) is None:
+            return scores
+        return scores.nan_to_num(math.inf).index_fill(0, held_out, -math.inf)
+
+    def _passes_spent(self, epoch: int) -> float:
+        assert (compute := self.run_state.compute) is not None
+        return self.run_state.spent_before(epoch) / compute.full_epoch
+
+    def _look_at_held_out(self, epoch: int, turns: Tensor) -> None:
+        """Hold samples out after the first epoch; end the fit early, or let them have their turn, once they tell.
+
+        Not before that: only a classification can tell wrong labels from hard samples, and the first batches show if it
+        is one.
+        """
+        early_stop, compute = self._early_stop, self.run_state.compute
+        if compute is None:
+            return
+        may_hold_out = self.rescores and self._reads and self.first_epoch == self.warmup_epochs == 0
+        if epoch == 1 and may_hold_out:
+            held_out = early_stop.hold_out(turns == 0, compute.epochs, epoch_generator(self.seed, epoch, "held out"))
+            if held_out is not None:
+                turns[held_out] = math.inf
+        if (held_out := early_stop.held_out) is None:
+            return
+        passes, verdict = self._passes_spent(epoch), Verdict.WAIT
+        if self._is_measured:
+            self._is_measured = False
+            suspected = bool(self.decisions) and self.decisions[-1].suspected
+            verdict = early_stop.judge(epoch, passes, self.column("loss"), suspected=suspected)
+        if verdict is Verdict.END:
+            assert self.context is not None
+            self.context.end_early(epoch, passes_to_anneal(passes) * compute.full_epoch)
+        if verdict is not Verdict.WAIT or is_too_late(passes, compute.epochs) or not may_hold_out:
+            turns[held_out] = float(self._passes)
+            early_stop.release()
+
+    # ---- passes ----------------------------------------------------------------------------------------------------
 
     def _begin_pass(self, epoch: int, turns: Tensor, taken: Tensor, generator: torch.Generator) -> None:
         """Decide on the pass that begins, and let those that it leaves out have had their turn.
@@ -255,7 +332,7 @@ class Frontier(DataSelector):
         )
         if begun.decision is not None:
             self.decisions.append(replace(begun.decision, epoch=epoch))
-            if begun.decision.is_final:
+            if begun.decision.is_final and self._early_stop.held_out is None:
                 self._read_no_more()
         if begun.group is not None:
             self._trial_began = self._passes

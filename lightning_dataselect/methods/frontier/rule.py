@@ -44,6 +44,16 @@ the shuffled set in epochs of ``budget`` times its size, until losses show that 
 - Contradicted samples are all left out, except those of the current trial, which are seen whatever their losses. Where
   the model memorizes, a sample that was found contradicted stays so: its loss falls even if it is only seen now and
   then.
+- Where further passes would only *memorize*, the fit ends early. 5 % of the samples (200 at least, or none, and 5,000
+  at most) are held out from the second epoch on. After two passes, three, four, and then ever more seldom, their
+  losses are measured without training, beside those of as many others, the control; both in eval mode and at the same
+  moment, so that a spike in one shows in the other. If the loss of the control has fallen by 5 % or more while that
+  of the held-out samples has risen from its lowest, both by 2.5 standard errors, and by a tenth of that fall or more,
+  then the fit takes another pass and a half, or a quarter of the passes done if that is more, and schedules go
+  through the rest of their way in these. Where labels are suspected to be wrong, it is enough that the held-out loss
+  has fallen by less than 0.15 of what the control's has, by two standard errors. Held-out samples come back as soon
+  as losses have fallen on them by more than a quarter of that, after three passes at the earliest, or when 0.6 of the
+  budget is spent.
 
 The compute that is saved goes to the other samples: every epoch trains on the same number of samples, so the passes
 become shorter, and the whole fit costs as much as training on everything for ``budget`` times the epochs. On a stream,

@@ -1,0 +1,140 @@
+"""The early stop of Frontier: samples are held out until they tell whether going on would only memorize."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.methods.frontier.held_out import HeldOut, HeldOutLosses, compare_held_out
+from lightning_dataselect.numerics.masks import places
+
+_SHARE = 0.05  # of the samples is held out, and as many are the control
+_FEWEST, _MOST = 200, 5_000
+_FEWEST_PASSES = 6  # that a fit must have room for
+_FIRST = 2.0  # passes, before the first measurement
+_SPACING = 1 / 3  # of the passes that are done
+_GENERALIZES_FROM = 3 - 1 / 4  # passes: measurements are taken between epochs, which may end a little early
+_LATEST = 0.6  # of the budget
+_PASSES_TO_ANNEAL = 1.5
+_SHARE_TO_ANNEAL = 0.25  # of the passes that are done
+
+
+class Verdict(enum.Enum):
+    """What is to become of a fit and of its held-out samples."""
+
+    WAIT = "wait"
+    RELEASE = "release"
+    END = "end"
+
+
+class EarlyStop:
+    """Choose the held-out samples and their control, keep what they have lost, and judge by it.
+
+    Example:
+        >>> early_stop = EarlyStop()
+        >>> held_out = early_stop.hold_out(torch.ones(10_000, dtype=torch.bool), 10.0, torch.Generator())
+        >>> len(held_out), early_stop.samples_due(1.0), len(early_stop.samples_due(2.0))
+        (500, None, 1000)
+    """
+
+    def __init__(self) -> None:
+        self.measured: list[HeldOut] = []
+        """One for each measurement."""
+        self.held_out: Tensor | None = None
+        """int64 (m,), sorted; None where no sample is held out."""
+        self._control: Tensor | None = None
+        self._losses: HeldOutLosses | None = None
+
+    def hold_out(self, unseen: Tensor, planned_passes: float, generator: torch.Generator) -> Tensor | None:
+        """Hold out 5 % of the samples, 5,000 at most, of those that have not been trained on yet.
+
+        Args:
+            unseen: bool (N,).
+            planned_passes: Passes over everything that the budget has room for.
+            generator: Draws both groups.
+
+        Returns:
+            int64 (m,); None where they would be fewer than 200, or the fit has room for fewer than six passes.
+        """
+        n, candidates = len(unseen), places(unseen)
+        m = min(int(_SHARE * n), _MOST)
+        if m < _FEWEST or len(candidates) < m or planned_passes < _FEWEST_PASSES:
+            return None
+        self.held_out = candidates[torch.randperm(len(candidates), generator=generator)[:m]].sort().values
+        among = torch.ones(n, dtype=torch.bool).index_fill_(0, self.held_out, False)
+        self._control = places(among)[torch.randperm(n - m, generator=generator)[:m]].sort().values
+        return self.held_out
+
+    def samples_due(self, passes: float) -> Tensor | None:
+        """Return the samples to measure after so many passes, int64 (2 m,), sorted: after two, then ever more seldom.
+
+        Args:
+            passes: How many times the size of the set has been trained on.
+        """
+        if self.held_out is None or self._control is None:
+            return None
+        last = self.measured[-1].passes if self.measured else None
+        due = _FIRST if last is None else last + max(1.0, _SPACING * last)
+        return torch.cat([self.held_out, self._control]).sort().values if passes >= due else None
+
+    def judge(self, epoch: int, passes: float, losses: Tensor, *, suspected: bool) -> Verdict:
+        """Take up a measurement.
+
+        Args:
+            epoch: 0-based epoch to come.
+            passes: How many times the size of the set has been trained on.
+            losses: float32 (N,), the last loss of each sample.
+            suspected: Whether labels are suspected to be wrong.
+        """
+        assert self.held_out is not None and self._control is not None
+        found, self._losses = compare_held_out(
+            epoch, passes, losses[self.held_out], losses[self._control], self._losses
+        )
+        self.measured.append(found)
+        if found.only_memorizes(suspected=suspected):
+            return Verdict.END
+        return Verdict.RELEASE if passes >= _GENERALIZES_FROM and found.generalizes else Verdict.WAIT
+
+    def release(self) -> None:
+        """Hold out no more samples."""
+        self.held_out = self._control = self._losses = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the groups, what they lost, and the measurements."""
+        losses = None if self._losses is None else dict(vars(self._losses))
+        groups = {"held_out": self.held_out, "control": self._control}
+        return groups | {"losses": losses, "measured": [asdict(one) for one in self.measured]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over an earlier :meth:`state_dict`."""
+        self.held_out, self._control = state["held_out"], state["control"]
+        self._losses = None if state["losses"] is None else HeldOutLosses(**state["losses"])
+        self.measured = [HeldOut(**one) for one in state["measured"]]
+
+
+def is_too_late(passes: float, planned_passes: float) -> bool:
+    """Return whether an early end would save little, so that what is held out is better trained on.
+
+    Example:
+        >>> is_too_late(5.0, 10.0), is_too_late(6.0, 10.0)
+        (False, True)
+    """
+    return passes >= _LATEST * planned_passes
+
+
+def passes_to_anneal(passes: float) -> float:
+    """Return how many further passes a fit has that ends early: the learning rate has to come down.
+
+    Args:
+        passes: How many times the size of the set has been trained on.
+
+    Example:
+        >>> passes_to_anneal(3.0), passes_to_anneal(20.0)
+        (1.5, 5.0)
+    """
+    return max(_PASSES_TO_ANNEAL, _SHARE_TO_ANNEAL * passes)
