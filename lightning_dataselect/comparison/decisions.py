@@ -9,7 +9,15 @@ from typing import Any
 from lightning_dataselect.comparison.numbers import MISSING, share
 
 Decided = Mapping[str, Any]
-TITLES = ("after", "from epoch", "left out", "learnt", "high, and still high", "loss of held back")
+TITLES = (
+    "after",
+    "from epoch",
+    "left out",
+    "learnt",
+    "high, and still high",
+    "loss of held back",
+    "held out / trained on",
+)
 WAITS = "waits for its turn"
 
 
@@ -38,10 +46,10 @@ def explain(decisions: Sequence[Decided], kept: Sequence[float], n_total: int) -
         >>> evidence = {"learnt_share": 0.4, "above_share": 0.1, "persistence": 0.9, "held_back_ratio": None,
         ...             "held_back_error": None}
         >>> decision = {"passes": 2, "epoch": 1, "learnt": True, "contradicted": False, "memorizes": False,
-        ...             "n_left_out": 30, "n_contradicted": 0, "evidence": evidence}
+        ...             "n_left_out": 30, "n_contradicted": 0, "evidence": evidence, "held_out": None}
         >>> made = explain([decision], [0.5, 0.5], n_total=100)
         >>> made.rows
-        [('2 passes', '2', 'learnt, 30%', '40%', '10%, of these 90%', '-')]
+        [('2 passes', '2', 'learnt, 30%', '40%', '10%, of these 90%', '-', '-')]
         >>> made.epochs
         [{'learnt': 0.0, 'contradicted': 0.0, 'waits for its turn': 0.5}, {'learnt': 0.3, 'contradicted': 0.0, \
 'waits for its turn': 0.2}]
@@ -61,7 +69,7 @@ def explain(decisions: Sequence[Decided], kept: Sequence[float], n_total: int) -
 
 
 def _row(decision: Decided, n_total: int) -> tuple[str, ...]:
-    evidence = decision["evidence"]
+    evidence, held_out = decision["evidence"], decision["held_out"]
     ratio, error = evidence["held_back_ratio"], evidence["held_back_error"]
     held_back = MISSING if ratio is None or error is None else f"{ratio:.2f} \u00b1 {error:.2f}"
     return (
@@ -71,6 +79,7 @@ def _row(decision: Decided, n_total: int) -> tuple[str, ...]:
         share(evidence["learnt_share"]),
         f"{share(evidence['above_share'])}, of these {share(evidence['persistence'])}",
         f"{held_back}, memorizes" if decision["memorizes"] else held_back,
+        MISSING if held_out is None else f"{held_out['loss']:.3f} / {held_out['control_loss']:.3f}",
     )
 
 

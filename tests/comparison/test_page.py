@@ -23,7 +23,8 @@ SAMPLES = """{"dropped": [{"learnt": 0.1, "contradicted": 0.05, "not seen yet": 
 {"index": 3, "loss": 4.2, "label": "cat", "predicted": "dog", "text": "a very long text <b> & so on"},
 {"index": 4, "loss": 4.1, "target": 2.5, "predicted": 1.5, "numbers": "1, 2, 3, 4, 5, 6, \\u2026"}]}]}"""
 DECISIONS = """{"dropped": [], "map": [], "sure": "confidence", "specimens": [], "decisions": [{"passes": 2, "epoch": 0,
-"learnt": true, "contradicted": true, "memorizes": true, "n_left_out": 30, "n_contradicted": 10, "evidence":
+"learnt": true, "contradicted": true, "memorizes": true, "n_left_out": 30, "n_contradicted": 10, "held_out":
+{"loss": 1.25, "control_loss": 0.75}, "evidence":
 {"learnt_share": 0.4, "above_share": 0.2, "persistence": 0.9, "held_back_ratio": 1.2, "held_back_error": 0.03}}]}"""
 
 

@@ -95,7 +95,7 @@ def test_measurements_are_taken_after_two_passes_and_then_ever_more_seldom():
         if early_stop.samples_due(passes) is not None:
             due.append(passes)
             early_stop.judge(passes, passes, torch.rand(N), suspected=False)
-    assert due == [2, 3, 4, 6, 8, 11, 15, 20, 27, 36, 48]
+    assert due == [2, 3, 4, 5, 7, 9, 12, 15, 19, 24, 30, 38, 48]
     assert [p for p in range(11) if is_too_late(p, 10)] == [6, 7, 8, 9, 10]
 
 
@@ -146,9 +146,21 @@ def spent(selector):
     return sum(r["n_forward"] / 3 + r["n_backward"] * 2 / 3 for r in selector.history)
 
 
+class Drawn(L.Callback):
+    def __init__(self, selector):
+        self.selector, self.epochs = selector, []
+
+    def on_train_epoch_start(self, trainer, module):
+        self.epochs.append(self.selector.selected.clone())
+
+    def times(self, begin, end):
+        return torch.bincount(torch.cat(self.epochs[begin:end]), minlength=N)
+
+
 def test_a_fit_that_only_memorizes_ends_early_with_its_schedule_at_its_end():
     selector = Frontier(budget=0.5)
-    made, module = go(selector)
+    drawn = Drawn(selector)
+    made, module = go(selector, callbacks=[drawn])
     last = selector.held_out[-1]
     assert last.only_memorizes(suspected=False) and not any(
         one.only_memorizes(suspected=False) for one in selector.held_out[:-1]
@@ -158,7 +170,7 @@ def test_a_fit_that_only_memorizes_ends_early_with_its_schedule_at_its_end():
     assert module.rates[-1] == pytest.approx(0, abs=1e-4)
     falls = np.diff(module.rates)
     assert (falls <= 0).all() and falls.min() > 8 * np.median(falls), "it goes on from where it was"
-    assert (selector.store.column("times_measured") >= 1).all(), "held-out samples were trained on in the end"
+    assert (drawn.times(0, None) >= 1).all(), "held-out samples were trained on in the end"
     assert f"after {last.passes + 1.5:.1f} of 10.0 passes" in selector.remark()
 
 
@@ -212,17 +224,26 @@ def test_no_sample_is_held_out_that_cannot_be_measured_or_tells_nothing(kind):
     assert (selector.store.column("times_measured") >= 1).all() or kind is Regression
 
 
-def test_held_out_samples_wait_while_all_others_are_trained_on():
-    class Drawn(L.Callback):
-        epochs = []
+@pytest.mark.parametrize("budget, end", [(0.3, 7), (0.9, 3)])  # 2.1 and 2.7 passes; of 0.9, one leaves out too much
+def test_held_out_samples_wait_while_all_others_are_trained_on_and_have_their_turn_then(budget, end):
+    selector = Frontier(budget=budget)
+    drawn = Drawn(selector)
+    go(selector, module=Clusters(torch.arange(N) % 4), callbacks=[drawn])
+    waiting = drawn.times(0, end) == 0
+    assert int(waiting.sum()) == 200 and len(selector.held_out) == 2
+    assert (drawn.times(end, None)[waiting] >= 1).all()
 
-        def on_train_epoch_start(self, trainer, module):
-            self.epochs.append(selector.selected.clone())
 
-    selector, drawn = Frontier(budget=0.3), Drawn()
-    go(selector, callbacks=[drawn])
-    times = torch.bincount(torch.cat(drawn.epochs[:7]), minlength=N)  # 2.1 passes
-    assert int((times == 0).sum()) == 200
+def test_held_out_samples_fill_up_no_batch():
+    selector, lines = Frontier(budget=0.5), []
+
+    class Ask(L.Callback):
+        def on_train_epoch_end(self, trainer, module):
+            lines.append(selector.line_up(torch.full((N,), torch.nan)))
+
+    go(selector, callbacks=[Ask()])
+    assert [int((line == -torch.inf).sum()) for line in lines[:4]] == [200] * 4
+    assert lines[-1].isnan().all()
 
 
 def test_a_fit_resumed_before_or_after_the_early_stop_is_the_same_fit(tmp_path):

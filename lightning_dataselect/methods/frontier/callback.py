@@ -21,7 +21,6 @@ from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.frontier.classes import plain_losses
 from lightning_dataselect.methods.frontier.early_stop import EarlyStop, Verdict, is_too_late, passes_to_anneal
-from lightning_dataselect.methods.frontier.evidence import Evidence
 from lightning_dataselect.methods.frontier.held_out import HeldOut
 from lightning_dataselect.methods.frontier.passes import Pass, begin_pass
 from lightning_dataselect.methods.frontier.remark import advise, say_what_was_left_out, say_why_it_stopped
@@ -238,7 +237,7 @@ class Frontier(DataSelector):
         self._passes, self._n_batches, self._trial_began = (state[k] for k in ("passes", "n_batches", "trial_began"))
         self._has_met_classes, self._reads = state["has_met_classes"], state["reads"]
         self._early_stop.load_state_dict(state["early_stop"])
-        self.decisions = [Decision(**{**one, "evidence": Evidence(**one["evidence"])}) for one in state["decisions"]]
+        self.decisions = [Decision.from_dict(one) for one in state["decisions"]]
 
     # ---- early stop ------------------------------------------------------------------------------------------------
 
@@ -331,7 +330,8 @@ class Frontier(DataSelector):
             draw=draw,
         )
         if begun.decision is not None:
-            self.decisions.append(replace(begun.decision, epoch=epoch))
+            measured = self.held_out[-1] if self.held_out else None
+            self.decisions.append(replace(begun.decision, epoch=epoch, held_out=measured))
             if begun.decision.is_final and self._early_stop.held_out is None:
                 self._read_no_more()
         if begun.group is not None:

@@ -17,8 +17,9 @@ _SHARE = 0.05  # of the samples is held out, and as many are the control
 _FEWEST, _MOST = 200, 5_000
 _FEWEST_PASSES = 6  # that a fit must have room for
 _FIRST = 2.0  # passes, before the first measurement
-_SPACING = 1 / 3  # of the passes that are done
-_GENERALIZES_FROM = 3 - 1 / 4  # passes: measurements are taken between epochs, which may end a little early
+_SPACING = 1 / 4  # of the passes that are done, between measurements
+_EARLY = 0.05  # passes: measurements are taken between epochs, which may end a little early
+_GENERALIZES_FROM = 3.0  # passes
 _LATEST = 0.6  # of the budget
 _PASSES_TO_ANNEAL = 1.5
 _SHARE_TO_ANNEAL = 0.25  # of the passes that are done
@@ -80,7 +81,7 @@ class EarlyStop:
             return None
         last = self.measured[-1].passes if self.measured else None
         due = _FIRST if last is None else last + max(1.0, _SPACING * last)
-        return torch.cat([self.held_out, self._control]).sort().values if passes >= due else None
+        return torch.cat([self.held_out, self._control]).sort().values if passes >= due - _EARLY else None
 
     def judge(self, epoch: int, passes: float, losses: Tensor, *, suspected: bool) -> Verdict:
         """Take up a measurement.
@@ -98,7 +99,7 @@ class EarlyStop:
         self.measured.append(found)
         if found.only_memorizes(suspected=suspected):
             return Verdict.END
-        return Verdict.RELEASE if passes >= _GENERALIZES_FROM and found.generalizes else Verdict.WAIT
+        return Verdict.RELEASE if passes >= _GENERALIZES_FROM - _EARLY and found.generalizes else Verdict.WAIT
 
     def release(self) -> None:
         """Hold out no more samples."""

@@ -30,7 +30,7 @@ the shuffled set in epochs of ``budget`` times its size, until losses show that 
 - Where classes *overlap*, losses look the same: the one buyer among ten similar customers is no error. A model that
   does not memorize takes no harm from such labels, and becomes overconfident without them. So where losses stay above L
   but form no cluster, the model must be found to memorize, by one standard error of the sum of ``r - 1``, for these
-  samples to be left out from the fifth pass on; a budget with room for fewer than six passes leaves none of them out.
+  samples to be left out from the fourth pass on; a budget with room for fewer than six passes leaves none of them out.
   Until then, as long as a tenth of all samples stays above L, learnt samples stay in from the third pass on: which of
   several similar samples is learnt would depend on the luck of its label.
 - All this applies to classification alone. A small squared error still has a gradient that counts, and one that stays
@@ -63,12 +63,15 @@ whose samples are known by their keys, an epoch is a pass, and what a pass saves
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_dataselect.methods.frontier.evidence import ERRORS, MANY_ABOVE, Evidence, is_learnt
+from lightning_dataselect.methods.frontier.held_out import HeldOut
 from lightning_dataselect.methods.frontier.majorities import share_let_go
 from lightning_dataselect.methods.frontier.trial import TRIAL_PASSES
 from lightning_dataselect.numerics.masks import marked
@@ -102,6 +105,7 @@ class Decision:
         epoch: 0-based epoch that the pass begins in.
         n_left_out: Samples that the pass leaves out, but for those of a trial.
         n_contradicted: Of these, the contradicted ones.
+        held_out: The last measurement of held-out samples by then, or None.
     """
 
     passes: int
@@ -117,6 +121,13 @@ class Decision:
     epoch: int = 0
     n_left_out: int = 0
     n_contradicted: int = 0
+    held_out: HeldOut | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Decision:
+        """Make the decision that ``dataclasses.asdict`` has taken apart."""
+        held_out = values["held_out"] and HeldOut(**values["held_out"])
+        return cls(**{**values, "evidence": Evidence(**values["evidence"]), "held_out": held_out})
 
     @property
     def is_final(self) -> bool:
@@ -129,7 +140,7 @@ def decide(passes: int, evidence: Evidence, *, before: Decision | None, planned_
 
     High losses are judged after two to four passes, which training has hardly biased yet. Where fewer than 10 % are
     above L, many of them are only hard, and those above 1.5 L are taken. What gathers at a second mode stays
-    contradicted. What only stays above L does so from the fifth pass on if the model probably memorizes, which would
+    contradicted. What only stays above L does so from the fourth pass on if the model probably memorizes, which would
     learn wrong labels by heart. If it does not, classes overlap, and a loss says little of a label there, high or low:
     while many losses stay above L and nothing confirms them, learnt samples stay in. These are asked for before every
     pass, until they are enough or the model is found to memorize.
@@ -162,7 +173,6 @@ def decide(passes: int, evidence: Evidence, *, before: Decision | None, planned_
             level = _LEVEL_OF_FEW
         suspected, gathered = True, evidence.has_second_mode
     confirmed = gathered or memorizes or memory - memory_error > _MEMORIZED
-    is_settled = passes > _JUDGED_AFTER[-1]
     learnt = before is not None and before.learnt
     if evidence.learnt_share >= _LEARNT_SHARE:
         learnt = learnt or passes == FIRST_DECISION or evidence.generalizes
@@ -170,7 +180,7 @@ def decide(passes: int, evidence: Evidence, *, before: Decision | None, planned_
     return Decision(
         passes,
         learnt=learnt and not memorizes and not overlaps,
-        contradicted=suspected and (confirmed or not is_settled),
+        contradicted=suspected and (confirmed or passes == FIRST_DECISION),
         evidence=evidence,
         memory=memory,
         memory_error=memory_error,
