@@ -50,11 +50,12 @@ class SchedulesInTime:
             n_batches: Batches of the present epoch.
         """
         policy, trainer, budget = self._policy, self._trainer, self._budget
-        if policy.lr_schedule != "stretch" or (policy.max_epochs is None and budget is None):
+        is_endless = policy.max_epochs is None and budget is None and trainer.max_steps == -1
+        if policy.lr_schedule != "stretch" or is_endless:
             return
         if budget is None:
-            assert policy.max_epochs is not None
-            unpruned = UnprunedFit(full, policy.max_epochs, planned_accumulation(trainer), trainer.max_steps)
+            accumulate = planned_accumulation(trainer)
+            unpruned = UnprunedFit.of_plan(full, policy.max_epochs, accumulate, trainer.max_steps)
         else:
             unpruned = budget.planned(full)
         self._unpruned = unpruned
@@ -73,7 +74,9 @@ class SchedulesInTime:
         if not trainer.lr_scheduler_configs:
             return
         if automatic:
-            self._schedules = StretchedSchedulers(trainer, unpruned, position, moves_epochs=budget is not None)
+            # epochs are as many as the budget, or max_steps, leaves room for
+            moves_epochs = budget is not None or ends_by_steps
+            self._schedules = StretchedSchedulers(trainer, unpruned, position, moves_epochs=moves_epochs)
         elif not ends_by_steps:
             self._schedules = ManualSchedulers(trainer, full, position, self._present_length)
         if self._schedules is not None:

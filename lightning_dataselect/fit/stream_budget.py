@@ -68,9 +68,8 @@ class StreamBudget:
     def planned(self, full_batches: int) -> UnprunedFit:
         """Return the fit as the user has planned it, with nothing dropped, of epochs of ``full_batches``."""
         limits = self._limits
-        # a step takes a batch at least, and an epoch a step
-        n_epochs = limits.max_steps if limits.max_epochs is None else limits.max_epochs
-        return UnprunedFit(full_batches, n_epochs, planned_accumulation(self._trainer), limits.max_steps)
+        accumulate = planned_accumulation(self._trainer)
+        return UnprunedFit.of_plan(full_batches, limits.max_epochs, accumulate, limits.max_steps)
 
     # ---- the way there -------------------------------------------------------------------------------------------
 

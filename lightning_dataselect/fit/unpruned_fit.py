@@ -29,6 +29,21 @@ class UnprunedFit:
     accumulate: Mapping[int, int] = field(default_factory=lambda: {0: 1})
     max_steps: int = -1
 
+    @classmethod
+    def of_plan(
+        cls, full_batches: int, max_epochs: int | None, accumulate: Mapping[int, int], max_steps: int
+    ) -> UnprunedFit:
+        """Describe a fit by the Trainer's settings; see the attributes.
+
+        Args:
+            full_batches: Batches of an epoch.
+            max_epochs: Number of epochs; None if only ``max_steps`` end the fit.
+            accumulate: ``accumulate_grad_batches`` by the epoch from which it holds.
+            max_steps: Optimizer steps that end the fit, or -1.
+        """
+        # a step takes a batch at least, and an epoch a step
+        return cls(full_batches, max_steps if max_epochs is None else max_epochs, accumulate, max_steps)
+
     def position(self, epoch: int, batches_done: int, n_batches: int, steps: int) -> int:
         """Find the batch of the unpruned fit that a pruned one has come as far as.
 

@@ -18,7 +18,9 @@ while it runs. What is used here of the loops was read in lightning 2.5 and 2.6,
 - ``epoch_loop.batch_progress.is_last_batch`` and ``fit_loop._data_fetcher``, to end an epoch of a stream with the batch
   under way, and to begin it anew; where one is missing, ``budget`` is refused on a stream;
 - ``automatic_optimization.optim_progress``, to tell ``lr_scheduler_step`` the step of the unpruned fit; where it is
-  missing, schedulers that go by ``global_step`` see that of the pruned one.
+  missing, schedulers that go by ``global_step`` see that of the pruned one;
+- ``_max_epochs``, ``_swa_epoch_start`` and ``_initialized`` of ``StochasticWeightAveraging``, to move the end of a fit
+  with a budget; where one is missing, that callback keeps to the end that was announced to it.
 """
 
 from lightning_dataselect.trainer.checkpoint import explain_checkpoint_faults

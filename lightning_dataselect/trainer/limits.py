@@ -5,6 +5,7 @@ from __future__ import annotations
 import lightning.pytorch as pl
 
 from lightning_dataselect.trainer.loops import planned_epochs
+from lightning_dataselect.trainer.weight_averaging import WeightAveragingEnd
 
 
 class FitLimits:
@@ -22,6 +23,7 @@ class FitLimits:
         self._trainer = trainer
         self.max_epochs = planned_epochs(trainer)
         self.max_steps = trainer.max_steps
+        self._averaging = WeightAveragingEnd(trainer)
         self._users = self._present = trainer.fit_loop.max_epochs or 0
 
     def end_after(self, n_epochs: int) -> None:
@@ -36,4 +38,5 @@ class FitLimits:
         loop = self._trainer.fit_loop
         loop.max_epochs = (loop.max_epochs or 0) + n_epochs - self._present
         loop.epoch_loop.max_steps = max_steps
+        self._averaging.move(n_epochs - self._present)
         self._present = n_epochs

@@ -349,6 +349,37 @@ def test_weight_averaging_begins_at_its_share_of_the_fewer_epochs():
     assert swa.swa_start == 3 and int(swa.n_averaged) == 2
 
 
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("planned", [4, 8])
+def test_weight_averaging_ends_with_a_fit_that_takes_more_epochs_than_were_announced(planned, norm):
+    module = Net()
+    if norm:
+        module.net.insert(1, torch.nn.BatchNorm1d(16))
+    swa = StochasticWeightAveraging(0.01, swa_epoch_start=0.6, annealing_epochs=2)
+    made, _ = fit(RandomPruning(prune_ratio=0.5, budget=0.5), module, max_epochs=planned, callbacks=[swa])
+    start = int(planned * 0.6) - 1
+    assert swa.swa_start == start and int(swa.n_averaged) == planned - start
+    # batch norms take one more pass, in which the weights stay
+    assert made.global_step == planned * 5 + norm and made.current_epoch == planned + norm
+    averages = [parameter.cpu() for parameter in swa._average_model.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), averages, strict=True))
+
+
+def test_weight_averaging_in_a_resumed_fit_ends_with_it(tmp_path):
+    def run(path=None, **options):
+        swa = StochasticWeightAveraging(0.01, swa_epoch_start=0.6, annealing_epochs=2)
+        selector, module = RandomPruning(prune_ratio=0.5, budget=0.5), Net(seed=0 if path is None else 9)
+        keep = ModelCheckpoint(tmp_path, save_top_k=-1, save_on_train_epoch_end=True, filename="{epoch}")
+        flags = {"max_epochs": 8, "callbacks": [swa, keep], "enable_checkpointing": True}
+        made, _ = fit(selector, module, ckpt_path=path, **flags)
+        return made.global_step, swa.swa_start, [p.tolist() for p in module.parameters()]
+
+    expected = run()
+    assert expected[:2] == (40, 3)
+    for epoch in (1, 4, 6):
+        assert run(tmp_path / f"epoch={epoch}.ckpt") == expected, epoch
+
+
 def test_a_fit_without_a_budget_after_one_with_is_whole_again():
     module = Net()
     made = trainer(FewerEpochs(budget=0.5), max_epochs=10)

@@ -64,6 +64,28 @@ def test_ends_there_with_every_flag_that_changes_the_number_of_steps(schedule, f
         assert run(schedule, Shares(*shares), **flags)[:3] == expected[:3], shares
 
 
+def by_second_epoch(optimizer, trainer):
+    return {"scheduler": StepLR(optimizer, 1, 0.5), "frequency": 2}
+
+
+def every_seventh_batch(optimizer, trainer):
+    return {"scheduler": StepLR(optimizer, 1, 0.9), "interval": "step", "frequency": 7}
+
+
+@pytest.mark.parametrize("flags", [{}, {"max_epochs": -1}, {"max_epochs": -1, "accumulate_grad_batches": 2}], ids=str)
+@pytest.mark.parametrize("schedule", [by_epoch, by_second_epoch, every_seventh_batch])
+def test_where_steps_end_a_fit_schedules_go_by_the_epochs_that_as_many_steps_would_be(schedule, flags):
+    flags = {"max_steps": 38, **flags}
+    expected = run(schedule, None, **flags)
+    for shares in PRUNED[:2]:
+        assert run(schedule, Shares(*shares), **flags)[:3] == expected[:3], shares
+
+
+def test_there_every_step_has_the_rate_that_it_would_have():
+    flags = {"max_epochs": -1, "max_steps": 38}
+    assert run(by_epoch, Shares(0.5), **flags)[3] == run(by_epoch, None, **flags)[3]
+
+
 @pytest.mark.parametrize("flags", [{}, {"accumulate_grad_batches": 4}, {"max_steps": 17}], ids=str)
 @pytest.mark.parametrize("schedule", [cosine, every_second_step])
 def test_an_unpruned_run_keeps_the_rate_of_every_step(schedule, flags):
