@@ -99,9 +99,10 @@ class StretchedSchedulers:
 class ManualSchedulers:
     """Let the ``step()`` that a manually optimizing module calls within a batch count for as many as it stands for.
 
-    Two calls in an epoch show on which batches a module steps its scheduler: on every one, or every second. From then
-    on a call makes as many steps as the unpruned fit would have made by that share of the training. A call on one batch
-    of an epoch alone, the last say, or between two epochs, counts for as many as planned epochs pass in one.
+    Two calls in an epoch show on which batches a module steps its scheduler: on every one, or every second; and, if
+    that is none of them, on the last one, too. From then on a call makes as many steps as the unpruned fit would have
+    made by that share of the training. A call on one batch of an epoch alone, the last say, or between two epochs,
+    counts for as many as planned epochs pass in one.
 
     Args:
         trainer: The Trainer, its schedulers set up.
@@ -126,7 +127,7 @@ class ManualSchedulers:
         self.give_back = intercept_scheduler_calls(trainer, self._call)
 
     def start(self, state: FitState, n_batches: int) -> None:
-        """Begin, or go on, to count: ``state.scheduler_calls`` holds five numbers a scheduler, see `_Calls`."""
+        """Begin, or go on, to count: ``state.scheduler_calls`` holds seven numbers a scheduler, see `_Calls`."""
         self._state = state
         if not state.scheduler_calls:
             begun = self._position(0, n_batches) // self._full_batches
@@ -147,9 +148,13 @@ class ManualSchedulers:
             return
         epoch, batch_idx, calls = state.plan.epoch, state.batches_done, self._calls_of(which)
         last_epoch, last_batch, _ = self._last.get(which, (-1, -1, step))
-        if calls.period < 0 and last_epoch == epoch and batch_idx > last_batch:
+        is_last = batch_idx + 1 == n
+        if last_epoch == epoch and batch_idx > last_batch and not (calls.is_sure or (is_last and calls.period > 0)):
             period = batch_idx - last_batch
-            calls = self._keep(which, calls._replace(first=last_batch % period, period=period))
+            calls = calls._replace(first=last_batch % period, period=period, is_sure=int(not is_last))
+        if calls.period > 1 and is_last and (batch_idx - calls.first) % calls.period:
+            calls = calls._replace(at_end=1)
+        self._keep(which, calls)
         self._last[which] = epoch, batch_idx, step
         if calls.period > 0:
             self._catch_up(which, self._position(batch_idx + 1, n), step)
@@ -176,7 +181,8 @@ class ManualSchedulers:
         """Step as often as is due after ``position`` batches of the unpruned fit."""
         calls = self._calls_of(which)
         epochs, batches = divmod(position, self._full_batches)
-        self._step_until(which, (epochs - calls.begun) * calls.within(self._full_batches) + calls.within(batches), step)
+        a_whole_epoch = calls.within_epoch(self._full_batches)
+        self._step_until(which, (epochs - calls.begun) * a_whole_epoch + calls.within(batches), step)
 
     def _step_until(self, which: int, due: int, step: Callable[[], None]) -> None:
         calls = self._calls_of(which)
@@ -186,11 +192,11 @@ class ManualSchedulers:
 
     def _calls_of(self, which: int) -> _Calls:
         assert self._state is not None
-        return _Calls(*self._state.scheduler_calls[5 * which : 5 * which + 5])
+        return _Calls(*self._state.scheduler_calls[7 * which : 7 * which + 7])
 
     def _keep(self, which: int, calls: _Calls) -> _Calls:
         assert self._state is not None
-        self._state.scheduler_calls[5 * which : 5 * which + 5] = calls
+        self._state.scheduler_calls[7 * which : 7 * which + 7] = calls
         return calls
 
 
@@ -202,6 +208,8 @@ class _Calls(NamedTuple):
     period: int = -1  # batches from one that steps to the next
     begun: int = 0
     asked: int = 0  # calls by the module while `period` is unknown
+    at_end: int = 0  # 1 if an epoch's last batch steps although no period ends there
+    is_sure: int = 0  # 1 if `period` does not rest on a last batch, which may step for being the last
 
     def within(self, n_batches: int) -> int:
         """Return how many of the first ``n_batches`` batches of an epoch step.
@@ -211,6 +219,16 @@ class _Calls(NamedTuple):
             [0, 0, 1, 1, 2, 2]
         """
         return max(-(-(n_batches - self.first) // self.period), 0)
+
+    def within_epoch(self, n_batches: int) -> int:
+        """Return how many of an epoch's batches step, of which it has ``n_batches``.
+
+        Example:
+            >>> _Calls(first=2, period=3, at_end=1).within_epoch(10)  # after batches 3, 6, 9 and 10
+            4
+        """
+        ends_in_between = (n_batches - 1 - self.first) % self.period != 0
+        return self.within(n_batches) + self.at_end * ends_in_between
 
 
 class RateWatch:

@@ -153,6 +153,7 @@ class RunState:
         """Begin the epoch anew, as Lightning does after Ctrl-C; a checkpoint, still to be loaded, may know better."""
         if self._fit is not None:
             self._fit.batches_done = 0
+            self._fit.scheduler_calls = []  # schedulers are made anew, too
 
     @property
     def known_n(self) -> int | None:

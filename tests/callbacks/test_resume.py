@@ -169,16 +169,31 @@ def test_the_batch_size_of_a_checkpoint_at_an_epochs_end_is_no_matter(tmp_path, 
     assert [r["n_backward"] for r in selector.history] == [100, 50, 20, 90]
 
 
+class Interrupted(Net):
+    """Is interrupted by Ctrl-C within the second epoch, once."""
+
+    at = 7
+
+    def training_step(self, batch, batch_idx):
+        if self.trainer.global_step == self.at:
+            self.at = -1
+            raise KeyboardInterrupt
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize("budget", [None, 0.6])
+def test_after_ctrl_c_schedules_are_new_and_run_for_the_epochs_that_are_left(budget):
+    selector = Shares(1.0, 0.6, 0.2, budget=budget)
+    net = Interrupted(one_cycle)
+    made = trainer(selector, max_epochs=EPOCHS)
+    with pytest.raises(SystemExit):
+        made.fit(net, batches(), loader(50, 25, False))
+    made.fit(net, batches(), loader(50, 25, False))
+    # of 20 batches: three of four epochs, or what follows the first 5 of the 12 that the budget pays for
+    assert made.lr_scheduler_configs[0].scheduler.last_epoch == (15 if budget is None else 20 - 20 * 5 // 12)
+
+
 def test_a_fit_begun_again_after_ctrl_c_repeats_the_epoch():
-    class Interrupted(Net):
-        at = 7
-
-        def training_step(self, batch, batch_idx):
-            if self.trainer.global_step == self.at:
-                self.at = -1
-                raise KeyboardInterrupt
-            return super().training_step(batch, batch_idx)
-
     selector, net = Shares(*SHARES), Interrupted()
     seen = Seen(selector)
     made = trainer(selector, seen, max_epochs=EPOCHS)

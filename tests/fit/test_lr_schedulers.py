@@ -187,6 +187,7 @@ WHEN = {
     "each batch": lambda net, i: True,
     "every second batch": lambda net, i: (i + 1) % 2 == 0,
     "every second batch from the first": lambda net, i: i % 2 == 0,
+    "every third batch and the last": lambda net, i: (i + 1) % 3 == 0 or net.trainer.is_last_batch,
     "the last batch": lambda net, i: net.trainer.is_last_batch,
     "every second epoch": lambda net, i: net.trainer.is_last_batch and net.trainer.current_epoch % 2 == 1,
 }
