@@ -32,11 +32,12 @@ from lightning_dataselect.trainer import (
     begin_ended_epoch,
     epochs_processed,
     go_on_within_epoch,
-    planned_epochs,
+    measures_norms,
     resumes_after_last_batch,
     resumes_within_epoch,
     steps_reached,
     stops_early,
+    training_epochs,
 )
 
 
@@ -72,6 +73,7 @@ class Epochs:
         self._schedules = SchedulesInTime(trainer, policy, budget)
         self._closing = EpochClosing(trainer, policy, run, reader, budget, self._lengths)
         self._others: list[Any] = []  # loaders that the selected one is combined with
+        self._is_over = False  # whether a pass has begun that follows the last epoch, and trains nothing
         self._trained_before = False  # whether the present epoch was trained by an earlier fit, without the selector
 
     @property
@@ -107,7 +109,7 @@ class Epochs:
         self._others = chosen.others()
         combined, self._lengths.combination = combine(trainer, policy, given, chosen, selected)
         if self._budget is None:
-            policy.max_epochs, run.compute = planned_epochs(trainer), None
+            policy.max_epochs, run.compute = training_epochs(trainer), None
         else:
             policy.max_epochs = self._budget.max_epochs
             self._lengths.open_budget(selected)
@@ -165,7 +167,8 @@ class Epochs:
             self._begin(epoch)
         if self._budget is not None:
             self._budget.settle_end(epoch)
-        self._lengths.start(replanned=replans or self._trained_before)
+        passes = self._pass_over_everything(epoch)
+        self._lengths.start(replanned=replans or passes or self._trained_before)
         if resumed_after_last_batch:
             # the loop's counters still are those of the ended epoch
             self._lengths.finish_counting(batches_done)
@@ -182,10 +185,12 @@ class Epochs:
         return self.loader.batches.size_of(batch_idx)
 
     def begin_batch(self, batch_idx: int, batch: Any, device: torch.device) -> BatchSamples | None:
-        """Begin a batch; return its samples, on ``device``; None where only other loaders have some left."""
+        """Begin a batch; return its samples, on ``device``; None where only other loaders have some, or none trains."""
         lengths, run = self._lengths, self._run
         if lengths.is_due:
             lengths.begin_batch()
+        if self._is_over:
+            return None
         self._schedules.begin_batch(lengths.n_batches)
         taken = self.loader.batches.take(batch_idx)
         if taken is None:
@@ -199,6 +204,8 @@ class Epochs:
 
     def end_batch(self, batch_idx: int) -> None:
         """Count a batch as done, and keep schedules in time."""
+        if self._is_over:
+            return
         state = self._run.fit
         state.batches_done = batch_idx + 1
         self._schedules.end_batch(state, self._lengths.n_batches)
@@ -257,10 +264,21 @@ class Epochs:
             self._lengths.set_next()
         if self._budget is not None:
             self._budget.settle_end(following)
+        if not ends_now and self._pass_over_everything(following):
+            self._lengths.set_next()
 
     def _ends_before(self, epoch: int) -> bool:
         """Return whether ``epoch``, the one to come, is beyond the end of the fit."""
         return epoch == self._policy.max_epochs if self._budget is None else self._budget.is_spent(epoch)
+
+    def _pass_over_everything(self, epoch: int) -> bool:
+        """Give all samples to ``epoch`` if it only measures batch norms; return whether it does."""
+        if not measures_norms(self._trainer, epoch):
+            return False
+        self.loader.apply_plan(EpochPlan.everything(epoch, self.loader.n, self._run.store.memory))
+        self._lengths.measure_pass(self.loader)
+        self._is_over = True
+        return True
 
     def _join(self, epoch: int) -> None:
         """Let ``epoch`` be the first one of the selector."""

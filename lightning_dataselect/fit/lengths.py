@@ -59,6 +59,10 @@ class FitLengths:
             affordable = self._budget.begin_epoch(self.n_batches, partial(self._count_samples, loader))
             self.n_batches = self.n_batches if trained_before else affordable
 
+    def measure_pass(self, loader: SelectedLoader) -> None:
+        """Count the batches of a pass that does not train, which no budget pays for."""
+        self.n_batches = self._counted(loader)
+
     def _counted(self, loader: SelectedLoader) -> int:
         """Count the batches of an epoch of as many samples as ``loader`` has announced."""
         n_batches = len(loader.batches)

@@ -20,7 +20,9 @@ while it runs. What is used here of the loops was read in lightning 2.5 and 2.6,
 - ``automatic_optimization.optim_progress``, to tell ``lr_scheduler_step`` the step of the unpruned fit; where it is
   missing, schedulers that go by ``global_step`` see that of the pruned one;
 - ``_max_epochs``, ``_swa_epoch_start`` and ``_initialized`` of ``StochasticWeightAveraging``, to move the end of a fit
-  with a budget; where one is missing, that callback keeps to the end that was announced to it.
+  with a budget; where one is missing, that callback keeps to the end that was announced to it;
+- ``_max_epochs`` and ``_model_contains_batch_norm`` of the same, to tell the pass for batch norms that it appends;
+  where one is missing, that pass counts as an epoch and goes over the chosen samples alone.
 """
 
 from lightning_dataselect.trainer.checkpoint import explain_checkpoint_faults
@@ -54,6 +56,7 @@ from lightning_dataselect.trainer.loops import (
     steps_reached,
     stops_early,
     time_fetches,
+    training_epochs,
     trains_nothing,
 )
 from lightning_dataselect.trainer.lr import (
@@ -73,6 +76,7 @@ from lightning_dataselect.trainer.train_loader import (
     lengths_of_others,
     show_apart,
 )
+from lightning_dataselect.trainer.weight_averaging import measures_norms
 
 __all__ = [
     "ByReload",
@@ -99,6 +103,7 @@ __all__ = [
     "lengths_of_others",
     "limited_batches",
     "logging_parts",
+    "measures_norms",
     "optimizer_steps_now",
     "overfits",
     "planned_accumulation",
@@ -122,5 +127,6 @@ __all__ = [
     "takes_dataloader_iter",
     "time_fetches",
     "train_on_gathered",
+    "training_epochs",
     "trains_nothing",
 ]

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.trainer.states import TrainerStatus
 
 from lightning_dataselect.trainer.patching import Restore, missing, patch_attribute
+from lightning_dataselect.trainer.weight_averaging import measures_norms
 
 
 def come_first(trainer: pl.Trainer, callback: pl.Callback) -> None:
@@ -115,6 +116,12 @@ def planned_epochs(trainer: pl.Trainer) -> int | None:
     """
     epochs = trainer.fit_loop.max_epochs
     return None if epochs is None or epochs < 0 or math.isinf(epochs) else int(epochs)
+
+
+def training_epochs(trainer: pl.Trainer) -> int | None:
+    """Return the number of `planned_epochs` that train, of a fit that has begun."""
+    epochs = planned_epochs(trainer)
+    return epochs - 1 if epochs and measures_norms(trainer, epochs - 1) else epochs
 
 
 def trains_nothing(trainer: pl.Trainer) -> bool:

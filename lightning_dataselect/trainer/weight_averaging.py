@@ -9,6 +9,14 @@ import lightning.pytorch as pl
 from lightning_dataselect.trainer.patching import missing
 
 
+def measures_norms(trainer: pl.Trainer, epoch: int) -> bool:
+    """Return whether ``epoch`` does not train, but measures what batch norms see under the averaged weights."""
+    return any(
+        getattr(callback, "_model_contains_batch_norm", False) and getattr(callback, "_max_epochs", None) == epoch
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+    )
+
+
 class WeightAveragingEnd:
     """Move the epochs that weights are averaged over together with the end of the fit.
 

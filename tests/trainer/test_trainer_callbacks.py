@@ -12,7 +12,7 @@ from lightning.pytorch.tuner import Tuner
 from packaging.version import Version
 from torch.utils.data import DataLoader
 
-from lightning_dataselect import EvolvedSampling, InfoBatch
+from lightning_dataselect import EvolvedSampling, FewerEpochs, InfoBatch
 
 KINDS = {
     "set": lambda: InfoBatch(prune_ratio=0.5, anneal=0.0, warmup_epochs=1),
@@ -99,6 +99,39 @@ def test_weights_are_averaged_over_the_steps_that_there_are(make, kind, tmp_path
         assert not selector.losses.isnan().any()
     assert same_weights(runs[0][1], runs[1][1])
     assert not same_weights(runs[0][1], run(kind)[1])
+
+
+class Normed(Net):
+    """Has a batch norm, and writes down what that saw in each batch."""
+
+    def __init__(self):
+        super().__init__(lr=0.05)
+        self.net.insert(1, torch.nn.BatchNorm1d(16))
+        self.means = []
+
+    def training_step(self, batch, batch_idx):
+        self.means.append((self.trainer.current_epoch, self.net[0](batch[0]).detach().double().mean(0)))
+        return super().training_step(batch, batch_idx)
+
+
+ENDS = [(InfoBatch, None), (InfoBatch, 0.6), (EvolvedSampling, None), (EvolvedSampling, 0.6), (FewerEpochs, 0.6)]
+
+
+@pytest.mark.parametrize("method, budget", ENDS)
+def test_norms_of_averaged_weights_are_measured_on_everything_after_the_last_epoch(method, budget):
+    common = {} if method is FewerEpochs else {"anneal": 0.25, "warmup_epochs": 1}
+    if method is EvolvedSampling:
+        common["batch_ratio"] = 0.5
+    selector, net = method(budget=budget, **common), Normed()
+    made = trainer(selector, cb.StochasticWeightAveraging(0.01, swa_epoch_start=1), max_epochs=EPOCHS)
+    made.fit(net, datamodule=Data())
+    trained = len(selector.history)
+    assert made.current_epoch == trained + 1 and net.steps[-1].epoch == trained
+    assert sum(step.size for step in net.steps if step.epoch == trained) == 100
+    if budget is None:
+        assert trained == EPOCHS and selector.history[-1]["n_selected"] == selector.history[-1]["n_backward"] == 100
+    means = torch.stack([mean for epoch, mean in net.means if epoch == trained])
+    torch.testing.assert_close(net.net[1].running_mean.double(), means.mean(0), rtol=1e-4, atol=1e-5)
 
 
 @both_kinds
