@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.data.loader import SelectedLoader
+from lightning_dataselect.fit.awaited_metrics import AwaitedMetrics
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.closing import EpochClosing
 from lightning_dataselect.fit.identity import check_between_epochs, meet_samples, number_to_open
@@ -71,6 +72,7 @@ class Epochs:
         self._loader: SelectedLoader | None = None
         self._lengths = FitLengths(trainer, budget)
         self._schedules = SchedulesInTime(trainer, policy, budget)
+        self._metrics = AwaitedMetrics(trainer, type(policy).__name__)
         self._closing = EpochClosing(trainer, policy, run, reader, budget, self._lengths)
         self._others: list[Any] = []  # loaders that the selected one is combined with
         self._is_over = False  # whether a pass has begun that follows the last epoch, and trains nothing
@@ -147,6 +149,7 @@ class Epochs:
         if self._others and resumes_within_epoch(trainer):
             warn_of_other_loaders(self._others, run.fit.batches_done)
         begin_ended_epoch(trainer)
+        self._metrics.start()
         epoch, ended, batches_done = epochs_processed(trainer), run.fit.plan.epoch, run.fit.batches_done
         begins = not run.fit.history and batches_done == 0
         self._trained_before = begins and resumes_after_last_batch(trainer)
@@ -220,6 +223,7 @@ class Epochs:
         """
         begun = time.perf_counter()
         self._run.fit.seconds += seconds
+        self._metrics.end_epoch(self.n_batches, self._lengths.full(self.loader))
         self._turn_to_next()
         if history := self._run.fit.history:
             history[-1]["select_seconds"] = time.perf_counter() - begun
@@ -228,6 +232,7 @@ class Epochs:
         """Let the Trainer step its schedulers itself, and count by itself."""
         self._lengths.give_back()
         self._schedules.give_back()
+        self._metrics.give_back()
 
     def score_samples(
         self, indices: Tensor, store: ScoreStore, loader: SelectedLoader | None = None

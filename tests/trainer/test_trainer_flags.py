@@ -2,6 +2,8 @@ import lightning as L
 import pytest
 import torch
 from helpers import Hardest, Net, Seen, Shares, fit, loader, same_weights, trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 SHARES = (1.0, 0.5, 0.2, 0.9)
 
@@ -157,3 +159,25 @@ def test_a_callback_that_counts_steps_in_its_setup():
     assert estimating.steps == 40
     assert [net.count(e) for e in range(4)] == [10, 5, 2, 9]
     assert same_weights(net, fit(Shares(*SHARES))[1])
+
+
+def on_validation_loss(optimizer, trainer):
+    return {"scheduler": ReduceLROnPlateau(optimizer, patience=9), "monitor": "val_loss"}
+
+
+@pytest.mark.parametrize("shares, stepped", [((0.5,), 3), ((0.2, 1.0), 3), ((1.0, 0.5), 4)])
+def test_a_schedule_on_a_metric_waits_for_a_validation_that_whole_epochs_would_have_had(shares, stepped, recwarn):
+    flags = {"val_check_interval": 8, "check_val_every_n_epoch": None}
+    made, net = fit(Shares(*shares), Net(on_validation_loss), **flags)
+    (config,) = made.lr_scheduler_configs
+    assert config.scheduler.last_epoch == stepped and config.strict
+    told = [str(w.message) for w in recwarn if "before the first validation" in str(w.message)]
+    assert len(told) == (stepped < 4)
+    assert not told or f"with Shares it has {round(10 * shares[0])} batches in place of 10" in told[0]
+
+
+def test_a_metric_that_whole_epochs_would_miss_is_missed():
+    flags = {"val_check_interval": 12, "check_val_every_n_epoch": None}
+    for selector in (None, Shares(0.5)):
+        with pytest.raises(MisconfigurationException, match="val_loss which is not available"):
+            fit(selector, Net(on_validation_loss), **flags)
