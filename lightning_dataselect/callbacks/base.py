@@ -1,4 +1,4 @@
-"""A callback that the Trainers of ``lightning`` and of ``pytorch_lightning`` both take."""
+"""A callback that the Trainers of both ``lightning`` and ``pytorch_lightning`` accept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_dataselect.utils.errors import UnsupportedTrainerError
 
 _FIRST_TO_TAKE_ANY = (2, 6)
 _FABRIC = "Fabric, whose loop is your own"
-# none of a batch: Fabric's users set up a module before they come to one, and it would be one more call in each step
+# no hook of a batch: Fabric's users set up a module before that, and it would add a call to each step
 _HOOKS_OF_A_FIT = frozenset(
     "setup on_fit_start on_train_start on_train_epoch_start on_train_epoch_end on_train_end on_fit_end"
     " on_validation_start on_validation_end teardown".split()
@@ -26,7 +26,7 @@ _HOOKS_OF_A_FIT = frozenset(
 
 
 def _base() -> type[pl.Callback]:
-    """Lightning's class, joined with that of a ``pytorch_lightning`` that takes no callbacks but its own."""
+    """Lightning's class, combined with that of ``pytorch_lightning``, which accepts only its own callbacks."""
     try:
         major, minor, *_ = version("pytorch-lightning").split(".")
     except PackageNotFoundError:
@@ -45,13 +45,13 @@ else:
 
 
 class LightningOnly(_Base):
-    """Tell at once where a callback of Lightning's Trainer is of no use.
+    """Refuse at once to work outside Lightning's Trainer.
 
     Fabric and Hugging Face's Trainer take a list of callbacks too, and would call none of the hooks that matter.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Let the hooks of a fit say what is wrong where they are called without a Trainer."""
+        """Make the hooks of a fit say what is wrong if they are called without a Trainer."""
         super().__init_subclass__(**options)
         for name in _HOOKS_OF_A_FIT & vars(cls).keys():
             setattr(cls, name, _of_trainer(vars(cls)[name]))
@@ -61,11 +61,11 @@ class LightningOnly(_Base):
         raise _refusal(self, _FABRIC)
 
     def on_init_end(self, *given: object, **named: object) -> NoReturn:
-        """Refuse Hugging Face's Trainer, which calls this when it has been made."""
+        """Refuse Hugging Face's Trainer, which calls this at the end of its construction."""
         raise _refusal(self, "the Trainer of Hugging Face: call the model in a LightningModule's training_step")
 
     def on_exception(self, *given: Any) -> None:
-        """Do nothing, as for a class in place of a callback, which Lightning calls this of without an instance."""
+        """Do nothing: given a class in place of a callback, Lightning calls this without an instance."""
 
 
 def _of_trainer(hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -82,7 +82,7 @@ def _of_trainer(hook: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-for _name in _HOOKS_OF_A_FIT:  # those that a callback does not define would fail in Python's words
+for _name in _HOOKS_OF_A_FIT:  # hooks that a callback does not define would fail with Python's own error
     setattr(LightningOnly, _name, _of_trainer(getattr(_Base, _name)))
 
 
@@ -94,12 +94,12 @@ def _refusal(callback: object, other: str) -> UnsupportedTrainerError:
 
 
 class Callback(LightningOnly):
-    """Base class of the selectors: written as the call that made it, and copied without the fit under way."""
+    """Base class of the selectors: its repr is the call that made it, and copies leave out the current fit."""
 
     _call: str
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Write down the call, for :meth:`__repr__`: arguments are not all kept, and some under other names."""
+        """Remember the call for :meth:`__repr__`: not all arguments are kept, and some have other names."""
         refuse_unnamed(cls, args)
         made = super().__new__(cls)
         made._call = call_text(cls, args, kwargs)
@@ -109,6 +109,6 @@ class Callback(LightningOnly):
         return self._call
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what belongs to a fit under way: Lightning's bound ``log`` would drag the module along."""
+        """Leave out what belongs to the current fit: Lightning's bound ``log`` would drag the module along."""
         own = {name: value for name, value in without_fit_locals(self).items() if name not in ("log", "log_dict")}
         return {name: value for name, value in own.items() if name not in HOOKS_OF_A_BATCH or value is not None}

@@ -75,7 +75,7 @@ class BatchSelector(DataSelector):
     _gathering = FitLocal[Gathering | None](None)
 
     def __init_subclass__(cls, **given: Any) -> None:
-        """Refuse a class that names this base before the one that refuses arguments without a meaning."""
+        """Refuse a class that lists this base before the one that refuses arguments without effect."""
         super().__init_subclass__(**given)
         order = cls.__mro__
         if WithinBatches in order and order.index(BatchSelector) < order.index(WithinBatches):
@@ -117,10 +117,10 @@ class BatchSelector(DataSelector):
         """Choose the samples of a batch to train on; nothing here may wait for the device.
 
         Args:
-            seen: What scoring the batch has shown, and the store's columns are already renewed; or, of a batch that is
-                not scored, the last losses known, NaN for none, without logits and targets.
-            k: ``batch_ratio`` of the batch, rounded, at least 1; at least 2 if the module has a BatchNorm layer, which
-                cannot train on one sample, and of a smaller last batch if whole batches give as many.
+            seen: The results of scoring the batch, which the store's columns already contain; or, if the batch is not
+                scored, the last known losses, NaN for none, without logits and targets.
+            k: ``batch_ratio`` of the batch, rounded, at least 1. At least 2 if the module has a BatchNorm layer, which
+                cannot train on one sample; in a smaller last batch too, if full batches give as many.
             generator: On the device of ``seen``, seeded for this batch.
 
         Returns:
@@ -129,15 +129,15 @@ class BatchSelector(DataSelector):
         raise NotImplementedError(f"{type(self).__name__} must define choose(seen, k, generator) -> positions.")
 
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
-        """Select all samples: what is dropped is dropped within the batches."""
+        """Select all samples: samples are only dropped within batches."""
         return Selection(placement().arange(scores.numel()))
 
     def trains_on_whole_batches(self, epoch: int) -> bool:
-        """Return whether ``epoch`` trains on whole batches, which still renew the scores."""
+        """Return whether ``epoch`` trains on whole batches, which still update the scores."""
         return self.batch_ratio == 1 or self.in_warmup(epoch) or self.in_annealing(epoch)
 
     def sample_cost(self, epoch: int) -> float:
-        """Return what a sample in the batches of ``epoch`` costs: being scored, and the share that is trained on."""
+        """Return the cost of a sample in the batches of ``epoch``: scoring it, plus the share that is trained on."""
         if self.trains_on_whole_batches(epoch):
             return 1.0
         size = None if self.context is None else self.context.epochs.batch_size
@@ -145,9 +145,9 @@ class BatchSelector(DataSelector):
         return 1 / (3 * self.score_every_n_batches) + share
 
     def fewest(self, k: int) -> int:
-        """Return the least number of samples that a method must choose whose number is not ``k``: 2, where ``k`` is.
+        """Return the fewest samples that a method which does not go by ``k`` must choose: 2 if ``k`` is at least 2.
 
-        Gathered samples are trained on in whole batches, so that a batch may have none.
+        If samples are gathered into whole batches, a batch may have none.
         """
         return 0 if self.constant_batch_size else min(2, k)
 
@@ -162,7 +162,7 @@ class BatchSelector(DataSelector):
         return True
 
     def on_fit_setup(self, context: FitContext) -> None:
-        """Get ready to score, and to gather."""
+        """Prepare to score and to gather."""
         self._guard = SideEffectGuard(context.module)
         batches = context.reader.batches
         self._cutter = BatchCutter(batches, type(self).__name__, collates_anew=not self.constant_batch_size)
@@ -181,13 +181,13 @@ class BatchSelector(DataSelector):
             context.add_cleanup(give_back)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Settle which epoch it is and how long."""
+        """Determine the current epoch and its length."""
         super().on_train_start(trainer, pl_module)
         if self._gathering is not None:
             self._gathering.to(pl_module.device)
 
     def look_at_batch(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: BatchSamples) -> None:
-        """Look at a batch before it is chosen from; nothing by default.
+        """Look at a batch before samples are chosen from it; nothing by default.
 
         Args:
             args: Positional arguments of the training step.
@@ -196,7 +196,7 @@ class BatchSelector(DataSelector):
         """
 
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Score the batch, cut it, and train on what was chosen: at once, or when it was gathered."""
+        """Score the batch, cut it, and train on the chosen samples: at once, or once a batch of them is gathered."""
         context, batch = self.context, self.batch
         assert context is not None and batch is not None and self._cutter is not None
         if self._gathering is not None and (gathered := self._gathering.taken) is not None:
@@ -222,7 +222,7 @@ class BatchSelector(DataSelector):
         return output
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Write down what the batch has shown, and keep schedules in time."""
+        """Record the results of the batch, and keep schedules in step."""
         if self._gathering is not None:
             self._gathering.end_batch()
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -247,7 +247,7 @@ class BatchSelector(DataSelector):
     def _gather(self, into: Gathering, args: tuple[Any, ...], kwargs: dict[str, Any], chosen: BatchSamples) -> None:
         assert self.context is not None and self.batch is not None
         batches = self.context.reader.batches
-        # counted here, as a stream forgets which samples they are before they are trained on
+        # counted here, because a stream forgets the samples' identity before they are trained on
         count_trained(self.context.run, chosen.indices)
         whole = self.context.epochs.batch_size
         given_up = into.add(batches.batch_in(args, kwargs), chosen, len(self.batch), whole, batches.layout)
@@ -255,7 +255,7 @@ class BatchSelector(DataSelector):
         self.state.n_left_out += given_up
 
     def batch_generator(self, device: torch.device) -> torch.Generator:
-        """Return the generator of the batch under way, which is this rank's own."""
+        """Return this rank's generator for the current batch."""
         purpose = f"batch {self.state.batches_done} of rank {self.run_state.rank}"
         seed = epoch_generator(self.seed, self.state.plan.epoch, purpose).initial_seed()
         return torch.Generator(device).manual_seed(seed)
@@ -263,7 +263,7 @@ class BatchSelector(DataSelector):
     def _score(
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], batch: BatchSamples
     ) -> Observation:
-        """Measure the batch, and renew its scores."""
+        """Measure the batch, and update its scores."""
         assert self.context is not None and self._guard is not None
         if self.score_scale < 1:
             args, kwargs = scale_images((args, kwargs), self.score_scale)
@@ -273,7 +273,7 @@ class BatchSelector(DataSelector):
         return seen
 
     def _remembered(self, batch: BatchSamples) -> Observation:
-        """Tell of a batch what was seen of its samples last."""
+        """Return the last known losses of a batch's samples."""
         return Observation(batch.indices, self.store["loss"][batch.indices], None, None, self.state.plan.epoch)
 
     def _is_whole(self, batches_done: int) -> bool:
@@ -286,7 +286,7 @@ class BatchSelector(DataSelector):
         return torch.autocast(device.type, dtype=getattr(torch, self.score_dtype))
 
     def _share(self, size: int) -> int:
-        """Count the samples of a batch to train on: one only where whole batches give no more, with BatchNorm never."""
+        """Return how many samples of a batch to train on: 1 only if full batches give no more, with BatchNorm never."""
         assert self.context is not None
         whole = max(self._fewest, round(self.batch_ratio * (self.context.epochs.batch_size or size)))
         fewest = 1 if self.constant_batch_size else min(2, size, whole)

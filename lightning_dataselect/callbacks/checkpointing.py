@@ -1,4 +1,4 @@
-"""The state of a fit in a checkpoint, and the refusal of a checkpoint that is another method's."""
+"""Save and restore the state of a fit in checkpoints, and refuse checkpoints of other methods."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PREFIX = "lightning_dataselect."
 
 
 class Checkpointer:
-    """Save a run with the checkpoints of its Trainer, and take it up again.
+    """Save a run in the checkpoints of its Trainer, and restore it from them.
 
     Args:
-        policy: The method, of whose class the state is, and which adds its own.
+        policy: The method whose class the state belongs to, and which adds its own state.
         run: The columns and the position of the fit.
     """
 
@@ -31,10 +31,10 @@ class Checkpointer:
         """The key of the state in a checkpoint."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a resumed fit needs to be the same fit, with this rank's state for all.
+        """Return everything that a resumed fit needs, with this rank's state standing for all ranks.
 
-        With several ranks the columns are the fit's own, which are copied by :meth:`save_all_ranks` where they are
-        written: Lightning asks every rank for them before.
+        With several ranks, the columns are not copied here, since Lightning calls this on every rank;
+        :meth:`save_all_ranks` copies them on the ranks that write.
         """
         state = self._run.rank_state(self._policy)
         return self._run.state_dict([state] if state else [], copies=self._run.world_size == 1)
@@ -44,14 +44,15 @@ class Checkpointer:
         self._run.load_state_dict(state)
 
     def save_all_ranks(self, checkpoint: dict[str, Any]) -> None:
-        """Put what all ranks have seen into ``checkpoint``: as a rule only the first rank's is written.
+        """Put the state of all ranks into ``checkpoint``; usually only the first rank's file is written.
 
-        The checkpoints of the other ranks hold the same columns, not copied, and of what is a rank's alone their own:
-        so each can go on from its own file where the strategy writes one a rank. All ranks must call it together.
+        The checkpoints of the other ranks contain the same columns, not copied, and only their own rank's state, so
+        that each rank can resume from its own file if the strategy writes one per rank. All ranks must call it
+        together.
         """
         run = self._run
         if (saved := checkpoint["callbacks"].pop(self.state_key, None)) is not None:
-            checkpoint["callbacks"][self.state_key] = saved  # under plain text, which can be loaded with weights_only
+            checkpoint["callbacks"][self.state_key] = saved  # as plain types, which can be loaded with weights_only
         if not run.has_begun or run.world_size == 1:
             return
         run.store.merge()
@@ -75,7 +76,7 @@ class Checkpointer:
             )
 
     def _states_of_ranks(self) -> list[dict[str, Any]]:
-        """Return what each rank saves of its own; on other ranks than the first, what this one does."""
+        """Return the state that each rank saves for itself; on all ranks but the first, only this rank's."""
         merges = type(self._run.store).rank_state is ScoreStore.rank_state
         remembers = type(self._policy).rank_state is not SelectionPolicy.rank_state
         if merges and not remembers and self._run.waiting is None:

@@ -8,10 +8,10 @@ T = TypeVar("T")
 
 
 class FitLocal(Generic[T]):
-    """Declare an attribute that belongs to the fit under way: hooks, buffers, threads.
+    """Declare an attribute that belongs to the current fit: hooks, buffers, threads.
 
-    Before and after a fit it has its default, and copies and pickles of the callback are made without it: libraries
-    make them in the middle of a fit. Once set it is an attribute like any other.
+    Before and after a fit it has its default value. Copies and pickles of the callback, which libraries make in the
+    middle of a fit, do not contain it. Once set, it is an attribute like any other.
 
     Args:
         default: The value outside a fit, immutable.
@@ -40,7 +40,7 @@ class FitLocal(Generic[T]):
 
 
 def drop_fit_locals(instance: object) -> None:
-    """Give every such attribute of ``instance`` its default back."""
+    """Reset every such attribute of ``instance`` to its default."""
     for name in _declared(type(instance)):
         instance.__dict__.pop(name, None)
 

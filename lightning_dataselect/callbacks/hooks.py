@@ -1,4 +1,4 @@
-"""The hooks of the Trainer, in which a policy is carried out."""
+"""The Trainer hooks that carry out a policy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from lightning_dataselect.trainer import come_first, pass_over_empty_hooks
 
 
 class SelectionHooks(SelectionPolicy, Results, Callback):
-    """Carry out a policy: each hook of the Trainer hands on to the fit under way, and decides nothing itself.
+    """Carry out a policy: each Trainer hook delegates to the current fit, and decides nothing itself.
 
     Attributes:
         sample_loss: Where per-sample losses come from.
@@ -39,11 +39,11 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
     logs: bool
 
     context = FitLocal[FitContext | None](None)
-    """The fit under way; None where nothing is selected."""
+    """The current fit; None if nothing is selected."""
     batch = FitLocal[BatchSamples | None](None)
-    """The samples of the batch under way."""
+    """The samples of the current batch."""
     seen = FitLocal[Observation | None](None)
-    """The observation of the training step under way, recorded at the end of the batch."""
+    """The observation of the current training step, recorded at the end of the batch."""
 
     _trainer = FitLocal[pl.Trainer | None](None)
 
@@ -63,7 +63,7 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
         return super().progress(epoch) if run.compute is None else run.progress(run.spent_before(epoch))
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Patch the training step and the train loader before either is used."""
+        """Patch the training step and the train loader before either of them is used."""
         keep_state_key(self, self._checkpointer.state_key)
         if stage != "fit":
             return
@@ -79,21 +79,21 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
             self.on_fit_setup(self.context)
 
     def on_fit_setup(self, context: FitContext) -> None:
-        """Get ready for a fit, of which :attr:`context` is what a method may use until it ends; nothing by default."""
+        """Prepare for a fit, using what :attr:`context` offers until the fit ends; nothing by default."""
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Announce where a budget ends the fit, once schedules have been built for the whole fit."""
+        """Announce where a budget ends the fit, now that schedules have been built for the full length."""
         if self.context is not None:
             self.context.announce_end()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Settle which epoch the fit begins with, and how long it is."""
+        """Determine which epoch the fit begins with, and its length."""
         self._stopwatch.restart()
         if self.context is not None:
             begin_fit(trainer, self.context, self)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Undo every patch, unless it is another Trainer that has come to its end."""
+        """Undo every patch, unless it is another Trainer's fit that has ended."""
         if trainer is self._trainer:
             self._end_fit()
             forget_state_key(self)
@@ -117,7 +117,7 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
             self.batch = context.epochs.begin_batch(batch_idx, batch, pl_module.device)
 
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the user's training step on the batch under way and keep what it has shown.
+        """Run the user's training step on the current batch and keep the observation.
 
         Args:
             step: The module's own ``training_step``.
@@ -133,7 +133,7 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
         return output
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Write down what the batch has shown, and keep schedules in time."""
+        """Record the results of the batch, and keep schedules in step."""
         if (context := self.context) is None:
             return
         if (seen := self.seen) is not None:
@@ -150,7 +150,7 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
             self.context.epochs.start_epoch()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the clock: validation is no part of the training time."""
+        """Stop the clock: validation does not count as training time."""
         self._stopwatch.pause()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -158,7 +158,7 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
         self._stopwatch.resume()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the epoch, choose the samples of the next one, and change its length."""
+        """Close the epoch, choose the samples of the next one, and set its length."""
         if self.context is None or self.state.plan.epoch != trainer.current_epoch:
             return
         self.context.epochs.end_epoch(seconds=self._stopwatch.read())
@@ -166,7 +166,7 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
             log_epoch(pl_module, self.history, self.store.column("score"), self.run_state.train_loss.read())
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say what the fit has dropped."""
+        """Report what the fit has dropped."""
         if self.context is not None and self.history and self.logs and not trainer.barebones:
             rank_zero_info(fit_summary(type(self).__name__, self.history) + self.remark())
 
@@ -176,7 +176,7 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
         return self._checkpointer.state_key
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a resumed fit needs to be the same fit."""
+        """Return everything that a fit needs to be resumed exactly."""
         return self._checkpointer.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -184,7 +184,7 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
         self._checkpointer.load_state_dict(state_dict)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Save what all ranks have seen."""
+        """Save the state of all ranks."""
         self._checkpointer.save_all_ranks(checkpoint)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Figures of what a selector does, among the curves of a logger that takes pictures."""
+"""Figures about a selector, sent to a logger that accepts images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LogFigures(LightningOnly):
         require_report_extra("LogFigures", "matplotlib", "pandas")
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Look for a selector to draw, and for a logger that takes pictures.
+        """Find the selector to draw, and a logger that accepts images.
 
         Raises:
             TrainerSettingsError: If there is no selector.
@@ -94,6 +94,6 @@ def _is_tensorboard(logger: Any) -> bool:
 
 def _send(logger: Any, name: str, figure: Figure, step: int) -> None:
     if _is_tensorboard(logger):
-        logger.experiment.add_figure(name, figure, step, close=False)  # closing is pyplot's, which knows no such figure
+        logger.experiment.add_figure(name, figure, step, close=False)  # pyplot does not know it, to close it
     else:
         logger.log_image(name, [figure], step=step)

@@ -1,4 +1,4 @@
-"""The results of a fit, written and drawn by the room that does so, which is loaded when it is asked."""
+"""Export and plot the results of a fit; the code for that is imported on first use."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class Reports(Results):
-    """Export a fit's results, and draw them."""
+    """Export and plot the results of a fit."""
 
     def export(self, path: str | Path) -> Path:
-        """Write one row a sample as .csv or .parquet.
+        """Write one row per sample as .csv or .parquet.
 
-        Its columns are named and explained at :func:`~lightning_dataselect.report.export.to_frame`; `key`, `method.…`
-        and `fit` are for a fit that starts from it, see :func:`~lightning_dataselect.report.export.write_samples`.
+        :func:`~lightning_dataselect.report.export.to_frame` describes the columns; `key`, `method.…` and `fit` are for
+        a later fit that starts from the file, see :func:`~lightning_dataselect.report.export.write_samples`.
 
         Raises:
-            ValueError: If ``path`` has another ending, or the samples are those of a stream without keys.
+            ValueError: If ``path`` has another suffix, or the samples come from a stream without keys.
         """
         from lightning_dataselect.report.export import write_samples
 
@@ -39,12 +39,12 @@ class Reports(Results):
             kind: ``"kept_share"`` by epoch, ``"score_histogram"``, ``"data_map"`` (with classes each sample by
                 confidence and variability, else by its last loss and its score), or ``"gallery"``: the probable label
                 errors, the hardest, the easiest and the most often forgotten samples themselves.
-            dataset: For the gallery, images or text in the order of the training set; None takes the training set.
-            decode: Makes a string of a sample's token ids, such as ``tokenizer.decode``.
+            dataset: For the gallery, images or text in the order of the training set; None for the training set itself.
+            decode: Turns a sample's token ids into a string, such as ``tokenizer.decode``.
 
         Raises:
             NoFitYetError: If no fit has begun.
-            ValueError: If there is no such kind, no data set to show, or nothing in it that can be shown.
+            ValueError: If the kind does not exist, or there is no data set to show, or nothing in it can be shown.
         """
         if kind != "kept_share":
             others = () if kind == "gallery" else (Identity.KEY,)

@@ -1,4 +1,4 @@
-"""The key of a selector's state in a checkpoint, the first thing that a Trainer asks of what it is given."""
+"""The key of a selector's state in a checkpoint, which is the first thing that a Trainer asks a callback for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning_dataselect.utils.errors import ClassGivenError, MethodDefinitionE
 
 
 def class_given(name: str) -> ClassGivenError:
-    """Return the error that says that a class, ``name``, stands among the callbacks."""
+    """Return the error which says that the class ``name`` is in the list of callbacks."""
     return ClassGivenError(
         f"callbacks=[{name}] holds the class, not an instance of it: write callbacks=[{name}()], with its arguments in"
         " the parentheses."
@@ -28,7 +28,7 @@ class _OwnKey(str):
 
 
 class StateKey:
-    """Make the key of a selector, the first thing that a Trainer asks for: refuse a class, and one half made.
+    """Make the key of a selector when a Trainer first asks for it; refuse a class and a half-initialized instance.
 
     Example:
         >>> class Mine:
@@ -62,10 +62,10 @@ class StateKey:
 
 
 def unlike_others(key: str) -> str:
-    """Return a key that equals the same text in a checkpoint, and no key that another selector has.
+    """Return a key that equals the same text in a checkpoint, but no other selector's key.
 
-    A Trainer refuses two callbacks of one key, in words about keys, before anybody else can say what is wrong with two
-    selectors.
+    A Trainer refuses two callbacks with the same key, with an error about keys, before anything else can say what is
+    wrong with two selectors.
 
     Example:
         >>> unlike_others("mine") == "mine", unlike_others("mine") == unlike_others("mine")
@@ -77,10 +77,10 @@ def unlike_others(key: str) -> str:
 
 
 def keep_state_key(instance: object, key: str) -> None:
-    """Let ``key`` be that of ``instance`` from here on, without a call: Lightning asks for it at every hook."""
+    """Store ``key`` on ``instance``, so that no call is needed: Lightning asks for it at every hook."""
     vars(instance)["state_key"] = unlike_others(key)
 
 
 def forget_state_key(instance: object) -> None:
-    """Make the key of ``instance`` anew each time again, so that a selector that is listed twice is found."""
+    """Compute the key of ``instance`` on each access again, so that a selector that is listed twice is noticed."""
     vars(instance).pop("state_key", None)

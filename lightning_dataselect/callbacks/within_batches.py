@@ -1,4 +1,4 @@
-"""The base of methods that take every sample in every epoch, and choose within the batches alone."""
+"""The base of methods that use every sample in every epoch, and only choose within batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class WithinBatches(DataSelector):
     Name it before `BatchSelector` among the bases.
 
     Args:
-        **common: Arguments of the next base class but ``prune_ratio``, ``every_n_epochs``, ``balance`` and
+        **common: Arguments of the next base class, except ``prune_ratio``, ``every_n_epochs``, ``balance`` and
             ``whole_batches``, which have no effect here.
 
     Raises:
@@ -39,5 +39,5 @@ class WithinBatches(DataSelector):
 
     @property
     def chooses_epochs(self) -> bool:
-        """False: every epoch takes all that there is."""
+        """False: every epoch uses all samples."""
         return False

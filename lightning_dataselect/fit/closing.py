@@ -1,4 +1,4 @@
-"""The end of an epoch, written down: of a whole one, or of one that the end of the fit cuts short."""
+"""Record the end of an epoch: a whole one, or one that the end of the fit cuts short."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lightning_dataselect.step.reader import StepReader
 
 
 class EpochClosing:
-    """Merge what the ranks have seen in an epoch, and add its record to the history; all ranks do so together.
+    """Merge what the ranks have measured in an epoch, and add its record to the history, on all ranks together.
 
     Args:
         trainer: The Trainer of the fit.
         policy: The method, for messages.
         run: The columns and the position of the fit.
-        reader: Has read what the samples lost.
-        budget: Is told what the epoch has cost; None if nothing but the Trainer ends the fit.
+        reader: Has read the losses.
+        budget: Is told what the epoch cost; None if only the Trainer ends the fit.
         lengths: Knows how long the epoch is.
     """
 
@@ -44,7 +44,7 @@ class EpochClosing:
         self._has_warned = False
 
     def close(self, loader: SelectedLoader) -> None:
-        """Write down an epoch that is done.
+        """Record an epoch that is complete.
 
         Args:
             loader: The train loader, under the plan of that epoch.
@@ -61,7 +61,7 @@ class EpochClosing:
         state.close(store.n, *self._extent(loader))
 
     def cut(self, loader: SelectedLoader) -> None:
-        """Write down an epoch that the end of the fit cuts short, so that a longer fit can go on within it."""
+        """Record an epoch that the end of the fit cuts short, so that a longer fit can continue it."""
         store, state = self._run.store, self._run.fit
         forget_misread(self._run, self._reader, ends_epoch=True)
         store.merge()

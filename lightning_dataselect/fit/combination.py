@@ -1,4 +1,4 @@
-"""How long an epoch is for which several train loaders are combined, as the mode of a ``CombinedLoader`` says."""
+"""The length of an epoch with several train loaders, according to the mode of a ``CombinedLoader``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ CYCLES = "max_size_cycle"
 
 @dataclass(frozen=True)
 class Combination:
-    """Say how many batches an epoch has, of which one loader is the one that samples are selected from.
+    """Compute how many batches an epoch has if samples are selected from one of several loaders.
 
     Attributes:
         mode: ``"max_size_cycle"``, ``"max_size"`` or ``"min_size"``; Lightning itself refuses any other.
-        lengths_of_others: Returns the number of batches of every other loader, by its position, as it is by now.
+        lengths_of_others: Returns the current number of batches of every other loader, by its position.
 
     Example:
         >>> [Combination(mode, lambda: {1: 7}).n_batches(5) for mode in ("max_size_cycle", "max_size", "min_size")]
@@ -29,14 +29,14 @@ class Combination:
 
     @property
     def repeats(self) -> bool:
-        """True if a loader that is exhausted before the epoch ends begins again."""
+        """True if a loader that is exhausted before the end of the epoch starts again."""
         return self.mode == CYCLES
 
     def n_batches(self, own: int) -> int:
-        """Return the number of batches of an epoch, of which the loader itself has ``own``.
+        """Return the number of batches of an epoch if the loader itself has ``own``.
 
         Raises:
-            UnsupportedLoaderError: If nobody knows how many another one has.
+            UnsupportedLoaderError: If the number of another loader's batches is unknown.
         """
         others = self.lengths_of_others()
         for position, length in others.items():
@@ -49,5 +49,5 @@ class Combination:
         return min(lengths) if self.mode == "min_size" else max(lengths)
 
     def is_shorter_than_others(self, own: int) -> bool:
-        """Return whether an epoch stays as long as another loader, however few batches the loader itself has."""
+        """Return whether the length of an epoch is that of another loader, however few batches this loader has."""
         return self.mode != "min_size" and own <= max(self.lengths_of_others().values(), default=0)

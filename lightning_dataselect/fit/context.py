@@ -1,4 +1,4 @@
-"""The protected API of a fit under way, which `on_fit_setup` is given."""
+"""The protected API of the current fit, which `on_fit_setup` receives."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from lightning_dataselect.trainer import Restore
 
 @dataclass(eq=False)
 class FitContext:
-    """A fit under way, from its setup to its end, as a method may use it.
+    """The parts of a fit that a method may use, from its setup to its end.
 
     Attributes:
         module: The LightningModule.
         training_step: The module's own ``training_step``, which captures nothing.
         rank: Of this process, 0-based.
         world_size: Number of processes.
-        reader: Runs training steps and reads what their samples lost.
-        run: What outlives the fit.
-        epochs_of: Makes of a train loader what leads, or follows, the fit from epoch to epoch.
+        reader: Runs training steps and reads the losses of their samples.
+        run: The state that outlives the fit.
+        epochs_of: Given a train loader, returns what drives the fit, or follows it, from epoch to epoch.
         budget: Ends the fit when a share of its compute is spent; None if nothing does.
     """
 
@@ -52,40 +52,40 @@ class FitContext:
 
     @property
     def epochs(self) -> Epochs | StreamedEpochs:
-        """The leader of the fit, epoch by epoch; there from the moment that the Trainer asks for its train loader."""
+        """The driver of the fit, epoch by epoch; available once the Trainer has asked for its train loader."""
         assert self._epochs is not None, "the Trainer has not asked for a train loader yet"
         return self._epochs
 
     def prepare_loader(self, given: object) -> object:
-        """Take what the Trainer would train on; return what it is to train on."""
+        """Take the loader that the Trainer would train on; return the one that it is to use instead."""
         if self._epochs is None:
             self._epochs = self.epochs_of(given)
             self.add_cleanup(self._epochs.give_back)
         return self._epochs.prepare_loader(given)
 
     def announce_end(self) -> None:
-        """Let others plan by the end that a budget gives the fit, before its first epoch is known."""
+        """Announce the end that a budget gives the fit, before its first epoch is known, to those who plan by it."""
         if self.budget is not None:
             self.budget.announce()
 
     @property
     def store(self) -> SampleHistoryStore:
-        """The per-sample columns; there from the moment that the Trainer has its train loader."""
+        """The per-sample columns; available once the Trainer has its train loader."""
         return self.run.store
 
     @property
     def loader(self) -> SelectedLoader:
-        """The train loader under a plan; there from the moment that the Trainer has it."""
+        """The train loader under a plan; available once the Trainer has it."""
         return self.epochs.loader
 
     @property
     def n_batches(self) -> int | None:
-        """Batches of the present epoch; None in a stream of unknown length."""
+        """Batches of the current epoch; None for a stream of unknown length."""
         return self.epochs.n_batches
 
     @property
     def epoch(self) -> int:
-        """The 0-based epoch of the present plan."""
+        """The 0-based epoch of the current plan."""
         return self.run.fit.plan.epoch
 
     def add_cleanup(self, restore: Restore) -> None:
@@ -93,10 +93,10 @@ class FitContext:
         self._cleanups.append(restore)
 
     def watch_outputs(self, summarize: Summarize, wanted: Callable[[int, bool], bool]) -> None:
-        """Have ``Observation.outputs`` made of the outputs that loss functions are given.
+        """Fill ``Observation.outputs`` from the outputs that are passed to loss functions.
 
         Args:
-            summarize: Makes of a batch's outputs what is kept of them, float32 (B, D), or None.
+            summarize: Given a batch's outputs, returns what to keep of them, float32 (B, D), or None.
             wanted: Called with the epoch and whether a pass rescores; says whether outputs are kept.
         """
         self.reader.watch_outputs(summarize, wanted)
@@ -115,9 +115,9 @@ class FitContext:
         return watched
 
     def stop_reading(self) -> None:
-        """Run the steps that follow as they are, and read no losses from them; for good, in this fit."""
+        """Run all following steps of this fit as they are, without reading losses."""
         self.reader.blind = True
-        self.run.train_loss.read()  # the mean of a few batches would be taken for that of an epoch
+        self.run.train_loss.read()  # the mean of a few batches would be mistaken for that of the epoch
 
     def end_early(self, epoch: int, further: float) -> bool:
         """Let a fit with a budget end before it is spent, with every schedule at its end by then.
@@ -149,19 +149,19 @@ class FitContext:
             args: Its positional arguments.
             kwargs: Its keyword arguments.
             samples: The samples that it trains on.
-            is_full_batch: False if they are a part of the batch under way.
-            is_gathered: True if they were chosen in several batches, and counted as trained on then.
+            is_full_batch: False if they are a part of the current batch.
+            is_gathered: True if they were chosen in several batches, and already counted as trained on.
 
         Returns:
-            What the step returned, with the samples' weights in its loss, and what was seen; None if nothing could be
-            captured and the method can do without.
+            What the step returned, with the samples' weights in its loss, and the observation; None if nothing could be
+            captured and the method works without it.
         """
         run, fit = self.run, self.run.fit
         store, epoch = run.store, fit.plan.epoch
         done = self.reader.run(step, args, kwargs, samples, store, epoch, is_full_batch=is_full_batch)
         forget_misread(run, self.reader, ends_epoch=False)
         if done[0] is None and self.module.automatic_optimization:
-            return done  # Lightning passes over the batch
+            return done  # Lightning skips the batch
         if done[1] is not None:
             run.train_loss.add(done[1].losses)
         if is_gathered:
@@ -174,7 +174,7 @@ class FitContext:
     def score_step(
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
     ) -> Observation:
-        """Run a step for what its samples lose, and count them; to be called within a `SideEffectGuard`.
+        """Run a step for the losses of its samples, and count them; to be called within a `SideEffectGuard`.
 
         Args:
             step: The module's own ``training_step``.
@@ -195,14 +195,14 @@ class FitContext:
         Args:
             indices: int64 (m,), dataset indices, sorted.
             store: Knows the last loss of every sample.
-            loader: Where they are read from; None for the train loader.
+            loader: Reads them; None for the train loader.
 
         Yields:
-            What each batch has shown; N stands among its indices for samples repeated to make ranks even.
+            The observation of each batch; index N marks samples that are repeated to make ranks even.
         """
         return self.epochs.score_samples(indices, store, loader)
 
     def close(self) -> None:
-        """Give everything back as it was."""
+        """Restore everything to what it was."""
         while self._cleanups:
             self._cleanups.pop()()

@@ -1,4 +1,4 @@
-"""The batch of a step cut to chosen samples, or these collated anew where it cannot be cut."""
+"""Cut the batch of a step to the chosen samples, or collate these again if it cannot be cut."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class BatchCutter:
     """Cut the arguments of training steps to the samples that were chosen.
 
     Args:
-        batches: Knows the layout of the samples in a batch, and how to make a batch of other ones.
+        batches: Knows where the samples lie in a batch, and how to make a batch of other samples.
         method: Name of the method, for messages.
-        collates_anew: True if chosen samples may be read and collated anew where batches cannot be cut.
+        collates_anew: True if the chosen samples may be read and collated again if batches cannot be cut.
     """
 
     def __init__(self, batches: BatchSource, method: str, *, collates_anew: bool) -> None:
@@ -32,7 +32,7 @@ class BatchCutter:
         """True once a batch has been cut."""
 
     def get_ready(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: BatchSamples, n: int) -> None:
-        """Refuse batches that cannot be cut at the first of them, and not after epochs that train on whole ones.
+        """Refuse batches that cannot be cut on the first one, and not only after epochs on whole batches.
 
         Args:
             args: Positional arguments of the training step.
@@ -55,7 +55,7 @@ class BatchCutter:
             self._collates_anew = True
             try:
                 self.cut(args, kwargs, first, batch)
-            except Exception as reason:  # of a data set that only its workers can read, say
+            except Exception as reason:  # a data set that only its workers can read, say
                 raise error from reason
             rank_zero_warn(
                 f"The batches cannot be cut, so {self._method} has the samples that it chooses read and collated"

@@ -1,4 +1,4 @@
-"""The epochs of a fit under way: the loader they read, what each trains on, and what follows it."""
+"""The epochs of a fit: the loader they read, what each one trains on, and what happens at its end."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ from lightning_dataselect.trainer import (
 
 
 class Epochs:
-    """Lead a fit from epoch to epoch; made for its train loader and dropped with it.
+    """Drive a fit from epoch to epoch; made for its train loader and dropped with it.
 
     Args:
         trainer: The Trainer of the fit.
-        policy: Decides; is told the number of epochs, ``max_epochs``.
+        policy: Makes the decisions; is told the number of epochs, ``max_epochs``.
         run: The columns and the position of the fit, which outlive it.
         step: The module's own ``training_step``.
-        reader: Reads what the samples lost in it.
-        budget: Ends the fit; None if nothing does but the Trainer.
+        reader: Reads the losses in it.
+        budget: Ends the fit; None if only the Trainer does.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Epochs:
         self._closing = EpochClosing(trainer, policy, run, reader, budget, self._lengths)
         self._others: list[Any] = []  # loaders that the selected one is combined with
         self._is_over = False  # whether a pass has begun that follows the last epoch, and trains nothing
-        self._trained_before = False  # whether the present epoch was trained by an earlier fit, without the selector
+        self._trained_before = False  # whether an earlier fit, without the selector, has trained the current epoch
 
     @property
     def n_batches(self) -> int:
-        """Batches of the present epoch."""
+        """Batches of the current epoch."""
         return self._lengths.n_batches
 
     @property
@@ -91,18 +91,18 @@ class Epochs:
 
     @property
     def batch_size(self) -> int | None:
-        """Samples of a whole batch on this rank; None where a batch sampler of the user's own makes them."""
+        """Samples of a full batch on this rank; None if the user's own batch sampler makes the batches."""
         return self.loader.batches.batch_size
 
     @property
     def first_batch(self) -> int:
-        """The first batch that the loader yields of the epoch, above 0 when it goes on after a resume."""
+        """The first batch of the epoch that the loader yields; above 0 if the epoch is resumed."""
         return self.loader.batches.start_batch
 
     # ---- the fit begins ------------------------------------------------------------------------------------------
 
     def prepare_loader(self, given: object) -> object:
-        """Take what the Trainer would train on; return what it is to train on."""
+        """Take the loader that the Trainer would train on; return the one that it is to use instead."""
         policy, run, trainer = self._policy, self._run, self._trainer
         chosen, selected = select_loader(trainer, policy, given, self._reader.batches)
         first, self._loader = self._loader is None, selected
@@ -129,14 +129,14 @@ class Epochs:
             warn_if_idle(policy)
         selected.apply_plan(run.fit.plan, run.fit.batches_done)
         selected.batches.on_drawn = self._take_drawn
-        # configure_optimizers may ask for the loader to build schedules on: they count full epochs
+        # configure_optimizers may ask for the loader to build schedules from: they count full epochs
         selected.sampler.announce_full = first
         if not first:
             self._lengths.hold_interval(selected)
         return combined
 
     def start(self) -> None:
-        """Settle which epoch it is and how long, and take over schedules."""
+        """Determine the current epoch and its length, and take over schedules."""
         trainer, run = self._trainer, self._run
         check_scratch(self._policy, trainer.lightning_module.device)
         run.to(trainer.lightning_module.device)
@@ -144,7 +144,7 @@ class Epochs:
             self._reader.capture.resume()
         if run.fit.is_cut:
             self._take_up_cut_epoch()
-        if (combination := self._lengths.combination) is not None:  # its loaders are sharded over the ranks by now
+        if (combination := self._lengths.combination) is not None:  # by now its loaders are sharded over the ranks
             warn_if_longer_loaders(combination, self._policy, self.loader.batches.n_of_plan)
         if self._others and resumes_within_epoch(trainer):
             warn_of_other_loaders(self._others, run.fit.batches_done)
@@ -162,7 +162,7 @@ class Epochs:
         self._schedules.start(run.fit, self._lengths.full(self.loader), self.n_batches)
         resumed_after_last_batch = ended == epoch - 1 and batches_done > 0
         if resumed_after_last_batch:
-            # Lightning takes that epoch for done and will not announce its end any more
+            # Lightning considers that epoch done and will not announce its end again
             self._closing.close(self.loader)
         replans = ended != epoch and not self._ends_before(epoch) and not self._trained_before
         if replans:
@@ -173,22 +173,22 @@ class Epochs:
         passes = self._pass_over_everything(epoch)
         self._lengths.start(replanned=replans or passes or self._trained_before)
         if resumed_after_last_batch:
-            # the loop's counters still are those of the ended epoch
+            # the loop's counters are still those of the ended epoch
             self._lengths.finish_counting(batches_done)
 
     def start_epoch(self) -> None:
-        """Look at compiled steps anew, and let go of what held while Lightning took a loader."""
+        """Probe compiled steps again, and release what was held while Lightning took a loader."""
         self._reader.capture.start_epoch()
         self._lengths.start_epoch()
 
     # ---- a batch -------------------------------------------------------------------------------------------------
 
     def arrive(self, batch_idx: int, batch: Any) -> int:
-        """Return how many samples a batch holds that is looked at ahead of its training."""
+        """Return how many samples a batch holds that is read ahead of its training."""
         return self.loader.batches.size_of(batch_idx)
 
     def begin_batch(self, batch_idx: int, batch: Any, device: torch.device) -> BatchSamples | None:
-        """Begin a batch; return its samples, on ``device``; None where only other loaders have some, or none trains."""
+        """Begin a batch; return its samples, on ``device``, or None if none are left to train on in this loader."""
         lengths, run = self._lengths, self._run
         if lengths.is_due:
             lengths.begin_batch()
@@ -201,12 +201,12 @@ class Epochs:
         plan, slots, weights = run.fit.plan, taken.slots(run.store.n), None
         if plan.weights is not None:
             weights = plan.weights_of(taken.indices).to(device, non_blocking=True)
-        if slots.device != device:  # asked here, as a short step would pay for a call
+        if slots.device != device:  # checked inline: a short step would notice a call
             slots = slots.to(device, non_blocking=True)
         return BatchSamples(slots, weights)
 
     def end_batch(self, batch_idx: int) -> None:
-        """Count a batch as done, and keep schedules in time."""
+        """Count a batch as done, and keep schedules in step."""
         if self._is_over:
             return
         state = self._run.fit
@@ -219,7 +219,7 @@ class Epochs:
         """Close the epoch and, if another one follows, choose its samples and set its length.
 
         Args:
-            seconds: For how long the epoch has trained.
+            seconds: How long the epoch has trained.
         """
         begun = time.perf_counter()
         self._run.fit.seconds += seconds
@@ -229,7 +229,7 @@ class Epochs:
             history[-1]["select_seconds"] = time.perf_counter() - begun
 
     def give_back(self) -> None:
-        """Let the Trainer step its schedulers itself, and count by itself."""
+        """Let the Trainer step its schedulers and count its batches itself again."""
         self._lengths.give_back()
         self._schedules.give_back()
         self._metrics.give_back()
@@ -242,7 +242,7 @@ class Epochs:
         Args:
             indices: int64 (m,), dataset indices, sorted.
             store: Knows the last loss of every sample.
-            loader: Where they are read from; None for the train loader.
+            loader: Reads them; None for the train loader.
         """
         loader = self.loader if loader is None else loader
         epoch = self._run.fit.plan.epoch
@@ -273,7 +273,7 @@ class Epochs:
             self._lengths.set_next()
 
     def _ends_before(self, epoch: int) -> bool:
-        """Return whether ``epoch``, the one to come, is beyond the end of the fit."""
+        """Return whether ``epoch``, the next one, is beyond the end of the fit."""
         return epoch == self._policy.max_epochs if self._budget is None else self._budget.is_spent(epoch)
 
     def _pass_over_everything(self, epoch: int) -> bool:
@@ -286,7 +286,7 @@ class Epochs:
         return True
 
     def _join(self, epoch: int) -> None:
-        """Let ``epoch`` be the first one of the selector."""
+        """Make ``epoch`` the selector's first one."""
         everything = EpochPlan.everything(epoch, self.loader.n, self._run.store.memory)
         self.loader.apply_plan(everything)
         self._run.fit.begin(everything)
@@ -303,7 +303,7 @@ class Epochs:
         self._lengths.measure(self.loader, trained_before=self._trained_before)
 
     def _take_drawn(self, plan: EpochPlan) -> None:
-        """Go by what the user's own sampler has drawn: its number of batches was a guess before."""
+        """Adopt what the user's own sampler has drawn: until now, its number of batches was an estimate."""
         self._run.fit.plan = plan
         if self._lengths.has_started:
             self._lengths.measure(self.loader, trained_before=self._trained_before)

@@ -1,4 +1,4 @@
-"""Batches of constant size: chosen samples are gathered until they fill one, and only then trained on."""
+"""Batches of constant size: gather chosen samples until they fill a batch, and only then train on them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from lightning_dataselect.data.gathered import GatheredSamples
 from lightning_dataselect.state.selection import BatchSamples
 from lightning_dataselect.trainer import Restore, StepProgress, train_on_gathered
 
-_MOST_BATCHES = 2  # that a rank keeps waiting for the others
-_FEWEST = 2  # to train on where an epoch's last step cannot wait for more: BatchNorm cannot train on one
+_MOST_BATCHES = 2  # full batches that a rank keeps while it waits for the others
+_FEWEST = 2  # samples for an epoch's last step, which cannot wait for more: BatchNorm cannot train on one
 
 
 class Gathering:
-    """Keep what was chosen and not trained on yet, from batch to batch and from fit to fit.
+    """Keep the samples that were chosen but not trained on yet, from batch to batch and from fit to fit.
 
-    The loader's batches stay what the Trainer counts, so lengths, limits, intervals and the place to resume at are
-    those of a fit that gathers nothing. With several ranks all train as soon as each has gathered a whole batch.
+    The Trainer still counts the loader's batches, so lengths, limits, intervals and the position to resume at are those
+    of a fit that gathers nothing. With several ranks, all of them train as soon as each has gathered a full batch.
     """
 
     def __init__(self) -> None:
         self.taken: BatchSamples | None = None
-        """The gathered samples that are trained on now, known by nothing but their weights; None where none are."""
+        """The gathered samples that are being trained on, identified only by their weights; None if there are none."""
         self._samples = GatheredSamples()
         self._progress = StepProgress()
         self._world_size = 1
@@ -41,17 +41,17 @@ class Gathering:
         is_whole: Callable[[], bool],
         nobody: Callable[[], int],
     ) -> Restore:
-        """Take hold of the Trainer's optimization for a fit.
+        """Patch the Trainer's optimization for a fit.
 
         Args:
             trainer: The Trainer of the fit to come.
-            layout: Of the batches, as far as it is known.
-            gathers: Whether this epoch gathers; else its batches are trained on as they come.
-            is_whole: Whether the batch under way is trained on as it is, though the epoch gathers.
-            nobody: Returns the slot in the columns that stands for no sample.
+            layout: That of the batches, as far as it is known.
+            gathers: Whether this epoch gathers; otherwise its batches are trained on as they come.
+            is_whole: Whether the current batch is trained on as it is, although the epoch gathers.
+            nobody: Returns the slot in the columns that belongs to no sample.
 
         Returns:
-            What takes it back.
+            A function that undoes it.
         """
         self.taken = None
         self._progress = StepProgress()
@@ -76,13 +76,13 @@ class Gathering:
 
         Args:
             batch: Cut to them.
-            chosen: Which they are, and their weights in the loss.
+            chosen: The chosen samples, and their weights in the loss.
             n_offered: Samples of the batch that they were chosen from.
-            batch_size: Samples of a whole batch; None where only the loader's batches show that.
+            batch_size: Samples of a full batch; None if only the loader's batches show that.
             layout: Of the batch.
 
         Returns:
-            How many others were given up, since the other ranks are too far behind.
+            How many samples were discarded because the other ranks are too far behind.
         """
         samples = self._samples
         if batch_size is None or batch_size < n_offered:
@@ -95,24 +95,24 @@ class Gathering:
         return max(surplus, 0)
 
     def to(self, device: torch.device) -> None:
-        """Move what waits to ``device``."""
+        """Move the waiting samples to ``device``."""
         self._samples.to(device)
 
     def end_batch(self) -> None:
-        """Let go of what was trained on."""
+        """Release the samples that were trained on."""
         self.taken = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what waits, in plain tensors, numbers, lists and dicts as far as the loader's batches are made so."""
+        """Return the waiting samples, in plain types as far as the loader's batches are made of these."""
         return {"stepped": self._progress.stepped, "samples": self._samples.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         self._progress.stepped = state["stepped"]
         self._samples.load_state_dict(state["samples"])
 
     def _count_ready(self, device: torch.device, *, at_once: bool) -> int:
-        """Count the samples to train on now, 0 for none yet; all ranks must call it together."""
+        """Return how many samples to train on now, 0 for none yet; all ranks must call it together."""
         n, whole = len(self._samples), self._samples.whole
         ready = whole if n >= whole else n if at_once and n >= _FEWEST else 0
         if self._world_size > 1:

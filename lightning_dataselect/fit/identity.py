@@ -1,4 +1,4 @@
-"""A check that the samples of a fit are those that its scores belong to: data sets grow, and are exchanged."""
+"""Check that the scores of a fit belong to its samples: data sets grow, and are replaced."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from lightning_dataselect.utils.errors import CheckpointMismatchError
 
 
 def number_to_open(run: RunState, policy: SelectionPolicy, dataset: Any) -> int:
-    """Return of how many samples a fit goes on: of as many as before where there are only more, or all are found again.
+    """Return how many samples a fit resumes with: as many as before if there are only more, or all can be matched.
 
-    Those that have come or gone are met by `meet_samples`.
+    `meet_samples` handles the ones that were added or removed.
     """
     n, known = len(dataset), run.known_n
     if known is not None and run.has_saved_keys and policy.sample_id is not None:
@@ -33,20 +33,20 @@ def number_to_open(run: RunState, policy: SelectionPolicy, dataset: Any) -> int:
 
 
 def meet_samples(run: RunState, policy: SelectionPolicy, dataset: Any, epoch: int) -> bool:
-    """Look at the data set that ``epoch`` trains on, and make its samples those of the run; all ranks call it together.
+    """Match the run's samples with the data set that ``epoch`` trains on; all ranks must call it together.
 
-    Samples with keys are found again wherever they stand. Without, new ones at the end are taken in as never measured;
-    where others have taken the places of those known, or some are gone, their scores are dropped with a warning, and
-    the method begins anew.
+    Samples with keys are matched wherever they are. Without keys, new samples at the end are added as never measured.
+    If other samples have taken the places of known ones, or some are gone, the scores are dropped with a warning, and
+    the method starts again.
 
     Args:
-        run: Knows what the samples looked like.
-        policy: Says which columns there are.
-        dataset: That of the train loader.
+        run: Remembers what the samples looked like.
+        policy: Defines the columns.
+        dataset: The train loader's data set.
         epoch: The 0-based epoch to come.
 
     Returns:
-        True if scores were dropped, so that the epoch is to be planned anew.
+        True if scores were dropped, so that the epoch must be planned again.
     """
     n, before, known = len(dataset), run.store.n, run.training_set
     moved = has_changed(known.fingerprint, dataset)
@@ -71,22 +71,22 @@ def meet_samples(run: RunState, policy: SelectionPolicy, dataset: Any, epoch: in
 
 
 def _rows_before(earlier: Tensor, now: Tensor) -> Tensor:
-    """Return where the sample of each key stood before, int64 (n,); -1 for one that did not."""
+    """Return the earlier position of the sample with each key, int64 (n,); -1 for a new sample."""
     in_order = earlier.sort()
     places = torch.searchsorted(in_order.values, now).clamp_(max=len(earlier) - 1)
     return torch.where(in_order.values[places] == now, in_order.indices[places], -1)
 
 
 def check_between_epochs(trainer: pl.Trainer, before: int, n: int) -> None:
-    """Refuse other samples in the middle of an epoch: nobody knows which of them it still has to train on.
+    """Refuse other samples in the middle of an epoch: which of them are still to be trained on is unknown.
 
     Args:
         trainer: The Trainer of the fit.
-        before: Number of samples that there were.
-        n: Number that there are.
+        before: Earlier number of samples.
+        n: Current number of samples.
 
     Raises:
-        CheckpointMismatchError: If the fit goes on within an epoch.
+        CheckpointMismatchError: If the fit is resumed within an epoch.
     """
     if resumes_within_epoch(trainer):
         raise CheckpointMismatchError(

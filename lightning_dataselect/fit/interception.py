@@ -1,4 +1,4 @@
-"""The start of a fit: what is refused, and where it takes hold of the module, the train loader and the optimizers."""
+"""The start of a fit: its refusals, and its patches of the module, the train loader and the optimizers."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ RunStep = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 def open_fit(
     trainer: pl.Trainer, module: pl.LightningModule, policy: SelectionPolicy, run: RunState, sample_loss: SampleLoss
 ) -> FitContext | None:
-    """Make what a fit is led by; nothing is taken hold of yet.
+    """Create the context of a fit; nothing is patched yet.
 
     Args:
         trainer: The Trainer of the fit.
-        module: Its LightningModule.
-        policy: Decides.
+        module: The LightningModule.
+        policy: Makes the decisions.
         run: The columns and the position of the fit, which outlive it; a new one forgets an earlier fit.
         sample_loss: Where per-sample losses come from.
 
     Returns:
-        The fit, or None where ``overfit_batches`` leaves nothing to select.
+        The fit, or None if ``overfit_batches`` leaves nothing to select.
 
     Raises:
         MethodDefinitionError: If the method lacks its decision.
-        TrainerSettingsError: If the Trainer has two selectors, or nothing says what a budget is a share of.
+        TrainerSettingsError: If the Trainer has two selectors, or it is unclear what a budget is a share of.
         UnsupportedStepError: If the module's batches cannot be seen, or its step cannot be run without training.
     """
     run.discard_checkpoint()
@@ -108,8 +108,8 @@ def take_hold(trainer: pl.Trainer, context: FitContext, run_step: RunStep, is_ac
     Args:
         trainer: The Trainer of the fit.
         context: The fit.
-        run_step: Called in place of the training step, with the step, its arguments and its keyword arguments.
-        is_active: Whether a batch of the plan is under way; in between the step is the module's own.
+        run_step: Called instead of the training step, with the step, its arguments and its keyword arguments.
+        is_active: Whether a batch of the plan is being trained on; otherwise the module's own step runs.
     """
     module, step, reader = context.module, context.training_step, context.reader
 
@@ -136,15 +136,15 @@ def take_hold(trainer: pl.Trainer, context: FitContext, run_step: RunStep, is_ac
 
 
 def begin_fit(trainer: pl.Trainer, context: FitContext, policy: SelectionPolicy) -> None:
-    """Settle which epoch the fit begins with, and scale learning rates until it ends.
+    """Determine which epoch the fit begins with, and scale learning rates until it ends.
 
     Args:
         trainer: The Trainer of the fit, whose checkpoint is loaded.
         context: The fit.
-        policy: Decides.
+        policy: Makes the decisions.
 
     Raises:
-        CheckpointMismatchError: If the fit goes on within an epoch of which nobody knows the samples that are left.
+        CheckpointMismatchError: If the fit is resumed within an epoch whose remaining samples are unknown.
     """
     state = context.run.fit
     if resumes_within_epoch(trainer) and not (state.batches_done or state.history):
@@ -160,15 +160,15 @@ def begin_fit(trainer: pl.Trainer, context: FitContext, policy: SelectionPolicy)
 
 
 def refuse_fit_within_fit(policy: SelectionPolicy, outer: pl.Trainer | None, inner: pl.Trainer) -> None:
-    """Refuse a fit that begins while the selector is at work in another one.
+    """Refuse a fit that begins while the selector is in use in another one.
 
     Args:
-        policy: The selector of both.
-        outer: The Trainer of the fit that it has begun; None if there is none, or it is over.
-        inner: The Trainer of the fit that begins.
+        policy: The selector that both use.
+        outer: The Trainer of the earlier fit; None if there is none, or it has ended.
+        inner: The Trainer of the new fit.
 
     Raises:
-        TrainerSettingsError: If the one is still under way, and another's.
+        TrainerSettingsError: If the earlier fit is still running, in another Trainer.
     """
     if outer is not None and outer is not inner and is_running(outer):
         name = type(policy).__name__

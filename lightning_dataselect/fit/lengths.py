@@ -1,4 +1,4 @@
-"""The number of batches of a fit's epochs: of the present one as it is planned, and of one with nothing dropped."""
+"""The number of batches in the epochs of a fit: in the current one as planned, and in one with nothing dropped."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from lightning_dataselect.trainer import (
 
 
 class FitLengths:
-    """Count the batches of epochs, and tell the Trainer of them.
+    """Count the batches of epochs, and tell the Trainer.
 
     Args:
         trainer: The Trainer of the fit.
-        budget: Cuts the last epoch; None if nothing does.
+        budget: Cuts the last epoch short; None if nothing does.
     """
 
     def __init__(self, trainer: pl.Trainer, budget: FitBudget | None = None) -> None:
@@ -33,11 +33,11 @@ class FitLengths:
         self._of_trainer: EpochLengths | None = None  # None: the fit has not started
         self._restore_interval: Restore = _nothing
         self.is_due = False
-        """True if the length of the epoch under way waits for the loop's counters, until the next batch begins."""
+        """True if setting the current epoch's length has to wait for the loop's counters, until the next batch."""
         self.combination: Combination | None = None
-        """Says how the loader is combined with others; None where it is alone."""
+        """Knows how the loader is combined with others; None if it is the only one."""
         self.n_batches = 0
-        """Batches of the present epoch."""
+        """Batches of the current epoch."""
 
     @property
     def has_started(self) -> bool:
@@ -47,11 +47,11 @@ class FitLengths:
     # ---- counting ------------------------------------------------------------------------------------------------
 
     def measure(self, loader: SelectedLoader, *, trained_before: bool = False) -> None:
-        """Count the batches of the present epoch.
+        """Count the batches of the current epoch.
 
         Args:
             loader: The train loader, under the plan of that epoch.
-            trained_before: True if an earlier fit has trained it, so that no budget cuts it any more.
+            trained_before: True if an earlier fit has trained it, so that no budget cuts it.
         """
         loader.sampler.announce_full = False
         self.n_batches = self._counted(loader)
@@ -83,7 +83,7 @@ class FitLengths:
             self._budget.open(self.full(loader), partial(self._count_samples, loader, of_full_epoch=True))
 
     def _count_samples(self, loader: SelectedLoader, n_batches: int, *, of_full_epoch: bool = False) -> float:
-        """Count the samples of the first ``n_batches`` of an epoch, on all ranks: the present one, or a full one."""
+        """Count the samples of the first ``n_batches`` of the current epoch, or of a full one, on all ranks."""
         batches, sampler = loader.batches, loader.sampler
         sampler.announce_full = of_full_epoch
         per_rank, size, once = len(sampler), batches.batch_size, batches.n_of_plan
@@ -98,16 +98,16 @@ class FitLengths:
         return (turns * first(once) + first(rest)) * self._trainer.world_size
 
     def extent(self, loader: SelectedLoader, batches_done: int, n_in_batches: int) -> tuple[int, float]:
-        """Measure how far the present epoch has come.
+        """Measure how far the current epoch has got.
 
         Args:
             loader: The train loader, under the plan of that epoch.
             batches_done: How many of its batches are done.
-            n_in_batches: Samples in those that were trained on, on all ranks.
+            n_in_batches: Samples in them that were trained on, on all ranks.
 
         Returns:
-            The number of samples that as much of an epoch with nothing dropped would have been trained on, and the
-            share of the epoch's samples that are in the batches done.
+            The number of samples in the same part of an epoch with nothing dropped, and the share of the epoch's
+            samples that are in the batches done.
         """
         planned = max(self._count_samples(loader, self._counted(loader)), 1)
         whole = self._count_samples(loader, self.full(loader), of_full_epoch=True)
@@ -116,13 +116,13 @@ class FitLengths:
     # ---- telling the Trainer -------------------------------------------------------------------------------------
 
     def hold_interval(self, loader: SelectedLoader) -> None:
-        """Let ``val_check_interval`` fit the epoch while Lightning takes a loader anew and checks it."""
+        """Make ``val_check_interval`` fit the epoch while Lightning reloads the loader and checks it."""
         self.release_interval()
         n_batches = self._counted(loader)
         self._restore_interval = shorten_val_check_interval(self._trainer, n_batches)
 
     def release_interval(self) -> None:
-        """Let go of what held while Lightning took a loader."""
+        """Restore ``val_check_interval`` once Lightning has taken the loader."""
         self._restore_interval()
         self._restore_interval = _nothing
 
@@ -137,29 +137,29 @@ class FitLengths:
         self.release_interval()
 
     def finish_counting(self, batches_done: int) -> None:
-        """Let the loop's counters come to the end of an epoch that had ended before a resume; they are reset by it."""
+        """Let the loop's counters reach the end of an epoch that had ended before a resume, which resets them."""
         set_counted_length(self._trainer, batches_done)
         self.is_due = True
 
     def start_epoch(self) -> None:
-        """Cut the epoch that begins, if there is a budget: a loader taken anew knows nothing of it."""
+        """Cut the new epoch if there is a budget, which a reloaded loader does not know about."""
         self.release_interval()
         if self._budget is not None and not self.is_due:
             assert self._of_trainer is not None
             self._of_trainer.cut(self.n_batches)
 
     def begin_batch(self) -> None:
-        """Set the length that had to wait for the loop's counters."""
+        """Set the length if it had to wait for the loop's counters."""
         set_counted_length(self._trainer, self.n_batches)
         self.is_due = False
 
     def set_next(self) -> None:
-        """Give the epoch that was measured last, and comes next, its length."""
+        """Set the length of the next epoch, which was measured last."""
         assert self._of_trainer is not None
         self._of_trainer.set_next(self.n_batches)
 
     def give_back(self) -> None:
-        """Let the Trainer count by itself."""
+        """Let the Trainer count by itself again."""
         self.release_interval()
         if self._of_trainer is not None:
             self._of_trainer.give_back()

@@ -20,7 +20,7 @@ def log_epoch(
 
     Args:
         module: The LightningModule, within a hook that may log.
-        history: One record an epoch, that of the epoch that has ended last.
+        history: One record per epoch, up to the one that has just ended.
         scores: float32 (N,), NaN = never measured.
         train_loss: 0-dim float32, the mean loss of the epoch's samples without weights; None if none was measured.
     """
@@ -29,7 +29,7 @@ def log_epoch(
     chosen, in_batches = record["n_selected"] / max(record["n_total"], 1), record["n_trained"] + record["n_left_out"]
     kept = chosen * record["n_trained"] / in_batches if in_batches else chosen
     module.log("dataselect/kept_share", kept)
-    module.log("kept", kept, prog_bar=True, logger=False)  # a bar has no room for the long name
+    module.log("kept", kept, prog_bar=True, logger=False)  # the long name does not fit into a progress bar
     if train_loss is not None:
         module.log("dataselect/train_loss", train_loss, sync_dist=True)
     values = {"samples_saved": float(saved), "select_seconds": record["select_seconds"]}
