@@ -1,4 +1,4 @@
-"""The Trainer's step-wise learning-rate schedulers, stepped in time with the share of the training that is done."""
+"""The Trainer's step-wise learning-rate schedulers, kept in step with the share of the training that is done."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ from lightning_dataselect.trainer import (
 _CHANGES_THAT_TELL = 3
 
 Position = Callable[[int, int], int]
-"""Find the batch of the unpruned fit that the present one is as far as after so many batches of an epoch of so many."""
+"""Find the batch of the unpruned fit that corresponds to so many batches of an epoch of so many."""
 
 
 class Schedules(Protocol):
-    """Keep the learning rates of a fit in time."""
+    """Keep the learning rates of a fit in step with its progress."""
 
     def start(self, state: FitState, n_batches: int) -> None:
-        """Begin, or go on, with an epoch of ``n_batches``."""
+        """Begin, or continue, an epoch of ``n_batches``."""
 
     def end_batch(self, state: FitState, n_batches: int) -> None:
-        """Catch up after a batch of an epoch of ``n_batches``."""
+        """Catch up after a batch in an epoch of ``n_batches``."""
 
     def give_back(self) -> None:
-        """Leave the Trainer's schedulers to whoever steps them without a selector."""
+        """Give the Trainer's schedulers back to whoever steps them without a selector."""
 
 
 class StretchedSchedulers:
     """Take over the schedulers that Lightning steps after optimizer steps, until they are given back.
 
-    Where the planned epochs pass faster than those of the fit, or more slowly, so do those that it steps after epochs.
+    If the planned epochs pass faster or slower than those of the fit, epoch-wise schedulers are stepped accordingly.
 
     Args:
         trainer: The Trainer, its schedulers set up.
-        unpruned: The fit that they are kept in time with.
-        position: Finds the batch of that fit that the present one has come as far as, see `Position`.
-        moves_epochs: True to take over the schedulers that go by epochs, too.
+        unpruned: The fit that they are kept in step with.
+        position: Finds the corresponding batch of that fit, see `Position`.
+        moves_epochs: True to take over the epoch-wise schedulers too.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StretchedSchedulers:
     ) -> None:
         self._trainer = trainer
         self.unpruned = unpruned
-        """Of a stream only an assumption, until its length is known."""
+        """On a stream, only an assumption until its length is known."""
         self._position = position
         self._taken = list(trainer.lr_scheduler_configs)
         self._by_epoch = [config.interval == "epoch" for config in self._taken]
@@ -63,25 +63,25 @@ class StretchedSchedulers:
         self._frequencies, self.give_back = take_over_schedulers(trainer, intervals)
 
     def start(self, state: FitState, n_batches: int) -> None:
-        """Begin to count; what lies before the first epoch with this callback is not made up for."""
+        """Start to count; epochs before the first one with this callback are not made up for."""
         if not state.scheduler_calls:
             state.scheduler_calls = [0] * len(self._frequencies)
             self._missing(state, self._position(state.batches_done, n_batches))
 
     def end_batch(self, state: FitState, n_batches: int) -> None:
-        """Step each scheduler as often as it is short of, after a batch that ends in an optimizer step, or an epoch."""
+        """Make each scheduler's missing steps, after an optimizer step or at the end of an epoch."""
         ends_epoch = state.batches_done >= n_batches
         if not (ends_epoch or optimizer_steps_now(self._trainer)):
             return
         position = self._position(state.batches_done, n_batches)
         calls, steps = self._missing(state, position, ends_epoch), self.unpruned.calls(position)
         for taken, config, missing in zip(self._taken, self._trainer.lr_scheduler_configs, calls, strict=True):
-            # StochasticWeightAveraging puts a scheduler of its own in the place of the user's
+            # StochasticWeightAveraging replaces the user's scheduler with its own
             for left in range(missing - 1, -1, -1) if config is taken else ():
                 step_lr_scheduler(self._trainer, config.scheduler, steps - left)
 
     def _missing(self, state: FitState, position: int, ends_epoch: bool = True) -> list[int]:
-        """Return how many calls each scheduler is short of; they count as made from now on."""
+        """Return how many calls each scheduler is missing, and count them as made."""
         due = [
             0 if every is None or (by_epoch and not ends_epoch) else self._due(position, every, by_epoch)
             for every, by_epoch in zip(self._frequencies, self._by_epoch, strict=True)
@@ -97,18 +97,18 @@ class StretchedSchedulers:
 
 
 class ManualSchedulers:
-    """Let the ``step()`` that a manually optimizing module calls within a batch count for as many as it stands for.
+    """Let a ``step()`` call of a manually optimizing module make as many steps as it stands for.
 
-    Two calls in an epoch show on which batches a module steps its scheduler: on every one, or every second; and, if
-    that is none of them, on the last one, too. From then on a call makes as many steps as the unpruned fit would have
-    made by that share of the training. A call on one batch of an epoch alone, the last say, or between two epochs,
-    counts for as many as planned epochs pass in one.
+    Two calls in an epoch show on which batches a module steps its scheduler: on every one, or on every second one; and
+    also on the last one, if that is none of them. From then on, a call makes as many steps as the unpruned fit would
+    have made by that share of the training. A call on a single batch of an epoch, such as the last one, or between two
+    epochs, stands for as many calls as planned epochs pass in one.
 
     Args:
         trainer: The Trainer, its schedulers set up.
         full_batches: Batches of an epoch with nothing pruned.
-        position: Finds the batch of the unpruned fit that the present one has come as far as, see `Position`.
-        present_length: Returns the number of batches of the present epoch, None between batches.
+        position: Finds the corresponding batch of the unpruned fit, see `Position`.
+        present_length: Returns the number of batches of the current epoch, None between batches.
     """
 
     def __init__(
@@ -127,14 +127,14 @@ class ManualSchedulers:
         self.give_back = intercept_scheduler_calls(trainer, self._call)
 
     def start(self, state: FitState, n_batches: int) -> None:
-        """Begin, or go on, to count: ``state.scheduler_calls`` holds seven numbers a scheduler, see `_Calls`."""
+        """Start or continue to count: ``state.scheduler_calls`` holds seven numbers per scheduler, see `_Calls`."""
         self._state = state
         if not state.scheduler_calls:
             begun = self._position(0, n_batches) // self._full_batches
             state.scheduler_calls = [*_Calls(begun=begun)] * self._n_schedulers
 
     def end_batch(self, state: FitState, n_batches: int) -> None:
-        """Make up, after an epoch's last batch, for what its calls have left."""
+        """Make up, after an epoch's last batch, for the steps that its calls have left."""
         if state.batches_done >= n_batches:
             for which, (epoch, _, step) in self._last.items():
                 if epoch == state.plan.epoch and self._calls_of(which).period > 0:
@@ -171,14 +171,14 @@ class ManualSchedulers:
             self._answer(which, self._position(int(epoch < n_epochs), 1), n_epochs, step)
 
     def _answer(self, which: int, position: int, n_epochs: int, step: Callable[[], None]) -> None:
-        """Let a call that comes once an epoch stand for as many as unpruned epochs pass in one of the fit."""
+        """Let a call that is made once an epoch stand for the number of unpruned epochs that pass in one of the fit."""
         calls = self._calls_of(which)
         calls = self._keep(which, calls._replace(asked=calls.asked + 1))
         stands_for = position / (self._full_batches * n_epochs)
         self._step_until(which, math.floor(round(calls.asked * stands_for, 6)), step)
 
     def _catch_up(self, which: int, position: int, step: Callable[[], None]) -> None:
-        """Step as often as is due after ``position`` batches of the unpruned fit."""
+        """Make the steps that are due after ``position`` batches of the unpruned fit."""
         calls = self._calls_of(which)
         epochs, batches = divmod(position, self._full_batches)
         a_whole_epoch = calls.within_epoch(self._full_batches)
@@ -201,7 +201,7 @@ class ManualSchedulers:
 
 
 class _Calls(NamedTuple):
-    """Calls seen of one scheduler."""
+    """The observed calls of one scheduler."""
 
     made: int = 0  # steps since the epoch `begun` of the unpruned fit
     first: int = -1  # the first batch of an epoch that steps, -1 for unknown
@@ -232,13 +232,13 @@ class _Calls(NamedTuple):
 
 
 class RateWatch:
-    """Say so where rates change from batch to batch by something that cannot be kept in time.
+    """Warn if rates change from batch to batch by something that cannot be kept in step.
 
     Args:
         trainer: The Trainer.
-        unpruned: The fit that schedules are kept in time with.
+        unpruned: The fit that schedules are kept in step with.
         method: Name of the method, for messages.
-        has_budget: True if the fit ends when a budget is spent, and not with that one.
+        has_budget: True if the fit ends when a budget is spent, not where that fit ends.
     """
 
     def __init__(self, trainer: pl.Trainer, unpruned: UnprunedFit, method: str, *, has_budget: bool = False) -> None:
@@ -250,12 +250,12 @@ class RateWatch:
         self._n_changes = 0
 
     def is_due(self, batches_done: int, n_batches: int) -> bool:
-        """Tell if a change now would tell; on the last batch Lightning steps schedulers that go by epochs."""
+        """Tell if a change now would be evidence; on the last batch, Lightning steps epoch-wise schedulers."""
         is_pruned = n_batches < self._full_batches or self._has_budget
         return is_pruned and batches_done < n_batches and self._n_changes < _CHANGES_THAT_TELL
 
     def before_schedulers(self, batches_done: int, n_batches: int) -> None:
-        """Look at the rates after a batch, before any scheduler of ours is stepped; between epochs they may change."""
+        """Check the rates after a batch, before any of our schedulers is stepped; they may change between epochs."""
         if self._before is None or batches_done == 1:
             return
         self._n_changes = self._n_changes + 1 if learning_rates(self._trainer) != self._before else 0
@@ -276,5 +276,5 @@ class RateWatch:
         self._before = learning_rates(self._trainer)
 
     def forget(self) -> None:
-        """Take no notice of the change by a scheduler that the module's own code has stepped."""
+        """Ignore the change by a scheduler that the module's own code has stepped."""
         self._before = None

@@ -1,4 +1,4 @@
-"""Forget what was measured under a reading of the loss that a later batch has shown to be wrong."""
+"""Forget measurements that were made under a reading of the loss which a later batch has shown to be wrong."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from lightning_dataselect.step.reader import StepReader
 
 
 def forget_misread(run: RunState, reader: StepReader, *, ends_epoch: bool) -> None:
-    """Forget the measurements of all samples if the batch under way contradicts what they were read by.
+    """Forget the measurements of all samples if the current batch contradicts the reading that they were made under.
 
-    At the end of an epoch single samples are asked about what its last batch has left in doubt.
+    At the end of an epoch, single samples settle what its last batch has left in doubt.
 
-    With several ranks this waits for the end of the epoch, as it does where the answer is on a device. Then they also
-    agree to look at the step again, if one of them has to and could not do so alone.
+    With several ranks this waits for the end of the epoch, and so it does if the answer is on a device. The ranks then
+    also agree to probe the step again, if one of them has to and could not do so alone.
 
     Args:
         run: Holds the measurements.
-        reader: Has read them.
+        reader: Has made them.
         ends_epoch: True at the end of an epoch, before the ranks' writes are merged; all ranks must call it together.
     """
     if run.world_size > 1 and not ends_epoch:

@@ -16,7 +16,7 @@ _FEW_CHOICES = 4
 
 
 def warn_if_idle(policy: SelectionPolicy) -> None:
-    """Warn where the arguments leave a fit of this length nothing to prune, or hardly a choice."""
+    """Warn if the arguments leave a fit of this length nothing to prune, or hardly any selection."""
     name, n_epochs = type(policy).__name__, policy.max_epochs
     if policy.largest_ratio == 0 or not n_epochs:
         return
@@ -42,9 +42,9 @@ def warn_if_idle(policy: SelectionPolicy) -> None:
 
 
 def _epochs_in_budget(policy: SelectionPolicy, total: float) -> tuple[int, int]:
-    """Count the epochs that are pruned, and all epochs, where the budget trains on the whole set ``total`` times.
+    """Count the pruned epochs, and all epochs, if the budget is worth ``total`` epochs on the whole set.
 
-    Each is taken to drop as much as it may: what it will drop is not known before it begins.
+    Each epoch is assumed to drop as much as it may, since how much it will drop is not known beforehand.
     """
     at_the_end = round(policy.anneal * total, 9)
     n_warmup = min(policy.warmup_epochs, math.ceil(total))
@@ -54,7 +54,7 @@ def _epochs_in_budget(policy: SelectionPolicy, total: float) -> tuple[int, int]:
 
 
 def warn_if_longer_loaders(combination: Combination, policy: SelectionPolicy, n_batches: int) -> None:
-    """Warn where epochs stay as long as another loader, whatever is dropped of the ``n_batches`` of the chosen one."""
+    """Warn if epochs stay as long as another loader, however many of the chosen one's ``n_batches`` are dropped."""
     if policy.chooses_epochs and combination.is_shorter_than_others(n_batches):
         again = ", and what is kept comes again the more often" if combination.repeats else ""
         rank_zero_warn(
@@ -65,7 +65,7 @@ def warn_if_longer_loaders(combination: Combination, policy: SelectionPolicy, n_
 
 
 def warn_of_other_loaders(loaders: Sequence[object], batches_done: int) -> None:
-    """Warn where a fit goes on within an epoch, and other loaders than the chosen one begin theirs anew."""
+    """Warn if a fit is resumed within an epoch, which loaders other than the chosen one start from the beginning."""
     if any(not hasattr(loader, "state_dict") for loader in loaders):
         rank_zero_warn(
             f"The fit goes on after batch {batches_done - 1} of an epoch, but the other train loaders start from their"
@@ -75,7 +75,7 @@ def warn_of_other_loaders(loaders: Sequence[object], batches_done: int) -> None:
 
 
 def warn_of_batch_size(state: FitState, now: int) -> None:
-    """Warn where an epoch goes on in batches of ``now`` samples, not as many as before: Lightning counts batches."""
+    """Warn if an epoch is resumed with batches of ``now`` samples, not as many as before: Lightning counts batches."""
     before = state.batch_size
     if now != before and before:
         rank_zero_warn(
@@ -88,7 +88,7 @@ def warn_of_batch_size(state: FitState, now: int) -> None:
 
 
 def warn_of_read_ahead(method: str) -> None:
-    """Warn where a loader that saves its own state is read ahead of the training."""
+    """Warn if a loader that saves its own state is read ahead of the training."""
     rank_zero_warn(
         f"{method} reads ahead of the training, and the train loader saves its own state: after a resume in the middle"
         " of an epoch the batches that were waiting are left out. Save checkpoints at the ends of epochs if that"
@@ -97,7 +97,7 @@ def warn_of_read_ahead(method: str) -> None:
 
 
 def warn_of_manual_schedules(method: str) -> None:
-    """Warn where a budget ends a fit whose module steps its schedulers itself, in epochs of unknown length."""
+    """Warn if a budget ends a fit whose module steps its own schedulers, in epochs of unknown length."""
     rank_zero_warn(
         f"{method} ends the fit with its budget, but under manual optimization learning-rate schedules can be kept in"
         " time only where the length of an epoch is known: they stop on the way. Give the Trainer limit_train_batches"
@@ -106,12 +106,12 @@ def warn_of_manual_schedules(method: str) -> None:
 
 
 def warn_of_resumed_stream(batches_done: int, *, has_state: bool, has_length: bool) -> None:
-    """Warn where a fit goes on within an epoch of a stream, and other samples follow than if it had not been stopped.
+    """Warn if a fit resumed within an epoch of a stream sees other samples than it would have without the stop.
 
     Args:
         batches_done: Batches of the epoch that are done.
-        has_state: Whether the loader saves where it is.
-        has_length: Whether Lightning knows how many batches there are, or else reads one ahead.
+        has_state: Whether the loader saves its position.
+        has_length: Whether Lightning knows how many batches there are; otherwise it reads one ahead.
     """
     if not has_state:
         rank_zero_warn(

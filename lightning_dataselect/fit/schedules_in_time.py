@@ -1,4 +1,4 @@
-"""A fit's schedules, kept in time: which of them are taken over, and what they are kept in time with."""
+"""Keep the schedules of a fit in step: which of them are taken over, and what they are kept in step with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lightning_dataselect.trainer import planned_accumulation
 
 
 class Budget(Protocol):
-    """Say what a fit would be with all the compute there is, and how much of its own is spent."""
+    """Know what a fit would be with nothing dropped, and how much of its budget is spent."""
 
     def planned(self, full_batches: int) -> UnprunedFit:
         """Return the fit as the user has planned it, with nothing dropped, of epochs of ``full_batches``."""
@@ -24,30 +24,30 @@ class Budget(Protocol):
 
 
 class SchedulesInTime:
-    """Keep step-wise schedules in time with the share of the training, or of the budget, that is done.
+    """Keep step-wise schedules in step with the share of the training that is done, or of the budget that is spent.
 
     Args:
         trainer: The Trainer of the fit.
-        policy: Says whether schedules are kept in time.
-        budget: Ends the fit; None if nothing does but the Trainer.
+        policy: Says whether schedules are kept in step.
+        budget: Ends the fit; None if only the Trainer does.
     """
 
     def __init__(self, trainer: pl.Trainer, policy: SelectionPolicy, budget: Budget | None) -> None:
         self._trainer = trainer
         self._policy = policy
         self._budget = budget
-        self._schedules: Schedules | None = None  # None: they are left alone
+        self._schedules: Schedules | None = None  # None: schedules are left alone
         self._rates: RateWatch | None = None
-        self._n_batches: int | None = None  # of the present epoch; None between batches
+        self._n_batches: int | None = None  # of the current epoch; None between batches
         self._unpruned: UnprunedFit
 
     def start(self, state: FitState, full: int, n_batches: int) -> None:
-        """Take over step-wise schedules from here on; an endless fit has no end that they could reach.
+        """Take over step-wise schedules from here on, unless the fit is endless and has no end that they could reach.
 
         Args:
             state: The position of the fit.
             full: Batches of an epoch with nothing dropped.
-            n_batches: Batches of the present epoch.
+            n_batches: Batches of the current epoch.
         """
         policy, trainer, budget = self._policy, self._trainer, self._budget
         is_endless = policy.max_epochs is None and budget is None and trainer.max_steps == -1
@@ -83,18 +83,18 @@ class SchedulesInTime:
             self._schedules.start(state, n_batches)
 
     def learn_length(self, full: int) -> None:
-        """Take note that an epoch with nothing dropped has ``full`` batches, where that was unknown at the start."""
+        """Note that an epoch with nothing dropped has ``full`` batches, if that was unknown at the start."""
         assert self._budget is not None
         self._unpruned = self._budget.planned(full)
         if isinstance(self._schedules, StretchedSchedulers):
             self._schedules.unpruned = self._unpruned
 
     def begin_batch(self, n_batches: int) -> None:
-        """Take note that a batch is under way, of an epoch of ``n_batches``."""
+        """Note that a batch has begun, in an epoch of ``n_batches``."""
         self._n_batches = n_batches
 
     def end_batch(self, state: FitState, n_batches: int) -> None:
-        """Catch up after a batch of an epoch of ``n_batches``."""
+        """Catch up after a batch in an epoch of ``n_batches``."""
         done, watch = state.batches_done, self._rates
         if watch is not None and not watch.is_due(done, n_batches):
             watch = None
@@ -107,12 +107,12 @@ class SchedulesInTime:
         self._n_batches = None
 
     def give_back(self) -> None:
-        """Let the Trainer step its schedulers itself."""
+        """Let the Trainer step its schedulers itself again."""
         if self._schedules is not None:
             self._schedules.give_back()
 
     def _present_length(self) -> int | None:
-        """Return the number of batches of the present epoch; None between batches."""
+        """Return the number of batches of the current epoch; None between batches."""
         if self._n_batches is not None and self._rates is not None:
             self._rates.forget()
         return self._n_batches

@@ -1,4 +1,4 @@
-"""The fits that cannot have the state of their samples on the disk."""
+"""Refuse fits that cannot keep their per-sample state on disk."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from lightning_dataselect.utils.errors import TrainerSettingsError
 
 
 def check_scratch(policy: SelectionPolicy, device: torch.device) -> None:
-    """Refuse state on the disk, which the CPU reads and writes, where the fit needs it elsewhere.
+    """Refuse state on disk, which the CPU reads and writes, if the fit needs it elsewhere.
 
     Args:
         policy: The method.
-        device: Of the module.
+        device: The module's device.
 
     Raises:
         TrainerSettingsError: If it does.

@@ -1,4 +1,4 @@
-"""The start of a fit from what an earlier one knew of its samples."""
+"""Start a fit from what an earlier one knew about its samples."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from lightning_dataselect.utils.errors import InvalidArgumentError
 
 
 def start_from_file(run: RunState, policy: SelectionPolicy, dataset: Any) -> None:
-    """Give the samples of a map-style data set the losses and scores that an earlier fit has exported.
+    """Give the samples of a map-style data set the losses and scores that an earlier fit exported.
 
-    A sample that it did not know counts as never measured.
+    A sample that is not in the file counts as never measured.
 
     Args:
-        run: The columns of the fit, which has just begun.
-        policy: Says which file, and what it ranks by.
+        run: Holds the columns of the fit, which has just begun.
+        policy: Names the file, and says what the method ranks by.
         dataset: That of the train loader.
 
     Raises:
-        InvalidArgumentError: If the file is one of other samples, or of a method whose scores mean something else.
+        InvalidArgumentError: If the file is about other samples, or from a method whose scores mean something else.
     """
     assert policy.start_from is not None
     earlier = read_earlier_scores(policy.start_from)
@@ -42,10 +42,10 @@ def start_from_file(run: RunState, policy: SelectionPolicy, dataset: Any) -> Non
 
 
 def start_stream_from_file(run: RunState, policy: SelectionPolicy) -> None:
-    """Give the samples of a stream, as they come, the losses and scores that an earlier fit has exported by key.
+    """Give the samples of a stream, as they come, the losses and scores that an earlier fit exported by key.
 
     Raises:
-        InvalidArgumentError: If one of the two knows no keys, or the scores mean something else.
+        InvalidArgumentError: If the file or the stream has no keys, or the scores mean something else.
     """
     assert policy.start_from is not None
     earlier, store = read_earlier_scores(policy.start_from), run.store
@@ -62,7 +62,7 @@ def start_stream_from_file(run: RunState, policy: SelectionPolicy) -> None:
 
 
 def _take_over(run: RunState, policy: SelectionPolicy, earlier: EarlierScores, slots: Tensor, rows: Tensor) -> None:
-    """Write the rows of a file, -1 for none, into the slots of the samples that they are about."""
+    """Write the rows of a file, -1 for none, into the slots of their samples."""
     known, name, store = rows >= 0, type(policy).__name__, run.store
     if not bool(known.any()):
         raise InvalidArgumentError(

@@ -1,4 +1,4 @@
-"""The seconds that an epoch trains, validation left out."""
+"""The seconds that an epoch trains, without validation."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import time
 
 
 class Stopwatch:
-    """Count seconds since the last :meth:`restart`, but for those between :meth:`pause` and :meth:`resume`."""
+    """Count the seconds since the last :meth:`restart`, except those between :meth:`pause` and :meth:`resume`."""
 
     def __init__(self) -> None:
         self._started = self._paused = 0.0
 
     def restart(self) -> None:
-        """Begin at zero."""
+        """Start from zero."""
         self._started = time.perf_counter()
 
     def pause(self) -> None:
@@ -20,7 +20,7 @@ class Stopwatch:
         self._paused = time.perf_counter()
 
     def resume(self) -> None:
-        """Go on counting."""
+        """Continue counting."""
         self._started += time.perf_counter() - self._paused
 
     def read(self) -> float:

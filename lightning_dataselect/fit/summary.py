@@ -12,18 +12,18 @@ _MOST_APART = 0.1
 
 
 def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
-    """Return what a fit has trained on, and how much less time that took.
+    """Summarize what a fit has trained on, and how much time that saved.
 
-    The time is named where the fit itself has measured what full data costs: by the median seconds per sample of its
-    full epochs, of which there must be two besides the first one, in which everything is new. It is left out where the
-    clock cannot be trusted: where these epochs disagree on whether there was a saving, or by more than 10 points on how
-    large it was, or where more time was saved than samples; and where other models were trained as well.
+    The time is given if the fit itself has measured what full data costs: the median seconds per sample of its full
+    epochs, of which it needs two besides the first one, which includes start-up costs. It is left out if the clock
+    cannot be trusted, that is, if these epochs disagree on whether there was a saving, or by more than 10 points on how
+    large it was, or if more time than samples was saved. It is also left out if other models were trained as well.
 
-    What is dropped is counted against what the epochs would have been trained on with nothing dropped, as sampler,
-    loader and Trainer have it. An epoch that the end of the fit has cut short counts as the part of one that it is.
+    Dropped samples are counted relative to the samples that the epochs would have had with nothing dropped, given the
+    sampler, loader and Trainer. An epoch that the end of the fit cut short counts in part.
 
     Args:
-        name: Of the method.
+        name: Name of the method.
         history: One record for each epoch that has ended, at least one.
 
     Example:
@@ -68,8 +68,8 @@ def _is_whole(record: EpochRecord) -> bool:
 
 
 def _time_saved(history: Sequence[EpochRecord]) -> float | None:
-    """Return the share of the time that was saved, below 0 if time was lost; None if nobody can tell."""
-    # of an epoch that a killed fit had all but trained, the time went with it
+    """Return the share of the time that was saved, below 0 if time was lost; None if that cannot be told."""
+    # the time of an epoch that a killed fit had almost finished is lost
     if any(r["n_backward"] != r["n_trained"] or r["seconds"] == 0 for r in history):
         return None
     full = [r["seconds"] / r["n_trained"] for r in history[1:] if _is_whole(r) and 0 < r["n_forward"] <= r["n_trained"]]
@@ -79,7 +79,7 @@ def _time_saved(history: Sequence[EpochRecord]) -> float | None:
     spent = sum(r["seconds"] + r["select_seconds"] for r in history)
 
     def saved(seconds: float) -> float:
-        """The share saved if a sample of full data takes so long."""
+        """Return the share saved if a sample of full data takes so long."""
         if _is_whole(first):
             return 1 - spent / (first["seconds"] + seconds * sum(r["n_full"] for r in others))
         return 1 - spent / (seconds * sum(r["n_full"] for r in history))

@@ -1,4 +1,4 @@
-"""The train loader that samples are selected from: found in what the Trainer was given, and put back under a plan."""
+"""Find the train loader that samples are selected from, and put it back under a plan."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def select_loader(
 
     Args:
         trainer: The Trainer of the fit.
-        policy: Names the loader, and says what is needed of it.
-        given: What the Trainer would train on.
+        policy: Names the loader, and says what it must be able to do.
+        given: The loader, or loaders, that the Trainer would train on.
         source: Is told where the batches come from.
     """
     chosen = choose_loader(given, policy.loader, type(policy).__name__)
@@ -49,17 +49,17 @@ def select_loader(
 def combine(
     trainer: pl.Trainer, policy: SelectionPolicy, given: object, chosen: ChosenLoader, selected: SelectedLoader
 ) -> tuple[object, Combination | None]:
-    """Put a loader under a plan in its place among the others.
+    """Put the loader under a plan back in its place among the others.
 
     Args:
         trainer: The Trainer of the fit.
         policy: May wrap the loader.
-        given: What the Trainer would train on.
-        chosen: Where in that the loader is.
+        given: The loader, or loaders, that the Trainer would train on.
+        chosen: Its place among them.
         selected: The loader.
 
     Returns:
-        What the Trainer is to train on, and how the loader is combined with others; None where it is alone.
+        What the Trainer is to train on, and how the loader is combined with others; None if it is the only one.
     """
     looped, mode = policy.wrap_dataloader(selected.loader), combination_mode(given)
     combined = show_apart(trainer, chosen.replaced(looped), chosen.replaced(selected.shown), mode)
@@ -71,14 +71,14 @@ def combine(
 
 
 def _batch_of(trainer: pl.Trainer, selected: SelectedLoader, indices: Sequence[int]) -> Any:
-    """Make the batch of some samples, as the training loop would take it."""
-    last = selected.n - 1  # which a sample that is repeated to make ranks even is taken for
+    """Make a batch of some samples, as the training loop would receive it."""
+    last = selected.n - 1  # stands in for a sample that is repeated to make ranks even
     own = [min(index, last) for index in indices]
     return batch_to_device(trainer, collate_anew(selected.loader, own))
 
 
 def take_over_batch_size(state: FitState, selected: SelectedLoader, *, goes_on: bool) -> None:
-    """Take note of the samples in a batch of all ranks; warn if an epoch goes on in batches of another size."""
+    """Note the number of samples in a batch of all ranks; warn if an epoch is resumed with another batch size."""
     now = (selected.batches.batch_size or 0) * selected.sampler.num_replicas
     if goes_on:
         warn_of_batch_size(state, now)

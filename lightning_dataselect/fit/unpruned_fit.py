@@ -1,4 +1,4 @@
-"""Learning-rate schedules that keep time with the training although epochs have become shorter."""
+"""The position in the unpruned fit, for schedules that keep step with the training although epochs are shorter."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class UnprunedFit:
-    """Describe the fit as it would be with nothing pruned, which schedules are kept in time with.
+    """Describe the fit as it would be with nothing pruned, which schedules are kept in step with.
 
     Attributes:
         full_batches: Batches of an epoch.
@@ -45,15 +45,15 @@ class UnprunedFit:
         return cls(full_batches, max_steps if max_epochs is None else max_epochs, accumulate, max_steps)
 
     def position(self, epoch: int, batches_done: int, n_batches: int, steps: int) -> int:
-        """Find the batch of the unpruned fit that a pruned one has come as far as.
+        """Find the batch of the unpruned fit that corresponds to a position in the pruned one.
 
-        After batch b of the n that an epoch has, that is batch ``b F // n`` of the F that it would have; where
-        ``max_steps`` comes before the last epoch, both fits end at that step, and what is nearer to it counts.
+        After batch b of an epoch's n, that is batch ``b F // n`` of the F that it would have. If ``max_steps`` comes
+        before the last epoch, both fits end at that step, and whichever position is nearer to it counts.
 
         Args:
             epoch: 0-based epoch.
-            batches_done: Batches done of it.
-            n_batches: Batches that it has.
+            batches_done: Batches of it that are done.
+            n_batches: Number of batches in it.
             steps: Optimizer steps done in the whole fit.
         """
         whole = self.max_epochs * self.full_batches
@@ -70,7 +70,7 @@ class UnprunedFit:
         return whole if self.max_steps == -1 else min(whole, self._batches_of(self.max_steps))
 
     def at(self, share: float) -> int:
-        """Find the batch that ends the first ``share`` of the fit.
+        """Find the batch at which the first ``share`` of the fit ends.
 
         Example:
             >>> UnprunedFit(full_batches=8, max_epochs=2).at(0.55)
@@ -82,8 +82,8 @@ class UnprunedFit:
     def calls(self, position: int, frequency: int = 1) -> int:
         """Count how often Lightning has stepped a step-wise scheduler after ``position`` batches of the unpruned fit.
 
-        It does so after an optimizer step, where the epoch's number of batches is a multiple of ``frequency``; the
-        optimizer steps every ``accumulate`` batches and after an epoch's last one.
+        It does so after an optimizer step, if the number of batches in the epoch so far is a multiple of ``frequency``;
+        the optimizer steps every ``accumulate`` batches and after an epoch's last one.
         """
         full, called = self.full_batches, 0
         for first, n_epochs, accumulate in self._spans():
@@ -104,7 +104,7 @@ class UnprunedFit:
         return batches
 
     def _spans(self) -> Iterator[tuple[int, int, int]]:
-        """Yield the first epoch, the number of epochs and the accumulation of each span in which that is the same."""
+        """Yield the first epoch, the number of epochs and the accumulation of each span with constant accumulation."""
         firsts = sorted(first for first in self.accumulate if first < self.max_epochs)
         for first, end in zip(firsts, [*firsts[1:], self.max_epochs], strict=True):
             yield first, end - first, self.accumulate[first]

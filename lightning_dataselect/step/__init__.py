@@ -1,1 +1,1 @@
-"""One training step: run it, isolate it, and read what its samples lost."""
+"""One training step: run it, isolate it, and read the losses of its samples."""

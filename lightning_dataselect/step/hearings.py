@@ -1,4 +1,4 @@
-"""When the witness is heard, and on which batch: at first, in doubt, and together with other ranks."""
+"""When the witness is heard, and on which batch: at the start, in doubt, and together with other ranks."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lightning_dataselect.data.chosen_loader import BatchPart
 from lightning_dataselect.data.sample_sizes import SampleSizes
 from lightning_dataselect.step.witness import Witness
 
-# Steps until they are looked at again for no reason but time; after that at twice as many each time, so that it costs
-# next to nothing, at odd ones and at even ones, as a step may change by turns.
+# Steps until one is probed again without any other reason; after that, twice as many each time, so that it costs
+# almost nothing; both odd and even ones, since a step may alternate.
 _FIRST_LOOK = 25
 
 
 class Hearings:
-    """Ask single samples what they lose, as often as steps leave it open.
+    """Let single samples show their losses whenever steps leave something open.
 
     Args:
         module: The LightningModule.
         capture: Reads its steps.
-        batches: Where their batches come from.
+        batches: The source of their batches.
         n_ranks: The number of processes that train.
     """
 
@@ -36,21 +36,21 @@ class Hearings:
         self._batches = batches
         self._n_ranks = n_ranks
         self.witness = Witness(module, capture, n_ranks)
-        """Hears single samples."""
+        """Runs the step on single samples."""
         self._n_steps, self._next_look = 0, _FIRST_LOOK
         self._sizes: SampleSizes | None = SampleSizes()
-        self._put_off: tuple[Any, ...] | None = None  # the step and the batch that a look is due at
-        self._unread: tuple[Any, ...] | None = None  # those of a step whose doubts have to be waited for
-        self._present: tuple[bool, ...] | None = None  # of several loaders, which have a batch in the step
+        self._put_off: tuple[Any, ...] | None = None  # the step and the batch of a probe that was put off
+        self._unread: tuple[Any, ...] | None = None  # the same for a step whose doubts have to be waited for
+        self._present: tuple[bool, ...] | None = None  # if there are several loaders, those with a batch in the step
 
     # ---- in a step -----------------------------------------------------------------------------------------------
 
     def look_at_loaders(self, part: BatchPart, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Tell capture what comes from which of several loaders, and let it look anew where one has run out."""
+        """Tell capture what comes from which of several loaders, and let it probe again when one has run out."""
         self._capture.batch_tensors = functools.partial(part.tensors, args, kwargs)
         present = part.present(args, kwargs)
         if present != self._present:
-            # loss functions are known by their turn, which is another one where a loss is left out
+            # loss functions are identified by the order of their calls, which changes if one is left out
             self._present = present
             self._capture.forget()
             self.witness = Witness(self._module, self._capture, self._n_ranks)
@@ -58,7 +58,7 @@ class Hearings:
     def before_step(
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
     ) -> None:
-        """Let single samples show how the step is read, where that is due or they are of several sizes at last."""
+        """Let single samples settle how the step is read, if that is due or they first differ in size."""
         self._unread = None
         self._n_steps += 1
         if self._n_steps == self._next_look:
@@ -86,9 +86,9 @@ class Hearings:
     def take_up_doubts(
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
     ) -> None:
-        """Have single samples of a batch asked before the next step, where this one shows what they have not so far.
+        """Have single samples checked before the next step, if this one shows something new.
 
-        Not at once: whoever watches the module's calls is to find those of the step as the last ones.
+        Not at once, because code that watches the module's calls should find those of the step as the last ones.
         """
         if not self.witness.is_able:
             return
@@ -102,7 +102,7 @@ class Hearings:
     # ---- at the end of an epoch ----------------------------------------------------------------------------------
 
     def settle_doubts(self) -> None:
-        """Ask single samples at once about what the last step has left in doubt, as no other one may follow."""
+        """Settle the doubts about the last step at once with single samples, since no other step may follow."""
         batch, self._unread = self._put_off or self._unread, None
         is_due = self._put_off is not None or (batch is not None and self._capture.has_doubts(wait=True))
         if batch is None or not is_due or self.witness.must_wait:
@@ -114,11 +114,11 @@ class Hearings:
 
     @property
     def wait_for_ranks(self) -> bool:
-        """True if single samples are to be asked again as soon as all ranks do so (see `agree`)."""
+        """True if single samples should be checked again as soon as all ranks do so (see `agree`)."""
         return self.witness.is_due or (self.witness.must_wait and self._put_off is not None)
 
     def agree(self) -> None:
-        """Ask single samples in the next step; to be called on all ranks."""
+        """Check single samples in the next step; to be called on all ranks."""
         self.witness.agree()
 
     # ---- inside --------------------------------------------------------------------------------------------------

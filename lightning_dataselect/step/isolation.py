@@ -1,4 +1,4 @@
-"""Run a module's training step for its losses alone, so that nothing notices."""
+"""Run a module's training step only for its losses, without side effects."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _LOG_METHODS = ("log", "log_dict")
 _STRUCTURE = nn.Module().__dict__.keys() - {"_buffers"}
 _LIBRARIES = ("torch.", "lightning.", "pytorch_lightning.", "lightning_fabric.", "builtins")
 _PLAIN = {int, float, bool, str, bytes, complex, type(None), torch.dtype, torch.device, torch.Size}
-_LARGE = 1 << 20  # entries: copying more in every step is only worth it for what the step writes to
+_LARGE = 1 << 20  # entries: copying more in every step only pays for tensors that the step writes to
 _LARGE_ARRAY = 1 << 26  # bytes
-_MANY = 1 << 12  # items: a container of more is no state of a step, but a table
+_MANY = 1 << 12  # items: a container with more is a table, not the state of a step
 _DEPTH = 5
 
 
 class SideEffectGuard:
-    """Let a module run in eval mode, and take back every trace of it.
+    """Let a module run in eval mode, and undo all its side effects.
 
-    Kept as they were: the train/eval mode of every submodule, BatchNorm statistics, attributes and buffers of the
+    These are restored: the train/eval mode of every submodule, BatchNorm statistics, attributes and buffers of the
     user's own modules and of torchmetrics objects (counters, lists, states, generators, also within containers and
-    plain objects), the random state of torch, NumPy and Python, and what is logged, by the module's ``log`` or to the
-    Trainer's loggers. Not seen: global variables, files, modules that are hidden in plain lists, NumPy arrays of more
+    plain objects), the random state of torch, NumPy and Python, and everything that is logged, by the module's ``log``
+    or to the Trainer's loggers. These are not: global variables, files, modules in plain lists, NumPy arrays of more
     than 64 MiB, the contents of containers of more than 4096 items, and writes through ``tensor.data``.
 
     Args:
-        module: Whose ``training_step`` runs inside.
+        module: The module whose ``training_step`` runs inside.
 
     Raises:
         RuntimeError: At the end of a ``with`` block in which the module wrote to its parameters, or, for the first
@@ -65,15 +65,15 @@ class SideEffectGuard:
     def __call__(
         self, *, grad: bool = False, also: Iterable[Any] = (), leave_out: Iterable[Tensor] = ()
     ) -> Iterator[None]:
-        """Keep the module as it is for the length of a ``with`` block.
+        """Keep the module unchanged over a ``with`` block.
 
         Args:
-            grad: True if a graph is built, as the first look at a loss needs it.
-            also: Dicts and lists that are kept as they are, too, with what is in them.
-            leave_out: Tensors that something else keeps as they are, whatever is called on them.
+            grad: True if a graph is built, as the first probe of a loss needs one.
+            also: Further dicts and lists to restore, with their contents.
+            leave_out: Tensors that something else keeps unchanged, whatever is called on them.
         """
         module = self._module
-        parts = list(module.named_modules())  # once: with many small parts the walk takes longer than all the rest
+        parts = list(module.named_modules())  # once: with many small parts this takes longer than everything else
         modes = [(part, part.training) for _, part in parts]
         notes = _Snapshot(parts, self._still, leave_out)
         notes.add(also)
@@ -91,15 +91,15 @@ class SideEffectGuard:
                 for part, training in modes:
                     _set_mode(part, training)
                 notes.restore()
-                # what autocast has cached without a graph would leave the real step without gradients
+                # casts that autocast has cached without a graph would leave the real step without gradients
                 torch.clear_autocast_cache()
 
 
 def _set_mode(part: nn.Module, training: bool) -> None:
-    """Set the mode as `nn.Module.train` does, but of this part alone, and without Module's slow ``__setattr__``."""
+    """Set the mode like `nn.Module.train`, but only of this part, and without Module's slow ``__setattr__``."""
     if "training" in part.__dict__:
         part.__dict__["training"] = training
-    else:  # a property, as of compiled and scripted modules
+    else:  # a property, as in compiled and scripted modules
         part.training = training
 
 
@@ -120,7 +120,7 @@ def _random_state(device: torch.device) -> Iterator[None]:
 
 
 class _Snapshot:
-    """Keep a copy of what a step may write to; torch's own layers write nothing in eval mode."""
+    """Keep a copy of everything that a step may write to; torch's own layers write nothing in eval mode."""
 
     def __init__(
         self,
@@ -142,7 +142,7 @@ class _Snapshot:
                 self._note_space(part.__dict__, name, 0)
 
     def add(self, containers: Iterable[Any]) -> None:
-        """Copy dicts and lists too, those of a library's objects say, which are not looked into otherwise."""
+        """Also copy dicts and lists that are not searched otherwise, such as those of a library's objects."""
         for container in containers:
             self._note_container(container, "", 0)
 
@@ -162,7 +162,7 @@ class _Snapshot:
     def _restore_tensor(self, tensor: Tensor, version: int, value: Tensor | None) -> bool:
         if tensor._version == version:
             if value is not None and tensor.numel() > _LARGE:
-                # copying what the step only reads, say a data set held as a tensor, would cost every step
+                # copying what the step only reads, such as a data set held as a tensor, would slow every step
                 self._still[id(tensor)] = weakref.ref(tensor)
             return True
         if value is None:
@@ -237,7 +237,7 @@ def _items(container: Any) -> Iterable[Any]:
 
 
 def _random_state_of(value: Any) -> Callable[[], object] | None:
-    """Return what takes back the draws from a generator, or None if ``value`` is none."""
+    """Return a function that restores a generator's state, or None if ``value`` is not a generator."""
     state: Any
     if isinstance(value, torch.Generator):
         state = value.get_state()

@@ -1,4 +1,4 @@
-"""Run a training step and read what its samples lost, by capture or by the user's own word."""
+"""Run a training step and read the losses of its samples, by capture or as the user has specified."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class StepReader:
 
     Args:
         module: The LightningModule.
-        source: Where per-sample losses come from.
-        required: True if a step without per-sample losses is an error, and not only worth a warning.
-        keeps_infinite: True if infinite losses are shown as they are; else they become NaN, as they would stay in
-            moving averages for good.
+        source: The source of the per-sample losses.
+        required: True if a step without per-sample losses is an error, rather than just a warning.
+        keeps_infinite: True if infinite losses are passed on; otherwise they become NaN, since they would stay in
+            moving averages forever.
         method: Name of the method, for messages.
-        weighs_value: True if weights change the value of the loss, and not its gradient alone.
+        weighs_value: True if weights change the value of the loss, not only its gradient.
         n_ranks: The number of processes that train.
     """
 
@@ -55,16 +55,16 @@ class StepReader:
         self.batches = BatchSource()
         """The source of the batches of the steps."""
         self.hearings = Hearings(module, self.capture, self.batches, n_ranks)
-        """When single samples are asked how a step is read."""
+        """Decides when single samples are used to check how a step is read."""
         self._step_facts = 0, False  # epoch of the step under way, and whether it rescores
         self.blind = False
-        """True once nothing is read from steps any more: nothing can be, or what they show is not needed."""
+        """True once nothing is read from steps any more, because it cannot be or is not needed."""
 
     def watch_outputs(self, summarize: Summarize, wanted: Callable[[int, bool], bool]) -> None:
-        """Have ``Observation.outputs`` made of the outputs that loss functions are given.
+        """Fill ``Observation.outputs`` from the outputs that are passed to loss functions.
 
         Args:
-            summarize: Makes of a batch's outputs what is kept of them, float32 (B, D), or None.
+            summarize: Given a batch's outputs, returns what to keep of them, float32 (B, D), or None.
             wanted: Called with the epoch and whether a pass rescores; says whether outputs are kept.
         """
 
@@ -96,8 +96,8 @@ class StepReader:
             is_full_batch: False if the batch was cut.
 
         Returns:
-            What the step returned, with the weights in its loss, and what was seen; None where nothing can be read and
-            nothing is required, and for a step like none before, which calls for a second look.
+            What the step returned, with the weights in its loss, and the observation. The observation is None if
+            nothing can be read and nothing is required, and for a step unlike all before, which has to be probed first.
         """
         if self.blind:
             return step(*args, **kwargs), None
@@ -149,7 +149,7 @@ class StepReader:
         *,
         is_rescoring: bool = False,
     ) -> Observation:
-        """Run a step for what its samples lose, without a graph but for the first look at a step.
+        """Run a step for the losses of its samples, without a graph except when a step is first probed.
 
         Args:
             step: Runs the module on a batch.
@@ -172,7 +172,7 @@ class StepReader:
             captured = self.capture.score(call, indices.numel(), args or tuple(kwargs.values()))
         except NoLossError:
             unknown = torch.full_like(indices, torch.nan, dtype=torch.float32)
-            nobody = torch.full_like(indices, store.n)  # the slot of padding: nothing was measured
+            nobody = torch.full_like(indices, store.n)  # the padding slot: nothing was measured
             return Observation(nobody, unknown, None, None, epoch, None, True, is_rescoring)
         if self.capture.doubts.found:
             self.hearings.take_up_doubts(step, args, kwargs, indices)
@@ -180,7 +180,7 @@ class StepReader:
         return Observation(indices, self._owned(losses), logits, targets, epoch, outputs, True, is_rescoring)
 
     def register_backward_loss(self, loss: Tensor) -> Tensor:
-        """Take a loss that a step back-propagates itself; give back what to back-propagate."""
+        """Take a loss that the step back-propagates itself, and return the one to back-propagate."""
         if self.blind or self._source != "auto":
             return loss
         try:
@@ -190,8 +190,8 @@ class StepReader:
             return loss
 
     def _owned(self, losses: Tensor) -> Tensor:
-        """Return losses in memory of their own, as compiled modules write the next batch's into the same."""
-        # not finite becomes NaN without a look at it, which would wait for the device
+        """Return a copy of the losses, since compiled modules reuse the memory for the next batch."""
+        # non-finite values become NaN without checking for them, which would wait for the device
         return losses.clone() if self._keeps_infinite else losses.add(losses, alpha=0)
 
     def _go_blind(self, error: CaptureError) -> None:
@@ -208,5 +208,5 @@ def _keep_output(call: Callable[[], Any], returned: list[Any]) -> Any:
 
 
 def _looked_up(column: Tensor, indices: Tensor) -> Tensor:
-    """Return what ``column``, which may lie on the CPU, holds of ``indices``, on their device."""
+    """Return the entries of ``column``, which may be on the CPU, at ``indices``, on the device of these."""
     return column[indices.to(column.device)].to(indices.device)

@@ -1,4 +1,4 @@
-"""Run a training step for what it would lose, with nothing learnt from it, even where it trains while it runs."""
+"""Run a training step for its losses without learning from it, even if it trains while it runs."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ Step = Callable[[], Any]
 
 
 class UnknownOptimizerError(Exception):
-    """A step updates weights by an optimizer that `configure_optimizers` has not returned."""
+    """A step updates weights with an optimizer that `configure_optimizers` has not returned."""
 
 
 class Rehearsal:
-    """Run a step in a `SideEffectGuard` that also keeps weights, gradients, optimizers and schedulers as they are.
+    """Run a step in a `SideEffectGuard` that also leaves weights, gradients, optimizers and schedulers unchanged.
 
-    With manual optimization, a step that is rehearsed loses the sum of what it hands to ``manual_backward``, and
-    whatever it reaches has gradients of 0. Its optimizers call their closures and do nothing else, its schedulers do
-    nothing. What it writes to weights by itself is left out.
+    With manual optimization, the loss of a rehearsed step is the sum of what it passes to ``manual_backward``, and all
+    parameters that this depends on get gradients of 0. Its optimizers call their closures and do nothing else, and its
+    schedulers do nothing. Direct writes to weights are skipped.
 
     Args:
         module: Whose ``training_step`` runs.
 
     Raises:
-        UnknownOptimizerError: Inside, where the step of another optimizer than the Trainer's is called.
+        UnknownOptimizerError: Inside, if the step uses an optimizer that is not the Trainer's.
     """
 
     def __init__(self, module: pl.LightningModule) -> None:
@@ -49,7 +49,8 @@ class Rehearsal:
         """Rehearse within a ``with`` block.
 
         Yields:
-            step -> what returns what the step has back-propagated, or else what it has returned.
+            A function that takes the step, and returns one that returns the loss it back-propagated, or else its return
+            value.
         """
         module, roots = self._module, list[Tensor]()
         is_manual = not module.automatic_optimization
@@ -64,7 +65,7 @@ class Rehearsal:
         moments = [state for optimizer in optimizers for state in (optimizer.state, *optimizer.state.values())]
         weights = {id(weight): weight for weight in (*module.parameters(), *_weights_in(groups))}
         kept = [*weights.values(), *(value for state in moments for value in state.values() if _is_tensor(value))]
-        # a new guard each time: one that has seen a large tensor stay as it is would not copy it again
+        # a new guard each time: one that has found a large tensor unchanged would not copy it again
         guard = SideEffectGuard(module)(
             grad=True, also=[*map(vars, (*schedulers, *scalers)), *groups, *moments], leave_out=kept
         )
@@ -78,7 +79,7 @@ class Rehearsal:
 
         def loss_of(step: Step) -> Step:
             def rehearsed() -> Any:
-                with skips_writes:  # for no longer, as every operator takes several times as long in it
+                with skips_writes:  # no longer than that, since every operator takes several times as long in it
                     returned = step()
                 return sum(roots[1:], roots[0]) if roots else returned
 
@@ -105,14 +106,14 @@ class Rehearsal:
 
 
 class _Gradients:
-    """Set gradients, data and ``requires_grad`` of weights aside, and put gradients of 0 where there would be some."""
+    """Set the gradients, data and ``requires_grad`` of weights aside, and put zeros where gradients would be."""
 
     def __init__(self) -> None:
         self._before: dict[int, tuple[Tensor, Tensor | None]] = {}
         self._weights: list[tuple[Tensor, Tensor, bool]] = []
 
     def set_aside(self, weights: Iterable[Tensor]) -> None:
-        """Take note of all of them; there is no gradient then."""
+        """Remember all of them, and clear the gradients."""
         for weight in weights:
             self._weights.append((weight, weight.data, weight.requires_grad))
             self._take(weight)
@@ -123,14 +124,14 @@ class _Gradients:
             _set_gradient(leaf, None)
 
     def reach(self, root: Tensor) -> None:
-        """Give every leaf that a root was made of a gradient."""
+        """Give a gradient to every leaf that a root was computed from."""
         for leaf in _leaves(root):
             self._take(leaf)
             if leaf.grad is None:
                 leaf.grad = torch.zeros_like(leaf)
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore everything."""
         for weight, data, requires_grad in self._weights:
             if storage_of(weight) != storage_of(data):
                 weight.data = data

@@ -1,4 +1,4 @@
-"""The length of each sample's gradient: that of a training step on the sample alone, exactly."""
+"""The exact norm of each sample's gradient: that of a training step on the sample alone."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _FEWEST_AT_ONCE = 16  # below, one by one is as fast or faster: with ResNet-18 2
 
 
 class SampleGradients:
-    """Measure gradients of single samples by a module's own training step, in eval mode and without side effects.
+    """Measure the gradients of single samples with a module's own training step, in eval mode, without side effects.
 
-    ``torch.func`` takes the gradients of a chunk of samples at once, as many as half a GiB holds. Models of which it
-    holds fewer than 16 (more than 8 million parameters) go sample by sample, and so does, with a warning, what
-    ``torch.func`` cannot follow: Python that looks into tensors, metrics that the step adds to. That is as exact. The
-    first sample is measured both ways, and where they differ (parameters that a layer keeps in two places, say) all go
-    by themselves.
+    ``torch.func`` computes the gradients of a chunk of samples at once, as many as fit into half a GiB. If fewer than
+    16 fit (more than 8 million parameters), samples are processed one by one. The same happens, with a warning, for
+    steps that ``torch.func`` cannot follow, such as Python code that reads tensor values, or metrics that the step
+    updates. That is just as exact. The first sample is measured both ways, and if the results differ (because a layer
+    keeps a parameter in two places, say), all samples are processed one by one.
 
     Args:
-        module: Whose trainable parameters the gradients are of.
+        module: The module whose trainable parameters the gradients belong to.
 
     Raises:
-        ValueError: If a BatchNorm layer keeps no running statistics, so that a sample alone has no loss.
+        ValueError: If a BatchNorm layer keeps no running statistics, so that a single sample has no loss.
 
     Example:
         >>> class Line(pl.LightningModule):
@@ -68,7 +68,7 @@ class SampleGradients:
 
     @property
     def samples_at_once(self) -> int:
-        """How many gradients are taken at once; 1 where samples go one by one."""
+        """How many gradients are computed at once; 1 if samples are processed one by one."""
         return 1 if self._one_by_one else self._chunk
 
     def norms(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], size: int) -> Tensor:
@@ -77,11 +77,11 @@ class SampleGradients:
         Args:
             step: Runs the module on a batch, and returns the loss, alone or under ``"loss"`` of a dict.
             args: Its positional arguments, the batch first, on the module's device.
-            kwargs: Its keyword arguments; the batch is the first of them where no other is.
+            kwargs: Its keyword arguments; the batch is the first of them if there are no positional arguments.
             size: Number of samples in the batch, B.
 
         Returns:
-            float32 (B,); float64 for a module that is.
+            float32 (B,); float64 for a float64 module.
 
         Raises:
             TypeError: If the batch cannot be cut to single samples.
@@ -109,7 +109,7 @@ class SampleGradients:
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        # torch.func goes through neither compiled code nor flash attention
+        # torch.func supports neither compiled code nor flash attention
         with self._guard(grad=True), torch.compiler.set_stance("force_eager"), sdpa_kernel(SDPBackend.MATH):
             yield
 
@@ -139,9 +139,9 @@ class SampleGradients:
 
 @contextmanager
 def _in_place(module: nn.Module, parameters: Sequence[Tensor], others: Sequence[Tensor]) -> Iterator[None]:
-    """Put ``others`` in the places of ``parameters``.
+    """Replace ``parameters`` by ``others``.
 
-    ``torch.func.functional_call`` would leave them there where a layer is registered under two names.
+    ``torch.func.functional_call`` would not restore them if a layer is registered under two names.
     """
     by_identity = {id(old): new for old, new in zip(parameters, others, strict=True)}
     kept = [(part._parameters, dict(part._parameters)) for part in module.modules()]

@@ -1,4 +1,4 @@
-"""Per-sample losses that the user names: a key of the step's output, a callable, or the batch loss itself."""
+"""Per-sample losses that the user specifies: a key of the step's output, a callable, or the batch loss itself."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ from lightning_dataselect.utils.errors import (
 SampleLoss = Literal["auto", "batch"] | str | Callable[[Any], Tensor]
 """The source of per-sample losses.
 
-``"auto"`` captures them from the loss functions that the step calls. A callable gets what the step returned; it may be
-given as its import path, such as ``"my_package.losses_of"``. Another word is a key of the dict that the step returns.
+``"auto"`` captures them from the loss functions that the step calls. A callable is called with the step's output; it
+may be given as its import path, such as ``"my_package.losses_of"``. Any other string is a key of the dict that the step
+returns.
 
 ``"batch"`` gives every sample a running mean of its batches' loss, the score of Zhou et al., CVPR 2026
-(arXiv:2604.04681): ``s = a s + (1 - a) L`` for each sample of a batch of the loss L. Their code begins at 0, with
-a = 0.9; here it is the first batch's loss, and a = 0.5, which forgets that within the few epochs of a short fit.
-Weights multiply the batch's loss by their mean, as in their code.
+(arXiv:2604.04681): ``s = a s + (1 - a) L`` for each sample of a batch with the loss L. Their code starts from 0, with a
+= 0.9; this one starts from the first batch's loss, with a = 0.5, which forgets that start within the few epochs of a
+short fit. Weights multiply the batch's loss by their mean, as in their code.
 """
 
 _BATCH_MEMORY = 0.5
 
 
 def check_sample_loss(given: object) -> SampleLoss:
-    """Check what a user gave as ``sample_loss``, and replace an import path by what it names.
+    """Check the user's ``sample_loss``, and resolve an import path.
 
     Raises:
-        TypeError: If it is neither a string nor callable, or its arguments are others than the step's output.
-        ValueError: If an import path names nothing that can be called.
+        TypeError: If it is neither a string nor callable, or does not take just the step's output.
+        ValueError: If an import path does not lead to a callable.
 
     Example:
         >>> check_sample_loss("per_sample"), check_sample_loss("operator.neg")(1)
@@ -70,7 +71,7 @@ def check_sample_loss(given: object) -> SampleLoss:
 def _takes_the_output(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         signature = inspect.signature(function)
-    except ValueError:  # of some that are written in C nothing is known
+    except ValueError:  # some functions written in C have no signature
         return function
     try:
         signature.bind("what the step returned")
@@ -89,16 +90,16 @@ def step_loss(output: Any) -> Tensor | None:
 
 
 def read_sample_loss(source: str | Callable[[Any], Tensor], output: Any, previous: Tensor) -> Tensor:
-    """Read the per-sample losses that the user named, (B,), with their graph.
+    """Read the per-sample losses that the user specified, (B,), with their graph.
 
     Args:
         source: Key, callable or ``"batch"``.
         output: What the training step returned.
-        previous: float32 (B,), the losses these samples had last; NaN where there are none.
+        previous: float32 (B,), the last losses of these samples; NaN if there are none.
 
     Raises:
-        KeyError: If the step returned no such key.
-        TypeError: If what is there is no tensor.
+        KeyError: If the step's output lacks the key.
+        TypeError: If the value is not a tensor.
         ValueError: If it is not of shape (B,).
     """
     n = previous.numel()
@@ -131,12 +132,12 @@ def read_sample_loss(source: str | Callable[[Any], Tensor], output: Any, previou
 
 
 def weighable(source: str | Callable[[Any], Tensor], output: Any, losses: Tensor) -> Tensor:
-    """Return what weights multiply: the losses that were read, or, for ``"batch"``, that of the batch for each sample.
+    """Return what weights multiply: the losses that were read or, for ``"batch"``, the batch's loss for each sample.
 
     Args:
         source: Key, callable or ``"batch"``.
         output: What the step returned.
-        losses: (B,), what `read_sample_loss` has made of it.
+        losses: (B,), as returned by `read_sample_loss`.
 
     Example:
         >>> weighable("batch", {"loss": torch.tensor(2.0)}, torch.tensor([1.0, 3.0]))
@@ -147,16 +148,16 @@ def weighable(source: str | Callable[[Any], Tensor], output: Any, losses: Tensor
 
 
 def reweighted(output: Any, losses: Tensor, weights: Tensor, *, keeps_value: bool = True) -> Any:
-    """Return the step's output with its loss's gradient as if sample i had entered the mean with ``weights[i]``.
+    """Return the step's output, with the gradient of its loss as if sample i had the weight ``weights[i]`` in the mean.
 
     Args:
         output: What the step returned: a loss, or a dict with one under ``"loss"``.
         losses: (B,), with their graph.
         weights: float32 (B,).
-        keeps_value: True to let the value of the loss be the unweighted one, which is what callbacks are to see.
+        keeps_value: True to keep the unweighted value of the loss, which callbacks are to see.
 
     Raises:
-        ValueError: If the losses carry no graph, so that weights cannot reach the gradient.
+        ValueError: If the losses have no graph, so that weights cannot affect the gradient.
     """
     loss = step_loss(output)
     if loss is None or not losses.requires_grad:

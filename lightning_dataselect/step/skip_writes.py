@@ -1,4 +1,4 @@
-"""Let a step run, and leave out what it would write to some tensors."""
+"""Run a step, but skip its writes to some tensors."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class UnskippableWriteError(Exception):
-    """An operator writes to a tensor that must stay as it is, and computes something else besides."""
+    """An operator writes to a tensor that must not change, and also computes something else."""
 
 
 class SkipWrites(TorchDispatchMode):
-    """Leave out every operator that writes to given tensors, or to what shares their memory.
+    """Skip every operator that writes to given tensors, or to tensors that share their memory.
 
-    A step that updates weights by itself, as a moving average of them or a clipped critic, is run so without an effect
-    on them. Not seen: what is written outside of torch, and by what gathers sharded weights.
+    This runs a step that updates weights directly, such as a moving average or a clipped critic, without an effect on
+    them. Writes outside of torch, and by code that gathers sharded weights, are not noticed.
 
     Args:
-        tensors: What stays as it is.
+        tensors: The tensors that must not change.
 
     Raises:
-        UnskippableWriteError: Inside, at an operator that returns more than what it has written to.
+        UnskippableWriteError: Inside, at an operator that returns more than the tensors it has written to.
 
     Example:
         >>> import torch
@@ -36,12 +36,12 @@ class SkipWrites(TorchDispatchMode):
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
         super().__init__()
-        self._tensors = list(tensors)  # held, so that no id comes twice
+        self._tensors = list(tensors)  # kept alive, so that ids stay unique
         self._ids = {id(tensor) for tensor in self._tensors}
         self._storages = {storage_of(tensor) for tensor in self._tensors} - {None}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        """Call an operator, unless it would write to what stays."""
+        """Call an operator, unless it would write to one of the tensors."""
         kwargs = kwargs or {}
         if not func._schema.is_mutable or func.namespace != "aten":
             return func(*args, **kwargs)
@@ -68,9 +68,9 @@ def _listed(value: Any) -> Iterable[Any]:
 
 
 def storage_of(tensor: Tensor) -> int | None:
-    """Return what tells a tensor's memory from that of others, as long as the tensor lives; None if it has none."""
+    """Return an identifier of a tensor's memory, valid as long as the tensor exists; None if it has none."""
     try:
-        # not where it lies: sharded weights give their memory back in between, and others get it
+        # not its address: sharded weights free their memory in between, and others get it
         return tensor.untyped_storage()._cdata
-    except (NotImplementedError, RuntimeError):  # of a subclass that wraps others
+    except (NotImplementedError, RuntimeError):  # a subclass that wraps other tensors
         return None

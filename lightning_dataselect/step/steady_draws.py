@@ -1,4 +1,4 @@
-"""Let a step draw for each sample of a batch what it would draw for that sample alone."""
+"""Make a step draw the same random numbers for a sample within a batch as for that sample alone."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ class UnsteadyDrawError(Exception):
 
 
 class SteadyDraws(TorchDispatchMode):
-    """Replace the random numbers of a step by those that do not depend on the number of samples.
+    """Replace the random numbers of a step by ones that do not depend on the number of samples.
 
-    Entries along the first axis, which are taken for the samples, are all the same, and a permutation is that of the
-    reverse order, so that it shows. Draws of NumPy and Python stay as they are.
+    The entries along the first axis, which is assumed to be that of the samples, are all equal, and a permutation is
+    the reverse order, so that its effect shows. Draws by NumPy and Python are unchanged.
 
     Raises:
-        UnsteadyDrawError: Inside, at a draw from another distribution than those of images, tokens and noise.
+        UnsteadyDrawError: Inside, at a draw from a distribution that is not one of those used for images, tokens and
+            noise.
 
     Example:
         >>> with SteadyDraws():
@@ -40,7 +41,7 @@ class SteadyDraws(TorchDispatchMode):
         self._generator = torch.Generator()
         self._n_draws = 0
         self.communicates = False
-        """True once processes have exchanged something."""
+        """True once processes have communicated."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Call an operator, and replace what it has drawn."""
@@ -60,7 +61,7 @@ class SteadyDraws(TorchDispatchMode):
         return out
 
     def during(self, step: Callable[[], Any]) -> Callable[[], Any]:
-        """Return a function that runs a step in this mode, and nothing that is done with its loss afterwards."""
+        """Return a function that runs a step in this mode, but nothing that happens to its loss afterwards."""
 
         def run() -> Any:
             with self:
@@ -69,7 +70,7 @@ class SteadyDraws(TorchDispatchMode):
         return run
 
     def uniform(self, like: Tensor) -> Tensor:
-        """Return numbers in (0, 1) of the shape of ``like``, on its device."""
+        """Return numbers in (0, 1) with the shape of ``like``, on its device."""
         self._n_draws += 1
         self._generator.manual_seed(self._n_draws)
         row = torch.rand(like.shape[1:], generator=self._generator).clamp(1e-4, 1 - 1e-4)
@@ -121,7 +122,7 @@ def _multinomial(draws: SteadyDraws, out: Tensor, given: dict[str, Any]) -> None
         return
     if weights.dim() == 1:
         raise UnsteadyDrawError("several draws from one distribution")
-    noise = -(-draws.uniform(weights).log()).log()  # of Gumbel's distribution
+    noise = -(-draws.uniform(weights).log()).log()  # Gumbel's distribution
     out.copy_((weights.log() + noise).topk(n).indices)
 
 

@@ -1,4 +1,4 @@
-"""The last return value of a named submodule: the outputs of a model whose loss does not show them."""
+"""The last return value of a named submodule, for the outputs of a model whose loss does not show them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SubmoduleOutputs:
 
     Args:
         module: The model.
-        name: Of the submodule in it, such as ``"net.head"``.
+        name: Name of the submodule in it, such as ``"net.head"``.
 
     Raises:
         ValueError: If there is no such submodule.
@@ -46,14 +46,14 @@ class SubmoduleOutputs:
         self._returned = returned.detach() if isinstance(returned, Tensor) else returned
 
     def take(self, n_samples: int, of_classes: bool = False) -> Outputs | None:
-        """Return what the submodule returned last, by sample, and let go of it; None if nothing since the last call.
+        """Return the submodule's last output, by sample, and release it; None if there is none since the last call.
 
         Args:
             n_samples: Samples in the batch, B.
-            of_classes: True if these are classes' scores, of which there are probabilities.
+            of_classes: True if these are scores of classes, which can be turned into probabilities.
 
         Raises:
-            ValueError: If it is not one tensor with the samples along its first axis.
+            ValueError: If it is not a single tensor with the samples along its first axis.
         """
         returned, self._returned = self._returned, None
         if returned is None:

@@ -1,4 +1,4 @@
-"""Run a step on single samples of its first batch, to settle how what it loses on all of them is read."""
+"""Run a step on single samples of its first batch, to settle how its loss on all of them is read."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lightning_dataselect.step.steady_draws import SteadyDraws
 from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
 Part = Callable[[Sequence[int]], Callable[[], Any]]
-"""Makes the step on the samples at some positions of a batch, in that order."""
+"""Returns the step on the samples at some positions of a batch, in that order."""
 
-# Of three samples, two can be in their places by chance, but not all; together they are no more than a small batch.
+# Of three samples, two can be in their places by chance, but not all three; together they are just a small batch.
 _N_SAMPLES = 3
-# Batches whose samples all are of one length show nothing of what a step does that sorts them.
+# Batches whose samples all have the same length do not reveal a step that sorts them by it.
 _MOST_TRIED = 8
 
 
@@ -31,15 +31,14 @@ class _NothingShownError(Exception):
 
 
 class Witness:
-    """Let single samples say what they lose, before a step's loss is read for the first time.
+    """Let single samples show their losses, before a step's loss is read for the first time.
 
-    The step is rehearsed, in eval mode, on three samples of the batch together, forth and back, and on each of them
-    alone: what sorts them cannot leave both as they are, unless they are all alike. A step whose batch cannot be cut
-    shows nothing, and is read by the algebra alone.
+    The step is rehearsed, in eval mode, on three samples of the batch together, in both orders, and on each of them
+    alone: a step that sorts them cannot leave both orders unchanged, unless they are all alike. If the batch cannot be
+    cut, the step shows nothing this way, and is read by algebra alone.
 
-    Where there are several ranks, a step that they talk to each other in, as a layer that is spread over them or a
-    metric that is summed does, can only be rehearsed by all of them at once: in their first step, and where they have
-    agreed to.
+    With several ranks, a step in which they communicate, such as one with a sharded layer or a metric that is summed,
+    can only be rehearsed by all of them at once: in their first step, and when they have agreed to.
 
     Args:
         module: The LightningModule.
@@ -53,25 +52,25 @@ class Witness:
         self.is_able = True
         """False once the step has shown nothing."""
         self.is_due = False
-        """True if it has left something open, and is to be heard again as soon as all ranks are."""
+        """True if something is still open, so that it must be heard again as soon as all ranks are."""
         self._n_left = _MOST_TRIED
         self._has_several_ranks = n_ranks > 1
         self._needs_all_ranks = False
         self._is_agreed = True
 
     def hear(self, part: Part, size: int, batch: Any, counts: Sequence[int] | None = None) -> None:
-        """Settle how the terms of a step are read, as far as can be told.
+        """Settle how the terms of a step are read, as far as possible.
 
         Args:
             part: See `Part`.
             size: The number of samples in the batch.
-            batch: The batch, to choose samples from it of which no two are alike.
+            batch: The batch, from which samples are chosen so that no two are alike.
             counts: See `unlike_samples`.
         """
         if not (self.is_able and size > 1):
             return
         self._n_left -= 1
-        # what goes wrong besides the step is no reason to read it without a witness
+        # an error outside of the step is no reason to read it without a witness
         positions = unlike_samples(batch, size, [size - 1, 0, size // 2][: min(_N_SAMPLES, size)], counts)
         try:
             is_settled = self._hear(part, positions, size)
@@ -83,29 +82,29 @@ class Witness:
             self._n_left = _MOST_TRIED
 
     def agree(self) -> None:
-        """Let it be heard in the next step, as in that of all other ranks."""
+        """Let it be heard in the next step, on all ranks."""
         self.is_due, self._is_agreed = False, True
         self._capture.probe_next()
 
     @property
     def must_wait(self) -> bool:
-        """True if it cannot be heard but on all ranks at once, and they have not agreed to."""
+        """True if it can only be heard on all ranks at once, and they have not agreed to that."""
         return self._needs_all_ranks and not self._is_agreed
 
     @property
     def is_waiting(self) -> bool:
-        """True if batches so far have left it open what the step does."""
+        """True if the batches so far have not shown what the step does."""
         return self._n_left < _MOST_TRIED
 
     def _hear(self, part: Part, positions: list[int], size: int) -> bool:
         whole = self._show(part, positions)
         singles = [self._show(part, [position]) for position in positions]
-        if singles[-1].spec.tables != singles[0].spec.tables:  # one has as many rows as there were samples
+        if singles[-1].spec.tables != singles[0].spec.tables:  # a part has as many rows as there were samples
             whole = self._show(part, positions)
         is_settled = self._capture.decide(whole, singles)
         self._capture.refuse_mined(whole, range(whole.size), singles)
         if size > len(positions) and any(term.is_judged for term, _ in whole.terms.values()):
-            with contextlib.suppress(UnsupportedLoaderError):  # of samples whose share in a number is not known
+            with contextlib.suppress(UnsupportedLoaderError):  # of samples whose share in a number is unknown
                 self._look_for_mining(part, size, dict(zip(positions, singles, strict=True)))
         turned = self._show(part, positions[::-1])
         self._capture.decide(turned, singles[::-1])
@@ -114,7 +113,7 @@ class Witness:
         return is_settled and (not whole.sorts or whole.reorders or turned.reorders)
 
     def _look_for_mining(self, part: Part, size: int, shown: dict[int, Shown]) -> None:
-        """Hold the samples that lose nothing in the whole batch, where there are any, against themselves alone."""
+        """Compare the samples whose loss is 0 in the whole batch, if there are any, with the same samples alone."""
         batch = self._show(part, range(size))
         left_out = [] if batch.losses is None else (batch.losses == 0).nonzero().flatten().tolist()
         positions = list(dict.fromkeys([*left_out, *shown]))[:_N_SAMPLES]
@@ -131,12 +130,12 @@ class Witness:
                     self._needs_all_ranks |= draws.communicates and self._has_several_ranks
         except UnsupportedLoaderError:
             raise
-        except Exception as error:  # whatever a step does that is not made for fewer samples
+        except Exception as error:  # whatever a step that is not made for fewer samples may raise
             raise _NothingShownError from error
 
 
 def _hold_the_same_besides(several: Callable[[], Any], one: Callable[[], Any]) -> bool:
-    """Tell if steps on several samples and on one are given the same besides: a collate function may mix samples, too.
+    """Tell if steps on several samples and on one get the same other inputs: a collate function may mix samples too.
 
     Example:
         >>> import functools

@@ -1,28 +1,30 @@
 """The only part that touches the Trainer's private parts.
 
 Lightning has no public way to swap a sampler before the first loader is made, nor to change the length of an epoch
-while it runs. What is used here of the loops was read in lightning 2.5 and 2.6, and these are all the private names:
+while it runs. The code here is based on the loops of lightning 2.5 and 2.6. These are all the private names that it
+uses:
 
 - ``fit_loop._data_source.dataloader``, to take the train loader; where it is missing, a fit is refused;
-- ``fit_loop._combined_loader``, to let go of a train loader made too early; where it is missing, that one stays;
+- ``fit_loop._combined_loader``, to discard a train loader that was made too early; where it is missing, that one stays;
 - those in ``lengths._LENGTH``, to change the length of epochs; where one is missing, each epoch gets a new loader;
 - ``_accelerator_connector.use_distributed_sampler``; where it is missing, it counts as True, its default;
 - ``CombinedLoader._mode``; where it is missing, several train loaders count as combined in Lightning's default mode;
 - ``LightningModule._on_before_batch_transfer``, for passes that score; where it is missing, they are refused;
 - ``_val_check_time_interval``, which lightning 2.5 does not have;
-- ``fit_loop._should_reload_train_dl``, to tell the loop from others who ask for a loader; where it is missing, all get
-  the loop's;
-- ``epoch_loop._should_accumulate``, to know which batches end in an optimizer step; where it is missing, it is counted;
+- ``fit_loop._should_reload_train_dl``, to distinguish the loop from others who ask for a loader; where it is missing,
+  all get the loop's;
+- ``epoch_loop._should_accumulate``, to know which batches end in an optimizer step; where it is missing, batches are
+  counted;
 - ``automatic_optimization.run``, to train on one batch for several of the loader's; where it, or the name above, is
   missing, ``constant_batch_size`` is refused;
-- ``epoch_loop.batch_progress.is_last_batch`` and ``fit_loop._data_fetcher``, to end an epoch of a stream with the batch
-  under way, and to begin it anew; where one is missing, ``budget`` is refused on a stream;
+- ``epoch_loop.batch_progress.is_last_batch`` and ``fit_loop._data_fetcher``, to end an epoch of a stream with the
+  current batch, and to restart it; where one is missing, ``budget`` is refused on a stream;
 - ``automatic_optimization.optim_progress``, to tell ``lr_scheduler_step`` the step of the unpruned fit; where it is
-  missing, schedulers that go by ``global_step`` see that of the pruned one;
-- ``_max_epochs``, ``_swa_epoch_start`` and ``_initialized`` of ``StochasticWeightAveraging``, to move the end of a fit
-  with a budget; where one is missing, that callback keeps to the end that was announced to it;
-- ``_max_epochs`` and ``_model_contains_batch_norm`` of the same, to tell the pass for batch norms that it appends;
-  where one is missing, that pass counts as an epoch and goes over the chosen samples alone.
+  missing, schedulers that use ``global_step`` see that of the pruned fit;
+- ``_max_epochs``, ``_swa_epoch_start`` and ``_initialized`` of ``StochasticWeightAveraging``, to move its end together
+  with that of a fit with a budget; where one is missing, that callback keeps the end that was announced to it;
+- ``_max_epochs`` and ``_model_contains_batch_norm`` of the same, to recognize the pass for batch norms that it appends;
+  where one is missing, that pass counts as an epoch and covers the chosen samples alone.
 """
 
 from lightning_dataselect.trainer.checkpoint import explain_checkpoint_faults

@@ -1,4 +1,4 @@
-"""The checkpoint that a fit goes on from: a sentence where the file holds none."""
+"""The checkpoint that a fit resumes from: a clear error if the file does not contain one."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _WAY_OUT = "Resume from an earlier checkpoint, or begin anew without ckpt_path."
 
 
 def explain_checkpoint_faults(trainer: pl.Trainer) -> Restore:
-    """Have a checkpoint that is cut short, damaged, or no checkpoint of a Trainer, refused with what is wrong with it.
+    """Make the refusal of a truncated or damaged file, or one that is not a Trainer's, say what is wrong with it.
 
     Args:
         trainer: The Trainer of a fit that has not loaded its checkpoint yet.
 
     Returns:
-        What takes that back.
+        A function that undoes this.
     """
     load = trainer.strategy.load_checkpoint
 

@@ -1,4 +1,4 @@
-"""The hooks of a batch that a callback has left empty, which the Trainer calls all the same."""
+"""The batch hooks that a callback leaves empty, but which the Trainer calls all the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 
 from lightning_dataselect.trainer.patching import Restore, patch_attribute
 
-# those that selectors define themselves are left out
+# without the hooks that selectors define themselves
 HOOKS_OF_A_BATCH = (
     "on_before_zero_grad",
     "on_before_backward",
@@ -20,16 +20,16 @@ HOOKS_OF_A_BATCH = (
 
 
 def pass_over_empty_hooks(callback: Any) -> Restore:
-    """Have the Trainer pass over the hooks of a batch that ``callback`` does not define.
+    """Make the Trainer skip the batch hooks that ``callback`` does not define.
 
-    It calls what is callable, and around each call it starts and stops its profiler: four such hooks in a training step
-    of a millisecond cost more than one in a hundred of it.
+    It calls whatever is callable, and starts and stops its profiler around each call: in a training step of a
+    millisecond, four such hooks cost more than 1 %.
 
     Args:
-        callback: A callback of the Trainer; what its class defines, or is set on itself, stays.
+        callback: A callback of the Trainer; hooks that are defined by its class, or set on the instance, stay.
 
     Returns:
-        A function that takes it back.
+        A function that undoes this.
 
     Example:
         >>> class Counting(pl.Callback):

@@ -1,4 +1,4 @@
-"""Changing the length of an epoch while a fit runs, for which Lightning has no public way."""
+"""Change the length of an epoch while a fit runs, for which Lightning has no public API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class EpochLengths(Protocol):
     """Give the epochs of a fit the lengths of their plans."""
 
     def begin(self, n_batches: int, replanned: bool) -> None:
-        """Make the epoch that the loop is about to begin, or to go on with, ``n_batches`` long.
+        """Make the epoch that the loop is about to begin, or to resume, ``n_batches`` long.
 
         Args:
             n_batches: Its length.
@@ -24,17 +24,17 @@ class EpochLengths(Protocol):
         """
 
     def set_next(self, n_batches: int) -> None:
-        """Make the epoch that follows the one that ends now ``n_batches`` long."""
+        """Make the epoch after the one that is ending ``n_batches`` long."""
 
     def cut(self, n_batches: int) -> None:
-        """Make the epoch that begins now ``n_batches`` long, whatever the length of its loader."""
+        """Make the epoch that is beginning ``n_batches`` long, whatever the length of its loader."""
 
     def give_back(self) -> None:
-        """Leave the Trainer as the user has set it."""
+        """Restore the user's settings of the Trainer."""
 
 
 def epoch_lengths(trainer: pl.Trainer) -> EpochLengths:
-    """Find out how to change the length of epochs with this lightning; ask once the train loader has an iterator."""
+    """Return how to change the length of epochs in this version of lightning, once the train loader has an iterator."""
     gone = [path for path in _LENGTH if missing(trainer, path)]
     if not gone:
         return InPlace(trainer)
@@ -49,16 +49,16 @@ def epoch_lengths(trainer: pl.Trainer) -> EpochLengths:
 class InPlace:
     """Change lengths without a new loader, so that workers persist.
 
-    Every place that remembers the length is set: ``fit_loop.max_batches`` (progress bar, end of epoch, gradient
-    accumulation), the combined loader's limits (the iterators to come), the fetcher's ``length`` (``is_last_batch`` of
-    the present one), and ``val_check_batch``. With one left out, validation silently ends or an epoch is cut short.
+    Every place that stores the length is set: ``fit_loop.max_batches`` (progress bar, end of epoch, gradient
+    accumulation), the combined loader's limits (future iterators), the fetcher's ``length`` (``is_last_batch`` of the
+    current one), and ``val_check_batch``. If one is left out, validation silently stops or an epoch is cut short.
     """
 
     def __init__(self, trainer: pl.Trainer) -> None:
         self._trainer = trainer
 
     def begin(self, n_batches: int, replanned: bool) -> None:
-        """Start the iterator anew if the plan has changed, and set every length."""
+        """Restart the iterator if the plan has changed, and set every length."""
         if replanned:
             iter(self._trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
         self.set_next(n_batches)
@@ -73,7 +73,7 @@ class InPlace:
         _set_validation_batch(trainer, n_batches)
 
     def cut(self, n_batches: int) -> None:
-        """Set every length: Lightning may have made a new loader since."""
+        """Set every length, since Lightning may have made a new loader."""
         self.set_next(n_batches)
 
     def give_back(self) -> None:
@@ -89,22 +89,22 @@ class ByReload:
         self._reload_after(1)
 
     def begin(self, n_batches: int, replanned: bool) -> None:
-        """Have the loader of this epoch made again: schedules have been built on the length of a whole one."""
+        """Have the loader of this epoch made again: schedules have been built from the length of a full one."""
         if replanned or self._trainer.fit_loop.max_batches != n_batches:
-            self._reload_after(-1)  # it is due whatever the epoch of the last one
+            self._reload_after(-1)  # a reload is due whatever the epoch of the last one
             self._trainer.fit_loop.setup_data()
             self._reload_after(1)
 
     def set_next(self, n_batches: int) -> None:
-        """Do nothing: Lightning asks for the loader once the epoch begins."""
+        """Do nothing: Lightning asks for the loader when the epoch begins."""
 
     def cut(self, n_batches: int) -> None:
-        """Set the lengths that are public; the loader is left before its end."""
+        """Set the public lengths; the loader is not read to its end."""
         self._trainer.fit_loop.max_batches = n_batches
         _set_validation_batch(self._trainer, n_batches)
 
     def give_back(self) -> None:
-        """Reload as often as the user has said."""
+        """Restore the user's reload interval."""
         self._reload_after(self._users)
 
     def _reload_after(self, n_epochs: int) -> None:
@@ -112,7 +112,7 @@ class ByReload:
 
 
 def shorten_val_check_interval(trainer: pl.Trainer, n_batches: int) -> Restore:
-    """Let ``val_check_interval`` fit an epoch of ``n_batches`` while Lightning takes a new loader and checks it."""
+    """Make ``val_check_interval`` fit an epoch of ``n_batches`` while Lightning takes a new loader and checks it."""
     interval = trainer.val_check_interval
     if not isinstance(interval, int) or trainer.check_val_every_n_epoch is None:
         return lambda: None
@@ -133,7 +133,7 @@ def _set_validation_batch(trainer: pl.Trainer, n_batches: int) -> None:
 def set_counted_length(trainer: pl.Trainer, n_batches: int) -> None:
     """Set only the length that the loop's counters are compared with, ``fit_loop.max_batches``.
 
-    Lightning resets the counters of an epoch that had ended when the checkpoint was written once they reach
-    ``max_batches``; with the length of a longer epoch to come it would begin that one in the middle.
+    If an epoch had ended when the checkpoint was written, Lightning resets its counters once they reach
+    ``max_batches``. With the length of a longer next epoch, it would start that one in the middle.
     """
     trainer.fit_loop.max_batches = n_batches

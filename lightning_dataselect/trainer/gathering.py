@@ -1,4 +1,4 @@
-"""Training on a batch that several of the loader's have filled, within Lightning's automatic optimization."""
+"""Train on a batch gathered from several of the loader's, within Lightning's automatic optimization."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from lightning_dataselect.trainer.patching import Restore, missing, patch_attrib
 _OPTIMIZATION = ("fit_loop.epoch_loop.automatic_optimization.run", "fit_loop.epoch_loop._should_accumulate")
 
 Take = Callable[[Callable[[], object], Any, bool], Any]
-"""Find the batch to train on, None for none yet.
+"""Return the batch to train on, or None if there is none yet.
 
-It is given what runs the training step without gradients on the loader's batch, that batch, and whether gradients wait
-for an optimizer step that is due, as the epoch ends.
+Its arguments are a function that runs the training step on the loader's batch without gradients, that batch, and
+whether gradients are waiting for an optimizer step that is due because the epoch ends.
 """
 
 
 @dataclass
 class StepProgress:
-    """Remember what has become of the batches so far.
+    """Remember what happened to the batches so far.
 
     Attributes:
-        n_pending: Trained batches whose gradients wait for their optimizer step.
-        stepped: Whether the loader's last batch ended in an optimizer step; None where Lightning knows that itself.
+        n_pending: Trained batches whose gradients are waiting for an optimizer step.
+        stepped: Whether the loader's last batch ended in an optimizer step; None if Lightning knows that itself.
     """
 
     n_pending: int = 0
@@ -36,25 +36,26 @@ class StepProgress:
 
 
 def train_on_gathered(trainer: pl.Trainer, gathers: Callable[[], bool], take: Take, progress: StepProgress) -> Restore:
-    """Let one batch be trained on for several of the loader's.
+    """Train on one batch for several of the loader's.
 
-    To Lightning the batches in between are such as accumulate gradients: they step no optimizer and no scheduler, and
-    count for no ``global_step``. Those that are trained on are accumulated by ``accumulate_grad_batches``.
+    To Lightning, the batches in between look like gradient accumulation: they step no optimizer and no scheduler, and
+    do not count in ``global_step``. ``accumulate_grad_batches`` then counts the batches that are trained on.
 
-    Uses ``automatic_optimization.run``, which trains on a batch, and ``epoch_loop._should_accumulate``, by which
-    Lightning tells which batches end in an optimizer step.
+    Uses ``automatic_optimization.run``, which trains on a batch, and ``epoch_loop._should_accumulate``, which tells
+    Lightning which batches end in an optimizer step.
 
     Args:
         trainer: The Trainer of the fit to come.
-        gathers: Whether the loader's batches are gathered from now; else they are trained on as they come.
-        take: Finds what to train on.
-        progress: Written on batch by batch.
+        gathers: Whether the samples of the loader's batches are gathered now; otherwise its batches are trained on as
+            they come.
+        take: Returns the batch to train on.
+        progress: Updated after each batch.
 
     Returns:
-        What takes all of it back.
+        A function that undoes all of this.
 
     Raises:
-        RuntimeError: If this lightning has no such places.
+        RuntimeError: If this version of lightning lacks one of these names.
     """
     for path in _OPTIMIZATION:
         if missing(trainer, path):
@@ -70,7 +71,7 @@ def train_on_gathered(trainer: pl.Trainer, gathers: Callable[[], bool], take: Ta
         name, own = next(iter(kwargs.items()))
 
         def look() -> None:
-            with torch.no_grad():  # under DDP no backward pass is awaited then
+            with torch.no_grad():  # DDP then expects no backward pass
                 trainer.strategy.training_step(*kwargs.values())
 
         every, ends, n_pending = trainer.accumulate_grad_batches, ends_accumulation(trainer), progress.n_pending

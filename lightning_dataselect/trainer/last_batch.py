@@ -1,4 +1,4 @@
-"""An epoch that ends with the batch under way, though its loader has more, or Lightning cannot know that it has not."""
+"""End an epoch with the current batch, although its loader has more, or Lightning cannot know that it has not."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _NAMES = ("fit_loop.epoch_loop.batch_progress.is_last_batch", "fit_loop._data_fe
 
 
 class EpochEnd:
-    """End epochs of a fit, whatever the length of their loader, and have them validated then.
+    """End epochs of a fit, whatever the length of their loader, and run the validation that is due then.
 
     Args:
         trainer: The Trainer of the fit to come.
 
     Raises:
-        UnsupportedTrainerError: If this lightning has no place where a batch is known to be the last one.
+        UnsupportedTrainerError: If this version of lightning has no attribute that marks a batch as the last one.
     """
 
     def __init__(self, trainer: pl.Trainer) -> None:
@@ -24,16 +24,16 @@ class EpochEnd:
             if missing(trainer, path):
                 raise refusal("no epoch of a stream can be ended before its loader", path)
         self._trainer = trainer
-        self._users: int | float | None = None  # the batch that is followed by validation, while another one is
+        self._users: int | float | None = None  # val_check_batch as it was, while it is replaced
         self._is_moved = False
 
     def end_with_batch(self, n_batches: int) -> None:
-        """Let the batch under way be the last of its epoch; to be called before it is trained on.
+        """Make the current batch the last of its epoch; to be called before it is trained on.
 
-        Optimizers step on it. Validation follows it that is due once an epoch, or less often than the epoch is long.
+        Optimizers step on it. Validation follows if it is due once an epoch, or at an interval longer than the epoch.
 
         Args:
-            n_batches: The batches of the epoch, this one included.
+            n_batches: Number of batches in the epoch, including this one.
         """
         trainer = self._trainer
         trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = True
@@ -46,11 +46,11 @@ class EpochEnd:
             trainer.val_check_batch = min(interval, n_batches)
 
     def let_go(self) -> None:
-        """Let the epoch that begins, or the next fit, be validated as the user has said."""
+        """Restore the user's validation interval, for the next epoch or the next fit."""
         if self._is_moved:
             assert self._users is not None
             self._trainer.val_check_batch, self._is_moved = self._users, False
 
     def read_anew(self) -> None:
-        """Begin the epoch's iterator anew, whose loader yields other samples than when Lightning made it."""
+        """Restart the epoch's iterator, since its loader now yields other samples than when Lightning made it."""
         iter(self._trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The end of a fit, as the user has planned it, and as a budget moves it."""
+"""The end of a fit, as the user planned it, and as a budget moves it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning_dataselect.trainer.weight_averaging import WeightAveragingEnd
 
 
 class FitLimits:
-    """Hold what ends a fit, ``max_epochs`` and ``max_steps``, and move it until it is given back.
+    """Hold the limits of a fit, ``max_epochs`` and ``max_steps``, and change them until they are given back.
 
     Args:
         trainer: The Trainer of a fit that is set up and has not begun.
@@ -27,11 +27,11 @@ class FitLimits:
         self._users = self._present = trainer.fit_loop.max_epochs or 0
 
     def end_after(self, n_epochs: int) -> None:
-        """End the fit after ``n_epochs``, however many steps these take; epochs that others have added stay added."""
+        """End the fit after ``n_epochs``, however many steps these take; keep epochs that others have added."""
         self._move(n_epochs, max_steps=-1)
 
     def give_back(self) -> None:
-        """End where the user has said."""
+        """Restore the user's limits."""
         self._move(self._users, self.max_steps)
 
     def _move(self, n_epochs: int, max_steps: int) -> None:

@@ -15,14 +15,14 @@ from lightning_dataselect.trainer.weight_averaging import measures_norms
 
 
 def come_first(trainer: pl.Trainer, callback: pl.Callback) -> None:
-    """Put ``callback`` first in the Trainer's list, from where it stands: also while the list is gone through."""
+    """Move ``callback`` to the front of the Trainer's list, even while the list is being iterated."""
     callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    if callback in callbacks:  # and not called by another one
+    if callback in callbacks:  # unless another callback has called this
         callbacks.insert(0, callbacks.pop(callbacks.index(callback)))
 
 
 def time_fetches(trainer: pl.Trainer, add: Callable[[float], None]) -> Restore:
-    """Call ``add`` with the seconds that the training loop has waited for each batch.
+    """Call ``add`` with the seconds that the training loop waits for each batch.
 
     Uses ``epoch_loop._on_before_fetch`` and ``_on_after_fetch``: the profiler times ``next`` of a loader.
     """
@@ -49,7 +49,7 @@ def time_fetches(trainer: pl.Trainer, add: Callable[[float], None]) -> Restore:
 
 
 def is_running(trainer: pl.Trainer) -> bool:
-    """Return whether a fit, or a pass over other data, of the Trainer is under way."""
+    """Return whether the Trainer is running a fit, or a pass over other data."""
     return bool(trainer.state.status == TrainerStatus.RUNNING)
 
 
@@ -59,7 +59,7 @@ def overfits(trainer: pl.Trainer) -> bool:
 
 
 def sampler_ranks(trainer: pl.Trainer) -> tuple[int, int]:
-    """Return world size and rank that samples are sharded over: (1, 0) where the user turned sharding off."""
+    """Return the world size and rank for sharding samples: (1, 0) if the user turned sharding off."""
     if not getattr(getattr(trainer, "_accelerator_connector", None), "use_distributed_sampler", True):
         return 1, 0
     kwargs = trainer.distributed_sampler_kwargs or {"num_replicas": 1, "rank": 0}
@@ -67,7 +67,7 @@ def sampler_ranks(trainer: pl.Trainer) -> tuple[int, int]:
 
 
 def limited_batches(trainer: pl.Trainer, n_batches: int) -> int:
-    """Count how many of ``n_batches`` ``limit_train_batches`` leaves of an epoch, at least one."""
+    """Return how many of an epoch's ``n_batches`` remain under ``limit_train_batches``, at least one."""
     limit = trainer.limit_train_batches
     if isinstance(limit, int):
         return min(n_batches, limit)
@@ -75,14 +75,14 @@ def limited_batches(trainer: pl.Trainer, n_batches: int) -> int:
 
 
 def ends_accumulation(trainer: pl.Trainer) -> bool:
-    """Return whether the batch under way is the last of its epoch, after which gradients do not wait any longer."""
+    """Return whether the current batch is the last of its epoch, after which gradients accumulate no further."""
     batches = trainer.fit_loop.epoch_loop.batch_progress
     last = batches.is_last_batch or batches.current.ready >= trainer.fit_loop.max_batches
     return last and not trainer.strategy.handles_gradient_accumulation
 
 
 def optimizer_steps_now(trainer: pl.Trainer) -> bool:
-    """Return whether the batch under way ends in an optimizer step rather than in further accumulation."""
+    """Return whether the current batch ends in an optimizer step rather than in further accumulation."""
     loop = trainer.fit_loop.epoch_loop
     if not missing(loop, "_should_accumulate"):
         return not loop._should_accumulate()
@@ -91,9 +91,9 @@ def optimizer_steps_now(trainer: pl.Trainer) -> bool:
 
 
 def planned_accumulation(trainer: pl.Trainer) -> dict[int, int]:
-    """``accumulate_grad_batches`` by the epoch from which it holds, with a ``GradientAccumulationScheduler`` or not."""
+    """Return ``accumulate_grad_batches`` by its first epoch, with a ``GradientAccumulationScheduler`` or without."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if hasattr(callback, "get_accumulate_grad_batches"):  # of whichever package
+        if hasattr(callback, "get_accumulate_grad_batches"):  # lightning's or pytorch_lightning's
             return {epoch: callback.get_accumulate_grad_batches(epoch) for epoch in callback.epochs}
     return {0: trainer.accumulate_grad_batches}
 
@@ -125,18 +125,18 @@ def training_epochs(trainer: pl.Trainer) -> int | None:
 
 
 def trains_nothing(trainer: pl.Trainer) -> bool:
-    """Return whether ``max_epochs`` or ``max_steps`` is 0, so that the fit ends where it begins."""
+    """Return whether ``max_epochs`` or ``max_steps`` is 0, so that nothing is trained."""
     return 0 in (trainer.fit_loop.max_epochs, trainer.max_steps)
 
 
 def resumes_within_epoch(trainer: pl.Trainer) -> bool:
-    """Return whether the fit goes on from a checkpoint that was written before an epoch's last batch."""
+    """Return whether the fit resumes from a checkpoint that was written before an epoch's last batch."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
     return _is_within_epoch(trainer) and progress.current.completed > 0 and not progress.is_last_batch
 
 
 def resumes_after_last_batch(trainer: pl.Trainer) -> bool:
-    """Return whether it goes on from one written between an epoch's last batch and its end, after validation."""
+    """Return whether it resumes from one written between an epoch's last batch and its end, after validation."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
     return _is_within_epoch(trainer) and progress.current.completed > 0 and progress.is_last_batch
 
@@ -147,11 +147,11 @@ def _is_within_epoch(trainer: pl.Trainer) -> bool:
 
 
 def begin_ended_epoch(trainer: pl.Trainer) -> None:
-    """Let the loop, about to run, begin the next epoch if the checkpoint was written when one had ended.
+    """Let the loop, before it runs, begin the next epoch if the checkpoint was written when one had ended.
 
-    With ``max_steps`` set, Lightning takes up the ended epoch again, and trains some batches more in it. What was
-    saved with an epoch's last batch has not counted that one as completed, by which a later checkpoint would go on a
-    batch too early.
+    With ``max_steps`` set, Lightning resumes the ended epoch and trains a few more batches in it. A checkpoint saved
+    with an epoch's last batch does not count that batch as completed, so a later checkpoint would resume one batch too
+    early.
     """
     loop = trainer.fit_loop
     if loop.restarting and not _is_within_epoch(trainer):
@@ -163,9 +163,9 @@ def begin_ended_epoch(trainer: pl.Trainer) -> None:
 
 
 def go_on_within_epoch(trainer: pl.Trainer, epoch: int) -> None:
-    """Let the loop, about to run, go on with ``epoch``, which the end of a fit had cut short.
+    """Let the loop, before it runs, continue ``epoch``, which the end of a fit had cut short.
 
-    Lightning counts a cut epoch as done, or, with ``max_steps`` set, the one after it as begun.
+    Lightning counts a cut epoch as done or, with ``max_steps`` set, the one after it as begun.
     """
     _set_epochs(trainer, begun=epoch + 1, done=epoch)
     trainer.fit_loop.restarting = True
@@ -182,10 +182,10 @@ def _set_epochs(trainer: pl.Trainer, begun: int, done: int | None = None) -> Non
 
 
 def epochs_processed(trainer: pl.Trainer) -> int:
-    """Return the 0-based epoch that the fit is about to train, after a resume in the middle of an epoch that epoch."""
+    """Return the 0-based epoch that the fit is about to train; after a resume within an epoch, that epoch."""
     return int(trainer.fit_loop.epoch_progress.current.processed)  # type: ignore[attr-defined]
 
 
 def shows_progress(trainer: pl.Trainer) -> bool:
-    """Return whether this rank has a progress bar."""
+    """Return whether this rank shows a progress bar."""
     return trainer.is_global_zero and trainer.progress_bar_callback is not None

@@ -1,4 +1,4 @@
-"""Learning rates: stepping the Trainer's schedulers in its place, and scaling what an optimizer steps with."""
+"""Learning rates: step the schedulers in the Trainer's place, and scale the rates that an optimizer steps with."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lightning_dataselect.trainer.patching import Restore, missing, patch_attrib
 
 
 def take_over_schedulers(trainer: pl.Trainer, intervals: Collection[str]) -> tuple[list[int | None], Restore]:
-    """Keep Lightning from stepping the schedulers that go by one of ``intervals``, ``"step"`` and ``"epoch"``.
+    """Keep Lightning from stepping the schedulers with one of these ``intervals``, ``"step"`` and ``"epoch"``.
 
     Returns:
-        The ``frequency`` of each scheduler, None for one that is left to Lightning, as all that go by metrics are; and
-        what gives the others back.
+        The ``frequency`` of each scheduler, None for one that is left to Lightning, as all that depend on metrics are;
+        and a function that gives the others back.
     """
     configs = list(trainer.lr_scheduler_configs)
     taken = [config.interval in intervals and not config.reduce_on_plateau for config in configs]
@@ -40,7 +40,7 @@ def step_lr_scheduler(trainer: pl.Trainer, scheduler: Any, global_step: int) -> 
     Args:
         trainer: The Trainer.
         scheduler: One of its schedulers.
-        global_step: What ``trainer.global_step`` answers meanwhile: some schedulers go by that.
+        global_step: The value of ``trainer.global_step`` meanwhile, which some schedulers depend on.
     """
     module = trainer.lightning_module
     if missing(trainer, "fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed"):
@@ -60,10 +60,10 @@ def intercept_scheduler_calls(trainer: pl.Trainer, call: Callable[[int, Callable
 
     Args:
         trainer: The Trainer, its schedulers set up.
-        call: Given which scheduler it is, in the Trainer's order, and what steps it once.
+        call: Called with the index of the scheduler, in the Trainer's order, and a function that steps it once.
 
     Returns:
-        What takes the interception back. A step that is told an epoch or a metric is left alone.
+        A function that undoes the interception. A step that is passed an epoch or a metric is left alone.
     """
     undos = [
         patch_attribute(config.scheduler, "step", _passed_on(which, config.scheduler.step, call))
@@ -92,13 +92,13 @@ def _passed_on(
 
 
 def learning_rates(trainer: pl.Trainer) -> list[float]:
-    """Return the learning rate of every parameter group, but for those that would have to be waited for."""
+    """Return the learning rate of every parameter group, except those that would have to be waited for."""
     rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
     return [float(rate) for rate in rates if not getattr(rate, "is_cuda", False)]
 
 
 def scale_learning_rate(optimizer: Optimizer, factor: Callable[[], float]) -> Restore:
-    """Multiply the learning rates of ``optimizer`` while it steps, and only then: schedulers see their own values."""
+    """Multiply the learning rates of ``optimizer`` only while it steps, so that schedulers see their own values."""
     before: list[Any] = []
 
     def scale(*_: Any) -> None:
@@ -115,7 +115,7 @@ def scale_learning_rate(optimizer: Optimizer, factor: Callable[[], float]) -> Re
     handles = optimizer.register_step_pre_hook(scale), optimizer.register_step_post_hook(restore)
 
     def undo() -> None:
-        restore()  # a step that failed never came to its end
+        restore()  # a step that failed has not restored the rates
         for handle in handles:
             handle.remove()
 

@@ -1,4 +1,4 @@
-"""Private names of Lightning: a check that they are there, the error if not, and setting one for a fit."""
+"""Private names of Lightning: check that they exist, the error if they do not, and patching one for a fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def missing(target: object, path: str) -> bool:
 
 
 def refusal(what: str, path: str) -> UnsupportedTrainerError:
-    """Make the error of a fit that cannot do without the name at ``path``; ``what`` says what it is needed for."""
+    """Return the error for a fit that needs the missing name at ``path``; ``what`` says what it is needed for."""
     return UnsupportedTrainerError(
         f"This lightning ({pl.__version__}) has no {path}, without which {what}. Use a release of lightning that this"
         " lightning-dataselect was tested with, 2.5 or 2.6, or a newer lightning-dataselect."
@@ -29,7 +29,7 @@ def refusal(what: str, path: str) -> UnsupportedTrainerError:
 
 
 def patch_attribute(target: object, name: str, value: object) -> Restore:
-    """Set the attribute ``name`` on an instance, so that it can be taken back exactly."""
+    """Set the attribute ``name`` on an instance, in a way that can be undone exactly."""
     attributes = target.__dict__
     nothing = object()
     before = attributes.get(name, nothing)

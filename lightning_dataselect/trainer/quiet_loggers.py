@@ -1,4 +1,4 @@
-"""Let a step that only scores write nothing to the Trainer's loggers."""
+"""Keep a step that only scores from writing to the Trainer's loggers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lightning_dataselect.trainer.patching import Restore
 
 
 class QuietLogger:
-    """Answer as a logger does, and write nothing.
+    """Behave like a logger, but write nothing.
 
     Args:
-        logger: Its name, folder and settings are told; its methods and its experiment are silent.
+        logger: Its name, folder and settings are passed through; its methods and its experiment do nothing.
 
     Example:
         >>> from lightning.pytorch.loggers import CSVLogger
@@ -30,13 +30,13 @@ class QuietLogger:
 
     @property
     def experiment(self) -> DummyExperiment:
-        """Return what takes every call, and does nothing."""
+        """Return an object that accepts every call, and does nothing."""
         return DummyExperiment()
 
     def __getattr__(self, name: str) -> Any:
-        """Return what else the logger has; nothing comes of a call."""
+        """Return another attribute of the logger; calling it does nothing."""
         if name == "_logger":
-            raise AttributeError(name)  # a copy in the making has none yet
+            raise AttributeError(name)  # a copy that is being made has none yet
         value = getattr(self._logger, name)
         return _nothing if callable(value) else value
 
@@ -46,10 +46,10 @@ def _nothing(*args: Any, **kwargs: Any) -> None:
 
 
 def quiet_loggers(module: pl.LightningModule) -> Restore:
-    """Put silent loggers in the places of those of the module's Trainer, if it has one; return what undoes it."""
+    """Replace the loggers of the module's Trainer, if it has one, by silent ones; return a function that undoes it."""
     try:
         trainer = module.trainer
-    except RuntimeError:  # it is attached to none
+    except RuntimeError:  # the module is attached to no Trainer
         return _nothing
     loggers = trainer.loggers
     if not loggers:

@@ -1,4 +1,4 @@
-"""The arguments of a LightningModule's training step, and the way of a batch to it."""
+"""The arguments of a LightningModule's training step, and how a batch reaches it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_dataselect.trainer.patching import missing, refusal
 
 
 def logging_parts(module: pl.LightningModule) -> list[Any]:
-    """Find the LightningModules within ``module``, itself among them, of whichever package: those with a ``log``."""
+    """Find the LightningModules in ``module``, including itself, of either package: those with a ``log``."""
     return [part for part in module.modules() if callable(getattr(part, "log", None)) and hasattr(part, "log_dict")]
 
 
@@ -27,7 +27,7 @@ def takes_batch_idx(step: Callable[..., Any]) -> bool:
 
 
 def batch_to_device(trainer: pl.Trainer, batch: Any) -> Any:
-    """Take a batch the way that the training loop takes it, through the user's transfer hooks."""
+    """Transfer a batch as the training loop does, through the user's transfer hooks."""
     if missing(trainer.lightning_module, path := "_on_before_batch_transfer"):
         raise refusal("no samples can be scored by a pass of their own", f"LightningModule.{path}")
     batch = trainer.precision_plugin.convert_input(batch)

@@ -1,4 +1,4 @@
-"""The fit loop's train loader, and the one that everybody else is shown."""
+"""The fit loop's train loader, and the one that everyone else sees."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from lightning_dataselect.trainer.patching import Restore, missing, refusal
 def intercept_train_loader(trainer: pl.Trainer, transform: Callable[[Any], Any]) -> Restore:
     """Pass every train loader that the fit loop asks for through ``transform``, wherever it comes from.
 
-    Uses ``fit_loop._data_source.dataloader``: one place for loaders given to ``fit``, by a datamodule or by the module.
-    Whoever else asks there, while the loop has a loader and is not about to reload it, gets the user's own.
+    Uses ``fit_loop._data_source.dataloader``, which all loaders pass through, whether given to ``fit``, by a datamodule
+    or by the module. Anyone else who asks there, while the loop has a loader and is not about to reload it, gets the
+    user's own.
 
     Args:
         trainer: The Trainer of the fit to come.
-        transform: Given what the user has given; returns what the loop is to iterate.
+        transform: Given the user's loader, returns the one that the loop is to iterate.
 
     Returns:
-        What takes the interception back.
+        A function that undoes the interception.
 
     Raises:
-        RuntimeError: If this lightning has no such place.
+        RuntimeError: If this version of lightning has no such attribute.
     """
     if missing(trainer, path := "fit_loop._data_source.dataloader"):
         raise refusal("no selector can take hold of the train loader", path)
@@ -62,17 +63,17 @@ def combination_mode(given: object) -> str:
 
 
 def show_apart(trainer: pl.Trainer, looped: Any, shown: Any, mode: str = "max_size_cycle") -> Any:
-    """Return a combined loader of which the loop iterates ``looped``, while ``trainer.train_dataloader`` is ``shown``.
+    """Return a combined loader: the loop iterates ``looped``, while ``trainer.train_dataloader`` is ``shown``.
 
-    So whoever looks at the train data in a hook cannot disturb the loop's own pass over it.
+    So code that reads the train data in a hook cannot disturb the loop's own pass over it.
 
     Args:
         trainer: The Trainer of the fit under way.
         looped: A DataLoader, or a list or mapping of several.
-        shown: The same, for everybody but the loop.
+        shown: The same, for everyone but the loop.
         mode: How several are combined, see `combination_mode`.
     """
-    # of the package, lightning or pytorch_lightning, that made the Trainer: it takes no other's as combined
+    # from the Trainer's own package, lightning or pytorch_lightning: it does not accept the other's
     modules = (sys.modules[cls.__module__] for cls in type(trainer.fit_loop).__mro__)
     base = next(module.CombinedLoader for module in modules if hasattr(module, "CombinedLoader"))
     combined = _showing(base)(looped, mode)
@@ -86,14 +87,14 @@ def _showing(base: type) -> type[Any]:
 
 
 def lengths_of_others(trainer: pl.Trainer, combined: Any, position: int) -> dict[int, float]:
-    """Return the number of batches of every loader but one, by its position; infinite where it has no length.
+    """Return the number of batches of every loader but one, by position; infinite for one without a length.
 
-    A limit of ``limit_train_batches`` as a number of batches stands for a length that there is not.
+    If ``limit_train_batches`` is a number of batches, it stands in for a missing length.
 
     Args:
         trainer: The Trainer of the fit under way.
         combined: Combines the loaders, see `show_apart`.
-        position: Of the loader that is left out.
+        position: Position of the loader that is left out.
     """
     limit = trainer.limit_train_batches
     endless = float(limit) if isinstance(limit, int) else math.inf
@@ -102,13 +103,13 @@ def lengths_of_others(trainer: pl.Trainer, combined: Any, position: int) -> dict
 
 
 def forget_train_loader(trainer: pl.Trainer) -> None:
-    """Let the Trainer ask anew for a train loader that it has already been asked for, as by a callback's ``setup``."""
+    """Make the Trainer reload a train loader that was requested too early, by a callback's ``setup`` say."""
     if trainer.train_dataloader is not None:
         trainer.fit_loop._combined_loader = None
 
 
 def _unwrap_loader_classes() -> None:
-    """Give loaders their own constructors back: Lightning wraps them while it asks for one, for good if that fails."""
+    """Restore the loaders' constructors: Lightning wraps them while it asks for a loader, for good if that fails."""
     for base in (DataLoader, BatchSampler):
         for cls in {base, *get_all_subclasses(base)}:
             for name in ("__init__", "__setattr__", "__delattr__"):
