@@ -1,4 +1,4 @@
-"""A count of the losses that were NaN or infinite, without a look at them in a step."""
+"""Count the losses that were NaN or infinite, without reading them in a step."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
 
-_MOST_PUT_ASIDE = 64  # batches: one operation for many costs a short step less than one for each
+_MOST_PUT_ASIDE = 64  # batches: one operation for many is cheaper for a short step than one for each
 
 
 class BadLosses:
-    """Count losses that were not finite: of samples whose last one was so, or of all where samples have no place.
+    """Count samples whose last loss was not finite, or all such losses if samples have no index.
 
     Args:
         n: Number of samples; None to count losses, not samples, since the last :meth:`count`.
-        memory: Where what is known of each sample lies.
+        memory: Where per-sample state is allocated.
 
     Example:
         >>> bad = BadLosses(3)
@@ -32,7 +32,7 @@ class BadLosses:
         self._put_aside: list[tuple[Tensor, Tensor]] = []
 
     def add(self, indices: Tensor, losses: Tensor) -> None:
-        """Take note of losses, float32 (B,), of the samples ``indices``, int64 (B,); both must stay as they are."""
+        """Add losses, float32 (B,), of the samples ``indices``, int64 (B,); neither tensor may change afterwards."""
         self._put_aside.append((indices, losses))
         if len(self._put_aside) == _MOST_PUT_ASIDE:
             self._look()

@@ -1,4 +1,4 @@
-"""A run that goes on with other samples than before: with more of them, or with the same in other places."""
+"""Continue a run with other samples than before: with more of them, or with the same ones in other places."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lightning_dataselect.state.run_state import RunState
 
 
 def grow(run: RunState, policy: SelectionPolicy, n: int) -> None:
-    """Take in the samples that have come to a data set of ``n``, as never measured, into the present plan too."""
+    """Add the new samples of a data set that now has ``n``, as never measured, also to the current plan."""
     fit, before = run.fit, run.store
     plan, new = fit.plan, torch.arange(before.n, n)
     weights = None if plan.weights is None else torch.cat([plan.weights, plan.weights.new_ones(len(new))])
@@ -22,13 +22,13 @@ def grow(run: RunState, policy: SelectionPolicy, n: int) -> None:
 
 
 def rearrange(run: RunState, policy: SelectionPolicy, rows: Tensor) -> None:
-    """Go on with samples that stand in other places now, without those that are gone, and with new ones.
+    """Continue with samples that have changed places, without those that are gone, and with new ones.
 
     Args:
         run: The columns and the position of the fit.
-        policy: Says which columns there are.
-        rows: int64 (n,), where each sample stood before; -1 for a new one, which counts as never measured, and is
-            taken into the present plan.
+        policy: Defines the columns.
+        rows: int64 (n,), the earlier position of each sample; -1 for a new one, which counts as never measured and is
+            added to the current plan.
     """
     fit, before, plan = run.fit, run.store, run.fit.plan
     in_plan = torch.zeros(before.n + 1, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""The evidence of each sample in the logits of classes: when it was learnt and forgotten, and how sure it was."""
+"""The evidence about each sample from class logits: when it was learnt and forgotten, and with what confidence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_dataselect.state.merging import OverRanks
 from lightning_dataselect.state.store import ScoreStore
 
 NEVER = torch.iinfo(torch.int32).max
-"""The value of ``first_learnt`` for a sample that was never classified right."""
+"""The value of ``first_learnt`` for a sample that was never classified correctly."""
 UNKNOWN = -1
 """The value of ``predicted`` and ``label`` for a sample whose class was never seen."""
 
@@ -27,11 +27,11 @@ OF_CLASSES: dict[str, tuple[float, torch.dtype, OverRanks]] = {
     "confidence_sum": (0.0, torch.float32, "sum"),
     "confidence_squares": (0.0, torch.float32, "sum"),
 }
-"""The columns: each with its initial value, its type, and what becomes of several ranks' writes."""
+"""The columns, each with its initial value, its dtype, and how the writes of several ranks are merged."""
 
 
 class Shown(NamedTuple):
-    """Hold what a batch has shown of the classes of its samples."""
+    """Hold what a batch shows about the classes of its samples."""
 
     indices: Tensor  # int64 (B,)
     logits: Tensor  # (B, C)
@@ -39,17 +39,17 @@ class Shown(NamedTuple):
 
 
 def add_at(column: Tensor, indices: Tensor, number: int | Tensor) -> None:
-    """Add a number to the entries ``indices``, int64 (B,), of a column, or to each its own, (B,)."""
+    """Add a number, or one for each entry, (B,), to the entries ``indices``, int64 (B,), of a column."""
     numbers = number if isinstance(number, Tensor) else torch.full_like(indices, number, dtype=column.dtype)
     column.index_add_(0, indices, numbers)
 
 
 def write_classes(store: ScoreStore, shown: Shown, epoch: int) -> None:
-    """Write what batches of one epoch have shown, in their order: a sample may come more than once.
+    """Write the results of batches of one epoch, in order, since a sample may occur more than once.
 
     Args:
         store: Has the columns ``OF_CLASSES``.
-        shown: All that the batches have shown.
+        shown: The results of the batches.
         epoch: The 0-based epoch.
     """
     store.mark_counted(shown.indices)
@@ -63,7 +63,7 @@ def write_classes(store: ScoreStore, shown: Shown, epoch: int) -> None:
     add_at(store["times_forgotten"], i, ((before > 0) & (margin <= 0)).int())
     learnt = torch.where(margin > 0, epoch, NEVER).int()
     store["first_learnt"].scatter_reduce_(0, i, learnt, "amin")
-    # all but a sample's last presentation go to the slot of padding
+    # all but a sample's last occurrence go to the padding slot
     last = torch.where(torch.cat([~again, again.new_ones(1)]), i, store.n)
     store["margin"].index_copy_(0, last, margin)
     store["predicted"].index_copy_(0, last, predicted.int())

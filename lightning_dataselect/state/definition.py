@@ -1,4 +1,4 @@
-"""The decisions and columns that a method's class must define, checked when a fit begins and not epochs later."""
+"""Check the decisions and columns that a method's class must define when a fit begins, not epochs later."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _DECISIONS = {
 
 
 def check_definition(policy: SelectionPolicy) -> None:
-    """Refuse a method without its decision, or whose columns have no initial values.
+    """Refuse a method that lacks its decision, or whose columns have no initial values.
 
     Raises:
-        MethodDefinitionError: If there is one.
+        MethodDefinitionError: If the method is such a one.
 
     Example:
         >>> from lightning_dataselect import DataSelector

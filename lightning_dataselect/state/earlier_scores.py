@@ -1,4 +1,4 @@
-"""All that an earlier fit knew of its samples, read from the file that its selector's ``export`` has written."""
+"""Everything that an earlier fit knew about its samples, read from the file that its selector's ``export`` wrote."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from lightning_dataselect.utils.extras import require_report_extra
 from lightning_dataselect.utils.reading import reading
 
 OWN = "method."
-"""Beginning of the names of a method's own columns in the file."""
+"""Prefix of the names of a method's own columns in the file."""
 ABOUT = "fit"
-"""The column that tells of the fit, as JSON in its first row: the method, and a fingerprint of the data set."""
+"""The column that describes the fit, as JSON in its first row: the method, and a fingerprint of the data set."""
 
 
 @dataclass(frozen=True)
 class EarlierScores:
-    """Knowledge that one fit leaves to the next.
+    """The knowledge that one fit passes on to the next.
 
     Attributes:
-        source: Of the file.
+        source: Path of the file.
         columns: float32 (m,) each: ``"loss"``, ``"score"`` and the method's own, NaN for a sample never measured.
-        index: int64 (m,), the places of the samples in their data set; None in a stream.
-        keys: The keys of the samples, if they have some.
-        method: Whose scores they are; None in a table of somebody else's.
-        samples: A fingerprint of a few samples of the data set; empty where nothing is known.
-        keys_are_text: True where the file holds nothing but text, so that a key 7 is written "7".
+        index: int64 (m,), the positions of the samples in their data set; None for a stream.
+        keys: The keys of the samples, if they have any.
+        method: The method whose scores they are; None in a table from another source.
+        samples: A fingerprint of a few samples of the data set; empty if nothing is known.
+        keys_are_text: True if the file contains only text, so that a key 7 is written "7".
     """
 
     source: str
@@ -47,7 +47,7 @@ class EarlierScores:
     keys_are_text: bool = False
 
     def rows_by_key(self, keys: Sequence[Key]) -> Tensor:
-        """Return which row of the file each sample is, int64 (n,), -1 for a sample that is not in it.
+        """Return the row of the file for each sample, int64 (n,); -1 for a sample that is not in it.
 
         Args:
             keys: Of the samples.
@@ -58,7 +58,7 @@ class EarlierScores:
         return torch.tensor([rows.get(key, -1) for key in wanted], dtype=torch.int64)
 
     def rows_by_index(self, n: int) -> Tensor:
-        """Return which row of the file each of ``n`` samples is, int64 (n,), -1 for a sample that is not in it."""
+        """Return the row of the file for each of ``n`` samples, int64 (n,); -1 for a sample that is not in it."""
         assert self.index is not None
         rows = torch.full((n,), -1, dtype=torch.int64)
         rows[self.index] = torch.arange(self.index.numel())
@@ -66,7 +66,7 @@ class EarlierScores:
 
 
 def read_earlier_scores(source: str | Path) -> EarlierScores:
-    """Read a file that ``export`` has written, or a table with the columns ``index`` or ``key``, and ``loss``.
+    """Read a file that ``export`` wrote, or a table with the columns ``index`` or ``key``, and ``loss``.
 
     Args:
         source: Ends in ``.csv`` or ``.parquet``.
@@ -95,7 +95,7 @@ def read_earlier_scores(source: str | Path) -> EarlierScores:
 
 
 def about_fit(method: str, samples: Mapping[int, Mapping[str, int]]) -> str:
-    """Return what the first row of the column :data:`ABOUT` tells of a fit.
+    """Return the description of a fit from the first row of the column :data:`ABOUT`.
 
     Example:
         >>> about_fit("InfoBatch", {0: {".1": 7}})
@@ -105,13 +105,13 @@ def about_fit(method: str, samples: Mapping[int, Mapping[str, int]]) -> str:
 
 
 def check_start(source: object) -> str | Path | None:
-    """Return ``source`` if it is the path of a file to start from, as far as its first bytes tell.
+    """Return ``source`` if it is the path of a file to start from, as far as the first bytes show.
 
     Raises:
-        ArgumentTypeError: If it is no path.
+        ArgumentTypeError: If it is not a path.
         MissingFileError: If there is no such file.
         MissingExtraError: If a ``.parquet`` file cannot be read without another package.
-        InvalidArgumentError: If it is that of another kind of file, or of a table without the columns it needs.
+        InvalidArgumentError: If the file is of another kind, or a table without the necessary columns.
 
     Example:
         >>> check_start("samples.txt")

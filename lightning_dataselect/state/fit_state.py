@@ -1,4 +1,4 @@
-"""The position of a fit: all that a resumed fit needs, next to the scores, to be the same fit."""
+"""The position of a fit: everything that a resumed fit needs besides the scores."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from lightning_dataselect.state.plan import EpochPlan
 class EpochRecord(TypedDict):
     """The cost of one epoch.
 
-    ``n_total`` samples in the set, ``n_selected`` of them chosen; ``n_forward`` and ``n_backward`` samples
-    forwarded and back-propagated on all ranks, repeats included; ``n_trained`` samples that the module was
-    trained on, or that were gathered to be so, and ``n_left_out`` that were in its batches but were not chosen,
-    likewise; ``n_full`` samples that it would have been trained on with nothing dropped, as sampler, loader and Trainer
-    have it; ``done`` the share of it that was done, below 1 where the end of the fit has cut it, and ``n_full`` with
-    it; ``seconds`` of training without validation; ``select_seconds`` between this epoch and the next.
+    ``n_total`` is the number of samples in the data set, ``n_selected`` the number that were chosen; ``n_forward`` and
+    ``n_backward`` count samples forwarded and back-propagated on all ranks, repeats included; ``n_trained`` counts
+    samples that the module was trained on, or that were gathered for it, and ``n_left_out`` those in its batches that
+    were not chosen, likewise on all ranks; ``n_full`` is the number of samples that it would have been trained on with
+    nothing dropped, given the sampler, loader and Trainer; ``done`` is the share of the epoch that was done, below 1 if
+    the end of the fit cut it, and ``n_full`` is then that of this share; ``seconds`` is the training time without
+    validation, ``select_seconds`` the time between this epoch and the next.
     """
 
     epoch: int
@@ -39,26 +40,26 @@ class EpochRecord(TypedDict):
 
 @dataclass
 class FitState:
-    """The plan of the present epoch, how far it has come, and what the epochs before it cost.
+    """The plan of the current epoch, how far it has got, and what the epochs before it cost.
 
     Attributes:
-        plan: What the present epoch trains on.
+        plan: What the current epoch trains on.
         batches_done: Batches of it that are done.
-        batch_size: Samples of a batch on all ranks together, 0 where that is not fixed.
+        batch_size: Samples of a batch on all ranks together; 0 if that is not fixed.
         n_forward: Samples forwarded in this epoch so far, by this rank until the ranks' counts are summed.
         n_backward: Samples back-propagated in this epoch so far, likewise.
         n_trained: Samples trained on in this epoch so far, likewise.
         n_left_out: Samples of this epoch's batches so far that were not trained on, likewise.
         n_measured: Samples whose losses were written in this epoch so far, likewise.
         seconds: Training seconds of this epoch so far.
-        is_cut: Whether the end of the fit has cut the present epoch short; its record, the last of ``history``, then is
-            one of the part that was trained.
+        is_cut: Whether the end of the fit has cut the current epoch short; the last record in ``history`` then
+            describes the part that was trained.
         budget_spent: The compute, in samples trained on, of a budget that the last epoch has used up, 0 before; on a
-            stream what all epochs that have ended took of it, in batches.
+            stream, the compute of all finished epochs, in batches.
         shortened_at: The compute that was spent when the method ended its fit early, in samples trained on.
-        early_end: The compute that is spent when such a fit ends; 0 where the whole budget is to be spent.
-        stream_batches: Batches of a whole epoch of a stream, 0 where nobody has come to its end yet.
-        scheduler_calls: How often each learning-rate scheduler was stepped to keep it in time, in the Trainer's order.
+        early_end: The compute at which such a fit ends; 0 if the whole budget is to be spent.
+        stream_batches: Batches in a whole epoch of a stream; 0 as long as its end has not been reached.
+        scheduler_calls: How often each learning-rate scheduler was stepped to keep it in step, in the Trainer's order.
         history: One record for each epoch that has ended.
     """
 
@@ -80,28 +81,28 @@ class FitState:
     history: list[EpochRecord] = field(default_factory=list)
 
     def begin(self, plan: EpochPlan) -> None:
-        """Take up the plan of an epoch."""
+        """Begin an epoch with its plan."""
         self.plan = plan
         self.batches_done = 0
 
     def cut(self, n_total: int, n_full: int, done: float) -> None:
-        """Write the record of an epoch that ends with the fit, before its last batch; see :class:`EpochRecord`."""
+        """Add the record of an epoch that ends with the fit, before its last batch; see :class:`EpochRecord`."""
         self._write_record(n_total, self.plan.indices.numel(), n_full, done)
         self.is_cut = True
 
     def reopen(self) -> None:
-        """Take up an epoch that was cut."""
+        """Continue an epoch that was cut."""
         self.history.pop()
         self.is_cut = False
 
     def close(self, n_total: int, n_full: int, done: float, n_selected: int | None = None) -> None:
-        """Write the record of the epoch that has ended.
+        """Add the record of the epoch that has ended.
 
         Args:
             n_total: Number of samples in the set.
-            n_full: Number that it would have been trained on with nothing dropped, in as much of it as was done.
-            done: Share of it that was.
-            n_selected: Number of those chosen; None for those of the plan.
+            n_full: Number that the same part of it would have been trained on with nothing dropped.
+            done: Share of it that was done.
+            n_selected: Number of chosen samples; None for those of the plan.
         """
         self._write_record(n_total, self.plan.indices.numel() if n_selected is None else n_selected, n_full, done)
         self.batches_done = 0
@@ -131,11 +132,11 @@ class FitState:
         self.n_backward += backward
 
     def sum_over_ranks(self, world_size: int, device: torch.device) -> None:
-        """Give every rank the counts of all; all ranks must call it together.
+        """Give every rank the sum of all ranks' counts; all ranks must call it together.
 
         Args:
             world_size: Number of ranks.
-            device: That the counts travel from.
+            device: Device that the counts are sent from.
         """
         if world_size > 1:
             summed = torch.tensor([getattr(self, name) for name in _COUNTS], device=device)
@@ -144,7 +145,7 @@ class FitState:
                 setattr(self, name, count)
 
     def leave_counts_to_first(self, rank: int) -> None:
-        """Go on counting from what all ranks have, without counting it once a rank."""
+        """Keep the summed counts on the first rank only, so that they are not counted once per rank."""
         if rank > 0:
             self._forget_counts()
 
@@ -163,12 +164,12 @@ class FitState:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any], n_total: int, memory: InMemory = IN_MEMORY) -> FitState:
-        """Make the state that :meth:`state_dict` wrote, for the same number of samples.
+        """Restore the state that :meth:`state_dict` returned, for the same number of samples.
 
         Args:
-            state: What was written.
+            state: What it returned.
             n_total: Number of samples.
-            memory: Where the plan lies.
+            memory: Where the plan is allocated.
         """
         plan: dict[str, Any] = dict(state["plan"])
         plan |= {name: memory.hold(part) for name, part in plan.items() if torch.is_tensor(part)}

@@ -1,4 +1,4 @@
-"""The samples of a stream that a pass leaves out, known by their keys in every process that reads the stream."""
+"""The samples of a stream that a pass leaves out, by their keys, in every process that reads the stream."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COUNT, _ASKED = range(2)
 
 
 def hash_of(key: str | int | bytes) -> int:
-    """Return an int64 that stands for a key, the same in every process.
+    """Return an int64 hash of a key, the same in every process.
 
     Example:
         >>> hash_of("a") == hash_of("a"), hash_of("7") == hash_of(7)
@@ -33,17 +33,17 @@ def hashes_of(keys: Iterable[str | int | bytes]) -> Tensor:
 
 
 class KeyFilter:
-    """Tell whether a pass over a stream keeps the sample with a key; the workers of a loader know it, too.
+    """Tell whether a pass over a stream keeps the sample with a key, also in the workers of a loader.
 
-    A stream that makes its batches itself calls it before samples are batched, and best before they are decoded::
+    A stream that builds its own batches calls it before samples are batched, preferably before they are decoded::
 
         keeps = Frontier(sample_id="__key__").keeps
         stream = webdataset.WebDataset(shards).select(lambda sample: keeps(sample["__key__"])).decode().batched(256)
 
-    What it is told in the main process its copies in workers, which share its memory, know at once.
+    Its copies in workers share its memory, so they see changes in the main process at once.
 
     Args:
-        capacity: The most keys that may be left out.
+        capacity: The maximum number of keys that can be left out.
 
     Example:
         >>> keeps = KeyFilter(capacity=4)
@@ -58,7 +58,7 @@ class KeyFilter:
         self._views: tuple[Any, Any] | None = None
 
     def __call__(self, key: str | int | bytes) -> bool:
-        """Return whether the present pass keeps the sample of this key; a data set that asks filters by itself."""
+        """Return whether the current pass keeps the sample with this key, for a data set that filters by itself."""
         head = self._shared()[1]
         if not head[_ASKED]:
             head[_ASKED] = 1
@@ -66,7 +66,7 @@ class KeyFilter:
 
     @property
     def is_asked(self) -> bool:
-        """True once a data set of the user's, in whichever process, has asked for a key in this fit."""
+        """True once the user's data set has asked for a key in this fit, in any process."""
         return bool(self._shared()[1][_ASKED])
 
     def begin_fit(self) -> None:
@@ -79,7 +79,7 @@ class KeyFilter:
         return not self._shared()[1][_COUNT]
 
     def lets_pass(self, key: str | int | bytes) -> bool:
-        """Return whether the present pass keeps the sample of this key."""
+        """Return whether the current pass keeps the sample with this key."""
         hashes, head = self._shared()
         n = int(head[_COUNT])
         if n == 0:
@@ -89,9 +89,9 @@ class KeyFilter:
         return place == n or int(hashes[place]) != sought
 
     def leave_out(self, hashes: Tensor) -> None:
-        """Leave out the samples whose keys have these hashes, int64 (m,), in place of those before.
+        """Leave out the samples whose keys have these hashes, int64 (m,), instead of the earlier ones.
 
-        Where there are more than there is room for, the first ones are.
+        If there are more than there is room for, only the first ones are left out.
         """
         table, head = self._shared()
         sorted_ = np.unique(hashes[: len(table)].numpy())
@@ -100,7 +100,7 @@ class KeyFilter:
         head[_COUNT] = len(sorted_)
 
     def left_out(self) -> Tensor:
-        """Return the hashes of what is left out, int64 (m,), sorted."""
+        """Return the hashes of the keys that are left out, int64 (m,), sorted."""
         hashes, head = self._shared()
         return torch.from_numpy(hashes[: int(head[_COUNT])].copy())
 

@@ -1,4 +1,4 @@
-"""One number a sample, measured elsewhere: a tensor, or a file."""
+"""Load one number per sample that was measured elsewhere, from a tensor or a file."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ ValueSource: TypeAlias = str | Path | Tensor
 
 
 def load_values(source: ValueSource, *, column: str, argument: str) -> Tensor:
-    """Read one number a sample, in the order of the data set.
+    """Read one number per sample, in the order of the data set.
 
     Args:
         source: A tensor, or a file. A table is sorted by its column ``index``, if it has one.
-        column: The table's column that holds the numbers.
+        column: The column of the table with the numbers.
         argument: Name of the caller's argument, for messages.
 
     Returns:
         float32 (N,), on the CPU.
 
     Raises:
-        TypeError: If ``source`` is neither.
+        TypeError: If ``source`` is neither a tensor nor a path.
         FileNotFoundError: If there is no such file.
         ValueError: If the file is of an unknown kind, has no such column, leaves out samples, or the numbers are not
             one-dimensional.

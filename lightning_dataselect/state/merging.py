@@ -1,4 +1,4 @@
-"""Bring together what several ranks have written into their columns: only that travels, in the dtype that it has."""
+"""Merge what several ranks have written into their columns; only that is sent, in its own dtype."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 OverRanks = Literal["last", "sum", "min"]
-"""How a column merges several ranks' writes to a sample: the last value, the sum of the increments, the least."""
+"""How a column merges several ranks' writes to a sample: the last value, the sum of the increments, or the minimum."""
 
-CHUNK = 1 << 20  # samples that are merged at a time, so that what travels takes no memory of the order of all
-MOST_CHUNKS = 64  # as the ranks wait for each other in each: of very many samples more are merged at a time
+CHUNK = 1 << 20  # samples that are merged at a time, so that messages take no memory proportional to all samples
+MOST_CHUNKS = 64  # since ranks wait for each other in each round: with very many samples, more are merged at a time
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class Shared:
     """A column that ranks write to.
 
     Attributes:
-        column: (N + 1,) or (N + 1, width), this rank's own; slot ``N`` stands for no sample.
-        over_ranks: What becomes of several ranks' writes to a sample.
-        base: Of a sum, the column as it was after the last merge.
+        column: (N + 1,) or (N + 1, width), this rank's own; slot ``N`` belongs to no sample.
+        over_ranks: How several ranks' writes to a sample are merged.
+        base: For a sum, the column as it was after the last merge.
     """
 
     column: Tensor
@@ -42,21 +42,21 @@ class Shared:
         return self.over_ranks != "last"
 
     def has_changed(self, start: int, end: int) -> bool:
-        """Return whether this rank has something to give of samples from ``start`` to ``end``, if it has written."""
+        """Return whether a rank that has written has something to send about samples from ``start`` to ``end``."""
         return self.base is None or not torch.equal(self.column[start:end], self.base[start:end])
 
     def outgoing(self, rows: Tensor) -> Tensor:
-        """Return what this rank gives the others of the samples ``rows``."""
+        """Return what this rank sends to the others about the samples ``rows``."""
         values = self.column.index_select(0, rows)
         return values if self.base is None else values.sub_(self.base.index_select(0, rows))
 
     def open(self, start: int, end: int) -> None:
-        """Take back what this rank has written to the samples from ``start`` to ``end``, if that is added anew."""
+        """Undo what this rank has written to the samples from ``start`` to ``end``, if it will be added again."""
         if self.base is not None:
             self.column[start:end] = self.base[start:end]
 
     def take_in(self, rows: Tensor, values: Tensor) -> None:
-        """Take what was given of the samples ``rows``, int64 (m,), each of them once; ``N`` for none."""
+        """Merge what was received about the samples ``rows``, int64 (m,), each of them once; ``N`` for none."""
         if self.over_ranks == "sum":
             self.column.index_add_(0, rows, values)
         elif self.over_ranks == "min":
@@ -65,7 +65,7 @@ class Shared:
             self.column.index_copy_(0, rows, values)
 
     def close(self, start: int, end: int) -> None:
-        """Let the samples from ``start`` to ``end`` be merged."""
+        """Mark the samples from ``start`` to ``end`` as merged."""
         if self.base is not None:
             self.base[start:end] = self.column[start:end]
 
@@ -73,15 +73,15 @@ class Shared:
 def merge(columns: Sequence[Shared], written: Tensor, counted: Tensor, n: int) -> None:
     """Give every rank what each rank has written since the last merge; all ranks must call it together.
 
-    Where two ranks wrote the same sample, the higher rank's last value stands, on all ranks alike.
+    If two ranks wrote to the same sample, the last value of the higher rank is kept, on all ranks.
 
     Args:
-        columns: The same on every rank.
-        written: bool (N + 1,), the samples whose columns of a last value this rank has written to.
-        counted: bool (N + 1,), those whose columns of a sum or a minimum it has written to.
+        columns: The same columns on every rank.
+        written: bool (N + 1,), the samples whose last-value columns this rank has written to.
+        counted: bool (N + 1,), those whose sum or minimum columns it has written to.
         n: Number of samples, N.
     """
-    # wide numbers first, so that each lies in the message where it can be read in place
+    # wide numbers first, so that each is aligned in the message and can be read in place
     ordered = sorted(columns, key=lambda shared: -shared.column.element_size())
     size = max(CHUNK, -(-n // MOST_CHUNKS))
     chunks = [_Chunk(ordered, (written, counted), start, min(start + size, n), n) for start in range(0, n, size)]
@@ -102,10 +102,10 @@ class _Chunk:
     n: int
 
     def facts(self) -> list[int]:
-        """Return how many samples this rank has written, and counted, whether they are the same, and what changed."""
+        """Return how many samples this rank has written and counted, whether they are the same, and what changed."""
         parts = [mark[self.start : self.end] for mark in self.marks]
         numbers = [int(part.count_nonzero()) for part in parts]
-        # as a rule what is counted is measured, too, and travels once
+        # usually, counted samples are measured too, and are sent once
         changed = [numbers[each.is_count] > 0 and each.has_changed(self.start, self.end) for each in self.columns]
         return [*numbers, torch.equal(*parts), *changed]
 
@@ -115,12 +115,12 @@ class _Chunk:
         sent = [shared for shared, flag in zip(self.columns, facts[:, 3:].any(0).tolist(), strict=True) if flag]
         if not sent:
             return
-        # what is given is read before anything is taken in
+        # what is sent is read before anything is merged
         rows = [mark[self.start : self.end].nonzero().squeeze(1) for mark in self.marks]
         values = [shared.outgoing(rows[shared.is_count] + self.start) for shared in sent]
         for shared in sent:
             shared.open(self.start, self.end)
-        # where few ranks have written nearly all, most of equal messages would be empty
+        # if few ranks have written nearly everything, messages of equal size would be mostly empty
         if int(numbers.amax(0).sum()) * len(numbers) <= 2 * int(numbers.sum()):
             layout = _Layout(sent, is_one, *numbers.amax(0).tolist())
             message = layout.message(rows, values, self.end - self.start)
@@ -137,7 +137,7 @@ class _Chunk:
     def _in_turn(
         self, sent: list[Shared], is_one: bool, rows: list[Tensor], values: list[Tensor], numbers: Tensor
     ) -> Iterator[tuple[_Layout, Tensor]]:
-        """Yield what each rank gives that has something to give, uint8 (1, bytes), in the order of ranks."""
+        """Yield the message of each rank that has something to send, uint8 (1, bytes), in the order of ranks."""
         for rank in numbers.any(1).nonzero().squeeze(1).tolist():
             layout = _Layout(sent, is_one, *numbers[rank].tolist())
             if rank == dist.get_rank():
@@ -148,28 +148,28 @@ class _Chunk:
             yield layout, message[None]
 
     def _take_in(self, layout: _Layout, messages: Tensor) -> None:
-        """Take in the messages of some ranks, uint8 (ranks, bytes), in the order of ranks."""
+        """Merge the messages of some ranks, uint8 (ranks, bytes), in the order of ranks."""
         rows = [self._samples(part) for part in layout.rows(messages)]
         for which, shared in enumerate(layout.sent):
             of_ranks = rows[-1] if shared.is_count else rows[0]
-            # rank by rank, so that all come to the same where several have written a sample
+            # rank by rank, so that all ranks agree if several have written to a sample
             for index, values in zip(of_ranks, layout.values(messages, which), strict=True):
                 shared.take_in(index, values)
 
     def _samples(self, rows: Tensor) -> Tensor:
-        """Return which samples the places ``rows`` of this chunk are, int64; the place after its last is none."""
+        """Return the samples at the places ``rows`` of this chunk, int64; the place after its last one is no sample."""
         samples = rows.long().add_(self.start)
         return samples if self.end == self.n else samples.masked_fill_(samples == self.end, self.n)
 
 
 class _Layout:
-    """Say where what lies in a message: the samples, up to a multiple of eight bytes, and the values of each column.
+    """Describe the layout of a message: the samples, padded to a multiple of eight bytes, and each column's values.
 
     Args:
         sent: The columns.
-        is_one: Whether those that were written and those that were counted are the same, and named once.
-        n_written: Number of samples that were written, or room for so many.
-        n_counted: Likewise, those that were counted.
+        is_one: Whether the written and the counted samples are the same, and listed once.
+        n_written: Number of samples that were written, or room for that many.
+        n_counted: The same for samples that were counted.
     """
 
     def __init__(self, sent: Sequence[Shared], is_one: bool, n_written: int, n_counted: int) -> None:
@@ -183,7 +183,7 @@ class _Layout:
         self.size = -(-self._ends[-1] // 8) * 8
 
     def message(self, rows: Sequence[Tensor], values: Sequence[Tensor], none: int) -> Tensor:
-        """Return a message, uint8 (bytes,), of samples and values, with the samples that there is room for ``none``."""
+        """Return a message, uint8 (bytes,), of samples and values, with unused room for samples set to ``none``."""
         message = torch.zeros(self.size, dtype=torch.uint8, device=rows[0].device)
         for place, part in zip(self.rows(message[None]), rows, strict=False):
             place[0, : len(part)] = part
@@ -214,7 +214,7 @@ class _Layout:
 
 
 def _gathered(mine: Tensor) -> Tensor:
-    """Return what each rank has handed in, of one shape, stacked in the order of ranks."""
+    """Return the tensors of all ranks, which have the same shape, stacked in the order of ranks."""
     everyones = mine.new_empty(dist.get_world_size(), *mine.shape)
     dist.all_gather(list(everyones), mine)
     return everyones
@@ -223,12 +223,12 @@ def _gathered(mine: Tensor) -> Tensor:
 def shared_columns(
     columns: Mapping[str, Tensor], over_ranks: Mapping[str, OverRanks], bases: Mapping[str, Tensor]
 ) -> list[Shared]:
-    """Return the columns as they are merged; one that goes by two names is taken once.
+    """Return the columns as they are merged; a column with two names is included once.
 
     Args:
         columns: By name.
-        over_ranks: What becomes of writes, by name; ``"last"`` where nothing is said.
-        bases: Of sums, by name.
+        over_ranks: How writes are merged, by name; ``"last"`` if not given.
+        bases: The bases of sums, by name.
     """
     known: dict[int, Shared] = {}
     for name, column in columns.items():

@@ -19,10 +19,10 @@ class EpochPlan:
         epoch: 0-based epoch.
         indices: int64 (n,), the selected samples, sorted.
         weights: float32 (n,), the loss weight of each, or None.
-        order: int64 (m,), the order in which a sampler of the user's own drew them, of all ranks; None as long as it
-            has not, or where the order follows from the seed.
-        batch_sizes: int64 (b,), the sizes of the batches that a batch sampler of the user's own has made of ``order``,
-            of all ranks in turns; None where every batch has the loader's ``batch_size``.
+        order: int64 (m,), the order in which the user's own sampler drew them, of all ranks; None before it has, or if
+            the order follows from the seed.
+        batch_sizes: int64 (b,), the sizes of the batches that the user's own batch sampler has made of ``order``, of
+            all ranks in turn; None if every batch has the loader's ``batch_size``.
     """
 
     epoch: int
@@ -42,7 +42,7 @@ class EpochPlan:
         return cls(epoch, memory.arange(n))
 
     def weights_of(self, indices: Tensor) -> Tensor:
-        """Return the loss weights of the samples ``indices``, int64 (B,), as float32 (B,); 1 for any not selected.
+        """Return the loss weights of the samples ``indices``, int64 (B,), as float32 (B,); 1 for samples not selected.
 
         Example:
             >>> plan = EpochPlan(0, torch.tensor([1, 4]), weights=torch.tensor([2.0, 3.0]))

@@ -1,4 +1,4 @@
-"""The plan of the next epoch: everything, what the epoch before selected, or what the method selects anew."""
+"""Plan the next epoch: everything, the selection of the previous epoch, or a new selection by the method."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def plan_epoch(
     """Plan what ``epoch`` trains on.
 
     Args:
-        policy: Decides.
+        policy: Makes the decisions.
         run: Holds the scores.
         epoch: The 0-based epoch to come.
-        before: The plan of the epoch before; None at the start of a fit.
+        before: The plan of the previous epoch; None at the start of a fit.
 
     Raises:
         TypeError: If the method's ``select`` returned no `Selection` of int64 indices.
@@ -55,7 +55,7 @@ def plan_epoch(
             chosen = policy.select(epoch, run.store.column("score"), generator)
         chosen = check_selection(chosen, n, type(policy).__name__)
         n_chosen = chosen.indices.numel()
-        # of a few large batches, rounding up could take all: one batch less then
+        # with a few large batches, rounding up could select everything: use one batch less then
         size = whole_size(n_chosen, n - 1, policy.batch_unit) if n_chosen < n else n
         if size != n_chosen:
             generator = epoch_generator(policy.seed, epoch, "whole batches")
@@ -64,16 +64,17 @@ def plan_epoch(
 
 
 def resize(chosen: Selection, size: int, line: Tensor, generator: torch.Generator) -> Selection:
-    """Return a selection of ``size`` samples: with those that were next in line, or without those that were last in it.
+    """Return a selection of ``size`` samples: add those that were next in line, or remove those that were last.
 
     Args:
         chosen: Sorted by index.
         size: At least 1, and no more than there are samples.
-        line: float32 (N,), what the samples stand in line by, the highest first; NaN = never measured, before all.
-        generator: Decides among equals.
+        line: float32 (N,), the values that rank samples for filling up, the highest first; NaN = never measured comes
+            before all.
+        generator: Breaks ties.
 
     Returns:
-        The selection, sorted by index; a sample that is added has the weight 1.
+        The selection, sorted by index; added samples have the weight 1.
 
     Example:
         >>> chosen = Selection(torch.tensor([1, 2]), torch.tensor([2.0, 3.0]))

@@ -25,26 +25,26 @@ class SelectionPolicy:
     """Decide what a fit trains on; every decision but :meth:`select` has a default.
 
     Attributes:
-        prune_ratio: Share of the samples that is dropped, in the epoch that is selected for.
-        ratio_schedule: What gives it for each epoch; None where it is the same for all.
-        warmup_epochs: Epochs from the first one on that train on everything.
+        prune_ratio: Share of the samples that is dropped, in the epoch being selected for.
+        ratio_schedule: Gives it for each epoch; None if it is the same for all.
+        warmup_epochs: Number of epochs at the start that train on everything.
         anneal: Share of the epochs at the end that train on everything.
         every_n_epochs: Epochs between two selections.
         seed: Seed of the order and of the selection.
         lr_schedule: ``"stretch"`` or ``"steps"``.
         balance: ``"class"`` to select within each class, or None.
         budget: Share of the compute of training on everything after which the fit ends, or None for no such end.
-        whole_batches: True to fill up the last batch of a pruned epoch where that of the unpruned one is full, or where
-            a budget ends the fit all the same.
-        sample_id: Where the keys of samples lie, in a stream's batch or in a data set; None for nowhere.
-        history_size: Number of samples that are kept in mind by their keys.
-        start_from: The file of an earlier fit whose scores this one begins with; None to begin with none.
-        loader: Key or position of one of several train loaders, of which samples are selected; None for the only one.
-        scratch_dir: Folder on a disk, in files of which the state of samples lies; None for memory.
-        logged_loss: ``"unweighted"``, or ``"weighted"`` where weights change the value of the loss, too.
-        max_epochs: Epochs of the fit under way as the Trainer plans it, or None if only steps or time end it.
-        batch_unit: Samples of a whole batch of all ranks, to a multiple of which what is selected for an epoch of the
-            fit under way is rounded; 1 where it stays as it is.
+        whole_batches: True to fill up the last batch of a pruned epoch if that of the unpruned one is full, or if a
+            budget ends the fit anyway.
+        sample_id: Where the keys of samples are, in a stream's batch or in a data set; None if there are none.
+        history_size: Number of samples that are remembered by their keys.
+        start_from: The file of an earlier fit whose scores this one starts from; None to start without scores.
+        loader: Key or position of the train loader that samples are selected from; None if there is only one.
+        scratch_dir: Folder on a disk for files with per-sample state; None for memory.
+        logged_loss: ``"unweighted"``, or ``"weighted"`` if weights also change the value of the loss.
+        max_epochs: Epochs of the current fit as the Trainer plans it, or None if only steps or time end it.
+        batch_unit: Samples in a full batch of all ranks; the size of a selection in the current fit is rounded to a
+            multiple of it. 1 for no rounding.
     """
 
     prune_ratio: float
@@ -67,73 +67,73 @@ class SelectionPolicy:
     batch_unit: int = 1
 
     needs_losses: ClassVar[bool] = True
-    """True for a method that cannot go on where no per-sample loss can be captured."""
+    """True for a method that cannot work if no per-sample loss can be captured."""
     unused: ClassVar[frozenset[str]] = frozenset()
-    """Arguments of `DataSelector` that mean nothing for the method, and are refused."""
+    """Arguments of `DataSelector` that have no effect on the method, and are refused."""
     chosen_by: ClassVar[str] = "prune_ratio"
-    """The argument that says how much is trained on, or dropped."""
+    """The argument that sets how much is trained on, or dropped."""
     other_words: ClassVar[Mapping[str, str]] = {}
-    """Names of arguments elsewhere: word -> argument, for the message on one that the method does not take."""
+    """Names that others use for arguments, name -> argument, for the error about an unknown argument."""
     on_streams: ClassVar[str] = ""
-    """Advice for a stream, on which the method cannot choose; empty to have methods named that can."""
+    """Advice for a stream, where the method cannot choose; empty to list methods that can."""
     leaves_out_by_key: ClassVar[bool] = False
-    """True for a method that chooses epochs, and can do so on a stream whose samples carry a key: :meth:`leave_out`."""
+    """True for a method that chooses epochs, and can do so on a stream whose samples carry keys: :meth:`leave_out`."""
     chooses_within_batches: ClassVar[bool] = False
     """True for a method that reads the columns of a batch's samples in its step."""
     rescores: bool = False
     """True if :meth:`samples_to_rescore` may ask for a pass."""
     decisions: Sequence[Any] = ()
-    """Decisions that the method has made on the way, as dataclasses, the oldest first; for those who report them."""
+    """Decisions that the method has made during the fit, as dataclasses, oldest first, for reports."""
 
-    # ---- what a sample is scored by ------------------------------------------------------------------------------
+    # ---- how a sample is scored ----------------------------------------------------------------------------------
 
     def columns(self) -> dict[str, float]:
-        """Return further N-sized float32 columns that the method keeps, by name, with their initial values."""
+        """Return the names of further float32 (N,) columns that the method keeps, with their initial values."""
         return {}
 
     def observe(self, seen: Observation, store: ScoreStore) -> None:
-        """Update the score columns after a batch; the default ranks by the last loss.
+        """Update the score columns after a batch; by default the score is the last loss.
 
         Args:
-            seen: What the batch has shown.
+            seen: The observation of the batch.
             store: The columns; ``store["loss"]`` is already written. Nothing here may wait for the device.
         """
         store["score"].index_copy_(0, seen.indices, seen.losses)
 
     @property
     def ranks_by_loss(self) -> bool:
-        """True if the score is the last loss, as it is by default: one column then does for both."""
+        """True if the score is the last loss, as it is by default, so that one column serves for both."""
         return type(self).observe is SelectionPolicy.observe
 
     @property
     def chooses_epochs(self) -> bool:
-        """True if samples are chosen before an epoch reads them, for which they need an index."""
+        """True if samples are chosen before an epoch reads them, which requires an index."""
         return True
 
     @property
     def needs_extra_forward(self) -> bool:
-        """True if training steps are run without training, as one that optimizes manually cannot be."""
+        """True if training steps are run without training, which is impossible under manual optimization."""
         return self.rescores
 
     @property
     def needs_one_loader(self) -> bool:
-        """True if it cannot do with a step that several train loaders have batches in.
+        """True if the method cannot work if a step has batches of several train loaders.
 
-        So it is where steps are run on samples without a batch of the other loaders, or where what a layer within the
-        model was given is read, which may be another loader's batch.
+        That is so if it runs steps on samples without a batch of the other loaders, or reads the input of a layer in
+        the model, which may be another loader's batch.
         """
         return self.rescores
 
     def samples_to_rescore(self, epoch: int) -> Tensor | None:
-        """Name the samples to measure by a pass without gradients before those of ``epoch`` are chosen.
+        """Return the samples to measure by a pass without gradients before those of ``epoch`` are chosen.
 
-        Asked only where ``epoch`` :meth:`selects_anew`, of a method that sets ``rescores``.
+        Called only if ``epoch`` :meth:`selects_anew`, for a method that sets ``rescores``.
 
         Args:
             epoch: The 0-based epoch to come.
 
         Returns:
-            int64 (m,), dataset indices, or None for no pass. They reach :meth:`observe` as those of a batch do.
+            int64 (m,), dataset indices, or None for no pass. The results reach :meth:`observe` like those of a batch.
         """
         return None
 
@@ -143,7 +143,7 @@ class SelectionPolicy:
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Choose the samples of an epoch.
 
-        Called at the end of the epoch before, on every rank with the same arguments.
+        Called at the end of the previous epoch, with the same arguments on every rank.
 
         Args:
             epoch: The 0-based epoch to come.
@@ -151,14 +151,14 @@ class SelectionPolicy:
             generator: CPU generator seeded for this epoch.
 
         Returns:
-            The samples to train on and, for a method that reweighs, the weight of each in the loss.
+            The samples to train on and, if the method reweights them, the weight of each in the loss.
         """
         raise NotImplementedError(f"{type(self).__name__} must define select(epoch, scores, generator) -> Selection.")
 
     def leave_out(self, epoch: int, rows: StreamRows) -> Tensor:
-        """Choose the samples of a stream that a pass leaves out, of those that are known by their keys.
+        """Choose the samples of a stream that a pass leaves out, among those that are known by their keys.
 
-        Called at the end of the pass before, on every rank with the same rows; of a method that sets
+        Called at the end of the previous pass, with the same rows on every rank, for a method that sets
         :attr:`leaves_out_by_key`.
 
         Args:
@@ -172,27 +172,27 @@ class SelectionPolicy:
 
     @cached_property
     def keeps(self) -> KeyFilter:
-        """The filter of a stream's samples, for a data set that asks ``keeps(key)`` before it decodes them."""
+        """The filter of a stream's samples, for a data set that calls ``keeps(key)`` before it decodes them."""
         return KeyFilter(self.history_size)
 
     @property
     def first_epoch(self) -> int:
-        """The 0-based epoch that the method began with: above 0 in a fit that goes on from a checkpoint without it."""
+        """The 0-based epoch that the method began with; above 0 in a fit resumed from a checkpoint without it."""
         return 0
 
     def line_up(self, scores: Tensor) -> Tensor:
-        """Return what samples stand in line by to fill up a last batch that the selected ones leave in part.
+        """Return the values that rank samples for filling up a last batch which the selected ones do not fill.
 
         Args:
             scores: float32 (N,), on the CPU; NaN = never measured.
 
         Returns:
-            float32 (N,); the highest are taken first, and NaN before all. Default: ``scores``.
+            float32 (N,); the highest are taken first, and NaN before all others. Default: ``scores``.
         """
         return scores
 
     def remark(self) -> str:
-        """Return what the line that ends a fit is to say of the choice besides numbers; ``""`` for nothing."""
+        """Return what the summary at the end of a fit says about the selection besides numbers; ``""`` for nothing."""
         return ""
 
     def trains_on_everything(self, epoch: int) -> bool:
@@ -203,7 +203,7 @@ class SelectionPolicy:
         """Return the share that is dropped in ``epoch``, 0-based, after the warm-up.
 
         Raises:
-            TrainerSettingsError: If it follows the epochs of the fit, and their number is not known.
+            TrainerSettingsError: If it depends on the number of epochs of the fit, which is unknown.
         """
         schedule = self.ratio_schedule
         if schedule is None:
@@ -234,7 +234,7 @@ class SelectionPolicy:
         return progress is not None and round(progress, 9) >= round(1 - self.anneal, 9)
 
     def progress(self, epoch: int) -> float | None:
-        """Return the share of the fit that is done when ``epoch`` begins, None if nobody knows when it ends.
+        """Return the share of the fit that is done when ``epoch`` begins; None if its end is unknown.
 
         Example:
             >>> policy = SelectionPolicy()
@@ -245,42 +245,42 @@ class SelectionPolicy:
         return epoch / self.max_epochs if self.max_epochs else None
 
     def selects_anew(self, epoch: int) -> bool:
-        """Return whether the samples of ``epoch`` are chosen anew, or are those of the epoch before."""
+        """Return whether the samples of ``epoch`` are newly chosen, rather than those of the previous epoch."""
         since_warmup = epoch - self.first_epoch - self.warmup_epochs
         return not self.trains_on_everything(epoch) and since_warmup % self.every_n_epochs == 0
 
     def sample_cost(self, epoch: int) -> float:
-        """Return what a sample in the batches of ``epoch`` is expected to cost, next to one that is trained on.
+        """Return the expected cost of a sample in the batches of ``epoch``, relative to one that is trained on.
 
         A forward pass counts one third, a backward pass two thirds.
         """
         return 1.0
 
-    # ---- how it is trained ---------------------------------------------------------------------------------------
+    # ---- how it is trained on ------------------------------------------------------------------------------------
 
     def lr_factor(self, epoch: int) -> float:
-        """Return what the learning rate of every optimizer step of ``epoch`` is multiplied by."""
+        """Return the factor on the learning rate of every optimizer step in ``epoch``."""
         return 1.0
 
     def wrap_dataloader(self, loader: DataLoader[Any]) -> DataLoader[Any]:
-        """Return what the Trainer iterates in place of the prepared train loader.
+        """Return the loader that the Trainer iterates instead of the prepared train loader.
 
         Args:
             loader: Yields the batches of the plan.
 
         Returns:
-            A loader of as many batches, in the same order; a method may change what they hold.
+            A loader with as many batches, in the same order; a method may change their contents.
         """
         return loader
 
     # ---- what it remembers besides the columns -------------------------------------------------------------------
 
     def forget(self) -> None:
-        """Let go of what an earlier fit has shown: a new one begins."""
+        """Forget everything from an earlier fit, since a new one begins."""
 
     def rank_state(self) -> dict[str, Any]:
-        """Return what this rank must save besides the columns: plain tensors, numbers, lists and dicts."""
+        """Return what this rank must save besides the columns, as plain tensors, numbers, lists and dicts."""
         return {}
 
     def load_rank_state(self, state: Mapping[str, Any]) -> None:
-        """Take over an earlier :meth:`rank_state`; another rank's where the fit goes on with more ranks than before."""
+        """Restore an earlier :meth:`rank_state`; it is another rank's if the fit is resumed with more ranks."""

@@ -1,4 +1,4 @@
-"""Write down what a batch has shown: in the columns of its samples, and in the counts of the epoch."""
+"""Record the results of a batch, in the columns of its samples and in the counts of the epoch."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from lightning_dataselect.state.selection import Observation, class_targets
 
 
 def record(run: RunState, seen: Observation, policy: SelectionPolicy) -> None:
-    """Write down what was seen, in the base's columns and in the method's own; nothing here waits for the device.
+    """Record an observation, in the base's columns and in the method's own; nothing here waits for the device.
 
     Args:
         run: Holds the columns.
-        seen: What a batch, or a part of one, has shown.
+        seen: The observation of a batch, or of a part of one.
         policy: Writes the method's own columns.
     """
     store = run.store
-    if seen.indices.device != (device := store.device):  # asked here, as a short step would pay for a call
+    if seen.indices.device != (device := store.device):  # checked inline: a short step would notice a call
         seen = seen.to(device)
     indices, losses = seen.indices, seen.losses
     store.record_losses(indices, losses)
@@ -33,7 +33,7 @@ def record(run: RunState, seen: Observation, policy: SelectionPolicy) -> None:
 
 
 def count_step(run: RunState, indices: Tensor) -> None:
-    """Count the samples of a step of this rank that trains, int64 (B,)."""
+    """Count the samples of this rank's training step, int64 (B,)."""
     fit, n = run.fit, indices.numel()
     run.store.count_trained(indices)
     fit.n_trained += n
@@ -48,6 +48,6 @@ def count_trained(run: RunState, indices: Tensor) -> None:
 
 
 def count_dropped(run: RunState, offered: Tensor, taken: Tensor) -> None:
-    """Count samples left out of a batch: int64 (B,), those it had, and int64 (b,), those this rank trains on."""
+    """Count samples left out of a batch, given all of them, int64 (B,), and those this rank trains on, int64 (b,)."""
     run.store.count_dropped(offered, taken)
     run.fit.n_left_out += offered.numel() - taken.numel()

@@ -17,9 +17,9 @@ from lightning_dataselect.utils.validation import check_count
 
 
 class Results:
-    """Read a fit's results; all of it lies in :attr:`run_state`.
+    """Read the results of a fit, all of which are in :attr:`run_state`.
 
-    Before a fit ``hasattr(selector, "losses")`` is False, and reading them raises a `NoFitYetError` that says why.
+    Before a fit, ``hasattr(selector, "losses")`` is False, and reading them raises a `NoFitYetError` that says why.
     """
 
     run_state: RunState
@@ -38,24 +38,24 @@ class Results:
         """Return the column ``name`` of the samples that ``select`` is choosing among.
 
         Returns:
-            float32, as long as its ``scores``, on the CPU; with ``balance="class"`` that is one class.
+            float32, as long as its ``scores``, on the CPU; with ``balance="class"``, only one class.
         """
         return self.run_state.column(name)
 
     @property
     def sample_ids(self) -> list[Key] | None:
-        """The keys of the samples, in the order of :attr:`scores`, of a stream those on this rank; None for none."""
+        """The keys of the samples, in the order of :attr:`scores`; on a stream, this rank's. None without keys."""
         return self.store.keys if isinstance(self.store, KeyedStore) else self.run_state.training_set.keys
 
     def check_known_by(self, purpose: str, *identities: Identity) -> None:
-        """Refuse what cannot be done with samples that are known by nothing, or by something else.
+        """Refuse an operation that needs another identity of the samples.
 
         Args:
-            purpose: What is asked for.
-            identities: What samples must be known by for it.
+            purpose: The operation.
+            identities: The identities that it works with.
 
         Raises:
-            InvalidArgumentError: If they are not.
+            InvalidArgumentError: If the samples have another one.
         """
         if self.store.identity not in identities:
             fix = "samples must have an index, as in a map-style data set"
@@ -70,7 +70,7 @@ class Results:
 
     @property
     def scores(self) -> Tensor:
-        """float32 (N,), on the CPU: the importance that the method ranks by; NaN = never measured.
+        """float32 (N,), on the CPU: the score that the method ranks by; NaN = never measured.
 
         In a stream N is the number of samples that are remembered by their keys, 0 without keys.
         """
@@ -79,7 +79,7 @@ class Results:
 
     @property
     def losses(self) -> Tensor:
-        """float32 (N,), on the CPU: the last loss seen of each sample; NaN = never seen.
+        """float32 (N,), on the CPU: the last measured loss of each sample; NaN = never measured.
 
         In a stream N is the number of samples that are remembered by their keys, 0 without keys.
         """
@@ -96,7 +96,7 @@ class Results:
 
     @property
     def selected(self) -> Tensor:
-        """int64 (n,): the dataset indices of the present epoch, sorted."""
+        """int64 (n,): the dataset indices of the current epoch, sorted."""
         return self.state.plan.indices
 
     @property
@@ -105,17 +105,17 @@ class Results:
         return self.state.plan.weights
 
     def suspects(self, n: int = 20) -> list[Suspect]:
-        """Return the samples that are probably labelled wrong, the most suspicious one first.
+        """Return the samples whose labels are probably wrong, the most suspicious one first.
 
-        They are ranked by what they showed over all epochs, not by the last one alone, in which a network may have
-        learnt a wrong label by heart. Hard and rare samples look alike: read the list from its top, and stop where most
-        of it is right.
+        They are ranked by averages over all epochs, not by the last one alone, since a network may have memorized a
+        wrong label by then. Hard and rare samples look similar: read the list from the top, and stop where most labels
+        are right.
 
         Args:
-            n: How many at most.
+            n: Maximum number.
 
         Returns:
-            One :class:`~.suspects.Suspect` a sample: its index, label, predicted class and how sure.
+            One :class:`~.suspects.Suspect` per sample: its index, label, predicted class and how suspicious it is.
             ``pandas.DataFrame(selector.suspects(100))`` is a table of them.
 
         Raises:

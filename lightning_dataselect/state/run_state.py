@@ -1,4 +1,4 @@
-"""The findings and the position of a fit: all that outlives it, or goes with a checkpoint."""
+"""The per-sample state and the position of a fit: everything that outlives it, or is saved in a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lightning_dataselect.state.training_set import TrainingSet
 from lightning_dataselect.state.waiting import Waiting
 from lightning_dataselect.utils.errors import InvalidArgumentError, NoFitYetError
 
-_BYTES_OF_CHOICE = 28  # a sample: two plans with weights, and the order of an epoch, or the keys that it is chosen by
+_BYTES_OF_CHOICE = 28  # a sample: two plans with weights, and the order of an epoch, or the sort keys of its selection
 
 
 class RunState:
@@ -47,28 +47,28 @@ class RunState:
         self.world_size = 1
         """Number of processes of the fit."""
         self.train_loss = RunningMean()
-        """The mean loss, without weights, of what the present epoch has trained on so far, on this rank."""
+        """The mean loss, without weights, of the samples that this rank has trained on in the current epoch so far."""
         self.subset: Tensor | None = None
         """int64 (m,), the samples that ``select`` is choosing among; None: all."""
         self.compute: ComputeBudget | None = None
-        """The compute that the fit may spend; None where no budget ends it, and before the train loader is known."""
+        """The compute that the fit may spend; None if no budget ends it, and before the train loader is known."""
         self.training_set = TrainingSet()
-        """The data set, as far as it is remembered."""
+        """The memory of the data set."""
         self.waiting: Waiting | None = None
-        """The samples that were chosen and are still to be trained on; None where all are trained on at once."""
+        """The chosen samples that are still to be trained on; None if all are trained on at once."""
         self.bad_losses = BadLosses(0)
         """A count of the losses that were not finite, on this rank."""
         self._owner = owner
-        self._first_epoch: int | None = None  # of what is known, where an earlier data set's was dropped
+        self._first_epoch: int | None = None  # of the known state, if an earlier data set's was dropped
         self._store: SampleHistoryStore | None = None
         self._fit: FitState | None = None
-        self._saved: SavedRun | None = None  # of a checkpoint, until the number of samples is known
+        self._saved: SavedRun | None = None  # from a checkpoint, until the number of samples is known
 
-    # ---- what is there -------------------------------------------------------------------------------------------
+    # ---- what is known -------------------------------------------------------------------------------------------
 
     @property
     def has_begun(self) -> bool:
-        """True once the number of samples is known, and columns are there."""
+        """True once the number of samples is known, and the columns exist."""
         return self._fit is not None
 
     @property
@@ -107,7 +107,7 @@ class RunState:
         return self._fit.history[0]["epoch"] if self._fit.history else self._fit.plan.epoch
 
     def spent_before(self, epoch: int) -> float:
-        """Return the compute that is spent when ``epoch`` begins, in samples trained on, of a fit with a budget."""
+        """Return the compute that a fit with a budget has spent when ``epoch`` begins, in samples trained on."""
         assert self.compute is not None
         history, begun = ([], epoch) if self._fit is None else (self._fit.history, self._fit.plan.epoch)
         return self.compute.spent_before(epoch, history, begun)
@@ -131,7 +131,7 @@ class RunState:
 
     @contextlib.contextmanager
     def restricted_to(self, subset: Tensor) -> Iterator[None]:
-        """Let :meth:`column` answer for the samples ``subset``, int64 (m,), alone."""
+        """Restrict :meth:`column` to the samples ``subset``, int64 (m,)."""
         self.subset = subset
         try:
             yield
@@ -141,23 +141,23 @@ class RunState:
     # ---- from fit to fit -----------------------------------------------------------------------------------------
 
     def forget(self) -> None:
-        """Let go of what an earlier fit has shown: a new one begins."""
+        """Forget everything from an earlier fit, since a new one begins."""
         self._store = self._fit = self._first_epoch = self.waiting = None
         self.training_set = TrainingSet()
 
     def discard_checkpoint(self) -> None:
-        """Let go of a checkpoint's state that was loaded and never taken up."""
+        """Discard a checkpoint's state that was loaded but never used."""
         self._saved = None
 
     def restart_epoch(self) -> None:
-        """Begin the epoch anew, as Lightning does after Ctrl-C; a checkpoint, still to be loaded, may know better."""
+        """Restart the epoch, as Lightning does after Ctrl-C; a checkpoint still to be loaded takes precedence."""
         if self._fit is not None:
             self._fit.batches_done = 0
             self._fit.scheduler_calls = []  # schedulers are made anew, too
 
     @property
     def known_n(self) -> int | None:
-        """The number of samples that there is something known of, in this fit or in a checkpoint."""
+        """The number of samples with known state, in this fit or in a checkpoint."""
         if self._saved is not None:
             return self._saved.n
         return None if self._store is None else self._store.n
@@ -171,16 +171,16 @@ class RunState:
 
     @property
     def known_samples(self) -> dict[int, dict[str, int]]:
-        """A fingerprint of a few of them."""
+        """A fingerprint of a few known samples."""
         return self.training_set.fingerprint if self._saved is None else self._saved.samples
 
     @property
     def has_saved_keys(self) -> bool:
-        """True if there is a checkpoint, still to be taken up, by which samples are found again wherever they stand."""
+        """True if there is a checkpoint, not used yet, whose keys match samples wherever they are."""
         return self._saved is not None and self._saved.keys is not None
 
     def start_anew(self, policy: SelectionPolicy, n: int, epoch: int) -> None:
-        """Forget what is known of the samples, as others have taken their places, and begin again with ``epoch``."""
+        """Forget the state of the samples, since others have taken their places, and start again with ``epoch``."""
         before = self.store
         self.make_store(policy, n, before.world_size)
         self.to(before.device)
@@ -188,7 +188,7 @@ class RunState:
         self.fit.plan = EpochPlan.everything(epoch, n, self.store.memory)
 
     def make_store(self, policy: SelectionPolicy, n: int, world_size: int) -> None:
-        """Make the columns of ``n`` samples, of which nothing is known, on the CPU."""
+        """Create the columns of ``n`` samples that nothing is known about, on the CPU."""
         columns = policy.columns() | ({"class": math.nan} if policy.balance else {})
         memory, by_loss = placement_in(policy.scratch_dir), policy.ranks_by_loss
         self._store = SampleHistoryStore(n, columns, world_size, score_is_loss=by_loss, memory=memory)
@@ -196,20 +196,20 @@ class RunState:
         memory.check_room(n * _BYTES_OF_CHOICE, f"choosing among {n} samples")
 
     def open(self, policy: SelectionPolicy, n: int, world_size: int, epoch: int) -> bool:
-        """Begin, or go on with, the per-sample columns of ``n`` samples.
+        """Create, or continue with, the per-sample columns of ``n`` samples.
 
         Args:
-            policy: Says which columns there are.
+            policy: Defines the columns.
             n: Number of samples of the training set.
             world_size: Number of ranks that write.
             epoch: 0-based epoch to come.
 
         Returns:
-            True if the fit begins here, so that its first epoch is still to be planned.
+            True if the fit begins here, so that its first epoch must still be planned.
 
         Raises:
-            CheckpointMismatchError: If the columns that there are belong to another data set.
-            InvalidArgumentError: If nothing would be kept.
+            CheckpointMismatchError: If the existing columns belong to another data set.
+            InvalidArgumentError: If no sample would be kept.
         """
         store, saved = self._store, self._saved
         self._check_identity(Identity.INDEX)
@@ -224,7 +224,7 @@ class RunState:
         return self._go_on(policy, EpochPlan.everything(epoch, n, self.store.memory), world_size)
 
     def open_stream(self, policy: SelectionPolicy, world_size: int, epoch: int) -> bool:
-        """Begin, or go on with, a fit on samples that have no index.
+        """Begin, or continue, a fit on samples that have no index.
 
         Args:
             policy: The method.
@@ -235,7 +235,7 @@ class RunState:
             True if the fit begins here.
 
         Raises:
-            CheckpointMismatchError: If what there is was measured of samples that are known by something else.
+            CheckpointMismatchError: If the existing state belongs to samples that are identified in another way.
         """
         store = stream_store(
             policy.sample_id, policy.history_size, policy.columns(), score_is_loss=policy.ranks_by_loss
@@ -246,7 +246,7 @@ class RunState:
         return self._go_on(policy, EpochPlan(epoch, torch.empty(0, dtype=torch.int64)), world_size)
 
     def _go_on(self, policy: SelectionPolicy, first: EpochPlan, world_size: int) -> bool:
-        """Take up a checkpoint, if there is one; return whether the fit begins with the plan ``first``."""
+        """Resume from a checkpoint, if there is one; return whether the fit begins with the plan ``first``."""
         self.world_size = world_size
         if (saved := self._saved) is not None:
             self.store.load_state_dict(saved.columns)
@@ -266,7 +266,7 @@ class RunState:
         check_same_identity(identity, before if self._saved is None else self._saved.identity)
 
     def rank_state(self, policy: SelectionPolicy) -> dict[str, Any]:
-        """Return what this rank saves of its own: of the method, of columns that do not merge, and what waits."""
+        """Return the state that only this rank has: the method's, columns that do not merge, and waiting samples."""
         state = {
             "method": policy.rank_state(),
             "store": {} if self._store is None else self._store.rank_state(),
@@ -275,11 +275,11 @@ class RunState:
         return state if any(state.values()) else {}
 
     def state_dict(self, ranks: list[dict[str, Any]], *, copies: bool = True) -> dict[str, Any]:
-        """Return everything that a resumed fit needs to be the same fit.
+        """Return everything that a fit needs to be resumed exactly.
 
         Args:
-            ranks: What each rank saves of its own, see :meth:`rank_state`; empty for nothing.
-            copies: Whether columns are copied, so that they stay as they are while the fit goes on.
+            ranks: The state that only each rank has, see :meth:`rank_state`; empty for none.
+            copies: Whether columns are copied, so that they do not change while the fit continues.
         """
         if self._store is None or self._fit is None:
             return {}
@@ -298,11 +298,11 @@ class RunState:
         """Keep the state until the loader, and with it the number of samples, is known.
 
         Raises:
-            CheckpointMismatchError: If it is none that :meth:`state_dict` writes.
+            CheckpointMismatchError: If it was not written by :meth:`state_dict`.
         """
         self._saved = check_saved(state, self._owner)
 
     def to(self, device: torch.device) -> None:
-        """Move all that is written batch by batch to ``device``."""
+        """Move everything that is written batch by batch to ``device``."""
         self.store.to(device)
         self.bad_losses.to(self.store.device)

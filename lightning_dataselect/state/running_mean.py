@@ -1,15 +1,15 @@
-"""A mean of numbers that come in batches on a device."""
+"""The mean of numbers that come in batches on a device."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-_MOST_PUT_ASIDE = 64  # batches: one operation for many costs a short step less than one for each
+_MOST_PUT_ASIDE = 64  # batches: one operation for many is cheaper for a short step than one for each
 
 
 class RunningMean:
-    """Average numbers that come in batches; nothing waits for the device before the mean is read.
+    """Average numbers that come in batches, without waiting for the device before the mean is read.
 
     Example:
         >>> mean = RunningMean()
@@ -24,14 +24,14 @@ class RunningMean:
         self._n = 0
 
     def add(self, values: Tensor) -> None:
-        """Take in ``values``, float32 (B,), which must stay as they are."""
+        """Add ``values``, float32 (B,), which may not be changed afterwards."""
         self._put_aside.append(values)
         self._n += values.numel()
         if len(self._put_aside) == _MOST_PUT_ASIDE:
             self._put_aside = [torch.cat(self._put_aside).sum().unsqueeze(0)]
 
     def read(self) -> Tensor | None:
-        """Return the mean of what was added since the last call, 0-dim; None if nothing was."""
+        """Return the mean of the values added since the last call, 0-dim; None if there are none."""
         values, n = self._put_aside, self._n
         self._put_aside, self._n = [], 0
         return torch.cat(values).sum() / n if values else None

@@ -1,4 +1,4 @@
-"""A refusal to go on with what was measured of other samples, or of samples that were known by something else."""
+"""Refuse to continue with state that belongs to other samples, or to samples identified in another way."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _KNOWN_BY = {
 
 
 def check_same_samples(n: int, *, fit: int | None, checkpoint: int | None) -> None:
-    """Refuse to go on with the scores of other samples.
+    """Refuse to continue with the scores of other samples.
 
     Args:
         n: Number of samples of the train loader's data set.
-        fit: Number that the fit began with, if it has begun.
-        checkpoint: Number that the checkpoint was written with, if there is one.
+        fit: Number of samples that the fit began with, if it has begun.
+        checkpoint: Number of samples in the checkpoint, if there is one.
 
     Raises:
         ValueError: If they differ.
@@ -33,7 +33,7 @@ def check_same_samples(n: int, *, fit: int | None, checkpoint: int | None) -> No
 
 
 def check_same_identity(now: Identity, before: Identity | None) -> None:
-    """Refuse to go on with samples that are known by something else than before, if there is a before.
+    """Refuse to continue with samples that are identified in another way than before, if there is a before.
 
     Raises:
         CheckpointMismatchError: If they are.

@@ -1,4 +1,4 @@
-"""The history of each sample in a fit: how often it was trained on and dropped, when it was learnt, how sure it was."""
+"""The history of each sample in a fit: how often it was trained on and dropped, when learnt, how confidently."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ class SampleHistoryStore(ScoreStore):
     Columns, int32 unless said otherwise: ``times_trained``, how often the sample was back-propagated, and
     ``times_dropped``, how often the method left it out, of an epoch or of a batch; ``times_measured``, how often it had
     a finite loss, and ``loss_sum`` (float32), the sum of these. From the first batch on that shows the logits of
-    classes also ``margin`` (see `numerics.margins`), ``predicted`` and ``label`` as last seen, ``first_learnt``
-    (the epoch in which it was first classified right, or `class_history.NEVER`) and ``times_forgotten`` (how often it
-    was classified wrong when the time before it was right); ``times_classified``, how often it was classified, and
-    over these ``margin_sum``, ``confidence_sum`` and ``confidence_squares`` (float32), of the margin, the probability
-    of the label (see `numerics.margins`) and its square.
+    classes also ``margin`` (see `numerics.margins`), ``predicted`` and ``label`` as last seen, ``first_learnt`` (the
+    epoch in which it was first classified correctly, or `class_history.NEVER`) and ``times_forgotten`` (how often it
+    was classified wrong right after having been correct); ``times_classified``, how often it was classified; and
+    ``margin_sum``, ``confidence_sum`` and ``confidence_squares`` (float32), the sums over these times of the margin, of
+    the probability of the label (see `numerics.margins`) and of its square.
 
-    What a step shows is put aside and written for many steps at once: before anything is read, merged or saved, and at
-    the latest after 64 batches or 8 MiB. The columns take 52 bytes a sample, 16 without classes; with several ranks 36
-    more, 16 without classes.
+    The results of steps are buffered and written for many steps at once: before anything is read, merged or saved, and
+    at the latest after 64 batches or 8 MiB. The columns take 52 bytes a sample, 16 without classes; with several ranks
+    36 more, 16 without classes.
 
     Args:
         n: Number of samples of the training set.
         columns: Further columns and their initial values.
         world_size: Number of ranks that write.
         score_is_loss: Whether the method ranks by the last loss, so that both are one column.
-        memory: Where the columns lie.
+        memory: Where the columns are allocated.
 
     Example:
         >>> from lightning_dataselect.state.class_history import NEVER
@@ -65,7 +65,7 @@ class SampleHistoryStore(ScoreStore):
         [False, True, False]
     """
 
-    _kind: tuple[Any, ...] = (0,)  # of what was shown and is not written yet: its epoch, and how logits are held
+    _kind: tuple[Any, ...] = (0,)  # for results not written yet: their epoch, and the format of logits
 
     def __init__(
         self,
@@ -84,24 +84,24 @@ class SampleHistoryStore(ScoreStore):
 
     @property
     def own_columns(self) -> list[str]:
-        """The names of the further columns that it was made with, of one number a sample."""
+        """The names of the further columns that it was created with, one number per sample."""
         return self._own
 
     @property
     def knows_classes(self) -> bool:
-        """True once the logits of classes were seen, and their columns are there."""
+        """True once class logits were seen, and their columns exist."""
         return "margin" in self
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return the column ``name``, float32 (N + 1,), on the store's device; losses put aside are written before."""
+        """Return the column ``name``, float32 (N + 1,), on the store's device, after writing buffered losses."""
         if name == "loss" or (name == "score" and self._score_is_loss):
             self._write_losses()
         return super().__getitem__(name)
 
-    # ---- in a step: nothing here waits for the device, or does more than put aside --------------------------------
+    # ---- in a step: nothing here waits for the device, or does more than buffer -----------------------------------
 
     def record_logits(self, seen: Observation) -> None:
-        """Take note of the classes that a batch has shown, if any."""
+        """Buffer the classes that a batch shows, if any."""
         logits, targets = seen.logits, seen.targets
         if logits is None or targets is None or logits.shape[1] < 2:
             return
@@ -109,7 +109,7 @@ class SampleHistoryStore(ScoreStore):
         kind = seen.epoch, logits.shape[1], logits.dtype, logits.device
         if self._shown and kind != self._kind:
             self.flush()
-        if logits.nbytes > _MOST_BYTES // 8:  # nothing is gained by waiting for more of these
+        if logits.nbytes > _MOST_BYTES // 8:  # waiting for more of these gains nothing
             self.flush()
             self._write_classes(Shown(seen.indices, logits, labels), seen.epoch)
             return
@@ -119,7 +119,7 @@ class SampleHistoryStore(ScoreStore):
         self._put_aside(logits.nbytes + labels.nbytes)
 
     def record_losses(self, indices: Tensor, losses: Tensor) -> None:
-        """Take note of losses, float32 (B,), of the samples ``indices``, int64 (B,); both must stay as they are."""
+        """Buffer losses, float32 (B,), of the samples ``indices``, int64 (B,); neither tensor may change afterwards."""
         self._measured.append((indices, losses))
         self._put_aside(indices.nbytes + losses.nbytes)
 
@@ -129,7 +129,7 @@ class SampleHistoryStore(ScoreStore):
         self._put_aside(indices.nbytes)
 
     def count_dropped(self, offered: Tensor, taken: Tensor) -> None:
-        """Count samples that are left out of a batch: int64 (B,), those it had, and int64 (b,), those it trains on."""
+        """Count samples left out of a batch, given all its samples, int64 (B,), and those it trains on, int64 (b,)."""
         self._offered.append(offered)
         self._taken.append(taken)
         self._put_aside(offered.nbytes + taken.nbytes)
@@ -137,7 +137,7 @@ class SampleHistoryStore(ScoreStore):
     # ---- at the boundary of an epoch ------------------------------------------------------------------------------
 
     def end_epoch(self, kept: Tensor) -> None:
-        """Merge the ranks' writes, and count what the epoch's plan had left out; all ranks must call it together.
+        """Merge the ranks' writes, and count the samples that the plan left out; all ranks must call it together.
 
         Args:
             kept: int64 (n,), the samples of the plan.
@@ -152,12 +152,12 @@ class SampleHistoryStore(ScoreStore):
                 self._merged["times_dropped"].copy_(dropped)
 
     def forget_measured(self) -> None:
-        """Let every sample be as if it had never been measured, but keep how often it was trained on and dropped."""
+        """Reset every sample to never measured, but keep how often it was trained on and dropped."""
         self.flush()
         self._reset(self._columns.keys() - {"times_trained", "times_dropped"})
 
     def flush(self) -> None:
-        """Write what was put aside."""
+        """Write what was buffered."""
         self._write_losses()
         trained, offered, taken, shown, epoch = self._trained, self._offered, self._taken, self._shown, self._kind[0]
         measured = self._measured
@@ -201,7 +201,7 @@ class SampleHistoryStore(ScoreStore):
         super().to(device)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the columns of an earlier :meth:`state_dict`."""
+        """Restore the columns of an earlier :meth:`state_dict`."""
         self._forget_pending()
         if "margin" in state:
             self._open_classes()
@@ -213,12 +213,12 @@ class SampleHistoryStore(ScoreStore):
         return super().state_dict()
 
     def shared_state(self) -> dict[str, Tensor]:
-        """Return every column, (N,) or (N, width), on the store's device: what is written to it is seen in it."""
+        """Return every column, (N,) or (N, width), on the store's device, sharing its memory."""
         self.flush()
         return super().shared_state()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle everything, with nothing left aside."""
+        """Write what was buffered before pickling."""
         self.flush()
         return self.__dict__
 
@@ -226,13 +226,13 @@ class SampleHistoryStore(ScoreStore):
 
     def _forget_pending(self) -> None:
         self._measured: list[tuple[Tensor, Tensor]] = []
-        self._n_written = 0  # of these, those that are in the column of the last loss
+        self._n_written = 0  # how many of these are in the column of the last loss
         self._trained: list[Tensor] = []
         self._offered: list[Tensor] = []
         self._taken: list[Tensor] = []
         self._shown: list[Shown] = []
         self.n_bytes_pending = 0
-        """Bytes of what was put aside and is not written yet."""
+        """Bytes of what was buffered and is not written yet."""
 
     def _put_aside(self, n_bytes: int) -> None:
         self.n_bytes_pending += n_bytes
@@ -241,7 +241,7 @@ class SampleHistoryStore(ScoreStore):
             self.flush()
 
     def _write_losses(self) -> None:
-        """Write the last losses, batch by batch: a sample may come more than once."""
+        """Write the last losses, batch by batch, since a sample may occur more than once."""
         column = self._columns["loss"]
         for indices, losses in self._measured[self._n_written :]:
             column.index_copy_(0, indices, losses)

@@ -1,4 +1,4 @@
-"""The state of a run in a checkpoint, looked through before it is taken up."""
+"""The state of a run in a checkpoint, validated before it is used."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _OF_RANK = ("method", "store", "waiting")
 
 @dataclass(frozen=True)
 class SavedRun:
-    """Hold the state of a run until it is taken up.
+    """Hold the state of a run until it is used.
 
     Attributes:
         n: Number of samples of the data set.
-        identity: What they were known by.
+        identity: What identified the samples.
         columns: The columns of the store.
         fit: The position of the fit.
-        ranks: What each rank has saved of its own; empty for nothing.
+        ranks: The state that only each rank had; empty for none.
         samples: A fingerprint of a few samples.
-        keys: int64 (n,), what stands for the keys of a map-style data set; None where they have none.
+        keys: int64 (n,), hashes of the keys of a map-style data set; None if it has no keys.
         first_epoch: The epoch that the selector began with; None for the first in the history.
     """
 
@@ -48,7 +48,7 @@ class SavedRun:
         return int(self.fit["plan"]["epoch"]) + 1
 
     def load_rank(self, rank: int, policy: SelectionPolicy, store: ScoreStore, waiting: Waiting | None) -> None:
-        """Give back what a rank has saved of its own; one of more ranks than before takes up another one's."""
+        """Restore a rank's own state; if there are more ranks than before, the new ones get that of another rank."""
         if not self.ranks:
             return
         own = self.ranks[rank % len(self.ranks)]
@@ -64,14 +64,14 @@ _OF_RUN, _OF_FIT, _OF_PLAN = ([field.name for field in fields(kind)] for kind in
 
 
 def check_saved(state: Any, method: str) -> SavedRun | None:
-    """Return the state of a run as `RunState.state_dict` writes it; None where it is empty, of one that has not begun.
+    """Return the state of a run as `RunState.state_dict` writes it; None if it is empty, since the run had not begun.
 
     Args:
-        state: From a checkpoint.
+        state: The state in a checkpoint.
         method: Name of the method, for messages.
 
     Raises:
-        CheckpointMismatchError: If it is made otherwise.
+        CheckpointMismatchError: If it has another structure.
 
     Example:
         >>> check_saved({"n": 100}, "InfoBatch")

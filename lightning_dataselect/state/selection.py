@@ -1,4 +1,4 @@
-"""The samples of a batch, what running it has shown, and what a method selects for the next epoch."""
+"""The samples of a batch, the observation of running it, and the selection of a method for the next epoch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class BatchSamples:
-    """The samples of the batch under way, on the module's device.
+    """The samples of the current batch, on the module's device.
 
     Attributes:
         indices: int64 (B,), dataset indices; the value N marks a sample repeated to make ranks even.
@@ -53,12 +53,12 @@ class Observation:
 
     Attributes:
         indices: int64 (B,), dataset indices; the value N marks a sample repeated to make ranks even.
-        losses: float32 (B,), the loss of each sample; NaN where it was not finite. They stay as they are: what a step
-            computes later is not written into them.
-        logits: (B, C), if a classification loss gave them.
-        targets: int64 (B,) classes or (B, C) soft targets, if a classification loss gave them.
+        losses: float32 (B,), the loss of each sample; NaN if it was not finite. Later steps do not write into this
+            tensor.
+        logits: (B, C), if there is a classification loss.
+        targets: int64 (B,) classes or (B, C) soft targets, if there is a classification loss.
         epoch: 0-based epoch.
-        outputs: float32 (B, D), what a method that asks for the model's outputs has made of them.
+        outputs: float32 (B, D), what a method that asks for the model's outputs keeps of them.
         is_full_batch: False if the samples are the part of a batch that was chosen to be trained on.
         is_rescoring: True if they were measured by a pass between two epochs, without training.
     """
@@ -82,9 +82,9 @@ def check_selection(selection: object, n: int, method: str) -> Selection:
     """Validate what ``select`` returned and sort it by index.
 
     Raises:
-        TypeError: If it is no :class:`Selection` of int64 indices.
-        ValueError: If it is empty, repeats a sample, leaves the data set, or has weights of another size or none that
-            are finite.
+        TypeError: If it is not a :class:`Selection` of int64 indices.
+        ValueError: If it is empty, repeats a sample, contains an index outside the data set, or has weights of another
+            size or that are not finite.
 
     Example:
         >>> check_selection(Selection(torch.tensor([3, 1])), 5, "Mine").indices
@@ -126,17 +126,18 @@ def check_selection(selection: object, n: int, method: str) -> Selection:
 
 
 def take_chosen(batch: BatchSamples, positions: object, method: str, fewest: int = 1) -> BatchSamples:
-    """Return the samples of a batch that ``choose`` has named.
+    """Return the samples of a batch that ``choose`` has returned.
 
     Args:
         batch: The samples of the batch.
         positions: int64 (b,), where the chosen samples are in it.
         method: Name of the method, for messages.
-        fewest: How many there must be, 0 or 1.
+        fewest: Least number of them, 0 or 1.
 
     Raises:
-        TypeError: If ``positions`` is no int64 tensor of one dimension.
-        ValueError: If it is empty, or leaves the batch; on a GPU, where a look would wait for it, torch says so.
+        TypeError: If ``positions`` is not a one-dimensional int64 tensor.
+        ValueError: If it is empty, or has a position outside the batch; on a GPU, where a check would wait for it,
+            torch raises.
 
     Example:
         >>> take_chosen(BatchSamples(torch.tensor([40, 41, 42])), torch.tensor([2, 0]), "Mine").indices
@@ -179,7 +180,7 @@ def class_targets(seen: Observation, asker: str = 'balance="class"') -> Tensor:
     """Return the class of each sample of a batch, int64 (B,).
 
     Args:
-        seen: What the batch has shown.
+        seen: The observation of the batch.
         asker: The argument that needs them, for the message.
 
     Raises:
@@ -201,7 +202,7 @@ def select_by_class(
     """Select within each class; samples whose class was never seen are a class of their own.
 
     Args:
-        select: Chooses among the samples it is given, int64 (m,), and answers with positions among them.
+        select: Chooses among the samples that it is given, int64 (m,), and returns positions among them.
         classes: float32 (N,), NaN = never seen.
         generator: Passed on to ``select``.
 

@@ -1,4 +1,4 @@
-"""N-sized state: columns of one number or one vector a sample, merged over ranks, saved with the checkpoint."""
+"""Per-sample state: columns of one number or one vector per sample, merged over ranks and saved in checkpoints."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _CHUNK = 1 << 20
 
 
 class Identity(str, Enum):
-    """Ways to know a sample when it comes again, on which it depends what can be remembered of it.
+    """Ways to identify a sample when it comes again, which determine what can be remembered about it.
 
     Attributes:
         INDEX: Its place in a map-style data set; it can also be chosen before it is read.
         KEY: A key that it carries, in a stream.
-        NONE: Nothing: what a batch of a stream has shown is forgotten with the batch.
+        NONE: Nothing: the results of a stream's batch are forgotten with the batch.
     """
 
     INDEX = "index"
@@ -34,11 +34,11 @@ class Identity(str, Enum):
 
 
 class ScoreStore:
-    """Hold columns of one float32, or one vector, a sample, written by batch index and read at the end of an epoch.
+    """Hold columns of one number or vector per sample, written batch by batch and read at the end of an epoch.
 
-    A column has ``N + 1`` slots: slot ``N`` swallows what padding samples write, so that a step needs no masking and
-    never waits for the device. Every store has the columns ``"loss"`` (the last loss seen) and ``"score"`` (what the
-    method ranks by); NaN means never measured.
+    A column has ``N + 1`` slots: slot ``N`` takes the writes of padding samples, so that a step needs no masking and
+    never waits for the device. Every store has the columns ``"loss"`` (the last measured loss) and ``"score"`` (what
+    the method ranks by); NaN means never measured.
 
     Args:
         n: Number of samples of the training set.
@@ -46,7 +46,7 @@ class ScoreStore:
         world_size: Number of ranks that write. With more than one, each rank marks what it has written since the last
             :meth:`merge`.
         score_is_loss: Whether the method ranks by the last loss, so that both are one column.
-        memory: Where the columns lie.
+        memory: Where the columns are allocated.
 
     Example:
         >>> store = ScoreStore(3)
@@ -56,7 +56,7 @@ class ScoreStore:
     """
 
     identity: ClassVar[Identity] = Identity.INDEX
-    """The way in which samples are known."""
+    """The way in which samples are identified."""
 
     def __init__(
         self,
@@ -81,23 +81,23 @@ class ScoreStore:
         n_marks = n + 1 if world_size > 1 else 0
         self._dirty, self._counted = (memory.full((n_marks,), False, torch.bool) for _ in range(2))
         self._over_ranks: dict[str, OverRanks] = {}
-        self._merged: dict[str, Tensor] = {}  # the sums as they were after the last merge, with several ranks
+        self._merged: dict[str, Tensor] = {}  # with several ranks, the sums as they were after the last merge
 
     @property
     def n_samples(self) -> float:
-        """Number of samples that there are; infinite where nobody knows, as in a stream."""
+        """Number of samples; infinite if it is unknown, as in a stream."""
         return self.n
 
     @property
     def device(self) -> torch.device:
-        """Return the device that the columns lie on."""
+        """Return the device that the columns are on."""
         return self._columns["loss"].device
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the column ``name``, float32 (N + 1,), on the store's device."""
         try:
             return self._columns[name]
-        except (KeyError, TypeError):  # of a name that is no text
+        except (KeyError, TypeError):  # a name that is not a string
             raise self._unknown(name) from None
 
     def _unknown(self, name: object) -> UnknownColumnError:
@@ -111,17 +111,17 @@ class ScoreStore:
         return name in self._columns
 
     def shared_state(self) -> dict[str, Tensor]:
-        """Return every column, (N,) or (N, width), on the store's device: what is written to it is seen in it."""
+        """Return every column, (N,) or (N, width), on the store's device, sharing its memory."""
         return {name: column[: self.n] for name, column in self._columns.items()}
 
     def add_column(self, name: str, initial: float, dtype: torch.dtype, over_ranks: OverRanks = "last") -> Tensor:
-        """Add a column of one number a sample.
+        """Add a column of one number per sample.
 
         Args:
             name: Of a column that is not there yet.
-            initial: The number that every sample begins with.
+            initial: The initial number of every sample.
             dtype: Of the numbers.
-            over_ranks: What becomes of several ranks' writes to a sample.
+            over_ranks: How several ranks' writes to a sample are merged.
 
         Returns:
             The column, (N + 1,), on the store's device.
@@ -133,13 +133,13 @@ class ScoreStore:
         return column
 
     def add_vectors(self, name: str, width: int, dtype: torch.dtype) -> Tensor:
-        """Add a column of one vector a sample, NaN to begin with: its width is known only once outputs were seen.
+        """Add a column of one vector per sample, initially NaN, once outputs have shown its width.
 
-        With several ranks all must call it together; the widest is taken.
+        With several ranks, all must call it together; the largest width is used.
 
         Args:
             name: Of a column that is not there yet.
-            width: Numbers a sample.
+            width: Numbers per sample.
             dtype: Of the numbers.
 
         Returns:
@@ -154,7 +154,7 @@ class ScoreStore:
         return self._columns[name]
 
     def remove_vectors(self, name: str) -> None:
-        """Let go of a column of one vector a sample, if it is there; all ranks must do so together."""
+        """Remove a column of one vector per sample, if it exists; all ranks must do so together."""
         if self._columns.pop(name, None) is not None:
             del self._initial[name]
 
@@ -163,7 +163,7 @@ class ScoreStore:
         return self[name][: self.n].cpu()
 
     def to(self, device: torch.device | str) -> None:
-        """Move every column to ``device``, if they do not lie on the disk."""
+        """Move every column to ``device``, unless they are on disk."""
         device = self.memory.device(device)
         self._columns = {name: column.to(device) for name, column in self._columns.items()}
         if self._score_is_loss:
@@ -172,12 +172,12 @@ class ScoreStore:
         self._merged = {name: column.to(device) for name, column in self._merged.items()}
 
     def forget_infinite(self) -> None:
-        """Let a loss that is infinite be as if it had never been measured."""
+        """Reset infinite losses to never measured."""
         for chunk in self["loss"].split(_CHUNK):
             chunk.masked_fill_(chunk.isinf(), torch.nan)
 
     def forget_measured(self) -> None:
-        """Let every sample be as if it had never been measured."""
+        """Reset every sample to never measured."""
         self._reset(self._columns)
 
     def _full(self, shape: tuple[int, ...], value: float, dtype: torch.dtype) -> Tensor:
@@ -195,15 +195,15 @@ class ScoreStore:
             self._dirty[indices] = True
 
     def mark_counted(self, indices: Tensor) -> None:
-        """Mark ``indices``, int64 (B,), as written by this rank in columns of a sum or a minimum alone."""
+        """Mark ``indices``, int64 (B,), as written by this rank in sum or minimum columns only."""
         if self.world_size > 1:
             self._counted[indices] = True
 
     def merge(self) -> None:
         """Give every rank what each rank has written since the last merge; all ranks must call it together.
 
-        Where two ranks wrote the same sample, the higher rank's values stand, on all ranks alike, but for columns of a
-        sum or a minimum. See :mod:`lightning_dataselect.state.merging`.
+        If two ranks wrote to the same sample, the higher rank's values are kept, on all ranks, except in sum and
+        minimum columns. See :mod:`lightning_dataselect.state.merging`.
         """
         if self.world_size == 1:
             return
@@ -214,7 +214,7 @@ class ScoreStore:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return every column, (N,) or (N, width), on the CPU."""
-        columns = {id(column): column for column in self._columns.values()}  # one that goes by two names is copied once
+        columns = {id(column): column for column in self._columns.values()}  # a column with two names is copied once
         copies = {which: self.memory.copy(column[: self.n]) for which, column in columns.items()}
         return {name: copies[id(column)] for name, column in self._columns.items()}
 
@@ -222,7 +222,7 @@ class ScoreStore:
         """Return every column of some samples, on the CPU.
 
         Args:
-            rows: int64 (m,), samples; -1 stands for one that was never measured.
+            rows: int64 (m,), samples; -1 for one that was never measured.
 
         Example:
             >>> store = ScoreStore(2)
@@ -237,16 +237,16 @@ class ScoreStore:
         return found
 
     def rank_state(self) -> dict[str, Any]:
-        """Return what is this rank's alone, and so is saved for each rank; nothing where the ranks' writes merge."""
+        """Return the state that only this rank has, to be saved for each rank; nothing if the ranks' writes merge."""
         return {}
 
     def load_rank_state(self, state: Mapping[str, Any]) -> None:
-        """Take over an earlier :meth:`rank_state`."""
+        """Restore an earlier :meth:`rank_state`."""
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over the columns of an earlier :meth:`state_dict`."""
+        """Restore the columns of an earlier :meth:`state_dict`."""
         for name, values in state.items():
-            n = len(values)  # of fewer samples, where the data set has grown
+            n = len(values)  # fewer samples, if the data set has grown
             if values.dim() == 2:
                 self._columns[name] = self._full((self.n + 1, values.shape[1]), torch.nan, values.dtype)
                 self._initial[name] = torch.nan

@@ -1,9 +1,9 @@
-"""The samples that are probably labelled wrong, from what they showed over the epochs of a fit.
+"""The samples whose labels are probably wrong, judged by averages over the epochs of a fit.
 
-A network learns what most of the data agrees on before it learns a wrong label by heart. So the averages over the
-epochs tell a wrong label where the last epoch no longer does: the area under the margin of Pleiss et al., "Identifying
-Mislabeled Data using the Area Under the Margin Ranking" (NeurIPS 2020), and the confidence and variability of
-Swayamdipta et al., "Dataset Cartography" (EMNLP 2020).
+A network learns what most of the data agrees on before it memorizes a wrong label. So averages over the epochs reveal a
+wrong label even if the last epoch no longer does: the area under the margin of Pleiss et al., "Identifying Mislabeled
+Data using the Area Under the Margin Ranking" (NeurIPS 2020), and the confidence and variability of Swayamdipta et al.,
+"Dataset Cartography" (EMNLP 2020).
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from lightning_dataselect.state.sample_history import SampleHistoryStore
 
 @dataclass(frozen=True)
 class Suspect:
-    """A sample that is probably labelled wrong.
+    """A sample whose label is probably wrong.
 
-    The averages are over the epochs, or rather over each time that the sample was measured. All but ``index``,
-    ``suspicion`` and ``mean_loss`` are None where the training step shows no classes.
+    The averages are over all measurements of the sample, usually one per epoch. All but ``index``, ``suspicion`` and
+    ``mean_loss`` are None if the training step shows no classes.
 
     Attributes:
-        index: In the training set.
-        suspicion: By which suspects are ranked, 0 to 1. With classes, how probable the best other class was against the
-            label, by their mean log-odds: the sigmoid of minus ``mean_margin``, so that above 0.5 the label was on
-            average behind. Without, the share of the samples whose mean loss is lower.
+        index: Index in the training set.
+        suspicion: What suspects are ranked by, 0 to 1. With classes, the sigmoid of minus ``mean_margin``: the
+            probability of the best other class against the label, by their mean log-odds, so above 0.5 the label was
+            behind on average. Without classes, the share of samples with a lower mean loss.
         mean_loss: Mean loss.
-        label: The class that it is labelled with.
-        predicted: The class that the model took it for when it was last measured.
+        label: The class that the sample is labelled with.
+        predicted: The class that the model predicted when the sample was last measured.
         confidence: Mean probability of the label.
         variability: Standard deviation of that probability.
-        mean_margin: Mean logit of the label minus the best other one: the area under the margin.
+        mean_margin: Mean logit of the label minus that of the best other class: the area under the margin.
     """
 
     index: int
@@ -79,7 +79,7 @@ def averages(store: SampleHistoryStore) -> dict[str, Tensor]:
 
 
 def suspicions(store: SampleHistoryStore) -> Tensor:
-    """Return how probably each sample is labelled wrong, float32 (N,), on the CPU; NaN if never measured.
+    """Return how suspicious each sample's label is, float32 (N,), on the CPU; NaN if never measured.
 
     With classes it is the sigmoid of minus the area under the margin; without, the share of the measured samples whose
     mean loss is lower.
@@ -101,7 +101,7 @@ def suspicions(store: SampleHistoryStore) -> Tensor:
 
 
 def most_suspicious(store: SampleHistoryStore, n: int) -> list[Suspect]:
-    """Return the ``n`` most suspicious samples, or all that were measured if there are fewer, the first one first.
+    """Return the ``n`` most suspicious samples, or all measured ones if there are fewer, the most suspicious first.
 
     Example:
         >>> store = SampleHistoryStore(3)

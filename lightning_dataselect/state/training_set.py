@@ -1,4 +1,4 @@
-"""The training set of a run, as far as it is remembered from epoch to epoch and from fit to fit."""
+"""The memory of a run's training set, from epoch to epoch and from fit to fit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightning_dataselect.state.stream_store import Key
 
 
 class TrainingSet:
-    """Remember a data set without keeping it alive, and what its samples are known by.
+    """Remember a data set without keeping it alive, and what identifies its samples.
 
     Example:
         >>> from torch.utils.data import Dataset
@@ -26,19 +26,19 @@ class TrainingSet:
 
     def __init__(self) -> None:
         self.keys: list[Key] | None = None
-        """The keys of the samples of a map-style data set, if they have some, in its order; set by `know_by`."""
+        """The keys of the samples of a map-style data set, if there are any, in its order; set by `know_by`."""
         self.fingerprint: dict[int, dict[str, int]] = {}
-        """A fingerprint of a few samples, to know them again."""
+        """A fingerprint of a few samples, to recognize them."""
         self._dataset: weakref.ref[Any] | None = None
         self._hashes: Tensor | None = None
 
     def know_by(self, keys: list[Key]) -> None:
-        """Keep the keys of the samples."""
+        """Store the keys of the samples."""
         self.keys, self._hashes = keys, None
 
     @property
     def key_hashes(self) -> Tensor | None:
-        """int64 (n,): what stands for the keys in a checkpoint; those of a checkpoint until keys are looked up."""
+        """int64 (n,): hashes of the keys, as saved in checkpoints; those of a checkpoint until keys are looked up."""
         if self._hashes is None and self.keys is not None:
             self._hashes = hashes_of(self.keys)
         return self._hashes
@@ -49,16 +49,16 @@ class TrainingSet:
 
     @property
     def dataset(self) -> Any:
-        """The data set, while somebody else holds it; else None."""
+        """The data set, as long as something else holds it; otherwise None."""
         return None if self._dataset is None else self._dataset()
 
     def refer_to(self, dataset: object) -> None:
-        """Keep in mind what is trained on."""
+        """Remember the data set that is trained on."""
         try:
             self._dataset = weakref.ref(dataset)
-        except TypeError:  # a list, say, has no weak references
+        except TypeError:  # a list, say, does not support weak references
             self._dataset = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the data set, which is not copied along."""
+        """Leave out the data set, which is not to be copied."""
         return {**self.__dict__, "_dataset": None}

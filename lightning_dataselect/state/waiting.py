@@ -1,4 +1,4 @@
-"""Chosen samples that are still to be trained on, as a run keeps them and a checkpoint holds them."""
+"""Chosen samples that are still to be trained on, as kept by a run and saved in a checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Waiting(Protocol):
     """Keep chosen samples that are still to be trained on."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return them as they are saved; never empty."""
+        """Return them in the form in which they are saved; never empty."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what was saved."""
+        """Restore what was saved."""

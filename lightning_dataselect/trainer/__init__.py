@@ -6,7 +6,7 @@ uses:
 
 - ``fit_loop._data_source.dataloader``, to take the train loader; where it is missing, a fit is refused;
 - ``fit_loop._combined_loader``, to discard a train loader that was made too early; where it is missing, that one stays;
-- those in ``lengths._LENGTH``, to change the length of epochs; where one is missing, each epoch gets a new loader;
+- those in ``epoch_length._LENGTH``, to change the length of epochs; where one is missing, each epoch gets a new loader;
 - ``_accelerator_connector.use_distributed_sampler``; where it is missing, it counts as True, its default;
 - ``CombinedLoader._mode``; where it is missing, several train loaders count as combined in Lightning's default mode;
 - ``LightningModule._on_before_batch_transfer``, for passes that score; where it is missing, they are refused;
