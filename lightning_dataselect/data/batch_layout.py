@@ -1,4 +1,4 @@
-"""Locate the samples in a batch, by what the collate function itself makes of fewer of them."""
+"""Locate the samples in a batch, by comparing what the collate function returns for fewer of them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from torch.utils.data import DataLoader
 from lightning_dataselect.data.batch_tree import Path, leaves_in
 from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
-_DEPTH = 4  # data sets within data sets in which random generators are looked for
+_DEPTH = 4  # levels of nested data sets that are searched for random generators
 
 
 class BatchLayout:
-    """The axis of each part of a batch that the samples lie along, and the numbers that belong to all of them.
+    """The sample axis of each part of a batch, and the numbers that belong to the whole batch.
 
     Attributes:
-        axes: path -> the axis of a tensor, array or list; None where it has none.
-        per_sample: path -> a number that grows with the number of samples, for each of them.
-        varying: path -> the values, of each of a few samples alone, of a number that is added up over them.
-        shared: The path of a part that is made of all samples together, if there is one.
+        axes: path -> the sample axis of a tensor, array or list; None if it has none.
+        per_sample: path -> the amount per sample of a number that grows with the number of samples.
+        varying: path -> for a number that is a sum over the samples, its values for each of a few samples alone.
+        shared: The path of a part that is computed from all samples together, if there is one.
     """
 
     def __init__(self) -> None:
@@ -39,16 +39,16 @@ class BatchLayout:
         self._own: list[int] = []  # the samples that were collated
 
     def learn(self, loader: DataLoader[Any] | None, batch: Any, indices: Tensor, positions: Sequence[int]) -> None:
-        """Have a few samples collated anew, if the first batch leaves open where they lie.
+        """Collate a few samples again, if the first batch does not show where the samples lie.
 
-        That is so where another axis has as many entries as the batch has samples, where there are numbers, and where
-        a part has another number of rows. Numbers that are added up over the samples are learnt anew for other samples.
+        That is the case if another axis is as long as the batch, if there are numbers, or if a part has another number
+        of rows. Numbers that are sums over the samples are computed again for other samples.
 
         Args:
             loader: yields batches of indexed samples.
             batch: the first one.
             indices: int64 (B,), its samples.
-            positions: of two or three samples in the batch, which `varying` is about.
+            positions: of two or three samples in the batch, for `varying`.
         """
         if len(positions) < 2 or (self._is_learnt and not (self.varying or self.per_sample)):
             return
@@ -64,10 +64,10 @@ class BatchLayout:
         self._own = own
         try:
             again, *batches = _collated(loader, own)
-        except Exception:  # of a data set that only its workers can read, say
+        except Exception:  # a data set that only its workers can read, say
             return
         sizes = [len(own), len(own) - 1, *[1] * len(own)]
-        lists: set[Path] = set()  # those of one item a sample
+        lists: set[Path] = set()  # lists of one item per sample
         for path, part in batches[0].items():
             if any(path[:n] in lists for n in range(len(path))) or not all(path in batch for batch in batches):
                 continue
@@ -80,7 +80,7 @@ class BatchLayout:
                     self.shared = path
 
     def _find_axis(self, path: Path, parts: list[Any], sizes: list[int]) -> bool:
-        """Settle where the samples lie in a part, by what it is for all of them, for all but one, and for each."""
+        """Find the sample axis of a part, from its values for all samples, for all but one, and for each one."""
         shapes = [_shape(part) for part in parts]
         if not all(shapes):
             return False
@@ -89,7 +89,7 @@ class BatchLayout:
         return bool(fits)
 
     def _find_number(self, path: Path, parts: list[Any], sizes: list[int]) -> bool:
-        """Tell if a part is a number that the samples add up to, and settle what each of them adds."""
+        """Tell if a part is a number that the samples add up to, and find what each of them adds."""
         values = [_number_in(part) for part in parts]
         self.per_sample.pop(path, None)
         self.varying.pop(path, None)
@@ -104,12 +104,12 @@ class BatchLayout:
         return path in self.per_sample or path in self.varying
 
     def numbers(self, n: int, positions: Sequence[int] | None = None) -> Callable[[Path, Any], Any]:
-        """Return a function that puts into a batch of fewer samples what stands for a number of all.
+        """Return a function that replaces a number of the whole batch by that of fewer samples.
 
         Args:
-            n: how many samples there are.
-            positions: of them among those that `learn` was given, if they are; else a number that is counted in the
-                batch is refused.
+            n: number of samples.
+            positions: their positions among those that `learn` was given, if they are; otherwise a number that is a sum
+                over the batch is refused.
         """
 
         def number(path: Path, value: Any) -> Any:
@@ -128,7 +128,7 @@ class BatchLayout:
         return number
 
     def refuse_shared(self) -> None:
-        """Refuse to cut batches with a part that is made of all samples together.
+        """Refuse to cut batches with a part that is computed from all samples together.
 
         Raises:
             UnsupportedLoaderError: If there is one.
@@ -153,7 +153,7 @@ def _named(path: Path) -> str:
 
 
 def _number_in(part: Any) -> float | None:
-    """Return a number, or the only one in an array; None if there is none."""
+    """Return a number, or the only entry of an array; None for anything else."""
     if is_number(part):
         return float(part)
     is_one = isinstance(part, Tensor | np.ndarray) and part.shape == (1,)
@@ -165,18 +165,18 @@ def _same(a: Any, b: Any) -> bool:
         return a.shape == b.shape and bool(torch.as_tensor(a == b).all())
     try:
         return type(a) is type(b) and bool(a == b)
-    except Exception:  # of objects that are compared entry by entry
+    except Exception:  # objects that are compared entry by entry
         return False
 
 
 def _are_alike(parts: Sequence[Any]) -> bool:
-    if isinstance(parts[0], list | tuple):  # what it holds is looked at by itself
+    if isinstance(parts[0], list | tuple):  # its contents are compared separately
         return len({len(part) for part in parts}) == 1
     return all(_same(parts[0], part) for part in parts[1:]) or not (_shape(parts[0]) or is_number(parts[0]))
 
 
 def _is_as_long(part: Any, lengths: Collection[int]) -> bool:
-    """Tell if a part goes by the lengths that samples are padded to: a mask over them, or their number."""
+    """Tell if a part depends on the length that samples are padded to: a mask over it, or the length itself."""
     shape, number = _shape(part), _number_in(part)
     if number is not None:
         return number in lengths
@@ -191,7 +191,7 @@ def _shape(part: Any) -> tuple[int, ...]:
 
 
 def is_number(part: Any) -> bool:
-    """Return whether a part of a batch is one number, and no flag or word.
+    """Return whether a part of a batch is one number, not a flag or a string.
 
     Example:
         >>> [is_number(part) for part in (3, torch.tensor(0.5), True, "3", torch.ones(1))]
@@ -211,7 +211,7 @@ def _like(value: Any, number: float) -> Any:
 
 
 def _collated(loader: DataLoader[Any], indices: Sequence[int]) -> list[Mapping[Path, Any]]:
-    """The parts of batches of some samples, twice, of all but the last, and of each alone; nothing notices."""
+    """Collate some samples twice, all but the last, and each alone, without side effects; return the parts of each."""
     dataset: Any = loader.dataset
     collate: Any = getattr(loader.collate_fn, "collate_fn", loader.collate_fn)
     undo = random_states_in(dataset)
@@ -226,7 +226,7 @@ def _collated(loader: DataLoader[Any], indices: Sequence[int]) -> list[Mapping[P
 
 
 def random_states_in(part: Any, depth: int = _DEPTH) -> list[Callable[[], object]]:
-    """Return calls that put the generators of random numbers that an object holds back to where they are now.
+    """Return functions that restore the current state of the random generators that an object holds.
 
     Example:
         >>> class Noise:

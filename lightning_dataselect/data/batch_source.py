@@ -1,4 +1,4 @@
-"""The source of the batches of a fit, so that a step can be run on some of the samples of one."""
+"""The source of the batches of a fit, so that a step can be run on some samples of a batch."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lightning_dataselect.data.subset_batch import step_on_part
 
 @dataclass
 class BatchSource:
-    """Know where batches come from, and where in them the samples lie.
+    """Know where batches come from, and where the samples lie in them.
 
     Attributes:
         loader: The train loader, once the Trainer has it.
-        part: Of several train loaders, where the batches of that one are; None where it is the only one.
-        collate: Makes a batch of samples anew, by their indices, on the module's device; None where they have none.
+        part: With several train loaders, where the chosen one's batches are; None if it is the only one.
+        collate: Collates samples again, by their indices, on the module's device; None if they have none.
         layout: The layout of the samples in a batch.
 
     Example:
@@ -36,7 +36,7 @@ class BatchSource:
     layout: BatchLayout = field(default_factory=BatchLayout)
 
     def batch_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Return the batch of the samples among the arguments of a step: that of the loader that they come from."""
+        """Return the batch in the arguments of a step: that of the loader which samples are selected from."""
         if self.part is not None:
             return self.part.in_step(args, kwargs)
         return args[0] if args else next(iter(kwargs.values()))
@@ -44,5 +44,5 @@ class BatchSource:
     def on_part(
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor
     ) -> Callable[[Sequence[int]], functools.partial[Any]]:
-        """Make a step on some samples of its batch, which are ``indices``, int64 (B,); see `step_on_part`."""
+        """Return a step on some samples of its batch, which are ``indices``, int64 (B,); see `step_on_part`."""
         return step_on_part(step, args, kwargs, indices, self.layout, self.loader, self.collate, self.part)

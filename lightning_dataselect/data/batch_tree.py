@@ -1,4 +1,4 @@
-"""The tensors of a batch, wherever they lie in it."""
+"""The tensors of a batch, wherever they are in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Path = tuple[Hashable, ...]
 
 
 def tensors_in(part: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
-    """Each tensor with its path, through mappings, dataclasses, named tuples and sequences.
+    """Yield each tensor with its path, through mappings, dataclasses, named tuples and sequences.
 
     Example:
         >>> import torch
@@ -33,7 +33,7 @@ def tensors_in(part: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
 
 
 def leaves_in(part: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Each tensor, number, or other part that is no container, and each sequence, with its path.
+    """Yield each tensor, number, or other part that is not a container, and each sequence, with its path.
 
     Example:
         >>> list(leaves_in({"n": 3, "more": ["a"]}))
@@ -68,7 +68,7 @@ def _child(part: Any, key: Any) -> Any:
 
 
 def mapping_like(part: Mapping[Any, Any], values: dict[Any, Any]) -> Any:
-    """Return a mapping of the kind of ``part``, with all else that it holds, of other ``values``.
+    """Return a mapping of the same kind as ``part`` and with the same attributes, but with other ``values``.
 
     Example:
         >>> mapping_like(UserDict(a=1), {"a": 2})
@@ -101,5 +101,5 @@ def bytes_of(part: Tensor) -> bytes:
         >>> bytes_of(column) == bytes_of(torch.tensor([1]))
         True
     """
-    # a tensor of one entry counts as contiguous whatever its stride, and cannot be seen as bytes then
+    # a tensor with one entry counts as contiguous whatever its stride, but can then not be viewed as bytes
     return part.new_empty(part.numel()).copy_(part.reshape(-1)).view(torch.uint8).numpy().tobytes()

@@ -1,4 +1,4 @@
-"""The batches of an epoch, as the loader draws them, and which samples each of them holds."""
+"""The batches of an epoch, as drawn by the loader, and the samples in each of them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class BatchIndices:
     """The samples of one batch.
 
     Attributes:
-        indices: int64 (B,), dataset indices, one a row of the batch; -1 for a row that is none of the samples drawn
-            for it.
-        n_unpadded: How many of them, from the first, are not repeats that make ranks even.
-        has_strangers: True if some rows may be none of the samples drawn.
+        indices: int64 (B,), dataset indices, one per row of the batch; -1 for a row that is not one of the samples
+            drawn for it.
+        n_unpadded: How many of them, counted from the first, are not repeats that make ranks even.
+        has_strangers: True if some rows may not be among the samples drawn.
     """
 
     indices: Tensor
@@ -33,7 +33,7 @@ class BatchIndices:
     has_strangers: bool = False
 
     def slots(self, n: int) -> Tensor:
-        """Return where the rows are written, int64 (B,): at their dataset indices, or at ``n``, which holds nothing.
+        """Return the slots of the rows, int64 (B,): their dataset indices, or ``n``, which belongs to no sample.
 
         Example:
             >>> BatchIndices(torch.tensor([4, -1, 2]), n_unpadded=2, has_strangers=True).slots(10)
@@ -48,7 +48,7 @@ class BatchIndices:
 
 @dataclass
 class _Record:
-    """Batches that one pass over the loader has drawn and the training loop has not taken yet."""
+    """Batches that one pass over the loader has drawn but the training loop has not taken yet."""
 
     first: int
     drawn: dict[int, BatchIndices] = field(default_factory=dict)
@@ -59,14 +59,14 @@ class RecordingBatchSampler(Sampler[list[int]]):
     """Yield the batches of a plan and remember their indices until the training loop asks for them.
 
     The main process draws the indices of every batch in order, however many workers read them, so the record is exact
-    with prefetching and persistent workers. Only the last pass is on record: this is what the training loop iterates,
-    and nobody else (see `peek`).
+    with prefetching and persistent workers. Only the last pass is recorded: only the training loop iterates this
+    sampler, and anyone else uses `peek`.
 
     Args:
         sampler: Knows the plan, and the order of its samples.
-        batch_size: Samples a batch, or None where ``own`` makes batches of no fixed size.
-        drop_last: Whether a last batch that is not full is left out.
-        own: What draws the order in place of ``sampler``, or None.
+        batch_size: Samples per batch, or None if ``own`` makes batches of varying size.
+        drop_last: Whether a last batch that is not full is dropped.
+        own: Draws the order instead of ``sampler``; None if ``sampler`` does.
     """
 
     def __init__(
@@ -82,27 +82,27 @@ class RecordingBatchSampler(Sampler[list[int]]):
         self.drop_last = drop_last
         self.own = own
         self.fills_up = True
-        """True to fill up a last batch that a selection leaves in part, where the unpruned epoch has only full ones."""
+        """True to fill up a last batch that a selection does not fill, if the unpruned epoch has only full ones."""
         self.always_fills_up = False
-        """True to fill it up where the unpruned epoch has a last batch in part, too: a budget ends the fit anyway."""
+        """True to fill it up even if the unpruned epoch's last batch is not full, as a budget ends the fit anyway."""
         self.start_batch = 0
-        """The first batch that is yielded, greater than 0 when an epoch goes on after a resume."""
+        """The first batch that is yielded; greater than 0 if an epoch is resumed."""
         self.on_drawn: Callable[[EpochPlan], None] = _ignore
-        """Told the plan once ``own`` has drawn its order."""
+        """Called with the plan once ``own`` has drawn its order."""
         self.lasts: Callable[[int], int] | None = None
-        """Makes of the batches of the plan how many an epoch has that goes through it again and again; None: it ends.
+        """Given the number of batches of the plan, returns that of an epoch that repeats it; None for no repeats.
 
-        So it is where several loaders are combined, and a longer one is waited for."""
+        Plans are repeated if several loaders are combined, one of which is longer."""
         self._record = _Record(0)
         self._has_warned = False
 
     def __len__(self) -> int:
-        """Return the number of batches of a whole epoch of the present plan, whatever ``start_batch`` is."""
+        """Return the number of batches in a whole epoch of the current plan, whatever ``start_batch`` is."""
         return self.n_of_plan if self.lasts is None else self.lasts(self.n_of_plan)
 
     @property
     def n_of_plan(self) -> int:
-        """The number of batches that go once through the present plan."""
+        """The number of batches in one pass through the current plan."""
         sampler = self.sampler
         if self.own is not None and self.own.makes_batches:
             drawn = None if sampler.announce_full else sampler.plan.batch_sizes
@@ -111,7 +111,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
         return len(sampler) // self.batch_size if self.drop_last else -(-len(sampler) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the batches of the present plan from ``start_batch`` on."""
+        """Yield the batches of the current plan from ``start_batch`` on."""
         self._record = record = _Record(self.start_batch)
         if self.own is not None and self.sampler.plan.order is None:
             self.sampler.plan = self.own.draw(self.sampler, self.unit)
@@ -122,7 +122,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
                 yield batch.tolist()
 
     def peek(self) -> Iterator[list[int]]:
-        """Yield the batches of the present plan unrecorded, for whoever looks at the data besides the training loop."""
+        """Yield the batches of the current plan without recording them, for code other than the training loop."""
         if self.own is not None and self.sampler.plan.order is None:
             yield from self.own.peek(self.sampler, self.batch_size)
         else:
@@ -130,7 +130,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
 
     @property
     def unit(self) -> int:
-        """Samples of a whole batch of all ranks, where a pruned epoch is to have no other ones, else 1.
+        """Samples in a full batch of all ranks, if a pruned epoch may only have full ones; otherwise 1.
 
         Example:
             >>> sampler = SelectionSampler(40, shuffle=False)
@@ -143,15 +143,15 @@ class RecordingBatchSampler(Sampler[list[int]]):
         return 1 if has_ragged and not self.always_fills_up else self.batch_size * self.sampler.num_replicas
 
     def size_of(self, batch_idx: int) -> int:
-        """Return the number of rows of a batch that was drawn and not yet taken."""
+        """Return the number of rows of a batch that was drawn but not taken yet."""
         return self._record.drawn[batch_idx].indices.numel()
 
     def arrive(self, rows: Sequence[int] | None) -> None:
-        """Note that the next batch has come out of the loader.
+        """Note that the loader has yielded its next batch.
 
         Args:
-            rows: For each row of the batch the position, among the samples drawn for it, of the sample that it is, and
-                -1 for any other; None where the rows are just the samples that were drawn.
+            rows: For each row of the batch, the position of its sample among those drawn for it, or -1 if it is none of
+                them; None if the rows are exactly the samples drawn.
         """
         record = self._record
         batch_idx = record.first + record.n_arrived
@@ -163,7 +163,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
             self._warn_of_strangers(indices)
 
     def take(self, batch_idx: int) -> BatchIndices | None:
-        """Return what batch ``batch_idx`` of this epoch is made of, None beyond the last; earlier ones are forgotten.
+        """Return the samples of batch ``batch_idx`` of this epoch, None beyond the last; forget earlier batches.
 
         Raises:
             UnsupportedTrainerError: If that batch was never drawn.
@@ -189,7 +189,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
         return islice(again, len(self))
 
     def _batches(self, turn: int) -> Iterator[tuple[Tensor, int]]:
-        """Yield each batch of the plan, which has its order, and how many of its samples are not repeats."""
+        """Yield each batch of the ordered plan, and how many of its samples are not repeats."""
         sampler = self.sampler
         if sampler.plan.batch_sizes is not None:
             yield from _dealt(sampler.plan, sampler.num_replicas, sampler.rank)
@@ -200,9 +200,9 @@ class RecordingBatchSampler(Sampler[list[int]]):
             position += batch.numel()
 
     def _none_of_one(self, turn: int) -> Iterator[Tensor]:
-        """Yield the batches, the last of them lent a sample by the one before if pruning has left it with one.
+        """Yield the batches; if pruning leaves one sample in the last, move another one there from the batch before.
 
-        BatchNorm, for one, refuses a batch of one sample, which the whole set may never have made.
+        BatchNorm, for one, refuses a batch of one sample, which may never occur on the whole data set.
         """
         size = self.batch_size
         assert size is not None
@@ -230,7 +230,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
 
 
 def _dealt(plan: EpochPlan, n_ranks: int, rank: int) -> Iterator[tuple[Tensor, int]]:
-    """Yield the batches of one rank of those that a batch sampler made, dealt out in turns; the last may be repeats."""
+    """Yield one rank's batches of those that a batch sampler made, dealt out in turn; the last may be repeats."""
     assert plan.order is not None and plan.batch_sizes is not None
     starts = [0, *plan.batch_sizes.cumsum(0).tolist()]
     n = len(starts) - 1

@@ -21,10 +21,10 @@ LoaderName = str | int
 
 @dataclass(frozen=True)
 class BatchPart:
-    """Find the batch of one loader in what a training step is given of several.
+    """Find the batch of one loader in what a training step receives from several.
 
     Attributes:
-        name: Of the loader.
+        name: Name of the loader.
 
     Example:
         >>> import torch
@@ -40,10 +40,10 @@ class BatchPart:
     name: LoaderName
 
     def of(self, batch: Any) -> Any:
-        """Return the loader's own batch, None where it is exhausted.
+        """Return the loader's own batch, or None if it is exhausted.
 
         Raises:
-            UnsupportedLoaderError: If a hook has made something else of the common batch.
+            UnsupportedLoaderError: If a hook has changed the structure of the common batch.
         """
         if not _has(batch, self.name):
             raise UnsupportedLoaderError(
@@ -53,7 +53,7 @@ class BatchPart:
         return batch[self.name]
 
     def replaced(self, batch: Any, part: Any) -> Any:
-        """Return the common batch with another part in the place of the loader's own."""
+        """Return the common batch with the loader's own part replaced."""
         if isinstance(batch, Mapping):
             changed: Any = copy.copy(batch)
             changed[self.name] = part
@@ -64,18 +64,18 @@ class BatchPart:
         return tuple(parts) if isinstance(batch, tuple) else parts
 
     def in_step(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        """Return the loader's own batch among the arguments of a training step."""
+        """Return the loader's own batch in the arguments of a training step."""
         return self.of(_common(args, kwargs))
 
     def tensors(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the tensors of the loader's own batch, and those of the others, among the arguments of a step."""
+        """Return the tensors of the loader's own batch, and those of the others, in the arguments of a step."""
         batch = _common(args, kwargs)
         own = [tensor for _, tensor in tensors_in(self.of(batch))]
         known = {id(tensor) for tensor in own}
         return own, [tensor for _, tensor in tensors_in(batch) if id(tensor) not in known]
 
     def present(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[bool, ...]:
-        """Return which loaders have a batch in this step: all, unless exhausted ones are left out."""
+        """Return which loaders have a batch in this step: all of them, unless exhausted ones are left out."""
         batch = _common(args, kwargs)
         parts = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, list | tuple) else ()
         return tuple(part is not None for part in parts)
@@ -93,13 +93,13 @@ def _has(members: Any, name: LoaderName) -> bool:
 
 @dataclass(frozen=True)
 class ChosenLoader:
-    """One loader out of what a user trains on.
+    """The chosen loader, and its place among the loaders that the user trains on.
 
     Attributes:
         loader: The loader.
-        members: All of them, as they were given: the loader itself, or a list or mapping with it.
-        path: Where it is among the members, ``()`` where it is all that was given.
-        part: Where its batches are in those of all; None where there is no other loader.
+        members: All loaders, as they were given: the loader itself, or a list or mapping that contains it.
+        path: Where it is among the members; ``()`` if it is the only thing that was given.
+        part: Where its batch is in the common one; None if there is no other loader.
     """
 
     loader: Any
@@ -108,7 +108,7 @@ class ChosenLoader:
     part: BatchPart | None
 
     def replaced(self, loader: Any) -> Any:
-        """Return the members with another loader in the place of the chosen one."""
+        """Return the members with the chosen loader replaced."""
         return _replaced(self.members, self.path, loader)
 
     def others(self) -> list[Any]:
@@ -116,7 +116,7 @@ class ChosenLoader:
         return [leaf for i, leaf in enumerate(tree_flatten(self.members)[0]) if i != self.position()]
 
     def position(self) -> int:
-        """Return which of all loaders it is, in the order in which they are gone through."""
+        """Return its position among all loaders, in the order in which they are iterated."""
         mark = object()
         return next(i for i, leaf in enumerate(tree_flatten(self.replaced(mark))[0]) if leaf is mark)
 
@@ -126,11 +126,11 @@ def choose_loader(given: object, name: LoaderName | None, method: str) -> Chosen
 
     Args:
         given: A loader, or a list or mapping of them, or those in a ``CombinedLoader``.
-        name: Of one of several.
-        method: Of selection, for messages.
+        name: Name of one of several loaders.
+        method: Name of the method, for messages.
 
     Raises:
-        UnsupportedLoaderError: If there are several, and none is named, or data in the place of a loader.
+        UnsupportedLoaderError: If there are several and none is named, or there is data instead of a loader.
         InvalidArgumentError: If none has this name.
 
     Example:

@@ -1,9 +1,9 @@
-"""Collate functions that sort, leave out or replace the samples of a batch.
+"""Detect collate functions that sort, drop or replace the samples of a batch.
 
-Losses are given to samples by their places in the batch, and nothing in a batch tells that they were changed. So each
-batch is looked at where it is made, in a worker if there are any: by its number of rows, by samples that are None, and
-by a number or two a sample that the collate function passes on as they are. Only what looks unusual is looked at
-closely.
+Losses are assigned to samples by their places in the batch, and nothing in a batch shows that these were changed. So
+each batch is checked where it is made, in a worker if there are any: by its number of rows, by samples that are None,
+and by one or two numbers per sample that the collate function passes on unchanged. Only batches that look unusual are
+examined closely.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from lightning_dataselect.utils.errors import InvalidLoaderError
 
 Collate = Callable[[Any], Any]
 
-_N_TRIED = 8  # as many show an order; two batches of large images would cost time
+_N_TRIED = 8  # enough to reveal a change of order; two full batches of large images would take time
 
 
 class FollowedBatch:
-    """A batch whose rows are not the samples that were drawn for it, on its way out of the loader.
+    """A batch whose rows are not exactly the samples drawn for it, on its way out of the loader.
 
     Attributes:
-        batch: What the collate function made.
-        rows: For each row the position of its sample among those drawn, -1 for none of them.
+        batch: What the collate function returned.
+        rows: For each row, the position of its sample among those drawn; -1 if it is none of them.
     """
 
     def __init__(self, batch: Any, rows: list[int]) -> None:
@@ -47,11 +47,11 @@ class FollowedBatch:
 
 
 def report_rows(loader: DataLoader[Any], arrive: Callable[[list[int] | None], None]) -> None:
-    """Let ``arrive`` know of each batch that an iterator of ``loader`` yields, before anybody sees it.
+    """Report each batch that an iterator of ``loader`` yields to ``arrive``, before anyone else sees it.
 
     Args:
-        loader: A loader of our own, which is written to.
-        arrive: Given the rows of a `FollowedBatch`, and None for a batch that holds the samples drawn for it.
+        loader: A loader of our own, which is modified.
+        arrive: Called with the rows of a `FollowedBatch`, or None for a batch with exactly the samples drawn for it.
     """
     make = type(loader)._get_iterator
 
@@ -72,28 +72,28 @@ def report_rows(loader: DataLoader[Any], arrive: Callable[[list[int] | None], No
 
 
 class FollowedCollate:
-    """A collate function of which it is known, batch by batch, what became of the samples.
+    """A collate function that reports, batch by batch, what became of the samples.
 
     Args:
         collate_fn: The loader's.
-        required: Whether one that sorts is an error, or only worth a warning.
+        required: Whether sorting is an error, rather than a warning.
     """
 
     def __init__(self, collate_fn: Collate, *, required: bool) -> None:
         self.collate_fn = collate_fn
         self._required = required
         self._is_checked = False
-        self._axes: set[Path] | None = None  # where in a batch the samples lie along the first axis
+        self._axes: set[Path] | None = None  # the parts of a batch with samples along the first axis
         self._witnesses: list[tuple[Path, Path]] | None = None
 
     def __call__(self, samples: Any) -> Any:
         """Collate ``samples``.
 
         Returns:
-            The batch, in a `FollowedBatch` where its rows are not the samples in their order.
+            The batch, in a `FollowedBatch` if its rows are not the samples in their order.
 
         Raises:
-            InvalidLoaderError: If `collate_fn` puts them into another order.
+            InvalidLoaderError: If `collate_fn` changes their order.
         """
         if not self._is_checked:
             self._is_checked = True
@@ -108,7 +108,7 @@ class FollowedCollate:
         return batch if rows is None else FollowedBatch(batch, rows)
 
     def _rows(self, samples: list[Any], batch: Any) -> list[int] | None:
-        """Return which sample each row of ``batch`` is, -1 for none; None where they are just ``samples``."""
+        """Return the sample of each row of ``batch``, -1 for none; None if the rows are exactly ``samples``."""
         present = [i for i, sample in enumerate(samples) if sample is not None]
         tensors, lists = _parts(batch, {len(samples), len(present)})
         n_rows = self._count_rows(tensors, lists, len(samples), len(present))
@@ -127,7 +127,7 @@ class FollowedCollate:
             return n_present
         if n in lengths:
             return n
-        # of the first batch it is not known yet where the samples lie; time-major ones lie along another axis
+        # for the first batch, the sample axes are not known yet; time-major parts have them elsewhere
         if not self._axes and any({n, n_present} & {*tensor.shape[1:]} for tensor in tensors.values()):
             return None
         return lengths.most_common(1)[0][0] if len(lengths) == 1 or (lengths and self._axes) else None
@@ -137,7 +137,7 @@ class FollowedCollate:
         self._axes = found if self._axes is None else (self._axes & found or self._axes)
 
     def _agrees(self, samples: list[Any], tensors: dict[Path, Tensor]) -> bool:
-        """Return whether the numbers that samples are told by are where they should be."""
+        """Return whether the numbers that identify samples are where they should be."""
         if self._witnesses is None:
             self._witnesses = find_witnesses(samples, tensors) if len(samples) > 1 else None
             return True
@@ -154,15 +154,15 @@ class FollowedCollate:
             try:
                 with isolate_rng(include_cuda=False):
                     alone[i] = _dense(self.collate_fn([copy.deepcopy(samples[i])]))
-            except Exception:  # one that the collate function would leave out
+            except Exception:  # a sample that the collate function would drop
                 continue
         if alone and all(len(found.get(path, ())) > 1 for found in alone.values() for path in axes):
-            return None  # rows are no samples, but nodes or tokens of them, one sample's after another's
+            return None  # rows are not samples, but their nodes or tokens, one sample's after another's
         alone = {i: found for i, found in alone.items() if all(len(found.get(path, ())) == 1 for path in axes)}
         return match_rows({path: tensors[path] for path in axes}, alone, n_rows) if axes else [-1] * n_rows
 
     def _repeats_itself(self, samples: list[Any]) -> bool:
-        """Forget the witnesses that the collate function draws at random; return whether any other is left."""
+        """Forget witnesses that the collate function draws at random; return whether any others are left."""
         assert self._witnesses is not None
         tried = [_collated(self.collate_fn, samples, seed) for seed in range(2)]
         self._witnesses = [
@@ -185,17 +185,17 @@ class FollowedCollate:
 
 
 def checked(collate_fn: Collate, *, required: bool) -> Collate:
-    """Return ``collate_fn`` as `FollowedCollate`; torch's own, which keeps every sample in its place, as it is."""
+    """Return ``collate_fn`` as a `FollowedCollate`, or as is if it is torch's own, which never moves a sample."""
     if collate_fn is default_collate or isinstance(collate_fn, FollowedCollate):
         return collate_fn
     return FollowedCollate(collate_fn, required=required)
 
 
 def sorts_samples(collate_fn: Collate, samples: Any) -> bool:
-    """Return whether ``collate_fn`` changes the order of the first samples, for all that can be told.
+    """Return whether ``collate_fn`` changes the order of the first samples, as far as can be told.
 
-    They are copied, as it may change them, and random states are put back. Nothing can be told where it mixes samples,
-    changes them at random, or gives no tensor with a row for each.
+    The samples are copied, since it may change them, and random states are restored. Nothing can be told if it mixes
+    samples, changes them at random, or returns no tensor with a row for each.
 
     Example:
         >>> from torch.nn.utils.rnn import pad_sequence
@@ -208,10 +208,10 @@ def sorts_samples(collate_fn: Collate, samples: Any) -> bool:
     if not isinstance(samples, list):
         return False
     tried = [sample for sample in samples if sample is not None]
-    tried = tried[: min(_N_TRIED, len(tried) // 2 * 2)]  # of an odd number, one would keep its place
+    tried = tried[: min(_N_TRIED, len(tried) // 2 * 2)]  # with an odd number, one would keep its place
     try:
         forth, back = (_rows(collate_fn, some) for some in (tried, tried[::-1]))
-    except Exception:  # it will say itself what is wrong, of the whole batch
+    except Exception:  # it will raise its own error for the whole batch
         return False
     if forth.keys() != back.keys():
         return False
@@ -227,9 +227,9 @@ def sorts_samples(collate_fn: Collate, samples: Any) -> bool:
 
 
 def _rows(collate_fn: Collate, samples: list[Any]) -> dict[Path, Tensor]:
-    """Return the tensors of a batch that have a row for each sample, by where they lie in it, without NaN."""
+    """Return the tensors of a batch that have a row for each sample, by path, without NaN."""
     found = _collated(collate_fn, samples)
-    # NaN, as of missing values, equals not even itself
+    # NaN, as in missing values, does not even equal itself
     return {path: tensor.where(tensor == tensor, 0) for path, tensor in found.items() if len(tensor) == len(samples)}
 
 
@@ -241,13 +241,13 @@ def _collated(collate_fn: Collate, samples: list[Any], seed: int | None = None) 
 
 
 def _parts(batch: Any, sizes: set[int]) -> tuple[dict[Path, Tensor], set[int]]:
-    """Return the tensors of a batch that have a first axis, and how long its lists of one item a sample are.
+    """Return the tensors of a batch that have a first axis, and the lengths of its lists of one item per sample.
 
-    What the items hold is left out: it says nothing of how many there are.
+    The contents of the items are ignored: they say nothing about how many there are.
 
     Args:
-        batch: What the collate function made.
-        sizes: How many samples there may be in it.
+        batch: What the collate function returned.
+        sizes: Possible numbers of samples in it.
 
     Example:
         >>> x, y = torch.zeros(3, 7), torch.zeros(3)
@@ -274,7 +274,7 @@ def _dense(batch: Any) -> dict[Path, Tensor]:
 
 
 def _are_same_rows(a: Tensor, b: Tensor) -> bool:
-    """Return whether ``a`` has just the rows of ``b``, each as often."""
+    """Return whether ``a`` has exactly the rows of ``b``, each equally often."""
     if a.shape != b.shape:
         return False
     among_b, among_a = (_equal_rows(a, other).sum(1) for other in (b, a))

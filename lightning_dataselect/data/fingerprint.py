@@ -1,6 +1,6 @@
 """Fingerprint a data set by a few of its samples, to notice when its contents change.
 
-Samples are known by their positions, so another data set of the same length would inherit the scores of the first.
+Samples are identified by their positions, so another data set of the same length would inherit their scores.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from torch import Tensor
 from lightning_dataselect.data.batch_tree import bytes_of
 
 Fingerprint = dict[int, dict[str, int]]
-"""Of a few samples, by their positions, a checksum of each of their parts."""
+"""Checksums of each part of a few samples, by their positions."""
 
-# A label out of three agrees by chance in all of them in one of 6,561 cases; more images would cost time.
+# With three classes, all labels agree by chance in one of 6,561 cases; more images would take time.
 _N_LOOKED_AT = 8
 _SEED = 0
 
 
 def fingerprint(dataset: Any, n: int | None = None) -> Fingerprint:
-    """Return checksums of a few samples, evenly spaced among the first ``n``; of none that cannot be read.
+    """Return checksums of a few samples, evenly spaced among the first ``n``, without any that cannot be read.
 
-    A sample is read in this process, under fixed random states, from a shallow copy: what a data set opens when it is
-    first read is left for the workers to open.
+    Samples are read in this process, under fixed random states, from a shallow copy of the data set, so that files it
+    opens on first use are still left for the workers to open.
 
     Args:
         dataset: A map-style data set.
-        n: Number of samples to look among, at most as many as there are; None for all.
+        n: Number of samples to choose from, at most as many as there are; None for all.
 
     Example:
         >>> one, other = fingerprint([0.5, 1.5, 2.5]), fingerprint([0.5, 1.5, 3.5])
@@ -48,10 +48,10 @@ def fingerprint(dataset: Any, n: int | None = None) -> Fingerprint:
 
 
 def has_changed(before: Fingerprint, dataset: Any) -> bool:
-    """Return whether ``dataset`` holds other samples where those of ``before`` were.
+    """Return whether ``dataset`` holds other samples at the positions of ``before``.
 
-    A part that is the same in all samples says nothing, and one that is drawn at random neither. As long as one part,
-    a label say, has stayed as it was throughout, it is the transform of another that has changed.
+    A part that is the same in all samples shows nothing, and neither does a random one. As long as one part, such as a
+    label, is unchanged in all samples, a change in another part is due to its transform.
 
     Example:
         >>> data = [(0.5, 0), (1.5, 1), (2.5, 1)]
@@ -62,7 +62,7 @@ def has_changed(before: Fingerprint, dataset: Any) -> bool:
         return bool(before)
     now = _checksums(dataset, sorted(before))
     if now == before or now.keys() != before.keys():
-        return False  # what cannot be read says nothing
+        return False  # a sample that cannot be read shows nothing
     again = _checksums(dataset, sorted(before))
     parts = set.intersection(*(set(found) for found in (*before.values(), *now.values())))
     telling = [
@@ -81,7 +81,7 @@ def _checksums(dataset: Any, positions: list[int]) -> Fingerprint:
         for position in positions:
             try:
                 sample = copy.copy(dataset)[position]
-            except Exception:  # it will say itself what is wrong, in training
+            except Exception:  # it will raise its own error in training
                 continue
             found[position] = {path: zlib.crc32(content) for path, content in _parts(sample, "")}
     return found
@@ -97,7 +97,7 @@ def _parts(part: Any, path: str) -> list[tuple[str, bytes]]:
 
 
 def _content(part: Any) -> bytes | None:
-    """Return what a part holds, None if that cannot be said the same way in another process."""
+    """Return the content of a part; None if it has no representation that is the same in another process."""
     if isinstance(part, Tensor):
         if part.layout is not torch.strided or part.is_quantized:
             return None

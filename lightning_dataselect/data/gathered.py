@@ -1,4 +1,4 @@
-"""Chosen samples of several batches, on their way to a whole one."""
+"""Chosen samples of several batches, gathered into a full one."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class _Piece:
 
 
 class GatheredSamples:
-    """Keep samples in the order in which they were chosen, and give them out again as batches.
+    """Keep samples in the order in which they were chosen, and return them as batches.
 
     Attributes:
-        whole: Samples of a whole batch; 0 before the first is known.
+        whole: Samples in a full batch; 0 before the first batch is known.
 
     Example:
         >>> layout, gathered = BatchLayout(), GatheredSamples()
@@ -57,27 +57,27 @@ class GatheredSamples:
         return sum(piece.size for piece in self._pieces)
 
     def add(self, batch: Any, samples: BatchSamples) -> None:
-        """Put samples at the end.
+        """Append samples.
 
         Args:
-            batch: A batch that was cut to them.
-            samples: Which they are, and their weights in the loss.
+            batch: A batch that was cut to these samples.
+            samples: Their indices, and their weights in the loss.
         """
         rows = torch.arange(len(samples), device=samples.indices.device)
         self._pieces.append(_Piece(batch, rows, samples.weights))
 
     def take(self, n: int, layout: BatchLayout) -> tuple[Any, Tensor | None]:
-        """Give out those that wait longest.
+        """Remove and return the samples that have waited longest.
 
         Args:
             n: Their number, from 1 to all.
-            layout: Of the batches that they were cut from.
+            layout: The layout of the batches that they were cut from.
 
         Returns:
-            A batch of them, and the loss weight of each, float32 (n,); None for the plain loss.
+            A batch of them, and the loss weight of each, float32 (n,), or None for the plain loss.
 
         Raises:
-            UnsupportedLoaderError: If the batches do not fit together.
+            UnsupportedLoaderError: If the batches cannot be joined.
         """
         taken = self._pop(n, layout)
         sizes = [piece.size for piece in taken]
@@ -89,7 +89,7 @@ class GatheredSamples:
         return batch, torch.cat(weights)
 
     def drop(self, n: int, layout: BatchLayout) -> None:
-        """Let go of those that wait longest, ``n`` of them."""
+        """Discard the ``n`` samples that have waited longest."""
         self._pop(n, layout)
 
     def to(self, device: torch.device) -> None:
@@ -97,12 +97,12 @@ class GatheredSamples:
         self._pieces = deque(_Piece(*move_data_to_device(_contents(piece), device)) for piece in self._pieces)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the samples, on the CPU, in batches as the loader makes them."""
+        """Return the samples, on the CPU, in batches with the loader's structure."""
         pieces = [move_data_to_device(_contents(piece), torch.device("cpu")) for piece in self._pieces]
         return {"whole": self.whole, "pieces": pieces}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         self.whole = state["whole"]
         self._pieces = deque(_Piece(*piece) for piece in state["pieces"])
 

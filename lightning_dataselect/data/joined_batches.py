@@ -1,4 +1,4 @@
-"""Joining the samples of several batches into one, whatever the batches are made of."""
+"""Join the samples of several batches into one, whatever the batches are made of."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
 
 def join_batches(batches: Sequence[Any], sizes: Sequence[int], layout: BatchLayout) -> Any:
-    """Return one batch of the samples of several, in a structure like theirs.
+    """Return one batch with the samples of several, in the same structure.
 
-    What lies along a sample axis is put end to end; a number that grows with the number of samples is that of all of
-    them; whatever has no sample axis must be the same in all batches.
+    Parts with a sample axis are concatenated along it; a number that grows with the number of samples is computed for
+    all of them; parts without a sample axis must be the same in all batches.
 
     Args:
         batches: At least one, each cut by `subset_batch`, on one device.
         sizes: The number of samples of each.
-        layout: Knows the sample axes, which cutting the batches has settled.
+        layout: Knows the sample axes, which were found when the batches were cut.
 
     Raises:
-        UnsupportedLoaderError: If they do not fit together: they are padded to different lengths, say.
+        UnsupportedLoaderError: If they cannot be joined, because they are padded to different lengths, say.
 
     Example:
         >>> layout = BatchLayout()

@@ -1,4 +1,4 @@
-"""The user's train loader with nothing changed but the sampler."""
+"""The user's train loader, with only the sampler changed."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ _DEFAULT_BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class SelectedLoader:
-    """A copy of a loader that follows a plan, with the parts of it that the selector talks to.
+    """A copy of a loader that follows a plan, with the parts that the selector uses.
 
     Attributes:
-        loader: The copy, for the training loop alone; the user's own loader is never written to.
-        shown: Another copy, for everybody else: its batches are those of the plan, its samplers answer as the user's.
-        sampler: Takes the plan of each epoch.
-        batches: Knows which samples a batch is made of.
+        loader: The copy, only for the training loop; the user's own loader is never modified.
+        shown: Another copy, for everyone else: its batches are those of the plan, and its samplers behave like the
+            user's.
+        sampler: Receives the plan of each epoch.
+        batches: Knows the samples of each batch.
         given: The user's own loader.
     """
 
@@ -53,7 +54,7 @@ class SelectedLoader:
         return len(self.loader.dataset)  # type: ignore[arg-type]
 
     def apply_plan(self, plan: EpochPlan, start_batch: int = 0) -> None:
-        """Take up ``plan`` from batch ``start_batch`` on.
+        """Follow ``plan`` from batch ``start_batch`` on.
 
         Raises:
             InvalidLoaderError: If the epoch would have no batch.
@@ -68,7 +69,7 @@ class SelectedLoader:
             )
 
     def meet_samples(self) -> None:
-        """Take note of how many samples the data set has now."""
+        """Note how many samples the data set has now."""
         own = self.batches.own
         if own is None or own.sampler is None:
             self.sampler.full_size = self.n
@@ -89,16 +90,16 @@ def prepare(
 
     Everything else is kept, whatever the class: ``batch_size``, ``drop_last``, ``collate_fn`` (see `collate_check`),
     workers, pinning, ``worker_init_fn``, ``generator``. A shuffled loader is shuffled by ``seed``, a sequential one
-    stays in order, and a sampler or a batch sampler of the user's own is drawn once an epoch and filtered.
+    stays in order, and the user's own sampler or batch sampler is drawn once per epoch and filtered.
 
     Args:
         loader: The user's own, see `choose_loader`.
         seed: Seed of the order.
         world_size: Number of ranks.
         rank: This rank.
-        needs_losses: Whether samples must be found again in a batch: a collate function that changes their order is
-            then an error, and else a warning.
-        memory: Where the order of an epoch lies.
+        needs_losses: Whether samples must be identified in a batch, in which case a collate function that changes their
+            order is an error; otherwise it is a warning.
+        memory: Where the order of an epoch is allocated.
 
     Raises:
         UnsupportedLoaderError: If samples cannot be chosen by index from this loader; the message says what to change.
@@ -150,7 +151,7 @@ def prepare(
 
 
 def scoring_loader(selected: SelectedLoader, indices: Tensor, epoch: int) -> SelectedLoader:
-    """Return a loader like ``selected`` that yields the samples ``indices`` once, in order, with none left out.
+    """Return a loader like ``selected`` that yields each of the samples ``indices`` once, in order.
 
     Args:
         selected: The train loader.
@@ -167,7 +168,7 @@ def scoring_loader(selected: SelectedLoader, indices: Tensor, epoch: int) -> Sel
     sampler.plan = EpochPlan(epoch, indices)
     recorder = RecordingBatchSampler(sampler, selected.batches.batch_size or _DEFAULT_BATCH_SIZE)
     loader = _with_samplers(selected.loader, sampler, recorder)
-    loader.generator = None  # starting workers would draw from the user's own
+    loader.generator = None  # starting workers would draw from the user's own generator
     return SelectedLoader(loader, selected.shown, sampler, recorder, selected.given)
 
 
@@ -175,7 +176,7 @@ def _with_samplers(
     loader: DataLoader[Any], sampler: SelectionSampler, recorder: RecordingBatchSampler
 ) -> DataLoader[Any]:
     copied = copy.copy(loader)
-    # DataLoader refuses to set these after construction, and constructing anew would lose what subclasses hold
+    # DataLoader refuses to set these after construction, and a new instance would lose the state of subclasses
     if loader.batch_sampler is None:
         copied.__dict__["sampler"] = recorder
     else:
@@ -188,11 +189,11 @@ def _with_samplers(
 
 
 def _leave_to_plan(state: Any) -> None:
-    """Do nothing: a stateful loader would leave out what the plan leaves out already."""
+    """Do nothing: a stateful loader would skip batches that the plan already skips."""
 
 
 def _shown(loader: DataLoader[Any], recorder: RecordingBatchSampler) -> DataLoader[Any]:
-    """Return a copy of the user's ``loader`` of the batches of the plan, with samplers that answer as the user's do."""
+    """Return a copy of the user's ``loader`` with the plan's batches, and samplers that behave like the user's."""
     copied = copy.copy(loader)
     name = "sampler" if loader.batch_sampler is None else "batch_sampler"
     answers = {"__iter__": lambda self: recorder.peek(), "__len__": lambda self: len(recorder)}
@@ -228,7 +229,7 @@ def _indexed(loader: object) -> DataLoader[Any]:
 
 
 def _batch_sampler_of(loader: DataLoader[Any], world_size: int) -> Any:
-    """Return what groups the indices into batches."""
+    """Return the sampler that groups the indices into batches."""
     batch_sampler = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
     if loader.batch_sampler is None and (not isinstance(batch_sampler, BatchSampler) or world_size > 1):
         raise UnsupportedLoaderError(
@@ -246,7 +247,7 @@ def _batch_sampler_of(loader: DataLoader[Any], world_size: int) -> Any:
 
 
 def _parts(loader: DataLoader[Any]) -> list[Any]:
-    """Return the samplers that Lightning tells each epoch."""
+    """Return the samplers whose ``set_epoch`` Lightning calls."""
     inner = getattr(loader.batch_sampler, "sampler", None)
     return [loader.sampler] if inner is None or inner is loader.sampler else [loader.sampler, inner]
 
@@ -258,6 +259,6 @@ def _is_plain(sampler: object) -> bool:
 
 
 def _is_torchs(sampler: object, kind: type) -> bool:
-    """Return whether it is one of just that class, or of torchdata's of that name, which a stateful loader makes."""
+    """Return whether it is of exactly that class, or of torchdata's class of that name, as stateful loaders make it."""
     mine = type(sampler)
     return mine is kind or (mine.__module__.startswith("torchdata.") and mine.__name__ == kind.__name__)

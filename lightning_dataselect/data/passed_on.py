@@ -1,4 +1,4 @@
-"""A loader whose batches go through something else, in the main process, before they are trained on."""
+"""A loader whose batches pass through a function, in the main process, before they are trained on."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class _FilteredIterable:
 def filter_batches(
     loader: Any, pass_on: Callable[[Iterator[Any]], Iterator[Any]], dataset: IterableDataset[Any] | None = None
 ) -> Any:
-    """Return a copy of ``loader``, of its class and with its attributes, whose iterators go through ``pass_on``.
+    """Return a copy of ``loader``, with its class and attributes, whose iterators pass through ``pass_on``.
 
-    What is no DataLoader, as of WebDataset, is not copied but read from.
+    A loader that is not a DataLoader, such as WebDataset's, is not copied but read from.
 
     Args:
         loader: Yields batches.
-        pass_on: Given the iterator of a pass; returns the one to read in its place.
-        dataset: Read in place of that of a DataLoader; None for its own.
+        pass_on: Given the iterator of a pass, returns the one to read instead.
+        dataset: Read instead of a DataLoader's own data set; None for its own.
 
     Example:
         >>> [float(batch) for batch in filter_batches(DataLoader([1.0, 2.0]), lambda batches: (b + 1 for b in batches))]
@@ -51,5 +51,5 @@ def filter_batches(
     copied.__class__ = type(name, (_FilteredLoader, type(loader)), {"__module__": type(loader).__module__})
     copied.__dict__["_pass_on"] = pass_on
     if dataset is not None:
-        copied.__dict__["dataset"] = dataset  # a DataLoader lets nobody set it
+        copied.__dict__["dataset"] = dataset  # a DataLoader does not allow setting it
     return copied

@@ -1,4 +1,4 @@
-"""Collate some samples of a batch anew, with the loader's own data set and collate function."""
+"""Collate some samples of a batch again, with the loader's own data set and collate function."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
 
 def collate_anew(loader: DataLoader[Any], indices: Sequence[int]) -> Any:
-    """Return the batch that a loader would make of some samples, on the CPU; nothing notices.
+    """Return the batch that a loader would make of some samples, on the CPU, without side effects.
 
-    They are read again, in this process. Random numbers that the data set draws are not those of the first time.
+    The samples are read again, in this process. Random numbers that the data set draws differ from the first time.
 
     Args:
         loader: Yields batches of indexed samples.
-        indices: Of samples of its data set, at least one.
+        indices: Indices of samples of its data set, at least one.
 
     Raises:
-        UnsupportedLoaderError: If its collate function leaves out, sorts or replaces samples.
+        UnsupportedLoaderError: If its collate function drops, sorts or replaces samples.
 
     Example:
         >>> import torch

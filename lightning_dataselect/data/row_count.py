@@ -1,4 +1,4 @@
-"""How many samples a batch holds of which nobody knows what it was made of."""
+"""Count the samples in a batch whose origin is unknown."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
 
 class RowCounter:
-    """Count the rows of batches: along the first axis of their parts, at the places that the first batch has shown.
+    """Count the rows of batches, along the first axis of the parts that the first batch has shown to hold samples.
 
     Args:
-        batch_size: Of all batches but smaller last ones; None if that is not known.
+        batch_size: Size of all batches except smaller last ones; None if unknown.
 
     Example:
         >>> import torch
@@ -39,7 +39,7 @@ class RowCounter:
             lengths = self._settle(batch)
         else:
             lengths = {path: _length(part_at(batch, path)) for path in self._places}
-            if len(set(lengths.values())) > 1:  # what stays as it was where others change belongs to all samples
+            if len(set(lengths.values())) > 1:  # a part that stays the same while others change belongs to all samples
                 lengths = {path: length for path, length in lengths.items() if length != self._last}
         if len(set(lengths.values())) != 1:
             raise UnsupportedLoaderError(
@@ -52,7 +52,7 @@ class RowCounter:
         return self._last
 
     def _settle(self, batch: Any) -> dict[Path, int]:
-        """Find where the samples lie in the first batch."""
+        """Find the parts of the first batch that hold samples."""
         arrays, lists = {}, {}
         for path, part in leaves_in(batch):
             if getattr(part, "shape", ()):

@@ -1,4 +1,4 @@
-"""Tell the sample of each row of a batch, by numbers that come through unchanged or by the row of a sample alone."""
+"""Find the sample of each row of a batch, by numbers that are passed on unchanged or by collating it alone."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _MOST_WITNESSES = 2
 
 
 def find_witnesses(samples: list[Any], tensors: dict[Path, Tensor]) -> list[tuple[Path, Path]]:
-    """Return pairs of paths, in a sample and in a batch, at which a number is passed on as it is; the most telling.
+    """Return pairs of paths, in a sample and in a batch, where a number is passed on unchanged; the best ones.
 
     Args:
-        samples: Those that the collate function was given, in the order of the rows.
-        tensors: Those of the batch that have a first axis, by their paths.
+        samples: The samples passed to the collate function, in the order of the rows.
+        tensors: Tensors of the batch that have a first axis, by their paths.
 
     Example:
         >>> samples = [{"x": 1.0, "one": 1.0}, {"x": 2.0, "one": 1.0}]
@@ -60,7 +60,7 @@ def _first_number(part: Any) -> float | None:
 
 
 def same_numbers(samples: list[Any], tensors: dict[Path, Tensor], pair: tuple[Path, Path]) -> bool:
-    """Return whether the samples have the numbers at a pair of paths (see `find_witnesses`) that the rows have."""
+    """Return whether samples and rows have the same numbers at a pair of paths (see `find_witnesses`)."""
     there, path = pair
     rows = tensors.get(path)
     if rows is None or len(rows) != len(samples) or rows[0].numel() == 0 or rows.is_complex():
@@ -77,11 +77,11 @@ def same_numbers(samples: list[Any], tensors: dict[Path, Tensor], pair: tuple[Pa
 
 
 def match_rows(tensors: dict[Path, Tensor], alone: dict[int, dict[Path, Tensor]], n_rows: int) -> list[int]:
-    """Return for each row the sample whose row it has when it is collated alone, each first once; -1 for none.
+    """Return for each row the sample that gives this row when collated alone, each used once first; -1 for none.
 
     Args:
-        tensors: Those of the batch that have a row for each sample, by their paths.
-        alone: The same of batches of one, by the position of the sample.
+        tensors: Tensors of the batch that have a row for each sample, by their paths.
+        alone: The same for batches of one, by the position of the sample.
         n_rows: The number of rows.
 
     Example:
@@ -105,7 +105,7 @@ def match_rows(tensors: dict[Path, Tensor], alone: dict[int, dict[Path, Tensor]]
 
 
 def _common_width(tensor: Tensor, alone: Sequence[Tensor]) -> int | None:
-    """Return how much of a row there is whatever it is padded to, None for all of it."""
+    """Return the part of a row that is there whatever it is padded to; None for all of it."""
     if tensor.dim() < 2 or all(other.shape[1:] == tensor.shape[1:] for other in alone):
         return None
     return min([tensor.shape[1], *(other.shape[1] for other in alone)])

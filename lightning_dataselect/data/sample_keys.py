@@ -1,4 +1,4 @@
-"""The keys of the samples of a map-style data set, by which they are found again in another one."""
+"""The keys of the samples of a map-style data set, which match them with another one."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lightning_dataselect.utils.errors import InvalidArgumentError
 
 
 def keys_of_dataset(dataset: Any, sample_id: SampleId) -> list[Key]:
-    """Return one key a sample, in the order of the data set; no sample is read.
+    """Return one key per sample, in the order of the data set, without reading samples.
 
     Args:
-        dataset: A map-style data set; a ``Subset`` and a ``ConcatDataset`` have the keys of what they are made of.
+        dataset: A map-style data set; a ``Subset`` or ``ConcatDataset`` has the keys of its parts.
         sample_id: The name of an attribute, or of a column as of a Hugging Face data set, that holds the keys; or a
             function of the data set that returns them.
 

@@ -1,4 +1,4 @@
-"""Tell the samples of a batch apart by what a step may sort them by: lengths, shapes, and numbers of their own."""
+"""Tell the samples of a batch apart by anything that a step may sort them by: lengths, shapes and numbers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 
 from lightning_dataselect.data.batch_tree import Path, leaves_in, part_at
 
-_LARGE = 1 << 20  # entries: more are no tokens, but images
-_FEATURES = 16  # that are looked at, of batches with very many parts
-_FIELDS = 8  # a sequence of more items is a text, and no record
+_LARGE = 1 << 20  # entries: larger ones are images, not tokens
+_FEATURES = 16  # parts that are checked in batches with very many parts
+_FIELDS = 8  # a sequence with more items is a text, not a record
 _NUMBERS = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
 _NUMBERS |= {torch.float16, torch.float32, torch.float64}
 Sizes = Mapping[Path, Sequence[Hashable]]
 
 
 class SampleSizes:
-    """Notice where samples first differ in size.
+    """Notice when samples first differ in size.
 
-    Samples that are all alike show nothing of a step that sorts them, as by their lengths.
+    Samples that are all alike do not reveal a step that sorts them, by their lengths say.
 
     Example:
         >>> sizes, texts = SampleSizes(), [torch.ones(5), torch.ones(5), torch.ones(7)]
@@ -31,15 +31,15 @@ class SampleSizes:
     """
 
     def __init__(self) -> None:
-        self._even: dict[Path, set[Path]] | None = None  # part of a batch -> what all samples had alike so far
+        self._even: dict[Path, set[Path]] | None = None  # part of a batch -> what all samples have had in common so far
 
     @property
     def all_differ(self) -> bool:
-        """True once there is nothing left that all samples have had alike."""
+        """True once samples have differed in everything."""
         return self._even is not None and not self._even
 
     def differ_anew(self, batch: Any, size: int) -> bool:
-        """Tell if samples differ where those of all batches before were alike; nothing here waits for a device.
+        """Tell if samples differ where all earlier ones were alike, without waiting for a device.
 
         Args:
             batch: What the loader yielded.
@@ -62,16 +62,16 @@ class SampleSizes:
 
 
 def unlike_samples(batch: Any, size: int, usual: Sequence[int], counts: Sequence[int] | None = None) -> list[int]:
-    """Choose samples of which no two are alike in length, number of entries or what else a step may sort them by.
+    """Choose samples no two of which are alike in length, number of entries or anything else to sort by.
 
     Args:
         batch: What the loader yielded.
         size: The number of samples in it.
-        usual: Positions of some of them, which are as good as any others where nothing tells samples apart.
-        counts: A number of each sample, of which those with the least and the most are chosen first.
+        usual: Positions of some of them, to be used if nothing distinguishes samples.
+        counts: A number for each sample; those with the lowest and the highest are chosen first.
 
     Returns:
-        As many positions, each once.
+        As many positions as ``usual``, without repeats.
 
     Example:
         >>> mask = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 1, 0]])
@@ -93,12 +93,12 @@ def unlike_samples(batch: Any, size: int, usual: Sequence[int], counts: Sequence
 def _found(batch: Any, path: Path) -> Any:
     try:
         return part_at(batch, path)
-    except (AttributeError, IndexError, KeyError, TypeError):  # of a batch of another structure
+    except (AttributeError, IndexError, KeyError, TypeError):  # a batch with another structure
         return None
 
 
 def _sizes_in(part: Any, size: int, *, waits: bool) -> Sizes:
-    """Return what each of the samples has in a part of a batch: its size, or a number."""
+    """Return the size, or the number, of each sample in a part of a batch."""
     if isinstance(part, Tensor):
         return _sizes_in_tensor(part, size, waits=waits)
     is_list = isinstance(part, Sequence) and not isinstance(part, str | bytes) and len(part) == size
@@ -116,7 +116,7 @@ def _sizes_in_tensor(part: Tensor, size: int, *, waits: bool) -> Sizes:
     rows = values.reshape(size, -1)
     sizes: dict[Path, Sequence[Hashable]] = {}
     if waits or not is_real or _is_mask(rows):
-        sizes[()] = np.count_nonzero(rows, axis=1).tolist()  # tokens that are no padding
+        sizes[()] = np.count_nonzero(rows, axis=1).tolist()  # tokens that are not padding
     if not is_real and (waits or part.dtype.is_signed):
         sizes["ignored",] = (rows < 0).sum(1).tolist()  # labels
     elif waits:
@@ -125,12 +125,12 @@ def _sizes_in_tensor(part: Tensor, size: int, *, waits: bool) -> Sizes:
 
 
 def _is_mask(rows: np.ndarray[Any, Any]) -> bool:
-    """Tell if real numbers are all 0 or 1, which most are not, as a few show already."""
+    """Tell if floating-point numbers are all 0 or 1; for most tensors a few of them already show the contrary."""
     return all(bool(((some == 0) | (some == 1)).all()) for some in (rows[:, :1], rows))
 
 
 def _columns(items: Sequence[Any], path: Path) -> Iterator[tuple[Path, list[Hashable]]]:
-    """Yield the size of each item of a list, and where all are records of the same fields, of what is in them."""
+    """Yield the size of each item in a list and, if all are records with the same fields, those of their fields."""
     first = items[0]
     if isinstance(first, Mapping) and all(isinstance(item, Mapping) and item.keys() == first.keys() for item in items):
         for key in first:

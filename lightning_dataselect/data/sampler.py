@@ -20,19 +20,19 @@ _CHUNK = 1 << 16
 class SelectionSampler(DistributedSampler[int]):
     """Yield the samples of a plan that belong to this rank.
 
-    It is a ``DistributedSampler``, because Lightning wraps any other sampler in one of frozen length. Iterating it is
-    pure: the same plan gives the same order however often it is iterated. Every rank yields equally many samples; the
-    last ranks repeat one sample where the count does not divide.
+    It is a ``DistributedSampler``, because Lightning wraps any other sampler in one of fixed length. Iterating it has
+    no side effects: the same plan gives the same order however often it is iterated. Every rank yields the same number
+    of samples; if the count does not divide evenly, the last ranks repeat one sample.
 
     Args:
         n: Number of samples of the training set.
-        shuffle: Whether the order is shuffled, anew for each epoch, or ascending.
+        shuffle: Whether the order is shuffled again for each epoch, rather than ascending.
         seed: Seed of the order.
         num_replicas: Number of ranks.
         rank: This rank.
-        full_size: Number of samples of an epoch with nothing pruned, ``n`` unless the user's sampler draws otherwise.
-        followers: Samplers of the user's own, which are told the epoch whenever this one is.
-        memory: Where the order lies.
+        full_size: Number of samples in an unpruned epoch; ``n`` unless the user's sampler draws another number.
+        followers: The user's own samplers, whose ``set_epoch`` is called whenever this one's is.
+        memory: Where the order is allocated.
 
     Example:
         >>> sampler = SelectionSampler(6, shuffle=False)
@@ -57,7 +57,7 @@ class SelectionSampler(DistributedSampler[int]):
         self.full_size = n if full_size is None else full_size
         self.plan = EpochPlan.everything(0, n, memory)
         self.announce_full = False
-        """True to let ``len`` answer for the whole set: schedules that are built before training count whole epochs."""
+        """True to make ``len`` count the whole set: schedules that are built before training count full epochs."""
         self._followers = followers
         self.memory = memory
         self._told_epoch: int | None = None
@@ -68,16 +68,16 @@ class SelectionSampler(DistributedSampler[int]):
 
     @property
     def full_len(self) -> int:
-        """The number of samples that this rank yields with nothing pruned."""
+        """The number of samples that this rank yields in an unpruned epoch."""
         return self._shard_size(self.full_size)
 
     @property
     def n_unpadded(self) -> int:
-        """The number of samples of this rank that are its own, not repeated to make ranks even."""
+        """The number of this rank's samples that are not repeated to make ranks even."""
         return len(range(self.rank, self._plan_size(), self.num_replicas))
 
     def set_epoch(self, epoch: int) -> None:
-        """Pass ``epoch`` on to the user's samplers, as Lightning means it for them; the plan knows its own."""
+        """Pass ``epoch`` on to the user's samplers, for which Lightning intends it; the plan has its own."""
         self._told_epoch = epoch
         for sampler in self._followers:
             sampler.set_epoch(epoch)
@@ -93,13 +93,13 @@ class SelectionSampler(DistributedSampler[int]):
             yield from indices.tolist()
 
     def go_through(self, turn: int, size: int) -> Iterator[Tensor]:
-        """Yield the dataset indices of this rank in an epoch that goes through its plan more than once.
+        """Yield the dataset indices of this rank in an epoch that repeats its plan.
 
-        Every time a rank has the samples that it had the first time, in a new order if they are shuffled.
+        Each repeat has the samples that the rank had the first time, in a new order if they are shuffled.
 
         Args:
-            turn: Which time it is, from 0.
-            size: How many are yielded at once, as int64 (size,); the last ones may be fewer. They share memory.
+            turn: Number of the repeat, from 0.
+            size: How many are yielded at once, as int64 (size,); the last tensor may be shorter. They share memory.
         """
         n = self._plan_size()
         order = self._order()
@@ -111,7 +111,7 @@ class SelectionSampler(DistributedSampler[int]):
             lent = order[position : position + 1].clone()
         else:
             lent = order[:0].clone()
-        del order  # of all ranks, which is not to stay for as long as this one goes through its own
+        del order  # of all ranks, which should not be kept while this one iterates over its own part
         if turn and self.shuffle and self.plan.order is None:
             generator = epoch_generator(self.seed, self.plan.epoch, f"order of rank {self.rank}, time {turn}")
             with self.memory.active():

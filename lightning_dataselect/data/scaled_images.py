@@ -1,4 +1,4 @@
-"""The images of a batch made smaller, for a pass that only scores."""
+"""Make the images of a batch smaller, for a pass that only scores."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lightning_dataselect.utils.errors import UnreadableStepError
 
 
 def scale_images(batch: Any, factor: float) -> Any:
-    """Return a batch whose images are resized, bilinearly; all else is as it was.
+    """Return a batch whose images are resized bilinearly, with everything else unchanged.
 
     Args:
         batch: Tensors in dicts, lists and tuples. Float tensors of four dimensions are images, (B, C, H, W).
-        factor: Of height and width.
+        factor: Factor on height and width.
 
     Raises:
         UnreadableStepError: If there is no image.

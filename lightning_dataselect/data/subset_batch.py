@@ -1,4 +1,4 @@
-"""Cutting a batch to some of its samples, whatever it is made of."""
+"""Cut a batch to some of its samples, whatever it is made of."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def subset_batch(
     axes: dict[Path, int | None] | None = None,
     number: Number = _as_it_is,
 ) -> Any:
-    """A batch of the samples at ``positions``, in a structure like that of ``batch``.
+    """Return a batch of the samples at ``positions``, with the structure of ``batch``.
 
-    Tensors and arrays whose first axis has ``batch_size`` entries are cut along it, and so are lists of one item a
-    sample; containers (tuples, named tuples, dicts, dataclasses, Hugging Face ``BatchEncoding``) are gone through, and
-    whatever has no sample axis is passed on. Lists and arrays outside torch are cut on the CPU, so they make a step
-    wait for the device.
+    Tensors and arrays whose first axis has ``batch_size`` entries are cut along it, and so are lists of one item per
+    sample. Containers (tuples, named tuples, dicts, dataclasses, Hugging Face ``BatchEncoding``) are traversed, and
+    anything without a sample axis is passed on. Lists and non-torch arrays are cut on the CPU, so they make a step wait
+    for the device.
 
     Args:
-        batch: what the loader yielded; it is left as it is.
+        batch: what the loader yielded; it is not changed.
         positions: int64 (b,), on the device of the batch.
         batch_size: number of samples in ``batch``.
-        axes: path -> where earlier batches have had the sample axis, None for nowhere; written on. It keeps a small
-            last batch from being misread, say one of 3 samples that are RGB images in a list.
-        number: what stands for a number of the whole batch, at its path (see `BatchLayout.numbers`).
+        axes: path -> the sample axis in earlier batches, None for none; updated here. It keeps a small last batch from
+            being misread, such as one of 3 samples that are RGB images in a list.
+        number: returns the replacement of a number of the whole batch, given its path (see `BatchLayout.numbers`).
 
     Raises:
         TypeError: if nothing in the batch has a sample axis.
@@ -77,16 +77,16 @@ def subset_arguments(
     number: Number = _as_it_is,
     part: BatchPart | None = None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a training step with its batch cut: the first of them, by position or by name.
+    """Return the arguments of a training step with its batch cut: the first of them, by position or by name.
 
     Args:
         args: of the step.
         kwargs: of the step.
-        positions: see `subset_batch`, as for the others.
+        positions: see `subset_batch`.
         batch_size: number of samples in the batch.
-        axes: where earlier batches have had a sample axis.
+        axes: the sample axes in earlier batches.
         number: see `subset_batch`.
-        part: of several loaders, where the batches of that one are; only they are cut.
+        part: with several loaders, where the chosen one's batch is; only that is cut.
 
     Raises:
         TypeError: if nothing in the batch has a sample axis.
@@ -102,7 +102,7 @@ def subset_arguments(
 
 
 def with_batch(args: tuple[Any, ...], kwargs: dict[str, Any], batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a training step with another batch: the first of them, by position or by name.
+    """Return the arguments of a training step with its batch replaced: the first of them, by position or by name.
 
     Example:
         >>> with_batch((), {"batch": 1, "batch_idx": 0}, 2)
@@ -121,20 +121,21 @@ def step_on_part(
     collate: Callable[[Sequence[int]], Any] | None = None,
     own: BatchPart | None = None,
 ) -> Callable[[Sequence[int]], functools.partial[Any]]:
-    """Make a training step on some samples of its first batch, in an order of one's own.
+    """Return a training step on some samples of its first batch, in any order.
 
     Args:
         step: takes the batch first.
         args: of the step.
         kwargs: of the step.
         indices: int64 (B,), on the device of the batch: its samples.
-        layout: learnt from the positions that are asked for first.
+        layout: learnt from the positions that are used first.
         loader: yields the batches.
-        collate: makes a batch of samples anew, by their indices, where the batch cannot be cut.
-        own: of several loaders, where the batches of that one are; only they are cut.
+        collate: collates samples again, by their indices, if the batch cannot be cut.
+        own: with several loaders, where the chosen one's batch is; only that is cut.
 
     Returns:
-        positions -> the step on the samples there, which raises TypeError if the batch cannot be made.
+        A function of positions that returns the step on the samples there; the step raises TypeError if the batch
+        cannot be made.
     """
     first: list[int] = []
 
@@ -160,7 +161,7 @@ def step_on_part(
 
 
 def _moves(part: Any) -> bool:
-    """Return whether an object is taken to the device with the batch, so that samples are in it."""
+    """Return whether an object is moved to the device with the batch, so that it holds samples."""
     return callable(getattr(part, "to", None)) and not isinstance(part, Tensor | type)
 
 
@@ -240,13 +241,13 @@ class _Cutter:
         return tuple(items) if isinstance(part, tuple) else items
 
     def _settle(self, path: Path, fits: bool, axis: int = 0) -> bool:
-        """Return whether there is a sample axis: only what has fitted every batch so far is one."""
+        """Return whether there is a sample axis, which must have matched in every batch so far."""
         found = axis if fits and self._axes.get(path, axis) is not None else None
         self._axes[path] = found
         return found is not None
 
     def _holds_fields(self, part: Sequence[Any]) -> bool:
-        """Return whether the items are fields of a batch, each with a sample axis, and not samples."""
+        """Return whether the items are fields of a batch, each with a sample axis, rather than samples."""
         if hasattr(part, "_fields"):
             return True
         lengths = [_length_of_array(item) for item in part]

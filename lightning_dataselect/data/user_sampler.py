@@ -1,4 +1,4 @@
-"""Samplers and batch samplers of the user's own: drawn once an epoch, on each rank or for all, and filtered."""
+"""The user's own samplers and batch samplers: drawn once per epoch, on each rank or for all, and filtered."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from lightning_dataselect.numerics.sizes import whole_size
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.utils.errors import InvalidLoaderError
 
-# Draws at random miss their share by some per cent; a fold of the data set misses by far more.
+# Random draws miss their share by a few per cent; a fold of the data set misses by far more.
 _FEWEST_DRAWN = 0.75
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class OwnDraws:
-    """The epoch that the user's own sampler and batch sampler make.
+    """The epoch as drawn by the user's own sampler and batch sampler.
 
-    They are drawn when the epoch's first batch is asked for, which is when a DataLoader draws them, so that they know
-    all that hooks have told them by then.
+    They are drawn when the epoch's first batch is requested, as a DataLoader does, so that changes made in hooks until
+    then take effect.
 
     Attributes:
         n: Number of samples of the data set.
-        sampler: Draws samples; None where the order follows from the selector's seed.
-        batch_sampler: Makes batches; None where they are of the loader's ``batch_size``.
-        ranks_draw: Whether ``sampler`` draws for its rank alone, and not for all of them alike.
+        sampler: Draws samples; None if the order follows from the selector's seed.
+        batch_sampler: Makes batches; None if they have the loader's ``batch_size``.
+        ranks_draw: Whether ``sampler`` draws only for its rank, rather than the same for all ranks.
     """
 
     n: int
@@ -46,23 +46,23 @@ class OwnDraws:
 
     @property
     def makes_batches(self) -> bool:
-        """True if the batches are of the user's own making."""
+        """True if the user's own batch sampler makes the batches."""
         return self.batch_sampler is not None
 
     def expected_batches(self, selection: SelectionSampler) -> int:
-        """Return how many batches there will be of the plan, as far as can be said before they are drawn."""
+        """Return the expected number of batches of the plan, before they are drawn."""
         assert self.batch_sampler is not None
         return min(len(with_sampler(self.batch_sampler, selection)), len(self.batch_sampler))
 
     def draw(self, selection: SelectionSampler, unit: int) -> EpochPlan:
-        """Return the plan of ``selection`` with the order, and the batches, in which all ranks go through its samples.
+        """Return the plan of ``selection`` with the order and the batches in which all ranks iterate over its samples.
 
-        The order of a sampler is no longer than the selected share of what it draws with nothing pruned, rounded up to
-        whole batches where that makes whole ones.
+        The order of a sampler is no longer than the selected share of an unpruned draw, rounded up to whole batches if
+        that gives whole ones.
 
         Args:
-            selection: Has the plan, and deals the order out to the ranks.
-            unit: Samples of a whole batch of all ranks, to a multiple of which a selection is rounded.
+            selection: Has the plan, and distributes the order over the ranks.
+            unit: Samples in a full batch of all ranks; a selection is rounded to a multiple of it.
 
         Raises:
             InvalidLoaderError: If none of the selected samples was drawn.
@@ -85,7 +85,7 @@ class OwnDraws:
         return replace(plan, order=order, batch_sizes=sizes)
 
     def peek(self, selection: SelectionSampler, batch_size: int | None) -> Iterator[list[int]]:
-        """Yield batches of one more pass over the samplers, by this rank alone."""
+        """Yield the batches of an extra pass over the samplers, on this rank only."""
         kept = _mask(selection.plan, self.n)
         if self.batch_sampler is not None:
             yield from _kept_batches(_drawn_batches(self.batch_sampler, selection), selection.plan, self.n)
@@ -114,23 +114,23 @@ class OwnDraws:
 
 
 def draws_for_its_rank(sampler: object, world_size: int) -> bool:
-    """Return whether each of several ranks is to train on what its own sampler draws, as Lightning would have it."""
+    """Return whether each of several ranks trains on what its own sampler draws, as it would under Lightning."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return False
     return isinstance(sampler, DistributedSampler) or world_size == 1  # 1: use_distributed_sampler=False
 
 
 def from_all_ranks(mine: _T) -> list[_T]:
-    """Return what each rank has handed in, by rank."""
+    """Return the values of all ranks, by rank."""
     everyones = [mine] * dist.get_world_size()
     dist.all_gather_object(everyones, mine)
     return everyones
 
 
 def twin(original: Any, **members: Any) -> Any:
-    """Return an object of the class of ``original``, with some members of its own, that shares all of its attributes.
+    """Return an object of the class of ``original`` that shares its attributes, but has some members of its own.
 
-    What is read from, or written to, the one is read from, or written to, the other.
+    Reading or writing an attribute of one reads or writes that of the other.
 
     Example:
         >>> class Bucketed:
@@ -143,25 +143,25 @@ def twin(original: Any, **members: Any) -> Any:
         (3, 7, True)
     """
     cls = type(original)
-    if not hasattr(original, "__dict__"):  # a list, say, which nothing can share its items with
+    if not hasattr(original, "__dict__"):  # a list, say, whose items cannot be shared
         asked = {"__getattr__": lambda self, name: getattr(original, name)}
         items = {"__getitem__": lambda self, key: original[key]}
         return type(cls.__name__, (), {**asked, **items, **members})()
     made: Any = object.__new__(type(cls.__name__, (cls,), {"__module__": cls.__module__, **members}))
-    # not by setattr: while Lightning asks for a loader, it notes down what is set on batch samplers
+    # not setattr: while Lightning asks for a loader, it records what is set on batch samplers
     object.__setattr__(made, "__dict__", original.__dict__)
     return made
 
 
 def with_sampler(batch_sampler: Any, sampler: SelectionSampler) -> Any:
-    """Return ``batch_sampler`` drawing from ``sampler``, if it has one to draw from; else, as it is."""
+    """Return ``batch_sampler`` drawing from ``sampler``, if it draws from one; otherwise unchanged."""
     if not hasattr(batch_sampler, "sampler"):
         return batch_sampler
     return twin(batch_sampler, sampler=_Fixed(sampler))
 
 
 class _Fixed:
-    """An attribute that reads as one value, whatever is written to the instance."""
+    """An attribute with a fixed value, whatever is written to the instance."""
 
     def __init__(self, value: Any) -> None:
         self._value = value
@@ -178,7 +178,7 @@ def _drawn_batches(batch_sampler: Any, selection: SelectionSampler) -> Iterator[
 
 
 def _kept_batches(batches: Iterable[Iterable[int]], plan: EpochPlan, n: int) -> list[list[int]]:
-    """Return the batches without what is not selected: nothing, where they were made of a sampler's selection."""
+    """Return the batches without their unselected samples; batches made from a selection have none."""
     kept = _mask(plan, n).numpy().tobytes()  # a list of bools would take eight times the memory
     filtered = ([int(index) for index in batch if kept[index]] for batch in batches)
     return [batch for batch in filtered if batch]
@@ -198,19 +198,19 @@ def _drew_nothing(sampler: object, plan: EpochPlan) -> InvalidLoaderError:
 
 
 def _in_turns(orders: list[Tensor]) -> Tensor:
-    """Return one sample of each rank's order after another: dealt out in turns, each rank has its own; longer lend."""
+    """Interleave the ranks' orders, to be dealt out in turn; ranks with longer orders give to the others."""
     dealt = pad_sequence(orders, padding_value=-1).flatten()
     return dealt[dealt >= 0]
 
 
 def _batches_in_turns(of_ranks: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return one batch of each rank after another; longer lend.
+    """Interleave the ranks' batches, one of each in turn; ranks with more of them give some to the others.
 
     Args:
         of_ranks: The samples of each rank's batches, int64 (m,), and their sizes, int64 (b,).
 
     Returns:
-        The same of all.
+        The same for all ranks together.
     """
     order, sizes = map(torch.cat, zip(*of_ranks, strict=True))
     turns = [torch.arange(len(own)) * len(of_ranks) + rank for rank, (_, own) in enumerate(of_ranks)]
