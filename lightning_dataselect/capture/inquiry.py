@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_dataselect.capture.batch_sizes import BatchSizes
 from lightning_dataselect.capture.changes import NOT_MEASURED, Changes
 from lightning_dataselect.capture.claims import Claims
 from lightning_dataselect.capture.folds import Folded
@@ -69,8 +70,7 @@ class Inquiry:
         self.batch_tensors: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]] | None = None
         self._read_by = StepSpec()  # the findings of the last probe
         self._n_unclear = 0  # probes, one after the other, of a loss that was not finite
-        self._unclear_size: int | None = None  # of batches in which another axis is as long
-        self._has_seen_several = False  # whether a batch of more than one sample was probed
+        self._sizes = BatchSizes()
         self._has_seen_epoch = False  # whether an epoch has begun
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
         self._is_routine = False  # whether nothing but time has called for the next probe
@@ -82,7 +82,7 @@ class Inquiry:
         self.recorder.claims = Claims()
         self.recorder.doubts.read()
         self._begin()
-        self.is_one_term = self.is_compiled = self._has_seen_several = False
+        self.is_one_term = self.is_compiled = self._sizes.has_several = False
         self.watch = None
 
     def _begin(self) -> None:
@@ -141,9 +141,7 @@ class Inquiry:
 
     def will_probe(self, batch_size: int) -> bool:
         """Tell if the next step, on so many samples, will be looked at in full."""
-        is_larger = batch_size > 1 and not self._has_seen_several
-        tells_apart = self._unclear_size is not None and self._tells_axes_apart(batch_size)
-        return self.reprobe.probes > 0 or is_larger or tells_apart
+        return self.reprobe.probes > 0 or self._sizes.tells_more(batch_size)
 
     def show(self, step: Callable[[], Any], batch_size: int) -> Shown:
         """Run a step to hold its terms against those of other batches, and learn nothing from it (see `show`)."""
@@ -188,20 +186,16 @@ class Inquiry:
         if left := self.recorder.claims.left():
             self.recorder.spec = self.recorder.spec.with_left(left)
 
-    def _tells_axes_apart(self, batch_size: int) -> bool:
-        """Tell if axes that have been as long as each other so far are not in a batch of this size."""
-        return batch_size > 1 and batch_size != self._unclear_size
-
     def meet_size(self, batch_size: int) -> None:
         """Look anew at the first size that can tell more; forget what batches of one have shown of what is whose."""
-        if self._unclear_size is not None and self._tells_axes_apart(batch_size):
+        if self._sizes.tells_axes_apart(batch_size):
             self.probe_next()
-        if batch_size > 1 and not self._has_seen_several:
+        if self._sizes.is_first_of_several(batch_size):
             recorder = self.recorder
             known = recorder.spec
             recorder.spec = StepSpec(is_resumed=known.is_resumed, tables=known.tables)
             recorder.claims = Claims()
-            self._read_by, self._has_seen_several = StepSpec(), True
+            self._read_by, self._sizes.has_several = StepSpec(), True
             self._begin()
 
     def probe(self, step: Callable[[], Any], result: StepResult, weights: Tensor | None, batch: Any = ()) -> Any:
@@ -240,8 +234,7 @@ class Inquiry:
         if self.recorder.spec.contradicts(self._read_by):
             self.recorder.claims.contradict()
         self._read_by = self.recorder.spec
-        if self.recorder.batch_size > 1 or self._unclear_size is None:  # an axis of one shows nothing of another
-            self._unclear_size = self.recorder.batch_size if probe.has_equal_axes else None
+        self._sizes.learn(self.recorder.batch_size, has_equal_axes=probe.has_equal_axes)
         if 0 < self._n_unclear < _MOST_UNCLEAR:
             self.probe_next()
         return out

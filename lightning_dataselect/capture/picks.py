@@ -25,6 +25,9 @@ _TAKING = {torch.take, torch._C.TensorBase.take}
 _MASKING = {torch.masked_select, torch._C.TensorBase.masked_select}
 
 
+_UNBINDING = {torch.unbind, torch.Tensor.unbind}
+
+
 @dataclass(frozen=True)
 class Pick:
     """Hold a mask, and how many rows it has picked."""
@@ -201,6 +204,24 @@ def by_numbers(index: Any) -> bool:
     """
     first = index[0] if isinstance(index, tuple) and index else index
     return isinstance(first, Tensor) and first.dtype == torch.int64 and first.dim() > 0
+
+
+def takes_single(func: Any, args: tuple[Any, ...], out: Any, batch_size: int) -> bool:
+    """Tell if a call takes one of the samples out of a vector of their losses, or each of them by itself.
+
+    Example:
+        >>> losses = torch.ones(3, requires_grad=True)
+        >>> takes_single(torch.Tensor.unbind, (losses,), losses.unbind(), 3)
+        True
+        >>> takes_single(torch.Tensor.unbind, (losses,), losses.unbind(), 4)
+        False
+    """
+    given = args[0] if args else None
+    if not isinstance(given, Tensor) or given.shape != (batch_size,) or not given.requires_grad:
+        return False
+    if func in _UNBINDING:
+        return True
+    return func is GETITEM and isinstance(args[1], int | Tensor) and isinstance(out, Tensor) and out.dim() == 0
 
 
 def _are_numbers_of(part: Any, rows: Tensor) -> bool:

@@ -19,7 +19,8 @@ from lightning_dataselect.capture.judgements import Judgements
 from lightning_dataselect.capture.observer import Observer
 from lightning_dataselect.capture.orders import SORTING, moves, order_of_rows, picks_rows
 from lightning_dataselect.capture.origin import Origin, Origins
-from lightning_dataselect.capture.picks import GETITEM, IndexPick, Pick, by_numbers, covers, tensors_among
+from lightning_dataselect.capture.picked_rows import PickedRows, picks_some
+from lightning_dataselect.capture.picks import GETITEM, IndexPick, Pick, by_numbers, tensors_among
 from lightning_dataselect.capture.recorder import Recorder
 from lightning_dataselect.capture.reductions import Reduction
 from lightning_dataselect.capture.tables import Tables
@@ -68,10 +69,7 @@ class Probe(Watch, Observer):
         self.picked: dict[Node, int] = {}
         self.doubtful: set[Hashable] = set()
         self.has_equal_axes = False
-        self._picked_at: dict[Node, Key] = {}
-        self._picked_data: dict[int, tuple[Tensor, Key]] = {}  # likewise of what has no graph
-        self._filtered: dict[int, tuple[Tensor, Hashable]] = {}  # data without the samples that a mask leaves out
-        self._filtered_at: dict[Node, Hashable] = {}  # what was made of it with a graph
+        self._rows = PickedRows()
         self._judgements = Judgements()
         self._module = module
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id comes twice
@@ -126,20 +124,7 @@ class Probe(Watch, Observer):
             found = {"of_parameters": self.from_parameters([table]), "rows": self._holds_rows(table)}
             self._tables.note(site(sys._getframe(2), func), table, size, **found)
         self._judgements.note(func.__name__, args, kwargs, tensors_among([args[0] if func is _SETITEM else out]))
-        for where in {self._filtered[id(t)][1] for t in inputs if id(t) in self._filtered}:
-            for tensor in tensors_among([out]):
-                if tensor.grad_fn is None:
-                    self._filtered.setdefault(id(tensor), (tensor, where))
-                else:
-                    self._filtered_at[tensor.grad_fn] = where
-        for picked, where in [self._picked_data[id(t)] for t in inputs if id(t) in self._picked_data]:
-            for tensor in tensors_among([out]):
-                if tensor.shape[:1] != picked.shape[:1]:
-                    continue
-                if tensor.grad_fn is None:
-                    self._picked_data.setdefault(id(tensor), (tensor, where))
-                else:
-                    self._picked_at.setdefault(tensor.grad_fn, where)
+        self._rows.note(inputs, tensors_among([out]))
         self.across.note(func.__name__, args, kwargs, out)
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
         if isinstance(out, Tensor) and out.grad_fn is not None and picks_rows(func.__name__, args, out, size):
@@ -242,20 +227,11 @@ class Probe(Watch, Observer):
         size, rows = self.recorder.batch_size, tensors_among([out])[0]
         if isinstance(pick, IndexPick) and pick.is_flat and (rows.grad_fn is None or not self._holds_rows(rows)):
             return  # a table, say
-        is_of_numbers = isinstance(pick, IndexPick)
-        if is_of_numbers and pick.n_rows == size and not moves(pick.mask.sort().values):
-            return  # one row of each sample, in some order
-        if not (is_of_numbers or covers(pick.mask, size)):
+        if not picks_some(pick, size):
             return
-        if pick.mask.shape in ((size, 1), (size, size)) and bool(pick.mask.all()):
-            return  # as many of each: no pieces, but rows or steps that were laid one after the other
-        if rows.grad_fn is not None:
-            self._picked_at[rows.grad_fn] = where
-            self.doubtful |= {where} if any(map(self._judgements.holds, pick.decided_by)) else set()
-        elif not is_of_numbers and pick.mask.shape == (size,):
-            self._filtered[id(rows)] = rows, where
-        else:
-            self._picked_data[id(rows)] = rows, where
+        if rows.grad_fn is not None and any(map(self._judgements.holds, pick.decided_by)):
+            self.doubtful.add(where)
+        self._rows.start(where, pick, rows, size)
 
     def _holds_rows(self, rows: Tensor) -> bool:
         """Tell if rows were made of the model's outputs, and of no table of parameters alone."""
@@ -263,12 +239,11 @@ class Probe(Watch, Observer):
 
     def filters(self, rows: Tensor) -> set[Hashable]:
         """Return the places where samples were left out of what a model then made of them."""
-        return {self._filtered_at[node] for node in reached(rows.grad_fn, self._filtered_at)}
+        return self._rows.filtered_at(rows)
 
     def picked_at(self, rows: Tensor) -> Key | None:
         """Return where a mask has picked what rows were made of; None if none has."""
-        places = {self._picked_at[node] for node in reached(rows.grad_fn, self._picked_at)}
-        places = {where for where in places if where[0] not in self.tables}
+        places = {where for where in self._rows.picked_at(rows) if where[0] not in self.tables}
         return places.pop() if len(places) == 1 else None
 
     def _find(self, func: Any, caller: FrameType) -> bool:

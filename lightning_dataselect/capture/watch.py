@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lightning_dataselect.capture.interception import Interceptors, site
-from lightning_dataselect.capture.picks import Pick, Picks, tensors_among
-from lightning_dataselect.capture.pieces import SUM, Norms, takes_single
+from lightning_dataselect.capture.norms import Norms
+from lightning_dataselect.capture.picks import Pick, Picks, takes_single, tensors_among
 from lightning_dataselect.capture.recorder import Recorder
 from lightning_dataselect.capture.reductions import ENDINGS, FOLDING, Reduction, axes_of_fold, ends
 from lightning_dataselect.capture.terms import Key
+
+_SUM = Reduction(True)  # of norms, and of samples that are taken out one by one
 
 
 def compiler_in_use() -> bool:
@@ -100,8 +102,8 @@ class Watch(TorchFunctionMode):
         return self.recorder.reduction(where, ending, given, out)
 
     def piece(self, func: Any, where: Hashable, given: Tensor, out: Tensor) -> Tensor:
-        """Take a sum that is none by name (see `pieces`)."""
-        return self.recorder.reduction(where, SUM, given, out, takes_turn=False)
+        """Take a sum that no call of a sum makes: a norm, or samples that are taken out one by one."""
+        return self.recorder.reduction(where, _SUM, given, out, takes_turn=False)
 
     def fold(
         self, func: Any, where: Hashable, ending: Reduction, given: Tensor, out: Tensor, axes: Sequence[int]

@@ -1,4 +1,4 @@
-"""Find sums over a batch that no call of a sum makes: norms that are squared, and samples taken out one by one."""
+"""Find sums over a batch that are made by norms, as where a norm is squared."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_dataselect.capture.picks import GETITEM
-from lightning_dataselect.capture.reductions import Reduction
-
 _NORMS = {torch.norm, torch.Tensor.norm, torch.linalg.norm, torch.linalg.vector_norm, torch.linalg.matrix_norm}
 _OF_ENTRIES = {torch.norm, torch.Tensor.norm, torch.linalg.vector_norm}
 _POWERS = {torch.pow, torch.Tensor.pow, torch.Tensor.__pow__, torch.float_power, torch.Tensor.float_power}
 _SQUARES = {torch.square, torch.Tensor.square}
 _PRODUCTS = {torch.mul, torch.multiply, torch.Tensor.mul, torch.Tensor.multiply, torch.Tensor.__mul__}
-_UNBINDING = {torch.unbind, torch.Tensor.unbind}
-
-
-SUM = Reduction(True)
-"""How all of them reduce."""
 
 
 class Norms:
@@ -79,21 +71,3 @@ def _order_of_all(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], o
         return 2
     is_of_entries = func in _OF_ENTRIES or (func is torch.linalg.norm and _normed(args, kwargs).dim() == 1)
     return int(order) if is_of_entries and order in (1, 2) else 0
-
-
-def takes_single(func: Any, args: tuple[Any, ...], out: Any, batch_size: int) -> bool:
-    """Tell if a call takes one of the samples out of a vector of their losses, or each of them by itself.
-
-    Example:
-        >>> losses = torch.ones(3, requires_grad=True)
-        >>> takes_single(torch.Tensor.unbind, (losses,), losses.unbind(), 3)
-        True
-        >>> takes_single(torch.Tensor.unbind, (losses,), losses.unbind(), 4)
-        False
-    """
-    given = args[0] if args else None
-    if not isinstance(given, Tensor) or given.shape != (batch_size,) or not given.requires_grad:
-        return False
-    if func in _UNBINDING:
-        return True
-    return func is GETITEM and isinstance(args[1], int | Tensor) and isinstance(out, Tensor) and out.dim() == 0
