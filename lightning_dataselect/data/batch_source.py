@@ -24,6 +24,7 @@ class BatchSource:
         part: With several train loaders, where the chosen one's batches are; None if it is the only one.
         collate: Collates samples again, by their indices, on the module's device; None if they have none.
         layout: The layout of the samples in a batch.
+        doubt: Reason why the batch under way may not have as many samples as it is said to, a sentence; or empty.
 
     Example:
         >>> BatchSource().batch_in(("batch", 0), {})
@@ -34,6 +35,7 @@ class BatchSource:
     part: BatchPart | None = None
     collate: Callable[[Sequence[int]], Any] | None = None
     layout: BatchLayout = field(default_factory=BatchLayout)
+    doubt: str = ""
 
     def batch_in(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the batch in the arguments of a step: that of the loader which samples are selected from."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Number
 from typing import Any
 
 from lightning_dataselect.data.batch_tree import Path, leaves_in, part_at
@@ -69,3 +70,44 @@ class RowCounter:
 def _length(part: Any) -> int:
     shape = getattr(part, "shape", None)
     return int(shape[0]) if shape else len(part)
+
+
+def rows_agreed_on(batch: Any, n: int, *, besides: Any = None) -> int | None:
+    """Return how many rows all parts of a batch have, if that is not ``n``, the number of its samples.
+
+    None where a part may have a row or a column for each of ``n`` samples, where parts disagree, as those of graphs do,
+    or where it holds something whose rows nobody can count.
+
+    Args:
+        batch: What the loader yielded.
+        n: How many samples it is said to hold.
+        besides: The part that says so, which does not count.
+
+    Example:
+        >>> import torch
+        >>> x, nodes = torch.zeros(8, 3), {"x": torch.zeros(8, 3), "edges": torch.zeros(2, 20)}
+        >>> rows_agreed_on((x, ["a"] * 8), 7), rows_agreed_on((x, ["a"] * 8), 8), rows_agreed_on(nodes, 5)
+        (8, None, None)
+    """
+    arrays: set[int] = set()
+    lists: dict[Path, int] = {}
+    own: set[Path] = set()
+    for path, part in leaves_in(batch):
+        above = {path[:depth] for depth in range(1, len(path))}
+        if part is besides or above & own:
+            own.add(path)
+            continue
+        shape = getattr(part, "shape", None)
+        if shape is not None:
+            is_listed = bool(above & lists.keys())
+            if n in shape[: 1 if is_listed else 2]:
+                return None
+            if not is_listed:
+                arrays.update(shape[:1])
+        elif isinstance(part, Sequence) and not isinstance(part, str | bytes):
+            if path:
+                lists[path] = len(part)
+        elif not isinstance(part, str | bytes | Number | None):
+            return None
+    lengths = arrays or set(lists.values())
+    return lengths.pop() if len(lengths) == 1 and n not in lists.values() else None

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 
-from lightning_dataselect.data.keys import plain_key
+from lightning_dataselect.data.keys import call_for_keys, named, plain_key
 from lightning_dataselect.state.stream_store import Key, SampleId
 from lightning_dataselect.utils.errors import InvalidArgumentError
 
@@ -33,24 +33,24 @@ def keys_of_dataset(dataset: Any, sample_id: SampleId) -> list[Key]:
         ['c.jpg', 'a.jpg']
     """
     keys = _found(dataset, sample_id)
-    named = f"sample_id={sample_id!r}"
+    name = named(sample_id)
     if len(keys) != len(dataset):
         raise InvalidArgumentError(
-            f"{named} gives {len(keys)} keys for the {len(dataset)} samples of {type(dataset).__name__}: give one each."
+            f"{name} gives {len(keys)} keys for the {len(dataset)} samples of {type(dataset).__name__}: give one each."
         )
     plain: list[Key] = []
     for given in keys:
         if (key := plain_key(given)) is None:
-            raise InvalidArgumentError(f"{named} gives the key {given!r}: keys must be strings or whole numbers.")
+            raise InvalidArgumentError(f"{name} gives the key {given!r}: keys must be strings or whole numbers.")
         plain.append(key)
     if len(set(plain)) < len(plain):
-        raise InvalidArgumentError(f"{named} gives two samples of {type(dataset).__name__} the same key.")
+        raise InvalidArgumentError(f"{name} gives two samples of {type(dataset).__name__} the same key.")
     return plain
 
 
 def _found(dataset: Any, sample_id: SampleId) -> list[Any]:
     if callable(sample_id):
-        return _listed(sample_id(dataset))
+        return _listed(call_for_keys(sample_id, dataset, f"the data set ({type(dataset).__name__})"))
     if isinstance(dataset, Subset):
         of_all = _found(dataset.dataset, sample_id)
         return [of_all[i] for i in dataset.indices]

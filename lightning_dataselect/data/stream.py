@@ -10,8 +10,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_dataselect.data.keys import plain_key
-from lightning_dataselect.data.row_count import RowCounter
+from lightning_dataselect.data.keys import call_for_keys, named, plain_key
+from lightning_dataselect.data.row_count import RowCounter, rows_agreed_on
 from lightning_dataselect.state.stream_store import BatchStore, Key, KeyedStore, SampleId
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, UnsupportedLoaderError
 
@@ -40,16 +40,23 @@ class StreamSource:
         loader: Yields the batches.
         store: Where the samples have their slots.
         sample_id: Where their keys are; None for a store of the batch alone.
+        is_cut: True if batches are cut to some of their samples, so that these must have rows in them.
     """
 
-    def __init__(self, loader: Any, store: BatchStore | KeyedStore, sample_id: SampleId | None) -> None:
+    def __init__(
+        self, loader: Any, store: BatchStore | KeyedStore, sample_id: SampleId | None, *, is_cut: bool = False
+    ) -> None:
         size = getattr(loader, "batch_size", None)
         self.batch_size = size if isinstance(size, int) and not isinstance(size, bool) else None
         """Samples of a batch, None where only the stream knows."""
         self._store = store
         self._sample_id = sample_id
         self._rows = RowCounter(self.batch_size)
+        self._is_cut = is_cut
         self._warned = False
+        self._looked_at = -1  # number of keys of the batch that was last compared with its rows
+        self.doubt = ""
+        """Reason why the number of keys may not be that of the samples, in a sentence; or empty."""
 
     def slots_of(self, batch: Any) -> Tensor:
         """Return where the samples of ``batch`` are written, int64 (B,), on the CPU; to be called once a batch.
@@ -61,17 +68,42 @@ class StreamSource:
         if isinstance(self._store, BatchStore):
             return self._store.open_batch(self._rows.count(batch))
         assert self._sample_id is not None
-        keys = keys_of(batch, self._sample_id)
+        found = _keys_in(batch, self._sample_id)
+        keys = _plain(found, self._sample_id)
+        if len(keys) != self._looked_at:
+            self._looked_at = len(keys)
+            self._compare_with_rows(batch, found, len(keys), self._sample_id)
         if not self._warned and len(set(keys)) < len(keys):
             self._warned = True
             _warn_of_shared_keys(keys, self._sample_id)
         return self._store.open_batch(keys)
 
+    def _compare_with_rows(self, batch: Any, found: Any, n_keys: int, sample_id: SampleId) -> None:
+        rows = rows_agreed_on(batch, n_keys, besides=found if self._is_cut else None)
+        if rows is None:
+            self.doubt = ""
+            return
+        doubt = (
+            f"{named(sample_id)} gives {n_keys} key{'' if n_keys == 1 else 's'} for a batch ({type(batch).__name__})"
+            f" whose parts have {rows} rows each."
+        )
+        if self._is_cut:
+            raise InvalidArgumentError(
+                f"{doubt} If each row is a sample, give one key a row. If samples have several rows, as those of graphs"
+                " have, a batch cannot be cut to the chosen ones."
+            )
+        if not self.doubt:
+            rank_zero_warn(
+                f"{doubt} The batch is taken to hold {n_keys} sample{'' if n_keys == 1 else 's'}. If each row is a"
+                " sample, give one key a row."
+            )
+        self.doubt = f"{doubt} If each row is a sample, give one key a row."
+
 
 def _warn_of_shared_keys(keys: Sequence[Key], sample_id: SampleId) -> None:
     key = max(keys, key=keys.count)
     rank_zero_warn(
-        f"sample_id={sample_id!r} gives {keys.count(key)} of the {len(keys)} samples of a batch the same key, {key!r}:"
+        f"{named(sample_id)} gives {keys.count(key)} of the {len(keys)} samples of a batch the same key, {key!r}:"
         " samples with the same key are taken for one sample, whose last loss counts, and are left out together. If"
         " they are different samples, name a field that tells them apart."
     )
@@ -94,13 +126,24 @@ def keys_of(batch: Any, sample_id: SampleId) -> list[Key]:
         >>> keys_of((torch.zeros(2, 5), ["a.jpg", "b.jpg"]), 1)
         ['a.jpg', 'b.jpg']
     """
-    found = sample_id(batch) if callable(sample_id) else _field(batch, sample_id)
+    return _plain(_keys_in(batch, sample_id), sample_id)
+
+
+def _keys_in(batch: Any, sample_id: SampleId) -> Any:
+    if not callable(sample_id):
+        return _field(batch, sample_id)
+    return call_for_keys(sample_id, batch, _described(batch))
+
+
+def _plain(found: Any, sample_id: SampleId) -> list[Key]:
     keys = found.tolist() if isinstance(found, Tensor | np.ndarray) else found
     if isinstance(keys, str | bytes) or not isinstance(keys, Sequence):
         raise InvalidArgumentError(
-            f"sample_id={sample_id!r} gives a {type(found).__name__} for a batch: it must give one key a sample, in a"
-            " list, an array or a tensor."
+            f"{named(sample_id)} gives a {type(found).__name__} for a batch: it must give one key a sample, in a"
+            " list, an array or a tensor. A loader of single samples (batch_size=None) must make batches of them."
         )
+    if not len(keys):
+        raise InvalidArgumentError(f"{named(sample_id)} gives no keys for a batch: it must give one key a sample.")
     return [_checked(key, sample_id) for key in keys]
 
 
@@ -123,7 +166,7 @@ def _checked(given: Any, sample_id: SampleId) -> Key:
     if (key := plain_key(given)) is not None:
         return key
     raise InvalidArgumentError(
-        f"sample_id={sample_id!r} gives the key {given!r}: keys must be strings or whole numbers, since they are saved"
+        f"{named(sample_id)} gives the key {given!r}: keys must be strings or whole numbers, since they are saved"
         " in checkpoints."
     )
 
@@ -134,13 +177,15 @@ def _field(batch: Any, name: str | int) -> Any:
             return batch[name]
         return getattr(batch, name)
     except (KeyError, IndexError, TypeError, AttributeError):
-        fields = (
-            f" has {', '.join(map(repr, batch))}" if isinstance(batch, Mapping) else f" is a {type(batch).__name__}"
-        )
         raise InvalidArgumentError(
-            f"sample_id={name!r} is no field of the batch, which{fields}. Name the field with the samples' keys, its"
-            " position, or give a function of the batch."
+            f"sample_id={name!r} is no field of {_described(batch)}. Name the field"
+            " with the samples' keys, its position, or give a function of the batch."
         ) from None
+
+
+def _described(batch: Any) -> str:
+    fields = f" with {', '.join(map(repr, batch))}" if isinstance(batch, Mapping) else ""
+    return f"the batch ({type(batch).__name__}{fields})"
 
 
 def check_sample_id(sample_id: object) -> SampleId | None:
@@ -154,7 +199,7 @@ def check_sample_id(sample_id: object) -> SampleId | None:
     if isinstance(sample_id, int) and not isinstance(sample_id, bool):
         return sample_id
     raise ArgumentTypeError(
-        f"sample_id={sample_id!r} must be the name or the position of a field of the batch, or a function of the batch."
+        f"{named(sample_id)} must be the name or the position of a field of the batch, or a function of the batch."
     )
 
 
@@ -176,9 +221,7 @@ def refuse_epoch_choice(
     if sample_id is None:
         why = f"its samples have no index, so {method} cannot choose among them before they are read."
     else:
-        why = (
-            f"sample_id={sample_id!r} tells its samples apart once they are read, and {method} must choose before that."
-        )
+        why = f"{named(sample_id)} tells its samples apart once they are read, and {method} must choose before that."
     return UnsupportedLoaderError(f"{name_of_stream(loader)} is a stream: {why} {advice or WORK_ON_STREAMS}")
 
 

@@ -127,6 +127,19 @@ def warn_of_resumed_stream(batches_done: int, *, has_state: bool, has_length: bo
         )
 
 
+def warn_of_empty_epoch(epoch: int, ends: str | None) -> None:
+    """Warn where a stream has yielded nothing in a whole epoch.
+
+    Args:
+        epoch: 0-based.
+        ends: Before what the fit ends for that reason; None where it goes on.
+    """
+    rank_zero_warn(
+        f"The stream has yielded no batch in epoch {epoch}{f', so the fit ends {ends}' if ends else ''}. A generator,"
+        " which can be read only once, cannot serve several epochs: give a loader that can be iterated again."
+    )
+
+
 def warn_of_losses(run: RunState, method: str) -> bool:
     """Warn of samples whose losses were not finite; return whether there were any. All ranks must call it together."""
     bad = run.bad_losses.count(run.world_size)

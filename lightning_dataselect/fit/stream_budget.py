@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_dataselect.fit.notices import warn_of_empty_epoch
 from lightning_dataselect.fit.unpruned_fit import UnprunedFit
 from lightning_dataselect.state.compute_budget import StreamedCompute
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -87,11 +87,7 @@ class StreamBudget:
         """Write down what the epoch took, on all ranks, and settle whether another one follows it."""
         state = self._run.fit
         if state.batches_done == 0:  # a stream that is empty by now, which no budget would ever end
-            rank_zero_warn(
-                f"The stream has yielded no batch in epoch {state.plan.epoch}, so the fit ends before the budget of"
-                f" {type(self._policy).__name__} is spent. A generator, which can be read only once, cannot serve"
-                " several epochs: give a loader that can be iterated again."
-            )
+            warn_of_empty_epoch(state.plan.epoch, f"before the budget of {type(self._policy).__name__} is spent")
             self.is_over = True
         state.budget_spent = self._total if self.is_over else self._spent(state.batches_done, on_all_ranks=True)
         self.learn_length(None)

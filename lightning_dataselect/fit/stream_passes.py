@@ -10,8 +10,10 @@ import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from lightning_dataselect.data.kept_stream import kept_stream
+from lightning_dataselect.data.keys import named
 from lightning_dataselect.data.passed_on import filter_batches
 from lightning_dataselect.data.stream import name_of_stream
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -43,6 +45,7 @@ class StreamPasses:
         self._before: dict[int, Any] = {}  # states of the loader before batches that are not trained on yet
         self._snapshot: Callable[[], Any] | None = None
         self._asks_itself: str | None = None  # name of a stream that must ask the filter itself
+        self._passes_on = False  # its DataLoader yields what it yields
         self.n_left_out = 0
         """Samples that the present pass leaves out, on all ranks."""
 
@@ -53,6 +56,7 @@ class StreamPasses:
         policy.keeps.begin_fit()
         kept = kept_stream(loader, policy.keeps, policy.sample_id)
         self._asks_itself = name_of_stream(loader) if kept is None else None
+        self._passes_on = type(loader) is DataLoader and loader.batch_size is None
         looped = filter_batches(loader, self._look_ahead, kept)
         if hasattr(looped, "state_dict"):
             self._snapshot = functools.partial(type(looped).state_dict, looped)
@@ -67,12 +71,7 @@ class StreamPasses:
             UnsupportedLoaderError: If nobody asks which samples are kept.
         """
         if self._asks_itself is not None and not self._policy.keeps.is_asked:
-            name = type(self._policy).__name__
-            raise UnsupportedLoaderError(
-                f"{self._asks_itself} makes its batches itself, so {name} cannot leave samples out of them. Let the"
-                f" stream ask before it decodes and batches: keep a sample where `keeps(key)` is true, of"
-                f" `keeps = {name.lower()}.keeps`, the key being that of sample_id={self._policy.sample_id!r}."
-            )
+            raise self._refuse_unasked()
         self._before = {index: state for index, state in self._before.items() if index >= batch_idx}
         return batch_idx == self._last
 
@@ -110,6 +109,24 @@ class StreamPasses:
         return round(self.n_left_out * done), done
 
     # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _refuse_unasked(self) -> UnsupportedLoaderError:
+        name, sample_id = type(self._policy).__name__, named(self._policy.sample_id)
+        ask = (
+            f"keep a sample where `keeps(key)` is true, of `keeps = {name.lower()}.keeps`, the key being that of"
+            f" {sample_id}."
+        )
+        if self._passes_on:
+            return UnsupportedLoaderError(
+                f"DataLoader(batch_size=None) passes on what {self._asks_itself} yields, so {name} cannot leave samples"
+                f" out of it. Where {self._asks_itself} yields samples, let the DataLoader make batches of them"
+                f" (batch_size=32, say). Where it yields batches, let it yield their samples instead, or ask before it"
+                f" makes a batch: {ask}"
+            )
+        return UnsupportedLoaderError(
+            f"{self._asks_itself} makes its batches itself, so {name} cannot leave samples out of them. Let the stream"
+            f" ask before it decodes and batches: {ask}"
+        )
 
     @property
     def _store(self) -> KeyedStore:

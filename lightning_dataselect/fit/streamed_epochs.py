@@ -15,6 +15,7 @@ from lightning_dataselect.data.stream import StreamSource
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.misread import forget_misread
 from lightning_dataselect.fit.notices import (
+    warn_of_empty_epoch,
     warn_of_losses,
     warn_of_manual_schedules,
     warn_of_read_ahead,
@@ -34,6 +35,7 @@ from lightning_dataselect.state.stream_store import BatchStore, KeyedStore
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
     EpochEnd,
+    FitLimits,
     begin_ended_epoch,
     epochs_processed,
     planned_epochs,
@@ -74,7 +76,8 @@ class StreamedEpochs:
         self._source: StreamSource | None = None
         self._part: BatchPart | None = None  # of the batches of several loaders
         self._arrived: dict[int, Tensor] = {}  # slots of batches that were looked at ahead of the training
-        self._has_state = self._warned_of_losses = False
+        self._has_state = self._warned_of_losses = self._warned_of_nothing = False
+        self._limits: FitLimits | None = None  # moved where an endless fit on a stream without samples is ended
         self._schedules: SchedulesInTime | None = None  # None where every batch is trained on, so that they are in time
         self._end = EpochEnd(trainer) if self._passes is not None or self._budget is not None else None
 
@@ -119,7 +122,7 @@ class StreamedEpochs:
         if begins and policy.start_from is not None:
             start_stream_from_file(run, policy)
         assert isinstance(run.store, BatchStore | KeyedStore)
-        self._source = StreamSource(loader, run.store, policy.sample_id)
+        self._source = StreamSource(loader, run.store, policy.sample_id, is_cut=policy.chooses_within_batches)
         self._part = self._reader.batches.part = chosen.part
         self._arrived.clear()
         looped = policy.wrap_dataloader(loader)
@@ -212,6 +215,7 @@ class StreamedEpochs:
             return None
         arrived = self._arrived.pop(batch_idx, None)
         slots = self._source.slots_of(batch) if arrived is None else arrived
+        self._reader.batches.doubt = self._source.doubt
         return BatchSamples(slots.to(device, non_blocking=True))
 
     def end_batch(self, batch_idx: int) -> None:
@@ -247,12 +251,24 @@ class StreamedEpochs:
         """
         following = self._run.fit.plan.epoch + 1
         self._run.fit.seconds += seconds
+        if self._budget is None and self._run.fit.batches_done == 0:
+            self._end_if_empty(following)
         self._close(has_ended=self._ends_by_itself())
         self._turn_to(following)
         if self._budget is not None:
             self._budget.settle_end(following)
         if self._passes is not None and not (self._budget is not None and self._budget.is_over):
             self._passes.choose(following)
+
+    def _end_if_empty(self, following: int) -> None:
+        """End a fit that only steps would end, and that takes none any more."""
+        is_endless = planned_epochs(self._trainer) is None
+        if is_endless or not self._warned_of_nothing:
+            self._warned_of_nothing = True
+            warn_of_empty_epoch(self._run.fit.plan.epoch, "before it has taken its steps" if is_endless else None)
+        if is_endless:
+            self._limits = FitLimits(self._trainer)
+            self._limits.end_after(following)
 
     def _close(self, *, has_ended: bool) -> None:
         run = self._run
@@ -278,6 +294,8 @@ class StreamedEpochs:
             self._end.let_go()
         if self._schedules is not None:
             self._schedules.give_back()
+        if self._limits is not None:
+            self._limits.give_back()
 
     def score_samples(
         self, indices: Tensor, store: ScoreStore, loader: SelectedLoader | None = None

@@ -124,7 +124,7 @@ class StepReader:
         except NoLossError:
             return None, None
         except CaptureError as error:
-            if not returned:
+            if not returned and not self._required:
                 raise
             self._go_blind(error)
             return returned[0], None
@@ -195,6 +195,8 @@ class StepReader:
         return losses.clone() if self._keeps_infinite else losses.add(losses, alpha=0)
 
     def _go_blind(self, error: CaptureError) -> None:
+        if self.batches.doubt:
+            error = CaptureError(f"{self.batches.doubt} {error}")
         if self._required:
             raise error
         if not self.blind:

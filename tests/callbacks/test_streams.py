@@ -9,7 +9,7 @@ from helpers import Hardest, Net, fit, loader, same_weights
 from matrix_settings import SETTINGS
 from ranks import on_ranks
 from streams import Keyed, Stream, stream, true_losses
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from lightning_dataselect import (
@@ -125,15 +125,59 @@ def test_a_small_history_keeps_what_came_last():
 @pytest.mark.parametrize(
     ("sample_id", "words"),
     [
-        ("key", "sample_id='key' is no field of the batch, which has 'x', 'y', 'id'"),
+        ("key", "sample_id='key' is no field of the batch \\(dict with 'x', 'y', 'id'\\)"),
         ("x", "gives the key .*must be strings or whole numbers"),
         (lambda batch: "abc", "gives a str for a batch: it must give one key a sample"),
+        (lambda batch: [], "sample_id=<lambda> gives no keys for a batch"),
         (lambda batch: batch["y"] > 0, "gives the key (True|False): keys must be strings or whole numbers"),
     ],
 )
 def test_keys_that_are_none(sample_id, words):
     with pytest.raises(ValueError, match=words):
         fit(SelectiveBackprop(sample_id=sample_id), Keyed(), stream(keyed=True))
+
+
+NOT_ONE_EACH = {
+    7: lambda batch: batch["id"][:-1],
+    9: lambda batch: [*batch["id"], "another"],
+    4: lambda batch: batch["id"][::2],
+    1: lambda batch: batch["id"][:1],
+}
+
+
+@pytest.mark.parametrize("make", [*METHODS.values(), DBPD], ids=[*METHODS, "DBPD"])
+@pytest.mark.parametrize("n", NOT_ONE_EACH)
+def test_a_function_that_does_not_give_one_key_a_sample_is_named(make, n):
+    words = rf"sample_id=<lambda> gives {n} keys? for a batch \(dict\) whose parts have 8 rows each. If each row is a"
+    with pytest.raises(ValueError, match=words):
+        fit(make(sample_id=NOT_ONE_EACH[n]), Keyed(), stream(keyed=True))
+
+
+def test_a_function_that_gives_too_few_keys_for_a_later_batch_is_named():
+    def sample_id(batch):
+        return batch["id"] if "s0" in batch["id"] else batch["id"][:-1]
+
+    with pytest.raises(ValueError, match="sample_id=sample_id gives 7 keys"):
+        fit(SelectiveBackprop(sample_id=sample_id), Keyed(), stream(keyed=True))
+
+
+def test_a_field_that_is_one_for_the_batch_is_named():
+    def of_a_shard(rows):
+        return {**torch.utils.data.default_collate(rows), "id": ["shard"]}
+
+    with pytest.raises(ValueError, match="sample_id='id' gives 1 key for a batch .* 8 rows each"):
+        fit(SelectiveBackprop(sample_id="id"), Keyed(), DataLoader(Stream(keyed=True), 8, collate_fn=of_a_shard))
+
+
+@pytest.mark.parametrize("fails", [lambda batch: batch["key"], lambda batch: batch["x"]["a"], lambda batch: 1 / 0])
+@pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
+def test_a_function_that_fails_is_named_and_its_error_kept(make, fails):
+    words = (
+        r"sample_id=<lambda> fails for the batch \(dict with 'x', 'y', 'id'\): (KeyError|TypeError|ZeroDivisionError)"
+    )
+    with pytest.raises(ValueError, match=words) as caught:
+        fit(make(sample_id=fails), Keyed(), stream(keyed=True))
+    assert isinstance(caught.value.__cause__, KeyError | TypeError | ZeroDivisionError)
 
 
 @pytest.mark.parametrize(
@@ -337,6 +381,36 @@ def test_any_iterable_is_a_stream():
     assistant = AutoAssist(base_prob=0.05, synchronous=True)
     fit(assistant, Net(), batches, max_epochs=2)
     assert [r["n_total"] for r in assistant.history] == [96, 96]
+
+
+class Once(IterableDataset):
+    """Yields its samples once, and nothing after that."""
+
+    def __init__(self, n):
+        self.rows = iter(Stream(n))
+
+    def __iter__(self):
+        return self.rows
+
+
+@pytest.mark.parametrize(
+    "make", [*METHODS.values(), lambda: SelectiveBackprop(constant_batch_size=True)], ids=[*METHODS, "gathered"]
+)
+@pytest.mark.parametrize("n", [0, 40])
+@pytest.mark.parametrize("more", [{}, {"limit_train_batches": 20}, {"min_steps": 20}], ids=str)
+def test_a_fit_that_only_steps_would_end_ends_with_a_stream_that_is_empty(make, n, more):
+    selector = make()
+    with pytest.warns(UserWarning, match=f"no batch in epoch {n // 40}, so the fit ends before.*iterated again"):
+        made, net = fit(selector, Net(), DataLoader(Once(n), 8), max_epochs=-1, max_steps=100, **more)
+    assert len(net.steps) == n // 8 and made.current_epoch == n // 40 + 1
+    assert made.fit_loop.max_epochs == -1 and made.max_steps == 100
+
+
+def test_epochs_in_which_a_stream_yields_nothing_are_said_once(recwarn):
+    made, net = fit(SelectiveBackprop(), Net(), DataLoader(Once(40), 8), max_epochs=4)
+    said = [str(one.message) for one in recwarn if "yielded no batch" in str(one.message)]
+    assert len(said) == 1 and "in epoch 1. A generator" in said[0]
+    assert made.current_epoch == 4 and len(net.steps) == 5
 
 
 class Batches:

@@ -331,12 +331,52 @@ class Iterable:
         return iter(self.batches)
 
 
-@pytest.mark.parametrize("wrap", [lambda data: DataLoader(data, None), Iterable], ids=["batches", "any iterable"])
-def test_batches_that_nobody_has_filtered_are_refused_on_the_first(wrap):
+def test_batches_that_nobody_has_filtered_are_refused_on_the_first():
     module = Classifier()
     with pytest.raises(TypeError, match=r"makes its batches itself, so Frontier cannot.*keeps = frontier.keeps.*'id'"):
-        train(frontier(), module, wrap(Batched(Stream())))
+        train(frontier(), module, Iterable(Batched(Stream())))
     assert module.epochs == []
+
+
+@pytest.mark.parametrize("data", [Stream(), Batched(Stream())], ids=["samples", "batches"])
+def test_a_loader_that_makes_no_batches_is_refused_with_what_to_do_for_either(data):
+    name = type(data).__name__
+    words = (
+        rf"^DataLoader\(batch_size=None\) passes on what {name} yields.*Where {name} yields samples, let the DataLoader"
+        r" make batches of them \(batch_size=32.*Where it yields batches.*keeps = frontier.keeps.*sample_id='id'"
+    )
+    with pytest.raises(TypeError, match=words):
+        train(frontier(), Classifier(), DataLoader(data, None))
+
+
+def test_losses_that_cannot_be_read_by_keys_that_are_too_few_are_said_to_be_so():
+    def sample_id(batch):
+        return batch["id"][:7]
+
+    words = r"^sample_id=sample_id gives 7 keys for a batch \(dict\) whose parts have 20 rows each.*cross_entropy gave"
+    with (
+        pytest.warns(UserWarning, match="The batch is taken to hold 7 samples. If each row is a sample, give one"),
+        pytest.raises(ValueError, match=words),
+    ):
+        train(Frontier(sample_id=sample_id))
+
+
+def test_samples_of_more_rows_than_one_are_no_reason_to_complain(recwarn):
+    """As of graphs, whose nodes are rows: a plain comparison of lengths would refuse them."""
+
+    class Sets(Classifier):
+        def training_step(self, batch, batch_idx):
+            of_sample = torch.zeros(len(batch["id"]), 8).index_add(0, batch["of"], batch["x"])
+            self.epochs = [[]]
+            return self.loss(self.net(of_sample), torch.arange(len(batch["id"])) % 4)
+
+    def as_nodes(rows):
+        of = torch.arange(len(rows)).repeat_interleave(torch.arange(len(rows)) % 3 + 1)
+        return {"x": torch.stack([r["x"] for r in rows])[of], "of": of, "id": [r["id"] for r in rows]}
+
+    for sample_id in ("id", lambda batch: batch["id"]):
+        train(Frontier(sample_id=sample_id), Sets(), DataLoader(Stream(), BATCH, collate_fn=as_nodes), max_epochs=2)
+    assert not [one for one in recwarn if "rows each" in str(one.message)]
 
 
 def as_pairs(rows):
