@@ -56,9 +56,6 @@ class StreamedEpochs:
         budget: Ends the fit; None if nothing does but the Trainer.
     """
 
-    first_batch = 0
-    """The first batch that the loader yields of the epoch: after a resume a stream begins where its own state says."""
-
     def __init__(
         self,
         trainer: pl.Trainer,
@@ -91,6 +88,11 @@ class StreamedEpochs:
         raise UnsupportedLoaderError(
             f"{type(self._policy).__name__} asks for the samples of a stream by index, which they do not have."
         )
+
+    @property
+    def first_batch(self) -> int:
+        """The Trainer's index of the batch that the loader yields first: after a resume within an epoch it is not 0."""
+        return self._run.fit.batches_done
 
     @property
     def batch_size(self) -> int | None:

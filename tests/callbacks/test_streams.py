@@ -495,6 +495,19 @@ def test_resumes_within_an_epoch_where_the_loader_has_a_state(sample_id, n_worke
     assert same_weights(resumed, net) and everything(again) == everything(selector)
 
 
+@pytest.mark.parametrize("loader_class", [DataLoader, StatefulDataLoader])
+@pytest.mark.parametrize("limit", [{}, {"limit_train_batches": 12}], ids=["no length", "limited"])
+def test_an_assistant_goes_on_within_an_epoch(loader_class, limit, tmp_path):
+    path = tmp_path / "within.ckpt"
+    selector, net = METHODS["AutoAssist"](sample_id="id"), Keyed()
+    fit(selector, net, stream(keyed=True, loader=loader_class), callbacks=[SaveAt(path, 1, 4)], max_epochs=3, **limit)
+    again, resumed = METHODS["AutoAssist"](sample_id="id"), Keyed(seed=9)
+    fit(again, resumed, stream(keyed=True, loader=loader_class), ckpt_path=path, max_epochs=3, **limit)
+    assert resumed.steps[0].epoch == 1 and resumed.steps[0].batch_idx == 5 and resumed.count(2) == 12
+    if loader_class is StatefulDataLoader and limit:  # no batch was read ahead when it was saved
+        assert same_weights(resumed, net) and everything(again) == everything(selector)
+
+
 @pytest.mark.parametrize(
     ("loader_class", "words"),
     [(DataLoader, "the train loader does not save its position"), (StatefulDataLoader, "that batch is left out")],
