@@ -131,7 +131,7 @@ class Frontier(DataSelector):
 
     @property
     def held_out(self) -> list[HeldOut]:
-        """What held-out samples lost beside others, each time that they were measured."""
+        """Each measurement of held-out samples, beside samples that are trained on."""
         return self._early_stop.measured
 
     def columns(self) -> dict[str, float]:
@@ -141,7 +141,7 @@ class Frontier(DataSelector):
 
     @property
     def needs_extra_forward(self) -> bool:
-        """False: where a step cannot be run without training, no samples are held out."""
+        """Return False: where a step cannot be run without training, no samples are held out."""
         return False
 
     def on_fit_setup(self, context: FitContext) -> None:

@@ -26,7 +26,7 @@ _SHARE_TO_ANNEAL = 0.25  # of the passes that are done
 
 
 class Verdict(enum.Enum):
-    """What is to become of a fit and of its held-out samples."""
+    """Say what is to become of a fit and of its held-out samples."""
 
     WAIT = "wait"
     RELEASE = "release"

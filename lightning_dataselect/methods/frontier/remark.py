@@ -1,4 +1,4 @@
-"""What the line that ends a fit says of Frontier's choices."""
+"""The remark on Frontier's choices in the line that ends a fit."""
 
 from __future__ import annotations
 
