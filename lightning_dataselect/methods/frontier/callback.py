@@ -274,7 +274,7 @@ class Frontier(DataSelector):
         passes, verdict = self._passes_spent(epoch), Verdict.WAIT
         if self._is_measured:
             self._is_measured = False
-            suspected = bool(self.decisions) and self.decisions[-1].suspected
+            suspected = bool(self.decisions) and self.decisions[-1].suspects_many
             verdict = early_stop.judge(epoch, passes, self.column("loss"), suspected=suspected)
         if verdict is Verdict.END:
             assert self.context is not None

@@ -19,18 +19,20 @@ the shuffled set in epochs of ``budget`` times its size, until losses show that 
   of the two means must be below 1.25 by two standard errors. The effects of visits add up: once the sum of ``r - 1``
   over the passes is above 1/4 by two standard errors, learnt samples stay in for good, as a small loss then says
   little.
-- After two, three and four passes Frontier asks whether high losses come from wrong labels. Losses of hard samples fall
-  from pass to pass; those of wrong labels stay above the loss of a model that knows nothing. So samples with
+- After two, three and four passes Frontier asks whether high losses come from wrong labels. Losses of hard samples
+  fall from pass to pass; those of wrong labels stay above the loss of a model that knows nothing. So samples with
   ``p_i > L`` must be 3 % or more of all, 60 % of these must still have ``l_i > L``, and half of all samples must be
   below ``L / 2`` to contradict them. A half and 30 % will do where high losses also form a cluster, that is where the
   histogram of ``l_i / L`` has a *second mode* above 1 that is denser than the valley before it by 10 % and by three
-  standard errors. Then samples with both ``p_i > L`` and ``l_i > L`` are left out. Where fewer than 10 % of all samples
-  are above L, many of those are only hard, and 1.5 L takes the place of L. A class with most of its samples above L is
-  not learnt yet, and its samples do not count.
+  standard errors. Then samples with both ``p_i > L`` and ``l_i > L`` are left out. Without one, and unless the model
+  probably memorizes, they stay in until a fourth pass has shown more, if two passes were not enough: of what is left
+  out the losses stay as they are, and hide a second mode. Where fewer than 10 % of all samples are above L, many of
+  those are only hard, and 1.5 L takes the place of L. A class with most of its samples above L is not learnt yet, and
+  its samples do not count.
 - Where classes *overlap*, losses look the same: the one buyer among ten similar customers is no error. A model that
   does not memorize takes no harm from such labels, and becomes overconfident without them. So where losses stay above L
   but form no cluster, the model must be found to memorize, by one standard error of the sum of ``r - 1``, for these
-  samples to be left out from the fourth pass on; a budget with room for fewer than six passes leaves none of them out.
+  samples to be left out from the fifth pass on; a budget with room for fewer than six passes leaves none of them out.
   Until then, as long as a tenth of all samples stays above L, learnt samples stay in from the third pass on: which of
   several similar samples is learnt would depend on the luck of its label.
 - All this applies to classification alone. A small squared error still has a gradient that counts, and one that stays
@@ -81,6 +83,7 @@ _LEARNT_LEFT_OUT = 0.9
 _MEMORIZED = 0.25
 FIRST_DECISION = 2  # passes done
 _JUDGED_AFTER = (2, 3, 4)  # passes done
+_WAITS_AFTER = 3  # passes done
 _PASSES_TO_CHECK = 6  # that a fit must have room for
 _ABOVE_SHARE = 0.03
 _LEVEL_OF_FEW = 1.5  # in L
@@ -130,6 +133,11 @@ class Decision:
         return cls(**{**values, "evidence": Evidence(**values["evidence"]), "held_out": held_out})
 
     @property
+    def suspects_many(self) -> bool:
+        """True if a tenth of all losses or more was such as wrong labels have."""
+        return self.suspected and self.level < _LEVEL_OF_FEW
+
+    @property
     def is_final(self) -> bool:
         """True if nothing will be left out after it: the model memorizes, and no label was suspected in time."""
         return self.passes >= _JUDGED_AFTER[-1] and self.memorizes and not self.suspected
@@ -140,10 +148,11 @@ def decide(passes: int, evidence: Evidence, *, before: Decision | None, planned_
 
     High losses are judged after two to four passes, which training has hardly biased yet. Where fewer than 10 % are
     above L, many of them are only hard, and those above 1.5 L are taken. What gathers at a second mode stays
-    contradicted. What only stays above L does so from the fourth pass on if the model probably memorizes, which would
-    learn wrong labels by heart. If it does not, classes overlap, and a loss says little of a label there, high or low:
-    while many losses stay above L and nothing confirms them, learnt samples stay in. These are asked for before every
-    pass, until they are enough or the model is found to memorize.
+    contradicted. What only stays above L does so from the fifth pass on if the model probably memorizes, which would
+    learn wrong labels by heart; and unless it does, three passes are no time to begin with it, as a second mode may
+    show yet. If it does not, classes overlap, and a loss says little of a label there, high or low: while many losses
+    stay above L and nothing confirms them, learnt samples stay in. These are asked for before every pass, until they
+    are enough or the model is found to memorize.
 
     Args:
         passes: Passes over the set that are done.
@@ -168,11 +177,14 @@ def decide(passes: int, evidence: Evidence, *, before: Decision | None, planned_
     )
     can_check = evidence.has_second_mode or planned_passes >= _PASSES_TO_CHECK
     judges = passes in _JUDGED_AFTER and evidence.above_share >= _ABOVE_SHARE and can_check
-    if judges and not gathered and evidence.contradicts:
+    probably_memorizes = memorizes or memory - memory_error > _MEMORIZED
+    # what is left out keeps its last loss, so a second mode could not show any more: wait for it after three passes
+    waits = passes == _WAITS_AFTER and not (suspected or evidence.has_second_mode or probably_memorizes)
+    if judges and not waits and not gathered and evidence.contradicts:
         if not suspected and evidence.above_share < MANY_ABOVE:
             level = _LEVEL_OF_FEW
         suspected, gathered = True, evidence.has_second_mode
-    confirmed = gathered or memorizes or memory - memory_error > _MEMORIZED
+    confirmed = gathered or probably_memorizes
     learnt = before is not None and before.learnt
     if evidence.learnt_share >= _LEARNT_SHARE:
         learnt = learnt or passes == FIRST_DECISION or evidence.generalizes
@@ -180,7 +192,7 @@ def decide(passes: int, evidence: Evidence, *, before: Decision | None, planned_
     return Decision(
         passes,
         learnt=learnt and not memorizes and not overlaps,
-        contradicted=suspected and (confirmed or passes == FIRST_DECISION),
+        contradicted=suspected and (confirmed or passes <= _JUDGED_AFTER[-1]),
         evidence=evidence,
         memory=memory,
         memory_error=memory_error,
