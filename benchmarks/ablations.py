@@ -25,6 +25,7 @@ from lightning_dataselect.methods.frontier import (
     Decision,
     Evidence,
     compare_held_back,
+    early_stop,
     evidence,
     find_contradicted,
     majorities,
@@ -65,6 +66,7 @@ ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "learnt samples are left out of all passes": [(rule, "_LEARNT_LEFT_OUT", 1.0)],
     "learnt samples are left out whatever else their class is labelled": [(majorities, "_OVER_ANY_OTHER", 0.0)],
     "no samples are held back: what is learnt goes": [(rule, "_MEMORIZED", NEVER), (Evidence, "generalizes", True)],
+    "it never stops early": [(early_stop, "_FEWEST", NEVER)],
     "held-back samples are compared without the losses before": [(passes, "compare_held_back", compare_last_losses)],
 }
 TASKS = (

@@ -132,7 +132,7 @@ def frontier_picture() -> Figure:
         colour = "grey" if abs(gain) <= error else COLOURS[2] if gain > 0 else COLOURS[1]
         axes.errorbar(gain, place, xerr=error, color=colour, marker="o", ms=6, capsize=2, lw=1.5)
         axes.plot(row["at_equal_time"], place, color=colour, marker="d", ms=6, mfc="white", ls="none")
-    axes.plot([], [], color="black", marker="o", ls="none", label="at equal compute, ± 2 standard errors")
+    axes.plot([], [], color="black", marker="o", ls="none", label="with the same budget, ± 2 standard errors")
     axes.plot([], [], color="black", marker="d", mfc="white", ls="none", label="at equal CPU time")
     axes.set_yticks(range(len(rows)), [TASKS[row["task"]] for row in rows])
     axes.tick_params(axis="y", length=0)

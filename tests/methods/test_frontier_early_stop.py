@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import fit, same_weights
+from helpers import fit, same_weights, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from ranks import on_ranks
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_dataselect import Frontier
 from lightning_dataselect.methods.frontier import HeldOut
@@ -232,6 +232,26 @@ def test_held_out_samples_wait_while_all_others_are_trained_on_and_have_their_tu
     waiting = drawn.times(0, end) == 0
     assert int(waiting.sum()) == 200 and len(selector.held_out) == 2
     assert (drawn.times(end, None)[waiting] >= 1).all()
+
+
+@pytest.mark.parametrize("sample_id", [None, lambda data: data.indices])
+def test_where_the_data_set_changes_no_sample_is_held_out_any_more(sample_id, recwarn):
+    """Half of the samples go in the fourth epoch, among them some that are held out."""
+    whole = TensorDataset(torch.arange(N))
+
+    class Cleaned(Clusters):
+        def train_dataloader(self):
+            stay = range(N) if self.trainer.current_epoch < 3 else range(1, N, 2)
+            return DataLoader(Subset(whole, stay), 100, shuffle=True)
+
+    selector = Frontier(budget=0.5, sample_id=sample_id)
+    drawn = Drawn(selector)
+    made = trainer(selector, drawn, max_epochs=20, limit_val_batches=0, reload_dataloaders_every_n_epochs=1)
+    made.fit(Cleaned(torch.arange(N) % 4))
+    sizes = [len(epoch) for epoch in drawn.epochs]
+    assert sizes[:3] == [2000] * 3 and sizes[4:] == [1000] * (len(sizes) - 4)
+    assert (torch.bincount(torch.cat(drawn.epochs[4:]), minlength=N // 2) >= 1).all()
+    assert len(selector.held_out) == 0
 
 
 def test_held_out_samples_fill_up_no_batch():

@@ -20,7 +20,7 @@ from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.frontier.classes import plain_losses
-from lightning_dataselect.methods.frontier.early_stop import EarlyStop, Verdict, is_too_late, passes_to_anneal
+from lightning_dataselect.methods.frontier.early_stop import NEVER, EarlyStop, Verdict, is_too_late, passes_to_anneal
 from lightning_dataselect.methods.frontier.held_out import HeldOut
 from lightning_dataselect.methods.frontier.passes import Pass, begin_pass
 from lightning_dataselect.methods.frontier.remark import advise, say_what_was_left_out, say_why_it_stopped
@@ -196,7 +196,7 @@ class Frontier(DataSelector):
             self._begin_pass(epoch, turns, taken, generator)
             take(self._in_line(turns).logical_and_(~taken))
         if int(taken.count_nonzero()) < k:
-            take(turns.isfinite().logical_and_(~taken))  # where a pass leaves out so much that an epoch is longer
+            take((turns != NEVER).logical_and_(~taken))  # where a pass leaves out so much that an epoch is longer
         self.store["turns"][:n] = turns.to(self.store["turns"].device)
         return Selection(positions(taken))
 
@@ -243,7 +243,8 @@ class Frontier(DataSelector):
 
     def samples_to_rescore(self, epoch: int) -> Tensor | None:
         """Name held-out samples and their control, now and then."""
-        return self._early_stop.samples_due(self._passes_spent(epoch))
+        due = self._early_stop.samples_due(self._passes_spent(epoch))
+        return due if self._early_stop.is_held_out(self.column("turns")) else None
 
     def line_up(self, scores: Tensor) -> Tensor:
         """Return the scores; held-out samples are the last to fill up a batch."""
@@ -268,8 +269,8 @@ class Frontier(DataSelector):
         if epoch == 1 and may_hold_out:
             held_out = early_stop.hold_out(turns == 0, compute.epochs, epoch_generator(self.seed, epoch, "held out"))
             if held_out is not None:
-                turns[held_out] = math.inf
-        if (held_out := early_stop.held_out) is None:
+                turns[held_out] = NEVER
+        if early_stop.held_out is None:
             return
         passes, verdict = self._passes_spent(epoch), Verdict.WAIT
         if self._is_measured:
@@ -279,8 +280,9 @@ class Frontier(DataSelector):
         if verdict is Verdict.END:
             assert self.context is not None
             self.context.end_early(epoch, passes_to_anneal(passes) * compute.full_epoch)
-        if verdict is not Verdict.WAIT or is_too_late(passes, compute.epochs) or not may_hold_out:
-            turns[held_out] = float(self._passes)
+        is_over = verdict is not Verdict.WAIT or is_too_late(passes, compute.epochs) or not may_hold_out
+        if is_over or not early_stop.is_held_out(turns):
+            turns.masked_fill_(turns == NEVER, float(self._passes))
             early_stop.release()
 
     # ---- passes ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.methods.frontier.held_out import HeldOut, HeldOutLosses, compare_held_out
-from lightning_dataselect.numerics.masks import places
+from lightning_dataselect.numerics.masks import positions
+from lightning_dataselect.numerics.sampling import uniform_among
 
+NEVER = math.inf
+"""The turn of a sample that is held out."""
 _SHARE = 0.05  # of the samples is held out, and as many are the control
 _FEWEST, _MOST = 200, 5_000
 _FEWEST_PASSES = 6  # that a fit must have room for
@@ -62,14 +66,23 @@ class EarlyStop:
         Returns:
             int64 (m,); None where they would be fewer than 200, or the fit has room for fewer than six passes.
         """
-        n, candidates = len(unseen), places(unseen)
-        m = min(int(_SHARE * n), _MOST)
-        if m < _FEWEST or len(candidates) < m or planned_passes < _FEWEST_PASSES:
+        m = min(int(_SHARE * len(unseen)), _MOST)
+        if m < _FEWEST or int(unseen.count_nonzero()) < m or planned_passes < _FEWEST_PASSES:
             return None
-        self.held_out = candidates[torch.randperm(len(candidates), generator=generator)[:m]].sort().values
-        among = torch.ones(n, dtype=torch.bool).index_fill_(0, self.held_out, False)
-        self._control = places(among)[torch.randperm(n - m, generator=generator)[:m]].sort().values
+        held_out = uniform_among(unseen, m, generator)
+        self.held_out, self._control = positions(held_out), positions(uniform_among(~held_out, m, generator))
         return self.held_out
+
+    def is_held_out(self, turns: Tensor) -> bool:
+        """Return whether the samples are still in their places, as they are not in a data set that has changed.
+
+        Args:
+            turns: float32 (N,), the turns that samples had; :data:`NEVER` of those that are held out.
+        """
+        if self.held_out is None or self._control is None:
+            return False
+        last = max(int(self.held_out[-1]), int(self._control[-1]))
+        return last < len(turns) and bool((turns[self.held_out] == NEVER).all())
 
     def samples_due(self, passes: float) -> Tensor | None:
         """Return the samples to measure after so many passes, int64 (2 m,), sorted: after two, then ever more seldom.
