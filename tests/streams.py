@@ -23,6 +23,27 @@ class Stream(IterableDataset):
             yield {"x": x, "y": y, "id": f"s{i}"} if self.keyed else (x, y)
 
 
+class Placed(IterableDataset):
+    """Saves the index of the next sample, which differs from rank to rank, as that of a shard would."""
+
+    def __init__(self, n=96, world_size=2):
+        self.n, self.world_size, self.rank = n, world_size, int(os.environ.get("LOCAL_RANK", 0))
+        self.rows, self.at = dataset(n), self.rank
+
+    def __iter__(self):
+        for i in range(self.at, self.n, self.world_size):
+            following = i + self.world_size
+            self.at = following if following < self.n else self.rank
+            x, y = self.rows[i]
+            yield {"x": x, "y": y, "id": f"s{i}"}
+
+    def state_dict(self):
+        return {"at": self.at}
+
+    def load_state_dict(self, state):
+        self.at = state["at"]
+
+
 class Keyed(Net):
     """Takes the batches of a stream with keys."""
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.distributed as dist
 
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
+from lightning_dataselect.state.saved_state import check_saved
 from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.trainer import loader_states, set_loader_states
 from lightning_dataselect.utils.errors import CheckpointMismatchError
 
 _PREFIX = "lightning_dataselect."
@@ -57,7 +59,7 @@ class Checkpointer:
             return
         run.store.merge()
         run.fit.sum_over_ranks(run.world_size, run.store.device)
-        states = self._states_of_ranks()
+        states = self._states_of_ranks(loader_states(checkpoint))
         checkpoint["callbacks"][self.state_key] = run.state_dict(states, copies=run.rank == 0)
         run.fit.leave_counts_to_first(run.rank)
 
@@ -75,13 +77,27 @@ class Checkpointer:
                 f" selection cannot go on. Resume with {other}, or load the weights alone into a new fit."
             )
 
-    def _states_of_ranks(self) -> list[dict[str, Any]]:
-        """Return the state that each rank saves for itself; on all ranks but the first, only this rank's."""
+    def place_loaders(self, checkpoint: Mapping[str, Any], rank: int, world_size: int) -> None:
+        """Have the train loaders of a rank go on where they were on that rank, and not where the first one's were.
+
+        Ranks read different samples, and may leave out more of them than others, so that they are at different places
+        of a stream after as many batches.
+        """
+        saved = check_saved(checkpoint.get("callbacks", {}).get(self.state_key, {}), type(self._policy).__name__)
+        if saved is not None and (states := saved.loaders_of(rank, world_size)):
+            set_loader_states(checkpoint, states)
+
+    def _states_of_ranks(self, loaders: Sequence[Any]) -> list[dict[str, Any]]:
+        """Return the state that each rank saves for itself; on all ranks but the first, only this rank's.
+
+        Args:
+            loaders: Where the train loaders of this rank are.
+        """
         merges = type(self._run.store).rank_state is ScoreStore.rank_state
         remembers = type(self._policy).rank_state is not SelectionPolicy.rank_state
-        if merges and not remembers and self._run.waiting is None:
+        if merges and not remembers and self._run.waiting is None and not loaders:
             return []
-        own = self._run.rank_state(self._policy)
+        own = self._run.rank_state(self._policy, loaders)
         everyone: list[Any] = [own] if self._run.rank else [None] * self._run.world_size
         dist.gather_object(own, None if self._run.rank else everyone)
         return everyone if all(everyone) else []

@@ -188,5 +188,6 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
         self._checkpointer.save_all_ranks(checkpoint)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Refuse the checkpoint of another method."""
+        """Refuse the checkpoint of another method; put each rank's loaders back to where they were."""
         self._checkpointer.refuse_others(checkpoint)
+        self._checkpointer.place_loaders(checkpoint, trainer.global_rank, trainer.world_size)

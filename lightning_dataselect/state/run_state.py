@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -56,6 +56,10 @@ class RunState:
         """The memory of the data set."""
         self.waiting: Waiting | None = None
         """The chosen samples that are still to be trained on; None if all are trained on at once."""
+        self.saved_by: int | None = None
+        """Number of ranks that saved the checkpoint that the fit resumes from, if they have state of their own; else 1.
+
+        None if it resumes from none."""
         self.bad_losses = BadLosses(0)
         """A count of the losses that were not finite, on this rank."""
         self._owner = owner
@@ -142,7 +146,7 @@ class RunState:
 
     def forget(self) -> None:
         """Forget everything from an earlier fit, since a new one begins."""
-        self._store = self._fit = self._first_epoch = self.waiting = None
+        self._store = self._fit = self._first_epoch = self.waiting = self.saved_by = None
         self.training_set = TrainingSet()
 
     def discard_checkpoint(self) -> None:
@@ -255,6 +259,7 @@ class RunState:
             self._fit = FitState.from_state_dict(saved.fit, self.store.n, self.store.memory)
             self._fit.leave_counts_to_first(self.rank)
             saved.load_rank(self.rank, policy, self.store, self.waiting)
+            self.saved_by = max(len(saved.ranks), 1)
             self._saved = None
         begins = self._fit is None
         if begins:
@@ -265,12 +270,18 @@ class RunState:
         before = None if self._store is None else self._store.identity
         check_same_identity(identity, before if self._saved is None else self._saved.identity)
 
-    def rank_state(self, policy: SelectionPolicy) -> dict[str, Any]:
-        """Return the state that only this rank has: the method's, columns that do not merge, and waiting samples."""
+    def rank_state(self, policy: SelectionPolicy, loaders: Sequence[Any] = ()) -> dict[str, Any]:
+        """Return the state that only this rank has: the method's, columns that do not merge, and waiting samples.
+
+        Args:
+            policy: The method.
+            loaders: Where the train loaders of this rank are; empty if Lightning saves it for all ranks there are.
+        """
         state = {
             "method": policy.rank_state(),
             "store": {} if self._store is None else self._store.rank_state(),
             "waiting": {} if self.waiting is None else self.waiting.state_dict(),
+            "loaders": list(loaders),
         }
         return state if any(state.values()) else {}
 

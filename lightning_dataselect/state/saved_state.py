@@ -15,7 +15,7 @@ from lightning_dataselect.state.store import Identity, ScoreStore
 from lightning_dataselect.state.waiting import Waiting
 from lightning_dataselect.utils.errors import CheckpointMismatchError
 
-_OF_RANK = ("method", "store", "waiting")
+_OF_RANK = ("method", "store", "waiting", "loaders")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ class SavedRun:
     def n_epochs(self) -> int:
         """The number of epochs that had begun or ended."""
         return int(self.fit["plan"]["epoch"]) + 1
+
+    def loaders_of(self, rank: int, world_size: int) -> Sequence[Any]:
+        """Return where the loaders of a rank were; empty if that is not known, or if there were not as many ranks."""
+        return self.ranks[rank]["loaders"] if len(self.ranks) == world_size else ()
 
     def load_rank(self, rank: int, policy: SelectionPolicy, store: ScoreStore, waiting: Waiting | None) -> None:
         """Restore a rank's own state; if there are more ranks than before, the new ones get that of another rank."""

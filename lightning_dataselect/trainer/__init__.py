@@ -21,13 +21,15 @@ uses:
   current batch, and to restart it; where one is missing, ``budget`` is refused on a stream;
 - ``automatic_optimization.optim_progress``, to tell ``lr_scheduler_step`` the step of the unpruned fit; where it is
   missing, schedulers that use ``global_step`` see that of the pruned fit;
+- ``combined_loader`` in the fit loop's part of a checkpoint, to save where the loaders of each rank are; where it is
+  missing, all ranks go on where Lightning puts them;
 - ``_max_epochs``, ``_swa_epoch_start`` and ``_initialized`` of ``StochasticWeightAveraging``, to move its end together
   with that of a fit with a budget; where one is missing, that callback keeps the end that was announced to it;
 - ``_max_epochs`` and ``_model_contains_batch_norm`` of the same, to recognize the pass for batch norms that it appends;
   where one is missing, that pass counts as an epoch and covers the chosen samples alone.
 """
 
-from lightning_dataselect.trainer.checkpoint import explain_checkpoint_faults
+from lightning_dataselect.trainer.checkpoint import explain_checkpoint_faults, loader_states, set_loader_states
 from lightning_dataselect.trainer.empty_hooks import HOOKS_OF_A_BATCH, pass_over_empty_hooks
 from lightning_dataselect.trainer.epoch_length import (
     ByReload,
@@ -104,6 +106,7 @@ __all__ = [
     "learning_rates",
     "lengths_of_others",
     "limited_batches",
+    "loader_states",
     "logging_parts",
     "measures_norms",
     "optimizer_steps_now",
@@ -116,6 +119,7 @@ __all__ = [
     "sampler_ranks",
     "scale_learning_rate",
     "set_counted_length",
+    "set_loader_states",
     "show_apart",
     "pass_over_empty_hooks",
     "patch_attribute",

@@ -1,8 +1,8 @@
-"""The checkpoint that a fit resumes from: a clear error if the file does not contain one."""
+"""The checkpoint that a fit resumes from: a clear error if the file does not contain one, and the loaders' part."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from lightning_dataselect.utils.errors import UnreadableCheckpointError
 from lightning_dataselect.utils.reading import fault_of_checkpoint
 
 _WRITTEN_BY = "pytorch-lightning_version"
+_LOADERS = "combined_loader"
 _WAY_OUT = "Resume from an earlier checkpoint, or begin anew without ckpt_path."
 
 
@@ -50,3 +51,34 @@ def explain_checkpoint_faults(trainer: pl.Trainer) -> Restore:
         return checkpoint
 
     return patch_attribute(trainer.strategy, "load_checkpoint", load_checkpoint)
+
+
+def loader_states(checkpoint: Mapping[str, Any]) -> list[Any]:
+    """Return where the train loaders of this rank are, as its fit loop has written it; empty if none of them says so.
+
+    Uses ``combined_loader`` in the fit loop's part of the checkpoint. Lightning saves that of the first rank alone.
+
+    Example:
+        >>> loader_states({"loops": {"fit_loop": {"state_dict": {"combined_loader": [{"read": 3}]}}}})
+        [{'read': 3}]
+        >>> loader_states({})
+        []
+    """
+    return list(_of_fit_loop(checkpoint).get(_LOADERS, ()))
+
+
+def set_loader_states(checkpoint: Mapping[str, Any], states: Sequence[Any]) -> None:
+    """Have the fit that resumes from ``checkpoint`` put its train loaders where ``states`` say, on this rank.
+
+    Example:
+        >>> checkpoint = {"loops": {"fit_loop": {"state_dict": {"combined_loader": [{"read": 3}]}}}}
+        >>> set_loader_states(checkpoint, [{"read": 4}])
+        >>> loader_states(checkpoint)
+        [{'read': 4}]
+    """
+    _of_fit_loop(checkpoint)[_LOADERS] = list(states)
+
+
+def _of_fit_loop(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
+    return found

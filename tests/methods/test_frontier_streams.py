@@ -551,6 +551,26 @@ def test_two_ranks_resume(tmp_path):
         assert whole[2][4:] == resumed[2]
 
 
+def within_on_one_rank(path, n_workers, ckpt_path=None, **spread):
+    selector, module = frontier(0.6), Classifier(lr=0.02, seed=9 if ckpt_path else 0)
+    data = StatefulDataLoader(Stream(flipped=0.3, world_size=2), BATCH, num_workers=n_workers)
+    train(selector, module, data, callbacks=[] if ckpt_path else [SaveAt(path, 3, 2)], ckpt_path=ckpt_path, **spread)
+    return facts(selector)[:2], [t.tolist() for t in module.state_dict().values()], module.epochs
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("n_workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_two_ranks_resume_within_a_pass_each_where_its_own_loader_was(n_workers, tmp_path):
+    path = tmp_path / "within.ckpt"
+    wholes = on_ranks(within_on_one_rank, 2, tmp_path / "whole", path=path, n_workers=n_workers)
+    again = on_ranks(within_on_one_rank, 2, tmp_path / "again", path=path, n_workers=n_workers, ckpt_path=path)
+    read = [len(whole[2][3]) for whole in wholes]
+    assert read[0] != read[1], "they leave out different samples"
+    for whole, resumed in zip(wholes, again, strict=True):
+        assert whole[2][3][3 * BATCH :] == resumed[2][0] and whole[2][4:] == resumed[2][1:]
+        assert whole[:2] == resumed[:2]
+
+
 # ---- what is refused ---------------------------------------------------------------------------------------------
 
 
