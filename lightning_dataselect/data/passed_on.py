@@ -28,6 +28,17 @@ class _FilteredIterable:
         return len(self._batches)
 
 
+def is_filtered(loader: Any) -> bool:
+    """Return whether ``loader`` is a DataLoader from `filter_batches`."""
+    return isinstance(loader, _FilteredLoader)
+
+
+def pass_first_through(loader: Any, look: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
+    """Have batches pass through ``look`` before the function that `filter_batches` has given their ``loader``."""
+    pass_on = loader._pass_on
+    loader.__dict__["_pass_on"] = lambda batches: pass_on(look(batches))
+
+
 def filter_batches(
     loader: Any, pass_on: Callable[[Iterator[Any]], Iterator[Any]], dataset: IterableDataset[Any] | None = None
 ) -> Any:

@@ -87,15 +87,6 @@ def warn_of_batch_size(state: FitState, now: int) -> None:
         )
 
 
-def warn_of_read_ahead(method: str) -> None:
-    """Warn if a loader that saves its own state is read ahead of the training."""
-    rank_zero_warn(
-        f"{method} reads ahead of the training, and the train loader saves its own state: after a resume in the middle"
-        " of an epoch the batches that were waiting are left out. Save checkpoints at the ends of epochs if that"
-        " matters."
-    )
-
-
 def warn_of_manual_schedules(method: str) -> None:
     """Warn if a budget ends a fit whose module steps its own schedulers, in epochs of unknown length."""
     rank_zero_warn(
@@ -124,6 +115,17 @@ def warn_of_resumed_stream(batches_done: int, *, has_state: bool, has_length: bo
             f"The fit goes on after batch {batches_done - 1} of an epoch of unknown length, of which Lightning had read"
             " one batch ahead when it saved the loader's state: that batch is left out. Give the data set a __len__,"
             " the Trainer limit_train_batches as a number of batches, or resume from the end of an epoch."
+        )
+
+
+def warn_of_other_ranks(batches_done: int, before: int, now: int) -> None:
+    """Warn if a fit resumed within an epoch of a stream has another number of ranks than the one that saved it."""
+    if before != now:
+        rank_zero_warn(
+            f"The fit goes on after batch {batches_done - 1} of an epoch that {before} rank{'s' * (before > 1)} began,"
+            f" with {now} rank{'s' * (now > 1)}: the loaders of all of them start where that of the first one was, so"
+            f" that other samples are read than are left of the epoch. Resume with {before}, or from the end of an"
+            " epoch."
         )
 
 

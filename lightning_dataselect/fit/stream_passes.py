@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader
 from lightning_dataselect.data.kept_stream import kept_stream
 from lightning_dataselect.data.keys import named
 from lightning_dataselect.data.passed_on import filter_batches
+from lightning_dataselect.data.read_ahead import ReadAhead
 from lightning_dataselect.data.stream import name_of_stream
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
@@ -42,8 +42,7 @@ class StreamPasses:
         self._policy = policy
         self._run = run
         self._last: int | None = None  # batch of the pass under way, once it is known
-        self._before: dict[int, Any] = {}  # states of the loader before batches that are not trained on yet
-        self._snapshot: Callable[[], Any] | None = None
+        self._ahead = ReadAhead(lambda: run.fit.batches_done)
         self._asks_itself: str | None = None  # name of a stream that must ask the filter itself
         self._passes_on = False  # its DataLoader yields what it yields
         self.n_left_out = 0
@@ -58,9 +57,7 @@ class StreamPasses:
         self._asks_itself = name_of_stream(loader) if kept is None else None
         self._passes_on = type(loader) is DataLoader and loader.batch_size is None
         looped = filter_batches(loader, self._look_ahead, kept)
-        if hasattr(looped, "state_dict"):
-            self._snapshot = functools.partial(type(looped).state_dict, looped)
-            looped.__dict__["state_dict"] = self._loader_state
+        self._ahead.follow(looped)
         self._leave_out(self._store.left_out)
         return looped
 
@@ -72,14 +69,14 @@ class StreamPasses:
         """
         if self._asks_itself is not None and not self._policy.keeps.is_asked:
             raise self._refuse_unasked()
-        self._before = {index: state for index, state in self._before.items() if index >= batch_idx}
+        self._ahead.forget(before=batch_idx)
         return batch_idx == self._last
 
     def choose(self, epoch: int) -> None:
         """Choose what the pass of ``epoch`` leaves out; all ranks must call it together, when the one before ended."""
         policy, store = self._policy, self._store
         self._last = None
-        self._before.clear()
+        self._ahead.forget()
         if policy.trains_on_everything(epoch):
             self._leave_out(torch.empty(0, dtype=torch.int64))
             return
@@ -141,19 +138,14 @@ class StreamPasses:
     def _look_ahead(self, batches: Iterator[Any]) -> Iterator[Any]:
         """Yield the batches of a pass; know of each, when it is yielded, whether another one follows."""
         self._last, index = None, self._run.fit.batches_done
-        coming = self._fetch(batches, index)
+        coming = self._ahead.fetch(batches, index, _NOTHING)
         more = self._agree(coming)
         while more:
-            batch, coming = coming, self._fetch(batches, index + 1)
+            batch, coming = coming, self._ahead.fetch(batches, index + 1, _NOTHING)
             if not (more := self._agree(coming)):
                 self._last = index
             yield batch
             index += 1
-
-    def _fetch(self, batches: Iterator[Any], index: int) -> Any:
-        if self._snapshot is not None:
-            self._before[index] = self._snapshot()
-        return next(batches, _NOTHING)
 
     def _agree(self, coming: Any) -> bool:
         """Return whether every rank has a batch."""
@@ -163,9 +155,3 @@ class StreamPasses:
         everyone = torch.tensor([has], dtype=torch.int32, device=self._trainer.strategy.root_device)
         dist.all_reduce(everyone, dist.ReduceOp.MIN)
         return bool(everyone)
-
-    def _loader_state(self) -> Any:
-        """Return where the loader was before it read the first batch that is still to be trained on."""
-        assert self._snapshot is not None
-        done = self._run.fit.batches_done
-        return self._before[done] if done in self._before else self._snapshot()

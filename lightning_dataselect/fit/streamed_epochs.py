@@ -11,6 +11,8 @@ from torch import Tensor
 
 from lightning_dataselect.data.chosen_loader import BatchPart, choose_loader
 from lightning_dataselect.data.loader import SelectedLoader
+from lightning_dataselect.data.passed_on import is_filtered, pass_first_through
+from lightning_dataselect.data.read_ahead import ReadAhead
 from lightning_dataselect.data.stream import StreamSource
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.misread import forget_misread
@@ -18,7 +20,7 @@ from lightning_dataselect.fit.notices import (
     warn_of_empty_epoch,
     warn_of_losses,
     warn_of_manual_schedules,
-    warn_of_read_ahead,
+    warn_of_other_ranks,
     warn_of_resumed_stream,
 )
 from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
@@ -70,6 +72,7 @@ class StreamedEpochs:
         self._reader = reader
         self._budget = None if budget is None else StreamBudget(trainer, policy, run, budget.limits)
         self._passes = StreamPasses(trainer, policy, run) if policy.chooses_epochs else None
+        self._ahead: ReadAhead | None = None  # where the method itself reads ahead of the training
         self._source: StreamSource | None = None
         self._part: BatchPart | None = None  # of the batches of several loaders
         self._arrived: dict[int, Tensor] = {}  # slots of batches that were looked at ahead of the training
@@ -135,8 +138,10 @@ class StreamedEpochs:
             return given
         if chosen.part is not None:
             raise refuse_reading_ahead(policy)
-        if self._has_state and self._passes is None:
-            warn_of_read_ahead(type(policy).__name__)
+        if self._has_state and self._passes is None and is_filtered(looped):
+            self._ahead = ReadAhead(lambda: run.fit.batches_done)
+            self._ahead.follow(looped)
+            pass_first_through(looped, self._ahead.read)
         return chosen.replaced(looped)
 
     def start(self) -> None:
@@ -146,8 +151,10 @@ class StreamedEpochs:
         if run.fit.history or run.fit.batches_done:
             self._reader.capture.resume()
         if resumes_within_epoch(self._trainer):
-            has_length = n_batches is not None or self._passes is not None
+            has_length = n_batches is not None or self._passes is not None or self._ahead is not None
             warn_of_resumed_stream(run.fit.batches_done, has_state=self._has_state, has_length=has_length)
+            if self._has_state and run.saved_by is not None:
+                warn_of_other_ranks(run.fit.batches_done, run.saved_by, run.world_size)
         begin_ended_epoch(self._trainer)
         epoch = epochs_processed(self._trainer)
         if budget is not None:
@@ -203,6 +210,8 @@ class StreamedEpochs:
         assert self._source is not None
         # where Lightning begins an epoch anew, the state must not know better
         self._run.fit.batches_done = batch_idx
+        if self._ahead is not None:
+            self._ahead.forget(before=batch_idx)
         is_last = self._passes is not None and self._passes.begin_batch(batch_idx)
         is_shorter = is_last and self._passes is not None and self._passes.n_left_out > 0
         is_last |= self._budget is not None and self._budget.begin_batch(batch_idx)
@@ -257,6 +266,8 @@ class StreamedEpochs:
             self._end_if_empty(following)
         self._close(has_ended=self._ends_by_itself())
         self._turn_to(following)
+        if self._ahead is not None:
+            self._ahead.forget()
         if self._budget is not None:
             self._budget.settle_end(following)
         if self._passes is not None and not (self._budget is not None and self._budget.is_over):

@@ -1,5 +1,7 @@
 """Fits on streams: samples have no index, and are known by a key, or by nothing."""
 
+import warnings
+
 import lightning as L
 import numpy as np
 import pandas as pd
@@ -8,7 +10,7 @@ import torch
 from helpers import Hardest, Net, fit, loader, same_weights
 from matrix_settings import SETTINGS
 from ranks import on_ranks
-from streams import Keyed, Stream, stream, true_losses
+from streams import Keyed, Placed, Stream, stream, true_losses
 from torch.utils.data import DataLoader, IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -504,7 +506,7 @@ def test_an_assistant_goes_on_within_an_epoch(loader_class, limit, tmp_path):
     again, resumed = METHODS["AutoAssist"](sample_id="id"), Keyed(seed=9)
     fit(again, resumed, stream(keyed=True, loader=loader_class), ckpt_path=path, max_epochs=3, **limit)
     assert resumed.steps[0].epoch == 1 and resumed.steps[0].batch_idx == 5 and resumed.count(2) == 12
-    if loader_class is StatefulDataLoader and limit:  # no batch was read ahead when it was saved
+    if loader_class is StatefulDataLoader:
         assert same_weights(resumed, net) and everything(again) == everything(selector)
 
 
@@ -519,9 +521,24 @@ def test_a_stream_that_does_not_go_on_where_it_was_is_said(loader_class, words, 
         fit(SelectiveBackprop(), Net(), stream(loader=loader_class), ckpt_path=path, max_epochs=3)
 
 
-def test_reading_ahead_of_a_loader_with_a_state_is_said(recwarn):
-    fit(METHODS["AutoAssist"](), Net(), stream(loader=StatefulDataLoader), max_epochs=1)
-    assert any("AutoAssist reads ahead of the training" in str(w.message) for w in recwarn)
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("at", [4, 11], ids=["within", "the last batch"])
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_an_assistant_that_has_read_to_the_end_of_a_stream_goes_on(n_workers, at, tmp_path, recwarn):
+    """Its thread had all batches waiting when the checkpoint was written: they are read again, and no others are."""
+
+    def go(net, **more):
+        selector = AutoAssist(base_prob=0.05, queue_size=32, sample_id="id")
+        batches = stream(keyed=True, loader=StatefulDataLoader, num_workers=n_workers)
+        fit(selector, net, batches, max_epochs=3, **more)
+        return [record["n_total"] for record in selector.history]
+
+    path, resumed = tmp_path / "within.ckpt", Keyed(seed=9)
+    go(Keyed(), callbacks=[SaveAt(path, 1, at)])
+    assert go(resumed, ckpt_path=path) == [96] * 3
+    expected = [(1, i) for i in range(at + 1, 12)] + [(2, i) for i in range(12)]
+    assert [(step.epoch, step.batch_idx) for step in resumed.steps] == expected
+    assert not [w for w in recwarn if "ahead" in str(w.message)]
 
 
 def test_samples_known_by_something_else_are_refused(tmp_path):
@@ -559,3 +576,48 @@ def test_two_ranks(method, tmp_path):
     assert [record["n_total"] for record in first["counts"]] == [96] * 3
     ranks = torch.load(path, weights_only=True)["callbacks"][f"lightning_dataselect.{method}"]["ranks"]
     assert [sorted(rank["store"]["keys"]) for rank in ranks] == [sorted(first["ids"]), sorted(second["ids"])]
+
+
+class Reading(Keyed):
+    """Writes down whose turn it is."""
+
+    def __init__(self, seed=0):
+        super().__init__(seed=seed)
+        self.read = []
+
+    def training_step(self, batch, batch_idx):
+        self.read.append((self.current_epoch, batch["id"]))
+        return super().training_step(batch, batch_idx)
+
+
+def within_on_one_rank(make, path, ckpt_path=None, **spread):
+    selector, net = make(), Reading(seed=9 if ckpt_path else 0)
+    saving = [] if ckpt_path else [SaveAt(path, 1, 2)]
+    flags = {"max_epochs": 3, "limit_train_batches": 6, "ckpt_path": ckpt_path}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(selector, net, StatefulDataLoader(Placed(), 8), callbacks=saving, **flags, **spread)
+    said = [str(w.message) for w in caught if "The fit goes on" in str(w.message)]
+    return net.read, [tensor.tolist() for tensor in net.state_dict().values()], said
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    "make", [lambda: SelectiveBackprop(sample_id="id"), lambda: SelectiveBackprop()], ids=["keys", "no keys"]
+)
+def test_two_ranks_resume_each_where_its_own_loader_was(make, tmp_path):
+    path = tmp_path / "within.ckpt"
+    wholes = on_ranks(within_on_one_rank, 2, tmp_path / "whole", make=make, path=path)
+    again = on_ranks(within_on_one_rank, 2, tmp_path / "again", make=make, path=path, ckpt_path=path)
+    for rank, (whole, resumed) in enumerate(zip(wholes, again, strict=True)):
+        assert {int(key[1:]) % 2 for _, keys in whole[0] for key in keys} == {rank}
+        assert resumed[0] == whole[0][6 + 3 :] and resumed[1] == whole[1] and not resumed[2]
+
+
+@pytest.mark.timeout(240)
+def test_another_number_of_ranks_within_an_epoch_is_said(tmp_path):
+    path = tmp_path / "within.ckpt"
+    on_ranks(within_on_one_rank, 2, tmp_path / "two", make=SelectiveBackprop, path=path)
+    (said,) = within_on_one_rank(SelectiveBackprop, path, ckpt_path=path)[2]
+    assert "after batch 2 of an epoch that 2 ranks began, with 1 rank: the loaders" in said
+    assert "Resume with 2, or from the end" in said
