@@ -104,8 +104,8 @@ class Choice:
 
     def _near_the_end_of_a_pass(self) -> None:
         """Let three in ten samples still have their turn, so that Frontier decides on another pass in the epoch."""
-        known = {"has_met_classes": True, "reads": True, "decisions": []}
-        self.selector.load_rank_state({"passes": 2, "n_batches": 10, "trial_began": 1} | known)
+        counts = {"passes": 2, "n_batches": 10, "trial_began": 1}
+        self.selector.load_rank_state(self.selector.rank_state() | counts | {"has_met_classes": True})
         turns, group = self.store["turns"], self.store["group"]
         group.copy_(draw_groups(group))
         turns.copy_(torch.where(turns < 0.3, 2.0, 3.0))
