@@ -50,6 +50,9 @@ def without_outer(loss: Tensor) -> tuple[Tensor, Outer | None]:
         >>> inner, outer = without_outer(losses.mean().clamp(max=2.0))
         >>> inner.item(), outer(losses.detach()).tolist()
         (3.0, [1.0, 2.0])
+        >>> inner, outer = without_outer(0.5 * losses.mean().clamp(max=2.0))
+        >>> inner.item(), outer(losses.detach()).tolist()
+        (3.0, [0.5, 1.0])
         >>> inner, outer = without_outer((losses.mean() - 4).abs() + 4)
         >>> inner.item(), outer(losses.detach() - 4).tolist()
         (-1.0, [7.0, 5.0])
@@ -61,12 +64,34 @@ def without_outer(loss: Tensor) -> tuple[Tensor, Outer | None]:
     if node is None or loss.dim() > 0:
         return loss, None
     try:
-        inner, change = _undone(node)
+        node, factor = _unscaled(node)
+        inner, change = _undone(node) if node is not None else (None, None)
     except RuntimeError:  # what was saved for a backward pass that has been made is gone
         return loss, None
     if inner is None or change is None or inner.dim() > 0 or not inner.requires_grad:
         return loss, None
+    bounded = change
+    if factor is not None:
+        by = factor
+
+        def change(losses: Tensor) -> Tensor:
+            return bounded(losses) * by.to(losses.dtype)
+
     return inner, Outer(change, (loss - change(inner)).detach())
+
+
+def _unscaled(node: Any) -> tuple[Any, Tensor | None]:
+    """Return what came before a constant factor, if there is one last, and that factor."""
+    name, before = node.name(), [of for of, _ in node.next_functions]
+    if name == "NegBackward0":
+        return before[0], torch.tensor(-1.0)
+    if name not in ("MulBackward0", "DivBackward0") or sum(of is not None for of in before) != 1:
+        return node, None
+    own = next(i for i, of in enumerate(before) if of is not None)
+    if name == "DivBackward0":
+        return (before[0], 1 / node._saved_other) if own == 0 else (node, None)
+    factor = node._saved_other if own == 0 else node._saved_self
+    return before[own], factor if isinstance(factor, Tensor) else torch.tensor(float(factor))
 
 
 def _undone(node: Any) -> tuple[Tensor | None, Callable[[Tensor], Tensor] | None]:

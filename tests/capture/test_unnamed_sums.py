@@ -96,6 +96,13 @@ SERVED: dict[str, Step] = {
     "clamp": lambda net, b: ce(net, b).mean().clamp(max=10),
     "clamp, both": lambda net, b: torch.clamp(F.cross_entropy(net(b["x"]), b["y"]), 0, 50),
     "clamp binds": lambda net, b: F.cross_entropy(net(b["x"]), b["y"]).clamp(max=1.7),
+    "clamp, half": lambda net, b: 0.5 * ce(net, b).mean().clamp(max=1.7),
+    "clamp, third": lambda net, b: F.cross_entropy(net(b["x"]), b["y"]).clamp(max=1.7) / 3 + 1,
+    "clamp, minus": lambda net, b: -(-ce(net, b).mean()).clamp(min=-1.7),
+    "clamp, tensor": lambda net, b: (
+        torch.tensor(0.3) * (ce(net, b).mean() + errors(net, b).square().mean()).clamp(max=3)
+    ),
+    "abs, twice": lambda net, b: 2 * (value(net, b) - b["r"]).mean().abs(),
     "minimum": lambda net, b: torch.minimum(F.mse_loss(net(b["x"]), b["z"]), torch.tensor(1.2)),
     "flood": lambda net, b: (F.cross_entropy(net(b["x"]), b["y"]) - 1.7).abs() + 1.7,
     "abs": lambda net, b: (value(net, b) - b["r"]).mean().abs(),
@@ -197,7 +204,7 @@ REFUSED: dict[str, tuple[Step, str]] = {
     "softmax": (softmax_of_losses, SHARED),
     "softmax of data": (lambda net, b: (b["weight"].softmax(0) * ce(net, b)).sum(), SHARED),
     "softmax, mean": (lambda net, b: (b["weight"].softmax(0) * len(b["y"]) * ce(net, b)).mean(), SHARED),
-    "abs inside": (lambda net, b: 2 * (value(net, b) - b["r"]).mean().abs(), "holds the size of a number"),
+    "abs inside": (lambda net, b: (value(net, b) - b["r"]).mean().abs().sqrt(), "holds the size of a number"),
     "worst group": (worst_group, "The loss is clipped"),
 }
 

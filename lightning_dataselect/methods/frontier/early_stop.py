@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -37,8 +37,15 @@ class Verdict(enum.Enum):
     END = "end"
 
 
+@dataclass
 class EarlyStop:
     """Choose the held-out samples and their control, keep what they have lost, and judge by it.
+
+    Attributes:
+        measured: One for each measurement.
+        held_out: int64 (m,), sorted; None where no sample is held out.
+        control: int64 (m,), sorted, likewise.
+        losses: What both lost when they were measured last; None before.
 
     Example:
         >>> early_stop = EarlyStop()
@@ -47,13 +54,10 @@ class EarlyStop:
         (500, None, 1000)
     """
 
-    def __init__(self) -> None:
-        self.measured: list[HeldOut] = []
-        """One for each measurement."""
-        self.held_out: Tensor | None = None
-        """int64 (m,), sorted; None where no sample is held out."""
-        self._control: Tensor | None = None
-        self._losses: HeldOutLosses | None = None
+    measured: list[HeldOut] = field(default_factory=list)
+    held_out: Tensor | None = None
+    control: Tensor | None = None
+    losses: HeldOutLosses | None = None
 
     def hold_out(self, unseen: Tensor, planned_passes: float, generator: torch.Generator) -> Tensor | None:
         """Hold out 5 % of the samples, 5,000 at most, of those that have not been trained on yet.
@@ -70,7 +74,7 @@ class EarlyStop:
         if m < _FEWEST or int(unseen.count_nonzero()) < m or planned_passes < _FEWEST_PASSES:
             return None
         held_out = uniform_among(unseen, m, generator)
-        self.held_out, self._control = positions(held_out), positions(uniform_among(~held_out, m, generator))
+        self.held_out, self.control = positions(held_out), positions(uniform_among(~held_out, m, generator))
         return self.held_out
 
     def is_held_out(self, turns: Tensor) -> bool:
@@ -79,9 +83,9 @@ class EarlyStop:
         Args:
             turns: float32 (N,), the turns that samples had; :data:`NEVER` of those that are held out.
         """
-        if self.held_out is None or self._control is None:
+        if self.held_out is None or self.control is None:
             return False
-        last = max(int(self.held_out[-1]), int(self._control[-1]))
+        last = max(int(self.held_out[-1]), int(self.control[-1]))
         return last < len(turns) and bool((turns[self.held_out] == NEVER).all())
 
     def samples_due(self, passes: float) -> Tensor | None:
@@ -90,11 +94,11 @@ class EarlyStop:
         Args:
             passes: How many times the size of the set has been trained on.
         """
-        if self.held_out is None or self._control is None:
+        if self.held_out is None or self.control is None:
             return None
         last = self.measured[-1].passes if self.measured else None
         due = _FIRST if last is None else last + max(1.0, _SPACING * last)
-        return torch.cat([self.held_out, self._control]).sort().values if passes >= due - _EARLY else None
+        return torch.cat([self.held_out, self.control]).sort().values if passes >= due - _EARLY else None
 
     def judge(self, epoch: int, passes: float, losses: Tensor, *, suspected: bool) -> Verdict:
         """Take up a measurement.
@@ -105,10 +109,8 @@ class EarlyStop:
             losses: float32 (N,), the last loss of each sample.
             suspected: Whether labels are suspected to be wrong.
         """
-        assert self.held_out is not None and self._control is not None
-        found, self._losses = compare_held_out(
-            epoch, passes, losses[self.held_out], losses[self._control], self._losses
-        )
+        assert self.held_out is not None and self.control is not None
+        found, self.losses = compare_held_out(epoch, passes, losses[self.held_out], losses[self.control], self.losses)
         self.measured.append(found)
         if found.only_memorizes(suspected=suspected):
             return Verdict.END
@@ -116,18 +118,18 @@ class EarlyStop:
 
     def release(self) -> None:
         """Hold out no more samples."""
-        self.held_out = self._control = self._losses = None
+        self.held_out = self.control = self.losses = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the groups, what they lost, and the measurements."""
-        losses = None if self._losses is None else dict(vars(self._losses))
-        groups = {"held_out": self.held_out, "control": self._control}
+        losses = None if self.losses is None else dict(vars(self.losses))
+        groups = {"held_out": self.held_out, "control": self.control}
         return groups | {"losses": losses, "measured": [asdict(one) for one in self.measured]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over an earlier :meth:`state_dict`."""
-        self.held_out, self._control = state["held_out"], state["control"]
-        self._losses = None if state["losses"] is None else HeldOutLosses(**state["losses"])
+        self.held_out, self.control = state["held_out"], state["control"]
+        self.losses = None if state["losses"] is None else HeldOutLosses(**state["losses"])
         self.measured = [HeldOut(**one) for one in state["measured"]]
 
 
