@@ -13,12 +13,18 @@ class BatchSizes:
         (False, True)
 
     Attributes:
-        has_several: True once a batch of more than one sample was met.
+        may_tell_more: False if no size can: an attribute, since a call in every step would show in short ones.
     """
 
     def __init__(self) -> None:
-        self.has_several = False
+        self.may_tell_more = True
+        self._has_several = False
         self._unclear: int | None = None  # of batches in which another axis is as long
+
+    def meet_several(self, *, has_several: bool) -> None:
+        """Take note of whether a batch of more than one sample was met."""
+        self._has_several = has_several
+        self.may_tell_more = not has_several or self._unclear is not None
 
     def tells_more(self, size: int) -> bool:
         """Tell if a batch of this size can show more than those before."""
@@ -26,7 +32,7 @@ class BatchSizes:
 
     def is_first_of_several(self, size: int) -> bool:
         """Tell if a batch of this size is the first of more than one sample."""
-        return size > 1 and not self.has_several
+        return size > 1 and not self._has_several
 
     def tells_axes_apart(self, size: int) -> bool:
         """Tell if axes that have been as long as each other so far are not in a batch of this size."""
@@ -36,3 +42,4 @@ class BatchSizes:
         """Take note of whether another axis was as long as the batch that was probed."""
         if size > 1 or self._unclear is None:  # an axis of one shows nothing of another
             self._unclear = size if has_equal_axes else None
+            self.meet_several(has_several=self._has_several)

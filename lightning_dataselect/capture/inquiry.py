@@ -82,7 +82,8 @@ class Inquiry:
         self.recorder.claims = Claims()
         self.recorder.doubts.read()
         self._begin()
-        self.is_one_term = self.is_compiled = self._sizes.has_several = False
+        self.is_one_term = self.is_compiled = False
+        self._sizes.meet_several(has_several=False)
         self.watch = None
 
     def _begin(self) -> None:
@@ -141,7 +142,7 @@ class Inquiry:
 
     def will_probe(self, batch_size: int) -> bool:
         """Tell if the next step, on so many samples, will be looked at in full."""
-        return self.reprobe.probes > 0 or self._sizes.tells_more(batch_size)
+        return self.reprobe.probes > 0 or (self._sizes.may_tell_more and self._sizes.tells_more(batch_size))
 
     def show(self, step: Callable[[], Any], batch_size: int) -> Shown:
         """Run a step to hold its terms against those of other batches, and learn nothing from it (see `show`)."""
@@ -188,6 +189,8 @@ class Inquiry:
 
     def meet_size(self, batch_size: int) -> None:
         """Look anew at the first size that can tell more; forget what batches of one have shown of what is whose."""
+        if not self._sizes.may_tell_more:
+            return
         if self._sizes.tells_axes_apart(batch_size):
             self.probe_next()
         if self._sizes.is_first_of_several(batch_size):
@@ -195,7 +198,8 @@ class Inquiry:
             known = recorder.spec
             recorder.spec = StepSpec(is_resumed=known.is_resumed, tables=known.tables)
             recorder.claims = Claims()
-            self._read_by, self._sizes.has_several = StepSpec(), True
+            self._read_by = StepSpec()
+            self._sizes.meet_several(has_several=True)
             self._begin()
 
     def probe(self, step: Callable[[], Any], result: StepResult, weights: Tensor | None, batch: Any = ()) -> Any:

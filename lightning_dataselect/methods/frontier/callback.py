@@ -144,6 +144,11 @@ class Frontier(DataSelector):
         """Return False: where a step cannot be run without training, no samples are held out."""
         return False
 
+    @property
+    def needs_one_loader(self) -> bool:
+        """Return False: beside other loaders a budget is refused."""
+        return False
+
     def on_fit_setup(self, context: FitContext) -> None:
         """Hold samples out where they can be measured without training on them."""
         self.rescores = self.early_stop and context.module.automatic_optimization
