@@ -217,15 +217,20 @@ def test_what_layers_and_augmentations_make_of_a_batch_is_served(step: Step) -> 
 @pytest.mark.parametrize(
     "cut_off",
     [
-        lambda loss: loss.clamp(max=9.0),
-        lambda loss: torch.minimum(loss, torch.tensor(9.0)),
-        lambda loss: 0.5 * (loss - 0.1).clamp(min=0) + 0.1,
-        lambda loss: F.relu(loss - 0.1),
+        lambda loss, other: loss.clamp(max=9.0) + other,
+        lambda loss, other: torch.minimum(loss, torch.tensor(9.0)) + other,
+        lambda loss, other: 0.5 * (loss - 0.1).clamp(min=0) + 0.1 + other,
+        lambda loss, other: 2 * F.relu(loss - 0.1),
     ],
     ids=["above", "by another number", "below", "relu"],
 )
-def test_a_bound_that_no_batch_has_reached_so_far_is_refused_at_once(cut_off: Callable[[Tensor], Tensor]) -> None:
-    assert "The loss is clipped" in refusal(lambda net, x, y: 2 * cut_off(F.cross_entropy(net(x), y)))
+def test_a_bound_that_no_batch_has_reached_so_far_is_refused_at_once(
+    cut_off: Callable[[Tensor, Tensor], Tensor],
+) -> None:
+    def step(net: Any, x: Tensor, y: Tensor) -> Tensor:
+        return cut_off(F.cross_entropy(net(x), y), F.mse_loss(net(x), x[:, :4]))
+
+    assert "The loss is clipped" in refusal(step)
 
 
 def test_a_bound_next_to_0_that_guards_a_root_is_none() -> None:
