@@ -131,17 +131,11 @@ class FitBudget:
         """Return whether a pass that measures ``n`` samples leaves a batch for ``epoch``, the one to come."""
         return self._left_before(epoch) - n / 3 >= self._cost_of_batch
 
-    def end_early(self, epoch: int, further: float) -> bool:
-        """Let the fit end when ``further`` samples are trained on from ``epoch`` on, the one to come.
-
-        Returns:
-            False if the budget would have ended it by then anyway.
-        """
+    def end_early(self, epoch: int, further: float) -> None:
+        """Let the fit end once ``further`` samples are trained on from ``epoch`` on, unless it ends sooner anyway."""
         spent = self._run.spent_before(epoch)
-        if spent + further >= self._total:
-            return False
-        self._run.fit.shortened_at, self._run.fit.early_end = spent, spent + further
-        return True
+        if spent + further < self._total:
+            self._run.fit.shortened_at, self._run.fit.early_end = spent, spent + further
 
     def give_back(self) -> None:
         """End fits where the user has said."""

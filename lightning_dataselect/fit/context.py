@@ -119,18 +119,18 @@ class FitContext:
         self.reader.blind = True
         self.run.train_loss.read()  # the mean of a few batches would be mistaken for that of the epoch
 
-    def end_early(self, epoch: int, further: float) -> bool:
+    def end_early(self, epoch: int, further: float) -> None:
         """Let a fit with a budget end before it is spent, with every schedule at its end by then.
+
+        To be called where the samples of ``epoch`` are selected, on every rank alike. It has no effect if the budget
+        ends the fit sooner.
 
         Args:
             epoch: 0-based epoch to come.
             further: Samples to be trained on from then on.
-
-        Returns:
-            False if it would have ended by then anyway.
         """
         assert self.budget is not None, "nothing but the Trainer ends the fit"
-        return self.budget.end_early(epoch, further)
+        self.budget.end_early(epoch, further)
 
     def train_step(
         self,

@@ -106,6 +106,20 @@ def test_passes_that_score_count_and_the_end_is_exact_to_a_batch(make):
     assert any(r["n_forward"] > r["n_trained"] for r in selector.history) == (type(selector) is not InfoBatch)
 
 
+@pytest.mark.parametrize("further, expected", [(N, 3 * N), (100 * N, 5 * N)])
+def test_a_method_may_end_its_fit_sooner_but_not_later_with_the_schedule_at_its_end(further, expected):
+    class Stops(RandomPruning):
+        def select(self, epoch, scores, generator):
+            if epoch == 4:  # of half a set each
+                self.context.end_early(epoch, further)
+            return super().select(epoch, scores, generator)
+
+    selector = Stops(prune_ratio=0.5, budget=0.5)
+    made, _ = fit(selector, Net(linear), max_epochs=10)
+    assert spent(selector) == pytest.approx(expected, abs=5) and made.max_epochs == 10
+    assert scheduler_of(made).get_last_lr()[0] == pytest.approx(0, abs=1e-6)
+
+
 def test_annealing_is_a_share_of_the_budget():
     selector = RandomPruning(prune_ratio=0.5, budget=0.8, anneal=0.25)
     fit(selector, max_epochs=10)

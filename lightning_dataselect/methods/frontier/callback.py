@@ -65,8 +65,8 @@ class Frontier(DataSelector):
         budget: Share of the compute of the whole fit that is spent, in (0, 1], and of the set that an epoch trains on.
             Default 0.5.
         early_stop: Whether the fit may end before the budget is spent. No samples are held out if not, nor with a
-            warm-up, manual optimization, a stream, fewer than 4,000 samples, or a budget of fewer than six passes over
-            them. Default True.
+            warm-up, manual optimization, a stream, fewer than 4,000 samples, a budget of fewer than six passes over
+            them, or one above 0.95. Default True.
         warmup_epochs: Epochs at the start that train on the whole set; fewer follow them. Default 0.
         anneal: Share of the budget at the end that is spent on epochs over the whole set. Default 0.
         **common: Arguments of `DataSelector` but ``prune_ratio``, which is ``1 - budget``, and ``every_n_epochs`` and
@@ -249,7 +249,7 @@ class Frontier(DataSelector):
     def samples_to_rescore(self, epoch: int) -> Tensor | None:
         """Name held-out samples and their control, now and then."""
         due = self._early_stop.samples_due(self._passes_spent(epoch))
-        return due if self._early_stop.is_held_out(self.column("turns")) else None
+        return due if due is not None and self._early_stop.is_held_out(self.column("turns")) else None
 
     def line_up(self, scores: Tensor) -> Tensor:
         """Return the scores; held-out samples are the last to fill up a batch."""
