@@ -213,6 +213,18 @@ def test_where_classes_overlap_what_is_learnt_stays_in_and_the_rest_comes_back()
     assert again.contradicted and again.memorizes
 
 
+@pytest.mark.parametrize(("persistence", "learnt"), [(0.49, True), (0.5, False)])
+def test_while_many_labels_may_be_wrong_learnt_samples_stay_in(persistence, learnt):
+    assert decide(2, evidence(learnt=0.3, above=0.15, persistence=persistence), before=None).learnt == learnt
+
+
+def test_labels_that_are_not_suspected_may_be_wrong_though_the_model_probably_memorizes():
+    few = evidence(learnt=0.5, above=0.1, persistence=0.3)
+    checked = {"learnt": 0.5, "ratio": 1.15, "error": 0.02}
+    assert after(3, evidence(above=0.15, persistence=0.4, **checked), few).learnt
+    assert not after(3, evidence(above=0.15, persistence=0.55, **checked), few).learnt
+
+
 @pytest.mark.parametrize(
     ("planned_passes", "rise", "contradicted"), [(6, 1.0, True), (5.9, 1.0, False), (3, 1.1, True)]
 )

@@ -22,6 +22,7 @@ _HIGHEST_LOSS = 4  # in L; what is above it counts in the last bin
 _MODE_SHARE = 0.03  # of the samples, in a range of L at the mode's density
 _MODE_ERRORS = 3.0
 MANY_ABOVE = 0.1
+_MANY_STAY = 0.075
 _LOW_SHARE = 0.3  # of losses below half of L, where there is a second mode
 _LOW_SHARE_ALONE = 0.5
 
@@ -73,8 +74,8 @@ class Evidence:
 
     @property
     def many_stay_above(self) -> bool:
-        """True if a tenth of the samples is above L, and most of these stay there."""
-        return self.above_share >= MANY_ABOVE and self.persistence >= _PERSISTENCE_ALONE
+        """True if 7.5 % of the samples were above L at both of their last visits."""
+        return self.above_share * self.persistence >= _MANY_STAY
 
 
 def in_learnt_classes(last: Tensor, labels: Tensor, untrained_loss: float) -> Tensor:

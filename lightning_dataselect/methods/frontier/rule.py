@@ -33,8 +33,9 @@ the shuffled set in epochs of ``budget`` times its size, until losses show that 
   does not memorize takes no harm from such labels, and becomes overconfident without them. So where losses stay above L
   but form no cluster, the model must be found to memorize, by one standard error of the sum of ``r - 1``, for these
   samples to be left out from the fifth pass on; a budget with room for fewer than six passes leaves none of them out.
-  Until then, as long as a tenth of all samples stays above L, learnt samples stay in from the third pass on: which of
-  several similar samples is learnt would depend on the luck of its label.
+- While 7.5 % of all samples stay above L, learnt samples stay in, unless a second mode or memorizing has confirmed that
+  the others are contradicted. Without the learnt ones, labels that may be wrong would be a larger share of the pass;
+  and where classes overlap, which of several similar samples is learnt depends on the luck of its label.
 - All this applies to classification alone. A small squared error still has a gradient that counts, and one that stays
   above that of an untrained model may belong to the tail of the targets, which the mean needs. So where the first three
   batches show no class logits, losses are no longer read, and each step runs as it would without a callback. They are
@@ -188,10 +189,10 @@ def decide(passes: int, evidence: Evidence, *, before: Decision | None, planned_
     learnt = before is not None and before.learnt
     if evidence.learnt_share >= _LEARNT_SHARE:
         learnt = learnt or passes == FIRST_DECISION or evidence.generalizes
-    overlaps = not confirmed and evidence.many_stay_above
+    may_be_wrong = evidence.many_stay_above and not (suspected and confirmed)
     return Decision(
         passes,
-        learnt=learnt and not memorizes and not overlaps,
+        learnt=learnt and not memorizes and not may_be_wrong,
         contradicted=suspected and (confirmed or passes <= _JUDGED_AFTER[-1]),
         evidence=evidence,
         memory=memory,
