@@ -22,7 +22,7 @@ from benchmarks.frontier_rows import Rows, parser_of
 from benchmarks.frontier_tasks import NAMES, Task, task
 from benchmarks.methods import newer
 from lightning_dataselect import FewerEpochs
-from lightning_dataselect.comparison.spec import parse_methods
+from lightning_dataselect.comparison.plans.spec import parse_methods
 
 RESULTS = Path(__file__).parent / "results" / "frontier_rivals.json"
 SMALL_BATCHES = "FewerEpochs, batches of 64"

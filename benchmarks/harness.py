@@ -21,12 +21,12 @@ from rich.console import Console
 from benchmarks.environment import environment, write_json
 from benchmarks.plots import draw
 from benchmarks.rows import summed_up
-from lightning_dataselect.comparison.config_task import ConfigTask
-from lightning_dataselect.comparison.outcome import Outcome
-from lightning_dataselect.comparison.progress import watching
-from lightning_dataselect.comparison.runner import run_all
-from lightning_dataselect.comparison.settings import Settings
-from lightning_dataselect.comparison.spec import FULL, SHORT, parse_methods
+from lightning_dataselect.comparison.plans.outcome import Outcome
+from lightning_dataselect.comparison.plans.runner import run_all
+from lightning_dataselect.comparison.plans.settings import Settings
+from lightning_dataselect.comparison.plans.spec import FULL, SHORT, parse_methods
+from lightning_dataselect.comparison.runs.progress import watching
+from lightning_dataselect.comparison.tasks.config_task import ConfigTask
 from lightning_dataselect.utils.errors import UserInputError
 
 RESULTS = Path(__file__).parent / "results"

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from lightning_dataselect.comparison.records import RunRecord
+from lightning_dataselect.comparison.runs.records import RunRecord
 from lightning_dataselect.report.figures import legend_outside, new_figure, style
 from lightning_dataselect.report.over_time import Curve, metric_over_time
 

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lightning_dataselect.comparison.numbers import spread
-from lightning_dataselect.comparison.outcome import Outcome
-from lightning_dataselect.comparison.records import Point, RunRecord
-from lightning_dataselect.comparison.rows import short_label
-from lightning_dataselect.comparison.settings import Settings
-from lightning_dataselect.comparison.spec import FULL, SHORT
-from lightning_dataselect.comparison.summary import summarise
+from lightning_dataselect.comparison.findings.rows import short_label
+from lightning_dataselect.comparison.findings.summary import summarise
+from lightning_dataselect.comparison.plans.numbers import spread
+from lightning_dataselect.comparison.plans.outcome import Outcome
+from lightning_dataselect.comparison.plans.settings import Settings
+from lightning_dataselect.comparison.plans.spec import FULL, SHORT
+from lightning_dataselect.comparison.runs.records import Point, RunRecord
 
 Clock = Literal["wall", "cpu"]
 DIGITS = 6

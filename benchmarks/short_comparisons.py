@@ -19,13 +19,13 @@ from rich.console import Console
 from benchmarks.environment import environment, write_json
 from benchmarks.images import FASHION_MNIST_EPOCHS, fashion_mnist_config
 from benchmarks.rows import summed_up
-from lightning_dataselect.comparison.config_task import ConfigTask
-from lightning_dataselect.comparison.progress import watching
-from lightning_dataselect.comparison.runner import run_all
-from lightning_dataselect.comparison.settings import Settings
-from lightning_dataselect.comparison.spec import parse_methods
-from lightning_dataselect.comparison.subset import SubsetTask
-from lightning_dataselect.comparison.task import Task
+from lightning_dataselect.comparison.plans.runner import run_all
+from lightning_dataselect.comparison.plans.settings import Settings
+from lightning_dataselect.comparison.plans.spec import parse_methods
+from lightning_dataselect.comparison.runs.progress import watching
+from lightning_dataselect.comparison.tasks.config_task import ConfigTask
+from lightning_dataselect.comparison.tasks.subset import SubsetTask
+from lightning_dataselect.comparison.tasks.task import Task
 
 RESULTS = Path(__file__).parent / "results"
 # Setting: epochs, and the share of the data.

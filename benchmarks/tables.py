@@ -34,7 +34,7 @@ from benchmarks.originals.table import originals_table, reasons_list
 from benchmarks.rank_scale import is_fitted_on
 from benchmarks.recommended import choices_table, draw_recommended, recommended_table
 from lightning_dataselect import list_methods
-from lightning_dataselect.comparison.rows import short_label
+from lightning_dataselect.comparison.findings.rows import short_label
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -1,6 +1,6 @@
 """Runs made by hand, to sum up."""
 
-from lightning_dataselect.comparison.records import Point, RunRecord
+from lightning_dataselect.comparison.runs.records import Point, RunRecord
 
 N, EPOCHS = 100, 10
 

@@ -28,6 +28,9 @@ ROOMS = [  # bottom to top
     "cli",
     "demo",
 ]
+INNER_ROOMS = {  # bottom to top; what stands beside them comes last
+    "comparison": ["tasks", "runs", "plans", "findings", "showing"],
+}
 # results are data: those who hold them only say, when they are asked to, who writes and draws them
 WRITERS = {
     ("callbacks.reports", "report.export"),
@@ -75,10 +78,13 @@ def room(name):
     return name.partition(".")[0]
 
 
+def folders_in(path):
+    return {below.name for below in path.iterdir() if below.is_dir() and below.name != "__pycache__"}
+
+
 def test_only_the_package_and_its_main_stand_at_the_root():
     assert {path.name for path in ROOT.glob("*.py")} == {"__init__.py", "__main__.py"}
-    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert folders == set(ROOMS)
+    assert folders_in(ROOT) == set(ROOMS)
 
 
 def test_imports_go_down():
@@ -89,6 +95,19 @@ def test_imports_go_down():
         if room(name) in ROOMS and target and ROOMS.index(room(target)) > ROOMS.index(room(name))
     ]
     assert set(up) <= WRITERS
+
+
+@pytest.mark.parametrize(("outer", "inner"), INNER_ROOMS.items())
+def test_imports_go_down_within_a_room(outer, inner):
+    assert folders_in(ROOT / outer) == set(inner)
+
+    def height(name):
+        within = name.split(".")[1:2]
+        return inner.index(within[0]) if within and within[0] in inner else len(inner)
+
+    ours = [name for name in EDGES if room(name) == outer and name != outer]
+    up = [(name, t) for name in ours for t in EDGES[name] if room(t) == outer and height(t) > height(name)]
+    assert not up
 
 
 def test_demo_stands_apart():

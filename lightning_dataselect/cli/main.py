@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lightning_dataselect.cli.parser import LIGHTNING, parse
 from lightning_dataselect.cli.spelling import refuse_misspelt
-from lightning_dataselect.comparison.spec import AUTO, parse_methods, parse_seeds
+from lightning_dataselect.comparison.plans.spec import AUTO, parse_methods, parse_seeds
 from lightning_dataselect.utils.errors import DataSelectError, one_line
 from lightning_dataselect.utils.extras import require_report_extra
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 from rich.console import Console
 
-from lightning_dataselect.comparison.arguments import (
+from lightning_dataselect.comparison.plans.arguments import (
     budget_text,
     check_makers,
     check_mode,
@@ -18,8 +18,8 @@ from lightning_dataselect.comparison.arguments import (
     methods_text,
     seeds_text,
 )
-from lightning_dataselect.comparison.made_task import MadeTask
 from lightning_dataselect.comparison.result import Comparison, Wishes, carry_out
+from lightning_dataselect.comparison.tasks.made_task import MadeTask
 from lightning_dataselect.utils.validation import check_count, check_flag, check_prune_ratio
 
 

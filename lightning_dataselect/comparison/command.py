@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lightning_dataselect.comparison.result import Comparison, Wishes, carry_out
-from lightning_dataselect.comparison.script import task_of
+from lightning_dataselect.comparison.tasks.script import task_of
 from lightning_dataselect.utils.errors import UserInputError
 
 

@@ -14,19 +14,21 @@ import pandas as pd
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from lightning_dataselect.comparison import environment, pictures, plan, report, table
-from lightning_dataselect.comparison.advice import Advice, advise
-from lightning_dataselect.comparison.noise import announced, with_joined
-from lightning_dataselect.comparison.numbers import share
-from lightning_dataselect.comparison.outcome import Outcome
-from lightning_dataselect.comparison.progress import watching
-from lightning_dataselect.comparison.rehearsal import Rehearsal
-from lightning_dataselect.comparison.runner import rehearsed, run_all
-from lightning_dataselect.comparison.settings import Settings
-from lightning_dataselect.comparison.spec import AUTO, MethodSpec, auto_methods, parse_methods, parse_seeds
-from lightning_dataselect.comparison.subset import SubsetTask
-from lightning_dataselect.comparison.summary import Summary, summarise
-from lightning_dataselect.comparison.task import Task, with_epochs
+from lightning_dataselect.comparison import environment
+from lightning_dataselect.comparison.findings.advice import Advice, advise
+from lightning_dataselect.comparison.findings.summary import Summary, summarise
+from lightning_dataselect.comparison.plans import plan
+from lightning_dataselect.comparison.plans.noise import announced, with_joined
+from lightning_dataselect.comparison.plans.numbers import share
+from lightning_dataselect.comparison.plans.outcome import Outcome
+from lightning_dataselect.comparison.plans.runner import rehearsed, run_all
+from lightning_dataselect.comparison.plans.settings import Settings
+from lightning_dataselect.comparison.plans.spec import AUTO, MethodSpec, auto_methods, parse_methods, parse_seeds
+from lightning_dataselect.comparison.runs.progress import watching
+from lightning_dataselect.comparison.runs.rehearsal import Rehearsal
+from lightning_dataselect.comparison.showing import pictures, report, table
+from lightning_dataselect.comparison.tasks.subset import SubsetTask
+from lightning_dataselect.comparison.tasks.task import Task, with_epochs
 from lightning_dataselect.utils.errors import UserInputError
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from benchmarks.harness import Part, run_study
 from benchmarks.images import digits_config
 from benchmarks.plots import SHOWN, curve_names
 from benchmarks.rows import summed_up
-from lightning_dataselect.comparison.outcome import Outcome
-from lightning_dataselect.comparison.records import Point, RunRecord
-from lightning_dataselect.comparison.settings import Settings
-from lightning_dataselect.comparison.spec import parse_methods
+from lightning_dataselect.comparison.plans.outcome import Outcome
+from lightning_dataselect.comparison.plans.settings import Settings
+from lightning_dataselect.comparison.plans.spec import parse_methods
+from lightning_dataselect.comparison.runs.records import Point, RunRecord
 
 
 def run(method, seed, value, curve, *, n_forward=None, **others):

@@ -13,7 +13,7 @@ import lightning_dataselect
 from lightning_dataselect import InfoBatch
 from lightning_dataselect.cli.main import main
 from lightning_dataselect.comparison import api
-from lightning_dataselect.comparison.script import task_of
+from lightning_dataselect.comparison.tasks.script import task_of
 from lightning_dataselect.demo import DigitsData, DigitsModel
 from lightning_dataselect.utils.errors import DataSelectError, UserInputError
 

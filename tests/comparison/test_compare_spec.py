@@ -7,10 +7,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_dataselect import UCB, DataSelector, RandomPruning
-from lightning_dataselect.comparison.config_task import load_task
-from lightning_dataselect.comparison.made_task import MadeTask
-from lightning_dataselect.comparison.script import task_of
-from lightning_dataselect.comparison.spec import parse_methods, parse_seeds
+from lightning_dataselect.comparison.plans.spec import parse_methods, parse_seeds
+from lightning_dataselect.comparison.tasks.config_task import load_task
+from lightning_dataselect.comparison.tasks.made_task import MadeTask
+from lightning_dataselect.comparison.tasks.script import task_of
 from lightning_dataselect.demo import DigitsData, DigitsModel
 from lightning_dataselect.utils.errors import UserInputError
 

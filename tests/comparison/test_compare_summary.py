@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from comparison_records import EPOCHS, N, pruned, record
 
-from lightning_dataselect.comparison.numbers import spread
-from lightning_dataselect.comparison.outcome import Outcome
-from lightning_dataselect.comparison.power import detectable, is_clear, seeds_for
-from lightning_dataselect.comparison.records import RunFolder, RunRecord
-from lightning_dataselect.comparison.settings import Settings
-from lightning_dataselect.comparison.spec import parse_methods
-from lightning_dataselect.comparison.summary import summarise
+from lightning_dataselect.comparison.findings.power import detectable, is_clear, seeds_for
+from lightning_dataselect.comparison.findings.summary import summarise
+from lightning_dataselect.comparison.plans.numbers import spread
+from lightning_dataselect.comparison.plans.outcome import Outcome
+from lightning_dataselect.comparison.plans.settings import Settings
+from lightning_dataselect.comparison.plans.spec import parse_methods
+from lightning_dataselect.comparison.runs.records import RunFolder, RunRecord
 
 
 def outcome_of(full, short, method, short_epochs=5):

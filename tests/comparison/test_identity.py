@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from lightning_dataselect.comparison import identity
-from lightning_dataselect.comparison.spec import MethodSpec
+from lightning_dataselect.comparison.plans.spec import MethodSpec
+from lightning_dataselect.comparison.runs import identity
 from lightning_dataselect.demo import DigitsModel
 
 NET = '''

@@ -5,12 +5,12 @@ import json
 import pytest
 from comparison_records import EPOCHS, N, pruned, record
 
-from lightning_dataselect.comparison.decisions import explain
-from lightning_dataselect.comparison.noise import announced, read_noise, with_joined
-from lightning_dataselect.comparison.runner import Runner
-from lightning_dataselect.comparison.settings import Settings
-from lightning_dataselect.comparison.spec import parse_methods
-from lightning_dataselect.comparison.summary import summarise
+from lightning_dataselect.comparison.findings.summary import summarise
+from lightning_dataselect.comparison.plans.noise import announced, read_noise, with_joined
+from lightning_dataselect.comparison.plans.runner import Runner
+from lightning_dataselect.comparison.plans.settings import Settings
+from lightning_dataselect.comparison.plans.spec import parse_methods
+from lightning_dataselect.comparison.showing.decisions import explain
 from lightning_dataselect.methods.frontier import Decision, Evidence
 
 EVIDENCE = {

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lightning_dataselect.comparison.numbers import Spread, shown
+from lightning_dataselect.comparison.plans.numbers import Spread, shown
 
 
 @pytest.mark.parametrize(

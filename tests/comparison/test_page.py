@@ -6,15 +6,15 @@ import pytest
 from browser import CHROMIUM, ask
 from comparison_records import EPOCHS, pruned, record
 
-from lightning_dataselect.comparison.advice import advise
-from lightning_dataselect.comparison.config_task import ConfigTask
-from lightning_dataselect.comparison.outcome import Outcome
-from lightning_dataselect.comparison.pictures import places
-from lightning_dataselect.comparison.records import Failure
+from lightning_dataselect.comparison.findings.advice import advise
+from lightning_dataselect.comparison.findings.summary import summarise
+from lightning_dataselect.comparison.plans.outcome import Outcome
+from lightning_dataselect.comparison.plans.settings import Settings
+from lightning_dataselect.comparison.plans.spec import parse_methods
 from lightning_dataselect.comparison.result import Comparison
-from lightning_dataselect.comparison.settings import Settings
-from lightning_dataselect.comparison.spec import parse_methods
-from lightning_dataselect.comparison.summary import summarise
+from lightning_dataselect.comparison.runs.records import Failure
+from lightning_dataselect.comparison.showing.pictures import places
+from lightning_dataselect.comparison.tasks.config_task import ConfigTask
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 LONG = "my_package.selection.MyVeryOwnMethod(every_n_epochs=2, uncertainty='cross_entropy', warmup_epochs=3)"

@@ -5,12 +5,12 @@ import math
 import pytest
 from comparison_records import EPOCHS, pruned, record
 
-from lightning_dataselect.comparison.config_task import ConfigTask
-from lightning_dataselect.comparison.plan import parse_budget, plan
-from lightning_dataselect.comparison.rehearsal import Rehearsal
-from lightning_dataselect.comparison.runner import Runner
-from lightning_dataselect.comparison.settings import Settings
-from lightning_dataselect.comparison.spec import auto_methods, parse_methods
+from lightning_dataselect.comparison.plans.plan import parse_budget, plan
+from lightning_dataselect.comparison.plans.runner import Runner
+from lightning_dataselect.comparison.plans.settings import Settings
+from lightning_dataselect.comparison.plans.spec import auto_methods, parse_methods
+from lightning_dataselect.comparison.runs.rehearsal import Rehearsal
+from lightning_dataselect.comparison.tasks.config_task import ConfigTask
 from lightning_dataselect.utils.errors import UserInputError
 
 

@@ -6,10 +6,10 @@ import pytest
 from helpers import Net, loader
 from torch.optim.lr_scheduler import StepLR
 
-from lightning_dataselect.comparison.jobs import Job
-from lightning_dataselect.comparison.made_task import MadeTask
-from lightning_dataselect.comparison.records import RunRecord
-from lightning_dataselect.comparison.spec import MethodSpec
+from lightning_dataselect.comparison.plans.jobs import Job
+from lightning_dataselect.comparison.plans.spec import MethodSpec
+from lightning_dataselect.comparison.runs.records import RunRecord
+from lightning_dataselect.comparison.tasks.made_task import MadeTask
 
 RATES = []
 

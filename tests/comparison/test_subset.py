@@ -6,11 +6,11 @@ from rich.console import Console
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from lightning_dataselect import RandomPruning
-from lightning_dataselect.comparison.config_task import ConfigTask
-from lightning_dataselect.comparison.made_task import MadeTask
 from lightning_dataselect.comparison.result import Wishes, carry_out
-from lightning_dataselect.comparison.run import fit
-from lightning_dataselect.comparison.subset import SubsetTask, part_of
+from lightning_dataselect.comparison.runs.run import fit
+from lightning_dataselect.comparison.tasks.config_task import ConfigTask
+from lightning_dataselect.comparison.tasks.made_task import MadeTask
+from lightning_dataselect.comparison.tasks.subset import SubsetTask, part_of
 from lightning_dataselect.demo import DigitsData, DigitsModel
 from lightning_dataselect.utils.errors import UserInputError
 

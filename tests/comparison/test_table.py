@@ -9,13 +9,13 @@ import yaml
 from comparison_records import EPOCHS, pruned, record
 from rich.console import Console
 
-from lightning_dataselect.comparison.advice import advise
-from lightning_dataselect.comparison.outcome import Outcome
-from lightning_dataselect.comparison.records import Failure
-from lightning_dataselect.comparison.settings import Settings
-from lightning_dataselect.comparison.spec import parse_methods
-from lightning_dataselect.comparison.summary import summarise
-from lightning_dataselect.comparison.table import render
+from lightning_dataselect.comparison.findings.advice import advise
+from lightning_dataselect.comparison.findings.summary import summarise
+from lightning_dataselect.comparison.plans.outcome import Outcome
+from lightning_dataselect.comparison.plans.settings import Settings
+from lightning_dataselect.comparison.plans.spec import parse_methods
+from lightning_dataselect.comparison.runs.records import Failure
+from lightning_dataselect.comparison.showing.table import render
 
 LONG = "my_package.selection.methods.MyVeryOwnMethod(every_n_epochs=2, uncertainty='cross_entropy')"
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_dataselect import DataSelector, list_methods
-from lightning_dataselect.comparison.spec import parse_methods
+from lightning_dataselect.comparison.plans.spec import parse_methods
 from lightning_dataselect.methods.registry import get
 from lightning_dataselect.utils.arguments import accepted_arguments
 from lightning_dataselect.utils.errors import ArgumentTypeError, DataSelectError, InvalidArgumentError

@@ -1,0 +1,1 @@
+"""The findings: rows, verdicts, and what they mean in words."""

@@ -1,0 +1,1 @@
+"""Runs of one method and seed: carried out, measured and kept."""

@@ -1,0 +1,1 @@
+"""The findings as a table, pictures and a report."""

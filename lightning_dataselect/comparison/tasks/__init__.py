@@ -1,0 +1,1 @@
+"""The task that is compared on, made afresh for every run."""
