@@ -155,7 +155,7 @@ SETTINGS = {
     ),
     "IES": Setting(
         "IES", {"window": 1, "threshold": 0.05, "warmup_epochs": 3}, (48, 48, 48, SOME), {"threshold": 0.0},
-        refuses=PASSES,
+        refuses={**PASSES, "balance": Refusal(TypeError, "IES has no use for balance='class': each epoch leaves out")},
     ),
     "InfoBatch": Setting("InfoBatch", {"prune_ratio": 0.5, "anneal": 0.0}, (48, *[range(24, 48)] * 3)),
     "KAKURENBO": Setting(

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from lightning_dataselect.callbacks.fit_local import without_fit_locals
 from lightning_dataselect.callbacks.state_key import class_given
 from lightning_dataselect.trainer import HOOKS_OF_A_BATCH
-from lightning_dataselect.utils.arguments import call_text, refuse_unnamed
+from lightning_dataselect.utils.arguments import call_text, refuse_unnamed, refuse_without_effect
 from lightning_dataselect.utils.errors import UnsupportedTrainerError
 
 _FIRST_TO_TAKE_ANY = (2, 6)
@@ -101,6 +101,7 @@ class Callback(LightningOnly):
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Remember the call for :meth:`__repr__`: not all arguments are kept, and some have other names."""
         refuse_unnamed(cls, args)
+        refuse_without_effect(cls, kwargs)
         made = super().__new__(cls)
         made._call = call_text(cls, args, kwargs)
         return made

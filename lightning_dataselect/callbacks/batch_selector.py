@@ -25,7 +25,14 @@ from lightning_dataselect.state.selection import BatchSamples, Observation, Sele
 from lightning_dataselect.step.isolation import SideEffectGuard
 from lightning_dataselect.utils.errors import InvalidArgumentError, MethodDefinitionError
 from lightning_dataselect.utils.left_open import left_open
-from lightning_dataselect.utils.validation import check_choice, check_count, check_flag, check_share
+from lightning_dataselect.utils.validation import (
+    NEVER_WEIGHTED,
+    SET_LEVEL,
+    check_choice,
+    check_count,
+    check_flag,
+    check_share,
+)
 
 
 class BatchSelector(DataSelector):
@@ -37,8 +44,8 @@ class BatchSelector(DataSelector):
 
     Args:
         batch_ratio: Share of each batch that is trained on, in (0, 1]; the loader's batch is the meta-batch.
-        prune_ratio: Share of the data set that is dropped before each epoch; 0 for a method that only chooses within
-            batches.
+        prune_ratio: Share of the data set that is dropped before each epoch; 0 (default) for none. A class that does
+            not define :meth:`select` has no use for it, nor for ``every_n_epochs``, ``balance`` and ``whole_batches``.
         score_dtype: ``"bfloat16"`` or ``"float16"`` to score under autocast, None for the Trainer's own precision.
         score_every_n_batches: Score only every n-th batch of an epoch, beginning with the first. In the other batches
             samples are chosen by the scores that they already have, and only those trained on get new ones. Default 1:
@@ -64,10 +71,12 @@ class BatchSelector(DataSelector):
         **common: See :class:`~lightning_dataselect.callbacks.selector.DataSelector`.
 
     Raises:
+        TypeError: If an argument is of the wrong type, or can have no effect.
         ValueError: If an argument is out of its range.
     """
 
     chooses_within_batches: ClassVar[bool] = True
+    chosen_by: ClassVar[str] = "batch_ratio"
 
     _guard = FitLocal[SideEffectGuard | None](None)
     _cutter = FitLocal[BatchCutter | None](None)
@@ -112,6 +121,18 @@ class BatchSelector(DataSelector):
         if constant_batch_size:
             self._refuse_with_gathering()
 
+    @classmethod
+    def without_effect(cls) -> dict[str, str]:
+        """Return the arguments without effect: what is dropped before an epoch, if the class does not select."""
+        if cls.select is not BatchSelector.select:
+            return super().without_effect()
+        why = (
+            "it defines no `select`, so it takes every sample in every epoch and only chooses within batches, by"
+            f" `{cls.chosen_by}`. Leave it out, or define select(self, epoch, scores, generator) to drop samples before"
+            " an epoch as well."
+        )
+        return super().without_effect() | dict.fromkeys(SET_LEVEL, why) | {"logged_loss": NEVER_WEIGHTED}
+
     @left_open
     def choose(self, seen: Observation, k: int, generator: torch.Generator) -> Tensor:
         """Choose the samples of a batch to train on; nothing here may wait for the device.
@@ -154,7 +175,7 @@ class BatchSelector(DataSelector):
     @property
     def chooses_epochs(self) -> bool:
         """True if samples are also dropped before an epoch."""
-        return self.prune_ratio > 0
+        return self.ratio_schedule is not None or self.prune_ratio > 0
 
     @property
     def needs_extra_forward(self) -> bool:

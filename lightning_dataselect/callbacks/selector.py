@@ -43,8 +43,8 @@ class DataSelector(SelectionHooks, Reports):
         balance: ``"class"`` selects within each class, so that every class keeps its share; this needs a classification
             loss with class targets.
         whole_batches: If the unpruned epoch has only full batches, fill up the last batch of a pruned epoch with the
-            samples that were next in line, which adds at most one batch. With a ``budget`` the last batch is always
-            filled up. False keeps exactly the share.
+            samples that were next in line, which adds at most one batch; with a ``budget``, fill it up in any case.
+            False keeps exactly the share.
         budget: Share, in (0, 1], of the compute that training on everything would take for the Trainer's ``max_epochs``
             or ``max_steps``; the fit ends when it is spent. A sample's forward pass counts one third, its backward pass
             two thirds; passes that only score count too. What dropping samples saves pays for further epochs, beyond
@@ -53,8 +53,8 @@ class DataSelector(SelectionHooks, Reports):
             name or the position of a field, or a function of the batch. None: a stream's samples are forgotten after
             their batch. A map-style data set needs keys only to ``start_from`` the scores of another one: the name of
             an attribute or a column with one key per sample, or a function of the data set.
-        history_size: Number of samples that each rank remembers by their keys; those seen longest ago are forgotten
-            first.
+        history_size: Number of a stream's samples that each rank remembers by their keys; those seen longest ago are
+            forgotten first.
         start_from: File written by ``export`` after an earlier fit: samples begin with the losses and scores from it.
             They are matched by their keys, or by their index if the data set is the same or has grown at its end. Other
             samples count as never measured. ``warmup_epochs=0`` prunes from the first epoch on.
@@ -71,7 +71,7 @@ class DataSelector(SelectionHooks, Reports):
             line at the end of the fit about what was dropped.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
+        TypeError: If an argument is of the wrong type, or can have no effect on the method.
         ValueError: If an argument is out of its range.
 
     Example:
@@ -128,6 +128,11 @@ class DataSelector(SelectionHooks, Reports):
             )
         self.sample_id = check_sample_id(sample_id)
         self.history_size = check_count("history_size", history_size, minimum=1)
+        if sample_id is None and history_size != type(self).history_size:
+            raise InvalidArgumentError(
+                f"history_size={history_size!r} is how many samples are remembered by their keys, but without"
+                " sample_id= they have none: leave it out, or say where the batches hold a key for each sample."
+            )
         self.start_from = check_start(start_from)
         self.loader = check_loader_name(loader)
         self.scratch_dir = check_folder(scratch_dir)

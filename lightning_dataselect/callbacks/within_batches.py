@@ -15,7 +15,8 @@ class WithinBatches(DataSelector):
 
     Args:
         **common: Arguments of the next base class, except ``prune_ratio``, ``every_n_epochs``, ``balance`` and
-            ``whole_batches``, which have no effect here.
+            ``whole_batches``, which have no effect here. ``lr_schedule`` has one only if the number of steps changes,
+            as with a ``budget`` or ``constant_batch_size``.
 
     Raises:
         UnexpectedArgumentError: If one of those is given.
@@ -31,6 +32,7 @@ class WithinBatches(DataSelector):
 
     unused: ClassVar[frozenset[str]] = SET_LEVEL
     chosen_by: ClassVar[str] = "batch_ratio"
+    gives_weights: ClassVar[bool] = False
     chooses_within_batches: ClassVar[bool] = True
 
     def __init__(self, **common: Any) -> None:

@@ -96,6 +96,8 @@ def epsilon_greedy(scores: Tensor, k: int, epsilon: float, generator: torch.Gene
 
 
 class _UncertaintySelector(DataSelector):
+    gives_weights: ClassVar[bool] = False
+
     def __init__(
         self, *, alpha: float, uncertainty: Uncertainty, every_n_epochs: int, rescore: bool, **common: Any
     ) -> None:

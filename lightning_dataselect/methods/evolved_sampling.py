@@ -98,6 +98,7 @@ def draw(weights: Tensor, k: int, generator: torch.Generator) -> Tensor:
 class _Evolving(BatchSelector):
     """The base of both methods of the paper."""
 
+    gives_weights: ClassVar[bool] = False
     other_words: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("beta", "beta1", "beta2", "beta_1", "beta_2"), "betas, the pair (beta1, beta2)"
     )

@@ -45,6 +45,8 @@ class FewerEpochs(DataSelector):
         "sample_loss",
         "sample_id",
         "history_size",
+        "start_from",
+        "logged_loss",
     }
     info: ClassVar[MethodInfo] = CATALOG["FewerEpochs"]
     chosen_by = "budget"
@@ -64,7 +66,9 @@ class FewerEpochs(DataSelector):
             balance=None,
             whole_batches=True,
             sample_id=None,
-            history_size=1,
+            history_size=1_000_000,
+            start_from=None,
+            logged_loss="unweighted",
             budget=check_budget(budget),
             **common,
         )

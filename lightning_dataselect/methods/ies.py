@@ -63,7 +63,8 @@ class IES(DataSelector):
             Default 1e-3, that of the authors' CIFAR-10 runs.
         window: Number ``w`` of second differences that are averaged. Default 3, the authors'.
         warmup_epochs: Epochs on all data at the start. Default None: ``window + 3``, as in the authors' code.
-        **common: Arguments of `DataSelector` but ``prune_ratio`` and ``every_n_epochs``, which have no effect here.
+        **common: Arguments of `DataSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which have no
+            effect here.
 
     Raises:
         TypeError: If an argument is of the wrong type, or means nothing here; if the module optimizes manually, so that
@@ -76,8 +77,9 @@ class IES(DataSelector):
     """
 
     rescores = True
-    unused: ClassVar[frozenset[str]] = frozenset({"prune_ratio", "every_n_epochs"})
+    unused: ClassVar[frozenset[str]] = frozenset({"prune_ratio", "every_n_epochs", "balance"})
     info: ClassVar[MethodInfo] = CATALOG["IES"]
+    gives_weights: ClassVar[bool] = False
     chosen_by = "threshold"
     other_words: ClassVar[Mapping[str, str]] = {"moving_average_rate": "window", "delta": "threshold"}
 
@@ -89,9 +91,8 @@ class IES(DataSelector):
         warmup_epochs: int | None = None,
         **common: Any,
     ) -> None:
-        refuse_arguments(
-            "IES", self.unused, common, "each epoch leaves out what is mastered by then, as `threshold` says"
-        )
+        why = "each epoch leaves out what is mastered by then, as `threshold` says"
+        refuse_arguments(type(self).__name__, self.unused, common, why)
         self.threshold = check_number("threshold", threshold)
         if not 0 <= self.threshold < math.inf:
             raise InvalidArgumentError(f"threshold={threshold!r} must be finite and 0 or more: 1e-3 is the authors'.")
@@ -99,6 +100,7 @@ class IES(DataSelector):
         super().__init__(
             prune_ratio=0.0,
             every_n_epochs=1,
+            balance=None,
             warmup_epochs=self.window + 3 if warmup_epochs is None else warmup_epochs,
             **common,
         )

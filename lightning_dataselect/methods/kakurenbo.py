@@ -119,6 +119,7 @@ class KAKURENBO(DataSelector):
 
     rescores = True
     info: ClassVar[MethodInfo] = CATALOG["KAKURENBO"]
+    gives_weights: ClassVar[bool] = False
     other_words: ClassVar[Mapping[str, str]] = {
         "threshold": "tau",
         "confidence": "tau",

@@ -81,6 +81,7 @@ class OrderDP(DataSelector):
     """
 
     info: ClassVar[MethodInfo] = CATALOG["OrderDP"]
+    gives_weights: ClassVar[bool] = False
     other_words: ClassVar[Mapping[str, str]] = {
         "random_len_ratio": "random_ratio",
         "top_q_ratio": "prune_ratio, which is 1 - random_len_ratio * top_q_ratio",

@@ -211,6 +211,7 @@ class SRD(EndsInRevision):
     needs_losses: ClassVar[bool] = False
     unused: ClassVar[frozenset[str]] = frozenset({"prune_ratio"})
     info: ClassVar[MethodInfo] = CATALOG["SRD"]
+    gives_weights: ClassVar[bool] = False
     chosen_by = "decay"
     other_words: ClassVar[Mapping[str, str]] = {"gamma": "decay"}
 

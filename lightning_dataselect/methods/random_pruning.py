@@ -32,7 +32,7 @@ from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.numerics.shuffle import random_order
 from lightning_dataselect.numerics.sizes import keep_count
 from lightning_dataselect.state.selection import Selection
-from lightning_dataselect.utils.errors import InvalidArgumentError
+from lightning_dataselect.utils.errors import InvalidArgumentError, UnexpectedArgumentError
 from lightning_dataselect.utils.validation import check_choice, check_flag
 
 _LONGEST_PERIOD = 100
@@ -109,6 +109,11 @@ class RandomPruning(DataSelector):
                 " equal steps: give a number, or mode='fresh'."
             )
         self.rescale = check_flag("rescale", rescale)
+        if self.logged_loss == "weighted" and not rescale:
+            raise UnexpectedArgumentError(
+                f"{type(self).__name__} has no use for logged_loss='weighted' without rescale=True: no sample is"
+                " weighted then, so both values log the same loss. Leave it out, or rescale."
+            )
         # Weights that cannot reach the loss must be an error, not a warning.
         self.needs_losses = rescale  # type: ignore[misc]
 

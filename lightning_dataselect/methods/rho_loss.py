@@ -137,6 +137,11 @@ class RHOLoss(WithinBatches, BatchSelector):
             raise InvalidArgumentError(
                 f"holdout_model is given, and {other} too, which leaves nothing to measure: give one of the two."
             )
+        if holdout_losses is not None and holdout_epochs is not None:
+            raise InvalidArgumentError(
+                f"holdout_epochs={holdout_epochs!r} is how long RHOLoss trains the models that measure the holdout"
+                " losses, but holdout_losses= gives them: leave one of the two out."
+            )
         self.holdout_model = holdout_model
         self._given: Tensor | None = None
         if holdout_losses is not None:

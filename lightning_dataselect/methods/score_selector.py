@@ -21,6 +21,7 @@ from lightning_dataselect.methods.scored import ScoredSelector
 from lightning_dataselect.methods.scores.base import Score
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.state.load_values import ValueSource
+from lightning_dataselect.utils.errors import InvalidArgumentError
 from lightning_dataselect.utils.validation import check_flag
 
 
@@ -66,4 +67,9 @@ class ScoreSelector(ScoredSelector):
     ) -> None:
         self.score, self.sampler = make_score(score), make_sampler(sampler)
         self.dynamic = check_flag("dynamic", dynamic)
+        if scores is not None and score != "loss":
+            raise InvalidArgumentError(
+                f"score={score!r} says what {type(self).__name__} measures, but scores= are given, so there is nothing"
+                " to measure: leave one of the two out."
+            )
         super().__init__(prune_ratio=prune_ratio, warmup_epochs=warmup_epochs, scores=scores, **common)

@@ -1,8 +1,9 @@
 """A score and a sampler, joined: measured in the first epochs or given, then one subset, or a new one each time."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -22,7 +23,8 @@ from lightning_dataselect.state.class_history import UNKNOWN
 from lightning_dataselect.state.load_values import ValueSource, load_values
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
-from lightning_dataselect.utils.errors import InvalidArgumentError
+from lightning_dataselect.utils.arguments import accepted_arguments
+from lightning_dataselect.utils.errors import InvalidArgumentError, UnexpectedArgumentError
 
 
 def load_scores(source: ValueSource | Sequence[ValueSource]) -> Tensor:
@@ -73,6 +75,8 @@ class ScoredSelector(DataSelector):
     dynamic: bool = False
     """True to go on measuring, and to choose anew each time; False for one subset for good."""
 
+    gives_weights: ClassVar[bool] = False
+
     _rater = FitLocal[Score | None](None)
 
     def __init__(
@@ -100,7 +104,25 @@ class ScoredSelector(DataSelector):
                 f"warmup_epochs={warmup_epochs} leaves {what} nothing to measure: give at least {fewest}"
                 f"{''.join([*ways, ', or scores= from an earlier run']) if self._rates else ''}."
             )
+        self._refuse_without_effect()
         self._check_parts()
+
+    def _refuse_without_effect(self) -> None:
+        name = type(self).__name__
+        if self._given is not None:
+            arguments = accepted_arguments(type(self))
+            for part in fields(self.score):  # type: ignore[arg-type]
+                argument, value = arguments.get(part.name), getattr(self.score, part.name)
+                if argument is not None and value != argument.default:
+                    raise InvalidArgumentError(
+                        f"{part.name}={value!r} says how {name} measures scores, but scores= are given, so there is"
+                        " nothing to measure: leave one of the two out."
+                    )
+        if not self.dynamic and self.ratio_schedule is None and self.every_n_epochs > 1:
+            raise UnexpectedArgumentError(
+                f"{name} has no use for every_n_epochs={self.every_n_epochs}: it chooses one subset, and keeps it."
+                " Leave it out, or take ScoreSelector(dynamic=True), which chooses again."
+            )
 
     @property
     def _rates(self) -> bool:

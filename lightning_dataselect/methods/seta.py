@@ -117,6 +117,7 @@ class SeTa(DataSelector):
     """
 
     info: ClassVar[MethodInfo] = CATALOG["SeTa"]
+    gives_weights: ClassVar[bool] = False
     other_words: ClassVar[Mapping[str, str]] = {"num_group": "n_groups", "num_groups": "n_groups"}
 
     def __init__(

@@ -103,6 +103,7 @@ class SwiftLearn(DataSelector):
     """
 
     info: ClassVar[MethodInfo] = CATALOG["SwiftLearn"]
+    gives_weights: ClassVar[bool] = False
     _submodule = FitLocal[SubmoduleOutputs | None](None)
 
     def __init__(

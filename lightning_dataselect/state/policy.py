@@ -19,6 +19,7 @@ from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.state.stream_rows import StreamRows
 from lightning_dataselect.state.stream_store import SampleId
 from lightning_dataselect.utils.left_open import left_open
+from lightning_dataselect.utils.validation import NEVER_WEIGHTED
 
 
 class SelectionPolicy:
@@ -69,7 +70,9 @@ class SelectionPolicy:
     needs_losses: ClassVar[bool] = True
     """True for a method that cannot work if no per-sample loss can be captured."""
     unused: ClassVar[frozenset[str]] = frozenset()
-    """Arguments of `DataSelector` that have no effect on the method, and are refused."""
+    """Arguments of base classes that the method sets itself: they are refused, and not listed as its own."""
+    gives_weights: ClassVar[bool] = True
+    """False for a method whose selections never have weights."""
     chosen_by: ClassVar[str] = "prune_ratio"
     """The argument that sets how much is trained on, or dropped."""
     other_words: ClassVar[Mapping[str, str]] = {}
@@ -84,6 +87,22 @@ class SelectionPolicy:
     """True if :meth:`samples_to_rescore` may ask for a pass."""
     decisions: Sequence[Any] = ()
     """Decisions that the method has made during the fit, as dataclasses, oldest first, for reports."""
+
+    @classmethod
+    def without_effect(cls) -> dict[str, str]:
+        """Return the arguments of base classes that can change nothing for this class, with the end of their refusal.
+
+        Unlike those in :attr:`unused`, they may be given with their default value.
+        """
+        idle = {}
+        if not cls.gives_weights:
+            idle["logged_loss"] = NEVER_WEIGHTED
+        if cls.chooses_epochs is SelectionPolicy.chooses_epochs and not cls.leaves_out_by_key:
+            idle["history_size"] = (
+                "it chooses samples by their index, and cannot train on a stream, where keys are remembered. Leave it"
+                " out."
+            )
+        return idle
 
     # ---- how a sample is scored ----------------------------------------------------------------------------------
 

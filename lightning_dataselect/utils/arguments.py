@@ -22,7 +22,8 @@ def accepted_arguments(cls: type) -> dict[str, inspect.Parameter]:
     """Find the arguments that a constructor takes, up the base classes as long as they are handed on by ``**kwargs``.
 
     Args:
-        cls: A callback's class. Arguments in its set ``unused`` are left out where a base class takes them.
+        cls: A callback's class. Arguments in its set ``unused`` are left out where a base class takes them, and those
+            that its ``without_effect`` names are left out.
 
     Returns:
         Each with its default, by name, those of the class itself first.
@@ -36,6 +37,11 @@ def accepted_arguments(cls: type) -> dict[str, inspect.Parameter]:
         >>> list(accepted_arguments(Method))
         ['alpha', 'seed']
     """
+    idle = _without_effect(cls)
+    return {name: parameter for name, parameter in _declared_arguments(cls).items() if name not in idle}
+
+
+def _declared_arguments(cls: type) -> dict[str, inspect.Parameter]:
     unused: Set[str] = getattr(cls, "unused", frozenset())
     accepted: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__[:-1]:
@@ -48,6 +54,11 @@ def accepted_arguments(cls: type) -> dict[str, inspect.Parameter]:
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
             break
     return accepted
+
+
+def _without_effect(cls: type) -> Mapping[str, str]:
+    named: Mapping[str, str] = getattr(cls, "without_effect", dict)()
+    return {name: why for name, why in named.items() if name not in getattr(cls, "unused", ())}
 
 
 def call_text(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -> str:
@@ -162,6 +173,36 @@ def refuse_unknown(cls: type, unknown: Iterable[str]) -> None:
         raise UnexpectedArgumentError(
             f"{cls.__name__} takes no argument {name!r}.{hint_at_argument(cls, name)} It takes {', '.join(known)}."
         )
+
+
+def refuse_without_effect(cls: type, given: Mapping[str, object]) -> None:
+    """Refuse keyword arguments that a class takes, but that cannot change anything for it.
+
+    A value that equals the default is let pass: tools that read the constructor, as LightningCLI does, hand on all of
+    the defaults.
+
+    Args:
+        cls: The class that is called; its ``without_effect`` says which arguments these are, and why.
+        given: The arguments that were given by name.
+
+    Raises:
+        UnexpectedArgumentError: If there is one; the message says why it has no effect.
+
+    Example:
+        >>> from lightning_dataselect import UCB
+        >>> UCB(logged_loss="weighted")
+        Traceback (most recent call last):
+        ...
+        lightning_dataselect.utils.errors.UnexpectedArgumentError: UCB has no use for logged_loss='weighted': it ...
+    """
+    idle = _without_effect(cls)
+    if not (names := sorted(idle.keys() & given.keys())):
+        return
+    declared = _declared_arguments(cls)
+    for name in names:
+        value, default = given[name], declared[name].default
+        if not (isinstance(value, Number | str | None) and value == default):
+            raise UnexpectedArgumentError(f"{cls.__name__} has no use for {name}={short_text(value)}: {idle[name]}")
 
 
 def refuse_unnamed(cls: type, args: Sequence[object]) -> None:

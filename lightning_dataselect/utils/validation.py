@@ -12,6 +12,9 @@ from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgument
 SET_LEVEL = frozenset({"prune_ratio", "every_n_epochs", "balance", "whole_batches"})
 """Arguments without a meaning for a method that takes every sample in every epoch."""
 
+NEVER_WEIGHTED = "it never weights samples, so both values log the same loss. Leave it out."
+"""Says why ``logged_loss`` has no effect."""
+
 
 def check_share(
     name: str, value: object, what: str = "a share, say 0.5", *, above_zero: bool = False, below_one: bool = False

@@ -191,7 +191,7 @@ class Mixing(Classifier):
 def test_grand_of_all_layers_refuses_what_it_cannot_measure_unless_scores_are_given(module, error):
     with pytest.raises(error, match=r"manual optimization|keeps no running statistics"):
         fit(GraNd(layers="all"), module=module)
-    selector = GraNd(layers="all", scores=torch.arange(float(N)))
+    selector = GraNd(scores=torch.arange(float(N)))
     fit(selector, module=module, epochs=1)
     assert selector.selected.tolist() == list(range(N // 2, N))
 

@@ -57,7 +57,7 @@ from lightning_dataselect.state.compute_budget import measured_sample_cost
 from lightning_dataselect.state.recording import count_dropped
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
-from lightning_dataselect.utils.errors import ArgumentTypeError
+from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError
 from lightning_dataselect.utils.validation import check_count, check_flag, check_positive, check_share
 
 
@@ -83,13 +83,14 @@ class AutoAssist(WithinBatches):
         inputs: A function of a batch that returns the tensors ``(x, labels)``, labels None if there are none. Default
             None: they are looked for.
         queue_size: Batches that may wait for the training, and records that may wait for the Assistant. Default None:
-            20, for token ids 50. Where fewer than 5 (token ids: 10) may wait, all of them judged let it learn.
+            20, for token ids 50. Where fewer than 5 (token ids: 10) may wait, all of them judged let it learn. With
+            ``synchronous`` none waits.
         learning_rate: The Assistant's. Default None: 0.01, for token ids 0.5.
         memory: ``a``, the share of the old value that Lbar keeps at each batch, in [0, 1). Default 0.75, the authors'.
             It has no effect for token ids.
         warmup_epochs: Epochs at the start that train on everything. Default 0; for token ids the first one does anyway.
         **common: Arguments of `DataSelector` but ``prune_ratio``, ``every_n_epochs`` and ``balance``, which mean
-            nothing here. ``lr_schedule`` changes nothing: the number of steps stays.
+            nothing here. ``lr_schedule`` has an effect with a ``budget`` only: without one the number of steps stays.
 
     Raises:
         TypeError: If an argument is of the wrong type or means nothing here, or no input is found in the first batch.
@@ -142,6 +143,11 @@ class AutoAssist(WithinBatches):
         self.synchronous = check_flag("synchronous", synchronous)
         self.inputs = inputs
         self.queue_size = None if queue_size is None else check_count("queue_size", queue_size, minimum=1)
+        if self.synchronous and self.queue_size is not None:
+            raise InvalidArgumentError(
+                f"queue_size={queue_size!r} is how many batches may wait between AutoAssist's thread and the training,"
+                " but with synchronous=True none waits: leave one of the two out."
+            )
         self.learning_rate = None if learning_rate is None else check_positive("learning_rate", learning_rate)
         self.memory = check_share("memory", memory, below_one=True)
 

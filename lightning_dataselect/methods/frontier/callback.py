@@ -84,6 +84,7 @@ class Frontier(DataSelector):
 
     unused: ClassVar[frozenset[str]] = frozenset({"prune_ratio", "every_n_epochs", "balance"})
     info: ClassVar[MethodInfo] = CATALOG["Frontier"]
+    gives_weights: ClassVar[bool] = False
     chosen_by = "budget"
     leaves_out_by_key: ClassVar[bool] = True
     on_streams: ClassVar[str] = (
