@@ -17,6 +17,25 @@ def whole_size(size: int, at_most: int, unit: int) -> int:
     return whole if whole <= at_most else at_most // unit * unit or min(size, at_most)
 
 
+def check_keeps_some(prune_ratio: float, n: int) -> None:
+    """Refuse to drop all of ``n`` samples.
+
+    Raises:
+        InvalidArgumentError: If ``(1 - prune_ratio) * n`` rounds to 0.
+
+    Example:
+        >>> check_keeps_some(0.9, 4)
+        Traceback (most recent call last):
+        ...
+        lightning_dataselect.utils.errors.InvalidArgumentError: prune_ratio=0.9 leaves 0 of 4 samples: nothing is ...
+    """
+    if round((1 - prune_ratio) * n) < 1:
+        raise InvalidArgumentError(
+            f"prune_ratio={prune_ratio} leaves 0 of {n} samples: nothing is left to train on. Give at most"
+            f" {(n - 1) / n:.3g}."
+        )
+
+
 def keep_count(n: int, prune_ratio: float) -> int:
     """Return how many of ``n`` samples stay when the share ``prune_ratio`` is dropped.
 

@@ -53,6 +53,24 @@ class ComputeBudget:
         recorded = sum(r["n_forward"] + 2 * r["n_backward"] for r in history if r["epoch"] < epoch) / 3
         return unrecorded * self.full_epoch + recorded
 
+    def progress(self, spent: float, shortened_at: float = 0.0, early_end: float = 0.0) -> float:
+        """Return how far a fit is once so much compute is spent: 1 at its end.
+
+        Args:
+            spent: In samples trained on, as all others.
+            shortened_at: What was spent when it was decided that the fit ends early.
+            early_end: What is spent by then; 0 if the whole budget is to be spent.
+
+        Example:
+            >>> budget = ComputeBudget(share=1.0, full_epoch=100, full_fit=1000)
+            >>> budget.progress(400), budget.progress(500, shortened_at=400, early_end=600)
+            (0.4, 0.7)
+        """
+        if not early_end or spent <= shortened_at:
+            return spent / self.total
+        before = shortened_at / self.total
+        return before + (1 - before) * (spent - shortened_at) / (early_end - shortened_at)
+
 
 @dataclass(frozen=True)
 class StreamedCompute(ComputeBudget):

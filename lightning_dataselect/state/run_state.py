@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.numerics.placement import placement_in
+from lightning_dataselect.numerics.sizes import check_keeps_some
 from lightning_dataselect.state.bad_losses import BadLosses
 from lightning_dataselect.state.compute_budget import ComputeBudget
 from lightning_dataselect.state.fit_state import FitState
@@ -19,12 +20,12 @@ from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.running_mean import RunningMean
 from lightning_dataselect.state.same_samples import check_same_identity, check_same_samples
 from lightning_dataselect.state.sample_history import SampleHistoryStore
-from lightning_dataselect.state.saved_state import SavedRun, check_saved
+from lightning_dataselect.state.saved_state import SavedRun, check_saved, rank_state
 from lightning_dataselect.state.store import Identity
 from lightning_dataselect.state.stream_store import stream_store
 from lightning_dataselect.state.training_set import TrainingSet
 from lightning_dataselect.state.waiting import Waiting
-from lightning_dataselect.utils.errors import InvalidArgumentError, NoFitYetError
+from lightning_dataselect.utils.errors import NoFitYetError
 
 _BYTES_OF_CHOICE = 28  # a sample: two plans with weights, and the order of an epoch, or the sort keys of its selection
 
@@ -117,16 +118,11 @@ class RunState:
         return self.compute.spent_before(epoch, history, begun)
 
     def progress(self, spent: float) -> float:
-        """Return how far a fit with a budget is once so much compute is spent, in samples trained on: 1 at its end.
-
-        An early end leaves less compute for the rest of the way.
-        """
+        """Return how far a fit with a budget is once so much compute is spent, in samples trained on: 1 at its end."""
         assert self.compute is not None
-        whole, fit = self.compute.total, self._fit
-        if fit is None or not fit.early_end or spent <= fit.shortened_at:
-            return spent / whole
-        before = fit.shortened_at / whole
-        return before + (1 - before) * (spent - fit.shortened_at) / (fit.early_end - fit.shortened_at)
+        fit = self._fit
+        shortened_at, early_end = (0.0, 0.0) if fit is None else (fit.shortened_at, fit.early_end)
+        return self.compute.progress(spent, shortened_at, early_end)
 
     def column(self, name: str) -> Tensor:
         """Return the column ``name`` of the samples that ``select`` is choosing among, float32, on the CPU."""
@@ -218,11 +214,7 @@ class RunState:
         store, saved = self._store, self._saved
         self._check_identity(Identity.INDEX)
         check_same_samples(n, fit=None if store is None else store.n, checkpoint=None if saved is None else saved.n)
-        if round((1 - policy.largest_ratio) * n) < 1:
-            raise InvalidArgumentError(
-                f"prune_ratio={policy.largest_ratio} leaves 0 of {n} samples: nothing is left to train"
-                f" on. Give at most {(n - 1) / n:.3g}."
-            )
+        check_keeps_some(policy.largest_ratio, n)
         if self._store is None:
             self.make_store(policy, n, world_size)
         return self._go_on(policy, EpochPlan.everything(epoch, n, self.store.memory), world_size)
@@ -271,19 +263,8 @@ class RunState:
         check_same_identity(identity, before if self._saved is None else self._saved.identity)
 
     def rank_state(self, policy: SelectionPolicy, loaders: Sequence[Any] = ()) -> dict[str, Any]:
-        """Return the state that only this rank has: the method's, columns that do not merge, and waiting samples.
-
-        Args:
-            policy: The method.
-            loaders: Where the train loaders of this rank are; empty if Lightning saves it for all ranks there are.
-        """
-        state = {
-            "method": policy.rank_state(),
-            "store": {} if self._store is None else self._store.rank_state(),
-            "waiting": {} if self.waiting is None else self.waiting.state_dict(),
-            "loaders": list(loaders),
-        }
-        return state if any(state.values()) else {}
+        """Return the state that only this rank has; see :func:`~.saved_state.rank_state`."""
+        return rank_state(policy, self._store, self.waiting, loaders)
 
     def state_dict(self, ranks: list[dict[str, Any]], *, copies: bool = True) -> dict[str, Any]:
         """Return everything that a fit needs to be resumed exactly.
@@ -294,16 +275,17 @@ class RunState:
         """
         if self._store is None or self._fit is None:
             return {}
-        return {
-            "n": self._store.n,
-            "identity": self._store.identity.value,
-            "columns": self._store.state_dict() if copies else self._store.shared_state(),
-            "fit": self._fit.state_dict(self._store.n),
-            "ranks": ranks,
-            "samples": self.training_set.fingerprint,
-            "keys": self.training_set.key_hashes,
-            "first_epoch": self._first_epoch,
-        }
+        columns = self._store.state_dict() if copies else self._store.shared_state()
+        return SavedRun(
+            n=self._store.n,
+            identity=self._store.identity,
+            columns=columns,
+            fit=self._fit.state_dict(self._store.n),
+            ranks=ranks,
+            samples=self.training_set.fingerprint,
+            keys=self.training_set.key_hashes,
+            first_epoch=self._first_epoch,
+        ).as_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Keep the state until the loader, and with it the number of samples, is known.

@@ -47,6 +47,10 @@ class SavedRun:
         """The number of epochs that had begun or ended."""
         return int(self.fit["plan"]["epoch"]) + 1
 
+    def as_state(self) -> dict[str, Any]:
+        """Return the entries of a checkpoint, which :func:`check_saved` reads."""
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"identity": self.identity.value}
+
     def loaders_of(self, rank: int, world_size: int) -> Sequence[Any]:
         """Return where the loaders of a rank were; empty if that is not known, or if there were not as many ranks."""
         return self.ranks[rank]["loaders"] if len(self.ranks) == world_size else ()
@@ -62,6 +66,26 @@ class SavedRun:
             store.load_rank_state(own["store"])
         if own["waiting"] and waiting is not None:
             waiting.load_state_dict(own["waiting"])
+
+
+def rank_state(
+    policy: SelectionPolicy, store: ScoreStore | None, waiting: Waiting | None, loaders: Sequence[Any]
+) -> dict[str, Any]:
+    """Return what a checkpoint holds of one rank alone, for :meth:`SavedRun.load_rank`; empty if there is nothing.
+
+    Args:
+        policy: The method, with state of its own.
+        store: Has columns that do not merge; None before a fit has begun.
+        waiting: The chosen samples that are still to be trained on, if there are any.
+        loaders: Where the train loaders of this rank are; empty if Lightning saves it for all ranks there are.
+    """
+    state = {
+        "method": policy.rank_state(),
+        "store": {} if store is None else store.rank_state(),
+        "waiting": {} if waiting is None else waiting.state_dict(),
+        "loaders": list(loaders),
+    }
+    return state if any(state.values()) else {}
 
 
 _OF_RUN, _OF_FIT, _OF_PLAN = ([field.name for field in fields(kind)] for kind in (SavedRun, FitState, EpochPlan))
