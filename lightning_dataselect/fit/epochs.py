@@ -14,13 +14,13 @@ from lightning_dataselect.data.loader import SelectedLoader
 from lightning_dataselect.fit.awaited_metrics import AwaitedMetrics
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.closing import EpochClosing
-from lightning_dataselect.fit.identity import check_between_epochs, meet_samples, number_to_open
+from lightning_dataselect.fit.identity import meet_samples, open_samples
 from lightning_dataselect.fit.lengths import FitLengths
+from lightning_dataselect.fit.norms_pass import NormsPass
 from lightning_dataselect.fit.notices import warn_if_idle, warn_if_longer_loaders, warn_of_other_loaders
 from lightning_dataselect.fit.rescoring import measure_stale, score_samples
 from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
 from lightning_dataselect.fit.scratch import check_scratch
-from lightning_dataselect.fit.start import start_from_file
 from lightning_dataselect.fit.train_loader import combine, select_loader, take_over_batch_size
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.planning import plan_epoch
@@ -33,7 +33,6 @@ from lightning_dataselect.trainer import (
     begin_ended_epoch,
     epochs_processed,
     go_on_within_epoch,
-    measures_norms,
     resumes_after_last_batch,
     resumes_within_epoch,
     steps_reached,
@@ -75,7 +74,7 @@ class Epochs:
         self._metrics = AwaitedMetrics(trainer, type(policy).__name__)
         self._closing = EpochClosing(trainer, policy, run, reader, budget, self._lengths)
         self._others: list[Any] = []  # loaders that the selected one is combined with
-        self._is_over = False  # whether a pass has begun that follows the last epoch, and trains nothing
+        self._norms = NormsPass(trainer, run, self._lengths)
         self._trained_before = False  # whether an earlier fit, without the selector, has trained the current epoch
 
     @property
@@ -116,14 +115,7 @@ class Epochs:
             policy.max_epochs = self._budget.max_epochs
             self._lengths.open_budget(selected)
         dataset = selected.loader.dataset
-        begins = run.open(policy, number_to_open(run, policy, dataset), trainer.world_size, trainer.current_epoch)
-        opened = run.store
-        changed = meet_samples(run, policy, dataset, run.fit.plan.epoch)
-        if policy.sample_id is not None and run.store is not opened:
-            check_between_epochs(trainer, opened.n, run.store.n)
-        if begins and policy.start_from is not None:
-            start_from_file(run, policy, dataset)
-        if changed or begins:
+        if open_samples(trainer, run, policy, dataset):
             run.fit.plan = self._plan(run.fit.plan.epoch)
         if first:
             warn_if_idle(policy)
@@ -170,8 +162,8 @@ class Epochs:
             self._begin(epoch)
         if self._budget is not None:
             self._budget.settle_end(epoch)
-        passes = self._pass_over_everything(epoch)
-        self._lengths.start(replanned=replans or passes or self._trained_before)
+        measures_norms = self._norms.begin(epoch, self.loader)
+        self._lengths.start(replanned=replans or measures_norms or self._trained_before)
         if resumed_after_last_batch:
             # the loop's counters are still those of the ended epoch
             self._lengths.finish_counting(batches_done)
@@ -192,7 +184,7 @@ class Epochs:
         lengths, run = self._lengths, self._run
         if lengths.is_due:
             lengths.begin_batch()
-        if self._is_over:
+        if self._norms.has_begun:
             return None
         self._schedules.begin_batch(lengths.n_batches)
         taken = self.loader.batches.take(batch_idx)
@@ -207,7 +199,7 @@ class Epochs:
 
     def end_batch(self, batch_idx: int) -> None:
         """Count a batch as done, and keep schedules in step."""
-        if self._is_over:
+        if self._norms.has_begun:
             return
         state = self._run.fit
         state.batches_done = batch_idx + 1
@@ -269,21 +261,12 @@ class Epochs:
             self._lengths.set_next()
         if self._budget is not None:
             self._budget.settle_end(following)
-        if not ends_now and self._pass_over_everything(following):
+        if not ends_now and self._norms.begin(following, self.loader):
             self._lengths.set_next()
 
     def _ends_before(self, epoch: int) -> bool:
         """Return whether ``epoch``, the next one, is beyond the end of the fit."""
         return epoch == self._policy.max_epochs if self._budget is None else self._budget.is_spent(epoch)
-
-    def _pass_over_everything(self, epoch: int) -> bool:
-        """Give all samples to ``epoch`` if it only measures batch norms; return whether it does."""
-        if not measures_norms(self._trainer, epoch):
-            return False
-        self.loader.apply_plan(EpochPlan.everything(epoch, self.loader.n, self._run.store.memory))
-        self._lengths.measure_pass(self.loader)
-        self._is_over = True
-        return True
 
     def _join(self, epoch: int) -> None:
         """Make ``epoch`` the selector's first one."""

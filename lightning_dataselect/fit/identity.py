@@ -12,11 +12,34 @@ from torch import Tensor
 from lightning_dataselect.data.fingerprint import fingerprint, has_changed
 from lightning_dataselect.data.sample_keys import keys_of_dataset
 from lightning_dataselect.data.user_sampler import from_all_ranks
+from lightning_dataselect.fit.start import start_from_file
 from lightning_dataselect.state.changed_samples import grow, rearrange
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.trainer import resumes_within_epoch
 from lightning_dataselect.utils.errors import CheckpointMismatchError
+
+
+def open_samples(trainer: pl.Trainer, run: RunState, policy: SelectionPolicy, dataset: Any) -> bool:
+    """Open the columns of a data set's samples, or match those that are known with them.
+
+    Args:
+        trainer: The Trainer of the fit.
+        run: Holds the columns, if there are any yet.
+        policy: Defines them.
+        dataset: The train loader's data set.
+
+    Returns:
+        True if the current epoch must be planned, since the fit begins here or its scores were dropped.
+    """
+    begins = run.open(policy, number_to_open(run, policy, dataset), trainer.world_size, trainer.current_epoch)
+    opened = run.store
+    changed = meet_samples(run, policy, dataset, run.fit.plan.epoch)
+    if policy.sample_id is not None and run.store is not opened:
+        check_between_epochs(trainer, opened.n, run.store.n)
+    if begins and policy.start_from is not None:
+        start_from_file(run, policy, dataset)
+    return changed or begins
 
 
 def number_to_open(run: RunState, policy: SelectionPolicy, dataset: Any) -> int:
