@@ -15,9 +15,9 @@ from lightning_dataselect.data.passed_on import is_filtered, pass_first_through
 from lightning_dataselect.data.read_ahead import ReadAhead
 from lightning_dataselect.data.stream import StreamSource
 from lightning_dataselect.fit.budget import FitBudget
+from lightning_dataselect.fit.empty_epochs import EmptyEpochs
 from lightning_dataselect.fit.misread import forget_misread
 from lightning_dataselect.fit.notices import (
-    warn_of_empty_epoch,
     warn_of_losses,
     warn_of_manual_schedules,
     warn_of_other_ranks,
@@ -37,7 +37,6 @@ from lightning_dataselect.state.stream_store import BatchStore, KeyedStore
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
     EpochEnd,
-    FitLimits,
     begin_ended_epoch,
     epochs_processed,
     planned_epochs,
@@ -76,8 +75,8 @@ class StreamedEpochs:
         self._source: StreamSource | None = None
         self._part: BatchPart | None = None  # of the batches of several loaders
         self._arrived: dict[int, Tensor] = {}  # slots of batches that were looked at ahead of the training
-        self._has_state = self._warned_of_losses = self._warned_of_nothing = False
-        self._limits: FitLimits | None = None  # moved where an endless fit on a stream without samples is ended
+        self._has_state = self._warned_of_losses = False
+        self._empty = EmptyEpochs(trainer)
         self._schedules: SchedulesInTime | None = None  # None where every batch is trained on, so that they are in time
         self._end = EpochEnd(trainer) if self._passes is not None or self._budget is not None else None
 
@@ -263,7 +262,7 @@ class StreamedEpochs:
         following = self._run.fit.plan.epoch + 1
         self._run.fit.seconds += seconds
         if self._budget is None and self._run.fit.batches_done == 0:
-            self._end_if_empty(following)
+            self._empty.follow(following)
         self._close(has_ended=self._ends_by_itself())
         self._turn_to(following)
         if self._ahead is not None:
@@ -272,16 +271,6 @@ class StreamedEpochs:
             self._budget.settle_end(following)
         if self._passes is not None and not (self._budget is not None and self._budget.is_over):
             self._passes.choose(following)
-
-    def _end_if_empty(self, following: int) -> None:
-        """End a fit that only steps would end, and that takes none any more."""
-        is_endless = planned_epochs(self._trainer) is None
-        if is_endless or not self._warned_of_nothing:
-            self._warned_of_nothing = True
-            warn_of_empty_epoch(self._run.fit.plan.epoch, "before it has taken its steps" if is_endless else None)
-        if is_endless:
-            self._limits = FitLimits(self._trainer)
-            self._limits.end_after(following)
 
     def _close(self, *, has_ended: bool) -> None:
         run = self._run
@@ -307,8 +296,7 @@ class StreamedEpochs:
             self._end.let_go()
         if self._schedules is not None:
             self._schedules.give_back()
-        if self._limits is not None:
-            self._limits.give_back()
+        self._empty.give_back()
 
     def score_samples(
         self, indices: Tensor, store: ScoreStore, loader: SelectedLoader | None = None
