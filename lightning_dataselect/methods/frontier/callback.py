@@ -6,6 +6,7 @@ measures it, and the documentation has a page on what was found.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -25,10 +26,9 @@ from lightning_dataselect.methods.frontier.held_out import HeldOut
 from lightning_dataselect.methods.frontier.passes import Pass, begin_pass
 from lightning_dataselect.methods.frontier.remark import advise, say_what_was_left_out, say_why_it_stopped
 from lightning_dataselect.methods.frontier.rule import Decision
+from lightning_dataselect.methods.frontier.turns import Turns
 from lightning_dataselect.methods.info import MethodInfo
-from lightning_dataselect.numerics.masks import marked, positions
-from lightning_dataselect.numerics.parts import parts
-from lightning_dataselect.numerics.sampling import uniform_among
+from lightning_dataselect.numerics.masks import positions
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.numerics.sizes import keep_count, whole_size
 from lightning_dataselect.state.selection import Observation, Selection
@@ -188,21 +188,8 @@ class Frontier(DataSelector):
         n, turns = scores.numel(), self.column("turns")
         self._look_at_held_out(epoch, turns)
         k = whole_size(keep_count(n, self.prune_ratio), n - 1, self.batch_unit)
-        taken = torch.zeros(n, dtype=torch.bool)
-
-        def take(line: Tensor) -> None:
-            missing = k - int(taken.count_nonzero())
-            drawn = uniform_among(line, min(missing, int(line.count_nonzero())), generator)
-            taken.logical_or_(drawn)
-            self._had_their_turn(turns, drawn)
-
-        take(self._in_line(turns))
-        while int(taken.count_nonzero()) < k and not bool(self._in_line(turns).any()):
-            self._passes += 1
-            self._begin_pass(epoch, turns, taken, generator)
-            take(self._in_line(turns).logical_and_(~taken))
-        if int(taken.count_nonzero()) < k:
-            take((turns != NEVER).logical_and_(~taken))  # where a pass leaves out so much that an epoch is longer
+        begin_pass = functools.partial(self._begin_pass, epoch, generator)
+        taken = Turns(turns, self._passes).take(k, begin_pass, generator)
         self.store["turns"][:n] = turns.to(self.store["turns"].device)
         return Selection(positions(taken))
 
@@ -293,26 +280,20 @@ class Frontier(DataSelector):
 
     # ---- passes ----------------------------------------------------------------------------------------------------
 
-    def _begin_pass(self, epoch: int, turns: Tensor, taken: Tensor, generator: torch.Generator) -> None:
-        """Decide on the pass that begins, and let those that it leaves out have had their turn.
+    def _begin_pass(self, epoch: int, generator: torch.Generator, passes: int, taken: Tensor) -> Tensor:
+        """Decide on the pass that begins once ``passes`` are done; return what it leaves out, bool (N,).
 
         It begins while those that are ``taken``, the last of the pass before, are still to be trained on.
         """
+        self._passes = passes
         begun = self._decide(
             epoch,
             self.column,
             classifies=self.store.knows_classes,
             draw=lambda purpose: lambda part: torch.rand(part.stop - part.start, generator=generator),
         )
-        self._write(begun, slice(turns.numel()), own=slice(None), visits=taken.to(torch.int8).neg_())
-        self._had_their_turn(turns, begun.out)
-
-    def _in_line(self, turns: Tensor) -> Tensor:
-        return marked(turns.numel(), lambda part: turns[part] <= self._passes)
-
-    def _had_their_turn(self, turns: Tensor, samples: Tensor) -> None:
-        for part in parts(turns.numel()):
-            torch.maximum(turns[part], samples[part] * float(self._passes + 1), out=turns[part])
+        self._write(begun, slice(len(taken)), own=slice(None), visits=taken.to(torch.int8).neg_())
+        return begun.out
 
     def _decide(
         self,
