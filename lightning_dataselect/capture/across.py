@@ -47,16 +47,16 @@ class Across:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        # All hold the tensors, so that no id comes twice.
+        # All hold the tensors, so that no id is reused.
         self._numbers: dict[int, Tensor] = {}  # of the whole batch
         self._totals: dict[int, Tensor] = {}  # those of them that were added up, by which weights are divided
-        self._made: dict[int, Tensor] = {}  # what has a row for each sample, and is made of such a number
+        self._made: dict[int, Tensor] = {}  # has a row for each sample, and is computed from such a number
         self._shared: dict[int, Tensor] = {}
         self._compared_at: set[Node] = set()
         self._shared_at: set[Node] = set()
 
     def note(self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> None:
-        """Take a call of torch's into account: its name, its arguments and its result."""
+        """Take a torch call into account: its name, its arguments and its result."""
         inputs = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
         if self._size < 2 or not inputs or name in _PICKING:
             return

@@ -79,7 +79,7 @@ def analyze_loss(
         return [], spec
     for term, _ in parts:
         refusal = spec.of(term.key).refusal
-        # what a sample adds to a quotient of sums is no matter of how they are divided
+        # a sample's part in a quotient of sums does not depend on how they are divided
         if refusal is not None and (len(parts) == 1 or not is_nonlinear_in(loss, term, parts, anchors)):
             raise CaptureError(refusal)
     spec = replace(spec, loops=spec.loops | (_find_loops(parts, probe, batch_size) - spec.no_loops))
@@ -111,7 +111,7 @@ def analyze_loss(
                 continue
             before = spec.of(term.key)
             term.strided = before.layout.strided if probe.has_equal_axes and before.enters else strided
-        if term.picked_at != spec.of(term.key).picked_at:  # what fitted its rows before says nothing of these
+        if term.picked_at != spec.of(term.key).picked_at:  # what fitted its earlier rows says nothing about these
             spec = spec.with_term(term.key, picked_at=term.picked_at, readings=())
         sound.append((term, slope))
     folds, others, spec, is_bent = _find_folds(loss, [*turns, *(term for term, _ in sound)], probe, batch_size, spec)
@@ -200,7 +200,7 @@ def _without_foreign(parts: Parts, spec: StepSpec) -> tuple[Parts, Parts, StepSp
 
 
 def _find_loops(parts: Parts, probe: Probe, batch_size: int) -> set[Hashable]:
-    """Find the places where one term is computed for one sample after another."""
+    """Find the places where a term is computed for each sample in turn."""
     by_place: dict[Hashable, list[Term]] = {}
     for term, _ in parts:
         by_place.setdefault(term.key[0], []).append(term)
@@ -240,7 +240,10 @@ def _refuse_picked(loss: Tensor, parts: Parts, probe: Probe, batch_size: int, sp
             raise CaptureError(JUDGED)
         if term.by_hand and not foldable(shape, batch_size) and term.node not in outer:
             continue
-        ends = {*probe.picked, *_nodes(other for other, _ in parts if other is not term)}  # whose rows are no own ones
+        ends = {
+            *probe.picked,
+            *_nodes(other for other, _ in parts if other is not term),
+        }  # these have no rows of their own
         if any((probe.picked.get(node),) == shape[:1] for node in reached(term.elements.grad_fn, ends)):
             raise CaptureError(PICKED)
 

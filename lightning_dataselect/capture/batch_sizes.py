@@ -22,7 +22,7 @@ class BatchSizes:
         self._unclear: int | None = None  # of batches in which another axis is as long
 
     def meet_several(self, *, has_several: bool) -> None:
-        """Take note of whether a batch of more than one sample was met."""
+        """Note whether the batch has more than one sample."""
         self._has_several = has_several
         self.may_tell_more = not has_several or self._unclear is not None
 
@@ -35,11 +35,11 @@ class BatchSizes:
         return size > 1 and not self._has_several
 
     def tells_axes_apart(self, size: int) -> bool:
-        """Tell if axes that have been as long as each other so far are not in a batch of this size."""
+        """Tell if a batch of this size tells axes apart that had the same length so far."""
         return self._unclear is not None and size > 1 and size != self._unclear
 
     def learn(self, size: int, *, has_equal_axes: bool) -> None:
-        """Take note of whether another axis was as long as the batch that was probed."""
+        """Note whether another axis was as long as the batch that was probed."""
         if size > 1 or self._unclear is None:  # an axis of one shows nothing of another
             self._unclear = size if has_equal_axes else None
             self.meet_several(has_several=self._has_several)

@@ -64,7 +64,7 @@ class LossCapture:
         self._recorder, self._interceptors = inquiry.recorder, inquiry.interceptors
         self.doubts = self._recorder.doubts
         """The terms that recent steps have left in doubt (see `has_doubts`)."""
-        # as they are, as a short step would pay for a call more
+        # kept unwrapped: a short step would notice one more call
         self.will_probe, self.forget, self.resume = inquiry.will_probe, inquiry.forget, inquiry.resume
         self.has_misread, self.has_doubts = inquiry.has_misread, inquiry.has_doubts
         self.settle, self.look_again = inquiry.settle, inquiry.look_again
@@ -103,11 +103,11 @@ class LossCapture:
         return LossCapture, ()
 
     def probe_next(self) -> None:
-        """Look at everything anew in the next step, as where the step may have changed."""
+        """Probe the next step again, for instance because the step may have changed."""
         self._inquiry.probe_next()
 
     def start_epoch(self) -> None:
-        """Look anew at what an epoch has left in doubt, and at compiled code, which does not show what it adds."""
+        """Probe again if the last epoch left doubts, or if code is compiled, which does not show what it adds."""
         self._inquiry.start_epoch()
 
     def run(
@@ -123,12 +123,12 @@ class LossCapture:
             batch: What holds the tensors of the batch, in which its targets are looked for. Default: not known.
 
         Returns:
-            What the step returned, and what its samples lost.
+            What the step returned, and the loss of each sample.
 
         Raises:
             CaptureError: the first step shows no sound per-sample loss.
         """
-        if batch_size.__class__ is not int or batch_size < 0:  # asked here, as a short step would pay for a call
+        if batch_size.__class__ is not int or batch_size < 0:  # checked inline: a short step would notice a call
             batch_size = check_count("batch_size", batch_size)
         if weights is not None and getattr(weights, "shape", None) != (batch_size,):
             raise wrong_weights(weights, batch_size)
@@ -167,10 +167,10 @@ class LossCapture:
     def score(self, step: Callable[[], Any], batch_size: int, batch: Any = ()) -> Captured:
         """Run a step for its samples' losses alone, without what a backward pass would need.
 
-        No graph is built where the loss is one mean or sum over the batch, as it comes from its function. Else it has
-        one, so that its terms enter with the coefficients of this very pass, but nothing larger than a few numbers is
-        kept for it. A step that takes derivatives itself, or weighs outputs after a mean over the samples, is given a
-        whole one, and so is one that is probed.
+        No graph is built if the loss is a single mean or sum over the batch, exactly as its function returned it.
+        Otherwise a graph is built, so that terms enter with the coefficients of this very pass, but it keeps nothing
+        larger than a few numbers. A step that takes derivatives itself, or weights outputs after a mean over the
+        samples, gets a complete graph, and so does a step that is probed.
 
         Args:
             step: Calls the training step on its batch.
@@ -178,7 +178,7 @@ class LossCapture:
             batch: As in `run`.
 
         Returns:
-            What the samples lost: what `run` would have said.
+            The losses of the samples, as `run` would return them.
 
         Raises:
             CaptureError: the first step shows no sound per-sample loss.
@@ -230,8 +230,8 @@ class LossCapture:
     def register_backward_loss(self, loss: Tensor) -> Tensor:
         """Take a loss that is back-propagated inside the step (manual optimization).
 
-        To be called before each backward. What a sample loses in a step is the sum over its
-        roots; what the step returns is then no root.
+        To be called before each backward pass. A sample's loss is then the sum over all losses registered in the step,
+        and the value that the step returns does not count.
 
         Args:
             loss: 0-dim, with its graph.
@@ -249,14 +249,14 @@ class LossCapture:
         return loss
 
     def bypass(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a function so that it finds torch's own means and sums in their places, even inside a step.
+        """Wrap a function so that it sees torch's own means and sums, even inside a step.
 
-        For one that compares them with its arguments, as Lightning's ``log`` does with ``reduce_fx``.
+        For a function that compares its arguments with them, as Lightning's ``log`` does with ``reduce_fx``.
         """
         return bypassing(self._interceptors, function)
 
     def _look_for_sole_loss(self, result: StepResult) -> None:
-        """Find out, after a step that was read in full, if those that follow may be read the short way."""
+        """Find out, after a step that was read in full, whether later ones can be read the short way."""
         recorder, inquiry = self._recorder, self._inquiry
         is_simple = inquiry.is_one_term and inquiry.watch is None and not recorder.sources and result.unknown == ((),)
         known = findings_on_sole_loss(result.roots, recorder.terms, recorder.spec) if is_simple else None

@@ -1,4 +1,4 @@
-"""Notice what a step shows of having changed since steps were looked at in full, and have it looked at anew."""
+"""Notice that a step has changed since it was last probed, and have it probed again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOT_MEASURED = "The samples of some batches are not measured."
 
 
 class Changes:
-    """Hold each step against those that were looked at; a change calls for probes, and may leave nothing to read.
+    """Compare each step with those that were probed; a change calls for probes, and may leave nothing to read.
 
     Args:
         recorder: Records the steps, and holds the findings about them.
@@ -83,14 +83,14 @@ class Changes:
             self._recorder.claims.contradict()
 
     def _has_grown(self) -> bool:
-        """Look anew where samples have more rows than one each, which says whose they are as long as it lasts."""
+        """Probe again once samples have several rows each: a single row of each shows whose it is."""
         has_grown = self._recorder.has_grown()
         if has_grown:
             self._reprobe.probe_next()
         return has_grown
 
     def _has_other_classes(self) -> bool:
-        """Look anew where a loss tells other classes apart: they may be the other samples of the batch."""
+        """Probe again if a loss has another number of classes: they may be the other samples of the batch."""
         has_others = any(map(self._recorder.tells_others_apart, self._recorder.terms))
         if has_others:
             self._reprobe.probe_turns()

@@ -1,4 +1,4 @@
-"""Hold what is claimed to divide a term against its coefficient in every step."""
+"""Check what is claimed to divide a term against its coefficient in every step."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class Claims:
         return choice
 
     def contradict(self) -> None:
-        """Take note that a claim has turned out wrong by other means."""
+        """Note that a claim has turned out wrong by other means."""
         self._turned = torch.ones(1, dtype=torch.bool)
 
     def read(self, *, wait: bool = True) -> bool:
-        """Tell if a claim that was gone by has turned out wrong since the last call.
+        """Tell if a claim that steps were read by has turned out wrong since the last call.
 
         Args:
-            wait: False to say nothing, and to keep it for a later call, where the answer is on a device.
+            wait: False to leave an answer that is still on a device to a later call.
         """
         turned = self._turned
         if turned is None or not (wait or turned.is_cpu):

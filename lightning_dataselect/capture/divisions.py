@@ -59,7 +59,7 @@ class Divisions:
 
     def __init__(self) -> None:
         self.made: list[Division] = []
-        # Both hold the tensors, so that no id comes twice.
+        # Both hold the tensors, so that no id is reused.
         self._of: dict[int, tuple[Tensor, Key]] = {}
         self._inverse: dict[int, tuple[Tensor, Key]] = {}  # what was divided by such a number
         self._numbers: dict[float, tuple[Key, ...]] = {}
@@ -69,7 +69,7 @@ class Divisions:
         self._of[id(number)] = number, key
 
     def note(self, name: str, inputs: Sequence[Any], out: Any) -> None:
-        """Take a call of torch's into account: its name, its arguments and its result."""
+        """Take a torch call into account: its name, its arguments and its result."""
         keys = {self._of[id(value)][1] for value in inputs if id(value) in self._of}
         inverse = {self._inverse[id(value)][1] for value in inputs if id(value) in self._inverse}
         if name in _TO_PYTHON and isinstance(out, int | float):
@@ -100,9 +100,9 @@ class Divisions:
 
 
 def _one_over(factor: Any) -> float | None:
-    """Return the whole number that a factor is one over, if it is one.
+    """Return the whole number whose reciprocal a factor is, if there is one.
 
-    A factor of one or two digits is taken for a weight that somebody wrote, though it may be one over the batch's size.
+    A factor of one or two digits is taken for a weight in the user's code, though it may be one over the batch size.
 
     Example:
         >>> [_one_over(factor) for factor in (1 / 64, -1 / 49, 0.01, 0.3, 2.0)]

@@ -74,7 +74,7 @@ def find_divisor(
 def possible_divisors(
     own: TermSpec, term: Term, plain: Collection[float], counts: Mapping[Key, Term], batch_size: int
 ) -> list[Divisor | None]:
-    """Return what may divide a term, the likeliest first, where that is a plain number, or nothing that was seen.
+    """Return what may divide a term, the likeliest first, if that is a plain number or was not seen.
 
     A plain number may be a constant, the number of the samples, or that of anything that is added up over the batch
     and comes to it. A count of nothing comes to 1, by which a step divides in its place.
@@ -114,7 +114,7 @@ def _as_divisor(number: Tensor) -> float:
 
 
 def _laid_like(term: Term, count: Term, layout: Layout, batch_size: int) -> tuple[Term, Layout]:
-    """Lay rows that are counted as those of the term, which its gradients have shown, if there are as many."""
+    """Lay counted rows out like the term's, as its gradients have shown them, if there are as many."""
     rows, shape = term.elements.shape[:1], count.elements.shape
     if layout.axis:
         return count, layout

@@ -1,4 +1,4 @@
-"""Notice where steps go beyond what a reading of their loss was found from."""
+"""Notice steps that differ from those by which the reading of their loss was found."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ _SAME = 1e-3  # of two products that are equal but for rounding
 
 
 class Doubts:
-    """Take note of what may have been read wrong, as batches so far could not show it.
+    """Note what may have been misread because the batches so far could not show it.
 
     A coefficient that changes may be drawn, learned or scheduled. But it may also hold a number that is counted in the
     batch out of sight, such as the share of a mask, and was the same for all samples so far. Where each element is
     divided by such a number before the mean, no coefficient shows it, but there are elements that are 0 all at once,
     more in some samples than in others. And where the rows of samples lie one after the other, they may be as many of
-    each sample by chance, until there are more of all. Nothing of it proves anything: single samples have to be asked
-    again.
+    each sample by chance, until there are more of all. None of this proves anything: the witness has to run again.
 
     Nothing here waits for a device but `read`.
 

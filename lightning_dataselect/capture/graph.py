@@ -1,4 +1,4 @@
-"""Walk the autograd graph from a tensor to what it was made from, and build graphs unnoticed."""
+"""Walk the autograd graph from a tensor to what it was computed from, and build graphs unnoticed."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def within_checkpoint() -> bool:
 
 
 def saving_unnoticed() -> contextlib.AbstractContextManager[Any]:
-    """Save tensors for the backward pass so that nobody takes note.
+    """Save tensors for the backward pass without anyone being told.
 
     Example:
         >>> x, runs = torch.zeros(2, requires_grad=True), []
@@ -242,7 +242,7 @@ _FEW = 1024  # entries that are as good as a number
 
 
 def saving_numbers_only() -> contextlib.AbstractContextManager[Any]:
-    """Build graphs that hold no activations: they tell what a loss was put together from, but not by what gradient.
+    """Build graphs that hold no activations: they show what a loss was put together from, but give no gradient.
 
     Example:
         >>> x = torch.ones(3, 1000, requires_grad=True)

@@ -18,7 +18,7 @@ from lightning_dataselect.capture.terms import Term
 from lightning_dataselect.capture.ways_out import OWN_LOSS
 from lightning_dataselect.utils.errors import CaptureError
 
-# In a smaller batch, targets that count up may be those of a few classes by chance.
+# In a smaller batch, the targets of a few classes may count up by chance.
 _LEAST_PAIRS = 8
 
 
@@ -64,7 +64,7 @@ def mixes(
 
 
 def _telling(rows: Tensor) -> list[int]:
-    """Return up to three samples to ask, of those that lose something, as one may happen to have no slope.
+    """Return up to three samples with a loss to test, since one alone may happen to have a slope of zero.
 
     Example:
         >>> _telling(torch.tensor([[0.0, 0.0], [1.0, 2.0], [0.0, 1.0], [0.0, 3.0], [2.0, 0.0], [0.0, 0.0]]))
@@ -132,7 +132,7 @@ def _slopes(loss: Tensor, anchors: Sequence[Anchor], constants: Sequence[Tensor]
     A variational autoencoder, say, uses its code in one loss directly and, through a decoder that may normalise the
     batch, in another: only the direct way tells of the code's own row.
     """
-    slopes: list[Tensor | None] = []  # not rounded: what rounding takes away would come back through a later anchor
+    slopes: list[Tensor | None] = []  # not rounded: what rounding removes would return through a later anchor
     judged: list[Tensor | None] = []
     for n, anchor in enumerate(anchors):
         slope, noise = _slope(loss, anchor.edge, constants), None

@@ -38,15 +38,15 @@ _MOST_UNCLEAR = 8  # batches whose loss is not finite, or made of nothing, which
 
 
 class Inquiry:
-    """Look at a step in full where that is due, and keep what was found.
+    """Probe a step when that is due, and keep what was found.
 
     Args:
         module: Searched for loss functions that it holds as attributes.
 
     Attributes:
         recorder: Records the steps, and holds the findings about them.
-        interceptors: What its probes have put in the places of functions.
-        watch: The mode that steps cannot do without; None where they can.
+        interceptors: The interceptors that its probes have put in place of functions.
+        watch: The mode that steps need; None if they can do without.
         reprobe: Says when to look.
         primary: Which of several terms' logits and outputs count.
         scales: The factors of all terms in the last probe, root by root.
@@ -69,15 +69,15 @@ class Inquiry:
         self.is_compiled = self.is_one_term = False
         self.batch_tensors: Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]] | None = None
         self._read_by = StepSpec()  # the findings of the last probe
-        self._n_unclear = 0  # probes, one after the other, of a loss that was not finite
+        self._n_unclear = 0  # consecutive probes of a loss that was not finite
         self._sizes = BatchSizes()
         self._has_seen_epoch = False  # whether an epoch has begun
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
-        self._is_routine = False  # whether nothing but time has called for the next probe
+        self._is_routine = False  # whether the next probe is due for no reason but time
         self._unread: list[Term] = []  # of the last probe, what its loss was made of if nothing sound was found
 
     def forget(self) -> None:
-        """Begin anew, as with a step that nobody has seen."""
+        """Start over, as with a step that was never seen."""
         self.recorder.spec, self.primary = StepSpec(), PrimaryTerms()
         self.recorder.claims = Claims()
         self.recorder.doubts.read()
@@ -97,19 +97,19 @@ class Inquiry:
         return probe
 
     def probe_next(self) -> None:
-        """Look at everything anew in the next step, as where the step may have changed."""
+        """Probe the next step again, for instance because the step may have changed."""
         self.reprobe.probe_next()
 
     def look_again(self) -> None:
-        """Look at everything anew in the next step, where nothing but time gives a reason to."""
+        """Probe the next step again for no reason but the time that has passed."""
         self._is_routine = not self.reprobe.probes
         self.reprobe.probe_next()
 
     def has_misread(self, *, wait: bool = True) -> bool:
-        """Tell if a step has shown that earlier ones were misread since the last call; the next one is probed then.
+        """Tell if a step since the last call has shown that earlier ones were misread; the next one is then probed.
 
         Args:
-            wait: False to leave the answer to a later call where it would have to be waited for.
+            wait: False to leave the answer to a later call if getting it would mean waiting for the device.
         """
         if not self.recorder.claims.read(wait=wait):
             return False
@@ -118,7 +118,7 @@ class Inquiry:
         return True
 
     def start_epoch(self) -> None:
-        """Look anew at what an epoch has left in doubt, and at compiled code, which does not show what it adds."""
+        """Probe again if the last epoch left doubts, or if code is compiled, which does not show what it adds."""
         self._settle_claims()
         if self.is_compiled or self.has_doubts(wait=True):
             self.probe_next()
@@ -127,10 +127,10 @@ class Inquiry:
         self._has_seen_epoch = True
 
     def has_doubts(self, *, wait: bool = False) -> bool:
-        """Tell if steps since the last call may have been misread, so that single samples are to be asked again.
+        """Tell if steps since the last call may have been misread, so that the witness should run again.
 
         Args:
-            wait: True to have the answer now, even if it has to be waited for.
+            wait: True to get the answer now, even if that means waiting for the device.
         """
         keys = self.recorder.doubts.read(wait=wait)
         for key in keys:
@@ -141,15 +141,15 @@ class Inquiry:
         return bool(keys)
 
     def will_probe(self, batch_size: int) -> bool:
-        """Tell if the next step, on so many samples, will be looked at in full."""
+        """Tell if the next step, on this many samples, will be probed."""
         return self.reprobe.probes > 0 or (self._sizes.may_tell_more and self._sizes.tells_more(batch_size))
 
     def show(self, step: Callable[[], Any], batch_size: int) -> Shown:
-        """Run a step to hold its terms against those of other batches, and learn nothing from it (see `show`)."""
+        """Run a step to compare its terms with those of other batches, and learn nothing from it (see `show`)."""
         return show(step, batch_size, self._new_probe(), self.recorder, self.interceptors)
 
     def decide(self, whole: Shown, singles: Sequence[Shown]) -> bool:
-        """Let what single samples lose choose how the terms of the next step are read (see `witness.decide`).
+        """Settle how the terms of later steps are read, by the losses of single samples (see `witness.decide`).
 
         Returns:
             False if other samples might tell more.
@@ -161,11 +161,11 @@ class Inquiry:
         return is_settled
 
     def refuse_mined(self, batch: Shown, positions: Sequence[int], singles: Sequence[Shown]) -> None:
-        """Refuse what a batch leaves out by the model's outputs (see `witness.refuse_mined`)."""
+        """Refuse a loss that leaves samples out by the model's outputs (see `witness.refuse_mined`)."""
         self.recorder.spec = refuse_mined(batch, positions, singles, self.recorder.spec)
 
     def refuse_mixed(self, whole: Shown, turned: Shown, singles: Sequence[Shown]) -> None:
-        """Refuse what a model makes of several samples at once (see `mixed.refuse_mixed`)."""
+        """Refuse a model that mixes samples (see `mixed.refuse_mixed`)."""
         self.recorder.spec = refuse_mixed(whole, turned, singles, self.recorder.spec)
 
     def settle(self) -> None:
@@ -179,16 +179,16 @@ class Inquiry:
         self._read_by = spec
 
     def resume(self) -> None:
-        """Go on where an earlier run has judged the step: it is not refused for a share that has become small."""
+        """Continue an earlier run, which accepted the step: it is not refused for a share that has become small."""
         self.recorder.spec = replace(self.recorder.spec, is_resumed=True)
 
     def _settle_claims(self) -> None:
-        """Let go of the readings that steps have ruled out."""
+        """Drop the readings that steps have ruled out."""
         if left := self.recorder.claims.left():
             self.recorder.spec = self.recorder.spec.with_left(left)
 
     def meet_size(self, batch_size: int) -> None:
-        """Look anew at the first size that can tell more; forget what batches of one have shown of what is whose."""
+        """Probe again at the first size that can tell more; forget what batches of one seemed to show about rows."""
         if not self._sizes.may_tell_more:
             return
         if self._sizes.tells_axes_apart(batch_size):
@@ -203,7 +203,7 @@ class Inquiry:
             self._begin()
 
     def probe(self, step: Callable[[], Any], result: StepResult, weights: Tensor | None, batch: Any = ()) -> Any:
-        """Run a step under watch, and learn how to do without."""
+        """Run a step under a mode, and learn how to do without one."""
         self._weights = weights
         probe = self._new_probe()
         self.scales, self.constants, self._unread = [], [], []
@@ -231,7 +231,7 @@ class Inquiry:
         self._is_routine = False
         if result.lost:
             self.reprobe.give_up()
-            if self._unread:  # by chance, as of a batch of which nothing counts, or from now on
+            if self._unread:  # by chance, as in a batch in which nothing counts, or from now on
                 self.reprobe.probe_next()
         elif not self.reprobe.settle(result.way, result.unknown):
             self.watch = Watch(self.recorder, self.interceptors)
@@ -263,7 +263,7 @@ class Inquiry:
             warnings.warn(f"{NOT_MEASURED} {error}", stacklevel=2)
             self._unread += [term for term, _ in coefficients(loss, recorder.terms) if term.key in recorder.spec.terms]
             result.lost, parts = True, []
-            if self._is_routine:  # steps since the last look may have been like this one
+            if self._is_routine:  # steps since the last probe may have been like this one
                 recorder.claims.contradict()
         filters = set[Hashable]().union(*(probe.filters(term.elements) for term, _ in parts))
         recorder.spec = replace(recorder.spec, filters=recorder.spec.filters | filters)
@@ -290,7 +290,7 @@ class Inquiry:
         return loss if outer is None else outer(loss)
 
     def _constant_of(self, loss: Tensor, parts: Parts, n: int) -> Tensor | None:
-        """Return the constant in the n-th root of a probed step, if a sample's loss holds it too, as in a mean."""
+        """Return the constant in the n-th loss of a probed step, if each sample's loss has it too, as in a mean."""
         recorder, constant = self.recorder, constant_in(loss, parts, self.recorder)
         others = recorder.spec.with_constant - {n}
         recorder.spec = replace(recorder.spec, with_constant=others if constant is None else others | {n})

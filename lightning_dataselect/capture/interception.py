@@ -114,7 +114,7 @@ class Interceptors:
         return next((function for new, function in self.originals.items() if value is new), value)
 
     def add_name(self, space: dict[str, Any], name: str) -> None:
-        """Intercept a loss function that also goes by this name in this namespace."""
+        """Intercept a loss function under a further name in this namespace."""
         self.losses.add(space, name, self._interceptor_of[space[name]])
 
     def add_sites_of(self, term: Term, functions: Mapping[Hashable, Any]) -> None:
@@ -132,7 +132,7 @@ class Interceptors:
                 self.add_site(functions[where], where)
 
     def add_site(self, function: Any, where: Hashable) -> None:
-        """Intercept a mean or a sum that is called from this place."""
+        """Intercept a mean or a sum where it is called from this place."""
         if function not in self._sites:
             sites: set[Hashable] = set()
             self._sites[function] = sites
@@ -159,7 +159,7 @@ def bypassing(interceptors: Interceptors, function: Callable[..., Any]) -> Calla
 
     @functools.wraps(function)
     def plain(*args: Any, **kwargs: Any) -> Any:
-        # the wrapper of what a compiler leaves alone costs a short step more than logging a number does
+        # in a short step, the wrapper of a function that a compiler leaves alone costs more than logging a number
         if torch.compiler.is_dynamo_compiling() or interceptors.originals:
             return suspended(*args, **kwargs)
         return function(*args, **kwargs)

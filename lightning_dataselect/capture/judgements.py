@@ -31,8 +31,8 @@ class Judgements:
     """
 
     def __init__(self) -> None:
-        self._tensors: dict[int, Tensor] = {}  # holds them, so that no id comes twice
-        self._ranks: set[int] = set()  # those of them that came of an order
+        self._tensors: dict[int, Tensor] = {}  # holds them, so that no id is reused
+        self._ranks: set[int] = set()  # those of them that depend on an order
         self._changed: set[Node] = set()  # the places of what they have changed
         self._changed_by_ranks: set[Node] = set()
 

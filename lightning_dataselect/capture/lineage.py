@@ -36,7 +36,7 @@ _LAYING_OUT = {
 
 
 class Lineage:
-    """Know what the losses of a step are made of, and tell a step in which they are made of something else.
+    """Know what the losses of a step are computed from, and notice a step in which that is something else.
 
     Most steps are told by two things that cost next to nothing: between the same place in two of them as many nodes
     have joined the autograd graph as ever, and the targets are the very tensor of the batch that they used to be. Only
@@ -99,9 +99,9 @@ class Lineage:
         return bool(self._unsound) and self._make_of(nodes, targets, batch) in self._unsound
 
     def n_probes(self) -> int:
-        """Return how many steps are to be looked at to meet the like of one that it does not know.
+        """Return how many steps to probe in order to meet one like the unknown step.
 
-        Steps of several kinds may take turns: where two have not met it, more are.
+        Several kinds of step may alternate: if two probes did not meet it, more are needed.
         """
         return int(2 ** max([1, *self._alarms.values()]))
 

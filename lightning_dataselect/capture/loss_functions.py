@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.functional import nll_loss  # as it is before any patch
+from torch.nn.functional import nll_loss  # before any patch
 
 from lightning_dataselect.capture.arguments import names_of_arguments
 from lightning_dataselect.capture.graph import saving_unnoticed
@@ -55,7 +55,7 @@ def _multiclass(bound: Bound) -> Classes | None:
     logits, target, ignored = bound["input"], bound["target"], bound.get("ignore_index")
     if logits.dim() != 2:
         return None
-    if ignored is not None and ignored >= 0:  # a class of its own, or none: others know an ignored one by its sign
+    if ignored is not None and ignored >= 0:  # callers know an ignored target by its sign
         target = target.masked_fill(target == ignored, -1)
     return logits, target
 
@@ -64,7 +64,7 @@ def _binary(to_logit: Callable[[Tensor], Tensor]) -> Callable[[Bound], Classes |
     def classes(bound: Bound) -> Classes | None:
         one, target = bound["input"], bound["target"]
         if one.dim() != 1 and (one.dim() != 2 or one.shape[1] != 1):
-            return None  # several independent labels are not one class of C
+            return None  # several independent labels, not one class of C
         one, target = to_logit(one.detach().flatten()), target.detach().flatten()
         return torch.stack([torch.zeros_like(one), one], 1), torch.stack([1 - target, target], 1)
 
@@ -102,7 +102,7 @@ _HALVES = (torch.float16, torch.bfloat16)
 
 
 def twice(function: Function, bound: Bound, graph: bool) -> Split:
-    """Compute the loss as it is, and the losses besides: not a bit of value or gradient changes."""
+    """Compute the loss as it is, and its unreduced losses besides: no bit of value or gradient changes."""
     value = function(**bound)
     with torch.set_grad_enabled(graph), saving_unnoticed():
         return value, function(**{**bound, "reduction": "none"})
@@ -181,7 +181,7 @@ class Loss:
         return "input" in bound and not self.takes_features
 
     def classes_of(self, bound: Bound, batch_size: int) -> Classes | None:
-        """Return logits and targets of the samples; those of tokens are many, and nobody asks for them."""
+        """Return the logits and targets of the samples; not those of tokens, which are many and never asked for."""
         classes = self.classes(bound)
         return classes if classes is not None and classes[0].shape[0] == batch_size else None
 
@@ -194,7 +194,7 @@ class Loss:
         return self.units is _of_classes and bound.get("weight") is not None
 
     def weighs_elements(self, bound: Bound) -> bool:
-        """Tell if the caller has given each element a weight, by the sum of which a mean divides."""
+        """Tell if the caller has given each element a weight, whose sum a mean divides by."""
         return self.units is _of_elements and bound.get("weight") is not None
 
     def reduces(self, bound: Bound) -> bool:
@@ -232,7 +232,7 @@ _TABLE: dict[str, dict[str, Any]] = {
     "cosine_embedding_loss": {},
     "margin_ranking_loss": {},
     "triplet_margin_loss": {},
-    "triplet_margin_with_distance_loss": {"split": once},  # its distance may be a network
+    "triplet_margin_with_distance_loss": {"split": once},  # its distance function may be a network
 }
 
 

@@ -1,4 +1,4 @@
-"""Hold what a model makes of samples, and which of them a step takes, against what it does with each of them alone."""
+"""Compare a model's outputs for several samples, and which of them a step takes, with those for each sample alone."""
 
 from __future__ import annotations
 

@@ -28,10 +28,10 @@ class Norms:
     """
 
     def __init__(self) -> None:
-        self._given: dict[int, tuple[Tensor, Tensor]] = {}  # with the norms, so that no id comes twice
+        self._given: dict[int, tuple[Tensor, Tensor]] = {}  # with the norms, so that no id is reused
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> None:
-        """Take a call of torch's into account."""
+        """Take a torch call into account."""
         if _order_of_all(func, args, kwargs, out) == 2:
             self._given[id(out)] = out, _normed(args, kwargs)
 

@@ -14,7 +14,7 @@ from lightning_dataselect.capture.picks import covers, tensors_among
 SORTING = {"sort", "argsort", "msort", "topk"}
 
 
-# The argument that says along which axis a call ranks, and what that is without it; None: all entries.
+# The argument that says along which axis a call ranks, and its default; None: all entries.
 _RANKING: dict[str, tuple[int, int | None]] = {
     **dict.fromkeys(("sort", "argsort"), (1, -1)),
     **dict.fromkeys(("topk", "kthvalue"), (2, -1)),
@@ -30,7 +30,7 @@ COMPARING = {
 
 
 def order_of_rows(name: str, args: tuple[Any, ...], batch_size: int) -> Any:
-    """Return by what index or mask a call takes rows out of a tensor with one for each sample; None if it does not."""
+    """Return the index or mask by which a call takes rows out of a tensor with one row per sample, or None."""
     if name == "__getitem__":
         index = args[1]
         if isinstance(index, tuple) and index and all(isinstance(part, slice) for part in index[1:]):
@@ -89,7 +89,7 @@ _LAID_LIKE = {"to", "type_as", "expand_as", "view_as", "reshape_as"}
 
 
 def tensors_with_a_say(name: str, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the inputs of a call that decide on what comes out by their values, and not by shape and type alone.
+    """Return the inputs of a call whose values decide on the result, and not their shape and type alone.
 
     Example:
         >>> mask, losses = torch.tensor([True, False]), torch.ones(2)

@@ -1,4 +1,4 @@
-"""Undo what is done to a loss last, once the samples' losses have been put together, and do it to each of them."""
+"""Undo the last change to a loss, made once the samples' losses were combined, and apply it to each of them instead."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Outer:
 def without_outer(loss: Tensor) -> tuple[Tensor, Outer | None]:
     """Return what a loss was before it was cut off at a bound, or its size was taken, and what was done to it.
 
-    So a batch beyond the bound shows its samples' losses as any other one does, and each of them is cut off by itself.
+    So a batch beyond the bound shows its samples' losses like any other, and each of them is cut off separately.
 
     Args:
         loss: Of a step, with its graph.
 
     Returns:
-        The loss as it is, and None, where nothing of the kind was done last.
+        The loss as it is, and None, if there was no such change.
 
     Example:
         >>> losses = torch.tensor([1.0, 5.0], requires_grad=True)

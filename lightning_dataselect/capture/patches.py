@@ -1,4 +1,4 @@
-"""Let names stand for something else for the length of a step."""
+"""Rebind names for the length of a step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 
 class Patches:
-    """Let names stand for something else inside a ``with`` block.
+    """Rebind names inside a ``with`` block.
 
     Example:
         >>> names = {"pi": 3.14159}
@@ -31,7 +31,7 @@ class Patches:
             self.add(space, name, new)
 
     def add(self, space: dict[str, Any], name: str, new: Any) -> None:
-        """Let a name in a namespace stand for something else from the next time on."""
+        """Rebind a name in a namespace from the next ``with`` block on."""
         for known, names in self._spaces:
             if known is space:
                 names[name] = new
@@ -69,7 +69,7 @@ class Patches:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Let the names stand for what they are inside a ``with`` block.
+        """Restore the names inside a ``with`` block.
 
         Example:
             >>> names = {"pi": 3.14159}

@@ -1,4 +1,4 @@
-"""Follow the rows that a step picks out of the samples of its batch to what is made of them."""
+"""Follow the rows that a step picks out of its batch to what is computed from them."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ class PickedRows:
 
     def __init__(self) -> None:
         self._picked_at: dict[Node, Key] = {}
-        self._picked: dict[int, tuple[Tensor, Key]] = {}  # likewise without a graph; tensors, so that no id comes twice
+        self._picked: dict[int, tuple[Tensor, Key]] = {}  # likewise without a graph; tensors, so that no id is reused
         self._filtered: dict[int, tuple[Tensor, Hashable]] = {}  # data without the samples that a mask leaves out
-        self._filtered_at: dict[Node, Hashable] = {}  # what was made of it with a graph
+        self._filtered_at: dict[Node, Hashable] = {}  # what was computed from it with a graph
 
     def start(self, where: Key, pick: Pick, rows: Tensor, batch_size: int) -> None:
         """Follow the rows that a call has picked at a place."""
@@ -57,7 +57,7 @@ class PickedRows:
             self._picked[id(rows)] = rows, where
 
     def note(self, given: Iterable[Tensor], made: Iterable[Tensor]) -> None:
-        """Take note of what a call has made of tensors."""
+        """Note what a call has computed from tensors."""
         given, made = list(given), list(made)
         for where in {self._filtered[id(tensor)][1] for tensor in given if id(tensor) in self._filtered}:
             for tensor in made:

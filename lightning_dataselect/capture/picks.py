@@ -1,4 +1,4 @@
-"""Find the calls that pick rows out of the samples of a batch, and lay what was picked where it came from."""
+"""Find the calls that pick rows out of the samples of a batch, and put what was picked back where it came from."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Pick:
         return (self.mask,)
 
     def put_back(self, rows: Tensor) -> Tensor:
-        """Return rows that were made of those that were picked, where these have lain, and 0 elsewhere.
+        """Return the results for the picked rows at the places where these were, and 0 elsewhere.
 
         Example:
             >>> Pick(torch.tensor([[True, False], [True, True]]), 3).put_back(torch.tensor([5.0, 6.0, 7.0])).tolist()
@@ -60,7 +60,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class IndexPick(Pick):
-    """Hold where rows were picked by numbers, some of them maybe several times.
+    """Hold where rows were picked by index, some of them perhaps several times.
 
     Attributes:
         mask: The first of the numbers, of samples.
@@ -138,7 +138,7 @@ class Picks:
 
     def __init__(self, batch_size: int) -> None:
         self._size = batch_size
-        self._sorted: tuple[Tensor, Tensor] | None = None  # what was selected last, and by what numbers
+        self._sorted: tuple[Tensor, Tensor] | None = None  # what was selected last, and by which indices
 
     def find(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> Pick | None:
         """Return what a call has picked; None if nothing."""
@@ -167,7 +167,7 @@ class Picks:
             return Pick(parts[0], len(out)) if are_of_rows else None
         numbers = tuple(part for part in parts if isinstance(part, Tensor))
         if any(isinstance(part, Tensor) for part in parts[len(numbers) :]):
-            return None  # with something in between
+            return None  # with other calls in between
         if len(parts) == 1 and given.shape[0] != self._size:
             return self._of_rows(given, numbers[0], out)
         are_rows = all(_are_numbers_of(part, out) for part in numbers)
@@ -196,7 +196,7 @@ class Picks:
 
 
 def by_numbers(index: Any) -> bool:
-    """Tell if rows are taken by their numbers.
+    """Tell if rows are taken by their indices.
 
     Example:
         >>> [by_numbers(index) for index in (torch.tensor([2, 0]), (torch.tensor([1]), 0), torch.tensor([True]), 1)]

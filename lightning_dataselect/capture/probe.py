@@ -34,22 +34,22 @@ _SETITEM = torch._C.TensorBase.__setitem__
 
 
 class Probe(Watch, Observer):
-    """Watch a step, and find out how to do without a `Watch`.
+    """Watch a step, and find out how to do without watching.
 
     Attributes:
         names: The namespaces and names by which unseen loss functions were called.
         sites: Place -> the mean or sum that was called there.
         anchors: The results of calls that had parameters, or normalised the batch, by their places in the graph.
-        foreign: Likewise the results of code that no mode looks into, as of a scripted module.
+        foreign: Likewise the results of code that a mode cannot see into, such as a scripted module.
         divisions: What the step divides its losses by.
         picked: How many rows were picked out of a tensor by a mask or an index, by the places of the results.
-        doubtful: The places where the mask was made of the model's outputs, maybe of all samples'.
-        has_equal_axes: True if another axis has as many entries as there are samples, and nothing tells them apart.
+        doubtful: The places where the mask was computed from the model's outputs, perhaps those of all samples.
+        has_equal_axes: True if another axis is as long as the batch, and nothing tells the two apart.
         sorts: True if something was sorted, or rows of the samples were taken by an index or a mask.
-        reorders: True if that was in another order before.
+        reorders: True if that has changed their order.
         differentiates: True if the step takes derivatives of its own.
-        origins: Knows what was made from which samples; None where all of a batch are measured.
-        views: How many parts were laid one after the other, each a batch.
+        origins: Knows what was computed from which samples; None if all samples of a batch are measured.
+        views: How many batches were concatenated.
         values: The activations themselves, by their places in the graph, where they are kept; else None.
         normalises: True if a layer has normalised the batch by its own statistics.
         unreachable: The terms that only a mode sees: loss functions by no name that can be patched,
@@ -72,7 +72,7 @@ class Probe(Watch, Observer):
         self._rows = PickedRows()
         self._judgements = Judgements()
         self._module = module
-        self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id comes twice
+        self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id is reused
         self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
         self.views: set[int] = set()
         self.sorts = self.reorders = self.differentiates = False
@@ -82,7 +82,7 @@ class Probe(Watch, Observer):
         self._tables = Tables(module)
 
     def __enter__(self) -> Probe:
-        """Begin a step, on as many samples as the recorder knows by now."""
+        """Begin a step with the recorder's number of samples."""
         self.across = Across(self.recorder.batch_size)
         super().__enter__()
         return self
@@ -185,7 +185,7 @@ class Probe(Watch, Observer):
         return time_major or k in self.views
 
     def meet_equal_axes(self) -> None:
-        """Take note that another axis of something has as many entries as there are samples."""
+        """Note that some other axis is as long as the batch."""
         self.has_equal_axes = True
 
     def number(self, value: Tensor, key: Key) -> None:
@@ -216,7 +216,7 @@ class Probe(Watch, Observer):
         return super().fold(func, where, ending, given, out, axes)
 
     def piece(self, func: Any, where: Hashable, given: Tensor, out: Tensor) -> Tensor:
-        """Take a sum that is none by name, and note that only a mode sees it."""
+        """Record a sum that is not computed by a function called sum, and note that only a mode sees it."""
         before = len(self.recorder.terms)
         out = super().piece(func, where, given, out)
         self.unreachable += [term.key for term in self.recorder.terms[before:]]
@@ -238,7 +238,7 @@ class Probe(Watch, Observer):
         return bool(reached(rows.grad_fn, self.anchors) or reached(rows.grad_fn, self.foreign))
 
     def filters(self, rows: Tensor) -> set[Hashable]:
-        """Return the places where samples were left out of what a model then made of them."""
+        """Return the places where samples were left out before the model saw them."""
         return self._rows.filtered_at(rows)
 
     def picked_at(self, rows: Tensor) -> Key | None:

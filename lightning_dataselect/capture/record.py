@@ -1,4 +1,4 @@
-"""Hold what a step under capture has called so far: its terms, and what they may be made of."""
+"""Hold what a step under capture has called so far: its terms, and what they may be computed from."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Record:
         claims: What is known by now of the terms with several readings.
         doubts: What may have been read wrong by now.
         sole_spec: The findings about the loss that is all of this step's, if nothing is left to find out about it.
-        sole: The call that has made it, until it turns out to be one term of several.
-        open_counts: Counts of which no batch so far could tell the axis of the samples from another.
+        sole: The call that returned it, until it turns out to be one term of several.
+        open_counts: Counts in which no batch so far could tell the samples' axis from another.
     """
 
     def __init__(self) -> None:
@@ -98,24 +98,24 @@ class Record:
 
     @property
     def batch_size(self) -> int:
-        """The number of samples; a compiler takes it for a size that may change, and an attribute for a constant."""
+        """The number of samples; a property, because a compiler would take an attribute for a constant."""
         return self._samples.shape[0]
 
     def sole_loss(self, loss: Any) -> SoleLoss | None:
-        """Return the call that has made the loss of the step, if that is all that there is to it."""
+        """Return the call that returned the step's loss, if there is nothing more to the loss."""
         sole = self.sole
         if sole is None or self.terms or self.sources or not isinstance(loss, Tensor) or sole.edge is None:
             return None
         return sole if loss.grad_fn is sole.edge.node else None
 
     def take_up_sole(self) -> None:
-        """Let the call that seemed to make up the loss be one term of several."""
+        """Turn the call that seemed to be the whole loss into one term of several."""
         if self.sole is not None:
             self.terms.insert(0, self.sole.term())
             self.sole = None
 
     def leaves_out(self) -> bool:
-        """Tell if samples were left out before the model saw them, so that rows look like those of other ones."""
+        """Tell if samples were left out before the model saw them, so that rows look like those of other samples."""
         if not self.spec.filters:
             return False
         size, spec = self.batch_size, self.spec
@@ -131,13 +131,13 @@ class Record:
         return known > 0 and term.classes is not None and term.classes[0].shape[1] != known
 
     def classes_now(self, term: Term) -> int:
-        """Return how many classes a term of a probe has; 0 where it has none, or where they were found to vary."""
+        """Return the number of classes of a term in a probe; 0 if it has none, or if their number varies."""
         before = self.spec.of(term.key)
         n_classes = 0 if term.classes is None else term.classes[0].shape[1]
         return n_classes if before.n_rows == 0 or before.n_classes == n_classes else 0
 
     def has_grown(self) -> bool:
-        """Tell if samples have several rows that had one, as where each image had one box so far."""
+        """Tell if samples that had one row each have several now, as when each image had one box so far."""
         size = self.batch_size
         for term in self.terms:
             if term.elements.shape[:1].numel() > size and self.spec.of(term.key).has_one_row:

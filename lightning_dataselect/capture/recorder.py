@@ -33,7 +33,7 @@ class Recorder(Record):
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Compute something within the step that is none of its own."""
+        """Compute something within the step that is not part of it."""
         self.busy = True
         try:
             yield
@@ -41,9 +41,9 @@ class Recorder(Record):
             self.busy = False
 
     def loss(self, loss: Loss, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Any) -> Tensor:
-        """Call a loss function unreduced, keep what it says, and reduce as the caller asked."""
+        """Call a loss function unreduced, keep the losses, and reduce them as the caller asked."""
         bound = loss.bind(args, kwargs)
-        self.busy = True  # what a loss function calls inside is not the step's
+        self.busy = True  # calls inside a loss function are not the step's own
         try:
             if not loss.reduces(bound):
                 losses = function(*args, **kwargs)
@@ -55,7 +55,7 @@ class Recorder(Record):
                         self.sources.append(Source(classes, losses))
                 return losses
             is_sum = bound.get("reduction", "mean") == "sum"
-            # another call to whoever knows it, as what it may be divided by is something else
+            # counts as another call, since something else may divide it
             key, spec, enters, weights = self._meet(f"{loss.name} (sum)" if is_sum else loss.name, True)
             given = _given_with_graph(bound)
             if not enters or not (self.scoring or given is not None):
@@ -63,8 +63,7 @@ class Recorder(Record):
             made_from = None if given is None or torch.compiler.is_dynamo_compiling() else given.grad_fn
             size, observer = self.batch_size, self.observer
             graph = weights is not None or observer is not None
-            # A compiler makes one pass of it, and must find no reducing call in its graph: it
-            # would call us again by its name.
+            # A compiler traces it once, and must find no reducing call in its graph, which would call us again by name.
             one = weights is not None or torch.compiler.is_dynamo_compiling()
             split = twice if saving_is_noted() else once if one else loss.split
             value, losses = split(function, bound, graph)
@@ -80,7 +79,7 @@ class Recorder(Record):
                 return function(*args, **kwargs) if value is None else value  # unlike in the probe
             units: Tensor | None = None
             counts: Tensor | None = None
-            # nothing is divided where each sample has one loss, and the mean is there
+            # each sample has one loss, and the mean is known: nothing is divided
             is_plain = value is not None and self.weights is None and observer is None and elements.numel() == size
             if not is_sum and not (is_plain and pick is None and not loss.weighs_elements(bound)):
                 units = loss.units(bound)
@@ -117,13 +116,13 @@ class Recorder(Record):
     def reduction(
         self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor, *, takes_turn: bool = True
     ) -> Tensor:
-        """Take note of a hand-written loss's last step: a mean or a sum to one number.
+        """Record the last step of a hand-written loss: a mean or a sum to one number.
 
-        Compiled code does not know its place (None): it is recognised by its turn in the step.
+        In compiled code there is no place (None): the call is recognised by its turn in the step.
         """
         if given.dim() == 0:
             return value
-        order = self._reductions  # a turn whatever the shape: in a smaller batch more shapes are whole
+        order = self._reductions  # a turn whatever the shape: in a smaller batch more shapes are reduced to one number
         self._reductions += takes_turn
         if not takes_turn:
             pass  # compiled code never shows it
@@ -140,7 +139,7 @@ class Recorder(Record):
         rows, fold = given, self.folds.get(id(given)) if has_fold else None
         made_from = None if torch.compiler.is_dynamo_compiling() else given.grad_fn
         if spec.is_witnessed and not spec.is_joined:
-            fold = None  # another axis has as many entries as there are samples
+            fold = None  # another axis is as long as the batch
         if fold is not None:
             self.joined[key], made_from = fold.where, fold.made_from
             each = fold.elements.flatten(1)
@@ -169,14 +168,14 @@ class Recorder(Record):
         return value
 
     def pick(self, where: Hashable, pick: Pick) -> Key:
-        """Take note of rows that were picked out of a tensor; return what this call is known by."""
+        """Record rows that were picked out of a tensor; return the key of this call."""
         call = self._calls.get(where, 0)
         self._calls[where] = call + 1
         self.picks[where, call] = pick
         return where, call
 
     def fold(self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor, axes: Sequence[int]) -> Tensor:
-        """Take note of a mean or a sum over the samples, and over these axes besides, that leaves another one."""
+        """Record a mean or a sum over the samples, and these further axes, that leaves another axis."""
         key, spec, _, weights = self._meet(over_samples(where), False)
         fold = make_fold(key, where, ending, given, value, axes)
         if self.observer is not None:
@@ -190,7 +189,7 @@ class Recorder(Record):
         return fold.value
 
     def _picked(self, spec: TermSpec, rows: Tensor) -> tuple[Key | None, Pick | None]:
-        """Return where a mask has picked what was made into rows, and what it has picked; None if none has."""
+        """Return where a mask picked the rows that these were computed from, and which; None if no mask did."""
         where = spec.picked_at if self.observer is None else self.observer.picked_at(rows)
         pick = self.picks.get(where) if where is not None else None
         return (where, pick) if pick is not None and rows.shape[:1] == (pick.n_rows,) else (None, None)
@@ -264,7 +263,7 @@ def _traced_by_backend() -> bool:
 
 
 def _given_with_graph(bound: dict[str, Any]) -> Tensor | None:
-    """Return the first argument of a call that lets its result be back-propagated; None if none does."""
+    """Return the first argument of a call that requires gradients; None if there is none."""
     if torch.is_grad_enabled():
         for value in bound.values():
             if isinstance(value, Tensor) and value.requires_grad:

@@ -42,7 +42,7 @@ def _products(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
 
 
 def _summed_products(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """Return what an einsum adds up to one number, if that is the products of elements alike, as ``"bc,bc->"``."""
+    """Return what an einsum adds up to one number, if it is products of corresponding elements, as in ``"bc,bc->"``."""
     equation, operands = args[0], args[1] if isinstance(args[1], list | tuple) else args[1:]
     inputs, _, output = str(equation).replace(" ", "").partition("->")
     names = inputs.split(",")
@@ -89,7 +89,7 @@ class Reduction:
 
 
 def ends(args: tuple[Any, ...], kwargs: Mapping[str, Any], value: Tensor) -> bool:
-    """Tell if a call has reduced all that it was given to one number, which may have kept its axis.
+    """Tell if a call has reduced its whole input to one number, which may have kept its axis.
 
     Example:
         >>> losses = torch.ones(4)
@@ -105,7 +105,7 @@ def ends(args: tuple[Any, ...], kwargs: Mapping[str, Any], value: Tensor) -> boo
 
 
 def axes_of_fold(args: tuple[Any, ...], kwargs: Mapping[str, Any], batch_size: int) -> tuple[int, ...] | None:
-    """Return the axes that a mean or a sum has reduced besides the first, that of the samples, if it leaves some.
+    """Return the axes that a mean or a sum has reduced besides the first, the samples' axis, if it leaves any.
 
     Returns:
         The axes; None if it has not reduced the first one, or left none.
@@ -245,7 +245,7 @@ def fold(
     is_sum: bool = False,
     strided: bool = False,
 ) -> Tensor:
-    """Give each sample what a batch of it alone would have lost.
+    """Return for each sample the loss of a batch that contains it alone.
 
     Args:
         elements: (batch_size * k, ...) losses.

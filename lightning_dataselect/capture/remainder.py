@@ -40,7 +40,7 @@ def given(term: Term, slope: Scale, weights: Tensor | None = None) -> Tensor:
 
 
 def rest(loss: Tensor, parts: Parts, weights: Tensor | None = None) -> Tensor:
-    """Return what a loss is without its terms: 0-dim float32, without a graph.
+    """Return the loss without its terms: 0-dim float32, without a graph.
 
     Args:
         loss: Of one element.

@@ -11,12 +11,12 @@ from lightning_dataselect.capture.graph import Unknown
 Way: TypeAlias = frozenset[Hashable]
 
 
-# Steps of two kinds may take turns: the one that was missed is at most this many steps away.
+# Two kinds of step may alternate: the one that was missed is at most this many steps away.
 _PROBES = 2
 
 
-# A loss with the same terms that is put together from something else may have got a new term, or a compiler may have
-# changed the names: this often probes go and see.
+# A loss with the same terms that is put together differently may have a new term, or a compiler may have changed the
+# names: it is probed at most this often to find out.
 _TRIES = 2
 
 
@@ -48,7 +48,7 @@ class ReprobePolicy:
         self.probes = max(self.probes, n)
 
     def probe_turns(self) -> None:
-        """Call for probes that meet a step of this kind again, even if it takes turns with another."""
+        """Call for enough probes to meet a step of this kind again, even if it alternates with another kind."""
         self.probes, self._lost = _PROBES, True
 
     def give_up(self) -> None:
@@ -60,7 +60,7 @@ class ReprobePolicy:
 
         Args:
             way: The terms of its loss.
-            unknown: What else each of its roots was put together from; None where nobody can tell.
+            unknown: What else each of its losses was put together from; None if that is not known.
         """
         if way not in self.known:
             self.probe_turns()
@@ -72,9 +72,9 @@ class ReprobePolicy:
         return False
 
     def settle(self, way: Way, unknown: Unknown | None = None) -> bool:
-        """Tell, after a probe, if steps of this kind can be followed without.
+        """Tell, after a probe, if steps of this kind can be read without further probes.
 
-        They cannot if a step has been lost, and probes show nothing that was not known.
+        They cannot if a step was lost although probes show nothing new.
         """
         seen = unknown is None or self._tries[way, unknown] >= _TRIES
         if unknown is not None:

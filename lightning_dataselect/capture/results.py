@@ -1,4 +1,4 @@
-"""Add up what the samples of one step lose, root by root, and gather what comes along."""
+"""Add up the samples' losses in one step, root by root, with the logits, targets and outputs found on the way."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class StepResult:
 
 
 def nothing_known(batch_size: int, device: torch.device | None) -> Captured:
-    """Return what there is to say of samples whose losses are not known."""
+    """Return the result for samples whose losses are not known."""
     return Captured(torch.full((batch_size,), torch.nan, device=device), known=False)
 
 

@@ -18,7 +18,7 @@ def loss_of(out: Any) -> Any:
         >>> loss_of({"loss": 1.5, "n": 3})
         1.5
     """
-    if isinstance(out, Tensor):  # a short step would pay for asking an abstract class
+    if isinstance(out, Tensor):  # a short step would notice a check against an abstract class
         return out
     return out.get("loss") if isinstance(out, Mapping) else out
 
@@ -37,7 +37,7 @@ def with_loss(out: Any, loss: Tensor) -> Any:
 
 
 def described(out: Any) -> str:
-    """Say in words what a step returned.
+    """Describe in words what a step returned.
 
     Example:
         >>> described({"logits": 1}), described(None), described(3)
@@ -53,7 +53,7 @@ def missing_loss(out: Any, terms: Iterable[Term]) -> CaptureError:
 
     Args:
         out: What the step returned.
-        terms: What it computed: if it holds a loss, a step that returns None has not skipped the batch on purpose.
+        terms: What it computed. If there is a loss in it, a step that returns None did not skip the batch on purpose.
     """
     is_skipped = out is None and not any(map(_shows_a_loss, terms))
     return (NoLossError if is_skipped else CaptureError)(
@@ -63,5 +63,5 @@ def missing_loss(out: Any, terms: Iterable[Term]) -> CaptureError:
 
 
 def _shows_a_loss(term: Term) -> bool:
-    """Tell if a step that has computed this, and returns None, has forgotten to return it."""
+    """Tell if a step that computed this and returned None has forgotten to return it."""
     return term.value.requires_grad and bool(term.value.isfinite())

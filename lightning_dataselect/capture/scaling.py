@@ -11,7 +11,7 @@ from lightning_dataselect.capture.reductions import by_sample, fold
 from lightning_dataselect.capture.specs import Divisor, TermSpec
 from lightning_dataselect.capture.terms import Loop, Parts, Scale, Term
 
-_MOST_DOUBTS = 3  # looks that a coefficient is worth which changes, until it is taken for one that is drawn or learned
+_MOST_DOUBTS = 3  # probes spent on a changing coefficient before it is taken for a random or a learned one
 
 
 def scale(term: Term, slope: Scale, record: Record) -> Scale:

@@ -1,4 +1,4 @@
-"""Run a step on some samples to see what it computes of them, and learn nothing from it."""
+"""Run a step on some samples to see what it computes, without learning anything from it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from lightning_dataselect.utils.errors import CaptureError
 def show(
     step: Callable[[], Any], batch_size: int, probe: Probe, recorder: Recorder, interceptors: Interceptors
 ) -> Shown:
-    """Run a step to hold its terms against those of other batches.
+    """Run a step to compare its terms with those of other batches.
 
     Args:
         step: Calls the training step on some samples.

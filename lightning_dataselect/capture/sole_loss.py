@@ -1,7 +1,7 @@
 """The short way of most steps, whose loss is what one loss function has returned: one loss a sample, and nothing else.
 
-Where nothing is left to find out about such a loss, its call is kept as it came. It becomes a term like any other only
-if the step has done something else with it.
+Once nothing is left to find out about such a loss, its call is kept as it is. It becomes a term like any other only if
+the step does something else with it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class SoleLoss:
     """The call of a loss function that makes up the loss, as far as the step shows so far.
 
     Attributes:
-        key: What it is known by.
+        key: The key of its term.
         loss: The function.
         bound: Its arguments.
         value: 0-dim, what the step got, with its graph.
@@ -59,7 +59,7 @@ class SoleLoss:
 
 
 def findings_on_sole_loss(roots: Sequence[Parts], terms: Sequence[Term], spec: StepSpec) -> TermSpec | None:
-    """Return the findings about the one term of a step, if they leave nothing to look for in steps like it; else None.
+    """Return the findings about a step's only term, if they leave nothing to find out about such steps; else None.
 
     Args:
         roots: What the loss of the step was made of.
@@ -69,7 +69,7 @@ def findings_on_sole_loss(roots: Sequence[Parts], terms: Sequence[Term], spec: S
     if len(roots) != 1 or len(roots[0]) != 1 or len(terms) != 1:
         return None
     term, factor = roots[0][0]
-    if term is not terms[0] or isinstance(factor, Tensor) or factor != 1.0:  # no look at a number on a device
+    if term is not terms[0] or isinstance(factor, Tensor) or factor != 1.0:  # no number on a device is read
         return None
     known = spec.terms.get(term.key)
     if known is None or term.by_hand or spec.loops or spec.filters or spec.with_constant:

@@ -47,7 +47,7 @@ class TermSpec:
     """Hold the findings about one term of a step's loss.
 
     Attributes:
-        enters: True, it is part of the loss; None, not so far; False, it is never to be looked at.
+        enters: True: it is part of the loss; None: not so far; False: it is never looked at.
         layout: Where the samples lie in its elements.
         divisor: What it is divided by that is another number for a sample alone.
         readings: The divisors that fit what is known, the likeliest first, each with the product of the term's
@@ -125,7 +125,7 @@ class StepSpec:
             though it may be as long as a batch.
         with_constant: The roots that hold a constant, by their turn.
         differentiates: True if the step takes derivatives of its own, so that it cannot do without a graph.
-        warned: What was said of parts of the loss that no sample has a share in.
+        warned: The warnings given about parts of the loss that no sample has a share in.
         is_resumed: True if an earlier run has judged the step already.
         divisors: The places of the numbers that terms are divided by.
         has_folded: True if there are terms that leave a number of each output.

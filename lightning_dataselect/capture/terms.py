@@ -16,7 +16,7 @@ from lightning_dataselect.capture.origin import Origin
 from lightning_dataselect.capture.reductions import fold, reduce
 from lightning_dataselect.capture.ways_out import OWN_LOSS
 
-Key = tuple[Hashable, int]  # where a term is computed, and the how-manieth time in this step
+Key = tuple[Hashable, int]  # where a term is computed, and for the how many-th time in this step
 
 
 @dataclass(eq=False)
@@ -32,7 +32,7 @@ class Term:
     """One reduction over the batch.
 
     Attributes:
-        key: What the same term of the next step is recognised by.
+        key: Identifies the same term in the next step.
         value: 0-dim, what the step got, with its graph.
         elements: (batch_size * k, ...) what was reduced, without a graph but for a probe.
         units: What a mean divides by the sum of, or None (see `reductions.reduce`).
@@ -40,14 +40,14 @@ class Term:
         strided: How the rows lie (see `reductions.by_sample`).
         classes: Logits and targets, of a classification loss; else None.
         weighs_classes: ``units`` are the weights of classes, which count in what a sample loses.
-        from_parameters: It is made of parameters alone, so no sample has a share in it.
-        counts: Of a sum, which elements are none of what the caller ignores; None where nothing is.
+        from_parameters: It is computed from parameters alone, so no sample has a share in it.
+        counts: For a sum, which elements the caller does not ignore; None if none are ignored.
         choice: int64 (1,), the turn of the reading that all steps so far have left standing (see `specs.TermSpec`).
         picked_at: Where a mask has picked the rows that were reduced, which lie here as before; None for nowhere.
         is_judged: Of a probe, True if what the model's outputs decide, as a mask of the hardest, has changed the rows.
         is_ranked: Likewise, True if it was their order, or how they compare with a number of the whole batch.
-        is_compared: Of a probe, True if outputs are compared with what is made of the whole batch (see `across`).
-        is_shared: Likewise, True if the samples of the batch share out what multiplies the rows.
+        is_compared: In a probe, True if outputs are compared with numbers of the whole batch (see `across`).
+        is_shared: Likewise, True if what multiplies the rows was divided among the samples of the batch.
         is_joined: The samples were reduced first, and another axis after them.
         origin: Of a probe, what it was made from; None where all samples of the batch are measured.
         edge: Where ``value`` was in the graph when it was made; None without gradient, and in compiled code.
@@ -100,7 +100,7 @@ class Term:
         return f"{where[3]}() in line {where[2]} of {where[0]}" if self.by_hand else str(where)
 
     def losses(self, batch_size: int) -> Tensor:
-        """Return what each sample loses by this term: (batch_size,) float32."""
+        """Return each sample's loss by this term: (batch_size,) float32."""
         counted = self.units
         if counted is not None and self.weighs_classes:
             counted = counted != 0
@@ -130,7 +130,7 @@ def coefficients(loss: Tensor, terms: Sequence[Term], *, again: bool = False) ->
     return [term.along(s) for (term, _), s in zip(placed, slopes, strict=True) if s is not None]
 
 
-_TURN = -1  # stands for all turns of a loop in the key of its term
+_TURN = -1  # in the key of a loop's term, stands for all turns
 
 
 @dataclass(eq=False)
@@ -161,7 +161,7 @@ def loops_of(parts: Parts, looped: Collection[Hashable], batch_size: int) -> lis
     loops: list[tuple[Loop, Scale]] = []
     for place in looped:
         own = [part for part in parts if part[0].key[0] == place]
-        if len(own) == batch_size:  # else it has not gone over all samples
+        if len(own) == batch_size:  # otherwise it has not gone over all samples
             elements = torch.stack([term.value.detach() for term, _ in own])
             slopes = torch.stack([torch.as_tensor(slope, device=elements.device) for _, slope in own])
             turns = [term for term, _ in own]
@@ -173,7 +173,7 @@ def loops_of(parts: Parts, looped: Collection[Hashable], batch_size: int) -> lis
 def incomplete(parts: Parts, looped: Collection[Hashable], batch_size: int) -> str | None:
     """Name a loop that has passed over some of the samples, as over images without boxes; None if none has.
 
-    One that has passed over all of them is no part of the loss, and nothing is missing.
+    A loop that has passed over all of them is not part of the loss, so nothing is missing.
     """
     for place in looped:
         own = [term for term, _ in parts if term.key[0] == place]

@@ -23,7 +23,7 @@ _SUM = Reduction(True)  # of norms, and of samples that are taken out one by one
 
 
 def compiler_in_use() -> bool:
-    """Tell if some code may be compiled; to import the compiler for nothing takes seconds."""
+    """Tell if some code may be compiled; importing the compiler needlessly would take seconds."""
     return "torch._dynamo" in sys.modules
 
 
@@ -61,7 +61,7 @@ class Watch(TorchFunctionMode):
         return self
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        """Call the function, or what stands for it."""
+        """Call the function, or its interceptor."""
         kwargs = kwargs or {}
         if not self.recorder.listens():
             return func(*args, **kwargs)
@@ -72,7 +72,7 @@ class Watch(TorchFunctionMode):
             where = None if torch.compiler.is_dynamo_compiling() else site(_caller(sys._getframe(1), func), func)
             out = self.reduction(func, where, args, kwargs, out)
         elif torch.compiler.is_dynamo_compiling():
-            pass  # compiled code has no place to know what follows by
+            pass  # compiled code has no place by which to recognise what follows
         elif func in FOLDING and (axes := axes_of_fold(args, kwargs, self.recorder.batch_size)) is not None:
             ending = ENDINGS[func]
             out = self.fold(func, site(sys._getframe(1), func), ending, ending.given(args, kwargs), out, axes)
@@ -97,7 +97,7 @@ class Watch(TorchFunctionMode):
         """Take a mean or a sum to one number."""
         ending = ENDINGS[func]
         given = ending.given(args, kwargs)
-        if args and given is not args[0]:  # a dot product's: the step might as well have multiplied and summed
+        if args and given is not args[0]:  # of a dot product: the step might as well have multiplied and summed
             self.note(torch.mul, tuple(tensors_among([*args, *kwargs.values()])), {}, given)
         return self.recorder.reduction(where, ending, given, out)
 

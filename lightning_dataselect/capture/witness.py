@@ -1,4 +1,4 @@
-"""Hold what a step loses on single samples against how its loss on several of them is read.
+"""Compare the losses of single samples with how the loss of several of them is read.
 
 Capture infers from a batch what a loss is divided by, which axis holds the samples and in which order they lie. All
 of this may be so by chance of sizes and values. A batch of one leaves nothing to infer: `decide` takes what the same
@@ -70,7 +70,7 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
     if not (whole.loss.isfinite() and any(one.loss.isfinite() for one in singles)):
         return spec, False
     agrees = whole.losses is not None and are_close(whole.losses, torch.stack([one.loss.float() for one in singles]))
-    # samples that all lose the same, as before a head that begins at 0 has learnt, may lie in any order
+    # samples with equal losses, as before a head that begins at 0 has learnt, may lie in any order
     is_alike = all(are_close(one.loss, singles[0].loss) for one in singles[1:])
     spec, is_settled = _with_loops(whole, singles, spec, agrees), not is_alike
     everywhere = [key for key in whole.terms if all(key in one.terms for one in singles)]

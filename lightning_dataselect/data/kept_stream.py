@@ -30,7 +30,7 @@ class SampleKey:
 
     def __init__(self, sample_id: SampleId, collate: Callable[[list[Any]], Any]) -> None:
         self._sample_id = sample_id
-        # default_collate leaves fields where they are, so that there is none to be made
+        # default_collate leaves fields where they are, so no batch needs to be made
         self._collate = None if collate is default_collate and not callable(sample_id) else collate
 
     def __call__(self, sample: Any) -> Key:
@@ -46,7 +46,7 @@ class SampleKey:
 
 
 class KeptStream(IterableDataset[Any]):
-    """Yield the samples of a data set that a filter lets pass; in all else be that data set.
+    """Yield the samples of a data set that a filter lets pass; behave like that data set in all other respects.
 
     Args:
         dataset: Yields samples.
@@ -92,7 +92,7 @@ class KeptStream(IterableDataset[Any]):
 
 
 class _StatefulKeptStream(KeptStream):
-    """The same of a data set that saves where it is: torchdata looks for these on the class."""
+    """The same for a data set that saves its position: torchdata looks for these methods on the class."""
 
     def _kept_without_state(self) -> type[_Kept]:
         return _Kept
@@ -122,9 +122,9 @@ class _Kept:
 
 
 class _CountingKept(_Kept):
-    """Saves how much it has read of samples that do not save where they are, and reads as much again.
+    """Saves how much it has read of a data set that does not save its position, and reads as much again.
 
-    torchdata would do so by batches, but counts those of before a resume twice, and is elsewhere after a second one.
+    torchdata would do so by batches, but counts those before a resume twice, so that a second resume goes wrong.
     """
 
     _n_read = 0
@@ -153,7 +153,7 @@ class _StatefulKept(_Kept):
 def kept_stream(loader: Any, keeps: KeyFilter, sample_id: SampleId) -> KeptStream | None:
     """Return what a loader is to read in place of its data set, so that it makes whole batches of kept samples.
 
-    None where that cannot be: it is no DataLoader, makes no batches of samples itself, or reads in a way of its own.
+    None if that is impossible: it is no DataLoader, does not make the batches itself, or reads in a way of its own.
     """
     if not isinstance(loader, DataLoader) or not isinstance(loader.dataset, IterableDataset):
         return None

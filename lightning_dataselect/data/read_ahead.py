@@ -12,7 +12,7 @@ _NOTHING = object()
 class ReadAhead:
     """Have a loader save where it was before it read the first batch that is still to be trained on.
 
-    Its own state would say where it is, past the batches that wait.
+    Its own state would be its current position, past the batches that wait.
 
     Args:
         next_batch: Returns the index of that batch in its epoch.
@@ -53,7 +53,7 @@ class ReadAhead:
             index += 1
 
     def fetch(self, batches: Iterator[Any], index: int, otherwise: Any) -> Any:
-        """Return the next one of ``batches``, whose index in the epoch is ``index``; ``otherwise`` if there is none."""
+        """Return the next of ``batches``, the one at ``index`` in the epoch; ``otherwise`` if there is none."""
         if self._state_now is not None:
             self._before[index] = self._state_now()
         return next(batches, otherwise)

@@ -1,4 +1,4 @@
-"""A loader whose samples have no index: they come as they come, known by a key that they carry, or not at all."""
+"""A loader whose samples have no index: they are known by a key that they carry, or not at all."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class StreamSource:
     ) -> None:
         size = getattr(loader, "batch_size", None)
         self.batch_size = size if isinstance(size, int) and not isinstance(size, bool) else None
-        """Samples of a batch, None where only the stream knows."""
+        """Samples of a batch; None if only the stream knows."""
         self._store = store
         self._sample_id = sample_id
         self._rows = RowCounter(self.batch_size)
@@ -56,13 +56,13 @@ class StreamSource:
         self._warned = False
         self._looked_at = -1  # number of keys of the batch that was last compared with its rows
         self.doubt = ""
-        """Reason why the number of keys may not be that of the samples, in a sentence; or empty."""
+        """Why the number of keys may differ from that of the samples, in a sentence; empty if it does not."""
 
     def slots_of(self, batch: Any) -> Tensor:
         """Return where the samples of ``batch`` are written, int64 (B,), on the CPU; to be called once a batch.
 
         Raises:
-            UnsupportedLoaderError: If how many there are cannot be told.
+            UnsupportedLoaderError: If their number cannot be determined.
             InvalidArgumentError: If they carry no such key.
         """
         if isinstance(self._store, BatchStore):
@@ -148,7 +148,7 @@ def _plain(found: Any, sample_id: SampleId) -> list[Key]:
 
 
 def key_at(sample: Any, sample_id: str | int) -> Key:
-    """Return the key of one sample, in which fields lie where they lie in a batch.
+    """Return the key of one sample, whose fields are where they are in a batch.
 
     Raises:
         InvalidArgumentError: If it is not there, or is no string or whole number.
@@ -212,7 +212,7 @@ def refuse_epoch_choice(
         loader: Yields the stream.
         method: Name of the method.
         sample_id: Where the samples' keys are, if they have some.
-        advice: What to do in place of this method; else methods that work are named.
+        advice: What to use instead of this method; if empty, methods that work are named.
 
     Example:
         >>> print(refuse_epoch_choice(iter(()), "InfoBatch", "id", "Lower max_steps."))

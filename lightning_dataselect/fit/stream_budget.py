@@ -15,7 +15,7 @@ from lightning_dataselect.trainer import FitLimits, planned_accumulation
 from lightning_dataselect.utils.errors import TrainerSettingsError
 
 UNKNOWN_LENGTH = 1 << 40
-"""Stands for the batches of an epoch that nobody has seen the end of: more than any fit comes to."""
+"""Stands for the number of batches of an epoch whose end was never seen: more than any fit takes."""
 
 
 class StreamBudget:
@@ -46,7 +46,7 @@ class StreamBudget:
         return self._limits.max_epochs
 
     def learn_length(self, n_batches: int | None) -> None:
-        """Take note of how many batches a whole epoch has; None for nobody knows.
+        """Note how many batches a whole epoch has; None if that is unknown.
 
         Raises:
             TrainerSettingsError: If the budget ends in an epoch of unknown length.
@@ -86,7 +86,7 @@ class StreamBudget:
     def close_epoch(self) -> None:
         """Write down what the epoch took, on all ranks, and settle whether another one follows it."""
         state = self._run.fit
-        if state.batches_done == 0:  # a stream that is empty by now, which no budget would ever end
+        if state.batches_done == 0:  # the stream is empty by now, and no budget would ever end the fit
             warn_of_empty_epoch(state.plan.epoch, f"before the budget of {type(self._policy).__name__} is spent")
             self.is_over = True
         state.budget_spent = self._total if self.is_over else self._spent(state.batches_done, on_all_ranks=True)

@@ -1,4 +1,4 @@
-"""Passes over a stream that leave samples out: which they are, and where a pass ends, on all ranks alike."""
+"""Passes over a stream that leave samples out: which ones, and where a pass ends, the same on all ranks."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _NOTHING = object()
 class StreamPasses:
     """Lead a fit from pass to pass over a stream.
 
-    A pass is shorter by what it leaves out, by how much nobody knows beforehand. So one batch is read ahead, and where
-    a rank has no further one, all end with the present batch.
+    A pass is shorter by what it leaves out, and by how much is not known beforehand. So one batch is read ahead, and
+    once a rank has no further one, all ranks end with the current batch.
 
     Args:
         trainer: The Trainer of the fit.
@@ -44,7 +44,7 @@ class StreamPasses:
         self._last: int | None = None  # batch of the pass under way, once it is known
         self._ahead = ReadAhead(lambda: run.fit.batches_done)
         self._asks_itself: str | None = None  # name of a stream that must ask the filter itself
-        self._passes_on = False  # its DataLoader yields what it yields
+        self._passes_on = False  # its DataLoader yields what the stream yields
         self.n_left_out = 0
         """Samples that the present pass leaves out, on all ranks."""
 
@@ -65,7 +65,7 @@ class StreamPasses:
         """Begin a batch; return whether it is the last of its pass.
 
         Raises:
-            UnsupportedLoaderError: If nobody asks which samples are kept.
+            UnsupportedLoaderError: If the stream never asks which samples are kept.
         """
         if self._asks_itself is not None and not self._policy.keeps.is_asked:
             raise self._refuse_unasked()
@@ -84,9 +84,11 @@ class StreamPasses:
         out = policy.leave_out(epoch, rows)
         own = torch.zeros_like(out)
         own[rows.own] = out[rows.own]
-        self._leave_out(torch.cat([rows.hashes[own], rows.hashes[out & ~own]]))  # own ones first, if not all find room
+        self._leave_out(
+            torch.cat([rows.hashes[own], rows.hashes[out & ~own]])
+        )  # own ones first, in case there is not room for all
         store.count_left_out(rows.slots[out[rows.own]])
-        # ranks that were forked from one process share a filter that was there before
+        # ranks that were forked from one process share a filter that existed before
         self._trainer.strategy.barrier("what a pass leaves out")
 
     def extent(self, n_offered: int, *, has_ended: bool) -> tuple[int, float]:

@@ -12,11 +12,11 @@ from lightning_dataselect.utils.errors import InvalidArgumentError, UnsupportedL
 
 
 def check_stream(loader: DataLoader[Any], policy: SelectionPolicy) -> None:
-    """Refuse a loader that is no stream any more, and a method whose arguments mean nothing on one.
+    """Refuse a loader that is no longer a stream, and a method whose arguments mean nothing on one.
 
     Raises:
-        UnsupportedLoaderError: If the method must choose samples before they are read, or the loader, got anew, is no
-            stream any more.
+        UnsupportedLoaderError: If the method must choose samples before they are read, or if a reloaded loader is no
+            longer a stream.
         InvalidArgumentError: If state is to lie on the disk.
     """
     if not is_stream(loader):

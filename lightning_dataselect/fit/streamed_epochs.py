@@ -1,4 +1,4 @@
-"""The epochs of a fit on a stream: its loader and its length are the user's."""
+"""The epochs of a fit on a stream, which is read as the user's loader yields it."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
 
 class StreamedEpochs:
-    """Follow a fit from epoch to epoch; see `Epochs`, which leads one.
+    """Follow a fit from epoch to epoch, where `Epochs` would decide what each of them reads.
 
     Args:
         trainer: The Trainer of the fit.
         policy: Decides; is told the number of epochs, ``max_epochs``.
         run: The columns and the position of the fit, which outlive it.
-        reader: Reads what the samples lost.
-        budget: Ends the fit; None if nothing does but the Trainer.
+        reader: Reads the losses of the samples.
+        budget: Ends the fit; None if only the Trainer does.
     """
 
     def __init__(
@@ -77,7 +77,9 @@ class StreamedEpochs:
         self._arrived: dict[int, Tensor] = {}  # slots of batches that were looked at ahead of the training
         self._has_state = self._warned_of_losses = False
         self._empty = EmptyEpochs(trainer)
-        self._schedules: SchedulesInTime | None = None  # None where every batch is trained on, so that they are in time
+        self._schedules: SchedulesInTime | None = (
+            None  # None if every batch is trained on, so that they are in time anyway
+        )
         self._end = EpochEnd(trainer) if self._passes is not None or self._budget is not None else None
 
     @property
@@ -110,11 +112,11 @@ class StreamedEpochs:
     # ---- the fit begins ------------------------------------------------------------------------------------------
 
     def prepare_loader(self, given: object) -> object:
-        """Look at what the Trainer is to train on; return it, unless the method makes something else of it.
+        """Take the loader that the Trainer would train on; return it, or what the method makes of it.
 
         Raises:
             UnsupportedLoaderError: If the method must choose samples before they are read, or reads ahead of other
-                loaders, or the loader, got anew, is no stream any more.
+                loaders, or if a reloaded loader is no longer a stream.
             InvalidArgumentError: If state is to lie on the disk.
         """
         policy, run, trainer = self._policy, self._run, self._trainer
@@ -144,7 +146,7 @@ class StreamedEpochs:
         return chosen.replaced(looped)
 
     def start(self) -> None:
-        """Settle which epoch it is, and take over schedules where they would not be in time."""
+        """Determine the current epoch, and take over schedules that would not be in time otherwise."""
         run, budget, n_batches = self._run, self._budget, self.n_batches
         run.to(self._trainer.lightning_module.device)
         if run.fit.history or run.fit.batches_done:
@@ -159,9 +161,9 @@ class StreamedEpochs:
         if budget is not None:
             budget.learn_length(n_batches)
         if self._end is not None and run.fit.batches_done > 0 and resumes_after_last_batch(self._trainer):
-            self._end.end_with_batch(run.fit.batches_done)  # that it was the last, Lightning has known by us
+            self._end.end_with_batch(run.fit.batches_done)  # Lightning knew only from us that it was the last
         if run.fit.batches_done > 0 and run.fit.plan.epoch == epoch - 1:
-            # saved with an epoch's last batch: Lightning takes it for done, and will not announce its end any more
+            # saved after an epoch's last batch: Lightning takes it for done, and will not announce its end again
             self._close(has_ended=True)
             if self._passes is not None:
                 assert self._end is not None
@@ -173,7 +175,7 @@ class StreamedEpochs:
         self._take_over_schedules()
 
     def start_epoch(self) -> None:
-        """Look at compiled steps anew."""
+        """Probe compiled steps again."""
         self._reader.capture.start_epoch()
         if self._end is not None:
             self._end.let_go()
@@ -207,7 +209,7 @@ class StreamedEpochs:
     def begin_batch(self, batch_idx: int, batch: Any, device: torch.device) -> BatchSamples | None:
         """Begin a batch; return its samples, on ``device``; None where only other loaders have some left."""
         assert self._source is not None
-        # where Lightning begins an epoch anew, the state must not know better
+        # if Lightning restarts an epoch, so does the state
         self._run.fit.batches_done = batch_idx
         if self._ahead is not None:
             self._ahead.forget(before=batch_idx)
@@ -240,7 +242,7 @@ class StreamedEpochs:
             self._schedules.end_batch(state, length)
 
     def _length(self, batch_idx: int) -> int | None:
-        """Return the batches of the epoch whose batch ``batch_idx`` is under way; None for nobody knows, nor asks."""
+        """Return the batches of the current epoch, now at ``batch_idx``; None if that is unknown and not needed."""
         if self._budget is None:
             return self.n_batches
         if self._trainer.is_last_batch:
@@ -248,7 +250,7 @@ class StreamedEpochs:
         return max(self.n_batches or UNKNOWN_LENGTH, batch_idx + 2)
 
     def _ends_by_itself(self) -> bool:
-        """Return whether the batch under way is the last one that there is."""
+        """Return whether the current batch is the stream's last one."""
         return self._trainer.is_last_batch and (self._budget is None or not self._budget.is_over)
 
     # ---- from epoch to epoch -------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ class StreamRows:
     """Hold what all ranks know of a stream's samples, the same on every rank.
 
     Attributes:
-        hashes: int64 (M,), of the samples' keys; one that several ranks have read is there as often.
+        hashes: int64 (M,), of the samples' keys; a key that several ranks have read occurs as often.
         columns: By name, float32 (M,), on the CPU.
         own: The rows of this rank.
         slots: int64 (n,), where the samples of these rows are in the store.

@@ -35,7 +35,7 @@ class StreamStore(SampleHistoryStore):
 
     @property
     def n_samples(self) -> float:
-        """Infinite: nobody knows how many will come."""
+        """Infinite: it is not known how many will come."""
         return math.inf
 
     def merge(self) -> None:
@@ -58,7 +58,7 @@ class StreamStore(SampleHistoryStore):
         """Take over nothing."""
 
     def _make_room(self, n: int) -> None:
-        """Have ``n`` slots, those that there are with what they hold."""
+        """Grow to ``n`` slots; those that exist keep what they hold."""
         self.flush()
         before, self.n = self.n, n
         for name, column in self._columns.items():
@@ -70,7 +70,7 @@ class StreamStore(SampleHistoryStore):
 
 
 class BatchStore(StreamStore):
-    """Hold the columns of the batch under way alone, a slot for each of its rows; nothing is remembered.
+    """Hold the columns of the current batch alone, a slot for each of its rows; nothing is remembered.
 
     Example:
         >>> store = BatchStore(0)
@@ -85,7 +85,7 @@ class BatchStore(StreamStore):
     identity: ClassVar[Identity] = Identity.NONE
 
     def open_batch(self, n_rows: int) -> Tensor:
-        """Forget the batch before; return the slots of the rows of the next one, int64 (B,), on the CPU."""
+        """Forget the previous batch; return the slots of the rows of the next one, int64 (B,), on the CPU."""
         if n_rows > self.n:
             self._make_room(n_rows)
         for name, column in self._columns.items():
@@ -133,7 +133,7 @@ class KeyedStore(StreamStore):
     def __init__(self, capacity: int, columns: Mapping[str, float] | None = None, *, score_is_loss: bool = False):
         super().__init__(min(capacity, _FIRST_ROOM), columns, score_is_loss=score_is_loss)
         self._capacity = capacity
-        self._slots: dict[Key, int] = {}  # the one that came longest ago first
+        self._slots: dict[Key, int] = {}  # the least recently seen first
         self.left_out = torch.empty(0, dtype=torch.int64)
         """Hashes of the keys that the present pass leaves out, as `KeyFilter` knows them."""
 
@@ -157,7 +157,7 @@ class KeyedStore(StreamStore):
                 " batches, or better all samples of an epoch."
             )
         slots, taken_over = self._slots, []
-        for key in keys:  # those known first, so that no new one takes the place of one that is about to come
+        for key in keys:  # known ones first, so that no new one takes the slot of one that follows in the same batch
             if key in slots:
                 slots[key] = slots.pop(key)
         for key in keys:
@@ -187,7 +187,7 @@ class KeyedStore(StreamStore):
         dropped[slots.to(dropped.device)] += 1
 
     def rank_state(self) -> dict[str, Any]:
-        """Return the keys, the one that came longest ago first, and their columns."""
+        """Return the keys, the least recently seen first, and their columns."""
         self.flush()
         order = torch.tensor(list(self._slots.values()), dtype=torch.int64)
         return {
@@ -197,7 +197,7 @@ class KeyedStore(StreamStore):
         }
 
     def load_rank_state(self, state: Mapping[str, Any]) -> None:
-        """Take over keys and columns; where there is less room than before, those that came last."""
+        """Take over keys and columns; if there is less room than before, those of the most recent keys."""
         keys = state["keys"][-self._capacity :]
         self._slots, self.left_out = {key: slot for slot, key in enumerate(keys)}, state["left_out"]
         if "margin" in state["columns"]:
