@@ -116,6 +116,20 @@ class Hardest(DataSelector):
         return Selection(scores.nan_to_num(torch.inf).topk(kept).indices)
 
 
+class AtMost(L.Callback):
+    """Fails a fit that goes on for more batches and epochs than these, in place of one that never ends."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def on_train_epoch_start(self, *_):
+        self.left -= 1
+        assert self.left >= 0, "the fit does not end"
+
+    def on_train_batch_start(self, *_):
+        self.on_train_epoch_start()
+
+
 class Seen(L.Callback):
     """Writes down which samples each batch held, as the selector has it; to be listed after the selector."""
 

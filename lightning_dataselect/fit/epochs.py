@@ -162,7 +162,7 @@ class Epochs:
             self._begin(epoch)
         if self._budget is not None:
             self._budget.settle_end(epoch)
-        measures_norms = self._norms.begin(epoch, self.loader)
+        measures_norms = self._ends_before(epoch) and self._norms.begin(epoch, self.loader)
         self._lengths.start(replanned=replans or measures_norms or self._trained_before)
         if resumed_after_last_batch:
             # the loop's counters are still those of the ended epoch
@@ -261,7 +261,7 @@ class Epochs:
             self._lengths.set_next()
         if self._budget is not None:
             self._budget.settle_end(following)
-        if not ends_now and self._norms.begin(following, self.loader):
+        if not ends_now and self._ends_before(following) and self._norms.begin(following, self.loader):
             self._lengths.set_next()
 
     def _ends_before(self, epoch: int) -> bool:

@@ -3,7 +3,7 @@
 import lightning as L
 import pytest
 import torch
-from helpers import N, Net, Seen, Shares, fit, loader, same_weights, trainer
+from helpers import AtMost, N, Net, Seen, Shares, fit, loader, same_weights, trainer
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     GradientAccumulationScheduler,
@@ -359,7 +359,7 @@ def test_early_stopping_and_validation_see_every_epoch():
 
 def test_weight_averaging_begins_at_its_share_of_the_fewer_epochs():
     swa = StochasticWeightAveraging(0.01, swa_epoch_start=0.8, annealing_epochs=1)
-    fit(FewerEpochs(budget=0.5), max_epochs=10, callbacks=[swa])
+    fit(FewerEpochs(budget=0.5), max_epochs=10, callbacks=[swa, AtMost(200)])
     assert swa.swa_start == 3 and int(swa.n_averaged) == 2
 
 
@@ -370,7 +370,8 @@ def test_weight_averaging_ends_with_a_fit_that_takes_more_epochs_than_were_annou
     if norm:
         module.net.insert(1, torch.nn.BatchNorm1d(16))
     swa = StochasticWeightAveraging(0.01, swa_epoch_start=0.6, annealing_epochs=2)
-    made, _ = fit(RandomPruning(prune_ratio=0.5, budget=0.5), module, max_epochs=planned, callbacks=[swa])
+    callbacks = [swa, AtMost(20 * planned)]
+    made, _ = fit(RandomPruning(prune_ratio=0.5, budget=0.5), module, max_epochs=planned, callbacks=callbacks)
     start = int(planned * 0.6) - 1
     assert swa.swa_start == start and int(swa.n_averaged) == planned - start
     # batch norms take one more pass, in which the weights stay
@@ -384,7 +385,7 @@ def test_weight_averaging_in_a_resumed_fit_ends_with_it(tmp_path):
         swa = StochasticWeightAveraging(0.01, swa_epoch_start=0.6, annealing_epochs=2)
         selector, module = RandomPruning(prune_ratio=0.5, budget=0.5), Net(seed=0 if path is None else 9)
         keep = ModelCheckpoint(tmp_path, save_top_k=-1, save_on_train_epoch_end=True, filename="{epoch}")
-        flags = {"max_epochs": 8, "callbacks": [swa, keep], "enable_checkpointing": True}
+        flags = {"max_epochs": 8, "callbacks": [swa, keep, AtMost(160)], "enable_checkpointing": True}
         made, _ = fit(selector, module, ckpt_path=path, **flags)
         return made.global_step, swa.swa_start, [p.tolist() for p in module.parameters()]
 

@@ -4,11 +4,12 @@ import sys
 import warnings
 
 import pytest
-from helpers import SAFELY, Net, Seen, Shares, WeightedShares, loader, same_weights, trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from helpers import SAFELY, AtMost, Net, Seen, Shares, WeightedShares, loader, same_weights, trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
 from schedule_helpers import one_cycle
+from torch import nn
 
-from lightning_dataselect import EvolvedSampling
+from lightning_dataselect import EvolvedSampling, RandomPruning
 from lightning_dataselect import trainer as trainer_room
 
 SHARES = (0.7, 1.0, 0.2, 0.5, 1.0)
@@ -221,3 +222,33 @@ def test_without_a_hold_on_the_optimization_no_batches_are_gathered(name):
     with pytest.raises(RuntimeError, match=f"has no fit_loop.epoch_loop.{name}, without which no batches can be gath"):
         made.fit(net, loader())
     assert net.steps == [] and "training_step" not in vars(net)
+
+
+def averaged(hidden, budget, norm):
+    """A fit whose weights are averaged by a callback that does not show a name; with a batch norm or without."""
+    net, swa = Net(), StochasticWeightAveraging(0.01, swa_epoch_start=0.6, annealing_epochs=2)
+    if norm:
+        net.net.insert(1, nn.BatchNorm1d(16))
+    if hidden is not None:
+        hide(swa, hidden)
+    selector = RandomPruning(prune_ratio=0.5, budget=budget)
+    trainer(selector, swa, AtMost(100), max_epochs=4).fit(net, loader())
+    return selector, net, swa
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("hidden", ["_max_epochs", "_swa_epoch_start", "_initialized"])
+def test_weights_are_averaged_until_the_announced_end_where_it_cannot_be_moved(hidden, norm):
+    selector, net, swa = averaged(hidden, 0.5, norm)
+    assert (swa.swa_start, int(swa.n_averaged)) == (0, 2)  # of two epochs, which cost what four pruned ones do
+    assert [record["n_backward"] for record in selector.history] == [50] * 4
+    _, _, moved = averaged(None, 0.5, norm)
+    assert (moved.swa_start, int(moved.n_averaged)) == (1, 3)
+
+
+@pytest.mark.parametrize("hidden", ["_max_epochs", "_model_contains_batch_norm"])
+def test_the_pass_for_batch_norms_counts_as_an_epoch_where_nothing_tells_it_apart(hidden):
+    selector, net, _ = averaged(hidden, None, norm=True)
+    assert [record["n_backward"] for record in selector.history] == [50] * 5 and net.count(4) == 5
+    selector, net, _ = averaged(None, None, norm=True)
+    assert [record["n_backward"] for record in selector.history] == [50] * 4 and net.count(4) == 10

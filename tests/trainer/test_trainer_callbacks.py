@@ -6,7 +6,7 @@ import lightning as L
 import lightning.pytorch.callbacks as cb
 import pytest
 import torch
-from helpers import Net, Seen, dataset, loader, same_weights, trainer
+from helpers import AtMost, Net, Seen, dataset, loader, same_weights, trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
 from packaging.version import Version
@@ -123,7 +123,8 @@ def test_norms_of_averaged_weights_are_measured_on_everything_after_the_last_epo
     if method is EvolvedSampling:
         common["batch_ratio"] = 0.5
     selector, net = method(budget=budget, **common), Normed()
-    made = trainer(selector, cb.StochasticWeightAveraging(0.01, swa_epoch_start=1), max_epochs=EPOCHS)
+    swa = cb.StochasticWeightAveraging(0.01, swa_epoch_start=1)
+    made = trainer(selector, swa, AtMost(20 * EPOCHS), max_epochs=EPOCHS)
     made.fit(net, datamodule=Data())
     trained = len(selector.history)
     assert made.current_epoch == trained + 1 and net.steps[-1].epoch == trained
