@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.bounds import is_cut_off
-from lightning_dataselect.capture.divisors import with_divisor
+from lightning_dataselect.capture.divisors import count_divisors, is_divided_by, is_inner, with_divisor
 from lightning_dataselect.capture.folds import find_folds
 from lightning_dataselect.capture.graph import Anchor, kernels_after, reached
 from lightning_dataselect.capture.independence import are_turns, find_rows, refuse_unseen
@@ -98,15 +98,15 @@ def analyze_loss(
     turns = [turn for loop, _ in loops for turn in loop.turns]
     means_of_turns = [term for term, _ in parts if term.by_hand and reached(term.node, _nodes(turns))]
     kept = [(term, slope) for term, slope in parts if term not in means_of_turns and not _aggregates(term, parts)]
-    inner = [term for term, _ in kept if _normalises(term, kept)]
+    inner = [term for term, _ in kept if is_inner(term, loss, kept)]
     kept = [(term, slope) for term, slope in kept if term not in inner]
-    normalisers = [term.value for term in inner]
+    count_divisors(loss, terms, probe)
     sound: Parts = []
     for term, slope in kept:
         if spec.of(term.key).is_witnessed and not probe.recorder.tells_others_apart(term):
             refuse_unseen(term, probe, batch_size)
         else:
-            strided = find_rows(term, probe, batch_size, normalisers)
+            strided = find_rows(term, probe, batch_size, [n.value for n in inner if is_divided_by(term, n, probe)])
             if strided is None:
                 continue
             before = spec.of(term.key)
@@ -283,12 +283,3 @@ def _aggregates(term: Term, parts: Parts) -> bool:
     """Tell if a mean or sum is taken over the results of loss functions, and not over samples' losses."""
     others = _nodes(other for other, _ in parts if not other.by_hand)
     return term.by_hand and bool(reached(term.node, others))
-
-
-def _normalises(term: Term, parts: Parts) -> bool:
-    """Tell if a mean or sum only serves to compute another one."""
-    if not term.by_hand:
-        return False
-    return any(
-        reached(other.elements.grad_fn, {term.node}) for other, _ in parts if other is not term and other.by_hand
-    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
@@ -63,17 +64,44 @@ class Divisions:
         self._of: dict[int, tuple[Tensor, Key]] = {}
         self._inverse: dict[int, tuple[Tensor, Key]] = {}  # what was divided by such a number
         self._numbers: dict[float, tuple[Key, ...]] = {}
+        self._blurred: dict[int, Tensor] = {}  # made of several of such numbers, or in a way that hides the samples
+        self._rows: dict[Hashable, list[float]] = {}  # how many were found in the batch, each time at a place
 
     def start(self, number: Tensor, key: Key) -> None:
-        """Follow a number that was added up over the batch."""
+        """Follow a number that was added up over the batch, with or without a graph."""
         self._of[id(number)] = number, key
+
+    def blur(self, number: Tensor) -> None:
+        """Follow a number of the batch of which nothing shows what each sample has in it."""
+        self._blurred[id(number)] = number
+
+    def count_rows(self, n: float, where: Hashable) -> None:
+        """Take note of how many rows of the batch were found at a place, which no call counts."""
+        self._rows.setdefault(where, []).append(n)
+
+    def is_count(self, number: float) -> bool:
+        """Tell if a number is one of what was found in the batch, at one place or another, or of all of it there.
+
+        Example:
+            >>> divisions = Divisions()
+            >>> for n in (5, 3):
+            ...     divisions.count_rows(n, "mask")
+            >>> [divisions.is_count(n) for n in (3, 5, 8, 4)]
+            [True, True, True, False]
+        """
+        return any(number in (*found, sum(found)) for found in self._rows.values())
 
     def note(self, name: str, inputs: Sequence[Any], out: Any) -> None:
         """Take a torch call into account: its name, its arguments and its result."""
         keys = {self._of[id(value)][1] for value in inputs if id(value) in self._of}
+        is_blurred = any(id(value) in self._blurred for value in inputs)
         inverse = {self._inverse[id(value)][1] for value in inputs if id(value) in self._inverse}
         if name in _TO_PYTHON and isinstance(out, int | float):
             self._numbers[out] = (*self._numbers.get(out, ()), *keys)
+            if keys:
+                self.count_rows(out, next(iter(keys))[0])
+        elif name in _TO_PYTHON and isinstance(out, list) and _are_numbers(out):
+            self._rows[id(out)] = [float(number) for number in out]
         elif isinstance(out, Tensor) and out.grad_fn is not None:
             if name in _MULTIPLYING:
                 edge, whole = get_gradient_edge(out), [n for n in map(_one_over, inputs) if n is not None]
@@ -82,12 +110,20 @@ class Divisions:
             elif name in _DIVIDING and len(inputs) > 1 and (by := self._divisor(inputs[1])) is not None:
                 maybe = self._numbers.get(by, ()) if isinstance(by, float) else ()
                 self.made.append(Division(get_gradient_edge(out), by, maybe))
+                inverse |= set() if isinstance(by, float) else {by}
+            elif name in _INVERTING:
+                inverse |= keys
+            elif len(keys) == 1 and out.numel() == 1 and name not in _SUBTRACTING:
+                self.start(out, keys.pop())
+            self._inverse.update((id(out), (out, key)) for key in inverse)
         elif isinstance(out, Tensor):
             divisor = inputs[1:2] if name in _DIVIDING else inputs[:1] if name in _INVERTING else ()
             if inverse or any(id(value) in self._of for value in divisor):
                 self._inverse.update((id(out), (out, key)) for key in inverse or keys)
-            elif len(keys) == 1 and out.numel() == 1 and name not in _SUBTRACTING:
+            elif len(keys) == 1 and out.numel() == 1 and name not in _SUBTRACTING and not is_blurred:
                 self.start(out, keys.pop())
+            elif out.numel() == 1 and (is_blurred or len(keys) > 1 or _is_largest(name, out)):
+                self.blur(out)
 
     def _divisor(self, value: Any) -> float | Key | None:
         if id(value) in self._of:
@@ -95,8 +131,19 @@ class Divisions:
         if isinstance(value, Tensor):
             if value.numel() != 1 or value.requires_grad:
                 return None
+            if id(value) in self._blurred:
+                self.count_rows(value.item(), id(value))
             value = value.item()
         return float(value) if isinstance(value, int | float | np.integer | np.floating) else None
+
+
+def _is_largest(name: str, out: Tensor) -> bool:
+    """Tell if a call returns the greatest of the lengths of a batch, say."""
+    return name in ("max", "amax") and out.dtype in (torch.int32, torch.int64)
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def _one_over(factor: Any) -> float | None:

@@ -12,14 +12,71 @@ from torch.autograd.graph import Node
 from lightning_dataselect.capture.divisions import Division
 from lightning_dataselect.capture.graph import derivatives, reached
 from lightning_dataselect.capture.probe import Probe
+from lightning_dataselect.capture.refusals import COUNT
 from lightning_dataselect.capture.specs import Divisor, Layout, StepSpec, TermSpec
 from lightning_dataselect.capture.terms import (
     Key,
     Loop,
+    Parts,
     Scale,
     Term,
     turns_in,
 )
+from lightning_dataselect.utils.errors import CaptureError
+
+_SAME = 1e-3  # of a number and what it would be, but for rounding
+
+
+def is_inner(term: Term, loss: Tensor, parts: Parts) -> bool:
+    """Tell if a mean or a sum only serves to compute the rows of another one.
+
+    Args:
+        term: One that the loss depends on.
+        loss: The step's loss.
+        parts: All of these.
+    """
+    others = [other for other, _ in parts if other is not term and other.by_hand]
+    if not (term.by_hand and any(reached(other.elements.grad_fn, {term.node}) for other in others)):
+        return False
+    return term.node not in reached(loss.grad_fn, {term.node, *(other.node for other in others)})
+
+
+def is_divided_by(term: Term, number: Term, probe: Probe) -> bool:
+    """Tell if rows are nothing but divided by a number that is made of all of them and has a gradient.
+
+    Args:
+        term: One that the loss is made of, with its graph.
+        number: A mean or a sum, likewise.
+        probe: Has watched the step.
+    """
+    stops = {number.node, *probe.anchors}
+    edges = [division.edge.node for division in probe.divisions.made if division.by == number.key]
+    if number.key not in probe.recorder.counts or not reached(term.elements.grad_fn, {*edges, *stops} - {term.node}):
+        return False
+    rows, value = term.elements.flatten(), number.value.detach()
+    for weights in (torch.ones_like(rows), torch.linspace(0.5, 2, len(rows), dtype=rows.dtype, device=rows.device)):
+        total = (rows * weights).sum()
+        slope = derivatives(total, [number.value])[0]
+        if slope is None or bool((slope * value + total).abs() > _SAME * (rows.detach() * weights).abs().sum()):
+            return False
+    return True
+
+
+def count_divisors(loss: Tensor, terms: Sequence[Term], probe: Probe) -> None:
+    """Count what divides something and has a gradient, but is no term of the loss, with what has none.
+
+    Args:
+        loss: The step's loss.
+        terms: All that the probe has seen.
+        probe: Has watched the step.
+    """
+    divide = {key for division in probe.divisions.made for key in (division.by, *division.maybe)}
+    own = [term for term in terms if term.by_hand and term.edge is not None]
+    met = reached(loss.grad_fn, {term.node for term in own})
+    for term in own:
+        if term.key in divide and term.node not in met and not term.from_parameters:
+            probe.recorder.counts[term.key] = count = term.detached()
+            count.elements = count.elements.float()
 
 
 def find_divisor(
@@ -49,10 +106,13 @@ def find_divisor(
             continue
         if isinstance(division.by, float):
             plain.add(division.by)
-        for key in (*division.maybe, division.by):
+        elif division.by not in probe.recorder.counts:
+            continue  # a term of the loss
+        maybe = [key for key in division.maybe if key in probe.recorder.counts]
+        for key in (*maybe, division.by):
             if not isinstance(key, float) and key not in laid:
                 laid[key] = _laid_like(term, probe.recorder.counts[key], spec.counts.get(key, Layout()), batch_size)
-        by = next((key for key in division.maybe if _is_counted(term, laid[key][0], batch_size)), division.by)
+        by = next((key for key in maybe if _is_counted(term, laid[key][0], batch_size)), division.by)
         if after:
             covered.setdefault(by, set()).update(met)
             if covered[by] != own:
@@ -92,7 +152,7 @@ def possible_divisors(
     if own.divided_elementwise or (isinstance(own.divisor, tuple) and not own.is_guess):
         return [own.divisor]
     found: list[Divisor | None] = [own.divisor] if own.divisor is not None else []
-    if term.is_sum and term.elements.numel() > batch_size:
+    if term.is_sum and (term.elements.numel() > batch_size or term.picked_at is not None):
         shape = term.elements.shape
         counted = 0.0 if term.counts is None else float(term.counts.float().sum())
         # of picked rows each element counts, but a step divides by the number of the rows
@@ -184,6 +244,9 @@ def with_divisor(
     if term.is_sum and (is_mean or of_means):
         own = replace(own, divisor="samples", is_guess=True)
     divisors = possible_divisors(own, term, plain, counts, batch_size)
+    if term.is_sum and not {*divisors} - {None, "samples"} and any(map(probe.divisions.is_count, plain)):
+        if own.divisor is None and not any(counts_samples(n, term.elements.shape, batch_size) for n in plain):
+            raise CaptureError(COUNT)
     for key in divisors:
         if isinstance(key, tuple) and key not in laid:
             laid[key] = _laid_like(term, counts[key], spec.counts.get(key, Layout()), batch_size)

@@ -49,3 +49,7 @@ class Observer:
     def number(self, value: Tensor, key: Key) -> None:
         """Take a number without gradient that was added up over the batch."""
         raise NotImplementedError
+
+    def number_out_of_sight(self, value: Tensor) -> None:
+        """Take a number without gradient of which nothing shows what each sample has in it."""
+        raise NotImplementedError

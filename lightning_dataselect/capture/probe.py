@@ -20,7 +20,7 @@ from lightning_dataselect.capture.observer import Observer
 from lightning_dataselect.capture.orders import SORTING, moves, order_of_rows, picks_rows
 from lightning_dataselect.capture.origin import Origin, Origins
 from lightning_dataselect.capture.picked_rows import PickedRows, picks_some
-from lightning_dataselect.capture.picks import GETITEM, IndexPick, Pick, by_numbers, tensors_among
+from lightning_dataselect.capture.picks import GETITEM, IndexPick, Pick, by_numbers, covers, tensors_among
 from lightning_dataselect.capture.recorder import Recorder
 from lightning_dataselect.capture.reductions import Reduction
 from lightning_dataselect.capture.tables import Tables
@@ -30,6 +30,7 @@ from lightning_dataselect.capture.watch import Watch, compiler_in_use
 _DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
 _RESHAPING = {"reshape", "view", "flatten"}
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
+_FINDING = {"nonzero", "argwhere"}
 _SETITEM = torch._C.TensorBase.__setitem__
 
 
@@ -127,6 +128,8 @@ class Probe(Watch, Observer):
         self._rows.note(inputs, tensors_among([out]))
         self.across.note(func.__name__, args, kwargs, out)
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
+        if func.__name__ in _FINDING:
+            self.divisions.count_rows(len(tensors_among([out])[0]), func)
         if isinstance(out, Tensor) and out.grad_fn is not None and picks_rows(func.__name__, args, out, size):
             self.picked[out.grad_fn] = out.shape[0]
         for tensor in tensors_among([out]):
@@ -192,6 +195,10 @@ class Probe(Watch, Observer):
         """Take a number without gradient that was added up over the batch."""
         self.divisions.start(value, key)
 
+    def number_out_of_sight(self, value: Tensor) -> None:
+        """Take a number without gradient of which nothing shows what each sample has in it."""
+        self.divisions.blur(value)
+
     def loss(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Take a loss function, and find the name it was called by."""
         caller: FrameType | None = sys._getframe(1)
@@ -225,6 +232,8 @@ class Probe(Watch, Observer):
     def follow(self, where: Key, pick: Pick, out: Any) -> None:
         """Note the place where rows of samples were picked, to find it again from what is made of them."""
         size, rows = self.recorder.batch_size, tensors_among([out])[0]
+        if not isinstance(pick, IndexPick) and covers(pick.mask, size):
+            self.divisions.count_rows(pick.n_rows, where[0])
         if isinstance(pick, IndexPick) and pick.is_flat and (rows.grad_fn is None or not self._holds_rows(rows)):
             return  # a table, say
         if not picks_some(pick, size):
@@ -242,9 +251,10 @@ class Probe(Watch, Observer):
         return self._rows.filtered_at(rows)
 
     def picked_at(self, rows: Tensor) -> Key | None:
-        """Return where a mask has picked what rows were made of; None if none has."""
+        """Return where a mask has picked what rows were made of, the first of several times; None if none has."""
         places = {where for where in self._rows.picked_at(rows) if where[0] not in self.tables}
-        return places.pop() if len(places) == 1 else None
+        masks = {id(self.recorder.picks[where].mask) for where in places}
+        return min(places, key=repr) if len(masks) == 1 else None
 
     def _find(self, func: Any, caller: FrameType) -> bool:
         spaces = [caller.f_globals]

@@ -52,7 +52,7 @@ def possible_readings(
         given.append(("one over samples", ones))
     if term.is_sum:
         given.append(("samples", ones))
-        if term.counts is not None and term.elements.numel() > size:
+        if term.counts is not None and (term.elements.numel() > size or term.picked_at is not None):
             given.append(("counts", _counted(term.counts, layout, size)))  # some of them maybe several times
     given += numbers.items() if term.is_sum or whole.divides else ()
     if term.is_sum and term.elements.numel() > size:

@@ -131,8 +131,10 @@ class Recorder(Record):
         elif where is None:
             where = self.spec.order.get(order)
         key, spec, enters, weights = self._meet(where, False)
-        is_new_count = self.observer is not None and not value.requires_grad
-        is_count = is_new_count or key in self.spec.divisors
+        is_count = key in self.spec.divisors if self.observer is None else not value.requires_grad
+        if self.observer is not None and is_count and id(given) in self.folds:
+            self.observer.number_out_of_sight(value)
+            return value
         layout = self._layout_of_count(key, given.shape) if is_count else spec.layout
         pick_at, pick = (None, None) if is_count else self._picked(spec, given)
         has_fold = not (is_count or torch.compiler.is_dynamo_compiling())  # older compilers cannot ask for an id
@@ -150,10 +152,10 @@ class Recorder(Record):
             given = layout.turned(given)
         whole = foldable(given.shape, self.batch_size)
         if is_count and whole:
-            if self.observer is not None and is_new_count:
+            if self.observer is not None:
                 self.observer.number(value, key)
                 self.layouts[key] = layout
-            self.counts[key] = count = self._ended(key, layout.strided, ending, given, value)
+            self.counts[key] = count = self._ended(key, layout.strided, ending, given.detach(), value.detach())
             count.elements = count.elements.float()
         elif enters and (value.requires_grad or self.scoring):
             if whole or where in self.spec.loops or self.observer is not None:
@@ -164,6 +166,8 @@ class Recorder(Record):
                     units = mask if term.units is None else term.units * mask
                     term.units, term.counts = (None, mask) if ending.is_sum else (units, None)
                 self._keep(term, weights)
+                if self.observer is not None:
+                    self.observer.number(term.value, key)
                 return term.value
         return value
 
