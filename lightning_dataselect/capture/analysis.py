@@ -121,6 +121,8 @@ def analyze_loss(
     refused = [(fold.key, refusal) for fold, _ in folds if (refusal := spec.of(fold.key).refusal) is not None]
     shown = [part for part in folds if spec.of(part[0].key).is_witnessed and part[0].key not in dict(refused)]
     kept, sound = kept + shown, sound + shown
+    if inner and kept and not (sound or loops) and all(is_nonlinear_in(loss, term, kept, anchors) for term, _ in kept):
+        raise CaptureError(QUOTIENT)
     if kept and not sound and not loops:
         raise CaptureError(DRAWN if any(_takes_again(term, probe) for term, _ in kept) else OTHER_SAMPLES)
     reasons = []

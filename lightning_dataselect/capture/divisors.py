@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.divisions import Division
-from lightning_dataselect.capture.graph import derivatives, reached
+from lightning_dataselect.capture.graph import adds, derivatives, reached
 from lightning_dataselect.capture.probe import Probe
 from lightning_dataselect.capture.refusals import COUNT
 from lightning_dataselect.capture.specs import Divisor, Layout, StepSpec, TermSpec
@@ -38,7 +38,7 @@ def is_inner(term: Term, loss: Tensor, parts: Parts) -> bool:
     others = [other for other, _ in parts if other is not term and other.by_hand]
     if not (term.by_hand and any(reached(other.elements.grad_fn, {term.node}) for other in others)):
         return False
-    return term.node not in reached(loss.grad_fn, {term.node, *(other.node for other in others)})
+    return not adds(loss.grad_fn, term.node)
 
 
 def is_divided_by(term: Term, number: Term, probe: Probe) -> bool:

@@ -178,6 +178,27 @@ def unknown_reductions(start: Node | None, known: Container[Node]) -> tuple[str,
     return tuple(sorted(met))
 
 
+def adds(start: Node | None, number: Node) -> bool:
+    """Tell if a number goes into a loss by numbers alone, and by nothing that has a row for each sample.
+
+    Example:
+        >>> losses = torch.ones(3, requires_grad=True)
+        >>> mean = losses.mean()
+        >>> adds((losses.sum() + 2 * mean).grad_fn, mean.grad_fn), adds((losses - mean).sum().grad_fn, mean.grad_fn)
+        (True, False)
+    """
+    seen: set[Node] = set()
+    todo = [start]
+    while todo:
+        node = todo.pop()
+        if node is number:
+            return True
+        if node is not None and node not in seen and (_is_number(node) or _is_of_numbers(node)):
+            seen.add(node)
+            todo += [before for before, _ in node.next_functions]
+    return False
+
+
 def _is_number(node: Node) -> bool:
     return all(len(result.shape) == 0 for result in node._input_metadata)
 
