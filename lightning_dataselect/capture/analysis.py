@@ -106,7 +106,9 @@ def analyze_loss(
         if spec.of(term.key).is_witnessed and not probe.recorder.tells_others_apart(term):
             refuse_unseen(term, probe, batch_size)
         else:
-            strided = find_rows(term, probe, batch_size, [n.value for n in inner if is_divided_by(term, n, probe)])
+            own_inner = [number for number in inner if is_divided_by(term, number, probe)]
+            normalisers = [number.value for number in own_inner] if len(own_inner) == 1 else []
+            strided = find_rows(term, probe, batch_size, normalisers)
             if strided is None:
                 continue
             before = spec.of(term.key)

@@ -61,12 +61,18 @@ def decoupled_distillation(net: Net, b: Batch) -> Tensor:
     return first + 8 * F.kl_div(others.log_softmax(1), of_teacher_too.softmax(1), reduction="batchmean")
 
 
+def besides_its_mean(net: Net, b: Batch) -> Tensor:
+    losses, _ = binary(net, b)
+    return 0.3 * (losses / losses.mean()).mean() + 0.5 * losses.mean()
+
+
 SERVED: dict[str, Step] = {
     "focal, normalized": focal_normalized,
     "focal, normalized, sum": functools.partial(focal_normalized, reduction="sum"),
     "shared out": shared_out,
     "by the mean": by_the_mean,
     "by its inverse": by_its_inverse,
+    "besides its mean": besides_its_mean,
     "decoupled distillation": decoupled_distillation,
 }
 
@@ -101,10 +107,15 @@ def by_one_more(net: Net, b: Batch) -> Tensor:
     return (weights * losses / (weights.sum() + 1)).sum()
 
 
+def by_two(net: Net, b: Batch) -> Tensor:
+    losses, weights = binary(net, b)
+    return (weights / weights.sum() * losses / losses.mean()).sum()
+
+
 OTHERS = "depends on the other samples of its batch"
 
 
-@pytest.mark.parametrize("step", [less_their_mean, by_a_root, by_one_more])
+@pytest.mark.parametrize("step", [less_their_mean, by_a_root, by_one_more, by_two])
 def test_rows_with_a_number_of_the_batch_in_them_that_is_no_divisor_are_refused(step: Step) -> None:
     net, batch = Net(), make_batch()
     with pytest.raises(CaptureError, match=OTHERS):
