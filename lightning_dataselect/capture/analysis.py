@@ -9,7 +9,13 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.bounds import is_cut_off
-from lightning_dataselect.capture.divisors import count_divisors, is_divided_by, is_inner, with_divisor
+from lightning_dataselect.capture.divisors import (
+    count_divisors,
+    is_divided_by,
+    is_inner,
+    is_share_of,
+    with_divisor,
+)
 from lightning_dataselect.capture.folds import find_folds
 from lightning_dataselect.capture.graph import Anchor, kernels_after, reached
 from lightning_dataselect.capture.independence import are_turns, find_rows, refuse_unseen
@@ -108,6 +114,8 @@ def analyze_loss(
         else:
             own_inner = [number for number in inner if is_divided_by(term, number, probe)]
             normalisers = [number.value for number in own_inner] if len(own_inner) == 1 else []
+            if len(kept) == 1 and normalisers and is_share_of(term, own_inner[0], probe):
+                del probe.recorder.counts[own_inner[0].key]  # else all samples would lose the same
             strided = find_rows(term, probe, batch_size, normalisers)
             if strided is None:
                 continue

@@ -62,6 +62,18 @@ def is_divided_by(term: Term, number: Term, probe: Probe) -> bool:
     return True
 
 
+def is_share_of(term: Term, number: Term, probe: Probe) -> bool:
+    """Tell if rows are divided by their own mean or sum, so that each of them alone comes to a constant.
+
+    Args:
+        term: One that the loss is made of, with its graph.
+        number: A mean or a sum, likewise.
+        probe: Has watched the step.
+    """
+    made = [division.edge.node for division in probe.divisions.made if division.by == number.key]
+    return any(node is term.made_from and node.next_functions[0][0] is number.made_from for node in made)
+
+
 def count_divisors(loss: Tensor, terms: Sequence[Term], probe: Probe) -> None:
     """Count what divides something and has a gradient, but is no term of the loss, with what has none.
 
