@@ -156,7 +156,10 @@ class Inquiry:
         """
         self.meet_size(whole.size)
         self._settle_claims()
-        self.recorder.spec, is_settled = decide(whole, singles, self.recorder.spec)
+        before = self.recorder.spec
+        self.recorder.spec, is_settled = decide(whole, singles, before)
+        if any(term.picked_at != before.of(key).picked_at for key, term in self.recorder.spec.terms.items()):
+            self.probe_next()  # no step is watched for what it picks before
         warn_of_own_constants(whole, singles)
         return is_settled
 

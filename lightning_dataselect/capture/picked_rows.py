@@ -19,14 +19,17 @@ def picks_some(pick: Pick, batch_size: int) -> bool:
     Example:
         >>> import torch
         >>> [picks_some(Pick(torch.tensor(mask), 2), 2) for mask in ([True, False], [[True], [True]], [True] * 3)]
-        [True, False, False]
+        [True, True, False]
+        >>> picks_some(Pick(torch.tensor([[True], [True]]), 2, are_pieces=True), 2)
+        False
     """
     if isinstance(pick, IndexPick):
         return pick.n_rows != batch_size or moves(pick.mask.sort().values)  # else one row of each, in some order
     if not covers(pick.mask, batch_size):
         return False
     # as many of each are no pieces, but rows or steps that were laid one after the other
-    return pick.mask.shape not in ((batch_size, 1), (batch_size, batch_size)) or not bool(pick.mask.all())
+    are_even = pick.are_pieces and pick.mask.shape in ((batch_size, 1), (batch_size, batch_size))
+    return not are_even or not bool(pick.mask.all())
 
 
 class PickedRows:

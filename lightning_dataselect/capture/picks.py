@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,10 +30,17 @@ _UNBINDING = {torch.unbind, torch.Tensor.unbind}
 
 @dataclass(frozen=True)
 class Pick:
-    """Hold a mask, and how many rows it has picked."""
+    """Hold a mask, and how many rows it has picked.
+
+    Attributes:
+        mask: True where there are rows.
+        n_rows: Their number.
+        are_pieces: True if no mask has picked them, but they were laid one after the other (see `pieces`).
+    """
 
     mask: Tensor
     n_rows: int
+    are_pieces: bool = field(default=False, kw_only=True)
 
     @property
     def decided_by(self) -> tuple[Tensor, ...]:
@@ -146,7 +153,7 @@ class Picks:
             return self._by_index(args[0], args[1], out)
         if func in CATS:
             mask = pieces(args, kwargs, self._size)
-            return None if mask is None else Pick(mask, len(out))
+            return None if mask is None else Pick(mask, len(out), are_pieces=True)
         if func in _MASKING and len(args) == 2:
             return _by_mask(args[0], args[1], out)
         if func in _SELECTING and len(args) == 3:

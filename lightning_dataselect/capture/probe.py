@@ -236,7 +236,7 @@ class Probe(Watch, Observer):
             self.divisions.count_rows(pick.n_rows, where[0])
         if isinstance(pick, IndexPick) and pick.is_flat and (rows.grad_fn is None or not self._holds_rows(rows)):
             return  # a table, say
-        if not picks_some(pick, size):
+        if not (picks_some(pick, size) or self.recorder.spec.picks_at(where)):
             return
         if rows.grad_fn is not None and any(map(self._judgements.holds, pick.decided_by)):
             self.doubtful.add(where)

@@ -175,6 +175,10 @@ class StepSpec:
         """Return the findings about a term."""
         return self.terms.get(key, UNKNOWN)
 
+    def picks_at(self, where: Key) -> bool:
+        """Tell if single samples have shown that rows of theirs are picked at a place, however many it is of each."""
+        return any(term.is_witnessed and term.picked_at == where for term in self.terms.values())
+
     def contradicts(self, before: StepSpec) -> bool:
         """Tell if a term is read in another way than before, which was not known to be possible."""
         for key, then in before.terms.items():
@@ -185,6 +189,9 @@ class StepSpec:
                 return True
             if then.enters and now.enters and (now.layout != then.layout or now.divisor not in then.divisors):
                 return True
+            are_picked = then.picked_at is None and now.picked_at is not None
+            if then.enters and now.enters and are_picked and now.n_doubts and not then.has_one_row:
+                return True  # samples have had other numbers of rows, and were read as if all had as many
         return any(now != before.counts.get(key, now) for key, now in self.counts.items())
 
     def with_term(self, key: Key, **changes: Any) -> StepSpec:

@@ -282,6 +282,7 @@ def _settled(
         is_joined=term.is_joined,
         is_even=(before.is_even or not before.is_witnessed) and has_even_rows(term, layout, whole.size),
         layout=layout,
+        picked_at=before.picked_at if term.picked_at is None else term.picked_at,
         divisor=fitting[0].divisor,
         divided_elementwise=elementwise,
         divided_by_mean=by_mean,

@@ -146,3 +146,45 @@ def test_a_batch_of_one_does_not_settle_which_axis_is_the_batch() -> None:
 def test_images_with_as_many_boxes_each_are_no_groups_of_samples(sizes: tuple[int, ...]) -> None:
     makers = [lambda net, n=n: {**cut(make_batch(7), slice(n)), "n_boxes": torch.tensor([3] * n)} for n in sizes]
     assert outcomes(STEPS["sums_by_boxes_of_each_image"], makers, has_witness=True) == ["right"] * len(sizes)
+
+
+def boxes(*counts: int) -> Callable[[Net], Batch]:
+    return lambda net: {**cut(make_batch(2), slice(len(counts))), "n_boxes": torch.tensor(counts)}
+
+
+@pytest.mark.parametrize("later", [[(4, 2)], [(2, 4), (2, 4)], [(3, 3, 2, 4), (4, 1, 2, 1)]], ids=str)
+def test_as_many_boxes_of_each_image_as_there_are_images_are_boxes(later: list[tuple[int, ...]]) -> None:
+    makers = [boxes(4, 4, 4, 4), *(boxes(*counts) for counts in later)]
+    assert outcomes(STEPS["boxes_in_one_row"], makers, has_witness=True) == ["right"] * len(makers)
+
+
+@pytest.mark.parametrize("later", [[(4, 1, 1)], [(2, 1, 3), (1, 1, 4)], [(3, 3, 3), (2, 4), (3, 3, 3)]], ids=str)
+def test_what_single_samples_see_of_boxes_counts_from_then_on(later: list[tuple[int, ...]]) -> None:
+    """Three images of three boxes each show nobody whether these are boxes or steps."""
+    makers = [boxes(3, 3, 3), *(boxes(*counts) for counts in later)]
+    assert outcomes(STEPS["boxes_in_one_row"], makers, has_witness=True) == ["right"] * len(makers)
+
+
+@pytest.mark.parametrize("has_witness", [True, False])
+def test_a_mask_that_picks_all_rows_at_first_picks_some_later(has_witness: bool) -> None:
+    makers = [boxes(4, 4, 4, 4), boxes(4, 2), boxes(3, 2, 2, 1)]
+    assert outcomes(STEPS["nodes_of_all_samples"], makers, has_witness=has_witness) == ["right"] * 3
+
+
+def test_boxes_that_were_read_as_steps_are_forgotten() -> None:
+    """As after a batch whose samples are heard when it has been read."""
+    module = Module()
+    capture, step = LossCapture(module), STEPS["boxes_in_one_row"]
+    witness = Witness(module, capture)
+
+    def hear(batch: Batch) -> None:
+        witness.hear(lambda rows: functools.partial(step, module.net, cut(batch, list(rows))), len(batch["x"]), batch)
+
+    even, uneven = boxes(3, 3, 3)(module.net), boxes(4, 1, 1)(module.net)
+    hear(even)
+    for batch in (even, uneven):
+        capture.run(functools.partial(step, module.net, batch), 3)
+    assert capture.has_doubts(wait=True)
+    hear(uneven)
+    capture.settle()
+    assert capture.has_misread(wait=True)
