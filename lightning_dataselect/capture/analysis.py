@@ -18,6 +18,7 @@ from lightning_dataselect.capture.divisors import (
 )
 from lightning_dataselect.capture.folds import find_folds
 from lightning_dataselect.capture.graph import Anchor, kernels_after, reached
+from lightning_dataselect.capture.groups import are_groups
 from lightning_dataselect.capture.independence import are_turns, find_rows, refuse_unseen
 from lightning_dataselect.capture.nonlinear import is_nonlinear_in, keep_linear
 from lightning_dataselect.capture.picks import IndexPick
@@ -28,6 +29,7 @@ from lightning_dataselect.capture.refusals import (
     CUT_OFF,
     DRAWN,
     FOLDED,
+    GROUPS,
     JUDGED,
     OTHER_SAMPLES,
     PICKED,
@@ -93,6 +95,9 @@ def analyze_loss(
         raise CaptureError(words)
     loops = loops_of(parts, spec.loops, batch_size)
     parts = [(term, slope) for term, slope in parts if term.key[0] not in spec.loops]
+    unseen = [(t, slope) for t, slope in parts if not spec.of(t.key).is_witnessed and t.key[0] not in spec.no_groups]
+    if are_groups(loss, unseen, anchors, probe.divisions.numbers(), batch_size):
+        raise CaptureError(GROUPS)
     _refuse_picked(loss, parts, probe, batch_size, spec)
     parts = [(term, slope) for term, slope in parts if not term.by_hand or foldable(term.elements.shape, batch_size)]
     for term, _ in parts:
@@ -152,7 +157,7 @@ def analyze_loss(
             f" {len(parts)} of them part of the loss). {EITHER}"
         )
     n_sound, (sound, nonlinear) = len(sound), keep_linear(loss, sound, anchors)
-    if any(is_cut_off(loss, term, anchors) for term, _ in sound):
+    if any(is_cut_off(loss, term, anchors, probe.limited) for term, _ in sound):
         raise CaptureError(CUT_OFF)
     if len(sound) < n_sound:
         n_left, shown = n_sound - len(sound), [part for part in shown if part in sound]

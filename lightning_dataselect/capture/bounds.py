@@ -32,13 +32,14 @@ _BOUNDING = {
 }
 
 
-def is_cut_off(loss: Tensor, term: Term, anchors: Collection[Node]) -> bool:
+def is_cut_off(loss: Tensor, term: Term, anchors: Collection[Node], limited: Collection[Node] = ()) -> bool:
     """Tell if what a term adds to a loss is cut off at a bound, whether or not the batch is beyond it.
 
     Args:
         loss: The step's loss.
         term: One that it is made of, with its graph.
         anchors: The activations, which are what is summed up and not what has come of that.
+        limited: Where in the graph there is one of two numbers, by how the model's outputs compare with a bound.
 
     Example:
         >>> import torch
@@ -48,15 +49,16 @@ def is_cut_off(loss: Tensor, term: Term, anchors: Collection[Node]) -> bool:
         >>> [is_cut_off(loss, term, ()) for loss in (mean.clamp(max=9), (mean - 1).relu() + mean, mean.clamp(min=1e-8))]
         [True, True, False]
     """
-    return any(node.name() in _BOUNDING and not _is_guard(node, term) for node in _nodes_after(term, loss, anchors))
+    after = nodes_after(term, loss, anchors)
+    return any(node in limited or (node.name() in _BOUNDING and not _is_guard(node, term)) for node in after)
 
 
 def takes_size(loss: Tensor, term: Term, anchors: Collection[Node]) -> bool:
     """Tell if a loss holds the size of what a term adds to it, as `abs` gives it."""
-    return any(node.name() == "AbsBackward0" for node in _nodes_after(term, loss, anchors))
+    return any(node.name() == "AbsBackward0" for node in nodes_after(term, loss, anchors))
 
 
-def _nodes_after(term: Term, loss: Tensor, anchors: Collection[Node]) -> Iterator[Node]:
+def nodes_after(term: Term, loss: Tensor, anchors: Collection[Node]) -> Iterator[Node]:
     """Yield what has come of a term on the ways to the loss."""
     ends, seen, todo = {*anchors, term.node}, set[Node](), [loss.grad_fn]
     while todo:

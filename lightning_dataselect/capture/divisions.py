@@ -79,6 +79,10 @@ class Divisions:
         """Take note of how many rows of the batch were found at a place, which no call counts."""
         self._rows.setdefault(where, []).append(n)
 
+    def numbers(self) -> set[float]:
+        """Return the numbers that something was divided by, or multiplied with their inverse."""
+        return {division.by for division in self.made if isinstance(division.by, float)}
+
     def is_count(self, number: float) -> bool:
         """Tell if a number is one of what was found in the batch, at one place or another, or of all of it there.
 

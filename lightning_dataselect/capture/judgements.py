@@ -35,6 +35,9 @@ class Judgements:
         self._ranks: set[int] = set()  # those of them that depend on an order
         self._changed: set[Node] = set()  # the places of what they have changed
         self._changed_by_ranks: set[Node] = set()
+        self._comparisons: set[int] = set()  # of one number with a bound
+        self.limited: set[Node] = set()
+        """The places of numbers that were chosen, of two, by such a comparison."""
 
     def note(self, name: str, args: tuple[Any, ...], kwargs: Any, outs: Sequence[Tensor]) -> None:
         """Follow one torch call, by its name, to its results."""
@@ -44,7 +47,12 @@ class Judgements:
             return
         is_ranked = ranks_rows(name, args, kwargs) or bool(judgements & self._ranks)
         is_ranked |= name in COMPARING and any(id(t) in judgements and is_one_of_many(t, inputs) for t in inputs)
+        compares = name in COMPARING and all(tensor.numel() == 1 for tensor in inputs) and _with_bound(args, inputs)
+        chooses = name == "where" and any(id(tensor) in self._comparisons for tensor in inputs)
         for out in outs:
+            self._comparisons |= {id(out)} if compares else set()
+            if chooses and out.numel() == 1 and out.grad_fn is not None:
+                self.limited.add(out.grad_fn)
             if not out.requires_grad:
                 self._tensors[id(out)] = out
                 self._ranks |= {id(out)} if is_ranked else set()
@@ -71,3 +79,10 @@ class Judgements:
             bool(judgements) or not nodes.isdisjoint(self._changed),
             bool(judgements & self._ranks) or not nodes.isdisjoint(self._changed_by_ranks),
         )
+
+
+def _with_bound(args: Sequence[Any], inputs: Sequence[Tensor]) -> bool:
+    """Tell if a comparison is one of a loss, and not of a count, such as that of the samples left, with 0."""
+    numbers = [arg for arg in args if isinstance(arg, int | float)]
+    is_of_loss = all(tensor.is_floating_point() for tensor in inputs) and 0 not in numbers
+    return is_of_loss or any(tensor.requires_grad for tensor in inputs)

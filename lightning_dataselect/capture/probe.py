@@ -142,6 +142,11 @@ class Probe(Watch, Observer):
                 rows = tensor.shape[0] * (tensor.shape[1] if func is torch.stack else 1)
                 self.views.add(rows // size)
 
+    @property
+    def limited(self) -> set[Node]:
+        """The places of numbers that were chosen, of two, by how the model's outputs compare with a bound."""
+        return self._judgements.limited
+
     def judged(self, values: Iterable[Any]) -> tuple[bool, bool]:
         """Tell if the model's outputs have decided on tensors among the values, and if it was by their order."""
         return self._judgements.of(tensors_among(values), self.anchors)

@@ -34,7 +34,7 @@ SCALE = (
 
 
 CUT_OFF = (
-    "The loss is clipped, by clamp, relu or maximum, after the samples' losses have been reduced, so a batch may"
+    "The loss is clipped, by clamp, relu, maximum or where, after the samples' losses have been reduced, so a batch may"
     " exceed the bound when a single one of its samples does not. Clip the losses of the samples first, then take"
     " their mean: losses.clamp(max=bound).mean()."
 )

@@ -119,6 +119,7 @@ class StepSpec:
         counts: Where the samples lie in what is added up without gradient.
         loops: The places where each sample has a term of its own, in turn.
         no_loops: The places where, as single samples have shown, none has.
+        no_groups: The places where, as single samples have shown, some of the samples weigh as each of them does alone.
         order: Turn in the step -> the place of the mean or sum there, as last probed.
         filters: The places where a mask leaves samples out before the model sees them.
         tables: The places where numbers take rows out of what has none for each sample, as out of weights of classes,
@@ -136,6 +137,7 @@ class StepSpec:
     counts: Mapping[Key, Layout] = field(default_factory=dict)
     loops: frozenset[Hashable] = frozenset()
     no_loops: frozenset[Hashable] = frozenset()
+    no_groups: frozenset[Hashable] = frozenset()
     order: Mapping[int, Hashable] = field(default_factory=dict)
     filters: frozenset[Hashable] = frozenset()
     tables: frozenset[Hashable] = frozenset()

@@ -205,6 +205,8 @@ def _with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec, agrees: 
             is_mean = is_in_turn and are_close(slopes * whole.size, truth)
             if not (is_mean or are_close(slopes, truth[:1].expand_as(slopes))):
                 spec = _refused(spec, place, whole, GROUPS)
+            else:
+                spec = replace(spec, no_groups=spec.no_groups | {place})
             continue
         if n != whole.size:
             continue

@@ -165,3 +165,84 @@ def test_rows_that_a_mask_picks_are_divided_by_their_number() -> None:
     captured = LossCapture(net).run(lambda: step(batch), len(batch["y"]))[1]
     alone = torch.stack([step(cut(batch, slice(i, i + 1))).detach() for i in range(len(batch["y"]))])
     torch.testing.assert_close(captured.losses, alone)
+
+
+def groups(net: Net, b: Batch) -> list[Tensor]:
+    losses, _ = binary(net, b)
+    return [losses[b["y"] == own].mean() for own in b["y"].unique()]
+
+
+def groups_by_their_masks(net: Net, b: Batch) -> Tensor:
+    losses, total, n = binary(net, b)[0], torch.zeros(()), 0
+    for own in (b["y"] == c for c in range(C)):
+        if own.any():
+            total, n = total + (losses * own).sum() / own.sum(), n + 1
+    return total / n
+
+
+GROUPED: dict[str, Step] = {
+    "by their number": lambda net, b: sum(groups(net, b)) / len(groups(net, b)),
+    "their mean": lambda net, b: torch.stack(groups(net, b)).mean(),
+    "beside another term": lambda net, b: torch.stack(groups(net, b)).mean() + F.mse_loss(net(b["x"]), b["z"]),
+    "by their masks": groups_by_their_masks,
+}
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_means_over_groups_of_samples_are_refused_without_a_witness(name: str) -> None:
+    net, batch = Net(), make_batch()
+    with pytest.raises(CaptureError, match="The loss is a mean over groups of samples"):
+        LossCapture(net).run(lambda: GROUPED[name](net, batch), len(batch["y"]))
+
+
+def sums_by_class(net: Net, b: Batch) -> Tensor:
+    losses, _ = binary(net, b)
+    return sum((losses * (b["y"] == own)).sum() for own in range(C)) / len(losses)
+
+
+def means_of_each_sample(net: Net, b: Batch) -> Tensor:
+    losses, n = (net.tokens(b) - 1).square().mean(-1), len(b["x"])
+    sample = torch.arange(n).repeat_interleave(losses.shape[1])
+    return torch.stack([losses.flatten()[sample == i].mean() for i in range(n)]).mean()
+
+
+@pytest.mark.parametrize("step", [sums_by_class, means_of_each_sample])
+def test_sums_over_groups_of_samples_and_means_of_each_are_read(step: Step) -> None:
+    net, batch = Net(), make_batch()
+    captured = LossCapture(net).run(lambda: step(net, batch), len(batch["y"]))[1]
+    alone = torch.stack([step(net, cut(batch, slice(i, i + 1))).detach() for i in range(len(batch["y"]))])
+    torch.testing.assert_close(captured.losses, alone)
+
+
+def mean(net: Net, b: Batch) -> Tensor:
+    return binary(net, b)[0].mean()
+
+
+BOUNDED: dict[str, Step] = {
+    "a share beyond it": lambda net, b: torch.where((loss := mean(net, b)) > 0.5, loss, 0.1 * loss),
+    "without its gradient": lambda net, b: torch.where((loss := mean(net, b)).detach() < 0.5, 0.1 * loss, loss),
+    "a method": lambda net, b: (loss := mean(net, b)).where(loss > 0.5, torch.full_like(loss, 0.5)),
+    "beside another term": lambda net, b: torch.where((loss := mean(net, b)) > 0, loss, -loss) + net(b["x"]).mean(),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_a_mean_that_one_of_two_numbers_takes_the_place_of_is_refused(name: str) -> None:
+    net, batch = Net(), make_batch()
+    with pytest.raises(CaptureError, match="The loss is clipped, by clamp, relu, maximum or where"):
+        LossCapture(net).run(lambda: BOUNDED[name](net, batch), len(batch["y"]))
+
+
+GUARDED: dict[str, Step] = {
+    "not a number": lambda net, b: torch.where((loss := mean(net, b)).isnan(), torch.zeros(()), loss),
+    "nothing left": lambda net, b: torch.where(
+        (n := (binary(net, b)[1].detach() > 0).float().sum()) > 0, binary(net, b)[0].sum() / len(b["y"]), n
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GUARDED)
+def test_a_guard_is_no_bound(name: str) -> None:
+    net, batch = Net(), make_batch()
+    captured = LossCapture(net).run(lambda: GUARDED[name](net, batch), len(batch["y"]))[1]
+    torch.testing.assert_close(captured.losses, binary(net, batch)[0].detach())
