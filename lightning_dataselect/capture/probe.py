@@ -30,7 +30,7 @@ from lightning_dataselect.capture.watch import Watch, compiler_in_use
 _DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
 _RESHAPING = {"reshape", "view", "flatten"}
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
-_FINDING = {"nonzero", "argwhere"}
+_FINDING = {"nonzero", "argwhere", "unique", "unique_consecutive"}
 _SETITEM = torch._C.TensorBase.__setitem__
 
 

@@ -141,6 +141,8 @@ def token_losses(net: Net, b: Batch) -> Tensor:
 COUNTED: dict[str, Step] = {
     "CORN": corn,
     "indices": lambda net, b: token_losses(net, b).sum() / len(b["mask"].nonzero()),
+    "classes": lambda net, b: token_losses(net, b).sum() / len(b["y"].unique()),
+    "classes in a row": lambda net, b: token_losses(net, b).sum() / len(b["y"].sort().values.unique_consecutive()),
     "list": lambda net, b: token_losses(net, b).sum() / sum(b["mask"].sum(1).tolist()),
     "longest": lambda net, b: token_losses(net, b).sum() / b["mask"].sum(1).max(),
     "by step first": lambda net, b: token_losses(net, b).sum() / b["mask"].sum(0).sum(),
