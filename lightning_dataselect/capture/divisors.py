@@ -12,6 +12,7 @@ from torch.autograd.graph import Node
 from lightning_dataselect.capture.divisions import Division
 from lightning_dataselect.capture.graph import adds, derivatives, reached
 from lightning_dataselect.capture.probe import Probe
+from lightning_dataselect.capture.reductions import foldable
 from lightning_dataselect.capture.refusals import COUNT
 from lightning_dataselect.capture.specs import Divisor, Layout, StepSpec, TermSpec
 from lightning_dataselect.capture.terms import (
@@ -83,7 +84,8 @@ def count_divisors(loss: Tensor, terms: Sequence[Term], probe: Probe) -> None:
         probe: Has watched the step.
     """
     divide = {key for division in probe.divisions.made for key in (division.by, *division.maybe)}
-    own = [term for term in terms if term.by_hand and term.edge is not None]
+    size = probe.recorder.batch_size
+    own = [term for term in terms if term.by_hand and term.edge is not None and foldable(term.elements.shape, size)]
     met = reached(loss.grad_fn, {term.node for term in own})
     for term in own:
         if term.key in divide and term.node not in met and not term.from_parameters:
