@@ -29,6 +29,7 @@ ROOMS = [  # bottom to top
     "demo",
 ]
 INNER_ROOMS = {  # bottom to top; what stands beside them comes last
+    "capture": ["loss", "recording", "probing", "reading", "analysis", "witness"],
     "comparison": ["tasks", "runs", "plans", "findings", "showing"],
 }
 # results are data: those who hold them only say, when they are asked to, who writes and draws them

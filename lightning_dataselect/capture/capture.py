@@ -10,19 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_dataselect.capture.arguments import check_module, check_step, wrong_weights
+from lightning_dataselect.capture.analysis.remainder import rest
 from lightning_dataselect.capture.changes import NOT_MEASURED
-from lightning_dataselect.capture.graph import saving_numbers_only
 from lightning_dataselect.capture.inquiry import Inquiry
-from lightning_dataselect.capture.interception import bypassing
-from lightning_dataselect.capture.outer import without_outer
-from lightning_dataselect.capture.remainder import rest
-from lightning_dataselect.capture.results import Captured, StepResult, Summarize, nothing_known
-from lightning_dataselect.capture.returned import loss_of
-from lightning_dataselect.capture.scaling import scale
-from lightning_dataselect.capture.sole_loss import findings_on_sole_loss
-from lightning_dataselect.capture.specs import StepSpec, TermSpec
-from lightning_dataselect.capture.terms import Parts, coefficients, incomplete, loops_of
+from lightning_dataselect.capture.loss.arguments import check_module, check_step, wrong_weights
+from lightning_dataselect.capture.loss.graph import saving_numbers_only
+from lightning_dataselect.capture.loss.specs import StepSpec, TermSpec
+from lightning_dataselect.capture.loss.terms import Parts, coefficients, incomplete, loops_of
+from lightning_dataselect.capture.reading.outer import without_outer
+from lightning_dataselect.capture.reading.results import Captured, StepResult, Summarize, nothing_known
+from lightning_dataselect.capture.reading.returned import loss_of
+from lightning_dataselect.capture.reading.scaling import scale
+from lightning_dataselect.capture.recording.interception import bypassing
+from lightning_dataselect.capture.recording.sole_loss import findings_on_sole_loss
 from lightning_dataselect.utils.validation import check_count
 
 _NO_SOLE_LOSS: tuple[StepSpec | None, TermSpec | None] = (None, None)

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.lineage import Lineage
-from lightning_dataselect.capture.recorder import Recorder
+from lightning_dataselect.capture.loss.terms import Term, turns_in
+from lightning_dataselect.capture.reading.results import StepResult
+from lightning_dataselect.capture.recording.recorder import Recorder
 from lightning_dataselect.capture.reprobe import ReprobePolicy
-from lightning_dataselect.capture.results import StepResult
-from lightning_dataselect.capture.terms import Term, turns_in
 
 NOT_MEASURED = "The samples of some batches are not measured."
 

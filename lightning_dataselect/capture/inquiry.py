@@ -9,29 +9,29 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_dataselect.capture.analysis.roots import constant_in, find_terms, weighted
 from lightning_dataselect.capture.batch_sizes import BatchSizes
 from lightning_dataselect.capture.changes import NOT_MEASURED, Changes
-from lightning_dataselect.capture.claims import Claims
-from lightning_dataselect.capture.folds import Folded
-from lightning_dataselect.capture.graph import reached
-from lightning_dataselect.capture.interception import Interceptors
-from lightning_dataselect.capture.mixed import refuse_mixed
-from lightning_dataselect.capture.origin import Origins
-from lightning_dataselect.capture.outer import without_outer
-from lightning_dataselect.capture.probe import Probe
-from lightning_dataselect.capture.recorder import Recorder
-from lightning_dataselect.capture.refusals import OTHER_LOADERS
+from lightning_dataselect.capture.loss.folds import Folded
+from lightning_dataselect.capture.loss.graph import reached
+from lightning_dataselect.capture.loss.origin import Origins
+from lightning_dataselect.capture.loss.refusals import OTHER_LOADERS
+from lightning_dataselect.capture.loss.shown import Shown
+from lightning_dataselect.capture.loss.specs import StepSpec
+from lightning_dataselect.capture.loss.terms import Key, Parts, Scale, Term, coefficients
+from lightning_dataselect.capture.probing.probe import Probe
+from lightning_dataselect.capture.probing.watch import Watch, eagerly
+from lightning_dataselect.capture.reading.outer import without_outer
+from lightning_dataselect.capture.reading.results import PrimaryTerms, StepResult
+from lightning_dataselect.capture.reading.returned import loss_of, missing_loss, with_loss
+from lightning_dataselect.capture.reading.scaling import scale
+from lightning_dataselect.capture.recording.claims import Claims
+from lightning_dataselect.capture.recording.interception import Interceptors
+from lightning_dataselect.capture.recording.recorder import Recorder
 from lightning_dataselect.capture.reprobe import ReprobePolicy
-from lightning_dataselect.capture.results import PrimaryTerms, StepResult
-from lightning_dataselect.capture.returned import loss_of, missing_loss, with_loss
-from lightning_dataselect.capture.roots import constant_in, find_terms, weighted
-from lightning_dataselect.capture.scaling import scale
-from lightning_dataselect.capture.showing import show
-from lightning_dataselect.capture.shown import Shown
-from lightning_dataselect.capture.specs import StepSpec
-from lightning_dataselect.capture.terms import Key, Parts, Scale, Term, coefficients
-from lightning_dataselect.capture.watch import Watch, eagerly
-from lightning_dataselect.capture.witness import decide, refuse_mined, warn_of_own_constants
+from lightning_dataselect.capture.witness.mixed import refuse_mixed
+from lightning_dataselect.capture.witness.showing import show
+from lightning_dataselect.capture.witness.witness import decide, refuse_mined, warn_of_own_constants
 from lightning_dataselect.utils.errors import CaptureError
 
 _MOST_UNCLEAR = 8  # batches whose loss is not finite, or made of nothing, which show little, until one is gone by

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import TypeAlias
 
-from lightning_dataselect.capture.graph import Unknown
+from lightning_dataselect.capture.loss.graph import Unknown
 
 Way: TypeAlias = frozenset[Hashable]
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_dataselect.capture import LossCapture
-from lightning_dataselect.capture.loss_functions import LOSSES
-from lightning_dataselect.capture.reductions import reduce
+from lightning_dataselect.capture.loss.loss_functions import LOSSES
+from lightning_dataselect.capture.loss.reductions import reduce
 
 B, C = 6, 5
 CLASS_WEIGHT = torch.tensor([0.5, 2.0, 1.0, 3.0, 0.25])

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from lightning_dataselect import EvolvedSampling, InfoBatch, RandomPruning
 from lightning_dataselect.capture import CaptureError, LossCapture
-from lightning_dataselect.capture.doubts import Doubts
+from lightning_dataselect.capture.recording.doubts import Doubts
 from lightning_dataselect.step.witness import Witness
 
 N, B, D, K = 43, 8, 6, 5  # the last batch has three samples

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lightning_dataselect.capture.graph import saving_is_noted, within_checkpoint
+from lightning_dataselect.capture.loss.graph import saving_is_noted, within_checkpoint
 
 
 def test_a_checkpoint_is_known_by_hooks_and_by_the_stack_alike() -> None:

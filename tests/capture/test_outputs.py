@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from lightning_dataselect.capture.outputs import classes_of_sources
-from lightning_dataselect.capture.terms import Source
+from lightning_dataselect.capture.loss.terms import Source
+from lightning_dataselect.capture.reading.outputs import classes_of_sources
 
 B, C = 4, 3
 

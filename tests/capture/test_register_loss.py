@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_dataselect.capture import CaptureError, LossCapture, register_loss
-from lightning_dataselect.capture.loss_functions import REGISTERED
+from lightning_dataselect.capture.loss.loss_functions import REGISTERED
 from lightning_dataselect.utils.errors import ArgumentTypeError
 
 

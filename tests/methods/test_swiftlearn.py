@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_dataselect import SwiftLearn
 from lightning_dataselect.capture import LossCapture
-from lightning_dataselect.capture.loss_functions import LOSSES
-from lightning_dataselect.capture.outputs import outputs_of_call
+from lightning_dataselect.capture.loss.loss_functions import LOSSES
+from lightning_dataselect.capture.reading.outputs import outputs_of_call
 from lightning_dataselect.methods.swiftlearn import importance
 from lightning_dataselect.numerics.projection import project
 

@@ -1,0 +1,1 @@
+"""A probed loss, taken apart by its autograd graph."""

@@ -1,0 +1,129 @@
+"""Say why a step's samples have no losses that can be told."""
+
+from __future__ import annotations
+
+from lightning_dataselect.capture.loss.ways_out import NO_OWN_LOSS, OWN_LOSS
+
+ORDER = (
+    "The step reorders the samples of a batch, for instance by length, so one sample's loss would be taken for"
+    " another's. Restore the order of the batch before computing the loss, as"
+    " torch.nn.utils.rnn.pack_padded_sequence(..., enforce_sorted=False) does."
+)
+
+
+JUDGED = (
+    "The step selects rows of the batch by the model's outputs, possibly those of other samples, as when it keeps"
+    " only the hardest, and running it on single samples has not shown otherwise. Return each sample's own loss under"
+    " a key and give sample_loss='that key', or leave the choice of hard samples to SelectiveBackprop."
+)
+
+
+COUNT = (
+    "The loss is divided by a number that was counted outside of torch, or in a way that cannot be traced back to the"
+    " samples, so how much each sample adds to it is unknown. Divide by a count that torch sums over the batch, such"
+    " as (labels != -100).sum()."
+)
+
+
+SCALE = (
+    "The loss is divided or multiplied by a number that is not a sum over the samples, such as the length of the"
+    " longest text, the square root of a count, or a count plus 1, so the losses of single samples cannot be told"
+    " from those of a batch. Divide by a count that torch sums over the batch, such as (labels != -100).sum(), or by"
+    " the number of samples."
+)
+
+
+CUT_OFF = (
+    "The loss is clipped, by clamp, relu, maximum or where, after the samples' losses have been reduced, so a batch may"
+    " exceed the bound when a single one of its samples does not. Clip the losses of the samples first, then take"
+    " their mean: losses.clamp(max=bound).mean()."
+)
+
+
+DRAWN = (
+    "The step indexes its batch so that some samples are repeated or left out, as when it draws with replacement, so"
+    " the loss of a batch is not made of the losses of its samples. Leave the choice to a sampler of the train"
+    " loader, such as torch.utils.data.WeightedRandomSampler, or multiply the losses of all samples by weights."
+)
+
+
+MIXED_INSIDE = (
+    "The model's output for a sample depends on the other samples of its batch even in eval mode, as when samples"
+    " attend to each other or are scaled by the mean of the batch, so a sample alone would have a different loss."
+    " Scale by running statistics, as torch.nn.BatchNorm1d does in eval mode. To select by a sample's loss among the"
+    " others, return it under a key and give sample_loss='that key'; RandomPruning needs no per-sample loss."
+)
+
+
+OTHER_SAMPLES = (
+    f"A sample's loss in this step depends on the other samples of its batch, as in a contrastive loss. {NO_OWN_LOSS}"
+)
+
+
+GROUPS = (
+    "The loss is a mean over groups of samples, such as the classes in the batch, so the weight of a sample's loss"
+    " depends on how many groups its batch holds. Weight the losses of the samples and take their mean, or return"
+    " each sample's own loss under a key and give sample_loss='that key'."
+)
+
+
+ROWS = (
+    "The losses of all samples are concatenated, like those of boxes, nodes or tokens; some samples have more rows"
+    f" than others, and nothing shows which rows belong to which sample. {OWN_LOSS}"
+)
+
+
+PICKED = (
+    "The step selects rows of the batch by a mask or an index, so a row of losses belongs to a different sample in"
+    " each batch. Use ignore_index, or multiply the losses by the mask. Rows that stand for pairs of samples, as in a"
+    f" contrastive loss, belong to no single sample: {NO_OWN_LOSS}"
+)
+
+
+FOLDED = (
+    "The step takes the mean or the sum over its samples first, and combines the outputs afterwards, so no reduction"
+    " contains what each sample adds. Compute the loss sample by sample, and reduce over the samples last: (errors *"
+    " weights).sum(1).mean() in place of (errors.mean(0) * weights).sum()."
+)
+
+
+QUOTIENT = (
+    "The loss is not a weighted sum of means or sums over the batch, but a quotient or product of them, such as a"
+    f" Dice loss over the whole batch: no part of it belongs to a single sample. {NO_OWN_LOSS}"
+)
+
+
+OTHER_LOADERS = (
+    "None of the step's losses is computed from the samples of the named train loader: all of them come from other"
+    " loaders. Name another loader, or use this one's batch in the step."
+)
+
+
+COMPARED = (
+    "The step compares its outputs with numbers that are made of the whole batch, such as targets less their mean, or"
+    " their ranks, so what a sample loses depends on the other samples of its batch. Centre or scale the targets by"
+    " numbers of the whole data set, before the fit."
+)
+
+
+SHARED = (
+    "The samples of a batch share out what their losses are multiplied by, as where a softmax over the batch gives them"
+    " weights, so how much one counts depends on the others. Weigh each sample by numbers of its own, or return each"
+    " sample's own loss under a key and give sample_loss='that key'."
+)
+
+
+SIZE = (
+    "The loss holds the size of a number that is put together from all samples, as abs() gives it, so a sample alone"
+    " may count with the other sign than among others. Take abs() of the samples' own losses, and the mean over them"
+    " then: losses.abs().mean()."
+)
+
+
+def in_a_kernel(name: str) -> str:
+    """Say what to do where a `torch.autograd.Function` computes the loss, out of sight."""
+    return (
+        f"The loss is computed inside a torch.autograd.Function, {name}, where nothing shows what each sample adds to"
+        " it. Teach capture the function that calls it, by lightning_dataselect.capture.register_loss(function): it"
+        f" must take reduction='none'. Or give each sample's own loss another way: {OWN_LOSS}"
+    )

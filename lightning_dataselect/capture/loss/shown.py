@@ -1,0 +1,47 @@
+"""Hold what a step has shown of some samples, or of one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lightning_dataselect.capture.loss.specs import StepSpec
+from lightning_dataselect.capture.loss.terms import Key, Term
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Hold what a step has shown of some samples.
+
+    Attributes:
+        size: The number of samples.
+        loss: What the step returned, 0-dim.
+        terms: Those that the loss depends on, with their coefficients.
+        numbers: What was added up without gradient, by its place.
+        losses: (size,) what the algebra gives to each sample; None where it finds nothing.
+        constant: What the loss is besides its terms, if that has no gradient, and what was added to it last, if it was
+            changed as a whole before; None for nothing.
+        spec: What the algebra has found of the terms.
+        divides: True if the step has divided something that has a gradient.
+        sorts: True if the step has sorted something, or taken rows by an index or a mask.
+        reorders: True if that was in another order before.
+        outputs: What the model gave to each term, if its activations were kept.
+        taken: How many rows of each sample a term has, where an index of the step has picked them.
+        normalises: True if a layer has normalised the samples by their own statistics.
+    """
+
+    size: int
+    loss: Tensor
+    terms: Mapping[Key, tuple[Term, Tensor]]
+    numbers: Mapping[Key, Term] = field(default_factory=dict)
+    losses: Tensor | None = None
+    constant: Tensor | None = None
+    spec: StepSpec = field(default_factory=StepSpec)
+    divides: bool = False
+    sorts: bool = False
+    reorders: bool = False
+    outputs: Mapping[Key, Sequence[Tensor]] = field(default_factory=dict)
+    taken: Mapping[Key, Tensor] = field(default_factory=dict)
+    normalises: bool = False

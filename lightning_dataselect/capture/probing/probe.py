@@ -1,0 +1,292 @@
+"""Watch every torch call of a step to find what makes its loss."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Iterable, Sequence
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
+
+from lightning_dataselect.capture.loss.graph import Anchor, reached
+from lightning_dataselect.capture.loss.origin import Origin, Origins
+from lightning_dataselect.capture.loss.reductions import Reduction
+from lightning_dataselect.capture.loss.terms import Key
+from lightning_dataselect.capture.probing.across import Across
+from lightning_dataselect.capture.probing.divisions import Divisions
+from lightning_dataselect.capture.probing.judgements import Judgements
+from lightning_dataselect.capture.probing.orders import SORTING, moves, order_of_rows, picks_rows
+from lightning_dataselect.capture.probing.picked_rows import PickedRows, picks_some
+from lightning_dataselect.capture.probing.tables import Tables
+from lightning_dataselect.capture.probing.watch import Watch, compiler_in_use
+from lightning_dataselect.capture.recording.interception import Interceptors, site
+from lightning_dataselect.capture.recording.observer import Observer
+from lightning_dataselect.capture.recording.picks import GETITEM, IndexPick, Pick, by_numbers, covers, tensors_among
+from lightning_dataselect.capture.recording.recorder import Recorder
+
+_DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
+_RESHAPING = {"reshape", "view", "flatten"}
+_LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
+_FINDING = {"nonzero", "argwhere", "unique", "unique_consecutive"}
+_SETITEM = torch._C.TensorBase.__setitem__
+
+
+class Probe(Watch, Observer):
+    """Watch a step, and find out how to do without watching.
+
+    Attributes:
+        names: The namespaces and names by which unseen loss functions were called.
+        sites: Place -> the mean or sum that was called there.
+        anchors: The results of calls that had parameters, or normalised the batch, by their places in the graph.
+        foreign: Likewise the results of code that a mode cannot see into, such as a scripted module.
+        divisions: What the step divides its losses by.
+        picked: How many rows were picked out of a tensor by a mask or an index, by the places of the results.
+        doubtful: The places where the mask was computed from the model's outputs, perhaps those of all samples.
+        has_equal_axes: True if another axis is as long as the batch, and nothing tells the two apart.
+        sorts: True if something was sorted, or rows of the samples were taken by an index or a mask.
+        reorders: True if that has changed their order.
+        differentiates: True if the step takes derivatives of its own.
+        origins: Knows what was computed from which samples; None if all samples of a batch are measured.
+        views: How many batches were concatenated.
+        values: The activations themselves, by their places in the graph, where they are kept; else None.
+        normalises: True if a layer has normalised the batch by its own statistics.
+        unreachable: The terms that only a mode sees: loss functions by no name that can be patched,
+            means and sums in compiled code (where a mode costs nothing).
+    """
+
+    def __init__(self, recorder: Recorder, interceptors: Interceptors, module: nn.Module | None) -> None:
+        super().__init__(recorder, interceptors)
+        self.names: list[tuple[dict[str, Any], str]] = []
+        self.sites: dict[Hashable, Any] = {}
+        self.unreachable: list[Key] = []
+        self.anchors: dict[Node, list[Anchor]] = {}  # a node may have several results
+        self.foreign: dict[Node, list[Anchor]] = {}
+        self._made: set[Node] = set()  # the places of all results
+        self.divisions = Divisions()
+        self.across = Across(recorder.batch_size)
+        self.picked: dict[Node, int] = {}
+        self.doubtful: set[Hashable] = set()
+        self.has_equal_axes = False
+        self._rows = PickedRows()
+        self._judgements = Judgements()
+        self._module = module
+        self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id is reused
+        self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
+        self.views: set[int] = set()
+        self.sorts = self.reorders = self.differentiates = False
+        self.origins: Origins | None = None
+        self.values: dict[Node, list[Tensor]] | None = None
+        self.normalises = False
+        self._tables = Tables(module)
+
+    def __enter__(self) -> Probe:
+        """Begin a step with the recorder's number of samples."""
+        self.across = Across(self.recorder.batch_size)
+        super().__enter__()
+        return self
+
+    @property
+    def tables(self) -> frozenset[Hashable]:
+        """The places where integers index a table, such as class weights, in this step or an earlier one."""
+        return self.recorder.spec.tables | self._tables.places()
+
+    def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
+        """Follow what is made of parameters alone, and what the samples lie along."""
+        self.differentiates |= func in _DIFFERENTIATING
+        self.normalises |= func.__name__ == "batch_norm" and bool(kwargs.get("training", args[5:6] == (True,)))
+        self.came_of(func, [*args, *kwargs.values()], out)
+        inputs, size = tensors_among([*args, *kwargs.values()]), self.recorder.batch_size
+        made = [isinstance(t, nn.Parameter) or id(t) in self._from_parameters for t in inputs]
+        if made and all(made):
+            self._from_parameters.update((id(t), t) for t in tensors_among([out]))
+            return
+        data = [t for t, from_parameters in zip(inputs, made, strict=True) if not from_parameters]
+        for tensor in data:
+            if tensor.grad_fn is not None and tensor.grad_fn not in self._made and tensor.dim() > 0:
+                self.foreign[tensor.grad_fn] = [Anchor(get_gradient_edge(tensor), tensor.shape)]
+        self._made.update(t.grad_fn for t in tensors_among([out]) if t.grad_fn is not None)
+        for tensor in tensors_among([*data, out]):
+            if tensor.dim() > 1:
+                self._leading.add((tensor.shape[0], tensor.shape[1]))
+        if func.__name__ in _RESHAPING and data and data[0].shape[:1] == (size,):
+            self._leading.add((size, out.shape[:1].numel() // size))
+        if func.__name__ in SORTING:
+            self.sorts = True
+            order = tensors_among([out])[-1:]
+            self.reorders |= any(bool((o.diff(dim=-1) < 0).any()) for o in order if o.dim() > 0)
+        elif (taken := order_of_rows(func.__name__, args, size)) is not None:
+            self.sorts = True
+            self.reorders |= moves(taken)
+        if func is GETITEM and by_numbers(args[1]):
+            table = args[0]
+            found = {"of_parameters": self.from_parameters([table]), "rows": self._holds_rows(table)}
+            self._tables.note(site(sys._getframe(2), func), table, size, **found)
+        self._judgements.note(func.__name__, args, kwargs, tensors_among([args[0] if func is _SETITEM else out]))
+        self._rows.note(inputs, tensors_among([out]))
+        self.across.note(func.__name__, args, kwargs, out)
+        self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
+        if func.__name__ in _FINDING:
+            self.divisions.count_rows(len(tensors_among([out])[0]), func)
+        if isinstance(out, Tensor) and out.grad_fn is not None and picks_rows(func.__name__, args, out, size):
+            self.picked[out.grad_fn] = out.shape[0]
+        for tensor in tensors_among([out]):
+            anchor = any(made) or func.__name__ == "batch_norm"  # which mixes, with or without parameters
+            if anchor and tensor.dim() > 0 and tensor.grad_fn is not None:
+                self.anchors.setdefault(tensor.grad_fn, []).append(Anchor(get_gradient_edge(tensor), tensor.shape))
+                if self.values is not None:
+                    self.values.setdefault(tensor.grad_fn, []).append(tensor.detach())
+            if func.__name__ in _LAYING and any(t.shape[:1] == (size,) for t in data):
+                rows = tensor.shape[0] * (tensor.shape[1] if func is torch.stack else 1)
+                self.views.add(rows // size)
+
+    @property
+    def limited(self) -> set[Node]:
+        """The places of numbers that were chosen, of two, by how the model's outputs compare with a bound."""
+        return self._judgements.limited
+
+    def judged(self, values: Iterable[Any]) -> tuple[bool, bool]:
+        """Tell if the model's outputs have decided on tensors among the values, and if it was by their order."""
+        return self._judgements.of(tensors_among(values), self.anchors)
+
+    def is_across(self, made: Iterable[Any], given: Iterable[Any] = ()) -> tuple[bool, bool]:
+        """Tell if losses compare outputs with what is made of the whole batch, and if its samples share out weights."""
+        losses = list(made)
+        return self.across.compares(losses, given, self.anchors), self.across.shares(losses, self.anchors)
+
+    def came_of(self, func: Any, values: Iterable[Any], out: Any) -> None:
+        """Follow what comes from which samples, where a batch has others than those that are measured."""
+        if self.origins is not None:
+            self.origins.follow(func, tensors_among(values), tensors_among([out]))
+
+    def meet_loss(self, func: Any, values: Iterable[Any], out: Tensor) -> None:
+        """Follow what comes from which samples through a loss function, and take its result for the step's own."""
+        self.came_of(func, values, out)
+        if out.grad_fn is not None:
+            self._made.add(out.grad_fn)
+
+    def origin(self, values: Iterable[Any]) -> Origin | None:
+        """Return what tensors among the values were made from; None where all samples of a batch are measured."""
+        return None if self.origins is None else self.origins.of(tensors_among(values))
+
+    def has_seen(self, *sizes: int) -> bool:
+        """Tell if there was a tensor of data with these two leading sizes."""
+        return sizes in self._leading
+
+    def from_parameters(self, values: Iterable[Any]) -> bool:
+        """Tell if every tensor among the values was made of parameters alone."""
+        tensors = tensors_among(values)
+        return bool(tensors) and all(isinstance(t, nn.Parameter) or id(t) in self._from_parameters for t in tensors)
+
+    def strided(self, shape: torch.Size, batch_size: int) -> bool:
+        """Tell if rows of this shape lie ``batch_size`` apart for one sample.
+
+        So they do where there were tensors of (k, batch_size, ...) and none of
+        (batch_size, k, ...), as with time-major tokens, and where k batches were concatenated.
+        """
+        if not shape or shape[0] % batch_size or shape[0] == batch_size:
+            return False
+        k = shape[0] // batch_size
+        time_major = (k, batch_size) in self._leading and (batch_size, k) not in self._leading
+        return time_major or k in self.views
+
+    def meet_equal_axes(self) -> None:
+        """Note that some other axis is as long as the batch."""
+        self.has_equal_axes = True
+
+    def number(self, value: Tensor, key: Key) -> None:
+        """Take a number without gradient that was added up over the batch."""
+        self.divisions.start(value, key)
+
+    def number_out_of_sight(self, value: Tensor) -> None:
+        """Take a number without gradient of which nothing shows what each sample has in it."""
+        self.divisions.blur(value)
+
+    def loss(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
+        """Take a loss function, and find the name it was called by."""
+        caller: FrameType | None = sys._getframe(1)
+        while caller is not None and (
+            caller.f_globals.get("__name__") in (__name__, Watch.__module__, "torch.overrides")
+            or caller.f_code is func.__code__
+        ):
+            caller = caller.f_back
+        named = caller is not None and self._find(func, caller)
+        before = len(self.recorder.terms)
+        out = super().loss(func, args, kwargs)
+        self.meet_loss(func, [*args, *kwargs.values()], out)
+        if not named:
+            self.unreachable += [term.key for term in self.recorder.terms[before:]]
+        return out
+
+    def fold(
+        self, func: Any, where: Hashable, ending: Reduction, given: Tensor, out: Tensor, axes: Sequence[int]
+    ) -> Tensor:
+        """Take a mean or a sum over the samples that leaves another axis, and note the place."""
+        self.sites[where] = func
+        return super().fold(func, where, ending, given, out, axes)
+
+    def piece(self, func: Any, where: Hashable, given: Tensor, out: Tensor) -> Tensor:
+        """Record a sum that is not computed by a function called sum, and note that only a mode sees it."""
+        before = len(self.recorder.terms)
+        out = super().piece(func, where, given, out)
+        self.unreachable += [term.key for term in self.recorder.terms[before:]]
+        return out
+
+    def follow(self, where: Key, pick: Pick, out: Any) -> None:
+        """Note the place where rows of samples were picked, to find it again from what is made of them."""
+        size, rows = self.recorder.batch_size, tensors_among([out])[0]
+        if not isinstance(pick, IndexPick) and covers(pick.mask, size):
+            self.divisions.count_rows(pick.n_rows, where[0])
+        if isinstance(pick, IndexPick) and pick.is_flat and (rows.grad_fn is None or not self._holds_rows(rows)):
+            return  # a table, say
+        if not (picks_some(pick, size) or self.recorder.spec.picks_at(where)):
+            return
+        if rows.grad_fn is not None and any(map(self._judgements.holds, pick.decided_by)):
+            self.doubtful.add(where)
+        self._rows.start(where, pick, rows, size)
+
+    def _holds_rows(self, rows: Tensor) -> bool:
+        """Tell if rows were made of the model's outputs, and of no table of parameters alone."""
+        return bool(reached(rows.grad_fn, self.anchors) or reached(rows.grad_fn, self.foreign))
+
+    def filters(self, rows: Tensor) -> set[Hashable]:
+        """Return the places where samples were left out before the model saw them."""
+        return self._rows.filtered_at(rows)
+
+    def picked_at(self, rows: Tensor) -> Key | None:
+        """Return where a mask has picked what rows were made of, the first of several times; None if none has."""
+        places = {where for where in self._rows.picked_at(rows) if where[0] not in self.tables}
+        masks = {id(self.recorder.picks[where].mask) for where in places}
+        return min(places, key=repr) if len(masks) == 1 else None
+
+    def _find(self, func: Any, caller: FrameType) -> bool:
+        spaces = [caller.f_globals]
+        if self._module is not None:
+            spaces += [vars(module) for module in self._module.modules()]
+        found = [(space, name) for space in spaces for name in caller.f_code.co_names if space.get(name) is func]
+        self.names += [pair for pair in found if not any(_same(pair, old) for old in self.names)]
+        return bool(found)
+
+    def reduction(self, func: Any, where: Hashable, args: tuple[Any, ...], kwargs: Any, out: Tensor) -> Tensor:
+        """Take a mean or a sum to one number, and note the place."""
+        self.sites[where] = func
+        before = len(self.recorder.terms)
+        out = super().reduction(func, where, args, kwargs, out)
+        if compiler_in_use() and _compiled(sys._getframe(1)):
+            self.unreachable += [term.key for term in self.recorder.terms[before:]]
+        return out
+
+
+def _compiled(frame: FrameType | None) -> bool:
+    """Tell if a frame belongs to code that is compiled, but for a probe."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "torch._dynamo.eval_frame":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _same(a: tuple[dict[str, Any], str], b: tuple[dict[str, Any], str]) -> bool:
+    return a[0] is b[0] and a[1] == b[1]

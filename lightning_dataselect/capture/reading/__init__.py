@@ -1,0 +1,1 @@
+"""The losses and outputs of one step, read as its specification says."""

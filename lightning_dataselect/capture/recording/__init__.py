@@ -1,0 +1,1 @@
+"""The calls of a step, as they are made: loss functions, means and sums."""

@@ -1,0 +1,1 @@
+"""The witness: what single samples lose, held against what was read."""

@@ -1,0 +1,84 @@
+"""Run a step on some samples to see what it computes, without learning anything from it."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.capture.analysis.roots import constant_in, find_terms
+from lightning_dataselect.capture.loss.folds import find_folds
+from lightning_dataselect.capture.loss.shown import Shown
+from lightning_dataselect.capture.loss.specs import StepSpec
+from lightning_dataselect.capture.loss.terms import coefficients
+from lightning_dataselect.capture.probing.probe import Probe
+from lightning_dataselect.capture.probing.watch import eagerly
+from lightning_dataselect.capture.reading.outer import without_outer
+from lightning_dataselect.capture.reading.results import PrimaryTerms, StepResult
+from lightning_dataselect.capture.reading.returned import loss_of
+from lightning_dataselect.capture.reading.scaling import scale
+from lightning_dataselect.capture.recording.claims import Claims
+from lightning_dataselect.capture.recording.interception import Interceptors
+from lightning_dataselect.capture.recording.recorder import Recorder
+from lightning_dataselect.capture.witness.mixed import outputs_before, rows_taken
+from lightning_dataselect.utils.errors import CaptureError
+
+
+def show(
+    step: Callable[[], Any], batch_size: int, probe: Probe, recorder: Recorder, interceptors: Interceptors
+) -> Shown:
+    """Run a step to compare its terms with those of other batches.
+
+    Args:
+        step: Calls the training step on some samples.
+        batch_size: Their number.
+        probe: Watches it.
+        recorder: Records it; what it has found of other steps stays as it was.
+        interceptors: Those of the recorder.
+
+    Raises:
+        CaptureError: the step returns no loss that has a gradient.
+    """
+    known, claims = recorder.spec, recorder.claims
+    recorder.spec, recorder.claims = StepSpec(tables=known.tables), Claims()
+    probe.values = {}
+    recorder.start(batch_size)
+    try:
+        with torch.enable_grad(), eagerly(), interceptors.losses, probe:
+            loss = loss_of(step())
+        if not isinstance(loss, Tensor) or not loss.requires_grad:
+            raise CaptureError("The step returned no loss with a gradient: let it return one.")
+        inner, outer = without_outer(loss)
+        own = coefficients(inner, [term for term in recorder.terms if not term.from_parameters])
+        own += find_folds(inner, recorder.folds.values(), probe.anchors)[0]
+        terms = {term.key: (term, torch.as_tensor(slope).detach()) for term, slope in own}
+        result, constant = StepResult(recorder, PrimaryTerms(), None), None
+        with contextlib.suppress(CaptureError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            parts = find_terms(inner, probe, recorder)
+            scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
+            constant = constant_in(inner, parts, recorder)
+            result.add(scaled, inner, constant, outer)
+            if outer is not None:
+                before = torch.zeros_like(outer.shift) if constant is None else constant
+                constant = torch.stack([before.reshape(()).to(outer.shift), outer.shift])
+        losses = result.captured().losses if result.roots else None
+        numbers = {key: term.detached() for key, term in recorder.counts.items()}
+        outputs = {key: outputs_before(term, probe) for key, (term, _) in terms.items()}
+        taken = {key: rows for key, (term, _) in terms.items() if (rows := rows_taken(term, recorder)) is not None}
+        terms = {key: (term.detached(), slope) for key, (term, slope) in terms.items()}
+        divides = bool(probe.divisions.made)
+        spec, sorts, reorders = recorder.spec, probe.sorts, probe.reorders
+        return Shown(
+            batch_size, loss.detach(), terms, numbers, losses, constant, spec, divides, sorts, reorders,
+            outputs, taken, probe.normalises,
+        )  # fmt: skip
+    finally:
+        recorder.stop()
+        known = replace(known, tables=known.tables | probe.tables)
+        recorder.observer, recorder.spec, recorder.claims = None, known, claims
