@@ -24,24 +24,28 @@ class Stream(IterableDataset):
 
 
 class Placed(IterableDataset):
-    """Saves the index of the next sample, which differs from rank to rank, as that of a shard would."""
+    """Saves how many samples it has read, as a stream of its own would, with workers and without."""
 
     def __init__(self, n=96, world_size=2):
-        self.n, self.world_size, self.rank = n, world_size, int(os.environ.get("LOCAL_RANK", 0))
-        self.rows, self.at = dataset(n), self.rank
+        self.n, self.world_size, self.rows = n, world_size, dataset(n)
+        self.rank = int(os.environ.get("LOCAL_RANK", 0)) if world_size > 1 else 0
+        self.n_read = self.put_back_to = 0
 
     def __iter__(self):
-        for i in range(self.at, self.n, self.world_size):
-            following = i + self.world_size
-            self.at = following if following < self.n else self.rank
+        worker = get_worker_info()
+        number, of = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        own = range(self.rank + number * self.world_size, self.n, of * self.world_size)
+        self.n_read, self.put_back_to = self.put_back_to, 0
+        for i in own[self.n_read :]:
+            self.n_read += 1
             x, y = self.rows[i]
             yield {"x": x, "y": y, "id": f"s{i}"}
 
     def state_dict(self):
-        return {"at": self.at}
+        return {"n_read": self.n_read}
 
     def load_state_dict(self, state):
-        self.at = state["at"]
+        self.put_back_to = state["n_read"]
 
 
 class Keyed(Net):

@@ -28,15 +28,30 @@ class _FilteredIterable:
         return len(self._batches)
 
 
-def is_filtered(loader: Any) -> bool:
-    """Return whether ``loader`` is a DataLoader from `filter_batches`."""
-    return isinstance(loader, _FilteredLoader)
+class _StatefulFilteredIterable(_FilteredIterable):
+    def state_dict(self) -> Any:
+        return self._batches.state_dict()
+
+    def load_state_dict(self, state: Any) -> None:
+        self._batches.load_state_dict(state)
 
 
-def pass_first_through(loader: Any, look: Callable[[Iterator[Any]], Iterator[Any]]) -> None:
-    """Have batches pass through ``look`` before the function that `filter_batches` has given their ``loader``."""
+def has_state(loader: Any) -> bool:
+    """Return whether a loader saves its position, and can be put there."""
+    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+
+
+def pass_first_through(loader: Any, look: Callable[[Iterator[Any]], Iterator[Any]]) -> Any:
+    """Have batches pass through ``look`` before any function that `filter_batches` has given their ``loader``.
+
+    Returns:
+        The loader; a copy that passes them through ``look`` alone if it is none of `filter_batches`.
+    """
+    if not isinstance(loader, _FilteredLoader | _FilteredIterable):
+        return filter_batches(loader, look)
     pass_on = loader._pass_on
     loader.__dict__["_pass_on"] = lambda batches: pass_on(look(batches))
+    return loader
 
 
 def filter_batches(
@@ -56,7 +71,7 @@ def filter_batches(
         [2.0, 3.0]
     """
     if not isinstance(loader, DataLoader):
-        return _FilteredIterable(loader, pass_on)
+        return (_StatefulFilteredIterable if has_state(loader) else _FilteredIterable)(loader, pass_on)
     copied = copy.copy(loader)
     name = type(loader).__name__
     copied.__class__ = type(name, (_FilteredLoader, type(loader)), {"__module__": type(loader).__module__})

@@ -96,26 +96,13 @@ def warn_of_manual_schedules(method: str) -> None:
     )
 
 
-def warn_of_resumed_stream(batches_done: int, *, has_state: bool, has_length: bool) -> None:
-    """Warn if a fit resumed within an epoch of a stream sees other samples than it would have without the stop.
-
-    Args:
-        batches_done: Batches of the epoch that are done.
-        has_state: Whether the loader saves its position.
-        has_length: Whether Lightning knows how many batches there are; otherwise it reads one ahead.
-    """
-    if not has_state:
-        rank_zero_warn(
-            f"The fit goes on after batch {batches_done - 1} of an epoch, but the train loader does not save its"
-            " position in the stream, which starts from its beginning. Use torchdata's StatefulDataLoader or"
-            " litdata's StreamingDataLoader, or resume from the end of an epoch."
-        )
-    elif not has_length:
-        rank_zero_warn(
-            f"The fit goes on after batch {batches_done - 1} of an epoch of unknown length, of which Lightning had read"
-            " one batch ahead when it saved the loader's state: that batch is left out. Give the data set a __len__,"
-            " the Trainer limit_train_batches as a number of batches, or resume from the end of an epoch."
-        )
+def warn_of_resumed_stream(batches_done: int) -> None:
+    """Warn if a fit is resumed within an epoch of a stream whose loader starts from its beginning."""
+    rank_zero_warn(
+        f"The fit goes on after batch {batches_done - 1} of an epoch, but the train loader does not save its"
+        " position in the stream, which starts from its beginning. Use torchdata's StatefulDataLoader or"
+        " litdata's StreamingDataLoader, or resume from the end of an epoch."
+    )
 
 
 def warn_of_other_ranks(batches_done: int, before: int, now: int) -> None:

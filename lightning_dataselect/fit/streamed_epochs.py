@@ -8,10 +8,11 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from lightning_dataselect.data.chosen_loader import BatchPart, choose_loader
 from lightning_dataselect.data.loader import SelectedLoader
-from lightning_dataselect.data.passed_on import is_filtered, pass_first_through
+from lightning_dataselect.data.passed_on import has_state, pass_first_through
 from lightning_dataselect.data.read_ahead import ReadAhead
 from lightning_dataselect.data.stream import StreamSource
 from lightning_dataselect.fit.budget import FitBudget
@@ -20,6 +21,7 @@ from lightning_dataselect.fit.misread import forget_misread
 from lightning_dataselect.fit.notices import (
     warn_of_losses,
     warn_of_manual_schedules,
+    warn_of_other_loaders,
     warn_of_other_ranks,
     warn_of_resumed_stream,
 )
@@ -38,10 +40,13 @@ from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
     EpochEnd,
     begin_ended_epoch,
+    combination_mode,
     epochs_processed,
     planned_epochs,
+    reads_ahead,
     resumes_after_last_batch,
     resumes_within_epoch,
+    show_apart,
 )
 from lightning_dataselect.utils.errors import UnsupportedLoaderError
 
@@ -71,9 +76,10 @@ class StreamedEpochs:
         self._reader = reader
         self._budget = None if budget is None else StreamBudget(trainer, policy, run, budget.limits)
         self._passes = StreamPasses(trainer, policy, run) if policy.chooses_epochs else None
-        self._ahead: ReadAhead | None = None  # where the method itself reads ahead of the training
+        self._ahead: list[ReadAhead] = []  # of loaders whose batches wait for the training, passes having their own
         self._source: StreamSource | None = None
         self._part: BatchPart | None = None  # of the batches of several loaders
+        self._others: list[Any] = []  # the loaders but the chosen one
         self._arrived: dict[int, Tensor] = {}  # slots of batches that were looked at ahead of the training
         self._has_state = self._warned_of_losses = False
         self._empty = EmptyEpochs(trainer)
@@ -130,20 +136,30 @@ class StreamedEpochs:
         assert isinstance(run.store, BatchStore | KeyedStore)
         self._source = StreamSource(loader, run.store, policy.sample_id, is_cut=policy.chooses_within_batches)
         self._part = self._reader.batches.part = chosen.part
+        self._others = chosen.others()
         self._arrived.clear()
         looped = policy.wrap_dataloader(loader)
         if self._passes is not None:
             looped = self._passes.wrap_loader(looped)
-        self._has_state = hasattr(looped, "state_dict") and hasattr(looped, "load_state_dict")
-        if looped is loader:
-            return given
-        if chosen.part is not None:
+        if looped is not loader and chosen.part is not None:
             raise refuse_reading_ahead(policy)
-        if self._has_state and self._passes is None and is_filtered(looped):
-            self._ahead = ReadAhead(lambda: run.fit.batches_done)
-            self._ahead.follow(looped)
-            pass_first_through(looped, self._ahead.read)
-        return chosen.replaced(looped)
+        self._has_state = has_state(looped)
+        self._ahead = []
+        members = chosen.replaced(looped)
+        if self._passes is None and (looped is not loader or reads_ahead(trainer, members)):
+            members = tree_map(self._followed, members)
+        if looped is loader and not self._ahead:
+            return given
+        return members if chosen.part is None else show_apart(trainer, members, members, combination_mode(given))
+
+    def _followed(self, loader: Any) -> Any:
+        if not has_state(loader):
+            return loader
+        ahead = ReadAhead(lambda: self._run.fit.batches_done)
+        self._ahead.append(ahead)
+        followed = pass_first_through(loader, ahead.read)
+        ahead.follow(followed)
+        return followed
 
     def start(self) -> None:
         """Determine the current epoch, and take over schedules that would not be in time otherwise."""
@@ -152,9 +168,10 @@ class StreamedEpochs:
         if run.fit.history or run.fit.batches_done:
             self._reader.capture.resume()
         if resumes_within_epoch(self._trainer):
-            has_length = n_batches is not None or self._passes is not None or self._ahead is not None
-            warn_of_resumed_stream(run.fit.batches_done, has_state=self._has_state, has_length=has_length)
-            if self._has_state and run.saved_by is not None:
+            warn_of_other_loaders(self._others, run.fit.batches_done)
+            if not self._has_state:
+                warn_of_resumed_stream(run.fit.batches_done)
+            elif run.saved_by is not None:
                 warn_of_other_ranks(run.fit.batches_done, run.saved_by, run.world_size)
         begin_ended_epoch(self._trainer)
         epoch = epochs_processed(self._trainer)
@@ -170,6 +187,8 @@ class StreamedEpochs:
                 self._passes.choose(epoch)
                 self._end.read_anew()
         self._turn_to(epoch)
+        for ahead in self._ahead:
+            ahead.count_anew()
         if budget is not None:
             budget.settle_end(epoch)
         self._take_over_schedules()
@@ -211,8 +230,8 @@ class StreamedEpochs:
         assert self._source is not None
         # if Lightning restarts an epoch, so does the state
         self._run.fit.batches_done = batch_idx
-        if self._ahead is not None:
-            self._ahead.forget(before=batch_idx)
+        for ahead in self._ahead:
+            ahead.forget(before=batch_idx)
         is_last = self._passes is not None and self._passes.begin_batch(batch_idx)
         is_shorter = is_last and self._passes is not None and self._passes.n_left_out > 0
         is_last |= self._budget is not None and self._budget.begin_batch(batch_idx)
@@ -267,8 +286,8 @@ class StreamedEpochs:
             self._empty.follow(following)
         self._close(has_ended=self._ends_by_itself())
         self._turn_to(following)
-        if self._ahead is not None:
-            self._ahead.forget()
+        for ahead in self._ahead:
+            ahead.forget()
         if self._budget is not None:
             self._budget.settle_end(following)
         if self._passes is not None and not (self._budget is not None and self._budget.is_over):

@@ -78,6 +78,7 @@ from lightning_dataselect.trainer.train_loader import (
     forget_train_loader,
     intercept_train_loader,
     lengths_of_others,
+    reads_ahead,
     show_apart,
 )
 from lightning_dataselect.trainer.weight_averaging import measures_norms
@@ -114,6 +115,7 @@ __all__ = [
     "planned_accumulation",
     "planned_epochs",
     "quiet_loggers",
+    "reads_ahead",
     "resumes_after_last_batch",
     "resumes_within_epoch",
     "sampler_ranks",

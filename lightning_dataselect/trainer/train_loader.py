@@ -11,6 +11,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.fabric.utilities.data import sized_len
 from lightning_utilities.core.inheritance import get_all_subclasses
+from torch.utils._pytree import tree_flatten
 from torch.utils.data import BatchSampler, DataLoader
 
 from lightning_dataselect.trainer.patching import Restore, missing, refusal
@@ -84,6 +85,24 @@ def show_apart(trainer: pl.Trainer, looped: Any, shown: Any, mode: str = "max_si
 @functools.cache
 def _showing(base: type) -> type[Any]:
     return type(base.__name__, (base,), {"__module__": __name__, "iterables": property(lambda self: self._shown)})
+
+
+def reads_ahead(trainer: pl.Trainer, members: Any) -> bool:
+    """Return whether Lightning may read a batch ahead of the training, to know whether it is the last one.
+
+    Args:
+        trainer: The Trainer of the fit under way.
+        members: A train loader, or a list or mapping of several.
+
+    Example:
+        >>> reads_ahead(pl.Trainer(logger=False), [DataLoader([1, 2]), iter(())])
+        True
+        >>> reads_ahead(pl.Trainer(logger=False, limit_train_batches=5), [DataLoader([1, 2]), iter(())])
+        False
+    """
+    if isinstance(trainer.limit_train_batches, int):
+        return False
+    return any(sized_len(loader) is None for loader in tree_flatten(members)[0])
 
 
 def lengths_of_others(trainer: pl.Trainer, combined: Any, position: int) -> dict[int, float]:

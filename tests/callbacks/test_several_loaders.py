@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from helpers import Hardest, Net, Seen, Shares, dataset, fit, loader, same_weights
 from lightning.pytorch.utilities import CombinedLoader
 from ranks import on_ranks
-from streams import Stream
+from streams import Placed, Stream
 from torch.utils.data import DataLoader, TensorDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -336,6 +336,42 @@ def test_a_stream_among_several_loaders(mode):
     fit(selector, net, CombinedLoader(train, mode), max_epochs=2)
     offered = {"max_size_cycle": 80, "max_size": 60, "min_size": 60}[mode]
     assert [(r["n_trained"], r["n_left_out"]) for r in selector.history] == [(offered, 0), (offered / 2, offered / 2)]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("at", [3, 5, 7])
+@pytest.mark.parametrize("mode", ["min_size", "max_size_cycle"])
+@pytest.mark.parametrize("lengths", [(96, 40), (40, 96), (88, 88)], ids=str)
+def test_streams_among_several_loaders_go_on_where_they_were(lengths, mode, at, tmp_path):
+    """Lightning reads a batch of each ahead; in one mode it begins the shorter one again, as often as it takes."""
+
+    class Both(Net):
+        def __init__(self, seed=0):
+            super().__init__(seed=seed)
+            self.met = []
+
+        def training_step(self, batch, batch_idx):
+            own, other = batch["labelled"], batch["other"]
+            self.met.append((batch_idx, own["id"], other["id"]))
+            return F.cross_entropy(self.net(own["x"]), own["y"]) + 0.1 * self.net(other["x"]).square().mean()
+
+    class SaveAt(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == saved_at:
+                trainer.save_checkpoint(tmp_path / "within.ckpt")
+
+    def go(net, **more):
+        own, other = (StatefulDataLoader(Placed(n, world_size=1), 8) for n in lengths)
+        train = CombinedLoader({"labelled": own, "other": other}, mode)
+        fit(EvolvedSampling(loader="labelled", batch_ratio=0.5, anneal=0.0), net, train, max_epochs=1, **more)
+
+    n_batches = {"min_size": min, "max_size_cycle": max}[mode](lengths) // 8
+    saved_at = min(at, n_batches - 2)
+    net, resumed = Both(), Both(seed=9)
+    go(net, callbacks=[SaveAt()])
+    go(resumed, ckpt_path=tmp_path / "within.ckpt")
+    assert resumed.met and resumed.met == [one for one in net.met if one[0] > saved_at]
+    assert same_weights(resumed, net)
 
 
 def test_an_assistant_on_a_stream_among_several_loaders_is_refused():

@@ -1,5 +1,6 @@
 """Fits on streams: samples have no index, and are known by a key, or by nothing."""
 
+import itertools
 import warnings
 
 import lightning as L
@@ -483,18 +484,87 @@ def test_an_epoch_that_was_saved_as_it_ended_is_one_of_its_own(make, when, flags
         assert same_weights(resumed, net) and everything(again) == everything(selector), epoch
 
 
-@pytest.mark.parametrize("sample_id", [None, "id"])
-@pytest.mark.parametrize("n_workers", [0, 2])
-def test_resumes_within_an_epoch_where_the_loader_has_a_state(sample_id, n_workers, tmp_path):
-    def batches():
-        return stream(keyed=True, loader=StatefulDataLoader, num_workers=n_workers)
+class Reading(Keyed):
+    """Writes down whose turn it is."""
 
-    path = tmp_path / "within.ckpt"
-    selector, net = SelectiveBackprop(sample_id=sample_id), Keyed()
-    fit(selector, net, batches(), callbacks=[SaveAt(path, 2, 4)], limit_train_batches=10)
-    again, resumed = SelectiveBackprop(sample_id=sample_id), Keyed(seed=9)
-    fit(again, resumed, batches(), ckpt_path=path, limit_train_batches=10)
-    assert same_weights(resumed, net) and everything(again) == everything(selector)
+    def __init__(self, seed=0):
+        super().__init__(seed=seed)
+        self.read = []
+
+    def training_step(self, batch, batch_idx):
+        self.read.append((self.current_epoch, batch["id"]))
+        return super().training_step(batch, batch_idx)
+
+
+LIMITED = {"limit_train_batches": 10}
+READERS = {
+    **METHODS,
+    "a random part": lambda **more: Random(batch_ratio=0.5, **more),
+    "gathered": lambda **more: SelectiveBackprop(beta=1, constant_batch_size=True, **more),
+}
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("name", "n_workers", "sample_id", "limit"),
+    [(name, 0, "id", {}) for name in READERS]
+    + [("SelectiveBackprop", n_workers, None, limit) for n_workers in (0, 2) for limit in ({}, LIMITED)],
+)
+def test_resumes_within_an_epoch_where_the_loader_has_a_state(name, n_workers, sample_id, limit, tmp_path):
+    def go(net, **more):
+        selector = READERS[name](sample_id=sample_id)
+        fit(selector, net, StatefulDataLoader(Placed(world_size=1), 8, num_workers=n_workers), **limit, **more)
+        return everything(selector)
+
+    path, net, resumed = tmp_path / "within.ckpt", Reading(), Reading(seed=9)
+    expected = go(net, callbacks=[SaveAt(path, 2, 4)])
+    assert go(resumed, ckpt_path=path) == expected
+    assert same_weights(resumed, net) and resumed.read == net.read[-len(resumed.read) :]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("at", [0, 9, 10, 11])
+@pytest.mark.parametrize("make", [METHODS["SelectiveBackprop"], METHODS["AutoAssist"]], ids=["cut", "judged ahead"])
+def test_resumes_within_epochs_again_and_again(make, at, tmp_path):
+    """After each resume the batch that Lightning has read ahead is one of the epoch that it is read for."""
+
+    def go(net, *where, **more):
+        saving = [SaveAt(tmp_path / f"{len(where)}-{i}.ckpt", *batch) for i, batch in enumerate(where)]
+        fit(make(), net, StatefulDataLoader(Placed(world_size=1), 8), callbacks=saving, max_epochs=4, **more)
+
+    net, again, thrice = Keyed(), Keyed(seed=9), Keyed(seed=8)
+    go(net, (1, at))
+    go(again, (2, 1), (2, 11), ckpt_path=tmp_path / "1-0.ckpt")
+    go(thrice, ckpt_path=tmp_path / "2-0.ckpt")
+    assert same_weights(again, net) and same_weights(thrice, net)
+    go(thrice, ckpt_path=tmp_path / "2-1.ckpt")
+    assert same_weights(thrice, net)
+
+
+class Saving(Batches):
+    """Yields batches, is no DataLoader, and saves where it is."""
+
+    done = put_back_to = 0
+
+    def __iter__(self):
+        self.done, self.put_back_to = self.put_back_to, 0
+        for batch in itertools.islice(self.loader, self.done, None):
+            self.done += 1
+            yield batch
+
+    def state_dict(self):
+        return {"done": self.done}
+
+    def load_state_dict(self, state):
+        self.put_back_to = state["done"]
+
+
+@pytest.mark.parametrize("name", ["SelectiveBackprop", "AutoAssist"])
+def test_any_iterable_that_saves_where_it_is_goes_on(name, tmp_path, recwarn):
+    path, net, resumed = tmp_path / "within.ckpt", Keyed(), Keyed(seed=9)
+    fit(METHODS[name](), net, Saving(stream(keyed=True)), callbacks=[SaveAt(path, 1, 4)])
+    fit(METHODS[name](), resumed, Saving(stream(keyed=True)), ckpt_path=path)
+    assert same_weights(resumed, net) and not [w for w in recwarn if "goes on" in str(w.message)]
 
 
 @pytest.mark.parametrize("loader_class", [DataLoader, StatefulDataLoader])
@@ -510,15 +580,11 @@ def test_an_assistant_goes_on_within_an_epoch(loader_class, limit, tmp_path):
         assert same_weights(resumed, net) and everything(again) == everything(selector)
 
 
-@pytest.mark.parametrize(
-    ("loader_class", "words"),
-    [(DataLoader, "the train loader does not save its position"), (StatefulDataLoader, "that batch is left out")],
-)
-def test_a_stream_that_does_not_go_on_where_it_was_is_said(loader_class, words, tmp_path):
+def test_a_stream_that_does_not_go_on_where_it_was_is_said(tmp_path):
     path = tmp_path / "within.ckpt"
-    fit(SelectiveBackprop(), Net(), stream(loader=loader_class), callbacks=[SaveAt(path, 1, 4)], max_epochs=2)
-    with pytest.warns(UserWarning, match=f"goes on after batch 4.*{words}"):
-        fit(SelectiveBackprop(), Net(), stream(loader=loader_class), ckpt_path=path, max_epochs=3)
+    fit(SelectiveBackprop(), Net(), stream(), callbacks=[SaveAt(path, 1, 4)], max_epochs=2)
+    with pytest.warns(UserWarning, match="goes on after batch 4.*the train loader does not save its position"):
+        fit(SelectiveBackprop(), Net(), stream(), ckpt_path=path, max_epochs=3)
 
 
 @pytest.mark.timeout(60)
@@ -576,18 +642,6 @@ def test_two_ranks(method, tmp_path):
     assert [record["n_total"] for record in first["counts"]] == [96] * 3
     ranks = torch.load(path, weights_only=True)["callbacks"][f"lightning_dataselect.{method}"]["ranks"]
     assert [sorted(rank["store"]["keys"]) for rank in ranks] == [sorted(first["ids"]), sorted(second["ids"])]
-
-
-class Reading(Keyed):
-    """Writes down whose turn it is."""
-
-    def __init__(self, seed=0):
-        super().__init__(seed=seed)
-        self.read = []
-
-    def training_step(self, batch, batch_idx):
-        self.read.append((self.current_epoch, batch["id"]))
-        return super().training_step(batch, batch_idx)
 
 
 def within_on_one_rank(make, path, ckpt_path=None, **spread):

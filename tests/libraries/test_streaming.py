@@ -231,6 +231,23 @@ def test_a_loader_with_a_state_goes_on_where_it_was(library, n_workers, shards, 
     assert resumed.keys == plain.keys and [record["n_total"] for record in again.history][:2] == [N] * 2
 
 
+def test_litdata_without_a_length_goes_on_where_it_was(tmp_path):
+    """A mixture by weights, which ends with one of its parts; litdata itself is elsewhere after it with workers."""
+    litdata = pytest.importorskip("litdata")
+    folder = tmp_path / "shards"
+    Litdata().write(folder)
+
+    def batches():
+        parts = [litdata.StreamingDataset(str(folder), shuffle=shuffle, seed=3) for shuffle in (True, False)]
+        mixed = litdata.CombinedStreamingDataset(parts, weights=[0.5, 0.5], iterate_over_all=False, seed=3)
+        return litdata.StreamingDataLoader(mixed, batch_size=BATCH)
+
+    path, net, resumed = tmp_path / "within.ckpt", Named(), Named(seed=9)
+    fit(SelectiveBackprop(), net, batches(), callbacks=[SaveAt(path, 1, 4)], max_epochs=2)
+    fit(SelectiveBackprop(), resumed, batches(), ckpt_path=path, max_epochs=2)
+    assert same_weights(resumed, net) and resumed.keys == net.keys[-len(resumed.keys) :]
+
+
 def on_one_rank(library, shards, method, **spread):
     selector, net = METHODS[method](sample_id="__key__"), Named()
     module = L.LightningDataModule()  # reads once the processes know each other

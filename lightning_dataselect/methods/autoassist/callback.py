@@ -45,8 +45,8 @@ from torch.utils.data import DataLoader
 
 from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.callbacks.within_batches import WithinBatches
-from lightning_dataselect.data.passed_on import filter_batches
-from lightning_dataselect.methods.autoassist.assistant import Assistant
+from lightning_dataselect.data.passed_on import filter_batches, has_state
+from lightning_dataselect.methods.autoassist.assistant import Assistant, Verdict
 from lightning_dataselect.methods.autoassist.inputs import InputFinder, Kind, SampleInputs
 from lightning_dataselect.methods.autoassist.networks import CONVENTIONS, Conventions, make_network
 from lightning_dataselect.methods.autoassist.prefetch_filter import PrefetchFilter
@@ -125,6 +125,7 @@ class AutoAssist(WithinBatches):
     ) -> None:
         self.current_assistant: Assistant | None = None
         self._restored_assistant: Mapping[str, Any] | None = None
+        self._restored_verdicts: Mapping[int, Verdict] = {}
         super().__init__(
             warmup_epochs=warmup_epochs,
             **common,
@@ -167,8 +168,14 @@ class AutoAssist(WithinBatches):
         assert context is not None
         if self.prefetch_filter is None:
             self.prefetch_filter = PrefetchFilter(
-                context, self.build_queue, self.base_prob_of, seed=self.seed, inputs=self.inputs
+                context,
+                self.build_queue,
+                self.base_prob_of,
+                seed=self.seed,
+                inputs=self.inputs,
+                known=self._restored_verdicts if has_state(loader) else {},  # else other batches come
             )
+            self._restored_verdicts = {}
             context.add_cleanup(self.prefetch_filter.stop)
         pinned = getattr(loader, "pin_memory", False)  # which a loader of another kind need not have
         return filter_batches(loader, functools.partial(self.prefetch_filter.pass_on, pinned=pinned))
@@ -232,12 +239,17 @@ class AutoAssist(WithinBatches):
     def forget(self) -> None:
         """Let go of the Assistant."""
         self.current_assistant = self._restored_assistant = None
+        self._restored_verdicts = {}
 
     def rank_state(self) -> dict[str, Any]:
-        """Return the Assistant's state."""
+        """Return the Assistant's state, and its verdicts on batches that are still to be trained on."""
         state = self._restored_assistant if self.current_assistant is None else self.current_assistant.state_dict()
-        return {} if state is None else {"assistant": dict(state)}
+        if state is None:
+            return {}
+        verdicts = {} if self.prefetch_filter is None else self.prefetch_filter.verdicts()
+        return {"assistant": dict(state), "verdicts": {i: (one.q, one.positions) for i, one in verdicts.items()}}
 
     def load_rank_state(self, state: Mapping[str, Any]) -> None:
         """Keep an Assistant's state until the first batch shows what it looks at."""
         self.current_assistant, self._restored_assistant = None, state["assistant"]
+        self._restored_verdicts = {i: Verdict(*one) for i, one in state["verdicts"].items()}

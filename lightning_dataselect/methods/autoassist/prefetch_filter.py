@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_dataselect.fit.context import FitContext
-from lightning_dataselect.methods.autoassist.assistant import Record
+from lightning_dataselect.methods.autoassist.assistant import Record, Verdict
 from lightning_dataselect.methods.autoassist.inputs import InputFinder, InputReader, Kind, SampleInputs
 from lightning_dataselect.methods.autoassist.networks import CONVENTIONS, Conventions
 from lightning_dataselect.methods.autoassist.prefetch import look_ahead, released
@@ -27,6 +27,8 @@ class PrefetchFilter:
         base_prob: Says, of an epoch, how probably a sample taken for easy is trained on.
         seed: Seed of the random numbers that acceptance is decided by.
         inputs: Finds the inputs of a batch; None looks for them.
+        known: The verdicts, by index, on batches that had left the queue when the checkpoint was written, but were not
+            trained on: by now the Assistant has learnt more.
     """
 
     def __init__(
@@ -37,12 +39,14 @@ class PrefetchFilter:
         *,
         seed: int,
         inputs: InputFinder | None,
+        known: Mapping[int, Verdict],
     ) -> None:
         self._context = context
         self._build_queue = build_queue
         self._base_prob = base_prob
         self._seed = seed
         self._inputs = inputs
+        self._known = dict(known)
         self._reader: InputReader | None = None
         self.queue: BatchQueue | None = None
         self._left: dict[int, PendingBatch] = {}
@@ -75,11 +79,16 @@ class PrefetchFilter:
         inputs, kind = self._reader.read(batch), self._reader.kind
         if self.queue is None:
             self.queue = self._build_queue(inputs, draws, kind)
-        return PendingBatch(batch_idx, batch, size, inputs, draws, self._base_prob(epoch, CONVENTIONS[kind]))
+        verdict = self._known.pop(batch_idx, None)
+        return PendingBatch(batch_idx, batch, size, inputs, draws, self._base_prob(epoch, CONVENTIONS[kind]), verdict)
 
     def take(self, batch_idx: int) -> PendingBatch:
         """Return what became of the batch that is about to be trained on."""
         return self._left.pop(batch_idx)
+
+    def verdicts(self) -> dict[int, Verdict]:
+        """Return the verdicts on batches that have left the queue and are not trained on yet, by index."""
+        return {i: left.verdict for i, left in self._left.items() if left.verdict is not None}
 
     def report(self, left: PendingBatch, losses: Tensor) -> None:
         """Hand the losses of what was trained on, float32 (b,), to the Assistant; nobody waits for the GPU here."""

@@ -78,8 +78,9 @@ class InlineQueue(BatchQueue):
     """Judge each batch when it is asked for and learn from it as soon as it is trained, in the same thread."""
 
     def offer(self, waiting: PendingBatch) -> None:
-        """Judge a batch."""
-        waiting.verdict = self.assistant.judge(waiting.inputs, waiting.draws, waiting.base_prob)
+        """Judge a batch, unless its verdict is known."""
+        if waiting.verdict is None:
+            waiting.verdict = self.assistant.judge(waiting.inputs, waiting.draws, waiting.base_prob)
         self.waiting.append(waiting)
 
     def take(self) -> PendingBatch:
