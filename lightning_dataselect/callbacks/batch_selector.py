@@ -238,7 +238,8 @@ class BatchSelector(DataSelector):
         if self._gathering is not None:
             self._gather(self._gathering, args, kwargs, chosen)
             return None
-        output, trained = context.train_step(step, args, kwargs, chosen, is_full_batch=False)
+        with self._cutter.explaining():
+            output, trained = context.train_step(step, args, kwargs, chosen, is_full_batch=False)
         self.seen = None if is_scored else trained
         return output
 

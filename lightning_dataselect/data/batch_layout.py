@@ -75,7 +75,7 @@ class BatchLayout:
             if self._find_axis(path, parts, sizes):
                 lists |= {path} if isinstance(part, list | tuple) else set()
             elif _same(part, again.get(path)) and not self._find_number(path, parts, sizes):
-                lengths = [{n for other in batch.values() for n in _shape(other)[1:]} for batch in batches]
+                lengths = [{n for part in batch.values() for n in _further_axes(part)} for batch in batches]
                 if not _are_alike(parts) and not all(map(_is_as_long, parts, lengths)):
                     self.shared = path
 
@@ -161,12 +161,31 @@ def _number_in(part: Any) -> float | None:
 
 
 def _same(a: Any, b: Any) -> bool:
+    if _is_sparse(a):
+        return _is_sparse(b) and _same_sparse(a, b)
     if isinstance(a, Tensor | np.ndarray | np.generic) and isinstance(b, Tensor | np.ndarray | np.generic):
         return a.shape == b.shape and bool(torch.as_tensor(a == b).all())
     try:
         return type(a) is type(b) and bool(a == b)
     except Exception:  # objects that are compared entry by entry
         return False
+
+
+def _is_sparse(part: Any) -> bool:
+    return isinstance(part, Tensor) and part.layout is not torch.strided
+
+
+def _further_axes(part: Any) -> tuple[int, ...]:
+    """Return the lengths of all axes but the first; none of a sparse matrix, as of graphs' edges between all nodes."""
+    return () if _is_sparse(part) else tuple(_shape(part)[1:])
+
+
+def _same_sparse(a: Tensor, b: Tensor) -> bool:
+    """Compare tensors of a layout that has no ``==``."""
+    if a.is_nested or a.shape != b.shape:
+        return False
+    a, b = (tensor.to_sparse_coo().coalesce() for tensor in (a, b))
+    return torch.equal(a.indices(), b.indices()) and torch.equal(a.values(), b.values())
 
 
 def _are_alike(parts: Sequence[Any]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,9 +11,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_dataselect.data.batch_source import BatchSource
+from lightning_dataselect.data.batch_tree import tensors_in
 from lightning_dataselect.data.subset_batch import subset_arguments, with_batch
 from lightning_dataselect.state.selection import BatchSamples
-from lightning_dataselect.utils.errors import UnsupportedLoaderError
+from lightning_dataselect.utils.errors import DataSelectError, UnsupportedLoaderError
 
 
 class BatchCutter:
@@ -30,6 +33,8 @@ class BatchCutter:
         self._collates_anew = False
         self.is_ready = False
         """True once a batch has been cut."""
+        self._has_stepped = False  # on a part of a batch
+        self._uncut: tuple[Any, int] | None = None  # the batch that was cut last, before any step on a part
 
     def get_ready(self, args: tuple[Any, ...], kwargs: dict[str, Any], batch: BatchSamples, n: int) -> None:
         """Refuse batches that cannot be cut on the first one, and not only after epochs on whole batches.
@@ -71,7 +76,42 @@ class BatchCutter:
         if self._collates_anew:
             assert batches.collate is not None
             return with_batch(args, kwargs, batches.collate(batch.indices[positions].tolist()))
+        self._uncut = None if self._has_stepped else (batches.batch_in(args, kwargs), size)
         layout, number = batches.layout, batches.layout.numbers(positions.numel())
         smaller = subset_arguments(args, kwargs, positions, size, layout.axes, number, batches.part)
         layout.refuse_shared()
         return smaller
+
+    @contextlib.contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Explain why the first step on some samples of a batch fails, if that is because of parts that were not cut.
+
+        Where samples are not read by index, nothing shows that a part has several rows of each of them.
+
+        Raises:
+            UnsupportedLoaderError: In place of the step's own error.
+        """
+        try:
+            yield
+        except (IndexError, RuntimeError, ValueError) as error:
+            whole = [] if self._uncut is None else self._parts_left_whole(*self._uncut)
+            if isinstance(error, DataSelectError | torch.OutOfMemoryError) or not whole:
+                raise
+            raise UnsupportedLoaderError(
+                f"training_step fails on the samples that {self._method} has chosen from a batch"
+                f" ({type(error).__name__}: {error}). It was given {', '.join(whole)} whole, which have no axis with a"
+                " row for each sample. If they hold several rows of each, as batches of graphs do, a batch cannot be"
+                " cut: take a map-style data set, whose chosen samples are collated anew, or a method that chooses"
+                " before the epoch; or let the loader yield padded tensors with the samples along the first axis, and"
+                " build the graphs inside training_step."
+            ) from error
+        self._has_stepped, self._uncut = True, None
+
+    def _parts_left_whole(self, batch: Any, size: int) -> list[str]:
+        """Return what to call the tensors of a batch of ``size`` samples that were passed on as they are."""
+        axes = self._batches.layout.axes
+        return [
+            f"{'.'.join(map(str, path))!r} (shape {tuple(tensor.shape)})"
+            for path, tensor in tensors_in(batch)
+            if tensor.dim() and tensor.numel() > 1 and len(tensor) != size and axes.get(path) is None
+        ]
