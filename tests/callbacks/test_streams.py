@@ -1,6 +1,7 @@
 """Fits on streams: samples have no index, and are known by a key, or by nothing."""
 
 import itertools
+import time
 import warnings
 
 import lightning as L
@@ -12,7 +13,7 @@ from helpers import Hardest, Net, fit, loader, same_weights
 from matrix_settings import SETTINGS
 from ranks import on_ranks
 from streams import Keyed, Placed, Stream, stream, true_losses
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from lightning_dataselect import (
@@ -374,6 +375,35 @@ def test_workers(make):
     fit(selector, Keyed(), stream(93, keyed=True, num_workers=2, persistent_workers=True), max_epochs=2)
     assert sorted(selector.sample_ids) == sorted(f"s{i}" for i in range(93))
     assert [r["n_total"] for r in selector.history] == [93, 93]
+
+
+class FirstIsSlow(Stream):
+    """Its first worker is the last one to have a batch."""
+
+    def __iter__(self):
+        for sample in super().__iter__():
+            if get_worker_info().id == 0:
+                time.sleep(0.02)
+            yield sample
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("limit", [{}, {"limit_train_batches": 7}], ids=["whole", "left early"])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_batches_that_come_in_any_order(persistent, limit):
+    """Their samples are known by their keys; so are their losses."""
+    net, batches = Reading(), FirstIsSlow(keyed=True)
+    batches = DataLoader(batches, 8, num_workers=2, in_order=False, persistent_workers=persistent)
+    selector = SelectiveBackprop(sample_id="id", warmup_epochs=9)
+    net.configure_optimizers = lambda: torch.optim.SGD(net.parameters(), 0.0)
+    fit(selector, net, batches, max_epochs=2, **limit)
+    seen = [key for _, keys in net.read for key in keys]
+    assert sorted(selector.sample_ids) == sorted({*seen})
+    expected = dict(zip((f"s{i}" for i in range(96)), true_losses(net).tolist(), strict=True))
+    found = dict(zip(selector.sample_ids, selector.losses.tolist(), strict=True))
+    assert found == pytest.approx({key: expected[key] for key in found}, rel=1e-5)
+    workers = [int(keys[0][1:]) % 2 for epoch, keys in net.read if epoch == 0]
+    assert workers != [i % 2 for i in range(len(workers))]  # else this has tried nothing
 
 
 def test_any_iterable_is_a_stream():

@@ -140,6 +140,14 @@ def test_a_batch_sampler_given_as_sampler_works_too():
     assert [len(b) for b in batches] == [10, 10, 5]
 
 
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_batches_that_come_in_any_order_are_refused(n_workers):
+    """Which indices a batch holds is written down as they are drawn."""
+    batches = loader(num_workers=n_workers, in_order=False)
+    with pytest.raises(ValueError, match=r"in_order=False: batches arrive in an unknown order.*Set in_order=True\."):
+        fit(EvolvedSampling(), Net(), batches)
+
+
 def test_weighted_draws_keep_their_odds_among_the_kept():
     weights = torch.arange(N).float()
     sampler = WeightedRandomSampler(weights, 200_000, generator=torch.Generator().manual_seed(0))
