@@ -142,7 +142,7 @@ def test_a_batch_sampler_given_as_sampler_works_too():
 
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_batches_that_come_in_any_order_are_refused(n_workers):
-    """Which indices a batch holds is written down as they are drawn."""
+    """The indices of a batch are written down as they are drawn, not as it comes."""
     batches = loader(num_workers=n_workers, in_order=False)
     with pytest.raises(ValueError, match=r"in_order=False: batches arrive in an unknown order.*Set in_order=True\."):
         fit(EvolvedSampling(), Net(), batches)
