@@ -239,7 +239,11 @@ def averaged(hidden, budget, norm):
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("hidden", ["_max_epochs", "_swa_epoch_start", "_initialized"])
 def test_weights_are_averaged_until_the_announced_end_where_it_cannot_be_moved(hidden, norm):
-    selector, net, swa = averaged(hidden, 0.5, norm)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        selector, net, swa = averaged(hidden, 0.5, norm)
+    told = [str(one.message) for one in said if "by which a selector with a budget" in str(one.message)]
+    assert [f"has no {hidden}," in text for text in told] == ([] if hidden == "_max_epochs" else [True])
     assert (swa.swa_start, int(swa.n_averaged)) == (0, 2)  # of two epochs, which cost what four pruned ones do
     assert [record["n_backward"] for record in selector.history] == [50] * 4
     _, _, moved = averaged(None, 0.5, norm)
