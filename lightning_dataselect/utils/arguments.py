@@ -72,7 +72,8 @@ def call_text(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -
     """
     accepted = accepted_arguments(cls)
     values = {name: p.default for name, p in accepted.items() if p.default is not p.empty} | dict(kwargs)
-    named = [f"{name}={short_text(values[name])}" for name in dict.fromkeys([*accepted, *kwargs]) if name in values]
+    told = dict.fromkeys([*accepted, *(name for name in kwargs if name not in _without_effect(cls))])
+    named = [f"{name}={short_text(values[name])}" for name in told if name in values]
     return f"{cls.__name__}({', '.join([*map(short_text, args), *named])})"
 
 

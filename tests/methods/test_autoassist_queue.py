@@ -260,7 +260,9 @@ def screening(batch, epoch=0, rank=0, **options):
         queues.append(selector.build_queue(*first))
         return queues[0]
 
-    made = PrefetchFilter(context, build_queue, selector.base_prob_of, seed=selector.seed, inputs=selector.inputs)
+    made = PrefetchFilter(
+        context, build_queue, selector.base_prob_of, seed=selector.seed, inputs=selector.inputs, known={}
+    )
     return made, made.admit(0, batch), queues[0]
 
 
