@@ -1,4 +1,4 @@
-"""Help of a method's arguments, as one reads it in a terminal."""
+"""A method's arguments on a command line: those that have an effect, and help as one reads it in a terminal."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_dataselect.utils.arguments import arguments_without_effect
 
 
 class MethodHelp(DefaultHelpFormatter):
@@ -36,7 +38,12 @@ def _of_method(action: Action) -> bool:
 
 
 class HelpfulParser(LightningArgumentParser):
-    """Parse as LightningCLI does, and print that help."""
+    """Parse as LightningCLI does, but for arguments without effect, and print that help."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"formatter_class": MethodHelp, **kwargs})
+
+    def add_class_arguments(self, theclass: Any, *args: Any, skip: Any = None, **kwargs: Any) -> list[str]:
+        """Add the arguments of a class, of a selector without those that cannot change anything."""
+        idle = set(arguments_without_effect(theclass)) if isinstance(theclass, type) else set()
+        return super().add_class_arguments(theclass, *args, skip={*(skip or ()), *idle}, **kwargs)

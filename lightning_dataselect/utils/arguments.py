@@ -37,7 +37,7 @@ def accepted_arguments(cls: type) -> dict[str, inspect.Parameter]:
         >>> list(accepted_arguments(Method))
         ['alpha', 'seed']
     """
-    idle = _without_effect(cls)
+    idle = arguments_without_effect(cls)
     return {name: parameter for name, parameter in _declared_arguments(cls).items() if name not in idle}
 
 
@@ -56,7 +56,14 @@ def _declared_arguments(cls: type) -> dict[str, inspect.Parameter]:
     return accepted
 
 
-def _without_effect(cls: type) -> Mapping[str, str]:
+def arguments_without_effect(cls: type) -> Mapping[str, str]:
+    """Return why arguments that a constructor takes have no effect for a class, by name.
+
+    Example:
+        >>> from lightning_dataselect import UCB
+        >>> list(arguments_without_effect(UCB))
+        ['logged_loss', 'history_size']
+    """
     named: Mapping[str, str] = getattr(cls, "without_effect", dict)()
     return {name: why for name, why in named.items() if name not in getattr(cls, "unused", ())}
 
@@ -72,7 +79,7 @@ def call_text(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -
     """
     accepted = accepted_arguments(cls)
     values = {name: p.default for name, p in accepted.items() if p.default is not p.empty} | dict(kwargs)
-    told = dict.fromkeys([*accepted, *(name for name in kwargs if name not in _without_effect(cls))])
+    told = dict.fromkeys([*accepted, *(name for name in kwargs if name not in arguments_without_effect(cls))])
     named = [f"{name}={short_text(values[name])}" for name in told if name in values]
     return f"{cls.__name__}({', '.join([*map(short_text, args), *named])})"
 
@@ -128,6 +135,8 @@ def hint_at_argument(cls: type, name: str) -> str:
         >>> hint_at_argument(SeTa, "epochs")
         ' How long a fit is the Trainer says: Trainer(max_epochs=...).'
     """
+    if why := arguments_without_effect(cls).get(name):
+        return f" It would change nothing, as {why}"
     accepted = accepted_arguments(cls)
     meant = _in_other_words(cls, name.lower().replace("-", "_"), accepted)
     if meant.endswith("."):
@@ -196,7 +205,7 @@ def refuse_without_effect(cls: type, given: Mapping[str, object]) -> None:
         ...
         lightning_dataselect.utils.errors.UnexpectedArgumentError: UCB has no use for logged_loss='weighted': it ...
     """
-    idle = _without_effect(cls)
+    idle = arguments_without_effect(cls)
     if not (names := sorted(idle.keys() & given.keys())):
         return
     declared = _declared_arguments(cls)

@@ -213,6 +213,7 @@ WRONG = {
     "--select DataSelector": "--select names no method, but DataSelector: give one, as in --select UCB.",
     "--select.prune_ratio 0.3": "--select names no method, but DataSelector: give one, as in --select UCB.",
     "--select UCB --select.prune_ration 0.3": "UCB takes no argument 'prune_ration'. Did you mean prune_ratio, the",
+    "--select UCB --select.logged_loss weighted": "'logged_loss'. It would change nothing, as it never weights samples",
     "--select UCB --select.prune_ratio abc": "prune_ratio='abc' is neither a number nor a schedule. Write one as in",
     "--select UCB --select.prune_ratio 2": "prune_ratio=2.0 is outside [0, 1): give the share of samples",
     "--select UCB --select.lr_schedule x": "--select.lr_schedule: expected one of 'stretch', 'steps', got x.",
