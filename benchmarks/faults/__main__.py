@@ -7,7 +7,8 @@
   thread's work or a worker's reading; of two ranks one alone, or both. Each goes on from its last checkpoint; its
   weights, scores and selection must in the end be those of a fit that was never killed.
 - files: a checkpoint that is cut short, weights in its place, one of another method and one of another data set; a disk
-  that is full (a limit on the size of files) while a checkpoint or an export is written.
+  that is full (a limit on the size of files) while a checkpoint, an export, a comparison's report or a run of it is
+  written.
 - workers: a loader's worker that is killed.
 - ranks: of two ranks one dies, or stops; the other's fit must end in an error within seconds of the timeout that the
   strategy was given.
@@ -22,6 +23,7 @@ import resource
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -33,7 +35,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from benchmarks.faults.fits import TIMEOUT, Classifier, batches, fit
 from benchmarks.faults.kills import kills
 from benchmarks.faults.processes import PATIENCE, error_of, folders, free_port, same, start
-from lightning_dataselect import UCB, InfoBatch
+from lightning_dataselect import UCB, InfoBatch, compare
+from lightning_dataselect.demo import DigitsData, DigitsModel
 
 PARTS = ["kills", "files", "workers", "ranks"]
 
@@ -55,6 +58,42 @@ def _with_small_files(folder: Path, *, after: int, export: bool = False) -> None
         selector.export(folder / "samples.csv")
     else:
         fit(folder, module=Classifier(limit))
+
+
+def _compared(folder: Path, *, largest: int = resource.RLIM_INFINITY) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
+    options: dict[str, Any] = {"max_epochs": 1, "methods": "full,InfoBatch", "seeds": 1, "quiet": True}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = compare(DigitsModel, DigitsData, out=folder / "out", **options)
+    (folder / "answer.txt").write_text(found.best.headline)
+    if unwritten := [str(warning.message) for warning in told if "There is no report" in str(warning.message)]:
+        raise OSError(unwritten[0])  # the answer is there, the report is not
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def reports(new: Callable[[], Path]) -> Iterator[tuple[str, bool, str]]:
+    """A disk that is full while a comparison writes its report, and while it keeps a run."""
+    folder = new()
+    error = error_of(_compared, folder)
+    before = _contents(folder / "out")
+    (folder / "answer.txt").unlink(missing_ok=True)
+    error = error or error_of(_compared, folder, largest=4096)
+    answered, after = (folder / "answer.txt").exists(), _contents(folder / "out")
+    again = error_of(_compared, folder)
+    is_good = "report.html cannot be written" in error and answered and before == after and not again
+    yield "a full disk while a report is written", is_good and "report.html" in before, error
+    folder = new()
+    error = error_of(_compared, folder, largest=512)
+    again = error_of(_compared, folder)
+    left = sorted(path.name for path in (folder / "out" / "runs").glob("*-0.json"))
+    is_good = (
+        "runs/full-0.json cannot be written" in error and not again and left == ["InfoBatch-0.json", "full-0.json"]
+    )
+    yield "a full disk while a run of a comparison is kept", is_good, error
 
 
 def files(new: Callable[[], Path]) -> Iterator[tuple[str, bool, str]]:
@@ -86,7 +125,9 @@ def files(new: Callable[[], Path]) -> Iterator[tuple[str, bool, str]]:
     error = error_of(_with_small_files, folder, after=0, export=True)
     lines = (folder / "samples.csv").read_text().splitlines()
     left = sorted(path.name for path in folder.glob("samples.csv*"))
-    yield "a full disk while an export is written", bool(error) and len(lines) == 201 and left == ["samples.csv"], error
+    is_good = "samples.csv cannot be written" in error and len(lines) == 201 and left == ["samples.csv"]
+    yield "a full disk while an export is written", is_good, error
+    yield from reports(new)
 
 
 # ---- workers and ranks -------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ class Reports(Results):
 
         Raises:
             ValueError: If ``path`` has another suffix, or the samples come from a stream without keys.
+            UnwritableFileError: If the disk is full, say; an earlier file stays as it was.
         """
         from lightning_dataselect.report.export import write_samples
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -94,6 +95,9 @@ def compare(
     task = MadeTask(makers.module, makers.data, of_trainer, makers.max_epochs)
     # a notebook calls itself a terminal, and would keep every redrawing of a bar
     in_notebook = Console().is_jupyter
-    return carry_out(
+    found = carry_out(
         task, wishes, Console(quiet=quiet, force_jupyter=False, force_terminal=False if in_notebook else None)
     )
+    if found.unwritten:
+        warnings.warn(f"{found.unwritten} Or call save(folder) of what this returns.", stacklevel=2)
+    return found

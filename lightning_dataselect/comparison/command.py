@@ -21,7 +21,7 @@ def run_command(arguments: argparse.Namespace, console: Console) -> int:
         console: Where to write.
 
     Returns:
-        0; 1 if a run failed; 130 after Ctrl-C.
+        0; 1 if a run failed or the report could not be written; 130 after Ctrl-C.
 
     Raises:
         UserInputError: If an argument is wrong.
@@ -48,7 +48,8 @@ def run_command(arguments: argparse.Namespace, console: Console) -> int:
     elif comparison.outcome.runs:
         console.print("")
         console.print(comparison)
-        console.print(f"\nReport: {wishes.out / 'report.html'}", soft_wrap=True, highlight=False)
+        if not comparison.unwritten:
+            console.print(f"\nReport: {wishes.out / 'report.html'}", soft_wrap=True, highlight=False)
     return _close(comparison, progress)
 
 
@@ -64,6 +65,8 @@ def _writable(out: Path) -> Path:
 
 def _close(comparison: Comparison, console: Console) -> int:
     outcome = comparison.outcome
+    if comparison.unwritten:
+        console.print(Text(comparison.unwritten, style="red"), soft_wrap=True)
     for failure in outcome.failures:
         console.print(
             Text(
@@ -77,4 +80,4 @@ def _close(comparison: Comparison, console: Console) -> int:
             highlight=False,
         )
         return 130
-    return 1 if outcome.failures else 0
+    return 1 if outcome.failures or comparison.unwritten else 0

@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +25,13 @@ from lightning_dataselect.comparison.plans.runner import rehearsed, run_all
 from lightning_dataselect.comparison.plans.settings import Settings
 from lightning_dataselect.comparison.plans.spec import AUTO, MethodSpec, auto_methods, parse_methods, parse_seeds
 from lightning_dataselect.comparison.runs.progress import watching
+from lightning_dataselect.comparison.runs.records import RunFolder
 from lightning_dataselect.comparison.runs.rehearsal import Rehearsal
 from lightning_dataselect.comparison.showing import pictures, report, table
 from lightning_dataselect.comparison.tasks.subset import SubsetTask
 from lightning_dataselect.comparison.tasks.task import Task, with_epochs
-from lightning_dataselect.utils.errors import UserInputError
+from lightning_dataselect.utils.errors import UnwritableFileError, UserInputError
+from lightning_dataselect.utils.writing import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,6 +74,7 @@ class Comparison:
         outcome: What has finished and failed.
         summary: The rows and what they mean.
         advice: What to do.
+        unwritten: Why its report could not be written, as on a full disk; empty if it was.
     """
 
     task: Task
@@ -79,6 +82,7 @@ class Comparison:
     outcome: Outcome
     summary: Summary
     advice: Advice
+    unwritten: str = ""
 
     @property
     def table(self) -> pd.DataFrame:
@@ -100,11 +104,17 @@ class Comparison:
 
         Returns:
             The path of `report.html`.
+
+        Raises:
+            UnwritableFileError: If the disk is full, say; an earlier report in the folder then stays as it was.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         if folder.resolve() != self.settings.out.resolve():
-            shutil.copytree(self.settings.out / "runs", folder / "runs", dirs_exist_ok=True)
+            runs, copies = RunFolder(self.settings.out).path, RunFolder(folder).path
+            for path in sorted(runs.iterdir()):
+                with written_whole(copies / path.name) as unfinished:
+                    shutil.copyfile(path, unfinished)
         return report.write_report(self, folder)
 
     def plot(self) -> Figure:
@@ -228,9 +238,18 @@ def carry_out(task: Task, wishes: Wishes, console: Console) -> Comparison:
             " answer may be another.",
         )
     comparison = Comparison(task, settings, outcome, summary, advise(summary, outcome, settings))
-    if outcome.runs:
-        report.write_report(comparison, settings.out)
-    return comparison
+    return replace(comparison, unwritten=_write(comparison)) if outcome.runs else comparison
+
+
+def _write(comparison: Comparison) -> str:
+    try:
+        report.write_report(comparison, comparison.settings.out)
+    except UnwritableFileError as error:
+        return (
+            f"There is no report: {error} The finished runs ({len(comparison.outcome.runs)}) are kept, and the same"
+            " comparison goes on from them."
+        )
+    return ""
 
 
 def _checked(specs: list[MethodSpec], prune_ratio: float) -> list[MethodSpec]:

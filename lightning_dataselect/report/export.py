@@ -17,6 +17,7 @@ from lightning_dataselect.state.stream_store import KeyedStore
 from lightning_dataselect.state.suspects import averages, mean_losses, suspicions
 from lightning_dataselect.utils.errors import ArgumentTypeError, InvalidArgumentError, MissingFileError
 from lightning_dataselect.utils.reading import reading
+from lightning_dataselect.utils.writing import written_whole
 
 if TYPE_CHECKING:
     from lightning_dataselect.state.results import Results
@@ -105,6 +106,7 @@ def write_samples(selector: Results, path: str | Path) -> Path:
         TypeError: If ``path`` is none.
         ValueError: If it ends in anything else.
         FileNotFoundError: If its folder does not exist.
+        UnwritableFileError: If the system refuses to write it, as on a full disk.
     """
     path = _checked(path)
     store, known = selector.store, selector.run_state.training_set
@@ -116,12 +118,8 @@ def write_samples(selector: Results, path: str | Path) -> Path:
     about = about_fit(type(selector).__name__, known.fingerprint)
     frame[ABOUT] = pd.Series([about, *[None] * (len(frame) - 1)][: len(frame)], dtype="object")
     write: Callable[..., None] = frame.to_csv if path.suffix == ".csv" else frame.to_parquet
-    unfinished = path.with_name(f"{path.name}.unfinished")  # a full disk leaves an earlier file as it was
-    try:
+    with written_whole(path) as unfinished:
         write(unfinished, index=False)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return path
 
 

@@ -42,6 +42,10 @@ class MissingFileError(DataSelectError, FileNotFoundError):
     """An argument names a file that does not exist."""
 
 
+class UnwritableFileError(DataSelectError, OSError):
+    """A file cannot be written, as on a full disk; one that was there before stays as it was."""
+
+
 class UnsupportedLoaderError(DataSelectError, TypeError):
     """No samples can be selected from a train loader, data set, sampler or batch of this type."""
 

@@ -8,7 +8,7 @@ from benchmarks.faults.__main__ import main
 @pytest.mark.filterwarnings("ignore")
 def test_files(capfd):
     assert main(["--only", "files"]) == 0
-    assert "6 of 6 faults come through" in capfd.readouterr().out
+    assert "8 of 8 faults come through" in capfd.readouterr().out
 
 
 @pytest.mark.slow

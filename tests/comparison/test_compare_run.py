@@ -135,6 +135,23 @@ def test_ctrl_c_keeps_and_reports_the_finished_runs(compare, tmp_path, capsys):
     assert {(run["method"].split("(")[0], run["seed"]) for run in results(tmp_path)["runs"]} > set(kept)
 
 
+def test_a_report_that_cannot_be_written_costs_neither_the_answer_nor_the_last_report(compare, tmp_path, capsys):
+    assert compare("full,random", epochs="1", seeds="1") == 0
+    out = tmp_path / "out"
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (out / "report.html.unfinished").symlink_to("/dev/full")
+    capsys.readouterr()
+    assert compare("full", epochs="1", seeds="1") == 1
+    said = capsys.readouterr().out
+    assert "Nothing to recommend: add short" in said and "Report: " not in said
+    assert f"There is no report: {out / 'report.html'} cannot be written: No space left on device; the one" in said
+    assert "The finished runs (1) are kept" in said
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    assert compare("full", epochs="1", seeds="1") == 0
+    said = capsys.readouterr().out
+    assert "found finished" in said and "Report: " in said
+
+
 def test_a_metric_that_is_a_loss_is_better_when_less(compare, tmp_path):
     assert compare("full", "--monitor", "val_loss", seeds="1") == 0
     found = results(tmp_path)

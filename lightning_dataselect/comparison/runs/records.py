@@ -1,11 +1,12 @@
 """One finished run, and the folder that keeps it, so that a rerun goes on from there."""
 
 import json
-import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from lightning_dataselect.utils.writing import written_whole
 
 
 class Point(NamedTuple):
@@ -126,16 +127,15 @@ class RunFolder:
 
     def save(self, name: str, record: RunRecord) -> None:
         """Write a run in one piece: whoever reads finds all of it or nothing."""
-        path = self._file(name, record.seed, ".json")
-        partial = path.with_suffix(".part")
-        partial.write_text(json.dumps(asdict(record)))
-        os.replace(partial, path)
+        with written_whole(self._file(name, record.seed, ".json")) as unfinished:
+            unfinished.write_text(json.dumps(asdict(record)))
         self._file(name, record.seed, ".error.txt").unlink(missing_ok=True)
 
     def save_error(self, name: str, seed: int, traceback: str) -> Path:
         """Keep a traceback beside the runs."""
         path = self._file(name, seed, ".error.txt")
-        path.write_text(traceback)
+        with written_whole(path) as unfinished:
+            unfinished.write_text(traceback)
         return path
 
     def samples(self, name: str, seed: int) -> Path:

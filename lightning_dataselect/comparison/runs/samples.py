@@ -17,6 +17,7 @@ from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.comparison.runs.meter import Meter
 from lightning_dataselect.report.specimens import specimens
 from lightning_dataselect.state.store import Identity
+from lightning_dataselect.utils.writing import written_whole
 
 _MOST_POINTS = 500
 _THIRDS = torch.tensor([1 / 3, 2 / 3])
@@ -69,17 +70,15 @@ class SampleLog(pl.Callback):
         """
         store = self.selector.store
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            json.dumps(
-                {
-                    "dropped": self.dropped,
-                    "decisions": [asdict(decision) for decision in self.selector.decisions],
-                    "map": self._map(),
-                    "sure": "confidence" if store.knows_classes else "loss",
-                    "specimens": [] if dataset is None else specimens(self.selector, dataset, _predictor(module)),
-                }
-            )
-        )
+        known = {
+            "dropped": self.dropped,
+            "decisions": [asdict(decision) for decision in self.selector.decisions],
+            "map": self._map(),
+            "sure": "confidence" if store.knows_classes else "loss",
+            "specimens": [] if dataset is None else specimens(self.selector, dataset, _predictor(module)),
+        }
+        with written_whole(path) as unfinished:
+            unfinished.write_text(json.dumps(known))
 
     def _map(self) -> list[list[float]]:
         """Of some samples: how sure on average, how much that varied, and the share of the epochs that dropped it."""

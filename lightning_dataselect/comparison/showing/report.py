@@ -16,6 +16,7 @@ from lightning_dataselect.comparison.plans.spec import SHORT
 from lightning_dataselect.comparison.runs.records import RunFolder
 from lightning_dataselect.comparison.showing import pictures, table
 from lightning_dataselect.comparison.showing.reported import Reported
+from lightning_dataselect.utils.writing import written_whole
 
 
 def write_report(comparison: Reported, out: Path) -> Path:
@@ -27,14 +28,24 @@ def write_report(comparison: Reported, out: Path) -> Path:
 
     Returns:
         The path of `report.html`.
+
+    Raises:
+        UnwritableFileError: If the disk is full, say; an earlier report then stays as it was, all of its files.
     """
-    (out / "results.json").write_text(comparison.json())
-    _runs_frame(comparison.outcome).to_csv(out / "results.csv", index=False)
-    pictures.metric_figure(comparison).savefig(out / "metric_over_time.png", format="png")
     page = _template("compare.html.j2").render(
         **_answer(comparison), **_about(comparison), **pictures.draw(comparison, RunFolder(out))
     )
-    (out / "report.html").write_text(page, encoding="utf-8")
+    runs, figure = _runs_frame(comparison.outcome), pictures.metric_figure(comparison)
+    with (
+        written_whole(out / "results.json") as values,
+        written_whole(out / "results.csv") as table_of_runs,
+        written_whole(out / "metric_over_time.png") as picture,
+        written_whole(out / "report.html") as report,
+    ):
+        values.write_text(comparison.json())
+        runs.to_csv(table_of_runs, index=False)
+        figure.savefig(picture, format="png")
+        report.write_text(page, encoding="utf-8")
     return out / "report.html"
 
 
