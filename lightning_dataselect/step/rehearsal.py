@@ -17,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lightning_dataselect.step.isolation import SideEffectGuard
+from lightning_dataselect.step.sharding import is_moved_by_deepspeed
 from lightning_dataselect.step.skip_writes import SkipWrites, storage_of
 from lightning_dataselect.trainer import patch_attribute
 
@@ -133,7 +134,8 @@ class _Gradients:
     def restore(self) -> None:
         """Restore everything."""
         for weight, data, requires_grad in self._weights:
-            if storage_of(weight) != storage_of(data):
+            # DeepSpeed would still hold weights that it has gathered for gathered
+            if storage_of(weight) != storage_of(data) and not is_moved_by_deepspeed(weight):
                 weight.data = data
             if weight.requires_grad != requires_grad:
                 weight.requires_grad_(requires_grad)

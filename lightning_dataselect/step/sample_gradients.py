@@ -16,7 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lightning_dataselect.data.batch_tree import Path
 from lightning_dataselect.data.subset_batch import subset_arguments
 from lightning_dataselect.step.isolation import SideEffectGuard
-from lightning_dataselect.utils.errors import UnreadableStepError
+from lightning_dataselect.step.sharding import is_sharded
+from lightning_dataselect.utils.errors import UnreadableStepError, UnsupportedStepError
 
 _HELD_AT_ONCE = 1 << 27  # numbers: half a GiB of float32 gradients
 _TOLERANCE = 0.01  # of a norm, wide enough for bfloat16
@@ -84,9 +85,10 @@ class SampleGradients:
             float32 (B,); float64 for a float64 module.
 
         Raises:
-            TypeError: If the batch cannot be cut to single samples.
+            TypeError: If the batch cannot be cut to single samples, or the weights are sharded.
             ValueError: If the step returns no loss.
         """
+        self._refuse_shards()
         positions = torch.arange(size, device=self._module.device)
         subset_arguments(args, kwargs, positions, size, self._axes)
 
@@ -106,6 +108,16 @@ class SampleGradients:
                 self._one_by_one = True
         with self._undisturbed():
             return torch.stack([self._alone(loss, position) for position in positions])
+
+    def _refuse_shards(self) -> None:
+        """Only now: strategies shard the weights after the callbacks' setup, some by putting others in their places."""
+        if any(is_sharded(p) for p in self._module.parameters() if p.requires_grad):
+            raise UnsupportedStepError(
+                "The strategy splits the weights between the ranks (FSDP, or DeepSpeed's stage 3), so none of them can"
+                " differentiate by all of a layer's. Choose a method that needs no gradients of all layers, such as"
+                " GraNd(layers='last') or EL2N, or a strategy that keeps the weights whole, such as DDP or DeepSpeed's"
+                " stage 2."
+            )
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:

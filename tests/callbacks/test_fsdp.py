@@ -10,13 +10,15 @@ from ranks import on_ranks
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_dataselect import EvolvedSampling, InfoBatch
+from lightning_dataselect import EvolvedSampling, GraNd, InfoBatch
 
 pytestmark = pytest.mark.slow
 KINDS = {
     "set": lambda: InfoBatch(prune_ratio=0.5, anneal=0.0),
     "batch": lambda: EvolvedSampling(batch_ratio=0.5, anneal=0.0),
+    "last layer": lambda: GraNd(layers="last", warmup_epochs=1),
 }
+ALL_LAYERS = {"all layers": lambda: GraNd(layers="all", warmup_epochs=1)}
 
 
 class Sharded(L.LightningModule):
@@ -44,7 +46,7 @@ class Sharded(L.LightningModule):
 
 def trained(kind, sharded, ckpt_path=None, saved=None, every=None, **options):
     """Fit on this rank, and return what was chosen by and what came of it."""
-    selector, module = KINDS[kind](), Sharded()
+    selector, module = (KINDS | ALL_LAYERS)[kind](), Sharded()
     keep = [] if saved is None else [ModelCheckpoint(saved, "{step}", every_n_train_steps=every, save_top_k=-1)]
     if sharded:
         options["strategy"] = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
@@ -57,6 +59,7 @@ def trained(kind, sharded, ckpt_path=None, saved=None, every=None, **options):
     weights = [w.full_tensor() if hasattr(w, "full_tensor") else w for w in module.parameters()]
     return {
         "losses": selector.losses,
+        "scores": selector.scores,
         "backward": [record["n_backward"] for record in selector.history],
         "weights": [w.detach() for w in weights],
         "steps": trainer.global_step,
@@ -66,6 +69,7 @@ def trained(kind, sharded, ckpt_path=None, saved=None, every=None, **options):
 def check_same(one, other):
     assert (one["backward"], one["steps"]) == (other["backward"], other["steps"])
     torch.testing.assert_close(one["losses"], other["losses"])
+    torch.testing.assert_close(one["scores"], other["scores"])
     torch.testing.assert_close(one["weights"], other["weights"])
 
 
@@ -76,6 +80,12 @@ def test_a_sharded_fit_ends_as_one_of_whole_copies(kind, tmp_path):
     assert sum(shards[0]["backward"]) < 3 * len(dataset())
     for one, other in zip(copies, shards, strict=True):
         check_same(one, other)
+
+
+def test_gradients_by_all_layers_are_refused(tmp_path):
+    """A layer's weights are not those that the optimizer holds: its gradients would all seem to be 0."""
+    with pytest.raises(AssertionError, match="The strategy splits the weights between the ranks"):
+        on_ranks(trained, 2, tmp_path / "shards", kind="all layers", sharded=True)
 
 
 def test_a_sharded_fit_is_resumed_within_a_pruned_epoch(tmp_path):
