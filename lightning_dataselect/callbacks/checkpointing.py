@@ -11,7 +11,7 @@ from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.saved_state import check_saved
 from lightning_dataselect.state.store import ScoreStore
-from lightning_dataselect.trainer import loader_states, set_loader_states
+from lightning_dataselect.trainer import has_ended, loader_states, set_loader_states
 from lightning_dataselect.utils.errors import CheckpointMismatchError
 
 _PREFIX = "lightning_dataselect."
@@ -86,6 +86,7 @@ class Checkpointer:
         saved = check_saved(checkpoint.get("callbacks", {}).get(self.state_key, {}), type(self._policy).__name__)
         if saved is not None and (states := saved.loaders_of(rank, world_size)):
             set_loader_states(checkpoint, states)
+        self._run.has_ended_loader = any(map(has_ended, loader_states(checkpoint)))
 
     def _states_of_ranks(self, loaders: Sequence[Any]) -> list[dict[str, Any]]:
         """Return the state that each rank saves for itself; on all ranks but the first, only this rank's.

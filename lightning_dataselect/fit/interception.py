@@ -15,6 +15,7 @@ from lightning_dataselect.data.stream import is_stream
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.fit.epochs import Epochs
+from lightning_dataselect.fit.notices import warn_of_ended_loader
 from lightning_dataselect.fit.streamed_epochs import StreamedEpochs
 from lightning_dataselect.state.definition import check_definition
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -153,6 +154,8 @@ def begin_fit(trainer: pl.Trainer, context: FitContext, policy: SelectionPolicy)
             f" {type(policy).__name__} cannot know which samples that epoch has left. Resume from a checkpoint at the"
             " end of an epoch, or load the weights alone into a new fit."
         )
+    if resumes_within_epoch(trainer) and context.run.has_ended_loader:
+        warn_of_ended_loader(state.batches_done)
     context.epochs.start()
     if type(policy).lr_factor is not SelectionPolicy.lr_factor:
         for optimizer in trainer.optimizers:

@@ -74,6 +74,16 @@ def warn_of_other_loaders(loaders: Sequence[object], batches_done: int) -> None:
         )
 
 
+def warn_of_ended_loader(batches_done: int) -> None:
+    """Warn if a fit is resumed within an epoch in which one of several loaders had already ended."""
+    rank_zero_warn(
+        f"The fit goes on after batch {batches_done - 1} of an epoch in which one of its train loaders had already"
+        " ended (mode='max_size'). That loader starts again, as it does without a selector, unless its data set itself"
+        " saves that it was at its end, so its batches may come twice in this epoch. Resume from the end of an epoch if"
+        " that matters."
+    )
+
+
 def warn_of_batch_size(state: FitState, now: int) -> None:
     """Warn if an epoch is resumed with batches of ``now`` samples, not as many as before: Lightning counts batches."""
     before = state.batch_size

@@ -61,6 +61,8 @@ class RunState:
         """Number of ranks that saved the checkpoint that the fit resumes from, if they have state of their own; else 1.
 
         None if it resumes from none."""
+        self.has_ended_loader = False
+        """Whether one of the train loaders had come to its end when the checkpoint was saved."""
         self.bad_losses = BadLosses(0)
         """A count of the losses that were not finite, on this rank."""
         self._owner = owner
@@ -144,6 +146,7 @@ class RunState:
         """Forget everything from an earlier fit, since a new one begins."""
         self._store = self._fit = self._first_epoch = self.waiting = self.saved_by = None
         self.training_set = TrainingSet()
+        self.has_ended_loader = False
 
     def discard_checkpoint(self) -> None:
         """Discard a checkpoint's state that was loaded but never used."""

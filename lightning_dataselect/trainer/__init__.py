@@ -29,7 +29,12 @@ uses:
   where one is missing, that pass counts as an epoch and covers the chosen samples alone.
 """
 
-from lightning_dataselect.trainer.checkpoint import explain_checkpoint_faults, loader_states, set_loader_states
+from lightning_dataselect.trainer.checkpoint import (
+    explain_checkpoint_faults,
+    has_ended,
+    loader_states,
+    set_loader_states,
+)
 from lightning_dataselect.trainer.empty_hooks import HOOKS_OF_A_BATCH, pass_over_empty_hooks
 from lightning_dataselect.trainer.epoch_length import (
     ByReload,
@@ -99,6 +104,7 @@ __all__ = [
     "epoch_lengths",
     "epochs_processed",
     "explain_checkpoint_faults",
+    "has_ended",
     "forget_train_loader",
     "go_on_within_epoch",
     "intercept_scheduler_calls",

@@ -79,6 +79,16 @@ def set_loader_states(checkpoint: Mapping[str, Any], states: Sequence[Any]) -> N
     _of_fit_loop(checkpoint)[_LOADERS] = list(states)
 
 
+def has_ended(state: Any) -> bool:
+    """Return whether torchdata's ``StatefulDataLoader`` had come to its end when it wrote ``state``.
+
+    Example:
+        >>> has_ended({"_iterator_finished": True}), has_ended({"read": 3})
+        (True, False)
+    """
+    return isinstance(state, Mapping) and state.get("_iterator_finished") is True
+
+
 def _of_fit_loop(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = checkpoint.get("loops", {}).get("fit_loop", {}).get("state_dict", {})
     return found

@@ -1,5 +1,7 @@
 """Fits on several train loaders at once, of which one is selected from."""
 
+import warnings
+
 import lightning as L
 import pytest
 import torch
@@ -498,6 +500,43 @@ def test_other_loaders_that_begin_anew_are_said(tmp_path):
     fit(InfoBatch(loader="labelled"), Semi(), both(), callbacks=[SaveAt(path, 1, 3)], max_epochs=2)
     with pytest.warns(UserWarning, match="the other train loaders start from their beginning"):
         fit(InfoBatch(loader="labelled"), Semi(), both(), ckpt_path=path, max_epochs=2)
+
+
+@QUIET
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("mode", "lengths", "at", "is_said"),
+    [
+        ("max_size", (64, 20), 1, False),  # the other loader has another batch
+        ("max_size", (64, 20), 4, True),
+        ("max_size", (20, 64), 4, True),
+        ("max_size", (64, 20), 7, False),  # the epoch is over
+        ("max_size_cycle", (64, 20), 4, False),
+    ],
+)
+def test_a_loader_that_had_ended_before_the_epoch_starts_again_and_that_is_said(mode, lengths, at, is_said, tmp_path):
+    """In the mode in which loaders end before the epoch does."""
+
+    class Both(Net):
+        def training_step(self, batch, batch_idx):
+            self.met.append((self.trainer.current_epoch, *(batch[name] is not None for name in ("own", "other"))))
+            there = [batch[name] for name in ("own", "other") if batch[name] is not None]
+            return sum(F.cross_entropy(self.net(x), y) for x, y in there)
+
+    def go(**more):
+        own, other = (StatefulDataLoader(Stream(n), 8) for n in lengths)
+        selector, net = EvolvedSampling(loader="own", batch_ratio=0.5, anneal=0.0), Both()
+        net.met = []
+        fit(selector, net, CombinedLoader({"own": own, "other": other}, mode), max_epochs=2, **more)
+        return net.met
+
+    path = tmp_path / "within.ckpt"
+    through = go(callbacks=[SaveAt(path, 0, at)])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        resumed = go(ckpt_path=path)
+    said = any("had already ended" in str(warning.message) for warning in told)
+    assert (said, resumed == through[at + 1 :]) == (is_said, not is_said)
 
 
 def on_one_rank(mode, **spread):
