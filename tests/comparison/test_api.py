@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -65,8 +66,8 @@ def test_a_notebook_gets_lines_and_no_bars(tmp_path, monkeypatch):
             self.is_jupyter = not options
 
     monkeypatch.setattr(api, "Console", Notebook)
-    monkeypatch.setattr(api, "carry_out", lambda task, wishes, console: console)
-    console = compared(tmp_path / "out", quiet=False)
+    monkeypatch.setattr(api, "carry_out", lambda task, wishes, console: SimpleNamespace(console=console, unwritten=""))
+    console = compared(tmp_path / "out", quiet=False).console
     assert made["force_terminal"] is False and not console.is_terminal
 
 
