@@ -62,10 +62,11 @@ class SelectedLoader:
         self.sampler.plan = plan
         self.batches.start_batch = start_batch
         if self.batches.n_of_plan == 0:
+            keep_more = "Keep more samples, lower" if plan.indices.numel() < self.n else "Lower"
             raise InvalidLoaderError(
                 f"The epoch {plan.epoch} would have no batch: {plan.indices.numel()} of {self.n} samples are selected,"
                 f" on {self.sampler.num_replicas} rank(s), and the loader's batch_size={self.batches.batch_size} with"
-                " drop_last=True drops them all. Lower `prune_ratio`, lower the batch size, or set drop_last=False."
+                f" drop_last=True drops them all. {keep_more} the batch size, or set drop_last=False."
             )
 
     def meet_samples(self) -> None:

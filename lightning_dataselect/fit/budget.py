@@ -122,10 +122,17 @@ class FitBudget:
 
     def is_spent(self, epoch: int) -> bool:
         """Return whether nothing is left for ``epoch``, the one to come: less than half a batch, but for the first."""
-        if self._run.fit.budget_spent >= self._total:
+        if self._run.fit.budget_spent >= self._total or self._trains_nothing(epoch):
             return True
         has_begun = self._run.spent_before(epoch) > 0
         return has_begun and self._left_before(epoch) < max(self._cost_of_batch / 2, _SLACK)
+
+    def _trains_nothing(self, epoch: int) -> bool:
+        """Return whether the fit has gone on for all of the user's epochs, and the last of them spent nothing."""
+        history, planned = self._run.fit.history, self.max_epochs
+        if planned is None or epoch < planned or not history:
+            return False
+        return history[-1]["n_forward"] == history[-1]["n_backward"] == 0
 
     def affords_pass(self, n: int, epoch: int) -> bool:
         """Return whether a pass that measures ``n`` samples leaves a batch for ``epoch``, the one to come."""

@@ -37,7 +37,7 @@ class ComputeBudget:
     @property
     def epochs(self) -> float:
         """The epochs over everything that these would make."""
-        return self.total / self.full_epoch
+        return self.total / self.full_epoch if self.full_epoch else 0.0
 
     def spent_before(self, epoch: int, history: Sequence[EpochRecord], begun: int) -> float:
         """Return what is spent when ``epoch`` begins; an epoch without a record counts as one with nothing dropped.
@@ -66,6 +66,8 @@ class ComputeBudget:
             >>> budget.progress(400), budget.progress(500, shortened_at=400, early_end=600)
             (0.4, 0.7)
         """
+        if self.total == 0:  # a fit without a batch
+            return 0.0
         if not early_end or spent <= shortened_at:
             return spent / self.total
         before = shortened_at / self.total

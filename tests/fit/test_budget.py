@@ -20,10 +20,12 @@ from lightning_dataselect import (
     EpsilonGreedy,
     EvolvedSampling,
     FewerEpochs,
+    Frontier,
     InfoBatch,
     RandomPruning,
     SelectiveBackprop,
 )
+from lightning_dataselect.utils.errors import InvalidLoaderError
 
 EXACT = {"rtol": 0, "atol": 0}
 
@@ -523,3 +525,24 @@ def test_a_step_without_losses_of_samples_is_run_as_it_is():
     seen = Seen(selector)
     fit(selector, Odd(), callbacks=[seen], max_epochs=4)
     assert sorted(seen.of_epoch(1)) == list(range(N)) and len(seen.batches) == 20
+
+
+# ---- fits that train on nothing --------------------------------------------------------------------------------------
+
+
+class LosesNothing(Net):
+    def training_step(self, batch, batch_idx):
+        return None
+
+
+@pytest.mark.parametrize("selector", [InfoBatch(budget=0.5), Frontier(budget=0.5)], ids=repr)
+def test_a_fit_that_spends_nothing_ends_after_the_users_epochs(selector):
+    made = trainer(selector, AtMost(100), max_epochs=6)
+    made.fit(LosesNothing(), loader())
+    assert made.current_epoch == 6
+
+
+@pytest.mark.parametrize("selector", [FewerEpochs(budget=0.5), Frontier(budget=0.5)], ids=repr)
+def test_a_loader_without_a_batch_is_named_as_the_fault(selector):
+    with pytest.raises(InvalidLoaderError, match="batch_size=200 with drop_last=True drops them all"):
+        trainer(selector, max_epochs=6).fit(Net(), loader(batch_size=200, drop_last=True))
