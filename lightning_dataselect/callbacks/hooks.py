@@ -168,7 +168,8 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report what the fit has dropped."""
         if self.context is not None and self.history and self.logs and not trainer.barebones:
-            rank_zero_info(fit_summary(type(self).__name__, self.history) + self.remark())
+            said = fit_summary(type(self).__name__, self.history, self.run_state.share_spent)
+            rank_zero_info(said + self.remark())
 
     @StateKey
     def state_key(self) -> str:

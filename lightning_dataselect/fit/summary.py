@@ -11,7 +11,7 @@ _FEWEST_FULL = 2
 _MOST_APART = 0.1
 
 
-def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
+def fit_summary(name: str, history: Sequence[EpochRecord], share_spent: float | None = None) -> str:
     """Summarize what a fit has trained on, and how much time that saved.
 
     The time is given if the fit itself has measured what full data costs: the median seconds per sample of its full
@@ -25,6 +25,7 @@ def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
     Args:
         name: Name of the method.
         history: One record for each epoch that has ended, at least one.
+        share_spent: Share of the compute of training on everything that a fit with a budget has spent; None without.
 
     Example:
         >>> def record(n, seconds):
@@ -41,14 +42,19 @@ def fit_summary(name: str, history: Sequence[EpochRecord]) -> str:
         'FewerEpochs dropped nothing: trained on all 100 samples an epoch, for 2.5 epochs'
         >>> fit_summary("InfoBatch", [full | {"n_trained": 0}])
         'InfoBatch: trained on no sample, as training_step returned no loss'
+        >>> fit_summary("Frontier", [full | {"n_selected": 50, "n_trained": 50, "n_full": 50}], share_spent=0.5)
+        'Frontier: trained on 50 samples an epoch for 1 epoch, 50 % of the compute of training on everything'
     """
     if not any(r["n_trained"] or r["n_left_out"] for r in history):
         return f"{name}: trained on no sample, as training_step returned no loss"
     trained, full, epochs = (sum(r[key] for r in history) for key in ("n_trained", "n_full", "done"))
-    an_epoch = f"{trained / epochs:,.0f}"
+    an_epoch, span = f"{trained / epochs:,.0f}", "1 epoch" if epochs == 1 else f"{round(epochs, 2):g} epochs"
     if all(map(_is_whole, history)):
-        span = "1 epoch" if epochs == 1 else f"{round(epochs, 2):g} epochs"
         return f"{name} dropped nothing: trained on all {an_epoch} samples an epoch, for {span}"
+    if share_spent is not None:
+        of = "" if trained >= full else f" of {full / epochs:,.0f}"
+        spent = f"{100 * share_spent:.0f} % of the compute of training on everything"
+        return f"{name}: trained on {an_epoch}{of} samples an epoch for {span}, {spent}"
     if trained >= full:
         return (
             f"{name} saved nothing: trained on {an_epoch} samples an epoch, as many as without it, since the Trainer or"

@@ -119,6 +119,13 @@ class RunState:
         history, begun = ([], epoch) if self._fit is None else (self._fit.history, self._fit.plan.epoch)
         return self.compute.spent_before(epoch, history, begun)
 
+    @property
+    def share_spent(self) -> float | None:
+        """The share of the compute of training on everything that a fit with a budget has spent, once it has run."""
+        if self.compute is None or not self.compute.full_fit or self._fit is None or not self._fit.history:
+            return None
+        return self.spent_before(self._fit.history[-1]["epoch"] + 1) / self.compute.full_fit
+
     def progress(self, spent: float) -> float:
         """Return how far a fit with a budget is once so much compute is spent, in samples trained on: 1 at its end."""
         assert self.compute is not None
