@@ -80,7 +80,10 @@ def in_plain_words(error: Exception) -> str:
     if (option := _NO_OPTION.search(root)) and class_path:
         return _no_argument(class_path, option[1], keys)
     if class_path and isinstance(chain[-1], ImportError | AttributeError):
-        return f"{argument}: {class_path} cannot be imported: {text}{_nearest_in_module(class_path)}"
+        hint = _nearest_in_module(class_path)
+        if hint and hint in text:  # a module's own words
+            text, hint = text.removesuffix("."), ""
+        return f"{argument}: {class_path} cannot be imported: {text}{hint}"
     return f"{argument}: {text}" if argument and argument[2:] not in text else text.removeprefix("argument ")
 
 
