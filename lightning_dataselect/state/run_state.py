@@ -62,7 +62,7 @@ class RunState:
 
         None if it resumes from none."""
         self.has_ended_loader = False
-        """Whether one of the train loaders had come to its end when the checkpoint was saved."""
+        """True if one of the train loaders had come to its end when the checkpoint was saved."""
         self.bad_losses = BadLosses(0)
         """A count of the losses that were not finite, on this rank."""
         self._owner = owner
