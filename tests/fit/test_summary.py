@@ -11,7 +11,7 @@ from lightning_utilities.core import rank_zero
 from ranks import on_ranks
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from lightning_dataselect import ESWP, EvolvedSampling, InfoBatch
+from lightning_dataselect import ESWP, EvolvedSampling, Frontier, InfoBatch
 from lightning_dataselect.fit.summary import fit_summary
 from lightning_dataselect.report.figures import trained_share
 
@@ -144,6 +144,24 @@ def drawn(n):
 def test_a_fit_ends_with_what_it_dropped(make, options, line, said):
     fit(make(), **{"max_epochs": 2, **options})
     assert said() == [line]
+
+
+@pytest.mark.parametrize(
+    ("selector", "options"),
+    [
+        (Frontier(budget=0.5), {"limit_train_batches": 5}),
+        (InfoBatch(budget=0.4), {}),
+        (EvolvedSampling(batch_ratio=0.5, budget=0.3), {}),
+    ],
+    ids=str,
+)
+def test_a_fit_with_a_budget_ends_with_the_share_of_the_compute_that_it_spent(selector, options, said):
+    fit(selector, max_epochs=6, **options)
+    whole = 6 * 10 * options.get("limit_train_batches", 10)
+    spent = sum(r["n_forward"] / 3 + r["n_backward"] * 2 / 3 for r in selector.history)
+    (line,) = said()
+    assert f", {100 * spent / whole:.0f} % of the compute of training on everything" in line
+    assert spent / whole == pytest.approx(selector.budget, abs=0.02)
 
 
 def test_the_line_can_be_turned_off_and_barebones_says_nothing(said):
