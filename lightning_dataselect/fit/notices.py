@@ -144,7 +144,8 @@ def warn_of_losses(run: RunState, method: str) -> bool:
     bad = run.bad_losses.count(run.world_size)
     if bad:
         rank_zero_warn(
-            f"The losses of {bad} samples of epoch {run.fit.plan.epoch} were NaN or infinite. Training goes on as it"
-            f" would without {method}; such samples count as never measured and are kept."
+            f"The losses of {bad} samples of epoch {run.fit.plan.epoch} were NaN or infinite, or training_step returned"
+            f" None for them. Training goes on as it would without {method}; such samples count as never measured and"
+            " are kept."
         )
     return bad > 0
