@@ -19,6 +19,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.frontier_rows import Rows, parser_of
-from benchmarks.frontier_tasks import FEATURES, NAMES, Task, task
+from benchmarks.frontier_tasks import NAMES, Task, task
 from benchmarks.image_data import augment
 from benchmarks.resident import Resident
 from lightning_dataselect import FewerEpochs, Frontier
@@ -80,9 +81,7 @@ class Run:
     log_loss: float = math.nan
 
 
-def run(
-    made: Task, selector: Any, seed: int, batch_size: int = 128, module_of: Callable[[Task], Module] = Module
-) -> Run:
+def run(made: Task, selector: Any, seed: int, module_of: Callable[[Any], Module] = Module) -> Run:
     pl.seed_everything(seed, verbose=False)
     module = module_of(made)
     trainer = pl.Trainer(
@@ -90,7 +89,7 @@ def run(
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     began = time.process_time()
-    trainer.fit(module, Resident(*made.train).loader(batch_size, shuffle=True))
+    trainer.fit(module, Resident(*made.train).loader(made.batch_size, shuffle=True))
     seconds = time.process_time() - began
     module.eval()
     with torch.no_grad():
@@ -99,6 +98,8 @@ def run(
     if y.is_floating_point():
         score = 100 * float((out.squeeze(1) - y).square().mean())
     else:
+        if out.shape[1] == 1:  # of one class against the other
+            out = torch.cat([torch.zeros_like(out), out], dim=1)
         score, log_loss = 100 * float((out.argmax(1) == y).float().mean()), float(nn.functional.cross_entropy(out, y))
     decisions = getattr(selector, "decisions", [])
     kinds = [kind for kind in ("learnt", "contradicted") if any(getattr(made_, kind) for made_ in decisions)]
@@ -175,15 +176,17 @@ def summarize(name: str, runs: list[tuple[Run, Run, Run]], *, lower_is_better: b
     return row
 
 
-def row(name: str, data_dir: str, n_seeds: int, features: Path = FEATURES) -> dict[str, Any]:
+def row(
+    name: str, task_of: Callable[[int], Task], n_seeds: int, module_of: Callable[[Any], Module] = Module
+) -> dict[str, Any]:
     """Run a task on every seed; return its row."""
     runs: list[tuple[Run, Run, Run]] = []
     for seed in range(FIRST_SEED, FIRST_SEED + n_seeds):
-        made = task(name, seed, data_dir, features)
-        fewer = run(made, FewerEpochs(budget=BUDGET, seed=seed), seed)
-        found = run(made, Frontier(budget=BUDGET, seed=seed), seed)
+        made = task_of(seed)
+        fewer = run(made, FewerEpochs(budget=BUDGET, seed=seed), seed, module_of)
+        found = run(made, Frontier(budget=BUDGET, seed=seed), seed, module_of)
         assert found.compute <= 1.01 * fewer.compute, (fewer, found)
-        runs.append((fewer, found, run(made, FewerEpochs(budget=1.0, seed=seed), seed)))
+        runs.append((fewer, found, run(made, FewerEpochs(budget=1.0, seed=seed), seed, module_of)))
     return summarize(name, runs, lower_is_better=made.train[1].is_floating_point())
 
 
@@ -191,7 +194,8 @@ def main() -> None:
     arguments = parser_of(__doc__, RESULTS, NAMES, seeds=5).parse_args()
     rows = Rows(arguments.out, ["task"], budget=BUDGET)
     for name in arguments.only or NAMES:
-        rows.put(row(name, arguments.data_dir, arguments.seeds, arguments.features))
+        task_of = partial(task, name, data_dir=arguments.data_dir, features=arguments.features)
+        rows.put(row(name, task_of, arguments.seeds))
 
 
 if __name__ == "__main__":

@@ -152,9 +152,10 @@ class Cooked(Module):
 def pair(made: Task, recipe: Recipe, seed: int) -> tuple[Run, Run]:
     """Run FewerEpochs and Frontier by a recipe."""
     network = made.network
-    made = replace(made, network=lambda: recipe.network(network()), epochs=max(2, round(made.epochs * recipe.epochs)))
+    epochs = max(2, round(made.epochs * recipe.epochs))
+    made = replace(made, network=lambda: recipe.network(network()), epochs=epochs, batch_size=recipe.batch_size)
     selectors = (FewerEpochs(budget=recipe.budget, seed=seed), Frontier(budget=recipe.budget, seed=seed))
-    fewer, found = (run(made, one, seed, recipe.batch_size, lambda made: Cooked(made, recipe)) for one in selectors)
+    fewer, found = (run(made, one, seed, lambda made: Cooked(made, recipe)) for one in selectors)
     return fewer, found
 
 

@@ -41,7 +41,7 @@ TEXTS = ("ag_news", "ag_news_20", "text_features", "text_features_20")
 def spend(made: Task, rival: str, seed: int) -> Run:
     """Run a rival to the end of the budget."""
     if rival == SMALL_BATCHES:
-        return run(made, FewerEpochs(budget=BUDGET, seed=seed), seed, batch_size=64)
+        return run(replace(made, batch_size=64), FewerEpochs(budget=BUDGET, seed=seed), seed)
     (spec,) = parse_methods(rival)
     spec = replace(spec, arguments={**spec.arguments, "budget": BUDGET})
     return run(made, spec.build(BUDGET, seed), seed)

@@ -2,13 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.unseen_tasks import TITLES
 from lightning_dataselect.report.figures import COLOURS, blank_figure
 
 RESULTS = Path(__file__).parent / "results"
@@ -55,6 +56,16 @@ TASKS = {
 
 def frontier_table() -> str:
     """Return what Frontier gains, a row a task."""
+    return _table_of_gains(_rows(), TASKS)
+
+
+def unseen_table() -> str:
+    """Return what Frontier gains on tasks that played no part in making its rule, a row a task."""
+    rows = json.loads((RESULTS / "frontier_unseen.json").read_text())["rows"]
+    return _table_of_gains(sorted(rows, key=lambda row: list(TITLES).index(row["task"])), TITLES)
+
+
+def _table_of_gains(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
     heads = (
         "task",
         "`FewerEpochs`",
@@ -67,10 +78,10 @@ def frontier_table() -> str:
         "left out",
     )
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for row in _rows():
+    for row in rows:
         digits = 3 if row["lower_is_better"] else 2
         cells = (
-            TASKS[row["task"]] + (", lower is better" if row["lower_is_better"] else ""),
+            titles[row["task"]] + (", lower is better" if row["lower_is_better"] else ""),
             f"{row['fewer_epochs']:.{digits}f}",
             f"{row['difference']:+.{digits}f} ± {row['standard_error']:.{digits}f}",
             f"{row['spent']:.0%}",

@@ -49,6 +49,7 @@ class Task:
         lr: The highest rate of OneCycle.
         augments: Whether images are flipped and shifted.
         precision: As the Trainer takes it.
+        batch_size: Of the loader.
     """
 
     train: tuple[Tensor, Tensor]
@@ -58,6 +59,7 @@ class Task:
     lr: float = 2e-3
     augments: bool = False
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    batch_size: int = 128
 
 
 def perceptron(n_in: int, n_out: int, width: int = 128) -> nn.Module:

@@ -27,6 +27,7 @@ from benchmarks.frontier_tables import (
     recipes_table,
     rivals_table,
     texts_table,
+    unseen_table,
 )
 from benchmarks.headlines import HEADLINES, headline_table
 from benchmarks.methods import every_method
@@ -45,6 +46,7 @@ NOT_STUDIES = (
     "frontier_recipes",
     "frontier_rivals",
     "frontier_streams",
+    "frontier_unseen",
     "kept",
     "label_errors",
     "originals",
@@ -394,6 +396,7 @@ def tables() -> dict[str, Callable[[], str]]:
         "frontier_rivals": rivals_table,
         "frontier_texts": texts_table,
         "frontier_streams": frontier_streams_table,
+        "frontier_unseen": unseen_table,
         "headlines": lambda: headline_table({one.study: _read(one.study) for one in HEADLINES}),
         "label_errors": label_error_table,
         "short_comparisons": short_comparison_table,
