@@ -2,17 +2,24 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
+from lightning_dataselect.comparison.runs.records import RunRecord
+
 _PACKAGES = ("lightning-dataselect", "lightning", "numpy", "scikit-learn")
 
 
-def describe() -> dict[str, Any]:
-    """Versions, hardware and time, as they enter `results.json`."""
+def describe(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """Versions, hardware and time, as they enter `results.json`.
+
+    Args:
+        runs: Those that have finished, which may have had fewer threads than torch has now.
+    """
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -20,7 +27,7 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
         "cpu_count": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
+        "torch_threads": max((run.n_threads for run in runs), default=torch.get_num_threads()),
         "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
 

@@ -27,6 +27,7 @@ from lightning_dataselect.comparison.plans.spec import AUTO, MethodSpec, auto_me
 from lightning_dataselect.comparison.runs.progress import watching
 from lightning_dataselect.comparison.runs.records import RunFolder
 from lightning_dataselect.comparison.runs.rehearsal import Rehearsal
+from lightning_dataselect.comparison.runs.threads import using
 from lightning_dataselect.comparison.showing import pictures, report, table
 from lightning_dataselect.comparison.tasks.subset import SubsetTask
 from lightning_dataselect.comparison.tasks.task import Task, with_epochs
@@ -138,7 +139,7 @@ class Comparison:
                 "out": str(self.settings.out),
                 "task": self.task.described(),
             },
-            "environment": environment.describe(),
+            "environment": environment.describe(self.outcome.runs),
             "clock": self.outcome.clock if self.outcome.runs else None,
             "interrupted": self.outcome.interrupted,
             "given_up": self.outcome.dropped,
@@ -228,7 +229,8 @@ def carry_out(task: Task, wishes: Wishes, console: Console) -> Comparison:
         task = with_epochs(task, found.epochs)
         if found.share_of_data < 1:
             task = SubsetTask(task, found.share_of_data)
-        outcome = run_all(task, settings, watcher, rehearsal)
+        with using(rehearsal.n_threads):
+            outcome = run_all(task, settings, watcher, rehearsal)
         settings = with_joined(settings, outcome.noise)
     summary = summarise(outcome, settings)
     if found.share_of_data < 1:
@@ -280,6 +282,8 @@ def _notes_before(
     trainer = task.described().get("trainer") or {}
     if trainer.get("max_steps", -1) not in (-1, None):
         notes.append(f"trainer.max_steps={trainer['max_steps']} is set aside: a run has its {task.epochs} epochs.")
+    if rehearsal.on_threads:
+        notes.append(rehearsal.on_threads)
     if wishes.jobs > 1:
         notes.append(f"{wishes.jobs} runs go on at once and slow each other down: trust no wall-clock of theirs.")
     return notes

@@ -1,6 +1,7 @@
 """`compare` from its arguments to its files, on the digits, a few epochs at a time."""
 
 import json
+import math
 import os
 import random
 import re
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from lightning_dataselect.cli.main import main
+from lightning_dataselect.comparison.runs import threads
 
 DIGITS = """
 model: {class_path: lightning_dataselect.demo.DigitsModel, init_args: {width: 8}}
@@ -150,6 +152,23 @@ def test_a_report_that_cannot_be_written_costs_neither_the_answer_nor_the_last_r
     assert compare("full", epochs="1", seeds="1") == 0
     said = capsys.readouterr().out
     assert "found finished" in said and "Report: " in said
+
+
+@pytest.mark.parametrize("gain", [0.0, math.inf], ids=["several threads never pay", "they always do"])
+def test_runs_have_one_thread_where_several_are_no_faster(compare, tmp_path, capsys, monkeypatch, gain):
+    monkeypatch.setattr(threads, "_GAIN", gain)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    with threads.using(2):
+        assert compare("full", seeds="1", epochs="1") == 0
+        assert torch.get_num_threads() == 2
+    found, said = results(tmp_path), capsys.readouterr().out
+    assert found["runs"][0]["n_threads"] == found["environment"]["torch_threads"] == (2 if gain else 1)
+    assert ("Runs compute with one thread: a step takes" in said) == (not gain)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    with threads.using(2):
+        assert compare("full,short", seeds="1", epochs="1") == 0
+    assert "Runs compute with one thread" not in capsys.readouterr().out, "what the user asks for stays"
 
 
 def test_a_metric_that_is_a_loss_is_better_when_less(compare, tmp_path):

@@ -112,6 +112,14 @@ def test_a_clear_win_and_a_clear_loss_are_called_so():
     assert not turned.percent
 
 
+def test_times_with_different_numbers_of_threads_are_not_compared_in_silence():
+    outcome = outcome_of([0.9, 0.9, 0.9], [0.90, 0.91, 0.92], [0.93, 0.90, 0.925])
+    words = "Some runs computed with 1 thread and others with 2, so their times cannot be compared"
+    assert words not in " ".join(summarise(outcome, settings()).notes)
+    outcome.runs[0] = RunRecord(**{**vars(outcome.runs[0]), "n_threads": 2})
+    assert words in " ".join(summarise(outcome, settings()).notes)
+
+
 def test_one_seed_says_nothing():
     sentence = summarise(outcome_of([0.9], [0.8], [0.99]), settings()).sentence
     assert sentence.startswith("One seed cannot tell a difference from chance")

@@ -15,7 +15,7 @@ from lightning_dataselect.utils.errors import UserInputError
 
 
 def rehearsal(n_batches=100, step=0.05, classes=True, n_train=1000):
-    return Rehearsal(["val_acc"], {}, n_train, n_batches, 10, step, 0.1, classes, "cpu")
+    return Rehearsal(["val_acc"], {}, n_train, n_batches, 10, step, 0.1, classes, "cpu", 1, "")
 
 
 def planned(methods="full,short,random,UCB,InfoBatch,SeTa", seeds=(0, 1, 2), budget=None, epochs=12, **others):
@@ -95,9 +95,9 @@ def test_auto_takes_what_suits():
 
 
 def test_a_likely_metric_is_taken_and_a_wrong_one_is_named():
-    made = Rehearsal(["loss", "val_f1", "val_loss"], {}, 1, 1, 1, 0.1, 0.1, True, "cpu")
+    made = Rehearsal(["loss", "val_f1", "val_loss"], {}, 1, 1, 1, 0.1, 0.1, True, "cpu", 1, "")
     assert made.monitor(None) == "val_f1" and made.monitor("val_loss") == "val_loss"
     with pytest.raises(UserInputError, match="The model logs no metric 'val_acc' to monitor; it logs loss, val_f1"):
         made.monitor("val_acc")
     with pytest.raises(UserInputError, match="Which metric counts"):
-        Rehearsal(["loss"], {}, 1, 1, 1, 0.1, 0.1, True, "cpu").monitor(None)
+        Rehearsal(["loss"], {}, 1, 1, 1, 0.1, 0.1, True, "cpu", 1, "").monitor(None)

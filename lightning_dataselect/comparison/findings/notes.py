@@ -110,6 +110,12 @@ def _on_clocks(rows: Sequence[Row], outcome: Outcome) -> list[str]:
         and abs(row.saved_wall - row.saved_time) > _AGREE
     ]
     notes = []
+    n_threads = sorted({run.n_threads for run in outcome.runs if run.device == "cpu"})
+    if len(n_threads) > 1:
+        notes.append(
+            f"Some runs computed with {n_threads[0]} thread{'s' * (n_threads[0] > 1)} and others with {n_threads[-1]},"
+            " so their times cannot be compared: repeat the comparison in another folder (--out)."
+        )
     clock = "CPU time" if outcome.clock == "cpu" else "wall-clock time"
     if apart:
         told = ", ".join(

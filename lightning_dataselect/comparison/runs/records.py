@@ -51,6 +51,7 @@ class RunRecord:
         histogram: Of the method's final scores: `counts`, `edges`, `unmeasured`; or None.
         device: What it was trained on, `cpu` or `cuda` say.
         fingerprint: Of all that the run depends on, by name; see `identity`.
+        n_threads: Threads that torch computed with.
     """
 
     method: str
@@ -74,6 +75,7 @@ class RunRecord:
     histogram: dict[str, Any] | None
     device: str
     fingerprint: dict[str, str]
+    n_threads: int = 1
 
     @property
     def dropped(self) -> float:

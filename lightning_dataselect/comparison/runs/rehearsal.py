@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from lightning_dataselect.comparison.runs import identity
+from lightning_dataselect.comparison.runs import identity, threads
 from lightning_dataselect.comparison.runs.run import fit, isolated
 from lightning_dataselect.comparison.tasks.task import Task
 from lightning_dataselect.methods import RandomPruning
@@ -38,6 +38,8 @@ class Rehearsal:
         val_seconds: Wall-clock of a validation step.
         knows_classes: Whether the steps show the logits of classes.
         device: What it trains on.
+        n_threads: Threads that runs should compute with.
+        on_threads: What to tell the user about that, if anything.
     """
 
     logged: Sequence[str]
@@ -49,6 +51,8 @@ class Rehearsal:
     val_seconds: float
     knows_classes: bool
     device: str
+    n_threads: int
+    on_threads: str
 
     @property
     def epoch_seconds(self) -> float:
@@ -134,16 +138,29 @@ def rehearse(task: Task, root: Path, *, test: bool = False) -> Rehearsal:
             trainer.test(model, datamodule=data, verbose=False)
         device = trainer.strategy.root_device.type
     prints = {"data": watch.data, "versions": identity.versions(), **identity.code(task.origins())}
+    watch_on_one = _Watch()
+
+    def time_on_one() -> float:
+        with isolated():
+            fit(*task.build(seed=0, epochs=1, callbacks=[watch_on_one], root=root, fast_dev_run=N_BATCHES))
+        return _typical(watch_on_one.steps)
+
+    n_threads, on_threads = threads.choose(_typical(watch.steps), time_on_one, device=device)
+    timed = watch_on_one if on_threads else watch
+    with threads.using(n_threads):
+        knows_classes = _knows_classes(task, root)
     return Rehearsal(
         logged=logged,
         fingerprint=prints,
         n_train=watch.n_train,
         n_batches=watch.n_batches,
         n_val_batches=watch.n_val_batches,
-        step_seconds=_typical(watch.steps),
-        val_seconds=_typical(watch.val_steps),
-        knows_classes=_knows_classes(task, root),
+        step_seconds=_typical(timed.steps),
+        val_seconds=_typical(timed.val_steps),
+        knows_classes=knows_classes,
         device=device,
+        n_threads=n_threads,
+        on_threads=on_threads,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.utilities.seed import isolate_rng
 
@@ -103,6 +104,7 @@ def run(
         histogram=bin_scores(selector.scores) if selector else None,
         device=device,
         fingerprint=fingerprint,
+        n_threads=torch.get_num_threads(),
     )
 
 
