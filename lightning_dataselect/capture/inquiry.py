@@ -23,7 +23,7 @@ from lightning_dataselect.capture.probing.probe import Probe
 from lightning_dataselect.capture.probing.watch import Watch, eagerly
 from lightning_dataselect.capture.reading.outer import without_outer
 from lightning_dataselect.capture.reading.results import PrimaryTerms, StepResult
-from lightning_dataselect.capture.reading.returned import loss_of, missing_loss, with_loss
+from lightning_dataselect.capture.reading.returned import check_is_one_number, loss_of, missing_loss, with_loss
 from lightning_dataselect.capture.reading.scaling import scale
 from lightning_dataselect.capture.recording.claims import Claims
 from lightning_dataselect.capture.recording.interception import Interceptors
@@ -217,6 +217,7 @@ class Inquiry:
             if not result.roots:
                 loss = loss_of(out)
                 if isinstance(loss, Tensor):
+                    check_is_one_number(loss)
                     out = with_loss(out, self.analyze(loss, result))
                 elif not self.reprobe.known:
                     raise missing_loss(out, self.recorder.terms)

@@ -28,8 +28,10 @@ def log_epoch(
     saved = sum(r["n_full"] - r["n_backward"] for r in history)
     chosen, in_batches = record["n_selected"] / max(record["n_total"], 1), record["n_trained"] + record["n_left_out"]
     kept = chosen * record["n_trained"] / in_batches if in_batches else chosen
-    module.log("dataselect/kept_share", kept)
-    module.log("kept", kept, prog_bar=True, logger=False)  # the long name does not fit into a progress bar
+    # all ranks have the same figures, but Lightning warns of every one that is not reduced over them
+    module.log("dataselect/kept_share", kept, sync_dist=True)
+    # the long name does not fit into a progress bar
+    module.log("kept", kept, prog_bar=True, logger=False, sync_dist=True)
     if train_loss is not None:
         module.log("dataselect/train_loss", train_loss, sync_dist=True)
     values = {"samples_saved": float(saved), "select_seconds": record["select_seconds"]}
@@ -37,4 +39,4 @@ def log_epoch(
     if (known := sampled[~sampled.isnan()]).numel():
         quantiles = known.quantile(torch.tensor([0.1, 0.5, 0.9]))
         values |= {f"score_q{q}": float(v) for q, v in zip((10, 50, 90), quantiles, strict=True)}
-    module.log_dict({f"dataselect/{name}": value for name, value in values.items()})
+    module.log_dict({f"dataselect/{name}": value for name, value in values.items()}, sync_dist=True)

@@ -22,7 +22,7 @@ from lightning_dataselect.utils.errors import (
     TrainerSettingsError,
     UnexpectedArgumentError,
 )
-from lightning_dataselect.utils.validation import check_choice, check_count, check_prune_ratio
+from lightning_dataselect.utils.validation import check_choice, check_count, check_prune_ratio, hint_at_percent
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -176,7 +176,8 @@ def _of_text(text: str) -> RatioSchedule | Callable[[int], float]:
         shape, arguments = "", {}
     if shape not in _SHAPES:
         raise InvalidArgumentError(
-            f"prune_ratio={text!r} is neither a number nor a schedule.{did_you_mean(shape, _SHAPES)} Write one as in"
+            f"prune_ratio={text!r} is neither a number nor a schedule.{did_you_mean(shape, _SHAPES)}"
+            f"{hint_at_percent(text)} Write one as in"
             " 'linear(start=0.2, end=0.7)'; its shapes are linear, cosine and exponential."
         )
     return _schedule(text, {"shape": shape} | arguments)

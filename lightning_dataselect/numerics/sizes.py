@@ -17,8 +17,13 @@ def whole_size(size: int, at_most: int, unit: int) -> int:
     return whole if whole <= at_most else at_most // unit * unit or min(size, at_most)
 
 
-def check_keeps_some(prune_ratio: float, n: int) -> None:
+def check_keeps_some(prune_ratio: float, n: int, *, by_budget: bool = False) -> None:
     """Refuse to drop all of ``n`` samples.
+
+    Args:
+        prune_ratio: Share that is dropped.
+        n: Number of samples.
+        by_budget: True if the user gave the rest of it, as a budget.
 
     Raises:
         InvalidArgumentError: If ``(1 - prune_ratio) * n`` rounds to 0.
@@ -30,10 +35,10 @@ def check_keeps_some(prune_ratio: float, n: int) -> None:
         lightning_dataselect.utils.errors.InvalidArgumentError: prune_ratio=0.9 leaves 0 of 4 samples: nothing is ...
     """
     if round((1 - prune_ratio) * n) < 1:
-        raise InvalidArgumentError(
-            f"prune_ratio={prune_ratio} leaves 0 of {n} samples: nothing is left to train on. Give at most"
-            f" {(n - 1) / n:.3g}."
-        )
+        given, fitting = f"prune_ratio={prune_ratio}", f"at most {(n - 1) / n:.3g}"
+        if by_budget:
+            given, fitting = f"budget={1 - prune_ratio:g}", f"at least {1 / n:.3g}"
+        raise InvalidArgumentError(f"{given} leaves 0 of {n} samples: nothing is left to train on. Give {fitting}.")
 
 
 def keep_count(n: int, prune_ratio: float) -> int:

@@ -111,6 +111,10 @@ class Results:
         wrong label by then. Hard and rare samples look similar: read the list from the top, and stop where most labels
         are right.
 
+        Where whole samples have no classes, as in regression, or where a sample is a sequence of tokens, they are
+        ranked by their mean loss, of a sequence over its tokens. A high one says that a sample is hard or unusual, or
+        its targets wrong, and not which. Label and predicted class are None.
+
         Args:
             n: Maximum number.
 

@@ -224,7 +224,7 @@ class RunState:
         store, saved = self._store, self._saved
         self._check_identity(Identity.INDEX)
         check_same_samples(n, fit=None if store is None else store.n, checkpoint=None if saved is None else saved.n)
-        check_keeps_some(policy.largest_ratio, n)
+        check_keeps_some(policy.largest_ratio, n, by_budget=policy.chosen_by == "budget")
         if self._store is None:
             self.make_store(policy, n, world_size)
         return self._go_on(policy, EpochPlan.everything(epoch, n, self.store.memory), world_size)

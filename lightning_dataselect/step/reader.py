@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_dataselect.capture import CaptureError, LossCapture, NoLossError, Outputs
+from lightning_dataselect.capture.loss.ways_out import without_other_methods
 from lightning_dataselect.data.batch_source import BatchSource
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.state.store import ScoreStore
@@ -200,7 +201,10 @@ class StepReader:
         if self._required:
             raise error
         if not self.blind:
-            rank_zero_warn(f"{self._method} goes on without per-sample losses. {error}")
+            rank_zero_warn(
+                f"{self._method} goes on without per-sample losses, as it needs none to choose samples."
+                f" {without_other_methods(str(error))}"
+            )
         self.blind = True
 
 

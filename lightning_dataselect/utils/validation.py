@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from numbers import Integral, Real
 from typing import Any
@@ -41,7 +42,9 @@ def check_share(
     number = check_number(name, value)
     if not 0 <= number <= 1 or (above_zero and number == 0) or (below_one and number == 1):
         interval = f"{'(' if above_zero else '['}0, 1{')' if below_one else ']'}"
-        raise InvalidArgumentError(f"{name}={value!r} is outside {interval}: give {what}.")
+        is_percent = 2 <= number < 100 or (number == 100 and not below_one)
+        hint = f" For {number:g} %, write {number / 100:g}." if is_percent else ""
+        raise InvalidArgumentError(f"{name}={value!r} is outside {interval}: give {what}.{hint}")
     return number
 
 
@@ -108,8 +111,19 @@ def check_number(name: str, value: object) -> float:
         ArgumentTypeError: If ``value`` is not a number.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise ArgumentTypeError(f"{name}={value!r} is not a number: give a float.")
+        raise ArgumentTypeError(f"{name}={value!r} is not a number: give a float.{hint_at_percent(value)}")
     return float(value)
+
+
+def hint_at_percent(value: object) -> str:
+    """Return what to write in place of a text such as `"50%"`; nothing for any other value.
+
+    Example:
+        >>> hint_at_percent("50 %"), hint_at_percent("half")
+        (' For 50 %, write 0.5.', '')
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value) if isinstance(value, str) else None
+    return f" For {found[1]} %, write {float(found[1]) / 100:g}." if found else ""
 
 
 def check_flag(name: str, value: object) -> bool:

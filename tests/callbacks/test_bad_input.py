@@ -31,6 +31,10 @@ from lightning_dataselect.capture import CaptureError
             ValueError,
             "prune_ratio='half' is neither a number nor a schedule. Write one as in 'linear",
         ),
+        ({"prune_ratio": "50%"}, ValueError, "prune_ratio='50%' is neither .* For 50 %, write 0.5. Write one as in"),
+        ({"prune_ratio": 30}, ValueError, r"prune_ratio=30 is outside .* say 0.3. For 30 %, write 0.3.$"),
+        ({"anneal": 12.5}, ValueError, r"anneal=12.5 is outside .* For 12.5 %, write 0.125.$"),
+        ({"anneal": "10 %"}, TypeError, "anneal='10 %' is not a number: give a float. For 10 %, write 0.1."),
         ({"prune_ratio": "0.5"}, ValueError, "prune_ratio='0.5' is text: give the number itself, without quotes"),
         ({"keep_ratio": 0.3}, TypeError, r"'keep_ratio'\. Did you mean prune_ratio, the share that is dropped\?"),
         ({"balance": "classes"}, ValueError, r"balance='classes' is unknown: give 'class'\."),
@@ -227,6 +231,14 @@ class WrongSize(Net):
         return {"loss": loss, "each": loss.expand(3)}
 
 
+class LossOfEach(Net):
+    """Returns its losses without reducing them, as one may think that a selector needs it."""
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return F.cross_entropy(self.net(x), y, reduction="none")
+
+
 class TakesIterator(Net):
     def training_step(self, dataloader_iter):
         batch, batch_idx, _ = next(dataloader_iter)
@@ -242,12 +254,13 @@ class TakesIterator(Net):
             CaptureError,
             r"in place of a loss.*Return the loss.*\(loss\) in place of loss.backward\(\)\.$",
         ),
+        (LossOfEach, {}, CaptureError, r"a loss of shape \(10,\) in place of a single number: return its mean, as"),
         (PlainBackward, {}, CaptureError, r"call self.manual_backward\(loss\) in place of loss.backward\(\)"),
         (
             Contrastive,
             {},
             CaptureError,
-            "loss was found for each of the batch's 10 samples.*RandomPruning needs no per-sample",
+            "loss was found for each of the batch's 10 samples.*RandomPruning and FewerEpochs need no per-sample",
         ),
         (WrongSize, {"sample_loss": "each"}, ValueError, r"shape \(3,\), but the batch has 10 samples"),
         (WrongSize, {"sample_loss": "other"}, KeyError, "sample_loss='other': training_step returned .*'each', 'loss'"),
@@ -281,7 +294,8 @@ def test_a_method_that_needs_no_losses_goes_on_with_one_warning(module):
     net = module()
     with pytest.warns(UserWarning, match="Blind goes on without per-sample losses") as caught:
         fit(Blind(0.5), net)
-    assert sum("goes on without" in str(w.message) for w in caught) == 1
+    said = [str(w.message) for w in caught if "goes on without" in str(w.message)]
+    assert len(said) == 1 and "RandomPruning" not in said[0], "who needs no losses need not take another method"
     assert not same_weights(net, Net())
 
 

@@ -301,13 +301,14 @@ REFUSED: dict[Step, str] = {
     and_a_negative_term_of_no_weight: SMALL,
 }
 OWN_LOSS = "Return each sample's own loss under a key and give sample_loss='that key'."
-NO_OWN_LOSS = "RandomPruning needs no per-sample loss; or return a score for each sample under a key and"
+NEED_NONE = "RandomPruning and FewerEpochs need no per-sample losses."
+NO_OWN_LOSS = f"Return a score for each sample under a key and give sample_loss='that key'. {NEED_NONE}"
 TO_DO = {
     OTHER_SAMPLES: NO_OWN_LOSS,
     QUOTIENT: NO_OWN_LOSS,
     KERNEL: OWN_LOSS,
     SMALL: NO_OWN_LOSS,
-    NOTHING: f"{OWN_LOSS} RandomPruning needs no per-sample loss at all.",
+    NOTHING: f"{OWN_LOSS} {NEED_NONE}",
     RAGGED: OWN_LOSS,
     UNEVEN: OWN_LOSS,
     FOLDED: "(errors * weights).sum(1).mean() in place of (errors.mean(0) * weights).sum().",
@@ -327,7 +328,7 @@ def test_what_no_sample_has_a_share_in_is_refused_on_the_first_batch(net: Net, s
     with pytest.raises(CaptureError, match=REFUSED[step]) as error:
         LossCapture(net).run(lambda: step(net, make_batch()), B)
     said, _, after = str(error.value).partition(TO_DO[REFUSED[step]])
-    assert said and after in ("", " give sample_loss='that key'."), "what to do fits the reason, and nothing follows"
+    assert said and not after, "what to do fits the reason, and nothing follows"
 
 
 # ---- losses with a part that is not the samples' --------------------------------------------------------------------

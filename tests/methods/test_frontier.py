@@ -327,6 +327,12 @@ def test_where_nothing_can_be_told_every_sample_has_its_turn_before_any_comes_ag
     assert int(times.max() - times.min()) <= 1
 
 
+def test_a_set_too_small_for_its_budget_is_refused_in_the_words_of_the_budget():
+    data = TensorDataset(torch.zeros(1, 8), torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"budget=0.5 leaves 0 of 1 samples: .* Give at least 1\.$"):
+        fit(Frontier(budget=0.5), train=DataLoader(data), max_epochs=2)
+
+
 def test_samples_that_fill_up_a_batch_have_had_their_turn():
     data, _ = clusters(n=390)
     selector = Frontier(budget=0.5)

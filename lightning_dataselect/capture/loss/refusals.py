@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_dataselect.capture.loss.ways_out import NO_OWN_LOSS, OWN_LOSS
+from lightning_dataselect.capture.loss.ways_out import NEED_NONE, NO_OWN_LOSS, OWN_LOSS
 
 ORDER = (
     "The step reorders the samples of a batch, for instance by length, so one sample's loss would be taken for"
@@ -51,7 +51,7 @@ MIXED_INSIDE = (
     "The model's output for a sample depends on the other samples of its batch even in eval mode, as when samples"
     " attend to each other or are scaled by the mean of the batch, so a sample alone would have a different loss."
     " Scale by running statistics, as torch.nn.BatchNorm1d does in eval mode. To select by a sample's loss among the"
-    " others, return it under a key and give sample_loss='that key'; RandomPruning needs no per-sample loss."
+    f" others, return it under a key and give sample_loss='that key'. {NEED_NONE}"
 )
 
 

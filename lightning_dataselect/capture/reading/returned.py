@@ -48,6 +48,26 @@ def described(out: Any) -> str:
     return "None" if out is None else f"a {type(out).__name__}"
 
 
+def check_is_one_number(loss: Tensor) -> None:
+    """Refuse a loss that nothing can be trained on, as each sample has its own.
+
+    Raises:
+        CaptureError: If it has several elements.
+
+    Example:
+        >>> import torch
+        >>> check_is_one_number(torch.zeros(32))
+        Traceback (most recent call last):
+        ...
+        lightning_dataselect.utils.errors.CaptureError: The step returned a loss of shape (32,) in place of a single ...
+    """
+    if loss.numel() != 1:
+        raise CaptureError(
+            f"The step returned a loss of shape {tuple(loss.shape)} in place of a single number: return its mean, as"
+            " without a callback. What each sample loses is found out from that."
+        )
+
+
 def missing_loss(out: Any, terms: Iterable[Term]) -> CaptureError:
     """Return the error that says that a step has neither returned nor back-propagated a loss.
 

@@ -20,7 +20,7 @@ from lightning_dataselect.capture.probing.probe import Probe
 from lightning_dataselect.capture.probing.watch import eagerly
 from lightning_dataselect.capture.reading.outer import without_outer
 from lightning_dataselect.capture.reading.results import PrimaryTerms, StepResult
-from lightning_dataselect.capture.reading.returned import loss_of
+from lightning_dataselect.capture.reading.returned import check_is_one_number, loss_of
 from lightning_dataselect.capture.reading.scaling import scale
 from lightning_dataselect.capture.recording.claims import Claims
 from lightning_dataselect.capture.recording.interception import Interceptors
@@ -42,7 +42,7 @@ def show(
         interceptors: Those of the recorder.
 
     Raises:
-        CaptureError: the step returns no loss that has a gradient.
+        CaptureError: the step returns no loss that has a gradient, or one of several numbers.
     """
     known, claims = recorder.spec, recorder.claims
     recorder.spec, recorder.claims = StepSpec(tables=known.tables), Claims()
@@ -53,6 +53,7 @@ def show(
             loss = loss_of(step())
         if not isinstance(loss, Tensor) or not loss.requires_grad:
             raise CaptureError("The step returned no loss with a gradient: let it return one.")
+        check_is_one_number(loss)
         inner, outer = without_outer(loss)
         own = coefficients(inner, [term for term in recorder.terms if not term.from_parameters])
         own += find_folds(inner, recorder.folds.values(), probe.anchors)[0]
