@@ -66,8 +66,8 @@ Row = Mapping[str, Any]
 
 
 def choices_table() -> str:
-    """Return what to try first by the kind of training, and what it gave there."""
-    titles = ("training", "try", "against full data", "at equal compute", "at equal time", "CPU time, of full")
+    """Return what methods gave, by the kind of training."""
+    titles = ("training", "method", "against full data", "at equal compute", "at equal time", "CPU time, of full")
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for title, study, parts, labels in CHOICES:
         part = _parts(study)[parts[0]]

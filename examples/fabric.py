@@ -1,5 +1,6 @@
 """A loop of your own with Fabric: `LossCapture` finds the per-sample losses, and the loop drops what is learnt.
 
+    pip install 'lightning-dataselect[report]'   # for scikit-learn's digits
     python examples/fabric.py
 
 The callbacks belong to Lightning's Trainer; the capture does not. It needs the step as a function, and gives its loss

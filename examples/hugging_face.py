@@ -1,5 +1,6 @@
 """Fine-tune a Hugging Face model; the loss is computed inside the model, and still each text's loss is found.
 
+    pip install lightning-dataselect transformers
     python examples/hugging_face.py
 
 The model here is tiny and starts from random weights, so that nothing is downloaded. For a real one write

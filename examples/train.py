@@ -1,5 +1,6 @@
 """A plain training script: the callback is the one line that was added.
 
+pip install 'lightning-dataselect[report]'   # for scikit-learn's digits
 python examples/train.py
 """
 

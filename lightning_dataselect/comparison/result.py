@@ -28,7 +28,7 @@ from lightning_dataselect.comparison.runs.progress import watching
 from lightning_dataselect.comparison.runs.records import RunFolder
 from lightning_dataselect.comparison.runs.rehearsal import Rehearsal
 from lightning_dataselect.comparison.runs.threads import using
-from lightning_dataselect.comparison.showing import pictures, report, table
+from lightning_dataselect.comparison.showing import earlier, pictures, report, table
 from lightning_dataselect.comparison.tasks.subset import SubsetTask
 from lightning_dataselect.comparison.tasks.task import Task, with_epochs
 from lightning_dataselect.utils.errors import UnwritableFileError, UserInputError
@@ -167,6 +167,7 @@ class Comparison:
         if self.summary.rows:
             yield Text("")
             yield table.render(self.summary, self.outcome, self.settings.monitor, options.max_width)
+            yield Text(table.LEGEND)
             yield Text("")
         yield Text(self.summary.sentence)
         for note in self.summary.notes:
@@ -269,6 +270,14 @@ def _notes_before(
     task: Task, methods: Sequence[MethodSpec], monitor: str, wishes: Wishes, rehearsal: Rehearsal
 ) -> list[str]:
     notes = []
+    if task.set_aside:
+        also = ",".join(["full", "short", *task.set_aside])
+        notes.append(
+            f"The config's own selector is set aside: {', '.join(task.set_aside)}. To compare it as it is:"
+            f' --methods "{also}"'
+        )
+    if lost := earlier.overwritten(wishes.out, task, [spec.label for spec in methods]):
+        notes.append(lost)
     if wishes.methods == AUTO:
         labels = [spec.label for spec in methods]
         notes.append(f"Methods: {', '.join(labels)} (--methods names others).")

@@ -6,6 +6,7 @@ from torch.utils.data import TensorDataset
 
 from lightning_dataselect.demo.classifier import ImageClassifier, ImageData
 from lightning_dataselect.utils.errors import InvalidArgumentError
+from lightning_dataselect.utils.extras import require_report_extra
 
 
 class DigitsModel(ImageClassifier):
@@ -59,6 +60,7 @@ class DigitsData(ImageData):
 
     def setup(self, stage: str) -> None:
         """Read the images from scikit-learn, scaled to 0..1."""
+        require_report_extra("The demo DigitsData", "sklearn")
         from sklearn.datasets import load_digits
 
         digits = load_digits()

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 
 import lightning.pytorch as pl
 import torch
+import yaml
 
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.registry import check_spelling
+from lightning_dataselect.parsing.broken_yaml import why_not_yaml
 from lightning_dataselect.utils.arguments import accepted_arguments, did_you_mean, hint_at_argument
 from lightning_dataselect.utils.errors import UnknownMethodError
 
@@ -52,6 +54,8 @@ def in_plain_words(error: Exception) -> str:
         'expected int, got x.'
     """
     chain = list(causes(error))
+    if broken := next((link for link in chain if isinstance(link, yaml.YAMLError)), None):
+        return f"--config is not YAML: {why_not_yaml(broken)}."
     keys, class_path = [], ""
     for link in chain:
         first = str(link).strip().split("\n")[0]

@@ -228,7 +228,7 @@ WRONG = {
     "--select UCB --trainer.callbacks+=InfoBatch": "There are 2 selectors (InfoBatch, UCB) in --select and",
     "--config none.yaml": "none.yaml'.",
     "--config bad.yaml": "UCB takes no argument 'prune_ration'. Did you mean prune_ratio, the",
-    "--config torn.yaml": "Problems parsing config: while parsing a flow node",
+    "--config torn.yaml": "--config is not YAML: line 2, column 1: did not find expected node content while",
     "--config list.yaml": "--config: a config holds sections such as model, data, trainer and select, but this one",
     "--config empty.yaml": "--config: a config holds sections such as model, data, trainer and select, but this one",
     "--config section.yaml": "There is no option --trainr.max_epochs. Did you mean --trainer.max_epochs?",

@@ -191,6 +191,35 @@ def test_the_users_own_callbacks_stay(compare, tmp_path):
     assert "full stopped by EarlyStopping after 1 of 4" in " ".join(found["notes"])
 
 
+def test_the_configs_own_selector_is_set_aside_and_said_to_be(compare, tmp_path, capsys):
+    config = tmp_path / "selecting.yaml"
+    infobatch = "{class_path: lightning_dataselect.InfoBatch, init_args: {prune_ratio: 0.3}}"
+    stopping = "{class_path: EarlyStopping, init_args: {monitor: val_acc}}"
+    config.write_text(DIGITS.replace("accelerator: cpu", f"accelerator: cpu, callbacks: [{infobatch}, {stopping}]"))
+    assert compare("full", config=config, seeds="1", epochs="1") == 0
+    said = capsys.readouterr().out
+    assert "own selector is set aside: InfoBatch(prune_ratio=0.3). To compare it" in said
+    assert '--methods "full,short,InfoBatch(prune_ratio=0.3)"' in said
+    config.write_text(f"{DIGITS}\nselect: {{class_path: UCB, init_args: {{c: 2.0}}}}")
+    assert compare("full", config=config, seeds="1", epochs="1") == 0
+    assert "own selector is set aside: UCB(c=2.0)" in capsys.readouterr().out
+
+
+def test_what_another_comparison_has_left_in_the_folder_is_not_overwritten_in_silence(compare, tmp_path, capsys):
+    assert compare("full,random", seeds="1", epochs="1") == 0
+    assert compare("full,random", seeds="2", epochs="1") == 0
+    said = capsys.readouterr().out
+    assert "earlier comparison" not in said
+    assert said.count("* No other row ends as well or better in as little time.") == 2
+    assert compare("full,UCB", seeds="1", epochs="1") == 0
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'out'} holds an earlier comparison of full, random, and its report is overwritten" in said
+    other = tmp_path / "other.yaml"
+    other.write_text(DIGITS.replace("width: 8", "width: 9"))
+    assert compare("full,UCB", config=other, seeds="1", epochs="1") == 0
+    assert "on DigitsModel, with other arguments or data, and its report and runs are over" in capsys.readouterr().out
+
+
 def test_a_time_limit_is_named(compare, tmp_path):
     config = tmp_path / "limited.yaml"
     config.write_text(DIGITS.replace("accelerator: cpu", "accelerator: cpu, max_time: {milliseconds: 1}"))

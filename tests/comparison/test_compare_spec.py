@@ -99,7 +99,11 @@ def test_data_dir_goes_to_the_datamodule_and_without_one_to_the_module(tmp_path)
     [
         ("trainer: {max_epochs: 3}", "names no model"),
         ("- 1", "names no model"),
-        ("a: [", "is not YAML"),
+        ("a: [", "is not YAML: line 1, column 5: expected the node content"),
+        (
+            "model:\n\tclass_path: a.Model",
+            "is not YAML: line 2, column 1: a tab cannot stand there, so indent by spaces",
+        ),
         ("model: a.Model", "How many epochs"),
         ("{model: a.Model, trainer: {max_epochs: -1}}", "How many epochs"),
     ],

@@ -15,6 +15,7 @@ from lightning_dataselect.comparison.plans.outcome import Outcome
 from lightning_dataselect.comparison.plans.spec import SHORT
 from lightning_dataselect.comparison.runs.records import RunFolder
 from lightning_dataselect.comparison.showing import pictures, table
+from lightning_dataselect.comparison.showing.earlier import name_of
 from lightning_dataselect.comparison.showing.reported import Reported
 from lightning_dataselect.utils.writing import written_whole
 
@@ -78,24 +79,19 @@ def _answer(comparison: Reported) -> dict[str, Any]:
         "columns": columns,
         "rows": rows,
         "outcome": comparison.outcome,
+        "legend": table.LEGEND,
         "in_notebook": False,
     }
 
 
 def _about(comparison: Reported) -> dict[str, Any]:
+    on_task = f"{comparison.settings.monitor} on {name_of(comparison.task.described())}"
     return {
-        "title": f"Which selection method pays? {comparison.settings.monitor} on {_task_name(comparison)}",
+        "title": f"Which selection method pays? {on_task}",
         "arguments": _arguments(comparison),
         "config": yaml.safe_dump(_plain(comparison.task.described()), sort_keys=False),
         "environment": comparison.described()["environment"],
     }
-
-
-def _task_name(comparison: Reported) -> str:
-    described = comparison.task.described()
-    model = described.get("model") or described.get("make_module") or "the task"
-    name = model.get("class_path", "the task") if isinstance(model, dict) else model
-    return str(name).rpartition(".")[2]
 
 
 def _arguments(comparison: Reported) -> dict[str, str]:

@@ -19,6 +19,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.comparison.tasks.trainer_of_run import check, defaults, drop_unasked_callbacks, in_own_folder
 from lightning_dataselect.methods.catalog import CATALOG
+from lightning_dataselect.parsing.broken_yaml import why_not_yaml
 from lightning_dataselect.parsing.messages import in_plain_words
 from lightning_dataselect.utils.errors import UserInputError
 
@@ -40,10 +41,12 @@ class ConfigTask:
     Attributes:
         config: LightningCLI's sections `trainer`, `model`, `data`, `optimizer`, `lr_scheduler`.
         epochs: Of a full run.
+        set_aside: The selectors that it trains with, as `--methods` takes them.
     """
 
     config: dict[str, Any]
     epochs: int
+    set_aside: Sequence[str] = ()
 
     def build(
         self, *, seed: int, epochs: int, callbacks: Sequence[pl.Callback], root: Path, fast_dev_run: int = 0
@@ -111,7 +114,7 @@ def load_task(config: str, *, epochs: int | None = None, data_dir: str | None = 
     try:
         loaded = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserInputError(f"The config {config} is not YAML: {error}") from error
+        raise UserInputError(f"The config {config} is not YAML: {why_not_yaml(error)}.") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("fit"), dict):
         loaded = loaded["fit"]
     if not isinstance(loaded, dict) or not loaded.get("model"):
@@ -120,17 +123,34 @@ def load_task(config: str, *, epochs: int | None = None, data_dir: str | None = 
             "with `class_path` and `init_args` under `model` and `data`, and `trainer`."
         )
     chosen = {key: loaded[key] for key in SECTIONS if loaded.get(key)}
+    # which selector a run has is for the comparison to say
+    selectors = [loaded["select"]] if loaded.get("select") else []
     if isinstance(chosen.get("trainer"), dict) and "callbacks" in chosen["trainer"]:
-        chosen["trainer"] = {**chosen["trainer"], "callbacks": _without_selectors(chosen["trainer"]["callbacks"])}
+        callbacks = chosen["trainer"]["callbacks"]
+        entries = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+        selectors += [entry for entry in entries if _is_selector(_path_of(entry))]
+        others = [entry for entry in entries if not _is_selector(_path_of(entry))]
+        chosen["trainer"] = {**chosen["trainer"], "callbacks": others}
     if data_dir is not None:
         chosen = _with_data_dir(chosen, data_dir)
-    return ConfigTask(chosen, _epochs(chosen, config, epochs))
+    return ConfigTask(chosen, _epochs(chosen, config, epochs), [_as_method(entry) for entry in selectors])
 
 
-def _without_selectors(callbacks: Any) -> list[Any]:
-    """The other callbacks: which selector a run has is for the comparison to say."""
-    entries = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
-    return [entry for entry in entries if not _is_selector(entry["class_path"] if isinstance(entry, dict) else entry)]
+def _path_of(entry: Any) -> str:
+    return str(entry["class_path"] if isinstance(entry, dict) else entry)
+
+
+def _as_method(entry: Any) -> str:
+    """Write a callback of a config as `--methods` takes it.
+
+    Example:
+        >>> _as_method({"class_path": "lightning_dataselect.UCB", "init_args": {"prune_ratio": 0.3, "c": 2.0}})
+        'UCB(prune_ratio=0.3, c=2.0)'
+    """
+    path, arguments = _path_of(entry), (entry.get("init_args") or {}) if isinstance(entry, dict) else {}
+    name = path.rpartition(".")[2]
+    named = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+    return f"{name if name in CATALOG else path}{f'({named})' if named else ''}"
 
 
 def _is_selector(path: str) -> bool:

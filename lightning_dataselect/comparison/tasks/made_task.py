@@ -23,12 +23,14 @@ class MadeTask:
         make_data: Returns a fresh LightningDataModule, a train loader, or a pair of train and validation loaders.
         trainer: Arguments of the Trainer.
         epochs: Of a full run.
+        set_aside: Nothing: a selector among the Trainer's callbacks is refused.
     """
 
     make_module: Callable[[], pl.LightningModule]
     make_data: Callable[[], Any]
     trainer: Mapping[str, Any]
     epochs: int
+    set_aside: Sequence[str] = ()
 
     def build(
         self, *, seed: int, epochs: int, callbacks: Sequence[pl.Callback], root: Path, fast_dev_run: int = 0

@@ -38,6 +38,11 @@ class SubsetTask:
         """Of a full run."""
         return self.task.epochs
 
+    @property
+    def set_aside(self) -> Sequence[str]:
+        """Selectors that the task trains with otherwise."""
+        return self.task.set_aside
+
     def build(
         self, *, seed: int, epochs: int, callbacks: Sequence[pl.Callback], root: Path, fast_dev_run: int = 0
     ) -> tuple[pl.Trainer, pl.LightningModule, Any]:

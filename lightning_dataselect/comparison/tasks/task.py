@@ -15,6 +15,10 @@ class Task(Protocol):
     def epochs(self) -> int:
         """Epochs of a full run."""
 
+    @property
+    def set_aside(self) -> Sequence[str]:
+        """Selectors that it trains with otherwise, as `--methods` takes them."""
+
     def build(
         self, *, seed: int, epochs: int, callbacks: Sequence[pl.Callback], root: Path, fast_dev_run: int = 0
     ) -> tuple[pl.Trainer, pl.LightningModule, Any]:
