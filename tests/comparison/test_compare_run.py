@@ -156,7 +156,7 @@ def test_a_report_that_cannot_be_written_costs_neither_the_answer_nor_the_last_r
 
 @pytest.mark.parametrize("gain", [0.0, math.inf], ids=["several threads never pay", "they always do"])
 def test_runs_have_one_thread_where_several_are_no_faster(compare, tmp_path, capsys, monkeypatch, gain):
-    monkeypatch.setattr(threads, "_GAIN", gain)
+    monkeypatch.setattr(threads, "GAIN", gain)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
     with threads.using(2):
@@ -217,7 +217,12 @@ def test_what_another_comparison_has_left_in_the_folder_is_not_overwritten_in_si
     other = tmp_path / "other.yaml"
     other.write_text(DIGITS.replace("width: 8", "width: 9"))
     assert compare("full,UCB", config=other, seeds="1", epochs="1") == 0
-    assert "on DigitsModel, with other arguments or data, and its report and runs are over" in capsys.readouterr().out
+    assert "on DigitsModel, of another task or with other settings, and its report and runs" in capsys.readouterr().out
+    stepping = tmp_path / "stepping.yaml"
+    stepping.write_text(other.read_text().replace("accelerator: cpu", "accelerator: cpu, precision: 32-true"))
+    assert compare("full,UCB", config=stepping, seeds="1", epochs="1") == 0
+    said = capsys.readouterr().out
+    assert "with other settings, and its report and runs are overwritten" in said and "found finished" not in said
 
 
 def test_a_time_limit_is_named(compare, tmp_path):

@@ -132,7 +132,7 @@ def test_rows_are_sorted_and_hidden_without_a_network(page, tmp_path):
 def test_the_page_is_whole_by_itself(page):
     assert "http" not in page.replace("http://www.w3.org", "") and "src=" not in page.replace('src="data:', "")
     assert page.index("Use UCB: 50% cheaper") < page.index("<table>") < page.index("<svg")
-    assert "a very long text &lt;b&gt; &amp; so on" in page and "#3, cat, taken for dog, loss 4.2" in page
+    assert "a very long text &lt;b&gt; &amp; so on" in page and "#3, label cat, taken for dog, loss 4.2" in page
     assert "#4, target 2.5, predicted 1.5, loss 4.1" in page and "probable label errors" in page
 
 

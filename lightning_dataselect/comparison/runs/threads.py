@@ -15,7 +15,7 @@ import torch
 # A longer step has operations that are large enough to be shared out; trying it on one thread could take minutes.
 _LONGEST_TRIED = 1.0
 # By less than this it may be chance, and one thread takes less CPU time for the same.
-_GAIN = 0.9
+GAIN = 0.9
 _VARIABLES = {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}
 
 
@@ -50,10 +50,10 @@ def choose(
         return n_threads, ""
     with using(1):
         on_one = time_on_one()
-    if seconds < _GAIN * on_one:
+    if seconds < GAIN * on_one:
         return n_threads, ""
     return 1, (
-        f"Runs compute with one thread: a step takes {1000 * on_one:.2g} ms that way, and {1000 * seconds:.2g} ms with"
+        f"Runs compute with one thread: a step takes {1000 * on_one:.3g} ms that way, and {1000 * seconds:.3g} ms with"
         f" {n_threads} (the environment variable OMP_NUM_THREADS={n_threads} keeps these)."
     )
 

@@ -9,8 +9,6 @@ from typing import Any
 
 from lightning_dataselect.comparison.tasks.task import Task
 
-_WHAT_IS_TRAINED = ("model", "data", "make_module", "make_data")
-
 
 def name_of(described: Mapping[str, Any]) -> str:
     """Return the name of a task, by its module.
@@ -38,8 +36,9 @@ def overwritten(out: Path, task: Task, methods: Sequence[str]) -> str:
     except (OSError, ValueError, KeyError, TypeError):
         return ""
     now = json.loads(json.dumps(task.described(), default=repr))
-    if any(before.get(key) != now.get(key) for key in _WHAT_IS_TRAINED):
-        lost = f"on {name_of(before)}, with other arguments or data, and its report and runs are overwritten"
+    # a budget decides anew which part of the data is trained on
+    if {**before, "share_of_data": None} != {**now, "share_of_data": None}:
+        lost = f"on {name_of(before)}, of another task or with other settings, and its report and runs are overwritten"
     elif not set(labels) <= set(methods):
         lost = f"of {', '.join(labels)}, and its report is overwritten; its finished runs stay"
     else:

@@ -18,7 +18,10 @@ from lightning_dataselect.comparison.plans.outcome import Outcome
 from lightning_dataselect.comparison.plans.spec import FULL
 
 STYLES = {"better": "green", "worse": "red", "mixed": "yellow"}
-LEGEND = "* No other row ends as well or better in as little time."
+LEGEND = (
+    "* No other row ends as well or better in as little time. Short is full data for fewer epochs. Unclear: the"
+    " difference may be chance."
+)
 _WIDE = 100
 _SHORTEST_NAME = 12
 

@@ -130,7 +130,8 @@ def load_task(config: str, *, epochs: int | None = None, data_dir: str | None = 
         entries = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
         selectors += [entry for entry in entries if _is_selector(_path_of(entry))]
         others = [entry for entry in entries if not _is_selector(_path_of(entry))]
-        chosen["trainer"] = {**chosen["trainer"], "callbacks": others}
+        without = {key: value for key, value in chosen["trainer"].items() if key != "callbacks"}
+        chosen["trainer"] = {**without, "callbacks": others} if others else without
     if data_dir is not None:
         chosen = _with_data_dir(chosen, data_dir)
     return ConfigTask(chosen, _epochs(chosen, config, epochs), [_as_method(entry) for entry in selectors])

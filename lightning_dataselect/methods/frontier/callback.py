@@ -40,7 +40,7 @@ from lightning_dataselect.utils.validation import check_budget, check_flag
 _UNTRAINED_BATCHES = 3
 _NO_CLASSES = (
     "Frontier continues like FewerEpochs and reads no more losses: the steps show no class logits for whole samples,"
-    " as in regression, or where a sample is a sequence of tokens or an image of pixels that are classified one by one."
+    " as in regression, with several labels a sample, or where tokens or pixels are classified one by one."
     " Losses alone do not tell which samples a model can do without."
 )
 
