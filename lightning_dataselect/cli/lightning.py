@@ -85,7 +85,8 @@ class SelectCLI(LightningCLI):
         if len(names) > 1:
             raise UserInputError(
                 f"There are {len(names)} selectors ({', '.join(names)}) in --select and --trainer.callbacks, but only"
-                " one can decide which samples an epoch trains on: keep one of them."
+                " one can decide which samples an epoch trains on: keep one of them. --trainer.callbacks=null leaves"
+                " out those of the config."
             )
         try:
             return super().instantiate_trainer(callbacks=callbacks, **kwargs)

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from lightning_dataselect.utils.arguments import did_you_mean
 from lightning_dataselect.utils.errors import UserInputError
+from lightning_dataselect.utils.validation import hint_at_percent
 
 LIGHTNING = ("fit", "validate", "test", "predict")
 EPILOG = """\
@@ -18,7 +19,7 @@ examples:
   lightning-dataselect compare exp.yaml --budget 20min
   lightning-dataselect compare exp.yaml --methods full,short,random,InfoBatch,ESWP --seeds 5
   lightning-dataselect init --model my.Model --data my.Data     writes exp.yaml for classes of your own
-  lightning-dataselect fit --model my.Model --data my.Data --select UCB --select.prune_ratio 0.3
+  lightning-dataselect fit --model my.Model --data my.Data --select InfoBatch --select.prune_ratio 0.3
   lightning-dataselect fit --select.help UCB        every argument of a method
   lightning-dataselect fit --help                   every argument of Lightning's own command line
 """
@@ -31,7 +32,7 @@ class _Parser(argparse.ArgumentParser):
         message = re.sub(r"the following arguments are required: (.*)", r"\1 is missing", message)
         text = re.sub(r"invalid (\w+) value: '(.*)'", r"expected \1, got \2", message.removeprefix("argument "))
         text = re.sub(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", r"expected one of \2, got \1", text)
-        raise UserInputError(f"{text}; see {self.prog} --help.")
+        raise UserInputError(f"{text}; see {self.prog} --help.{hint_at_percent(text)}")
 
 
 def make_parser() -> argparse.ArgumentParser:

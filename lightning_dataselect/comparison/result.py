@@ -32,6 +32,7 @@ from lightning_dataselect.comparison.showing import earlier, pictures, report, t
 from lightning_dataselect.comparison.tasks.subset import SubsetTask
 from lightning_dataselect.comparison.tasks.task import Task, with_epochs
 from lightning_dataselect.utils.errors import UnwritableFileError, UserInputError
+from lightning_dataselect.utils.validation import hint_at_percent
 from lightning_dataselect.utils.writing import written_whole
 
 if TYPE_CHECKING:
@@ -198,7 +199,8 @@ def carry_out(task: Task, wishes: Wishes, console: Console) -> Comparison:
     """
     if not 0 <= wishes.prune_ratio < 1:
         raise UserInputError(
-            f"--prune-ratio {wishes.prune_ratio}: the share that is dropped is at least 0 and below 1."
+            f"--prune-ratio {wishes.prune_ratio:g}: the share that is dropped is at least 0 and below 1."
+            f"{hint_at_percent(f'{wishes.prune_ratio:g}%') if 2 <= wishes.prune_ratio < 100 else ''}"
         )
     if wishes.jobs < 1:
         raise UserInputError(f"--jobs {wishes.jobs}: at least one run goes on at once.")

@@ -43,7 +43,7 @@ def check_share(
     if not 0 <= number <= 1 or (above_zero and number == 0) or (below_one and number == 1):
         interval = f"{'(' if above_zero else '['}0, 1{')' if below_one else ']'}"
         is_percent = 2 <= number < 100 or (number == 100 and not below_one)
-        hint = f" For {number:g} %, write {number / 100:g}." if is_percent else ""
+        hint = hint_at_percent(f"{number:g}%") if is_percent else ""
         raise InvalidArgumentError(f"{name}={value!r} is outside {interval}: give {what}.{hint}")
     return number
 
@@ -116,13 +116,13 @@ def check_number(name: str, value: object) -> float:
 
 
 def hint_at_percent(value: object) -> str:
-    """Return what to write in place of a text such as `"50%"`; nothing for any other value.
+    """Return what to write in place of a text that holds something like `"50%"`; nothing for any other value.
 
     Example:
         >>> hint_at_percent("50 %"), hint_at_percent("half")
         (' For 50 %, write 0.5.', '')
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value) if isinstance(value, str) else None
+    found = re.search(r"(\d+(?:\.\d+)?)\s*%", value) if isinstance(value, str) else None
     return f" For {found[1]} %, write {float(found[1]) / 100:g}." if found else ""
 
 

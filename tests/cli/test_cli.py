@@ -225,7 +225,7 @@ WRONG = {
     "--trainer.callbacks+=UCB --trainer.callbacks.prune_ratio=1": "prune_ratio=1.0 is outside [0, 1)",
     "--trainer.callbacks+=lightning_dataselect.InfoBach": "has no attribute 'InfoBach'. Did you mean InfoBatch?",
     "--trainer.callbacks+=UBC": "--trainer.callbacks: 'UBC' names no class. Did you mean UCB?",
-    "--select UCB --trainer.callbacks+=InfoBatch": "There are 2 selectors (InfoBatch, UCB) in --select and",
+    "--select UCB --trainer.callbacks+=InfoBatch": "keep one of them. --trainer.callbacks=null leaves out those of",
     "--config none.yaml": "none.yaml'.",
     "--config bad.yaml": "UCB takes no argument 'prune_ration'. Did you mean prune_ratio, the",
     "--config torn.yaml": "--config is not YAML: line 2, column 1: did not find expected node content while",

@@ -39,3 +39,9 @@ def test_it_is_an_error_of_the_package_and_an_import_error():
     with pytest.raises(DataSelectError, match="compare needs no_such: pip install") as caught:
         require_report_extra("compare", "no_such", "torch")
     assert isinstance(caught.value, ImportError)
+
+
+def test_the_demo_names_the_extra_that_it_needs(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"DigitsData needs sklearn: pip install 'lightning-dataselect\[report"):
+        DigitsData().setup("fit")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.utils.arguments import accepted_arguments, nearest
 from lightning_dataselect.utils.errors import UserInputError
+from lightning_dataselect.utils.validation import hint_at_percent
 
 if TYPE_CHECKING:
     from lightning_dataselect.callbacks.selector import DataSelector
@@ -101,7 +102,7 @@ def parse_methods(text: str) -> list[MethodSpec]:
     except SyntaxError as error:
         raise UserInputError(
             f"--methods {text!r} cannot be read: write names with commas between, "
-            "as in full,short,random,UCB(every_n_epochs=2)."
+            f"as in full,short,random,UCB(every_n_epochs=2).{hint_at_percent(text)}"
         ) from error
     assert isinstance(entries, ast.List)
     specs = [_read(entry) for entry in entries.elts]
