@@ -1,9 +1,13 @@
 """A command that lacks a package of an extra says how to install it, and others go on without."""
 
+import importlib.util
 import subprocess
 import sys
 
 import pytest
+
+from lightning_dataselect.demo import DigitsData
+from lightning_dataselect.utils.errors import MissingExtraError
 
 SCRIPT = """
 import importlib.util, sys
