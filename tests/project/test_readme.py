@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 
 import pytest
 import yaml
@@ -62,6 +62,26 @@ def test_what_is_said_of_frontier_is_what_its_rows_say():
     assert f"at equal CPU time it is {_pooled([row['at_equal_time'] for row in rows])}" in told
     index = " ".join((ROOT / "docs" / "index.md").read_text().split())
     assert f"standard errors on {better} of {numbers[len(rows)]} classifications, worse on {worse}" in index
+
+
+def test_what_is_said_of_tasks_that_the_rule_was_not_made_with_is_what_their_rows_say():
+    every = json.loads((RESULTS / "frontier_unseen.json").read_text())["rows"]
+    rows = [row for row in every if not row["lower_is_better"]]
+    numbers = {30: "thirty", 28: "twenty-eight", 7: "seven", 5: "five"}
+    pages = (README, *((ROOT / "docs" / name).read_text() for name in ("choosing.md", "index.md")))
+    told, choosing, index = (" ".join(page.split()) for page in pages)
+    pooled = _pooled([row["difference"] for row in rows])
+    in_time = _pooled([row["at_equal_time"] for row in rows])
+    clear = [row["difference"] / row["standard_error"] for row in rows]
+    better, worse = (numbers[sum(sign * each > 2 for each in clear)] for sign in (1, -1))
+    lost = [row["difference"] for row, sure in zip(rows, clear, strict=True) if sure < -2]
+    n = numbers[len(rows)]
+    assert f"On [{n} others]" in told and f"it is {pooled}, and mostly level" in told and f"seconds, {in_time}" in told
+    assert f"better on {better}, worse on {worse}, by {-min(lost):.1f} points at most" in told
+    assert f"On {n} further ones" in index and f"better on {better} and worse on {worse}, by {-min(lost):.1f} poin" in index
+    assert f"{numbers[len(every)]} more tasks" in choosing and f"Over the {n} classifications that is {pooled} po" in choosing
+    assert f"a median of {median(row['difference'] for row in rows):.2f}:" in choosing
+    assert f"errors on {better}, worse on {worse}." in choosing and f"at equal CPU time it is {in_time}." in choosing
 
 
 def test_what_is_said_of_the_log_loss_and_of_other_recipes_is_what_their_rows_say():
