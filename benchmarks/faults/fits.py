@@ -1,5 +1,6 @@
 """The fits that are killed: short ones, which save a checkpoint after every step and go on from the last one."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -50,15 +51,16 @@ def batches(n: int = 200, **options: Any) -> DataLoader[Any]:
 
 
 class Stream(IterableDataset[Any]):
-    """The samples one after the other, each with its key, shared among workers."""
+    """The samples one after the other, each with its key, shared among ranks and their workers."""
 
-    def __init__(self, n: int, marker: Marker | None = None) -> None:
-        self.rows, self.marker = list(zip(*samples(n), strict=True)), marker
+    def __init__(self, n: int, marker: Marker | None = None, n_ranks: int = 1) -> None:
+        self.rows, self.marker, self.n_ranks = list(zip(*samples(n), strict=True)), marker, n_ranks
+        self.rank = int(os.environ["LOCAL_RANK"]) if n_ranks > 1 else 0
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, str]]:
         worker = get_worker_info()
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        for i in range(first, len(self.rows), step):
+        for i in range(first * self.n_ranks + self.rank, len(self.rows), step * self.n_ranks):
             if self.marker is None:
                 yield *self.rows[i], f"s{i}"
             else:
@@ -67,9 +69,9 @@ class Stream(IterableDataset[Any]):
                 yield row
 
 
-def stream(n: int = 200, marker: Marker | None = None) -> StatefulDataLoader[Any]:
-    """Read a stream in two workers, by a loader that saves where it is."""
-    return StatefulDataLoader(Stream(n, marker), 20, num_workers=2, multiprocessing_context="fork")
+def stream(n: int = 200, marker: Marker | None = None, n_ranks: int = 1, n_workers: int = 2) -> StatefulDataLoader[Any]:
+    """Read a stream in workers, by a loader that saves where it is."""
+    return StatefulDataLoader(Stream(n, marker, n_ranks), 20, num_workers=n_workers, multiprocessing_context="fork")
 
 
 def fit(
@@ -87,7 +89,7 @@ def fit(
     options = {"accelerator": "cpu", "max_epochs": 6, "callbacks": [selector, keep], **quiet, **flags}
     trainer = L.Trainer(**options)
     trainer.fit(module, batches() if train is None else train, ckpt_path=last if last.exists() else None)
-    torch.save(outcome(trainer, module, selector), folder / "end")
+    torch.save(outcome(trainer, module, selector), folder / f"end-{trainer.global_rank}")
     return selector
 
 
@@ -143,9 +145,9 @@ def _infobatch(folder: Path, marker: Marker) -> None:
     fit(folder, selector=_mark(marker, InfoBatch()))
 
 
-def _on_two_ranks(folder: Path, selector: Any) -> None:
+def _on_two_ranks(folder: Path, selector: Any, **options: Any) -> None:
     strategy = DDPStrategy(timeout=timedelta(seconds=TIMEOUT))
-    fit(folder, selector=selector, strategy=strategy, devices=2, max_epochs=8)
+    fit(folder, selector=selector, strategy=strategy, devices=2, **{"max_epochs": 8, **options})
 
 
 def _ranks(folder: Path, marker: Marker) -> None:
@@ -170,6 +172,16 @@ def _frontier(folder: Path, marker: Marker) -> None:
     fit(folder, selector=selector, train=stream(marker=marker), max_epochs=10)
 
 
+def _frontier_ranks(folder: Path, marker: Marker) -> None:
+    train = batches(num_workers=4, multiprocessing_context="fork")
+    _on_two_ranks(folder, _mark(marker, Frontier(budget=0.5)), train=train, max_epochs=10)
+
+
+def _frontier_stream_ranks(folder: Path, marker: Marker) -> None:
+    selector = _mark(marker, Frontier(budget=0.5, sample_id=2))
+    _on_two_ranks(folder, selector, train=stream(320, marker, n_ranks=2, n_workers=4), max_epochs=10)
+
+
 FITS = {
     "InfoBatch": KilledFit(_infobatch, ["checkpoint", "selection"]),
     "AutoAssist, a thread": KilledFit(_autoassist, ["checkpoint", "Assistant"]),
@@ -177,4 +189,10 @@ FITS = {
     "Frontier on a stream, 2 workers": KilledFit(_frontier, ["checkpoint", "selection", "reader"]),
     "InfoBatch on 2 ranks": KilledFit(_ranks, ["checkpoint", "selection", "merging"], n_ranks=2),
     "SelectiveBackprop gathering batches on 2 ranks": KilledFit(_gathering_ranks, ["checkpoint", "merging"], n_ranks=2),
+    "Frontier on 2 ranks, 4 workers each": KilledFit(
+        _frontier_ranks, ["checkpoint", "selection", "merging"], n_ranks=2
+    ),
+    "Frontier on a stream, 2 ranks, 4 workers each": KilledFit(
+        _frontier_stream_ranks, ["checkpoint", "selection", "reader"], n_ranks=2
+    ),
 }

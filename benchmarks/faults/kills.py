@@ -38,7 +38,7 @@ class Running:
 
     Args:
         what: The fit.
-        folder: Where it saves its checkpoints; a rank but the first leaves its outcome in a folder within.
+        folder: Where it saves its checkpoints, and each of its ranks leaves its outcome.
         stack: Closes the pipes.
         aims: When a rank is to die by itself.
     """

@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakMethod
 
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, default_collate, get_worker_info
 from torch.utils.data._utils.pin_memory import pin_memory
 
 from lightning_dataselect.data.batch_tree import Path, part_at, tensors_in
+from lightning_dataselect.data.mixed_in import mix_in
 from lightning_dataselect.data.row_origin import find_witnesses, match_rows, same_numbers
 from lightning_dataselect.utils.errors import InvalidLoaderError
 
@@ -46,6 +48,26 @@ class FollowedBatch:
         return FollowedBatch(pin_memory(self.batch), self.rows)
 
 
+class _ReportingLoader(DataLoader[Any]):
+    _arrive: Callable[[list[int] | None], None] | None = None  # of a loader that another makes of its own class
+
+    def _get_iterator(self) -> Any:
+        iterator: Any = super()._get_iterator()
+        if (arrive := self._arrive) is None:
+            return iterator
+        # held weakly: an iterator in a circle waits for the garbage collector, and its workers live on until then
+        fetch = WeakMethod(iterator._next_data)
+
+        def fetch_reporting() -> Any:
+            batch = fetch()()  # type: ignore[misc]
+            is_followed = isinstance(batch, FollowedBatch)
+            arrive(batch.rows if is_followed else None)
+            return batch.batch if is_followed else batch
+
+        iterator._next_data = fetch_reporting
+        return iterator
+
+
 def report_rows(loader: DataLoader[Any], arrive: Callable[[list[int] | None], None]) -> None:
     """Report each batch that an iterator of ``loader`` yields to ``arrive``, before anyone else sees it.
 
@@ -53,22 +75,8 @@ def report_rows(loader: DataLoader[Any], arrive: Callable[[list[int] | None], No
         loader: A loader of our own, which is modified.
         arrive: Called with the rows of a `FollowedBatch`, or None for a batch with exactly the samples drawn for it.
     """
-    make = type(loader)._get_iterator
-
-    def make_reporting() -> Any:
-        iterator = make(loader)
-        fetch: Any = iterator._next_data
-
-        def fetch_reporting() -> Any:
-            batch = fetch()
-            is_followed = isinstance(batch, FollowedBatch)
-            arrive(batch.rows if is_followed else None)
-            return batch.batch if is_followed else batch
-
-        iterator._next_data = fetch_reporting  # type: ignore[method-assign]
-        return iterator
-
-    loader.__dict__["_get_iterator"] = make_reporting
+    mix_in(_ReportingLoader, loader)
+    loader.__dict__["_arrive"] = arrive
 
 
 class FollowedCollate:

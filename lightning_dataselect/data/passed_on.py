@@ -8,6 +8,8 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_dataselect.data.mixed_in import mix_in
+
 
 class _FilteredLoader(DataLoader[Any]):
     _pass_on: Callable[[Iterator[Any]], Iterator[Any]]
@@ -73,8 +75,7 @@ def filter_batches(
     if not isinstance(loader, DataLoader):
         return (_StatefulFilteredIterable if has_state(loader) else _FilteredIterable)(loader, pass_on)
     copied = copy.copy(loader)
-    name = type(loader).__name__
-    copied.__class__ = type(name, (_FilteredLoader, type(loader)), {"__module__": type(loader).__module__})
+    mix_in(_FilteredLoader, copied)
     copied.__dict__["_pass_on"] = pass_on
     if dataset is not None:
         copied.__dict__["dataset"] = dataset  # a DataLoader does not allow setting it

@@ -85,9 +85,9 @@ def test_everything_but_the_sampler_is_kept():
     before = dict(vars(given))
     copied = prepare(given, seed=0).loader
     changed = {name for name in vars(copied) if vars(copied)[name] is not before.get(name)}
-    assert changed == {"sampler", "batch_sampler", "collate_fn", "_get_iterator"}
+    assert changed == {"sampler", "batch_sampler", "collate_fn", "_arrive"}
     assert copied.collate_fn.collate_fn is collate
-    assert type(copied) is DataLoader and len(copied) == N // 7
+    assert isinstance(copied, DataLoader) and type(copied).__name__ == "DataLoader" and len(copied) == N // 7
     assert vars(given) == before
 
 
@@ -116,7 +116,9 @@ def test_the_samples_are_those_that_are_recorded():
 def test_a_subclass_stays_itself():
     given = Named("mine", dataset())
     prepared = prepare(given, seed=0)
-    assert type(prepared.loader) is Named and prepared.loader.name == "mine"
+    assert isinstance(prepared.loader, Named) and prepared.loader.name == "mine"
+    another = type(prepared.loader)("another", dataset())
+    assert type(another).__name__ == "Named" and len(list(another)) == -(-N // 7)
     prepared.apply_plan(EpochPlan(1, torch.tensor([3, 5])))
     (batch, _), *rest = prepared.loader
     torch.testing.assert_close(batch, dataset().tensors[0][prepared.batches.take(0).indices] + 1)
