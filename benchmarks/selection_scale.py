@@ -1,10 +1,10 @@
 """How long choosing the next epoch takes, and how much memory, as the data set and the number of ranks grow.
 
     python -m benchmarks.selection_scale [--quick] [--only select memory merge] [--methods UCB SeTa]
-                                         [--out results/selection_scale.json]
+                                         [--sizes 1000000 10000000] [--out results/selection_scale.json]
 
-- select: the per-sample state is filled, then the next epoch is selected, ordered and its first batch drawn. Seconds
-  are of that, of CPU time, by one thread.
+- select: the per-sample state is filled, then the next epoch is selected in whole batches, ordered and its first batch
+  drawn. Seconds are of that, of CPU time, by one thread.
 - memory: the most bytes a sample that the same choice holds beyond the state, which is given beside it: tensors by
   torch's profiler and Python's objects by tracemalloc, so that nothing else in the process counts.
   Each choice that is timed or counted is a process of its own.
@@ -65,6 +65,7 @@ METHODS: dict[str, dict[str, Any]] = {
 # their columns of classes are there, too
 CLASSIFY = {"Frontier", "RCAP", "CCS", "DUAL", "TDDS", "Forgetting"}
 N_CLASSES = 1000
+BATCH_SIZE = 96  # of which no selection is a multiple, so that each is rounded to whole batches
 
 
 class Choice:
@@ -81,6 +82,7 @@ class Choice:
         from lightning_dataselect.data.sampler import SelectionSampler
 
         self.selector = getattr(lightning_dataselect, method)(**METHODS[method], scratch_dir=scratch_dir)
+        self.selector.batch_unit = BATCH_SIZE
         self.selector.run_state.open(self.selector, n, world_size=1, epoch=0)
         self.store = self.selector.run_state.store
         self.sampler = SelectionSampler(1, shuffle=True, memory=self.store.memory)
@@ -134,7 +136,7 @@ class Choice:
         self.selector.run_state.fit.begin(plan)
         self.sampler.plan = plan
         order = iter(self.sampler)
-        for _ in range(128):
+        for _ in range(BATCH_SIZE):
             next(order)
         return selected - begun, time.process_time() - begun, plan.indices.numel()
 
@@ -220,6 +222,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="up to a million samples")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to measure anew")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), help="to choose by")
+    parser.add_argument("--sizes", nargs="+", type=int, help="numbers of samples to choose among")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/selection_scale.json"))
     parser.add_argument("--single", nargs=3, metavar=("PART", "METHOD", "N"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -227,10 +230,10 @@ def main() -> None:
         part, method, n = args.single
         print(json.dumps(MEASURES[part](method, int(n))))
         return
-    is_whole = args.only == PARTS and args.methods == list(METHODS)
+    is_whole = args.only == PARTS and args.methods == list(METHODS) and not args.sizes
     known = json.loads(args.out.read_text()) if args.out.exists() and not is_whole else {}
     merged = (10**4, 10**5, 10**6) if args.quick else (10**4, 10**5, 10**6, 10**7)  # more would not fit side by side
-    sizes = (10**6,) if args.quick else (10**6, 10**7, 10**8)
+    sizes = args.sizes or ((10**6,) if args.quick else (10**6, 10**7, 10**8))
     known["quick"] = args.quick
     for part in ("select", "memory"):
         if part in args.only:

@@ -133,8 +133,9 @@ class KilledFit:
 
 def _mark(marker: Marker, selector: Any) -> Any:
     """Mark the moments of this process's fit; return the selector."""
+    is_by_key = isinstance(selector, Frontier) and selector.sample_id is not None
     marker.around(L.Trainer, "save_checkpoint", "checkpoint")
-    marker.around(selector, "leave_out" if isinstance(selector, Frontier) else "select", "selection")
+    marker.around(selector, "leave_out" if is_by_key else "select", "selection")
     marker.around(ScoreStore, "merge", "merging")
     marker.around(Assistant, "judge", "Assistant")
     marker.around(Assistant, "learn", "Assistant")

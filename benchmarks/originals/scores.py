@@ -49,7 +49,7 @@ def dual(clone: Path, trajectory: Trajectory) -> list[Compared]:
         spy = SimpleNamespace(random=SimpleNamespace(choice=lambda n, p, size, replace: drawn.update(p=p, size=size)))  # noqa: B023
         sampling = definitions(folder / "data_subset.py", "beta_sampling", torch=torch, np=spy, beta=beta)
         sampling.beta_sampling(ratio, 4.0, probabilities.numpy(), np.asarray(order), score.numpy())
-        weights = beta_weights(mine, probabilities.mean(0).double(), ratio, 4.0, 15.0)
+        weights = beta_weights(mine, probabilities.mean(0).double(), ratio, 4.0, 15.0)(slice(None))
         found.append(numbers(f"chances to be drawn first, {ratio:.0%} dropped", drawn["p"], weights / weights.sum()))
     return found
 

@@ -35,26 +35,26 @@ def top_of_groups(keys: Tensor, group: Callable[[slice], Tensor], budgets: Tenso
     room = max(min(_MOST_BUCKETS, n) // max(n_groups, 1), 1)
     bits = min(max(room.bit_length() - 1, 1), _MOST_BITS)
     ranges = [keys[part].aminmax() for part in parts(n)]
-    lowest = min(int(each.min) for each in ranges)
-    shift = max((max(int(each.max) for each in ranges) - lowest).bit_length() - bits, 0)
+    highest = max(int(each.max) for each in ranges)
+    shift = max((highest - min(int(each.min) for each in ranges)).bit_length() - bits, 0)
 
     counts = torch.zeros(n_groups << bits, dtype=torch.int32 if n < 2**31 else torch.int64)
     one = counts.new_ones(1)
     for part in parts(n):
-        buckets = group(part).bitwise_left_shift(bits).bitwise_or_((keys[part] - lowest) >> shift)
+        buckets = group(part).bitwise_left_shift(bits).bitwise_or_((highest - keys[part]) >> shift)
         counts.index_add_(0, buckets, one.expand(len(buckets)))
-    from_top = counts.view(n_groups, -1).flip(1).cumsum(1)
-    # counted from the top: the bucket in which a budget runs out, and how much of it is left for that one
-    last = torch.searchsorted(from_top, budgets[:, None])
+    # buckets stand from the top: the one in which a budget runs out, and how much of it is left for that one
+    from_top = counts.view(n_groups, -1).cumsum_(1)
+    last = torch.searchsorted(from_top, budgets[:, None].to(counts.dtype))
     before = torch.where(last > 0, from_top.gather(1, (last - 1).clamp(min=0)), 0)
-    limit, left = (2**bits - 1 - last).squeeze(1).int(), budgets - before.squeeze(1)
+    limit, left = last.squeeze(1).int(), budgets - before.squeeze(1)
 
     chosen, edge = torch.empty(n, dtype=torch.bool), []
     for part in parts(n):
         groups = group(part)
-        above = (keys[part] - lowest).bitwise_right_shift_(shift).sub_(limit.index_select(0, groups))
-        torch.gt(above, 0, out=chosen[part])
-        here = places(above == 0)
+        below = (highest - keys[part]).bitwise_right_shift_(shift).sub_(limit.index_select(0, groups))
+        torch.lt(below, 0, out=chosen[part])
+        here = places(below == 0)
         rest = 2**_KEY_BITS - 1 - keys[part].index_select(0, here).long()
         edge.append((groups.index_select(0, here).bitwise_left_shift_(_KEY_BITS).bitwise_or_(rest), here + part.start))
     ordered = torch.cat([key for key, _ in edge]).sort(stable=True)

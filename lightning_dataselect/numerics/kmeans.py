@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 _CUTS = 512
-_CHUNK = 1 << 20
+_CHUNK = 1 << 20  # values
+_BLOCK = 64  # limits
 
 
 def group_limits(ordered: Tensor, n_groups: int) -> Tensor:
@@ -52,15 +53,22 @@ def _best_cuts(sums: Tensor, sizes: Tensor, n_groups: int) -> Tensor:
     """
     zero = sums.new_zeros(1)
     total, size = (torch.cat([zero, x.double().cumsum(0)]) for x in (sums, sizes))
-    # explained[i, j] is that of the pieces i to j - 1 as one group
-    explained = (total - total[:, None]) ** 2 / (size - size[:, None])
-    explained[torch.ones_like(explained).tril().bool()] = -torch.inf
-    best, origins = explained[0], []
-    for _ in range(n_groups - 1):
-        best, origin = (best[:, None] + explained).max(0)
+    limits = torch.arange(len(total))
+
+    def explained(ends: Tensor) -> Tensor:
+        # [i, j] is that of the pieces i to ends[j] - 1 as one group
+        squares = (total[ends] - total[:, None]).square_().div_(size[ends] - size[:, None])
+        return squares.masked_fill_(limits[:, None] >= ends, -torch.inf)
+
+    best, origins = torch.full_like(total, -torch.inf), []
+    best[0] = 0.0
+    for _ in range(n_groups):
+        # a block at a time, or a square of eight megabytes would be made several times over
+        found = [explained(ends).add_(best[:, None]).max(0) for ends in limits.split(_BLOCK)]
+        best, origin = (torch.cat(each) for each in zip(*found, strict=True))
         origins.append(origin)
     cuts, end = [], len(sums)
-    for origin in reversed(origins):
+    for origin in reversed(origins[1:]):
         end = int(origin[end])
         cuts.append(end)
     return torch.tensor(cuts[::-1], dtype=torch.int64)

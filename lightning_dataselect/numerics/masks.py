@@ -64,26 +64,28 @@ def mask_of(n: int, indices: Tensor) -> Tensor:
     return mask
 
 
-def spread(chosen: Tensor, candidates: Tensor) -> Tensor:
-    """Return which samples were chosen, where ``chosen`` says it of the candidates alone.
+def spread(values: Tensor, mask: Tensor, otherwise: float = 0) -> Tensor:
+    """Return the ``values``, in their order, where ``mask`` is True, and ``otherwise`` elsewhere: undo :func:`taken`.
 
     Args:
-        chosen: bool, as long as there are candidates.
-        candidates: bool, shape (n,).
+        values: Shape (k,), as many as the mask has True; bool if they say which candidates are chosen.
+        mask: bool, shape (n,).
+        otherwise: What stands at all other places.
 
     Returns:
-        bool, shape (n,).
+        Shape (n,), of the dtype of the values; the values themselves where the mask is True everywhere.
 
     Example:
         >>> spread(torch.tensor([True, False]), torch.tensor([False, True, True])).tolist()
         [False, True, False]
     """
-    if len(chosen) == len(candidates):
-        return chosen
-    found, used = IN_MEMORY.full(candidates.shape, False, torch.bool), 0
-    for part in parts(len(candidates)):
-        here = places(candidates[part])
-        found[part].index_copy_(0, here, chosen[used : used + len(here)])
+    if len(values) == len(mask):
+        return values
+    place = IN_MEMORY if values.dtype == torch.bool else placement()
+    found, used = place.full(mask.shape, otherwise, values.dtype), 0
+    for part in parts(len(mask)):
+        here = places(mask[part])
+        found[part].index_copy_(0, here, values[used : used + len(here)])
         used += len(here)
     return found
 
@@ -95,7 +97,8 @@ def taken(values: Tensor, mask: Tensor) -> Tensor:
         >>> taken(torch.tensor([0.5, 0.25, 0.75]), torch.tensor([True, False, True])).tolist()
         [0.5, 0.75]
     """
-    found, used = placement().empty((int(mask.count_nonzero()),), values.dtype), 0
+    place = IN_MEMORY if values.dtype == torch.bool else placement()
+    found, used = place.empty((int(mask.count_nonzero()),), values.dtype), 0
     for part in parts(len(mask)):
         here = places(mask[part])
         torch.index_select(values[part], 0, here, out=found[used : used + len(here)])

@@ -154,8 +154,31 @@ def weighted_subset(p: Tensor, k: int, generator: torch.Generator) -> Tensor:
         [1, 3]
     """
     _check_vector("p", p)
-    keys = _exponential_keys(p, generator)
-    return positions(_top_mask(lambda part: keys[part], len(p), k, generator))
+    return weighted_draw(lambda part: p[part], len(p), k, generator)
+
+
+def weighted_draw(weights: Callable[[slice], Tensor], n: int, k: int, generator: torch.Generator) -> Tensor:
+    """Draw as :func:`weighted_subset` does, by weights that are computed a part at a time, twice.
+
+    Args:
+        weights: Gives the weights of one part of the samples; see `parts`.
+        n: Number of samples.
+        k: Number to draw, ``0 <= k <= n``.
+        generator: Source of the random numbers.
+
+    Returns:
+        int64, shape (k,), sorted by index.
+
+    Example:
+        >>> p = torch.tensor([0.0, 2.0, 0.0, 1.0])
+        >>> weighted_draw(lambda part: p[part], 4, 2, torch.Generator().manual_seed(0)).tolist()
+        [1, 3]
+    """
+    keys = placement().empty((n,), torch.int32)
+    largest = max((_largest_finite(weights(part)) for part in parts(n)), default=0.0) or 1.0
+    for part in parts(n):
+        keys[part] = ordered(exponential_keys(weights(part).double() / largest, generator))
+    return positions(_top_mask(lambda part: keys[part], n, k, generator))
 
 
 def is_ascending(indices: Tensor) -> bool:
@@ -177,14 +200,6 @@ def _check_k(k: int, n: int) -> None:
 def _check_vector(name: str, values: Tensor) -> None:
     if values.dim() != 1:
         raise InvalidArgumentError(f"{name} must have one dimension, not shape {tuple(values.shape)}.")
-
-
-def _exponential_keys(p: Tensor, generator: torch.Generator) -> Tensor:
-    keys = placement().empty((len(p),), torch.int32)
-    largest = max((_largest_finite(p[part]) for part in parts(len(p))), default=0.0) or 1.0
-    for part in parts(len(p)):
-        keys[part] = ordered(exponential_keys(p[part].double() / largest, generator))
-    return keys
 
 
 def exponential_keys(weights: Tensor, generator: torch.Generator) -> Tensor:

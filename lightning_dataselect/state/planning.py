@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_dataselect.numerics.masks import mask_of, positions
-from lightning_dataselect.numerics.placement import placement
+from lightning_dataselect.numerics.masks import mask_of, positions, spread, taken
 from lightning_dataselect.numerics.sampling import top_among
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.numerics.sizes import whole_size
@@ -14,8 +13,6 @@ from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.state.selection import Selection, check_selection, select_by_class
-
-_CHUNK = 1 << 20
 
 
 def plan_epoch(
@@ -89,12 +86,11 @@ def resize(chosen: Selection, size: int, line: Tensor, generator: torch.Generato
         return chosen
     are_chosen = mask_of(line.numel(), chosen.indices)
     if missing < 0:
-        resized = positions(top_among(line, are_chosen, size, generator))
-    else:
-        resized = positions(top_among(line, ~are_chosen, missing, generator).logical_or_(are_chosen))
-    if chosen.weights is None:
-        return Selection(resized)
-    before, weights = EpochPlan(0, chosen.indices, chosen.weights), placement().empty((size,), torch.float32)
-    for part, weight in zip(resized.split(_CHUNK), weights.split(_CHUNK), strict=True):
-        weight.copy_(before.weights_of(part))
-    return Selection(resized, weights)
+        stay = taken(top_among(line, are_chosen, size, generator), are_chosen)
+        del are_chosen
+        weights = None if chosen.weights is None else taken(chosen.weights, stay)
+        return Selection(taken(chosen.indices, stay), weights)
+    resized = top_among(line, ~are_chosen, missing, generator).logical_or_(are_chosen)
+    weights = None if chosen.weights is None else spread(chosen.weights, taken(are_chosen, resized), otherwise=1)
+    del are_chosen
+    return Selection(positions(resized), weights)

@@ -1,11 +1,14 @@
 """A pruned epoch has no ragged last batch where the full one had none, and losses that were never seen are no NaN."""
 
+import numpy as np
 import pytest
 import torch
 from helpers import N, Net, Seen, Shares, dataset, fit, loader
 from torch.utils.data import DataLoader, RandomSampler, Sampler, WeightedRandomSampler
 
-from lightning_dataselect import EL2N, ESWP, KAKURENBO, InfoBatch, RandomPruning, SeTa
+from lightning_dataselect import EL2N, ESWP, KAKURENBO, InfoBatch, RandomPruning, Selection, SeTa
+from lightning_dataselect.numerics import parts
+from lightning_dataselect.state.planning import resize
 
 METHODS = {
     "InfoBatch": lambda: InfoBatch(prune_ratio=0.6, anneal=0.0),
@@ -142,3 +145,26 @@ def test_batches_that_the_step_passes_over_are_no_nan(recwarn):
     fit(selector, First(), max_epochs=2)
     assert int(selector.losses.isnan().sum()) > 0
     assert not [w for w in recwarn if "NaN or infinite" in str(w.message)]
+
+
+@pytest.mark.parametrize("size", [300, 320, 341, 400])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("chunk", [7, 2**20], ids=["many parts", "one part"])
+def test_a_selection_is_resized_by_those_first_and_last_in_line(size, weighted, chunk, monkeypatch):
+    monkeypatch.setattr(parts, "_CHUNK", chunk)
+    rng = np.random.default_rng(0)
+    line, indices = rng.permutation(500).astype(np.float32), np.sort(rng.permutation(500)[:320])
+    line[[3, 77]] = np.nan  # never measured: before all others
+    weights = rng.random(320).astype(np.float32)
+    rank = np.argsort(np.argsort(np.where(np.isnan(line), np.inf, line), kind="stable"), kind="stable")
+    others = np.setdiff1d(np.arange(500), indices)
+    added = others[np.argsort(-rank[others])][: max(size - 320, 0)]
+    stay = np.sort(indices[np.argsort(-rank[indices])][: min(size, 320)])
+    expected = np.sort(np.concatenate([stay, added]))
+    weight_of = dict(zip(indices.tolist(), weights.tolist(), strict=True))
+    chosen = Selection(torch.from_numpy(indices), torch.from_numpy(weights) if weighted else None)
+    found = resize(chosen, size, torch.from_numpy(line), torch.Generator().manual_seed(0))
+    assert found.indices.tolist() == expected.tolist()
+    assert (found.weights is not None) == weighted
+    if weighted:
+        assert found.weights.tolist() == [weight_of.get(i, 1.0) for i in expected.tolist()]

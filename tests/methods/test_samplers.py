@@ -161,7 +161,7 @@ def test_no_more_is_cut_off_than_is_dropped():
 def test_beta_weights_are_the_papers(prune_ratio):
     rng = np.random.default_rng(0)
     means, scores = rng.random(200), np.float64(np.float32(rng.random(200)))
-    found = beta_weights(torch.tensor(scores).float(), torch.tensor(means), prune_ratio, 4.0, 15.0).numpy()
+    found = beta_weights(torch.tensor(scores).float(), torch.tensor(means), prune_ratio, 4.0, 15.0)(slice(None)).numpy()
     anchor = means[np.argsort(scores)[-10:]].mean()
     b = 15 * (1 - anchor) * (1 - prune_ratio**4)
     expected = beta.pdf(means, 16 - b, b) * scores
@@ -170,14 +170,14 @@ def test_beta_weights_are_the_papers(prune_ratio):
 
 def test_beta_moves_to_easy_samples_as_more_are_dropped():
     means = torch.linspace(0.01, 0.99, 1000)
-    weights = [beta_weights(1 - means, means.double(), ratio, 4.0, 15.0) for ratio in (0.3, 0.7, 0.95)]
+    weights = [beta_weights(1 - means, means.double(), ratio, 4.0, 15.0)(slice(None)) for ratio in (0.3, 0.7, 0.95)]
     centres = [float((w * means).sum() / w.sum()) for w in weights]
     assert centres == sorted(centres) and centres[0] < 0.2 < 0.6 < centres[-1]
 
 
 def test_beta_draws_in_proportion_to_its_weights():
     means, scores = torch.tensor([0.2, 0.5, 0.8]), torch.tensor([1.0, 2.0, 1.0])
-    weights = beta_weights(scores, means.double(), 1 - 1 / 3, 4.0, 15.0)
+    weights = beta_weights(scores, means.double(), 1 - 1 / 3, 4.0, 15.0)(slice(None))
     drawn = [int(make_sampler("beta").choose(scores, 1, gen(seed), lambda name: means)) for seed in range(2000)]
     shares = torch.bincount(torch.tensor(drawn), minlength=3) / 2000
     torch.testing.assert_close(shares.double(), weights / weights.sum(), atol=0.04, rtol=0)

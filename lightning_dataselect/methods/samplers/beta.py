@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,8 +14,7 @@ from lightning_dataselect.methods.classification import logits_and_targets, targ
 from lightning_dataselect.methods.samplers.base import Column, Sampler
 from lightning_dataselect.methods.scores.presentations import average
 from lightning_dataselect.numerics.parts import parts
-from lightning_dataselect.numerics.placement import placement
-from lightning_dataselect.numerics.sampling import weighted_subset
+from lightning_dataselect.numerics.sampling import weighted_draw
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.validation import check_positive
@@ -53,49 +53,47 @@ class Beta(Sampler):
 
     def choose(self, scores: Tensor, k: int, generator: torch.Generator, column: Column) -> Tensor:
         """Draw by weight."""
-        return weighted_subset(self._weights(scores, 1 - k / max(len(scores), 1), column), k, generator)
+        if len(scores) == 0:
+            return torch.zeros(0, dtype=torch.int64)
+        weights = beta_weights(scores, column("probability"), 1 - k / len(scores), self.exponent, self.concentration)
+        return weighted_draw(weights, len(scores), k, generator)
 
     def line_up(self, scores: Tensor, column: Column) -> Tensor:
         """Let the highest scores of the others follow."""
         return scores
 
-    def _weights(self, scores: Tensor, prune_ratio: float, column: Column) -> Tensor:
-        return beta_weights(scores, column("probability"), prune_ratio, self.exponent, self.concentration)
 
-
-def beta_weights(scores: Tensor, means: Tensor, prune_ratio: float, exponent: float, concentration: float) -> Tensor:
+def beta_weights(
+    scores: Tensor, means: Tensor, prune_ratio: float, exponent: float, concentration: float
+) -> Callable[[slice], Tensor]:
     """Return each sample's score times the Beta density of its mean probability, up to a common factor.
 
     Args:
-        scores: float32 (n,), not negative.
+        scores: float32 (n,), n of at least 1, not negative.
         means: (n,), the mean probability of each sample's target; NaN, never measured, counts as 1/2.
         prune_ratio: Share that is dropped, r.
         exponent: c_D.
         concentration: C.
 
     Returns:
-        float64 (n,).
+        Gives those of one part of the samples, float64; see `parts`.
 
     Example:
         >>> means = torch.tensor([0.2, 0.9], dtype=torch.float64)
-        >>> hard, easy = beta_weights(torch.ones(2), means, 0.95, 4.0, 15.0)
+        >>> hard, easy = beta_weights(torch.ones(2), means, 0.95, 4.0, 15.0)(slice(None))
         >>> bool(easy > hard)
         True
     """
-    weights = placement().empty((len(scores),), torch.float64)
-    if len(scores) == 0:
-        return weights
     mu = float(_known(means[_anchors(scores)]).mean())
     b = max(concentration * (1 - mu) * (1 - prune_ratio**exponent), _MARGIN)
     a = max(concentration + 1 - b, _MARGIN)
-    for part in parts(len(scores)):
+
+    def log_density(part: slice) -> Tensor:
         inside = _known(means[part]).clamp_(_MARGIN, 1 - _MARGIN)
-        torch.log(inside, out=weights[part]).mul_(a - 1)
-        weights[part].add_(inside.neg_().add_(1).log_().mul_(b - 1))
-    greatest = weights.max()
-    for part in parts(len(scores)):
-        weights[part].sub_(greatest).exp_().mul_(scores[part])
-    return weights
+        return inside.log().mul_(a - 1).add_(inside.neg_().add_(1).log_().mul_(b - 1))
+
+    greatest = max(float(log_density(part).max()) for part in parts(len(scores)))
+    return lambda part: log_density(part).sub_(greatest).exp_().mul_(scores[part])
 
 
 def _known(means: Tensor) -> Tensor:
