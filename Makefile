@@ -7,10 +7,11 @@ DOCS := .venv-docs
 OUT ?= demo-out
 SEEDS ?= 3
 BENCH_OUT ?= bench-out
+KILLS ?= 200
 export OMP_NUM_THREADS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-oldest test-libraries test-notebooks notebooks lint bench-quick docs docs-serve dist clean
+.PHONY: demo test test-slow test-faults test-oldest test-libraries test-notebooks notebooks lint bench-quick docs docs-serve dist clean
 
 demo: $(VENV)/.report
 	$(BIN)/lightning-dataselect compare --seeds $(SEEDS) --out $(OUT)
@@ -21,6 +22,10 @@ test: lint
 # Tests of many processes, of all seeds or of ten million samples, which take as long again.
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'slow and not libraries and not docs'
+
+# Fits that are killed, full disks, workers and ranks that die: the tests run the short form.
+test-faults: $(VENV)/.test
+	$(BIN)/python -m benchmarks.faults --kills $(KILLS)
 
 # Other packages' modules, in an environment of their own: they bring some gigabytes along.
 test-libraries:

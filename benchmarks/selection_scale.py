@@ -254,7 +254,7 @@ def main() -> None:
 def _choices(part: str, sizes: Sequence[int], methods: Sequence[str]) -> Iterator[dict[str, Any]]:
     for n in sizes:
         for method in methods:
-            row = {"method": method, "n": n} | {
+            row = {"method": method, "n": n, f"{part}_batch_size": BATCH_SIZE} | {
                 name: float(f"{value:.4g}") if isinstance(value, float) else value
                 for name, value in measure_in_own_process(part, method, n).items()
             }

@@ -110,14 +110,11 @@ def scale_table() -> str:
     """Return the seconds and the bytes a sample of `benchmarks.selection_scale`."""
     study = _read("selection_scale")
     rows = ["| method | samples | seconds | bytes a sample | and for its state |", "|---|---|---|---|---|"]
-    rows += [
-        f"| {row['method']} | {row['n']:,} | {row['seconds']:.2f}{' *' if row.get('beside_other_work') else ''}"
-        + "".join(
-            f" | {row[name]:.1f}" if name in row else " | " for name in ("bytes_per_sample", "state_bytes_per_sample")
-        )
-        + " |"
-        for row in sorted(study["results"], key=lambda row: row["n"])
-    ]
+    for row in sorted(study["results"], key=lambda row: row["n"]):
+        seconds = f"{row['seconds']:.2f}{_whole(row, 'select')}{' *' if row.get('beside_other_work') else ''}"
+        own = f"{row['bytes_per_sample']:.1f}{_whole(row, 'memory')}" if "bytes_per_sample" in row else ""
+        state = f"{row['state_bytes_per_sample']:.1f}" if "state_bytes_per_sample" in row else ""
+        rows.append(f"| {row['method']} | {row['n']:,} | {seconds} | {own} | {state} |")
     where = [_measured_on(study["environment"], "selection_scale --only select")]
     if (shared := study.get("environment_beside_other_work")) is not None:
         alone = next(row["seconds"] for row in study["results"] if (row["method"], row["n"]) == ("UCB", 10**8))
@@ -128,7 +125,16 @@ def scale_table() -> str:
             " 100,000,000 samples on the busy one alone."
         )
     where.append(_measured_on(study["memory_environment"], "selection_scale --only memory"))
+    if any(_whole(row, part) for row in study["results"] for part in ("select", "memory")):
+        where.append(
+            "† Rounded to whole batches of 96 samples, as in a fit, which takes longer, and more memory if samples have"
+            " weights. The rest was measured before, without rounding."
+        )
     return "\n\n".join(["\n".join(rows), *where])
+
+
+def _whole(row: Mapping[str, Any], part: str) -> str:
+    return " †" if f"{part}_batch_size" in row else ""
 
 
 def scratch_table() -> str:

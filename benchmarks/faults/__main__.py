@@ -2,7 +2,7 @@
 
     python -m benchmarks.faults [--kills 20] [--seed 0] [--only kills files workers ranks]
 
-- kills: fits (`fits`) that save a checkpoint after every step (by index, on a stream, with a thread, on two ranks) are
+- kills: fits (`fits`) that save a checkpoint after every step (by index, on streams, with a thread, on two ranks) are
   killed, half of the times by SIGKILL at a random second, half within a checkpoint, a selection, a merge of ranks, the
   thread's work or a worker's reading; of two ranks one alone, or both. Each goes on from its last checkpoint; its
   weights, scores and selection must in the end be those of a fit that was never killed.

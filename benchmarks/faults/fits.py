@@ -19,7 +19,8 @@ from lightning_dataselect import AutoAssist, Frontier, InfoBatch, SelectiveBackp
 from lightning_dataselect.methods.autoassist.assistant import Assistant
 from lightning_dataselect.state.store import ScoreStore
 
-TIMEOUT = 5  # seconds that the ranks of a fit wait for each other
+TIMEOUT = 5  # seconds that the ranks of a fit wait for each other where one of them dies or stops
+_TIMEOUT_OF_KILLED = 60  # and where the fit is killed as a whole: on a busy machine workers take long to start
 
 
 class Classifier(L.LightningModule):
@@ -147,7 +148,7 @@ def _infobatch(folder: Path, marker: Marker) -> None:
 
 
 def _on_two_ranks(folder: Path, selector: Any, **options: Any) -> None:
-    strategy = DDPStrategy(timeout=timedelta(seconds=TIMEOUT))
+    strategy = DDPStrategy(timeout=timedelta(seconds=_TIMEOUT_OF_KILLED))
     fit(folder, selector=selector, strategy=strategy, devices=2, **{"max_epochs": 8, **options})
 
 

@@ -15,7 +15,7 @@ from benchmarks.faults.fits import FITS, KilledFit
 from benchmarks.faults.moments import Aim, Watch, watched
 from benchmarks.faults.processes import error_left, free_port, same, start
 
-_AT_ONCE = 4  # kills of one fit, before it may come to its end
+_AT_ONCE = 4  # kills of one fit at most, before it may come to its end
 
 
 @dataclass
@@ -83,13 +83,14 @@ def kills(new: Callable[[], Path], n: int, seed: int = 0) -> Iterator[tuple[str,
     Half of them come at a random second, half a random part of the way through one of the moments that matter.
     """
     rng, done, met = random.Random(seed), 0, Counter[str]()
+    at_once = min(_AT_ONCE, max(n // len(FITS), 1))  # so that each fit is killed
     wholes = {name: _whole(what, new()) for name, what in FITS.items()}
     while done < n:
         for name, what in FITS.items():
             if done == n:
                 break
             folder, here, faults = new(), Counter[str](), []
-            while done < n and here.total() < _AT_ONCE:
+            while done < n and here.total() < at_once:
                 landed, fault = _kill(what, wholes[name], folder, rng)
                 if fault:
                     faults.append(fault)

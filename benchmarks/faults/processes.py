@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import random
 import signal
 import socket
 import sys
@@ -67,9 +68,12 @@ def same(one: Path, other: Path) -> bool:
 
 
 def free_port() -> str:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
+    """Return a port that is free, and that the system gives to no client before it is used."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)  # below what Linux, macOS and Windows give to clients
+        with contextlib.suppress(OSError), socket.socket() as listener:
+            listener.bind(("127.0.0.1", port))
+            return str(port)
 
 
 @contextlib.contextmanager
