@@ -74,12 +74,13 @@ def test_what_is_said_of_tasks_that_the_rule_was_not_made_with_is_what_their_row
     in_time = _pooled([row["at_equal_time"] for row in rows])
     clear = [row["difference"] / row["standard_error"] for row in rows]
     better, worse = (numbers[sum(sign * each > 2 for each in clear)] for sign in (1, -1))
-    lost = [row["difference"] for row, sure in zip(rows, clear, strict=True) if sure < -2]
-    n = numbers[len(rows)]
+    least = -min(row["difference"] for row, sure in zip(rows, clear, strict=True) if sure < -2)
+    n, at_most = numbers[len(rows)], f"by {least:.1f} points at most"
     assert f"On [{n} others]" in told and f"it is {pooled}, and mostly level" in told and f"seconds, {in_time}" in told
-    assert f"better on {better}, worse on {worse}, by {-min(lost):.1f} points at most" in told
-    assert f"On {n} further ones" in index and f"better on {better} and worse on {worse}, by {-min(lost):.1f} poin" in index
-    assert f"{numbers[len(every)]} more tasks" in choosing and f"Over the {n} classifications that is {pooled} po" in choosing
+    assert f"better on {better}, worse on {worse}, {at_most}" in told
+    assert f"On {n} further ones" in index and f"better on {better} and worse on {worse}, {at_most}" in index
+    assert f"{numbers[len(every)]} more tasks" in choosing
+    assert f"Over the {n} classifications that is {pooled} points" in choosing
     assert f"a median of {median(row['difference'] for row in rows):.2f}:" in choosing
     assert f"errors on {better}, worse on {worse}." in choosing and f"at equal CPU time it is {in_time}." in choosing
 
