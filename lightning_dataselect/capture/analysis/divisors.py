@@ -166,11 +166,12 @@ def possible_divisors(
     if own.divided_elementwise or (isinstance(own.divisor, tuple) and not own.is_guess):
         return [own.divisor]
     found: list[Divisor | None] = [own.divisor] if own.divisor is not None else []
-    if term.is_sum and (term.elements.numel() > batch_size or term.picked_at is not None):
+    has_several = term.elements.numel() > batch_size or term.picked_at is not None
+    if term.is_sum and (has_several or bool((term.elements == 0).any())):
         shape = term.elements.shape
         counted = 0.0 if term.counts is None else float(term.counts.float().sum())
         # of picked rows each element counts, but a step divides by the number of the rows
-        if any(counted / shape[axes:].numel() in plain for axes in range(1, len(shape) + 1)):
+        if has_several and any(counted / shape[axes:].numel() in plain for axes in range(1, len(shape) + 1)):
             found.insert(0 if term.picked_at is not None else len(found), "counts")
         if float((term.elements != 0).sum()) in plain:
             found.append("nonzero")

@@ -120,6 +120,28 @@ SIZE = (
 )
 
 
+BRANCH = (
+    "The step decides by a number of the whole batch which way it takes, in line {} of {}, and samples alone take the"
+    " other way, by which they lose something else. Decide for each sample by itself, with torch.where over the losses"
+    " of the samples before their mean, or return each sample's own loss under a key and give sample_loss='that key'."
+)
+
+
+OPEN_BRANCH = (
+    "The step decides by a number of the whole batch, such as its loss or how many losses are high, in line {} of {}."
+    " If its loss depends on that, a sample's loss is read along the way that its batch takes, although alone it might"
+    " take the other. To decide for each sample by itself, use torch.where over the samples' losses before their mean."
+)
+
+
+OTHER_WAY = (
+    "{} is part of the loss of a batch, but not of that of its samples alone, although they lose something by it: the"
+    " step takes another way, such as the other branch of an if, because of what the whole batch holds. Decide for"
+    " each sample by itself, with torch.where over the samples' losses, or return each sample's own loss under a key"
+    " and give sample_loss='that key'."
+)
+
+
 def in_a_kernel(name: str) -> str:
     """Say what to do where a `torch.autograd.Function` computes the loss, out of sight."""
     return (

@@ -16,6 +16,7 @@ from lightning_dataselect.capture.loss.origin import Origin, Origins
 from lightning_dataselect.capture.loss.reductions import Reduction
 from lightning_dataselect.capture.loss.terms import Key
 from lightning_dataselect.capture.probing.across import Across
+from lightning_dataselect.capture.probing.branches import Branches
 from lightning_dataselect.capture.probing.divisions import Divisions
 from lightning_dataselect.capture.probing.judgements import Judgements
 from lightning_dataselect.capture.probing.orders import SORTING, moves, order_of_rows, picks_rows
@@ -24,7 +25,15 @@ from lightning_dataselect.capture.probing.tables import Tables
 from lightning_dataselect.capture.probing.watch import Watch, compiler_in_use
 from lightning_dataselect.capture.recording.interception import Interceptors, site
 from lightning_dataselect.capture.recording.observer import Observer
-from lightning_dataselect.capture.recording.picks import GETITEM, IndexPick, Pick, by_numbers, covers, tensors_among
+from lightning_dataselect.capture.recording.picks import (
+    GETITEM,
+    IndexPick,
+    Pick,
+    by_numbers,
+    covers,
+    tensors_among,
+    without_rows,
+)
 from lightning_dataselect.capture.recording.recorder import Recorder
 
 _DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
@@ -43,6 +52,7 @@ class Probe(Watch, Observer):
         anchors: The results of calls that had parameters, or normalised the batch, by their places in the graph.
         foreign: Likewise the results of code that a mode cannot see into, such as a scripted module.
         divisions: What the step divides its losses by.
+        branches: Where it decides by its loss which way it takes.
         picked: How many rows were picked out of a tensor by a mask or an index, by the places of the results.
         doubtful: The places where the mask was computed from the model's outputs, perhaps those of all samples.
         has_equal_axes: True if another axis is as long as the batch, and nothing tells the two apart.
@@ -53,6 +63,7 @@ class Probe(Watch, Observer):
         views: How many batches were concatenated.
         values: The activations themselves, by their places in the graph, where they are kept; else None.
         normalises: True if a layer has normalised the batch by its own statistics.
+        picks_nothing: True if masks that were computed from the model's outputs are to pick no rows.
         unreachable: The terms that only a mode sees: loss functions by no name that can be patched,
             means and sums in compiled code (where a mode costs nothing).
     """
@@ -66,6 +77,7 @@ class Probe(Watch, Observer):
         self.foreign: dict[Node, list[Anchor]] = {}
         self._made: set[Node] = set()  # the places of all results
         self.divisions = Divisions()
+        self.branches = Branches()
         self.across = Across(recorder.batch_size)
         self.picked: dict[Node, int] = {}
         self.doubtful: set[Hashable] = set()
@@ -79,7 +91,7 @@ class Probe(Watch, Observer):
         self.sorts = self.reorders = self.differentiates = False
         self.origins: Origins | None = None
         self.values: dict[Node, list[Tensor]] | None = None
-        self.normalises = False
+        self.normalises = self.picks_nothing = False
         self._tables = Tables(module)
 
     def __enter__(self) -> Probe:
@@ -128,6 +140,7 @@ class Probe(Watch, Observer):
         self._rows.note(inputs, tensors_among([out]))
         self.across.note(func.__name__, args, kwargs, out)
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
+        self.branches.note(func.__name__, [*args, *kwargs.values()], out, self._terms())
         if func.__name__ in _FINDING:
             self.divisions.count_rows(len(tensors_among([out])[0]), func)
         if isinstance(out, Tensor) and out.grad_fn is not None and picks_rows(func.__name__, args, out, size):
@@ -141,6 +154,20 @@ class Probe(Watch, Observer):
             if func.__name__ in _LAYING and any(t.shape[:1] == (size,) for t in data):
                 rows = tensor.shape[0] * (tensor.shape[1] if func is torch.stack else 1)
                 self.views.add(rows // size)
+
+    def given(self, func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return what a call is made with."""
+        return without_rows(func, args, self._judgements.holds) if self.picks_nothing else args
+
+    def answer(self, func: Any, args: tuple[Any, ...], out: Any) -> Any:
+        """Return what the step gets as the result of a call, and note which way it takes by it."""
+        if not isinstance(out, bool | float):
+            return out
+        where = site(sys._getframe(2), func)
+        return self.branches.answer(func.__name__, args, out, where, self._terms())
+
+    def _terms(self) -> set[Node]:
+        return {term.edge.node for term in self.recorder.terms if term.edge is not None}
 
     @property
     def limited(self) -> set[Node]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,9 @@ _TAKING = {torch.take, torch._C.TensorBase.take}
 
 
 _MASKING = {torch.masked_select, torch._C.TensorBase.masked_select}
+
+
+_FINDING = {torch.nonzero, torch._C.TensorBase.nonzero, torch.argwhere, torch._C.TensorBase.argwhere, torch.where}
 
 
 _UNBINDING = {torch.unbind, torch.Tensor.unbind}
@@ -211,6 +214,35 @@ def by_numbers(index: Any) -> bool:
     """
     first = index[0] if isinstance(index, tuple) and index else index
     return isinstance(first, Tensor) and first.dtype == torch.int64 and first.dim() > 0
+
+
+def without_rows(func: Any, args: tuple[Any, ...], of_outputs: Callable[[Tensor], bool]) -> tuple[Any, ...]:
+    """Return the arguments of a call with masks that pick nothing in place of those that the model's outputs make.
+
+    Args:
+        func: What is called.
+        args: Its arguments.
+        of_outputs: Tells if a tensor was computed from the model's outputs.
+
+    Example:
+        >>> losses = torch.tensor([1.0, 3.0])
+        >>> given = without_rows(GETITEM, (losses, losses > 2), lambda mask: True)
+        >>> GETITEM(*given)
+        tensor([])
+    """
+    if func is GETITEM:
+        first, *others = args[1] if isinstance(args[1], tuple) and args[1] else (args[1],)
+        mask = _emptied(first, of_outputs)
+        index = mask if not isinstance(args[1], tuple) else (mask, *others)
+        return args if mask is first else (args[0], index)
+    if func in _MASKING and len(args) == 2:
+        return args[0], _emptied(args[1], of_outputs)
+    return (_emptied(args[0], of_outputs),) if func in _FINDING and len(args) == 1 else args
+
+
+def _emptied(mask: Any, of_outputs: Callable[[Tensor], bool]) -> Any:
+    is_mask = isinstance(mask, Tensor) and mask.dtype == torch.bool and of_outputs(mask)
+    return torch.zeros_like(mask) if is_mask else mask
 
 
 def takes_single(func: Any, args: tuple[Any, ...], out: Any, batch_size: int) -> bool:

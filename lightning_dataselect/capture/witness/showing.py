@@ -46,7 +46,7 @@ def show(
     """
     known, claims = recorder.spec, recorder.claims
     recorder.spec, recorder.claims = StepSpec(tables=known.tables), Claims()
-    probe.values = {}
+    probe.values, probe.branches.watches_floats = {}, True
     recorder.start(batch_size)
     try:
         with torch.enable_grad(), eagerly(), interceptors.losses, probe:
@@ -77,7 +77,7 @@ def show(
         spec, sorts, reorders = recorder.spec, probe.sorts, probe.reorders
         return Shown(
             batch_size, loss.detach(), terms, numbers, losses, constant, spec, divides, sorts, reorders,
-            outputs, taken, probe.normalises,
+            outputs, taken, probe.normalises, bool(probe.doubtful), probe.branches.taken,
         )  # fmt: skip
     finally:
         recorder.stop()
