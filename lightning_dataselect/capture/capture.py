@@ -158,6 +158,8 @@ class LossCapture:
                 if result.roots:
                     result.lost = result.partial or not self._inquiry.reprobe.check(result.way, result.unknown)
                     result.lost = changes.spoil(result, batch)
+                    if self.doubts.changed:
+                        self._inquiry.look_at_changes()
                     self._look_for_sole_loss(result)
             return out, result.captured()
         finally:

@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_dataselect.capture.analysis.roots import constant_in, find_terms, weighted
+from lightning_dataselect.capture.analysis.roots import are_learned, constant_in, find_terms, weighted
 from lightning_dataselect.capture.batch_sizes import BatchSizes
 from lightning_dataselect.capture.changes import NOT_MEASURED, Changes
 from lightning_dataselect.capture.loss.folds import Folded
 from lightning_dataselect.capture.loss.graph import reached
 from lightning_dataselect.capture.loss.origin import Origins
-from lightning_dataselect.capture.loss.refusals import OPEN_BRANCH, OTHER_LOADERS
+from lightning_dataselect.capture.loss.refusals import OPEN_BRANCH, OTHER_LOADERS, UNSHOWN
 from lightning_dataselect.capture.loss.shown import Shown
 from lightning_dataselect.capture.loss.specs import StepSpec
 from lightning_dataselect.capture.loss.terms import Key, Parts, Scale, Term, coefficients
@@ -77,6 +77,7 @@ class Inquiry:
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
         self._is_routine = False  # whether the next probe is due for no reason but time
         self._is_witnessed = False  # whether single samples have ever shown what they lose
+        self._met_changes: set[Key] = set()  # terms whose coefficients have changed, and nothing shows why
         self._unread: list[Term] = []  # of the last probe, what its loss was made of if nothing sound was found
 
     def forget(self) -> None:
@@ -142,6 +143,13 @@ class Inquiry:
             n_doubts = self.recorder.spec.of(key).n_doubts + 1
             self.recorder.spec = self.recorder.spec.with_term(key, n_doubts=n_doubts, is_even=False)
         return bool(keys)
+
+    def look_at_changes(self) -> None:
+        """Probe the next step for terms whose coefficients have changed where no sample could show why."""
+        changed = self.recorder.doubts.read_changes() - self._met_changes
+        if changed:
+            self._met_changes |= changed
+            self.reprobe.probe_next()
 
     def will_probe(self, batch_size: int) -> bool:
         """Tell if the next step, on this many samples, will be probed."""
@@ -313,6 +321,7 @@ class Inquiry:
         self.is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
         self.is_one_term &= outer is None and not recorder.spec.differentiates
         self.primary.choose(parts, recorder)
+        self._warn_of_changes(inner, parts)
         scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
         self.scales.append({term.key: factor for term, factor in scaled})
         result.add(scaled, inner, self._constant_of(inner, parts, len(result.roots)), outer)
@@ -320,6 +329,17 @@ class Inquiry:
             return loss
         loss = weighted(inner, parts, self._weights, recorder)
         return loss if outer is None else outer(loss)
+
+    def _warn_of_changes(self, loss: Tensor, parts: Parts) -> None:
+        """Name the terms whose coefficients change, and are not learned, where no sample can show why."""
+        changed = [part for part in parts if part[0].key in self._met_changes]
+        if not changed:
+            return
+        for (term, _), is_learned in zip(changed, are_learned(loss, changed), strict=True):
+            words, spec = UNSHOWN.format(term.name), self.recorder.spec
+            if not (is_learned or (words,) in spec.warned):
+                warnings.warn(words, stacklevel=2)
+                self.recorder.spec = replace(spec, warned=spec.warned | {(words,)})
 
     def _constant_of(self, loss: Tensor, parts: Parts, n: int) -> Tensor | None:
         """Return the constant in the n-th loss of a probed step, if each sample's loss has it too, as in a mean."""

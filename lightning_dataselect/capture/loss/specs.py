@@ -126,6 +126,7 @@ class StepSpec:
             though it may be as long as a batch.
         with_constant: The roots that hold a constant, by their turn.
         differentiates: True if the step takes derivatives of its own, so that it cannot do without a graph.
+        leaves_torch: True if the step takes numbers of its batch out of torch, where nothing follows them.
         warned: The warnings given about parts of the loss that no sample has a share in.
         is_resumed: True if an earlier run has judged the step already.
         divisors: The places of the numbers that terms are divided by.
@@ -143,6 +144,7 @@ class StepSpec:
     tables: frozenset[Hashable] = frozenset()
     with_constant: frozenset[int] = frozenset()
     differentiates: bool = False
+    leaves_torch: bool = False
     warned: frozenset[tuple[str, ...]] = frozenset()
     is_resumed: bool = False
     divisors: frozenset[Key] = field(init=False)

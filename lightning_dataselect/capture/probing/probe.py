@@ -40,6 +40,7 @@ _DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.b
 _RESHAPING = {"reshape", "view", "flatten"}
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
 _FINDING = {"nonzero", "argwhere", "unique", "unique_consecutive"}
+_LEAVING = {"item", "tolist", "numpy", "__array__", "__int__", "__float__", "__index__"}
 _SETITEM = torch._C.TensorBase.__setitem__
 
 
@@ -59,6 +60,7 @@ class Probe(Watch, Observer):
         sorts: True if something was sorted, or rows of the samples were taken by an index or a mask.
         reorders: True if that has changed their order.
         differentiates: True if the step takes derivatives of its own.
+        leaves_torch: True if the step takes numbers out of torch that the model has not made.
         origins: Knows what was computed from which samples; None if all samples of a batch are measured.
         views: How many batches were concatenated.
         values: The activations themselves, by their places in the graph, where they are kept; else None.
@@ -88,7 +90,7 @@ class Probe(Watch, Observer):
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id is reused
         self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
         self.views: set[int] = set()
-        self.sorts = self.reorders = self.differentiates = False
+        self.sorts = self.reorders = self.differentiates = self.leaves_torch = False
         self.origins: Origins | None = None
         self.values: dict[Node, list[Tensor]] | None = None
         self.normalises = self.picks_nothing = False
@@ -108,6 +110,9 @@ class Probe(Watch, Observer):
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Follow what is made of parameters alone, and what the samples lie along."""
         self.differentiates |= func in _DIFFERENTIATING
+        self.leaves_torch |= func.__name__ in _LEAVING and not (
+            args[0].requires_grad or self._judgements.holds(args[0])
+        )
         self.normalises |= func.__name__ == "batch_norm" and bool(kwargs.get("training", args[5:6] == (True,)))
         self.came_of(func, [*args, *kwargs.values()], out)
         inputs, size = tensors_among([*args, *kwargs.values()]), self.recorder.batch_size

@@ -36,6 +36,7 @@ from lightning_dataselect.capture.witness.in_turn import happens_once, with_loop
 from lightning_dataselect.capture.witness.mixed import takes_again
 from lightning_dataselect.capture.witness.readings import fits, possible_readings
 from lightning_dataselect.capture.witness.sample_rows import (
+    CLOSE,
     are_close,
     are_ragged,
     are_same,
@@ -162,9 +163,12 @@ def _with_absent(
     own = [one for one in alone if one is not None]
     if not (fitting and own):
         return spec
-    if not (term.is_sum or all(are_close(by, slope) for _, by in own)):
+    settled = _settled(spec, key, term, slope, alone, fitting[0], whole, values, elementwise=False)
+    found = settled.of(key)
+    is_open = found.refusal is None and found.divisor is None and not term.is_sum
+    if is_open and not all(are_close(by, slope) for _, by in own):
         return spec.with_term(key, refusal=GROUPS)
-    return _settled(spec, key, term, slope, alone, fitting[0], whole, values, elementwise=False)
+    return settled
 
 
 def _settled(
@@ -235,12 +239,19 @@ def _settled(
 
 
 def _adds_up(shares: Tensor, loses: Tensor, total: Tensor) -> bool:
-    """Tell if what samples have in a divisor comes to what it is, whether or not those that lose nothing have some."""
-    return are_close(shares.sum(), total) or are_close(shares[loses].sum(), total)
+    """Tell if what samples have in a divisor comes to what it is.
+
+    Those that lose nothing may have no share, and where there is none, a step divides by 1.
+    """
+    totals = [shares.sum(), shares[loses].sum()]
+    n_ones = int(((shares - 1).abs() <= CLOSE).sum())
+    return any(are_close(own - n, total) for own in totals for n in range(n_ones + 1))
 
 
 def _follows(number: Tensor, value: Tensor) -> bool:
     """Tell if a number is a multiple of a value, and a constant, as a running mean of losses that balances them is."""
+    if are_close(number, number[:1].expand_as(number)):  # it follows anything, and so nothing
+        return False
     line = torch.stack([torch.ones_like(value), value], 1).float()
     found = line @ (torch.linalg.pinv(line) @ number[:, None])
     return are_close(found, number)
