@@ -39,11 +39,27 @@ class Pick:
         mask: True where there are rows.
         n_rows: Their number.
         are_pieces: True if no mask has picked them, but they were laid one after the other (see `pieces`).
+        width: The number of entries of each row that were picked one after the other.
     """
 
     mask: Tensor
     n_rows: int
     are_pieces: bool = field(default=False, kw_only=True)
+    width: int = field(default=1, kw_only=True)
+
+    def of(self, rows: Tensor) -> Pick | None:
+        """Return it as it has picked these rows, or their single entries; None if there are more or fewer.
+
+        Example:
+            >>> pick = Pick(torch.tensor([True, False]), 1, width=3)
+            >>> pick.of(torch.ones(3)).mask.tolist(), pick.of(torch.ones(2))
+            ([[True, True, True], [False, False, False]], None)
+        """
+        if rows.shape[:1] == (self.n_rows,):
+            return self
+        if self.width == 1 or rows.shape != (self.n_rows * self.width,):
+            return None
+        return Pick(self.mask.unsqueeze(-1).expand(*self.mask.shape, self.width), self.n_rows * self.width)
 
     @property
     def decided_by(self) -> tuple[Tensor, ...]:
@@ -274,7 +290,7 @@ def _by_mask(given: Tensor, mask: Tensor, out: Tensor) -> Pick | None:
         return Pick(mask, len(out))
     width = given.shape[-1]
     is_of_rows = given.dim() > 1 and mask.shape == (*given.shape[:-1], 1) and width > 0
-    return Pick(mask.squeeze(-1), len(out) // width) if is_of_rows else None
+    return Pick(mask.squeeze(-1), len(out) // width, width=width) if is_of_rows else None
 
 
 def tensors_among(values: Iterable[Any]) -> list[Tensor]:

@@ -196,7 +196,8 @@ class Recorder(Record):
         """Return where a mask picked the rows that these were computed from, and which; None if no mask did."""
         where = spec.picked_at if self.observer is None else self.observer.picked_at(rows)
         pick = self.picks.get(where) if where is not None else None
-        return (where, pick) if pick is not None and rows.shape[:1] == (pick.n_rows,) else (None, None)
+        fitting = None if pick is None else pick.of(rows)
+        return (None, None) if fitting is None else (where, fitting)
 
     def _layout_of_count(self, key: Key, shape: torch.Size) -> Layout:
         """Find where the samples lie in what is counted: along the second axis, say, as of time-major tokens."""

@@ -32,6 +32,8 @@ def with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec, agrees: b
     others = {place for place, n in places.items() if all(one[place] == n for one in of_singles)}
     loops = set()
     for place, n in places.items():
+        if place not in others and whole.losses is not None and not agrees and _weighs_turns(place, whole, singles):
+            spec = _refused(spec, place, whole, SCALE)
         if n == 1 or any(one[place] != 1 for one in of_singles):
             continue
         slopes, truth = _slopes_at(place, [whole]), _slopes_at(place, singles)
@@ -57,6 +59,15 @@ def with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec, agrees: b
                 adds_up = are_close((1 / truth).sum() * slopes, torch.ones_like(slopes))
                 spec = _refused(spec, place, whole, COUNT if adds_up else SCALE)
     return replace(spec, loops=(spec.loops | loops) - others, no_loops=(spec.no_loops | others) - loops)
+
+
+def _weighs_turns(place: Hashable, whole: Shown, singles: Sequence[Shown]) -> bool:
+    """Tell if turns at a place weigh alike, but otherwise by how many there are, as of the longest of the samples."""
+    if any(sum(key[0] == place for key in one.terms) < 2 for one in singles):
+        return False
+    slopes = [_slopes_at(place, [one]) for one in (whole, *singles)]
+    are_even = all(are_close(own, own[:1].expand_as(own)) for own in slopes)
+    return are_even and any(not are_close(own[:1], slopes[0][:1]) for own in slopes[1:])
 
 
 def happens_once(place: Hashable, shown: Sequence[Shown]) -> bool:

@@ -23,6 +23,7 @@ from lightning_dataselect.capture.reading.results import PrimaryTerms, StepResul
 from lightning_dataselect.capture.reading.returned import check_is_one_number, loss_of
 from lightning_dataselect.capture.reading.scaling import scale
 from lightning_dataselect.capture.recording.claims import Claims
+from lightning_dataselect.capture.recording.doubts import Doubts
 from lightning_dataselect.capture.recording.interception import Interceptors
 from lightning_dataselect.capture.recording.recorder import Recorder
 from lightning_dataselect.capture.witness.mixed import outputs_before, rows_taken
@@ -44,8 +45,8 @@ def show(
     Raises:
         CaptureError: the step returns no loss that has a gradient, or one of several numbers.
     """
-    known, claims = recorder.spec, recorder.claims
-    recorder.spec, recorder.claims = StepSpec(tables=known.tables), Claims()
+    known, claims, doubts = recorder.spec, recorder.claims, recorder.doubts
+    recorder.spec, recorder.claims, recorder.doubts = StepSpec(tables=known.tables), Claims(), Doubts()
     probe.values, probe.branches.watches_floats = {}, True
     recorder.start(batch_size)
     try:
@@ -82,4 +83,4 @@ def show(
     finally:
         recorder.stop()
         known = replace(known, tables=known.tables | probe.tables)
-        recorder.observer, recorder.spec, recorder.claims = None, known, claims
+        recorder.observer, recorder.spec, recorder.claims, recorder.doubts = None, known, claims, doubts
