@@ -33,6 +33,7 @@ from lightning_dataselect.capture.loss.refusals import (
     OTHER_SAMPLES,
     PICKED,
     QUOTIENT,
+    SCALE,
     SHARED,
     in_a_kernel,
 )
@@ -145,6 +146,9 @@ def analyze_loss(
         reasons.append(f"{len(kept) - len(sound)} of {len(kept)} loss terms depend on several samples at once")
     sound += loops
     _refuse_across(sound, spec)
+    for turn, key in [(turn, term.key) for term, _ in sound for turn in turns_in(term)]:
+        if not spec.of(key).is_witnessed and reached(turn.elements.grad_fn, probe.slopes_of_means):
+            raise CaptureError(SCALE)
     if not sound and reached(loss.grad_fn, probe.picked):
         raise CaptureError(PICKED)
     if not sound and (folds or is_bent):

@@ -11,7 +11,7 @@ from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.loss.graph import adds, derivatives, reached
 from lightning_dataselect.capture.loss.reductions import foldable
-from lightning_dataselect.capture.loss.refusals import COUNT
+from lightning_dataselect.capture.loss.refusals import COMPARED, COUNT
 from lightning_dataselect.capture.loss.specs import Divisor, Layout, StepSpec, TermSpec
 from lightning_dataselect.capture.loss.terms import (
     Key,
@@ -262,6 +262,8 @@ def with_divisor(
     if term.is_sum and not {*divisors} - {None, "samples"} and any(map(probe.divisions.is_count, plain)):
         if own.divisor is None and not any(counts_samples(n, term.elements.shape, batch_size) for n in plain):
             raise CaptureError(COUNT)
+    if isinstance(own.divisor, tuple) and counts[own.divisor].is_compared:
+        raise CaptureError(COMPARED)  # what a sample has in such a number depends on the others
     for key in divisors:
         if isinstance(key, tuple) and key not in laid:
             laid[key] = _laid_like(term, counts[key], spec.counts.get(key, Layout()), batch_size)

@@ -37,7 +37,8 @@ class Layout:
         if not elements.numel():
             return elements.new_zeros(size, 0)
         if self.axis:
-            return elements.movedim(self.axis, 0).reshape(size, -1) if elements.shape[self.axis] == size else None
+            is_there = elements.shape[self.axis : self.axis + 1] == (size,)
+            return elements.movedim(self.axis, 0).reshape(size, -1) if is_there else None
         rows = elements.shape[0] if elements.dim() else 1
         return by_sample(elements, size, self.strided) if rows % size == 0 else None
 

@@ -60,6 +60,7 @@ class Probe(Watch, Observer):
         sorts: True if something was sorted, or rows of the samples were taken by an index or a mask.
         reorders: True if that has changed their order.
         differentiates: True if the step takes derivatives of its own.
+        slopes_of_means: The places of derivatives of means over the batch, which are smaller the more samples it has.
         leaves_torch: True if the step takes numbers out of torch that the model has not made.
         origins: Knows what was computed from which samples; None if all samples of a batch are measured.
         views: How many batches were concatenated.
@@ -83,6 +84,7 @@ class Probe(Watch, Observer):
         self.across = Across(recorder.batch_size)
         self.picked: dict[Node, int] = {}
         self.doubtful: set[Hashable] = set()
+        self.slopes_of_means: set[Node] = set()
         self.has_equal_axes = False
         self._rows = PickedRows()
         self._judgements = Judgements()
@@ -110,6 +112,8 @@ class Probe(Watch, Observer):
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Follow what is made of parameters alone, and what the samples lie along."""
         self.differentiates |= func in _DIFFERENTIATING
+        if func is torch.autograd.grad and self._is_of_mean(tensors_among([*args[:1], kwargs.get("outputs")])):
+            self.slopes_of_means.update(t.grad_fn for t in tensors_among([out]) if t.grad_fn is not None)
         self.leaves_torch |= func.__name__ in _LEAVING and not (
             args[0].requires_grad or self._judgements.holds(args[0])
         )
@@ -170,6 +174,10 @@ class Probe(Watch, Observer):
             return out
         where = site(sys._getframe(2), func)
         return self.branches.answer(func.__name__, args, out, where, self._terms())
+
+    def _is_of_mean(self, values: Iterable[Tensor]) -> bool:
+        means = {term.node for term in self.recorder.terms if term.edge is not None and not term.is_sum}
+        return self.recorder.batch_size > 1 and any(reached(value.grad_fn, means) for value in values)
 
     def _terms(self) -> set[Node]:
         return {term.edge.node for term in self.recorder.terms if term.edge is not None}

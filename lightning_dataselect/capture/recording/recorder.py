@@ -152,11 +152,12 @@ class Recorder(Record):
             given = layout.turned(given)
         whole = foldable(given.shape, self.batch_size)
         if is_count and whole:
+            self.counts[key] = count = self._ended(key, layout.strided, ending, given.detach(), value.detach())
+            count.elements = count.elements.float()
             if self.observer is not None:
                 self.observer.number(value, key)
                 self.layouts[key] = layout
-            self.counts[key] = count = self._ended(key, layout.strided, ending, given.detach(), value.detach())
-            count.elements = count.elements.float()
+                count.is_compared, _ = self.observer.is_across((), [rows])
         elif enters and (value.requires_grad or self.scoring):
             if whole or where in self.spec.loops or self.observer is not None:
                 term = self._ended(key, self._strided(spec, given), ending, given, value)

@@ -76,6 +76,17 @@ def lies(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor] | None]
     return True
 
 
+def is_scaled(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
+    """Tell if each sample has the row of its own, but for a power of the number of samples, as of a mean's slope."""
+    rows = layout.rows(term.elements, size)
+    assert rows is not None
+    own = [row_alone(layout, term, one, row) for (one, _), row in zip(alone, rows, strict=True)]
+    return any(
+        all(one is not None and are_same(row, one * size**power) for row, one in zip(rows, own, strict=True))
+        for power in (-2, -1, -0.5, 0.5, 1, 2)
+    )
+
+
 def are_ragged(term: Term, alone: Sequence[tuple[Term, Tensor]]) -> bool:
     """Tell if a term has the rows of all samples, but more of some than of others, and no mask says whose they are."""
     n_rows = [one.elements.shape[:1].numel() for one, _ in alone]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_dataselect.capture.analysis.roots import constant_in, find_terms
 from lightning_dataselect.capture.loss.folds import find_folds
+from lightning_dataselect.capture.loss.graph import reached
 from lightning_dataselect.capture.loss.shown import Shown
 from lightning_dataselect.capture.loss.specs import StepSpec
 from lightning_dataselect.capture.loss.terms import coefficients
@@ -73,12 +74,14 @@ def show(
         numbers = {key: term.detached() for key, term in recorder.counts.items()}
         outputs = {key: outputs_before(term, probe) for key, (term, _) in terms.items()}
         taken = {key: rows for key, (term, _) in terms.items() if (rows := rows_taken(term, recorder)) is not None}
+        folds = {fold.edge.node for fold in recorder.folds.values() if fold.edge is not None}
+        of_folds = [key for key, (term, _) in terms.items() if reached(term.elements.grad_fn, folds)]
         terms = {key: (term.detached(), slope) for key, (term, slope) in terms.items()}
         divides = bool(probe.divisions.made)
         spec, sorts, reorders = recorder.spec, probe.sorts, probe.reorders
         return Shown(
             batch_size, loss.detach(), terms, numbers, losses, constant, spec, divides, sorts, reorders,
-            outputs, taken, probe.normalises, bool(probe.doubtful), probe.branches.taken,
+            outputs, taken, probe.normalises, bool(probe.doubtful), of_folds, probe.branches.taken,
         )  # fmt: skip
     finally:
         recorder.stop()

@@ -43,6 +43,7 @@ from lightning_dataselect.capture.witness.sample_rows import (
     are_weighed_anew,
     are_weighted,
     has_even_rows,
+    is_scaled,
     lies,
     lies_divided,
     lies_permuted,
@@ -88,7 +89,7 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
             if term.origin.is_foreign or all(are_same(term.elements, one.elements) for one, _ in own):
                 spec = spec.with_term(key, is_foreign=True)
                 continue
-        if not is_alike and bool((term.elements != 0).any()):
+        if not is_alike and key not in whole.of_folds and bool((term.elements != 0).any()):
             if all(are_same(term.elements, one.elements) for one, _ in own):
                 spec = spec.with_term(key, is_fixed=True, enters=False)
                 continue
@@ -118,6 +119,8 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
             is_settled &= len(spec.of(key).readings) < 2 or shares_vary
         elif term.is_compared:
             spec = spec.with_term(key, refusal=COMPARED)
+        elif bool(term.elements.any()) and any(is_scaled(layout, term, own, whole.size) for layout in layouts):
+            spec = spec.with_term(key, refusal=SCALE)
         elif spec.of(key).is_witnessed:
             spec = spec.with_term(key, is_witnessed=False)
     return spec, is_settled
