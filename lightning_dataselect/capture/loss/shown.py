@@ -33,6 +33,7 @@ class Shown:
         picks_by_outputs: True if a mask that was computed from the model's outputs has picked rows.
         of_folds: The terms that are made of what was reduced over the samples before.
         branches: The places where the step has asked which way to go by its loss, with the answers.
+        asked: Likewise, the places where it has asked by anything else.
     """
 
     size: int
@@ -51,3 +52,4 @@ class Shown:
     picks_by_outputs: bool = False
     of_folds: Collection[Key] = ()
     branches: Mapping[Hashable, Sequence[bool]] = field(default_factory=dict)
+    asked: Mapping[Hashable, Sequence[bool]] = field(default_factory=dict)

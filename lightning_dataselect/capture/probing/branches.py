@@ -23,7 +23,8 @@ class Branches:
     """Follow the numbers that a loss is made of to where they are compared, and what follows from that.
 
     Attributes:
-        taken: The places where Python has asked which way to go, with the answers.
+        taken: The places where Python has asked a number of the loss which way to go, with the answers.
+        asked: Likewise, the places where it has asked any other tensor.
         watches_floats: True if numbers that the step takes out of torch are followed as well.
 
     Example:
@@ -39,6 +40,7 @@ class Branches:
 
     def __init__(self) -> None:
         self.taken: dict[Hashable, list[bool]] = {}
+        self.asked: dict[Hashable, list[bool]] = {}
         self.watches_floats = False
         # All hold the tensors, so that no id is reused.
         self._numbers: dict[int, Tensor] = {}
@@ -87,6 +89,8 @@ class Branches:
         """
         if name == "__bool__" and id(inputs[0]) in self._comparisons:
             self.take(where, out)
+        elif name == "__bool__":
+            self.asked.setdefault(where[:3], []).append(out)
         elif name == "item" and self.watches_floats and type(out) is float and self._is_of_loss(inputs[0], terms):
             return LossNumber(out, self)
         return out

@@ -82,6 +82,7 @@ def show(
         return Shown(
             batch_size, loss.detach(), terms, numbers, losses, constant, spec, divides, sorts, reorders,
             outputs, taken, probe.normalises, bool(probe.doubtful), of_folds, probe.branches.taken,
+            probe.branches.asked,
         )  # fmt: skip
     finally:
         recorder.stop()
