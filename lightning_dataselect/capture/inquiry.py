@@ -208,7 +208,7 @@ class Inquiry:
     def settle(self) -> None:
         """Go by what single samples have shown since the last probe, as no step may follow that would."""
         spec = self.recorder.spec
-        refusals = {term.refusal for term in spec.terms.values() if term.enters and term.refusal is not None}
+        refusals = spec.refusals(entering=True)
         for refusal in refusals:
             warnings.warn(refusal, stacklevel=2)
         if refusals or spec.contradicts(self._read_by):
@@ -298,7 +298,7 @@ class Inquiry:
                 result.lost = True
                 result.add([], loss)
                 return loss
-            if not self.reprobe.known or any(term.refusal for term in recorder.spec.terms.values()):
+            if not self.reprobe.known or recorder.spec.refusals():
                 raise
             warnings.warn(f"{NOT_MEASURED} {error}", stacklevel=2)
             self._unread += [term for term, _ in coefficients(loss, recorder.terms) if term.key in recorder.spec.terms]

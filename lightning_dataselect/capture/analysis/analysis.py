@@ -79,6 +79,8 @@ def analyze_loss(
             "The step's loss has no gradient (requires_grad is False): return it as it was computed, without detach(),"
             " item() or torch.no_grad()."
         )
+    if spec.refusal is not None:
+        raise CaptureError(spec.refusal)
     anchors = probe.anchors
     own = [term for term in terms if not (term.from_parameters or spec.of(term.key).is_fixed)]
     fixed = coefficients(loss, [term for term in terms if spec.of(term.key).is_fixed])

@@ -130,6 +130,7 @@ class StepSpec:
         leaves_torch: True if the step takes numbers of its batch out of torch, where nothing follows them.
         warned: The warnings given about parts of the loss that no sample has a share in.
         is_resumed: True if an earlier run has judged the step already.
+        refusal: Why the step cannot be read, whichever terms its loss has this time, in words; None if it can.
         divisors: The places of the numbers that terms are divided by.
         has_folded: True if there are terms that leave a number of each output.
         has_foreign: True if there are terms in which none of the samples that are measured has a share.
@@ -148,6 +149,7 @@ class StepSpec:
     leaves_torch: bool = False
     warned: frozenset[tuple[str, ...]] = frozenset()
     is_resumed: bool = False
+    refusal: str | None = None
     divisors: frozenset[Key] = field(init=False)
     has_folded: bool = field(init=False)
     has_foreign: bool = field(init=False)
@@ -175,6 +177,15 @@ class StepSpec:
         if not any(term.is_even for term in self.terms.values()):
             return self
         return replace(self, terms={key: replace(term, is_even=False) for key, term in self.terms.items()})
+
+    def refusals(self, *, entering: bool = False) -> set[str]:
+        """Return why the step, or a term of it, cannot be read.
+
+        Args:
+            entering: True for those terms alone that are part of the loss.
+        """
+        own = [term.refusal for term in self.terms.values() if term.enters or not entering]
+        return {refusal for refusal in (self.refusal, *own) if refusal is not None}
 
     def of(self, key: Key) -> TermSpec:
         """Return the findings about a term."""

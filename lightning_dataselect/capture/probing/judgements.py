@@ -12,7 +12,6 @@ from lightning_dataselect.capture.loss.graph import reached
 from lightning_dataselect.capture.probing.orders import COMPARING, is_one_of_many, ranks_rows, tensors_with_a_say
 from lightning_dataselect.capture.recording.picks import tensors_among
 
-
 _SELECTING = {"topk", "kthvalue", "median", "nanmedian", "quantile", "nanquantile"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -10,12 +11,11 @@ from lightning_dataselect.capture.loss.refusals import BRANCH
 from lightning_dataselect.capture.loss.shown import Shown
 from lightning_dataselect.capture.loss.specs import StepSpec
 
-
 Ways: TypeAlias = Mapping[Hashable, Sequence[bool]]
 
 
 def refuse_branches(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> StepSpec:
-    """Refuse the terms that are something else for samples which go another way alone, unless single samples fit.
+    """Refuse a step in which samples go another way alone, if a term is something else for them then.
 
     Args:
         whole: Of several samples.
@@ -32,7 +32,7 @@ def refuse_branches(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> S
         if not (is_refused or is_explained) and all(key in one.terms for one in singles):
             places = places or by_data
         if places and bool(term.elements.any()):
-            spec = spec.with_term(key, refusal=BRANCH.format(places[0][2], places[0][0]))
+            return replace(spec, refusal=BRANCH.format(places[0][2], places[0][0]))
     return spec
 
 
