@@ -30,6 +30,32 @@ def limited_by_its_value(net: Net, b: dict[str, Tensor]) -> Tensor:
     return loss
 
 
+def halved_by_a_float(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss = ce(net, b)
+    value = float(loss.detach())
+    return loss * 0.5 if value > 1.6 else loss
+
+
+def halved_by_an_array(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss = ce(net, b)
+    return loss * 0.5 if loss.detach().numpy() > 1.6 else loss
+
+
+def halved_by_arithmetic(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss = ce(net, b)
+    return loss * 0.5 if 2 - 0.5 * loss.item() < 1.2 else loss
+
+
+def by_the_worst(net: Net, b: dict[str, Tensor]) -> Tensor:
+    errors = net.single(b["x"]) - b["r"]
+    return errors.abs().mean() if errors.abs().max() > 1 else errors.square().mean()
+
+
+def both_if_close(net: Net, b: dict[str, Tensor]) -> Tensor:
+    losses = [F.softplus(sign * net.single(b["x"])).mean() for sign in (1, -1)]
+    return losses[0] + losses[1] if (losses[0] - losses[1]).abs() < 0.1 else losses[0]
+
+
 def a_logarithm_if_high(net: Net, b: dict[str, Tensor]) -> Tensor:
     loss = ce(net, b)
     return loss.log() + 1 if loss > 1.65 else loss
@@ -80,7 +106,8 @@ def data_halved_if_large(net: Net, b: dict[str, Tensor]) -> Tensor:
 @pytest.mark.parametrize(
     "step",
     [
-        halved_if_high, limited_by_its_value, a_logarithm_if_high, another_term_if_low, another_loss_if_high,
+        halved_if_high, halved_by_a_float, halved_by_an_array, halved_by_arithmetic, by_the_worst, both_if_close,
+        limited_by_its_value, a_logarithm_if_high, another_term_if_low, another_loss_if_high,
         left_out_if_high, positive_and_unlabeled, positive_less_negative, data_halved_if_large,
     ],
 )  # fmt: skip
@@ -106,7 +133,13 @@ def without_what_is_no_number(net: Net, b: dict[str, Tensor]) -> Tensor:
 def counts_high_ones(net: Net, b: dict[str, Tensor]) -> Tensor:
     loss = ce(net, b)
     net.n_high = getattr(net, "n_high", 0) + (loss.item() > 1.6)
+    net.mean = 0.9 * getattr(net, "mean", 1.0) + 0.1 * float(loss)
     return loss
+
+
+def balanced_by_its_value(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss, other = ce(net, b), net.code(net.body(b["x"])).square().mean()
+    return loss + 0.0 * other / other.item()
 
 
 def looks_at_hits(net: Net, b: dict[str, Tensor]) -> Tensor:
@@ -117,7 +150,7 @@ def looks_at_hits(net: Net, b: dict[str, Tensor]) -> Tensor:
     return F.cross_entropy(out, b["y"])
 
 
-@pytest.mark.parametrize("step", [without_what_is_no_number, counts_high_ones, looks_at_hits])
+@pytest.mark.parametrize("step", [without_what_is_no_number, counts_high_ones, balanced_by_its_value, looks_at_hits])
 def test_a_branch_that_changes_no_loss_is_none(step: Step) -> None:
     losses, right, said = measured(step)
     torch.testing.assert_close(losses, right, rtol=1e-5, atol=1e-5)

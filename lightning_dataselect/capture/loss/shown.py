@@ -34,6 +34,7 @@ class Shown:
         of_folds: The terms that are made of what was reduced over the samples before.
         branches: The places where the step has asked which way to go by its loss, with the answers.
         asked: Likewise, the places where it has asked by anything else.
+        left: The places where it has taken a number of its loss out of torch.
     """
 
     size: int
@@ -53,3 +54,4 @@ class Shown:
     of_folds: Collection[Key] = ()
     branches: Mapping[Hashable, Sequence[bool]] = field(default_factory=dict)
     asked: Mapping[Hashable, Sequence[bool]] = field(default_factory=dict)
+    left: Collection[Hashable] = ()

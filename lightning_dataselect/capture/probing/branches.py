@@ -16,6 +16,8 @@ from lightning_dataselect.capture.recording.interception import site
 from lightning_dataselect.capture.recording.picks import tensors_among
 
 _RANKING = SORTING | {"kthvalue", "quantile", "nanquantile", "median", "nanmedian"}
+_EXTREME = {"max", "min", "amax", "amin"}
+_DETACHING = {"detach", "__get__", "clone", "float", "cpu"}
 _COUNTING = {"sum", "mean", "count_nonzero"}
 
 
@@ -25,6 +27,7 @@ class Branches:
     Attributes:
         taken: The places where Python has asked a number of the loss which way to go, with the answers.
         asked: Likewise, the places where it has asked any other tensor.
+        left: The places where the step has taken a number of the loss out of torch, in order.
         watches_floats: True if numbers that the step takes out of torch are followed as well.
 
     Example:
@@ -41,12 +44,14 @@ class Branches:
     def __init__(self) -> None:
         self.taken: dict[Hashable, list[bool]] = {}
         self.asked: dict[Hashable, list[bool]] = {}
+        self.left: dict[Hashable, None] = {}
         self.watches_floats = False
         # All hold the tensors, so that no id is reused.
         self._numbers: dict[int, Tensor] = {}
         self._comparisons: dict[int, Tensor] = {}
         self._orders: dict[int, Tensor] = {}  # what was ranked without a graph, as detached losses are
         self._ranked: set[Node] = set()  # what was ranked with one
+        self._detached: dict[int, Tensor] = {}  # rows that had a graph before
         self._masks: dict[int, Tensor] = {}  # of the rows that are above a bound, or below one
 
     def note(self, name: str, inputs: Sequence[Any], out: Any, terms: Collection[Node]) -> None:
@@ -58,14 +63,17 @@ class Branches:
             out: Its result.
             terms: The places in the graph of the means and sums so far.
         """
-        if name in _RANKING:
+        if name in _RANKING or (name in _EXTREME and isinstance(out, Tensor) and out.numel() == 1):
             self._ranked.update(one.grad_fn for one in tensors_among([out]) if one.grad_fn is not None)
             self._orders.update((id(one), one) for one in tensors_among([out]) if one.grad_fn is None)
         if not isinstance(out, Tensor) or out.requires_grad:
             return
         tensors = [value for value in inputs if isinstance(value, Tensor)]
         if out.numel() != 1:
-            is_bounded = name in COMPARING and any(value.requires_grad for value in tensors)
+            rows = [value for value in tensors if value.requires_grad or id(value) in self._detached]
+            if rows and name in _DETACHING:
+                self._detached[id(out)] = out
+            is_bounded = name in COMPARING and bool(rows)
             if is_bounded or (out.dtype == torch.bool and any(id(value) in self._masks for value in tensors)):
                 self._masks[id(out)] = out
             return
@@ -91,8 +99,10 @@ class Branches:
             self.take(where, out)
         elif name == "__bool__":
             self.asked.setdefault(where[:3], []).append(out)
-        elif name == "item" and self.watches_floats and type(out) is float and self._is_of_loss(inputs[0], terms):
-            return LossNumber(out, self)
+        elif self._is_of_loss(inputs[0], terms):
+            self.left[where[:3]] = None
+            if name == "item" and self.watches_floats and type(out) is float:
+                return LossNumber(out, self)
         return out
 
     def take(self, where: Any, answer: bool) -> None:
@@ -122,6 +132,35 @@ class LossNumber(float):
         number = super().__new__(cls, value)
         number._branches = branches
         return number
+
+    def __add__(self, other: Any) -> Any:
+        """Return a number of the loss as well, as all arithmetic does."""
+        return self._followed(super().__add__(other))
+
+    def __sub__(self, other: Any) -> Any:
+        """See `__add__`."""
+        return self._followed(super().__sub__(other))
+
+    def __mul__(self, other: Any) -> Any:
+        """See `__add__`."""
+        return self._followed(super().__mul__(other))
+
+    def __truediv__(self, other: Any) -> Any:
+        """See `__add__`."""
+        return self._followed(super().__truediv__(other))
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __rsub__(self, other: Any) -> Any:
+        """See `__add__`."""
+        return self._followed(super().__rsub__(other))
+
+    def __abs__(self) -> Any:
+        """See `__add__`."""
+        return self._followed(super().__abs__())
+
+    def _followed(self, number: Any) -> Any:
+        return number if number is NotImplemented else LossNumber(number, self._branches)
 
     def __reduce__(self) -> tuple[type[float], tuple[float]]:
         """Copy and pickle as a plain number."""

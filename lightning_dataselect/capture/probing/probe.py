@@ -40,7 +40,7 @@ _DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.b
 _RESHAPING = {"reshape", "view", "flatten"}
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
 _FINDING = {"nonzero", "argwhere", "unique", "unique_consecutive"}
-_LEAVING = {"item", "tolist", "numpy", "__array__", "__int__", "__float__", "__index__"}
+_ASKING = {"__bool__", "item", "tolist", "numpy", "__array__", "__int__", "__float__", "__index__"}
 _SETITEM = torch._C.TensorBase.__setitem__
 
 
@@ -114,9 +114,7 @@ class Probe(Watch, Observer):
         self.differentiates |= func in _DIFFERENTIATING
         if func is torch.autograd.grad and self._is_of_mean(tensors_among([*args[:1], kwargs.get("outputs")])):
             self.slopes_of_means.update(t.grad_fn for t in tensors_among([out]) if t.grad_fn is not None)
-        self.leaves_torch |= func.__name__ in _LEAVING and not (
-            args[0].requires_grad or self._judgements.holds(args[0])
-        )
+        self.leaves_torch |= func.__name__ in _ASKING and not (args[0].requires_grad or self._judgements.holds(args[0]))
         self.normalises |= func.__name__ == "batch_norm" and bool(kwargs.get("training", args[5:6] == (True,)))
         self.came_of(func, [*args, *kwargs.values()], out)
         inputs, size = tensors_among([*args, *kwargs.values()]), self.recorder.batch_size
@@ -170,7 +168,7 @@ class Probe(Watch, Observer):
 
     def answer(self, func: Any, args: tuple[Any, ...], out: Any) -> Any:
         """Return what the step gets as the result of a call, and note which way it takes by it."""
-        if not isinstance(out, bool | float):
+        if func.__name__ not in _ASKING:
             return out
         where = site(sys._getframe(2), func)
         return self.branches.answer(func.__name__, args, out, where, self._terms())

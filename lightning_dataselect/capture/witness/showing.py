@@ -77,13 +77,26 @@ def show(
         folds = {fold.edge.node for fold in recorder.folds.values() if fold.edge is not None}
         of_folds = [key for key, (term, _) in terms.items() if reached(term.elements.grad_fn, folds)]
         terms = {key: (term.detached(), slope) for key, (term, slope) in terms.items()}
-        divides = bool(probe.divisions.made)
-        spec, sorts, reorders = recorder.spec, probe.sorts, probe.reorders
         return Shown(
-            batch_size, loss.detach(), terms, numbers, losses, constant, spec, divides, sorts, reorders,
-            outputs, taken, probe.normalises, bool(probe.doubtful), of_folds, probe.branches.taken,
-            probe.branches.asked,
-        )  # fmt: skip
+            batch_size,
+            loss.detach(),
+            terms,
+            numbers,
+            losses,
+            constant,
+            recorder.spec,
+            divides=bool(probe.divisions.made),
+            sorts=probe.sorts,
+            reorders=probe.reorders,
+            outputs=outputs,
+            taken=taken,
+            normalises=probe.normalises,
+            picks_by_outputs=bool(probe.doubtful),
+            of_folds=of_folds,
+            branches=probe.branches.taken,
+            asked=probe.branches.asked,
+            left=list(probe.branches.left),
+        )
     finally:
         recorder.stop()
         known = replace(known, tables=known.tables | probe.tables)

@@ -7,9 +7,14 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, TypeAlias
 
+from torch import Tensor
+
 from lightning_dataselect.capture.loss.refusals import BRANCH
 from lightning_dataselect.capture.loss.shown import Shown
 from lightning_dataselect.capture.loss.specs import StepSpec
+from lightning_dataselect.capture.loss.terms import Key
+from lightning_dataselect.capture.witness.in_turn import happens_once
+from lightning_dataselect.capture.witness.sample_rows import are_close
 
 Ways: TypeAlias = Mapping[Hashable, Sequence[bool]]
 
@@ -24,16 +29,39 @@ def refuse_branches(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> S
     """
     by_loss = _where_they_differ(whole.branches, [one.branches for one in singles])
     by_data = [] if whole.normalises else _where_they_differ(whole.asked, [one.asked for one in singles])
-    for key, (term, _) in whole.terms.items():
-        found = spec.of(key)
-        is_explained = found.is_witnessed or found.is_foreign or found.is_fixed or key[0] in spec.loops
+    more = [key[0] for one in singles for key in _only_alone(one, whole)]
+    places = by_loss if more else []
+    if any(happens_once(place, [whole, *singles]) for place in more):
+        places = places or by_data
+    for key, (term, slope) in whole.terms.items():
+        if places or not bool(term.elements.any()):
+            continue
+        found, alone = spec.of(key), [one.terms.get(key) for one in singles]
         is_refused = found.refusal is not None
+        is_explained = found.is_witnessed or found.is_foreign or found.is_fixed or key[0] in spec.loops
         places = by_loss if is_refused or not is_explained else []
-        if not (is_refused or is_explained) and all(key in one.terms for one in singles):
-            places = places or by_data
-        if places and bool(term.elements.any()):
-            return replace(spec, refusal=BRANCH.format(places[0][2], places[0][0]))
-    return spec
+        own = [one for one in alone if one is not None]
+        if not (is_refused or is_explained) and len(own) == len(alone):
+            places = places or by_data or (list(whole.left) if _changes_in_steps(slope, [by for _, by in own]) else [])
+    return replace(spec, refusal=BRANCH.format(places[0][2], places[0][0])) if places else spec
+
+
+def _only_alone(one: Shown, whole: Shown) -> list[Key]:
+    """Return the terms by which a sample loses something alone that are none of it among others."""
+    return [
+        key
+        for key, (term, slope) in one.terms.items()
+        if key not in whole.terms and bool(slope.any()) and bool(term.elements.any())
+    ]
+
+
+def _changes_in_steps(slope: Tensor, alone: Sequence[Tensor]) -> bool:
+    """Tell if a coefficient is the same for some samples alone as among others, and another one for the rest.
+
+    A factor that is computed from a number of the loss is another one for each.
+    """
+    are_same = [are_close(by, slope) for by in alone]
+    return any(are_same) and not all(are_same)
 
 
 def open_branches(whole: Shown, singles: Sequence[Shown]) -> list[Any]:
