@@ -143,6 +143,18 @@ def detections(net: Net, b: Any) -> Tensor:
     return F.cross_entropy(out, b["tokens"].flatten(), reduction="sum") / max(1, len(index))
 
 
+def groups_of_their_own_pass(net: Net, b: Any) -> Tensor:
+    own = b["positive"]
+    masks = [mask for mask in (own, ~own) if mask.any()]
+    return sum(F.cross_entropy(net(b["x"][mask]), b["y"][mask]) for mask in masks) / len(masks)
+
+
+def one_by_one_but_for_some(net: Net, b: Any) -> Tensor:
+    pairs = zip(net(b["x"]), b["y"], b["positive"], strict=True)
+    losses = [F.cross_entropy(out[None], label[None]) for out, label, counts in pairs if counts]
+    return torch.stack(losses).mean() if losses else 0 * net(b["x"]).sum()
+
+
 GROUPS, COUNT, SCALE = "mean over groups", "counted outside of torch", "not a sum over the samples"
 REFUSED: dict[str, tuple[Step, str]] = {
     "groups": (groups_in_lines_of_their_own, GROUPS),
@@ -150,6 +162,8 @@ REFUSED: dict[str, tuple[Step, str]] = {
     "slopes of a mean": (slopes_of_a_mean, SCALE),
     "unexplained variance": (unexplained_variance, "numbers that are made of the whole batch"),
     "a count by NumPy": (mean_over_a_python_count, COUNT),
+    "groups of their own pass": (groups_of_their_own_pass, "masks out some samples of its batch before the model"),
+    "one by one": (one_by_one_but_for_some, "computed sample by sample, but this time for . of 8"),
     "topk": (the_hardest_half, "selects rows of the batch by the model's outputs"),
     "detections": (detections, COUNT),
 }

@@ -81,6 +81,12 @@ PICKED = (
 )
 
 
+FILTERED = (
+    "The step masks out some samples of its batch before the model sees them, so a row of losses belongs to a different"
+    " sample in each batch. Leave those samples out of the data set, or multiply their losses by 0."
+)
+
+
 FOLDED = (
     "The step takes the mean or the sum over its samples first, and combines the outputs afterwards, so no reduction"
     " contains what each sample adds. Compute the loss sample by sample, and reduce over the samples last: (errors *"

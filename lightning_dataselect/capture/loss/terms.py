@@ -188,8 +188,13 @@ def incomplete(parts: Parts, looped: Collection[Hashable], batch_size: int) -> s
     for place in looped:
         own = [term for term, _ in parts if term.key[0] == place]
         if len(own) not in (0, batch_size):
-            return (
-                f"{own[0].name} is computed sample by sample, but this time for {len(own)} of {batch_size}, and"
-                f" nothing shows which ones. {OWN_LOSS}"
-            )
+            return passed_over(own, batch_size)
     return None
+
+
+def passed_over(own: Sequence[Term], batch_size: int) -> str:
+    """Say of the terms of single samples that there are too few of them."""
+    return (
+        f"{own[0].name} is computed sample by sample, but this time for {len(own)} of {batch_size}, and nothing shows"
+        f" which ones. {OWN_LOSS}"
+    )

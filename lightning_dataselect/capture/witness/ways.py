@@ -28,7 +28,8 @@ def refuse_branches(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> S
         spec: The findings so far, with those of the witness.
     """
     by_loss = _where_they_differ(whole.branches, [one.branches for one in singles])
-    by_data = [] if whole.normalises else _where_they_differ(whole.asked, [one.asked for one in singles])
+    may_tell = whole.losses is not None and not whole.normalises  # else there is another reason
+    by_data = _where_they_differ(whole.asked, [one.asked for one in singles]) if may_tell else []
     more = [key[0] for one in singles for key in _only_alone(one, whole)]
     places = by_loss if more else []
     if any(happens_once(place, [whole, *singles]) for place in more):
