@@ -74,6 +74,15 @@ def one_term_of_some(net: Net, b: Any) -> Tensor:
     return loss
 
 
+def one_call_of_several_for_some(net: Net, b: Any) -> Tensor:
+    """Which call of a function is which depends on the batch."""
+    out, own = net.single(b["x"]), b["positive"]
+    loss = F.mse_loss(net.code(net.body(b["x"])), b["x"][:, :3])
+    if own.any():
+        loss = loss + 2 * F.mse_loss(out[own], b["r"][own])
+    return loss + 0.5 * F.mse_loss(net(b["x"]), b["x"][:, 1 : C + 1])
+
+
 BOTH: list[Read] = [measured, captured]
 
 
@@ -82,7 +91,7 @@ BOTH: list[Read] = [measured, captured]
     "step",
     [
         mean_of_two_groups, among_those_of_other_classes, zero_if_none, zero_if_none_by_a_sum, next_items,
-        one_term_of_some,
+        one_term_of_some, one_call_of_several_for_some,
     ],
 )  # fmt: skip
 def test_losses_are_those_of_batches_of_one(step: Step, read: Read) -> None:

@@ -27,9 +27,9 @@ def refuse_branches(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> S
         singles: Of each of them alone.
         spec: The findings so far, with those of the witness.
     """
-    by_loss = _where_they_differ(whole.branches, [one.branches for one in singles])
-    may_tell = whole.losses is not None and not whole.normalises  # else there is another reason
-    by_data = _where_they_differ(whole.asked, [one.asked for one in singles]) if may_tell else []
+    alone = [one.branches for one in singles]
+    by_loss = [place for place in _in_order(whole.branches) if _others(place, whole.branches, alone)]
+    by_data = [place for place in _in_order(whole.asked) if _is_misread_by(place, whole, singles)]
     more = [key[0] for one in singles for key in _only_alone(one, whole)]
     places = by_loss if more else []
     if any(happens_once(place, [whole, *singles]) for place in more):
@@ -37,12 +37,11 @@ def refuse_branches(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> S
     for key, (term, slope) in whole.terms.items():
         if places or not bool(term.elements.any()):
             continue
-        found, alone = spec.of(key), [one.terms.get(key) for one in singles]
+        found, own = spec.of(key), [one.terms[key] for one in singles if key in one.terms]
         is_refused = found.refusal is not None
         is_explained = found.is_witnessed or found.is_foreign or found.is_fixed or key[0] in spec.loops
         places = by_loss if is_refused or not is_explained else []
-        own = [one for one in alone if one is not None]
-        if not (is_refused or is_explained) and len(own) == len(alone):
+        if not (is_refused or is_explained) and len(own) == len(singles):
             places = places or by_data or (list(whole.left) if _changes_in_steps(slope, [by for _, by in own]) else [])
     return replace(spec, refusal=BRANCH.format(places[0][2], places[0][0])) if places else spec
 
@@ -74,12 +73,23 @@ def _agree(place: Hashable, whole: Shown, singles: Sequence[Shown]) -> bool:
     return {answer for one in (whole, *singles) for answer in one.branches.get(place, ())} == {*whole.branches[place]}
 
 
-def _where_they_differ(whole: Ways, singles: Sequence[Ways]) -> list[Any]:
-    """Return the places with other answers, in order; none of a loop over the samples, where each has its own."""
-    places: list[Any] = []
-    for place, answers in whole.items():
-        alone = [one.get(place, ()) for one in singles]
-        is_in_turn = list(answers) == list(chain(*alone))
-        if not is_in_turn and any(set(own) - set(answers) for own in alone):
-            places.append(place)
-    return sorted(places, key=lambda place: (str(place[0]), int(place[2])))
+def _in_order(ways: Ways) -> list[Any]:
+    return sorted(ways, key=lambda place: (str(place[0]), int(place[2])))
+
+
+def _others(place: Hashable, whole: Ways, singles: Sequence[Ways]) -> list[int]:
+    """Return which samples get other answers at a place; none in a loop over them, where each has its own."""
+    alone = [one.get(place, ()) for one in singles]
+    is_in_turn = list(whole[place]) == list(chain(*alone))
+    return [] if is_in_turn else [i for i, own in enumerate(alone) if set(own) - set(whole[place])]
+
+
+def _is_misread_by(place: Hashable, whole: Shown, singles: Sequence[Shown]) -> bool:
+    """Tell if samples that get other answers alone are the ones, and the only ones, that lose something else then."""
+    others = _others(place, whole.asked, [one.asked for one in singles])
+    if not others or whole.losses is None or whole.normalises:  # else there is another reason
+        return False
+    apart = [
+        i for i, (loss, one) in enumerate(zip(whole.losses, singles, strict=True)) if not are_close(loss, one.loss)
+    ]
+    return bool(apart) and set(apart) <= set(others)

@@ -169,7 +169,8 @@ def _with_absent(
     settled = _settled(spec, key, term, slope, alone, fitting[0], whole, values, elementwise=False)
     found = settled.of(key)
     is_open = found.refusal is None and found.divisor is None and not term.is_sum
-    if is_open and not all(are_close(by, slope) for _, by in own):
+    shares = torch.stack([(by / slope).float().reshape(()) for _, by in own])
+    if is_open and bool((shares.round() > 1).all()) and are_close(shares, shares.round()):
         return spec.with_term(key, refusal=GROUPS)
     return settled
 
