@@ -71,7 +71,7 @@ def samples(seed: int = 0) -> list[dict[str, Tensor]]:
 
 
 def alone(step: Step, net: Net, data: list[Any]) -> Tensor:
-    """What each sample loses in a batch of its own."""
+    """Return what each sample loses in a batch of its own."""
     return torch.stack([torch.as_tensor(step(net, default_collate([one]))).detach().reshape(()) for one in data])
 
 
