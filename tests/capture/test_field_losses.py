@@ -75,7 +75,7 @@ def one_term_of_some(net: Net, b: Any) -> Tensor:
 
 
 def one_call_of_several_for_some(net: Net, b: Any) -> Tensor:
-    """Which call of a function is which depends on the batch."""
+    """Let the batch decide which call of a function is which."""
     out, own = net.single(b["x"]), b["positive"]
     loss = F.mse_loss(net.code(net.body(b["x"])), b["x"][:, :3])
     if own.any():
