@@ -69,7 +69,7 @@ class LossCapture:
         self.has_misread, self.has_doubts = inquiry.has_misread, inquiry.has_doubts
         self.settle, self.look_again = inquiry.settle, inquiry.look_again
         self.show, self.decide, self.refuse_mined = inquiry.show, inquiry.decide, inquiry.refuse_mined
-        self.refuse_mixed = inquiry.refuse_mixed
+        self.refuse_mixed, self.refuse_fallback = inquiry.refuse_mixed, inquiry.refuse_fallback
         self._result: StepResult | None = None  # while a step runs
         self._sole = _NO_SOLE_LOSS
         self.summarize: Summarize | None = None
@@ -158,6 +158,8 @@ class LossCapture:
                 if result.roots:
                     result.lost = result.partial or not self._inquiry.reprobe.check(result.way, result.unknown)
                     result.lost = changes.spoil(result, batch)
+                    if self.doubts.changed:
+                        self._inquiry.look_at_changes()
                     self._look_for_sole_loss(result)
             return out, result.captured()
         finally:

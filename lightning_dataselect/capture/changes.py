@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.lineage import Lineage
+from lightning_dataselect.capture.loss.refusals import FILTERED
 from lightning_dataselect.capture.loss.terms import Term, turns_in
 from lightning_dataselect.capture.reading.results import StepResult
 from lightning_dataselect.capture.recording.recorder import Recorder
@@ -48,12 +49,7 @@ class Changes:
         """Tell if the step has left samples out before the model saw them, and say so."""
         leaves_out = self._recorder.leaves_out()
         if leaves_out:
-            warnings.warn(
-                f"{NOT_MEASURED} The step masks out some of their samples before the model sees them, so a row of"
-                " losses belongs to a different sample in each batch. Leave those samples out of the data set, or"
-                " multiply their losses by 0.",
-                stacklevel=2,
-            )
+            warnings.warn(f"{NOT_MEASURED} {FILTERED}", stacklevel=2)
         return leaves_out
 
     def is_unsound(self, nodes: Sequence[Node], targets: Tensor | None, batch: Any) -> bool:

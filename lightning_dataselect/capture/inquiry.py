@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_dataselect.capture.analysis.roots import constant_in, find_terms, weighted
+from lightning_dataselect.capture.analysis.roots import are_learned, constant_in, find_terms, weighted
 from lightning_dataselect.capture.batch_sizes import BatchSizes
 from lightning_dataselect.capture.changes import NOT_MEASURED, Changes
 from lightning_dataselect.capture.loss.folds import Folded
 from lightning_dataselect.capture.loss.graph import reached
 from lightning_dataselect.capture.loss.origin import Origins
-from lightning_dataselect.capture.loss.refusals import OTHER_LOADERS
+from lightning_dataselect.capture.loss.refusals import OPEN_BRANCH, OTHER_LOADERS, UNSHOWN
 from lightning_dataselect.capture.loss.shown import Shown
 from lightning_dataselect.capture.loss.specs import StepSpec
 from lightning_dataselect.capture.loss.terms import Key, Parts, Scale, Term, coefficients
@@ -29,9 +29,11 @@ from lightning_dataselect.capture.recording.claims import Claims
 from lightning_dataselect.capture.recording.interception import Interceptors
 from lightning_dataselect.capture.recording.recorder import Recorder
 from lightning_dataselect.capture.reprobe import ReprobePolicy
+from lightning_dataselect.capture.witness.mined import refuse_fallback, refuse_mined
 from lightning_dataselect.capture.witness.mixed import refuse_mixed
 from lightning_dataselect.capture.witness.showing import show
-from lightning_dataselect.capture.witness.witness import decide, refuse_mined, warn_of_own_constants
+from lightning_dataselect.capture.witness.ways import open_branches, refuse_branches
+from lightning_dataselect.capture.witness.witness import decide, warn_of_own_constants
 from lightning_dataselect.utils.errors import CaptureError
 
 _MOST_UNCLEAR = 8  # batches whose loss is not finite, or made of nothing, which show little, until one is gone by
@@ -74,6 +76,8 @@ class Inquiry:
         self._has_seen_epoch = False  # whether an epoch has begun
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
         self._is_routine = False  # whether the next probe is due for no reason but time
+        self._is_witnessed = False  # whether single samples have ever shown what they lose
+        self._met_changes: set[Key] = set()  # terms whose coefficients have changed, and nothing shows why
         self._unread: list[Term] = []  # of the last probe, what its loss was made of if nothing sound was found
 
     def forget(self) -> None:
@@ -82,7 +86,7 @@ class Inquiry:
         self.recorder.claims = Claims()
         self.recorder.doubts.read()
         self._begin()
-        self.is_one_term = self.is_compiled = False
+        self.is_one_term = self.is_compiled = self._is_witnessed = False
         self._sizes.meet_several(has_several=False)
         self.watch = None
 
@@ -140,13 +144,28 @@ class Inquiry:
             self.recorder.spec = self.recorder.spec.with_term(key, n_doubts=n_doubts, is_even=False)
         return bool(keys)
 
+    def look_at_changes(self) -> None:
+        """Probe the next step for terms whose coefficients have changed where no sample could show why."""
+        changed = self.recorder.doubts.read_changes() - self._met_changes
+        if changed:
+            self._met_changes |= changed
+            self.reprobe.probe_next()
+
     def will_probe(self, batch_size: int) -> bool:
         """Tell if the next step, on this many samples, will be probed."""
         return self.reprobe.probes > 0 or (self._sizes.may_tell_more and self._sizes.tells_more(batch_size))
 
-    def show(self, step: Callable[[], Any], batch_size: int) -> Shown:
-        """Run a step to compare its terms with those of other batches, and learn nothing from it (see `show`)."""
-        return show(step, batch_size, self._new_probe(), self.recorder, self.interceptors)
+    def show(self, step: Callable[[], Any], batch_size: int, *, picks_nothing: bool = False) -> Shown:
+        """Run a step to compare its terms with those of other batches, and learn nothing from it (see `show`).
+
+        Args:
+            step: Calls the training step on some samples.
+            batch_size: Their number.
+            picks_nothing: True if masks that are computed from the model's outputs are to pick no rows.
+        """
+        probe = self._new_probe()
+        probe.picks_nothing = picks_nothing
+        return show(step, batch_size, probe, self.recorder, self.interceptors)
 
     def decide(self, whole: Shown, singles: Sequence[Shown]) -> bool:
         """Settle how the terms of later steps are read, by the losses of single samples (see `witness.decide`).
@@ -157,15 +176,30 @@ class Inquiry:
         self.meet_size(whole.size)
         self._settle_claims()
         before = self.recorder.spec
-        self.recorder.spec, is_settled = decide(whole, singles, before)
+        spec, is_settled = decide(whole, singles, before)
+        self.recorder.spec = refuse_branches(whole, singles, spec)
+        self._is_witnessed = True
+        self._warn_of_branches(open_branches(whole, singles))
         if any(term.picked_at != before.of(key).picked_at for key, term in self.recorder.spec.terms.items()):
             self.probe_next()  # no step is watched for what it picks before
         warn_of_own_constants(whole, singles)
         return is_settled
 
+    def _warn_of_branches(self, places: Sequence[Any]) -> None:
+        """Name the places where a step decides by its loss, once each, where nothing shows what follows from that."""
+        spec = self.recorder.spec
+        said = [OPEN_BRANCH.format(place[2], place[0]) for place in places]
+        for words in [words for words in said if (words,) not in spec.warned]:
+            warnings.warn(words, stacklevel=3)
+        self.recorder.spec = replace(spec, warned=spec.warned | {(words,) for words in said})
+
     def refuse_mined(self, batch: Shown, positions: Sequence[int], singles: Sequence[Shown]) -> None:
-        """Refuse a loss that leaves samples out by the model's outputs (see `witness.refuse_mined`)."""
+        """Refuse a loss that leaves samples out by the model's outputs (see `mined.refuse_mined`)."""
         self.recorder.spec = refuse_mined(batch, positions, singles, self.recorder.spec)
+
+    def refuse_fallback(self, one: Shown, emptied: Shown) -> None:
+        """Refuse a loss that takes other rows where outputs pick too few (see `mined.refuse_fallback`)."""
+        self.recorder.spec = refuse_fallback(one, emptied, self.recorder.spec)
 
     def refuse_mixed(self, whole: Shown, turned: Shown, singles: Sequence[Shown]) -> None:
         """Refuse a model that mixes samples (see `mixed.refuse_mixed`)."""
@@ -174,7 +208,7 @@ class Inquiry:
     def settle(self) -> None:
         """Go by what single samples have shown since the last probe, as no step may follow that would."""
         spec = self.recorder.spec
-        refusals = {term.refusal for term in spec.terms.values() if term.enters and term.refusal is not None}
+        refusals = spec.refusals(entering=True)
         for refusal in refusals:
             warnings.warn(refusal, stacklevel=2)
         if refusals or spec.contradicts(self._read_by):
@@ -231,6 +265,8 @@ class Inquiry:
             self.interceptors.add_name(space, name)
         if not {place for place, _ in result.way}.isdisjoint(place for place, _ in probe.unreachable):
             self.watch = Watch(self.recorder, self.interceptors)
+        if not self._is_witnessed:
+            self._warn_of_branches([place for place, answers in probe.branches.taken.items() if len(answers) == 1])
         self.changes.learn(result, self._unread, batch)
         self._is_routine = False
         if result.lost:
@@ -262,7 +298,7 @@ class Inquiry:
                 result.lost = True
                 result.add([], loss)
                 return loss
-            if not self.reprobe.known or any(term.refusal for term in recorder.spec.terms.values()):
+            if not self.reprobe.known or recorder.spec.refusals():
                 raise
             warnings.warn(f"{NOT_MEASURED} {error}", stacklevel=2)
             self._unread += [term for term, _ in coefficients(loss, recorder.terms) if term.key in recorder.spec.terms]
@@ -285,6 +321,7 @@ class Inquiry:
         self.is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
         self.is_one_term &= outer is None and not recorder.spec.differentiates
         self.primary.choose(parts, recorder)
+        self._warn_of_changes(inner, parts)
         scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
         self.scales.append({term.key: factor for term, factor in scaled})
         result.add(scaled, inner, self._constant_of(inner, parts, len(result.roots)), outer)
@@ -292,6 +329,17 @@ class Inquiry:
             return loss
         loss = weighted(inner, parts, self._weights, recorder)
         return loss if outer is None else outer(loss)
+
+    def _warn_of_changes(self, loss: Tensor, parts: Parts) -> None:
+        """Name the terms whose coefficients change, and are not learned, where no sample can show why."""
+        changed = [part for part in parts if part[0].key in self._met_changes]
+        if not changed:
+            return
+        for (term, _), is_learned in zip(changed, are_learned(loss, changed), strict=True):
+            words, spec = UNSHOWN.format(term.name), self.recorder.spec
+            if not (is_learned or (words,) in spec.warned):
+                warnings.warn(words, stacklevel=2)
+                self.recorder.spec = replace(spec, warned=spec.warned | {(words,)})
 
     def _constant_of(self, loss: Tensor, parts: Parts, n: int) -> Tensor | None:
         """Return the constant in the n-th loss of a probed step, if each sample's loss has it too, as in a mean."""

@@ -39,6 +39,7 @@ def forget_misread(run: RunState, reader: StepReader, *, ends_epoch: bool) -> No
         reader.capture.probe_next()
         n = int(run.store.column("loss").isfinite().count_nonzero())
         run.store.forget_measured()
+    if misread and n:
         rank_zero_warn(
             "In earlier batches it was ambiguous what the loss is divided by, or which of its rows belong to which"
             f" sample, and a later batch shows that they were misread. The losses of {n} samples that were measured"

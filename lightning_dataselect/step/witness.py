@@ -106,6 +106,10 @@ class Witness:
         if size > len(positions) and any(term.is_judged for term, _ in whole.terms.values()):
             with contextlib.suppress(UnsupportedLoaderError):  # of samples whose share in a number is unknown
                 self._look_for_mining(part, size, dict(zip(positions, singles, strict=True)))
+        if singles[0].picks_by_outputs:
+            with contextlib.suppress(_NothingShownError):  # a step that skips a batch in which nothing is picked
+                emptied = self._show(part, positions[:1], picks_nothing=True)
+                self._capture.refuse_fallback(singles[0], emptied)
         turned = self._show(part, positions[::-1])
         self._capture.decide(turned, singles[::-1])
         if all(_hold_the_same_besides(part(positions), part([position])) for position in positions):
@@ -120,12 +124,13 @@ class Witness:
         singles = [shown[position] if position in shown else self._show(part, [position]) for position in positions]
         self._capture.refuse_mined(batch, positions, singles)
 
-    def _show(self, part: Part, positions: Sequence[int]) -> Shown:
+    def _show(self, part: Part, positions: Sequence[int], *, picks_nothing: bool = False) -> Shown:
         try:
             with self._rehearse() as rehearsed:
                 draws = SteadyDraws()
                 try:
-                    return self._capture.show(draws.during(rehearsed(part(positions))), len(positions))
+                    step = draws.during(rehearsed(part(positions)))
+                    return self._capture.show(step, len(positions), picks_nothing=picks_nothing)
                 finally:
                     self._needs_all_ranks |= draws.communicates and self._has_several_ranks
         except UnsupportedLoaderError:

@@ -277,7 +277,7 @@ REFUSED: dict[Step, str] = {
     partial_likelihood_of_hidden_scores: OTHER_SAMPLES,
     sorted_losses: OTHER_SAMPLES,
     barlow_twins: QUOTIENT,
-    hardest_half: NOTHING,
+    hardest_half: JUDGED,
     hardest_by_rank: JUDGED,
     hardest_by_threshold: JUDGED,
     hardest_by_a_mask: JUDGED,

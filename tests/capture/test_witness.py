@@ -776,7 +776,7 @@ def test_a_batch_that_a_mask_leaves_samples_out_of_is_not_measured() -> None:
     data = [x.index_fill(0, torch.tensor([0]), 2) for x in texts((8, 9))]
     for i in range(3 * B, 3 * B + 4):
         data[i][0] = 1
-    with pytest.warns(UserWarning, match="masks out some of their samples before the model sees them"):
+    with pytest.warns(UserWarning, match="masks out some samples of its batch before the model sees them"):
         losses, _ = fitted(without_bad_ones_or_nothing, data, padded, shuffle=False)
     alone = torch.stack([without_bad_ones_or_nothing(Fixed(without_bad_ones), padded([x])).detach() for x in data])
     known = torch.arange(N) // B != 3

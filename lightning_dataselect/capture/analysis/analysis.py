@@ -27,12 +27,14 @@ from lightning_dataselect.capture.loss.refusals import (
     COMPARED,
     CUT_OFF,
     DRAWN,
+    FILTERED,
     FOLDED,
     GROUPS,
     JUDGED,
     OTHER_SAMPLES,
     PICKED,
     QUOTIENT,
+    SCALE,
     SHARED,
     in_a_kernel,
 )
@@ -44,6 +46,7 @@ from lightning_dataselect.capture.loss.terms import (
     coefficients,
     incomplete,
     loops_of,
+    passed_over,
     turns_in,
 )
 from lightning_dataselect.capture.loss.ways_out import EITHER, OWN_LOSS
@@ -78,6 +81,8 @@ def analyze_loss(
             "The step's loss has no gradient (requires_grad is False): return it as it was computed, without detach(),"
             " item() or torch.no_grad()."
         )
+    if spec.refusal is not None:
+        raise CaptureError(spec.refusal)
     anchors = probe.anchors
     own = [term for term in terms if not (term.from_parameters or spec.of(term.key).is_fixed)]
     fixed = coefficients(loss, [term for term in terms if spec.of(term.key).is_fixed])
@@ -102,10 +107,7 @@ def analyze_loss(
     parts = [(term, slope) for term, slope in parts if not term.by_hand or foldable(term.elements.shape, batch_size)]
     for term, _ in parts:
         if not foldable(term.elements.shape, batch_size):
-            raise CaptureError(
-                f"{term.name} gave losses of the shape {tuple(term.elements.shape)}, whose first axis is not a multiple"
-                f" of the batch's {batch_size} samples. {OWN_LOSS}"
-            )
+            raise CaptureError(_unlike_batch(term, parts, probe, batch_size))
     turns = [turn for loop, _ in loops for turn in loop.turns]
     means_of_turns = [term for term, _ in parts if term.by_hand and reached(term.node, _nodes(turns))]
     kept = [(term, slope) for term, slope in parts if term not in means_of_turns and not _aggregates(term, parts)]
@@ -145,6 +147,9 @@ def analyze_loss(
         reasons.append(f"{len(kept) - len(sound)} of {len(kept)} loss terms depend on several samples at once")
     sound += loops
     _refuse_across(sound, spec)
+    for turn, key in [(turn, term.key) for term, _ in sound for turn in turns_in(term)]:
+        if not spec.of(key).is_witnessed and reached(turn.elements.grad_fn, probe.slopes_of_means):
+            raise CaptureError(SCALE)
     if not sound and reached(loss.grad_fn, probe.picked):
         raise CaptureError(PICKED)
     if not sound and (folds or is_bent):
@@ -185,6 +190,19 @@ def analyze_loss(
             of_means = isinstance(term, Loop) and any(not mean.is_sum for mean in means_of_turns)
             spec = with_divisor(spec, term, slope, loss, probe, batch_size, is_only=is_only, of_means=of_means)
     return sound, spec
+
+
+def _unlike_batch(term: Term, parts: Parts, probe: Probe, batch_size: int) -> str:
+    """Say why the rows of a loss function are no multiple of the samples."""
+    own = [other for other, _ in parts if other.key[0] == term.key[0]]
+    if probe.filters(term.elements):
+        return FILTERED
+    if len(own) > 1 and all(other.elements.numel() == 1 for other in own):
+        return passed_over(own, batch_size)
+    return (
+        f"{term.name} gave losses of the shape {tuple(term.elements.shape)}, whose first axis is not a multiple"
+        f" of the batch's {batch_size} samples. {OWN_LOSS}"
+    )
 
 
 def _without_foreign(parts: Parts, spec: StepSpec) -> tuple[Parts, Parts, StepSpec]:

@@ -11,7 +11,7 @@ from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.loss.graph import adds, derivatives, reached
 from lightning_dataselect.capture.loss.reductions import foldable
-from lightning_dataselect.capture.loss.refusals import COUNT
+from lightning_dataselect.capture.loss.refusals import COMPARED, COUNT
 from lightning_dataselect.capture.loss.specs import Divisor, Layout, StepSpec, TermSpec
 from lightning_dataselect.capture.loss.terms import (
     Key,
@@ -166,11 +166,12 @@ def possible_divisors(
     if own.divided_elementwise or (isinstance(own.divisor, tuple) and not own.is_guess):
         return [own.divisor]
     found: list[Divisor | None] = [own.divisor] if own.divisor is not None else []
-    if term.is_sum and (term.elements.numel() > batch_size or term.picked_at is not None):
+    has_several = term.elements.numel() > batch_size or term.picked_at is not None
+    if term.is_sum and (has_several or bool((term.elements == 0).any())):
         shape = term.elements.shape
         counted = 0.0 if term.counts is None else float(term.counts.float().sum())
         # of picked rows each element counts, but a step divides by the number of the rows
-        if any(counted / shape[axes:].numel() in plain for axes in range(1, len(shape) + 1)):
+        if has_several and any(counted / shape[axes:].numel() in plain for axes in range(1, len(shape) + 1)):
             found.insert(0 if term.picked_at is not None else len(found), "counts")
         if float((term.elements != 0).sum()) in plain:
             found.append("nonzero")
@@ -261,6 +262,8 @@ def with_divisor(
     if term.is_sum and not {*divisors} - {None, "samples"} and any(map(probe.divisions.is_count, plain)):
         if own.divisor is None and not any(counts_samples(n, term.elements.shape, batch_size) for n in plain):
             raise CaptureError(COUNT)
+    if isinstance(own.divisor, tuple) and counts[own.divisor].is_compared:
+        raise CaptureError(COMPARED)  # what a sample has in such a number depends on the others
     for key in divisors:
         if isinstance(key, tuple) and key not in laid:
             laid[key] = _laid_like(term, counts[key], spec.counts.get(key, Layout()), batch_size)

@@ -10,7 +10,7 @@ from lightning_dataselect.capture.analysis.analysis import analyze_loss
 from lightning_dataselect.capture.analysis.remainder import has_constant, rest
 from lightning_dataselect.capture.loss.folds import whole
 from lightning_dataselect.capture.loss.graph import derivatives
-from lightning_dataselect.capture.loss.terms import Parts, turns_of
+from lightning_dataselect.capture.loss.terms import Parts, turns_in, turns_of
 from lightning_dataselect.capture.probing.probe import Probe
 from lightning_dataselect.capture.recording.record import Record
 
@@ -22,7 +22,11 @@ def find_terms(loss: Tensor, probe: Probe, record: Record) -> Parts:
         CaptureError: See `analyze_loss`.
     """
     met = record.spec.with_met(record.terms, record.layouts, record.order)
-    record.spec = replace(met, differentiates=met.differentiates or probe.differentiates)
+    record.spec = replace(
+        met,
+        differentiates=met.differentiates or probe.differentiates,
+        leaves_torch=met.leaves_torch or probe.leaves_torch,
+    )
     parts, record.spec = analyze_loss(loss, record.terms, probe, record.batch_size, record.spec)
     return parts
 
@@ -34,6 +38,13 @@ def constant_in(loss: Tensor, parts: Parts, record: Record) -> Tensor | None:
     if not parts or not is_mean or any(spec.is_nonlinear for _, spec in own):
         return None
     return rest(loss, parts) if has_constant(loss, parts) else None
+
+
+def are_learned(loss: Tensor, parts: Parts) -> list[bool]:
+    """Tell of each term if parameters, or other terms, have a share in its coefficient."""
+    edges = [whole(turns_in(term)[0]).edge for term, _ in parts]
+    slopes = derivatives(loss, [edge for edge in edges if edge is not None], again=True)
+    return [slope is not None and slope.grad_fn is not None for slope in slopes]
 
 
 def weighted(loss: Tensor, parts: Parts, weights: Tensor, record: Record) -> Tensor:

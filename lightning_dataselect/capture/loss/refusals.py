@@ -5,8 +5,8 @@ from __future__ import annotations
 from lightning_dataselect.capture.loss.ways_out import NEED_NONE, NO_OWN_LOSS, OWN_LOSS
 
 ORDER = (
-    "The step reorders the samples of a batch, for instance by length, so one sample's loss would be taken for"
-    " another's. Restore the order of the batch before computing the loss, as"
+    "The step reorders the samples of a batch, for instance by length or into groups, so one sample's loss would be"
+    " taken for another's. Restore the order of the batch before computing the loss, as"
     " torch.nn.utils.rnn.pack_padded_sequence(..., enforce_sorted=False) does."
 )
 
@@ -62,7 +62,8 @@ OTHER_SAMPLES = (
 
 GROUPS = (
     "The loss is a mean over groups of samples, such as the classes in the batch, so the weight of a sample's loss"
-    " depends on how many groups its batch holds. Weight the losses of the samples and take their mean, or return"
+    " depends on how many groups its batch holds, unless their number is fixed, which nothing but samples alone can"
+    " show. Weight the losses of the samples and take their mean, or return"
     " each sample's own loss under a key and give sample_loss='that key'."
 )
 
@@ -77,6 +78,12 @@ PICKED = (
     "The step selects rows of the batch by a mask or an index, so a row of losses belongs to a different sample in"
     " each batch. Use ignore_index, or multiply the losses by the mask. Rows that stand for pairs of samples, as in a"
     f" contrastive loss, belong to no single sample: {NO_OWN_LOSS}"
+)
+
+
+FILTERED = (
+    "The step masks out some samples of its batch before the model sees them, so a row of losses belongs to a different"
+    " sample in each batch. Leave those samples out of the data set, or multiply their losses by 0."
 )
 
 
@@ -117,6 +124,36 @@ SIZE = (
     "The loss holds the size of a number that is put together from all samples, as abs() gives it, so a sample alone"
     " may count with the other sign than among others. Take abs() of the samples' own losses, and the mean over them"
     " then: losses.abs().mean()."
+)
+
+
+BRANCH = (
+    "The step decides by a number of the whole batch which way it takes, in line {} of {}, and samples alone take the"
+    " other way, by which they lose something else. Decide for each sample by itself, with torch.where over the losses"
+    " of the samples before their mean, or return each sample's own loss under a key and give sample_loss='that key'."
+)
+
+
+OPEN_BRANCH = (
+    "The step decides by a number of the whole batch, such as its loss or how many losses are high, in line {} of {}."
+    " If its loss depends on that, a sample's loss is read along the way that its batch takes, although alone it might"
+    " take the other. To decide for each sample by itself, use torch.where over the samples' losses before their mean."
+)
+
+
+UNSHOWN = (
+    "The coefficient of {} changes from batch to batch, and nothing shows why, as the step could not be run on single"
+    " samples. If it is drawn or scheduled, each sample's loss is right. If it holds a number that is counted in the"
+    " batch by other means than torch's, such as tolist() or NumPy, it is wrong by a factor: divide by a count that"
+    " torch sums over the batch, or return each sample's own loss under a key and give sample_loss='that key'."
+)
+
+
+OTHER_WAY = (
+    "{} is part of the loss of a batch, but not of that of its samples alone, although they lose something by it: the"
+    " step takes another way, such as the other branch of an if, because of what the whole batch holds. Decide for"
+    " each sample by itself, with torch.where over the samples' losses, or return each sample's own loss under a key"
+    " and give sample_loss='that key'."
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -30,6 +30,11 @@ class Shown:
         outputs: What the model gave to each term, if its activations were kept.
         taken: How many rows of each sample a term has, where an index of the step has picked them.
         normalises: True if a layer has normalised the samples by their own statistics.
+        picks_by_outputs: True if a mask that was computed from the model's outputs has picked rows.
+        of_folds: The terms that are made of what was reduced over the samples before.
+        branches: The places where the step has asked which way to go by its loss, with the answers.
+        asked: Likewise, the places where it has asked by anything else.
+        left: The places where it has taken a number of its loss out of torch.
     """
 
     size: int
@@ -45,3 +50,8 @@ class Shown:
     outputs: Mapping[Key, Sequence[Tensor]] = field(default_factory=dict)
     taken: Mapping[Key, Tensor] = field(default_factory=dict)
     normalises: bool = False
+    picks_by_outputs: bool = False
+    of_folds: Collection[Key] = ()
+    branches: Mapping[Hashable, Sequence[bool]] = field(default_factory=dict)
+    asked: Mapping[Hashable, Sequence[bool]] = field(default_factory=dict)
+    left: Collection[Hashable] = ()

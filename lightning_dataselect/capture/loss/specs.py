@@ -37,7 +37,8 @@ class Layout:
         if not elements.numel():
             return elements.new_zeros(size, 0)
         if self.axis:
-            return elements.movedim(self.axis, 0).reshape(size, -1) if elements.shape[self.axis] == size else None
+            is_there = elements.shape[self.axis : self.axis + 1] == (size,)
+            return elements.movedim(self.axis, 0).reshape(size, -1) if is_there else None
         rows = elements.shape[0] if elements.dim() else 1
         return by_sample(elements, size, self.strided) if rows % size == 0 else None
 
@@ -126,8 +127,10 @@ class StepSpec:
             though it may be as long as a batch.
         with_constant: The roots that hold a constant, by their turn.
         differentiates: True if the step takes derivatives of its own, so that it cannot do without a graph.
+        leaves_torch: True if the step takes numbers of its batch out of torch, where nothing follows them.
         warned: The warnings given about parts of the loss that no sample has a share in.
         is_resumed: True if an earlier run has judged the step already.
+        refusal: Why the step cannot be read, whichever terms its loss has this time, in words; None if it can.
         divisors: The places of the numbers that terms are divided by.
         has_folded: True if there are terms that leave a number of each output.
         has_foreign: True if there are terms in which none of the samples that are measured has a share.
@@ -143,8 +146,10 @@ class StepSpec:
     tables: frozenset[Hashable] = frozenset()
     with_constant: frozenset[int] = frozenset()
     differentiates: bool = False
+    leaves_torch: bool = False
     warned: frozenset[tuple[str, ...]] = frozenset()
     is_resumed: bool = False
+    refusal: str | None = None
     divisors: frozenset[Key] = field(init=False)
     has_folded: bool = field(init=False)
     has_foreign: bool = field(init=False)
@@ -172,6 +177,15 @@ class StepSpec:
         if not any(term.is_even for term in self.terms.values()):
             return self
         return replace(self, terms={key: replace(term, is_even=False) for key, term in self.terms.items()})
+
+    def refusals(self, *, entering: bool = False) -> set[str]:
+        """Return why the step, or a term of it, cannot be read.
+
+        Args:
+            entering: True for those terms alone that are part of the loss.
+        """
+        own = [term.refusal for term in self.terms.values() if term.enters or not entering]
+        return {refusal for refusal in (self.refusal, *own) if refusal is not None}
 
     def of(self, key: Key) -> TermSpec:
         """Return the findings about a term."""

@@ -19,6 +19,17 @@ from lightning_dataselect.capture.loss.ways_out import OWN_LOSS
 Key = tuple[Hashable, int]  # where a term is computed, and for the how many-th time in this step
 
 
+def name_of(key: Key) -> str:
+    """Return the function or the line that computes a term.
+
+    Example:
+        >>> name_of(("cross_entropy", 0)), name_of((("step.py", "step", 7, "mean"), 1))
+        ('cross_entropy', 'mean() in line 7 of step.py')
+    """
+    where: Any = key[0]
+    return where if isinstance(where, str) else f"{where[3]}() in line {where[2]} of {where[0]}"
+
+
 @dataclass(eq=False)
 class Source:
     """An unreduced classification loss: logits and targets, and the losses with their graph."""
@@ -96,8 +107,7 @@ class Term:
     @property
     def name(self) -> str:
         """The function or the line that computes it."""
-        where: Any = self.key[0]
-        return f"{where[3]}() in line {where[2]} of {where[0]}" if self.by_hand else str(where)
+        return name_of(self.key)
 
     def losses(self, batch_size: int) -> Tensor:
         """Return each sample's loss by this term: (batch_size,) float32."""
@@ -178,8 +188,13 @@ def incomplete(parts: Parts, looped: Collection[Hashable], batch_size: int) -> s
     for place in looped:
         own = [term for term, _ in parts if term.key[0] == place]
         if len(own) not in (0, batch_size):
-            return (
-                f"{own[0].name} is computed sample by sample, but this time for {len(own)} of {batch_size}, and"
-                f" nothing shows which ones. {OWN_LOSS}"
-            )
+            return passed_over(own, batch_size)
     return None
+
+
+def passed_over(own: Sequence[Term], batch_size: int) -> str:
+    """Say of the terms of single samples that there are too few of them."""
+    return (
+        f"{own[0].name} is computed sample by sample, but this time for {len(own)} of {batch_size}, and nothing shows"
+        f" which ones. {OWN_LOSS}"
+    )

@@ -62,7 +62,7 @@ class Divisions:
         self.made: list[Division] = []
         # Both hold the tensors, so that no id is reused.
         self._of: dict[int, tuple[Tensor, Key]] = {}
-        self._inverse: dict[int, tuple[Tensor, Key]] = {}  # what was divided by such a number
+        self._inverse: dict[int, tuple[Tensor, set[Key]]] = {}  # what was divided by such numbers
         self._numbers: dict[float, tuple[Key, ...]] = {}
         self._blurred: dict[int, Tensor] = {}  # made of several of such numbers, or in a way that hides the samples
         self._rows: dict[Hashable, list[float]] = {}  # how many were found in the batch, each time at a place
@@ -99,7 +99,7 @@ class Divisions:
         """Take a torch call into account: its name, its arguments and its result."""
         keys = {self._of[id(value)][1] for value in inputs if id(value) in self._of}
         is_blurred = any(id(value) in self._blurred for value in inputs)
-        inverse = {self._inverse[id(value)][1] for value in inputs if id(value) in self._inverse}
+        inverse = self._inverses(name, inputs)
         if name in _TO_PYTHON and isinstance(out, int | float):
             self._numbers[out] = (*self._numbers.get(out, ()), *keys)
             if keys:
@@ -119,15 +119,24 @@ class Divisions:
                 inverse |= keys
             elif len(keys) == 1 and out.numel() == 1 and name not in _SUBTRACTING:
                 self.start(out, keys.pop())
-            self._inverse.update((id(out), (out, key)) for key in inverse)
+            if inverse:
+                self._inverse[id(out)] = out, inverse
         elif isinstance(out, Tensor):
             divisor = inputs[1:2] if name in _DIVIDING else inputs[:1] if name in _INVERTING else ()
             if inverse or any(id(value) in self._of for value in divisor):
-                self._inverse.update((id(out), (out, key)) for key in inverse or keys)
+                self._inverse[id(out)] = out, inverse or keys
             elif len(keys) == 1 and out.numel() == 1 and name not in _SUBTRACTING and not is_blurred:
                 self.start(out, keys.pop())
             elif out.numel() == 1 and (is_blurred or len(keys) > 1 or _is_largest(name, out)):
                 self.blur(out)
+
+    def _inverses(self, name: str, inputs: Sequence[Any]) -> set[Key]:
+        """Return what the result of a call was divided by, if its inputs were; of a sum, by what all of these were."""
+        each = [value for value in inputs if isinstance(value, Tensor) and value.is_floating_point()]
+        found = [self._inverse[id(value)][1] if id(value) in self._inverse else set[Key]() for value in each]
+        if name in _MULTIPLYING or name in _DIVIDING or name in _INVERTING:
+            return set[Key]().union(*found)
+        return set[Key]().union(*found[:1]).intersection(*found)
 
     def _divisor(self, value: Any) -> float | Key | None:
         if id(value) in self._of:

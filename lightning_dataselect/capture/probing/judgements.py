@@ -12,6 +12,8 @@ from lightning_dataselect.capture.loss.graph import reached
 from lightning_dataselect.capture.probing.orders import COMPARING, is_one_of_many, ranks_rows, tensors_with_a_say
 from lightning_dataselect.capture.recording.picks import tensors_among
 
+_SELECTING = {"topk", "kthvalue", "median", "nanmedian", "quantile", "nanquantile"}
+
 
 class Judgements:
     """Follow tensors without a gradient that were computed from the model's outputs to the tensors they changed.
@@ -56,7 +58,7 @@ class Judgements:
             if not out.requires_grad:
                 self._tensors[id(out)] = out
                 self._ranks |= {id(out)} if is_ranked else set()
-            elif judgements and out.grad_fn is not None:
+            elif (judgements or (is_ranked and name in _SELECTING)) and out.grad_fn is not None:
                 self._changed.add(out.grad_fn)
                 self._changed_by_ranks |= {out.grad_fn} if is_ranked else set()
 

@@ -16,6 +16,7 @@ from lightning_dataselect.capture.loss.origin import Origin, Origins
 from lightning_dataselect.capture.loss.reductions import Reduction
 from lightning_dataselect.capture.loss.terms import Key
 from lightning_dataselect.capture.probing.across import Across
+from lightning_dataselect.capture.probing.branches import Branches
 from lightning_dataselect.capture.probing.divisions import Divisions
 from lightning_dataselect.capture.probing.judgements import Judgements
 from lightning_dataselect.capture.probing.orders import SORTING, moves, order_of_rows, picks_rows
@@ -24,13 +25,22 @@ from lightning_dataselect.capture.probing.tables import Tables
 from lightning_dataselect.capture.probing.watch import Watch, compiler_in_use
 from lightning_dataselect.capture.recording.interception import Interceptors, site
 from lightning_dataselect.capture.recording.observer import Observer
-from lightning_dataselect.capture.recording.picks import GETITEM, IndexPick, Pick, by_numbers, covers, tensors_among
+from lightning_dataselect.capture.recording.picks import (
+    GETITEM,
+    IndexPick,
+    Pick,
+    by_numbers,
+    covers,
+    tensors_among,
+    without_rows,
+)
 from lightning_dataselect.capture.recording.recorder import Recorder
 
 _DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
 _RESHAPING = {"reshape", "view", "flatten"}
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
 _FINDING = {"nonzero", "argwhere", "unique", "unique_consecutive"}
+_ASKING = {"__bool__", "item", "tolist", "numpy", "__array__", "__int__", "__float__", "__index__"}
 _SETITEM = torch._C.TensorBase.__setitem__
 
 
@@ -43,16 +53,20 @@ class Probe(Watch, Observer):
         anchors: The results of calls that had parameters, or normalised the batch, by their places in the graph.
         foreign: Likewise the results of code that a mode cannot see into, such as a scripted module.
         divisions: What the step divides its losses by.
+        branches: Where it decides by its loss which way it takes.
         picked: How many rows were picked out of a tensor by a mask or an index, by the places of the results.
         doubtful: The places where the mask was computed from the model's outputs, perhaps those of all samples.
         has_equal_axes: True if another axis is as long as the batch, and nothing tells the two apart.
         sorts: True if something was sorted, or rows of the samples were taken by an index or a mask.
         reorders: True if that has changed their order.
         differentiates: True if the step takes derivatives of its own.
+        slopes_of_means: The places of derivatives of means over the batch, which are smaller the more samples it has.
+        leaves_torch: True if the step takes numbers out of torch that the model has not made.
         origins: Knows what was computed from which samples; None if all samples of a batch are measured.
         views: How many batches were concatenated.
         values: The activations themselves, by their places in the graph, where they are kept; else None.
         normalises: True if a layer has normalised the batch by its own statistics.
+        picks_nothing: True if masks that were computed from the model's outputs are to pick no rows.
         unreachable: The terms that only a mode sees: loss functions by no name that can be patched,
             means and sums in compiled code (where a mode costs nothing).
     """
@@ -66,9 +80,11 @@ class Probe(Watch, Observer):
         self.foreign: dict[Node, list[Anchor]] = {}
         self._made: set[Node] = set()  # the places of all results
         self.divisions = Divisions()
+        self.branches = Branches()
         self.across = Across(recorder.batch_size)
         self.picked: dict[Node, int] = {}
         self.doubtful: set[Hashable] = set()
+        self.slopes_of_means: set[Node] = set()
         self.has_equal_axes = False
         self._rows = PickedRows()
         self._judgements = Judgements()
@@ -76,10 +92,10 @@ class Probe(Watch, Observer):
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id is reused
         self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
         self.views: set[int] = set()
-        self.sorts = self.reorders = self.differentiates = False
+        self.sorts = self.reorders = self.differentiates = self.leaves_torch = False
         self.origins: Origins | None = None
         self.values: dict[Node, list[Tensor]] | None = None
-        self.normalises = False
+        self.normalises = self.picks_nothing = False
         self._tables = Tables(module)
 
     def __enter__(self) -> Probe:
@@ -96,6 +112,9 @@ class Probe(Watch, Observer):
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Follow what is made of parameters alone, and what the samples lie along."""
         self.differentiates |= func in _DIFFERENTIATING
+        if func is torch.autograd.grad and self._is_of_mean(tensors_among([*args[:1], kwargs.get("outputs")])):
+            self.slopes_of_means.update(t.grad_fn for t in tensors_among([out]) if t.grad_fn is not None)
+        self.leaves_torch |= func.__name__ in _ASKING and not (args[0].requires_grad or self._judgements.holds(args[0]))
         self.normalises |= func.__name__ == "batch_norm" and bool(kwargs.get("training", args[5:6] == (True,)))
         self.came_of(func, [*args, *kwargs.values()], out)
         inputs, size = tensors_among([*args, *kwargs.values()]), self.recorder.batch_size
@@ -128,6 +147,7 @@ class Probe(Watch, Observer):
         self._rows.note(inputs, tensors_among([out]))
         self.across.note(func.__name__, args, kwargs, out)
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
+        self.branches.note(func.__name__, [*args, *kwargs.values()], out, self._terms())
         if func.__name__ in _FINDING:
             self.divisions.count_rows(len(tensors_among([out])[0]), func)
         if isinstance(out, Tensor) and out.grad_fn is not None and picks_rows(func.__name__, args, out, size):
@@ -141,6 +161,24 @@ class Probe(Watch, Observer):
             if func.__name__ in _LAYING and any(t.shape[:1] == (size,) for t in data):
                 rows = tensor.shape[0] * (tensor.shape[1] if func is torch.stack else 1)
                 self.views.add(rows // size)
+
+    def given(self, func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return what a call is made with."""
+        return without_rows(func, args, self._judgements.holds) if self.picks_nothing else args
+
+    def answer(self, func: Any, args: tuple[Any, ...], out: Any) -> Any:
+        """Return what the step gets as the result of a call, and note which way it takes by it."""
+        if func.__name__ not in _ASKING:
+            return out
+        where = site(sys._getframe(2), func)
+        return self.branches.answer(func.__name__, args, out, where, self._terms())
+
+    def _is_of_mean(self, values: Iterable[Tensor]) -> bool:
+        means = {term.node for term in self.recorder.terms if term.edge is not None and not term.is_sum}
+        return self.recorder.batch_size > 1 and any(reached(value.grad_fn, means) for value in values)
+
+    def _terms(self) -> set[Node]:
+        return {term.edge.node for term in self.recorder.terms if term.edge is not None}
 
     @property
     def limited(self) -> set[Node]:

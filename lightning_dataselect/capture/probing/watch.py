@@ -67,6 +67,7 @@ class Watch(TorchFunctionMode):
             return func(*args, **kwargs)
         if func in self._known:  # by its interceptor, where it names itself while that is installed
             return self.loss(self._known[func][1], args, kwargs)
+        args = self.given(func, args)
         out = func(*args, **kwargs)
         if func in ENDINGS and ends(args, kwargs, out):
             where = None if torch.compiler.is_dynamo_compiling() else site(_caller(sys._getframe(1), func), func)
@@ -87,7 +88,7 @@ class Watch(TorchFunctionMode):
         if not torch.compiler.is_dynamo_compiling():
             self._norms.note(func, args, kwargs, out)
         self.note(func, args, kwargs, out)
-        return out
+        return self.answer(func, args, out)
 
     def loss(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Take a loss function that no patch has seen."""
@@ -116,3 +117,11 @@ class Watch(TorchFunctionMode):
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Take any other result."""
+
+    def given(self, func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return what a call is made with."""
+        return args
+
+    def answer(self, func: Any, args: tuple[Any, ...], out: Any) -> Any:
+        """Return what the step gets as the result of a call."""
+        return out

@@ -33,6 +33,7 @@ def scale(term: Term, slope: Scale, record: Record) -> Scale:
         shape, size = term.elements.shape, record.batch_size
         if shape and shape[0] != size and term.elements.numel() != spec.n_rows * size:
             record.doubts.note(term.key)
+    is_unshown = not (watches or spec.is_witnessed) and (term.is_sum or record.spec.leaves_torch)
     if len(spec.readings) < 2:
         if spec.divided_elementwise:
             return slope
@@ -40,11 +41,15 @@ def scale(term: Term, slope: Scale, record: Record) -> Scale:
         if watches and spec.readings and (isinstance(product, Tensor) or product != spec.readings[0][1]):
             watched = torch.as_tensor(product).mean() if is_loop else product
             record.doubts.coefficient(term.key, [spec.readings[0][1]], [watched])
+        if is_unshown:
+            record.doubts.change(term.key, [product])
         return product
     products = [slope * _total(term, divisor, record) for divisor, _ in spec.readings]
     found = [product for _, product in spec.readings]
     if watches:
         record.doubts.coefficient(term.key, found, products)
+    if is_unshown:
+        record.doubts.change(term.key, products)
     term.choice = record.claims.choose(term.key, found, products, term.elements.device)
     chosen = torch.stack([torch.as_tensor(product, device=term.elements.device).float() for product in products])
     return chosen.reshape(-1).index_select(0, term.choice).squeeze(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,9 @@ _TAKING = {torch.take, torch._C.TensorBase.take}
 _MASKING = {torch.masked_select, torch._C.TensorBase.masked_select}
 
 
+_FINDING = {torch.nonzero, torch._C.TensorBase.nonzero, torch.argwhere, torch._C.TensorBase.argwhere, torch.where}
+
+
 _UNBINDING = {torch.unbind, torch.Tensor.unbind}
 
 
@@ -36,11 +39,27 @@ class Pick:
         mask: True where there are rows.
         n_rows: Their number.
         are_pieces: True if no mask has picked them, but they were laid one after the other (see `pieces`).
+        width: The number of entries of each row that were picked one after the other.
     """
 
     mask: Tensor
     n_rows: int
     are_pieces: bool = field(default=False, kw_only=True)
+    width: int = field(default=1, kw_only=True)
+
+    def of(self, rows: Tensor) -> Pick | None:
+        """Return it as it has picked these rows, or their single entries; None if there are more or fewer.
+
+        Example:
+            >>> pick = Pick(torch.tensor([True, False]), 1, width=3)
+            >>> pick.of(torch.ones(3)).mask.tolist(), pick.of(torch.ones(2))
+            ([[True, True, True], [False, False, False]], None)
+        """
+        if rows.shape[:1] == (self.n_rows,):
+            return self
+        if self.width == 1 or rows.shape != (self.n_rows * self.width,):
+            return None
+        return Pick(self.mask.unsqueeze(-1).expand(*self.mask.shape, self.width), self.n_rows * self.width)
 
     @property
     def decided_by(self) -> tuple[Tensor, ...]:
@@ -213,6 +232,35 @@ def by_numbers(index: Any) -> bool:
     return isinstance(first, Tensor) and first.dtype == torch.int64 and first.dim() > 0
 
 
+def without_rows(func: Any, args: tuple[Any, ...], of_outputs: Callable[[Tensor], bool]) -> tuple[Any, ...]:
+    """Return the arguments of a call with masks that pick nothing in place of those that the model's outputs make.
+
+    Args:
+        func: What is called.
+        args: Its arguments.
+        of_outputs: Tells if a tensor was computed from the model's outputs.
+
+    Example:
+        >>> losses = torch.tensor([1.0, 3.0])
+        >>> given = without_rows(GETITEM, (losses, losses > 2), lambda mask: True)
+        >>> GETITEM(*given)
+        tensor([])
+    """
+    if func is GETITEM:
+        first, *others = args[1] if isinstance(args[1], tuple) and args[1] else (args[1],)
+        mask = _emptied(first, of_outputs)
+        index = mask if not isinstance(args[1], tuple) else (mask, *others)
+        return args if mask is first else (args[0], index)
+    if func in _MASKING and len(args) == 2:
+        return args[0], _emptied(args[1], of_outputs)
+    return (_emptied(args[0], of_outputs),) if func in _FINDING and len(args) == 1 else args
+
+
+def _emptied(mask: Any, of_outputs: Callable[[Tensor], bool]) -> Any:
+    is_mask = isinstance(mask, Tensor) and mask.dtype == torch.bool and of_outputs(mask)
+    return torch.zeros_like(mask) if is_mask else mask
+
+
 def takes_single(func: Any, args: tuple[Any, ...], out: Any, batch_size: int) -> bool:
     """Tell if a call takes one of the samples out of a vector of their losses, or each of them by itself.
 
@@ -242,7 +290,7 @@ def _by_mask(given: Tensor, mask: Tensor, out: Tensor) -> Pick | None:
         return Pick(mask, len(out))
     width = given.shape[-1]
     is_of_rows = given.dim() > 1 and mask.shape == (*given.shape[:-1], 1) and width > 0
-    return Pick(mask.squeeze(-1), len(out) // width) if is_of_rows else None
+    return Pick(mask.squeeze(-1), len(out) // width, width=width) if is_of_rows else None
 
 
 def tensors_among(values: Iterable[Any]) -> list[Tensor]:

@@ -152,11 +152,12 @@ class Recorder(Record):
             given = layout.turned(given)
         whole = foldable(given.shape, self.batch_size)
         if is_count and whole:
+            self.counts[key] = count = self._ended(key, layout.strided, ending, given.detach(), value.detach())
+            count.elements = count.elements.float()
             if self.observer is not None:
                 self.observer.number(value, key)
                 self.layouts[key] = layout
-            self.counts[key] = count = self._ended(key, layout.strided, ending, given.detach(), value.detach())
-            count.elements = count.elements.float()
+                count.is_compared, _ = self.observer.is_across((), [rows])
         elif enters and (value.requires_grad or self.scoring):
             if whole or where in self.spec.loops or self.observer is not None:
                 term = self._ended(key, self._strided(spec, given), ending, given, value)
@@ -196,7 +197,8 @@ class Recorder(Record):
         """Return where a mask picked the rows that these were computed from, and which; None if no mask did."""
         where = spec.picked_at if self.observer is None else self.observer.picked_at(rows)
         pick = self.picks.get(where) if where is not None else None
-        return (where, pick) if pick is not None and rows.shape[:1] == (pick.n_rows,) else (None, None)
+        fitting = None if pick is None else pick.of(rows)
+        return (None, None) if fitting is None else (where, fitting)
 
     def _layout_of_count(self, key: Key, shape: torch.Size) -> Layout:
         """Find where the samples lie in what is counted: along the second axis, say, as of time-major tokens."""

@@ -31,6 +31,10 @@ class Reading:
     product: float
     by_mean: bool = False
 
+    def of(self, positions: Tensor) -> Reading:
+        """Return the same for some of the samples."""
+        return replace(self, alone=self.alone[positions], shows=self.shows[positions])
+
 
 def fits(reading: Reading, truth: Tensor) -> bool:
     """Tell if a reading gives each sample the coefficient, or the loss, that it has alone."""
@@ -55,7 +59,7 @@ def possible_readings(
         if term.counts is not None and (term.elements.numel() > size or term.picked_at is not None):
             given.append(("counts", _counted(term.counts, layout, size)))  # some of them maybe several times
     given += numbers.items() if term.is_sum or whole.divides else ()
-    if term.is_sum and term.elements.numel() > size:
+    if term.is_sum and (term.elements.numel() > size or bool((term.elements == 0).any())):
         given.append(("nonzero", _counted(term.elements != 0, layout, size)))
     readings = []
     for divisor, share in given:

@@ -65,12 +65,26 @@ def row_alone(layout: Layout, term: Term, one: Term, row: Tensor) -> Tensor | No
     return torch.nn.functional.pad(rows[0], (0, missing))
 
 
-def lies(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
-    """Tell if each sample has the row of its own that it has alone."""
+def lies(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor] | None], size: int) -> bool:
+    """Tell if each sample has the row of its own that it has alone; only zeros if it has no such term (None)."""
     rows = layout.rows(term.elements, size)
     assert rows is not None
-    singles = [row_alone(layout, term, one, row) for (one, _), row in zip(alone, rows, strict=True)]
-    return all(one is not None and are_same(row, one) for row, one in zip(rows, singles, strict=True))
+    for one, row in zip(alone, rows, strict=True):
+        own = torch.zeros_like(row) if one is None else row_alone(layout, term, one[0], row)
+        if own is None or not are_same(row, own):
+            return False
+    return True
+
+
+def is_scaled(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
+    """Tell if each sample has the row of its own, but for a power of the number of samples, as of a mean's slope."""
+    rows = layout.rows(term.elements, size)
+    assert rows is not None
+    own = [row_alone(layout, term, one, row) for (one, _), row in zip(alone, rows, strict=True)]
+    return any(
+        all(one is not None and are_same(row, one * size**power) for row, one in zip(rows, own, strict=True))
+        for power in (-2, -1, -0.5, 0.5, 1, 2)
+    )
 
 
 def are_ragged(term: Term, alone: Sequence[tuple[Term, Tensor]]) -> bool:

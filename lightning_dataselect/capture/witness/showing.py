@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_dataselect.capture.analysis.roots import constant_in, find_terms
 from lightning_dataselect.capture.loss.folds import find_folds
+from lightning_dataselect.capture.loss.graph import reached
 from lightning_dataselect.capture.loss.shown import Shown
 from lightning_dataselect.capture.loss.specs import StepSpec
 from lightning_dataselect.capture.loss.terms import coefficients
@@ -23,6 +24,7 @@ from lightning_dataselect.capture.reading.results import PrimaryTerms, StepResul
 from lightning_dataselect.capture.reading.returned import check_is_one_number, loss_of
 from lightning_dataselect.capture.reading.scaling import scale
 from lightning_dataselect.capture.recording.claims import Claims
+from lightning_dataselect.capture.recording.doubts import Doubts
 from lightning_dataselect.capture.recording.interception import Interceptors
 from lightning_dataselect.capture.recording.recorder import Recorder
 from lightning_dataselect.capture.witness.mixed import outputs_before, rows_taken
@@ -44,9 +46,9 @@ def show(
     Raises:
         CaptureError: the step returns no loss that has a gradient, or one of several numbers.
     """
-    known, claims = recorder.spec, recorder.claims
-    recorder.spec, recorder.claims = StepSpec(tables=known.tables), Claims()
-    probe.values = {}
+    known, claims, doubts = recorder.spec, recorder.claims, recorder.doubts
+    recorder.spec, recorder.claims, recorder.doubts = StepSpec(tables=known.tables), Claims(), Doubts()
+    probe.values, probe.branches.watches_floats = {}, True
     recorder.start(batch_size)
     try:
         with torch.enable_grad(), eagerly(), interceptors.losses, probe:
@@ -72,14 +74,30 @@ def show(
         numbers = {key: term.detached() for key, term in recorder.counts.items()}
         outputs = {key: outputs_before(term, probe) for key, (term, _) in terms.items()}
         taken = {key: rows for key, (term, _) in terms.items() if (rows := rows_taken(term, recorder)) is not None}
+        folds = {fold.edge.node for fold in recorder.folds.values() if fold.edge is not None}
+        of_folds = [key for key, (term, _) in terms.items() if reached(term.elements.grad_fn, folds)]
         terms = {key: (term.detached(), slope) for key, (term, slope) in terms.items()}
-        divides = bool(probe.divisions.made)
-        spec, sorts, reorders = recorder.spec, probe.sorts, probe.reorders
         return Shown(
-            batch_size, loss.detach(), terms, numbers, losses, constant, spec, divides, sorts, reorders,
-            outputs, taken, probe.normalises,
-        )  # fmt: skip
+            batch_size,
+            loss.detach(),
+            terms,
+            numbers,
+            losses,
+            constant,
+            recorder.spec,
+            divides=bool(probe.divisions.made),
+            sorts=probe.sorts,
+            reorders=probe.reorders,
+            outputs=outputs,
+            taken=taken,
+            normalises=probe.normalises,
+            picks_by_outputs=bool(probe.doubtful),
+            of_folds=of_folds,
+            branches=probe.branches.taken,
+            asked=probe.branches.asked,
+            left=list(probe.branches.left),
+        )
     finally:
         recorder.stop()
         known = replace(known, tables=known.tables | probe.tables)
-        recorder.observer, recorder.spec, recorder.claims = None, known, claims
+        recorder.observer, recorder.spec, recorder.claims, recorder.doubts = None, known, claims, doubts

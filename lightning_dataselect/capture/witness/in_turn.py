@@ -1,0 +1,87 @@
+"""Tell loops over the samples, each with a term of its own, from loops over groups of them and over anything else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lightning_dataselect.capture.loss.refusals import COUNT, GROUPS, ORDER, SCALE
+from lightning_dataselect.capture.loss.shown import Shown
+from lightning_dataselect.capture.loss.specs import StepSpec
+from lightning_dataselect.capture.witness.sample_rows import are_close
+
+
+def with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec, agrees: bool) -> StepSpec:
+    """Return the findings with the places where each sample has a term of its own, and those where none has.
+
+    A place that is passed as often as there are samples is a loop over them, and one that is passed as often for one
+    sample as for several is none, whatever their number.
+
+    Args:
+        whole: Of several samples.
+        singles: Of each of them alone.
+        spec: The findings so far.
+        agrees: True if the algebra gives to each sample what it loses alone.
+    """
+    places = Counter(key[0] for key in whole.terms)
+    of_singles = [Counter(key[0] for key in one.terms) for one in singles]
+    others = {place for place, n in places.items() if all(one[place] == n for one in of_singles)}
+    loops = set()
+    for place, n in places.items():
+        if place not in others and whole.losses is not None and not agrees and _weighs_turns(place, whole, singles):
+            spec = _refused(spec, place, whole, SCALE)
+        if n == 1 or any(one[place] != 1 for one in of_singles):
+            continue
+        slopes, truth = _slopes_at(place, [whole]), _slopes_at(place, singles)
+        turns = torch.stack([term.value for key, (term, _) in whole.terms.items() if key[0] == place]).flatten()
+        own = torch.stack([term.value for one in singles for key, (term, _) in one.terms.items() if key[0] == place])
+        own = own.flatten()
+        is_in_turn = n == whole.size and are_close(turns, own)
+        if any(term.picked_at is not None for key, (term, _) in whole.terms.items() if key[0] == place):
+            # groups of one sample each are met in their own order, so that one of two orders of the samples tells
+            is_mean = is_in_turn and are_close(slopes * whole.size, truth)
+            if not (is_mean or are_close(slopes, truth[:1].expand_as(slopes))):
+                spec = _refused(spec, place, whole, GROUPS)
+            else:
+                spec = replace(spec, no_groups=spec.no_groups | {place})
+            continue
+        if n != whole.size:
+            continue
+        loops.add(place)
+        if not is_in_turn and are_close(turns.sort().values, own.sort().values):
+            spec = _refused(spec, place, whole, ORDER)
+        elif is_in_turn and not agrees:
+            if not (are_close(slopes, truth) or are_close(slopes * whole.size, truth)):
+                adds_up = are_close((1 / truth).sum() * slopes, torch.ones_like(slopes))
+                spec = _refused(spec, place, whole, COUNT if adds_up else SCALE)
+    return replace(spec, loops=(spec.loops | loops) - others, no_loops=(spec.no_loops | others) - loops)
+
+
+def _weighs_turns(place: Hashable, whole: Shown, singles: Sequence[Shown]) -> bool:
+    """Tell if turns at a place weigh alike, but otherwise by how many there are, as of the longest of the samples."""
+    if any(sum(key[0] == place for key in one.terms) < 2 for one in singles):
+        return False
+    slopes = [_slopes_at(place, [one]) for one in (whole, *singles)]
+    are_even = all(are_close(own, own[:1].expand_as(own)) for own in slopes)
+    return are_even and any(not are_close(own[:1], slopes[0][:1]) for own in slopes[1:])
+
+
+def happens_once(place: Hashable, shown: Sequence[Shown]) -> bool:
+    """Tell if no step has passed a place more than once, so that what it computed there is the same thing each time."""
+    return all(sum(key[0] == place for key in one.terms) < 2 for one in shown)
+
+
+def _slopes_at(place: Hashable, shown: Sequence[Shown]) -> Tensor:
+    """Return the coefficients of the terms at a place, in their order."""
+    met = [slope for one in shown for key, (_, slope) in one.terms.items() if key[0] == place]
+    return torch.cat([slope.float().reshape(-1) for slope in met])
+
+
+def _refused(spec: StepSpec, place: Hashable, whole: Shown, refusal: str) -> StepSpec:
+    for key in whole.terms:
+        spec = spec.with_term(key, refusal=refusal) if key[0] == place else spec
+    return spec

@@ -1,0 +1,221 @@
+"""A step that decides by the whole batch what its loss is made of: refused where a sample alone decides otherwise."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from alone import Net, Step, captured, measured
+from torch import Tensor
+
+from lightning_dataselect.capture import CaptureError
+
+BRANCH = "decides by a number of the whole batch which way it takes, in line"
+OPEN = "is read along the way that its batch takes"
+
+
+def ce(net: Net, b: dict[str, Tensor], **how: str) -> Tensor:
+    return F.cross_entropy(net(b["x"]), b["y"], **how)
+
+
+def halved_if_high(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss = ce(net, b)
+    if loss > 1.7:
+        loss = loss * 0.5
+    return loss
+
+
+def limited_by_its_value(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss = ce(net, b)
+    if loss.item() > 1.7:
+        loss = loss * (1.7 / loss.detach())
+    return loss
+
+
+def halved_by_a_float(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss = ce(net, b)
+    value = float(loss.detach())
+    return loss * 0.5 if value > 1.6 else loss
+
+
+def halved_by_an_array(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss = ce(net, b)
+    return loss * 0.5 if loss.detach().numpy() > 1.6 else loss
+
+
+def halved_by_arithmetic(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss = ce(net, b)
+    return loss * 0.5 if 2 - 0.5 * loss.item() < 1.2 else loss
+
+
+def by_the_worst(net: Net, b: dict[str, Tensor]) -> Tensor:
+    errors = net.single(b["x"]) - b["r"]
+    return errors.abs().mean() if errors.abs().max() > 1 else errors.square().mean()
+
+
+def both_if_close(net: Net, b: dict[str, Tensor]) -> Tensor:
+    losses = [F.softplus(sign * net.single(b["x"])).mean() for sign in (1, -1)]
+    return losses[0] + losses[1] if (losses[0] - losses[1]).abs() < 0.1 else losses[0]
+
+
+def a_logarithm_if_high(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss = ce(net, b)
+    return loss.log() + 1 if loss > 1.65 else loss
+
+
+def another_term_if_low(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss = ce(net, b)
+    return loss + 0.1 * F.mse_loss(net.single(b["x"]), b["r"]) if loss < 1.7 else loss
+
+
+def another_loss_if_high(net: Net, b: dict[str, Tensor]) -> Tensor:
+    size = (net.single(b["x"]) - b["r"]).abs().mean()
+    return size if size < 1 else F.mse_loss(net.single(b["x"]), b["r"])
+
+
+def left_out_if_high(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss = ce(net, b)
+    return loss * 0 if loss.detach() > 1.8 else loss
+
+
+def risks(net: Net, b: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    out, own = net.single(b["x"]), b["positive"].double()
+    n, n_others = own.sum().clamp(min=1), (1 - own).sum().clamp(min=1)
+    of_own = 0.4 * (own * torch.sigmoid(out)).sum() / n
+    return 0.4 * (own * torch.sigmoid(-out)).sum() / n, ((1 - own) * torch.sigmoid(out)).sum() / n_others - of_own
+
+
+def positive_and_unlabeled(net: Net, b: dict[str, Tensor]) -> Tensor:
+    """As in Kiryo et al., 2017."""
+    positive, negative = risks(net, b)
+    if negative < 0:
+        return -negative
+    return positive + negative
+
+
+def positive_less_negative(net: Net, b: dict[str, Tensor]) -> Tensor:
+    positive, negative = risks(net, b)
+    return positive - negative if negative.item() < 0 else positive + negative
+
+
+def data_halved_if_large(net: Net, b: dict[str, Tensor]) -> Tensor:
+    x = b["x"]
+    if x.abs().max() > 3:
+        x = x / 2
+    return F.cross_entropy(net(x), b["y"])
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        halved_if_high, halved_by_a_float, halved_by_an_array, halved_by_arithmetic, by_the_worst, both_if_close,
+        limited_by_its_value, a_logarithm_if_high, another_term_if_low, another_loss_if_high,
+        left_out_if_high, positive_and_unlabeled, positive_less_negative, data_halved_if_large,
+    ],
+)  # fmt: skip
+def test_a_branch_that_samples_alone_take_otherwise_is_refused_by_its_line(step: Step) -> None:
+    with pytest.raises(CaptureError, match=BRANCH):
+        measured(step)
+
+
+@pytest.mark.parametrize("read", [measured, captured])
+def test_a_branch_that_all_samples_have_taken_so_far_is_named(read: type) -> None:
+    losses, right, said = read(lambda net, b: loss if (loss := ce(net, b)) < 1e4 else 0 * loss)
+    torch.testing.assert_close(losses, right, rtol=1e-5, atol=1e-5)
+    assert said.count(OPEN) == 1
+
+
+def without_what_is_no_number(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss = ce(net, b)
+    if not torch.isfinite(loss):
+        raise ValueError
+    return torch.zeros_like(loss) if torch.isnan(loss) else loss
+
+
+def counts_high_ones(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss = ce(net, b)
+    net.n_high = getattr(net, "n_high", 0) + (loss.item() > 1.6)
+    net.mean = 0.9 * getattr(net, "mean", 1.0) + 0.1 * float(loss)
+    return loss
+
+
+def balanced_by_its_value(net: Net, b: dict[str, Tensor]) -> Tensor:
+    loss, other = ce(net, b), net.code(net.body(b["x"])).square().mean()
+    return loss + 0.0 * other / other.item()
+
+
+def looks_at_hits(net: Net, b: dict[str, Tensor]) -> Tensor:
+    out = net(b["x"])
+    net.is_good = bool((out.argmax(1) == b["y"]).double().mean() > 0.5)
+    if net.log_scale.exp() > 100:
+        net.log_scale.data.zero_()
+    return F.cross_entropy(out, b["y"])
+
+
+@pytest.mark.parametrize("step", [without_what_is_no_number, counts_high_ones, balanced_by_its_value, looks_at_hits])
+def test_a_branch_that_changes_no_loss_is_none(step: Step) -> None:
+    losses, right, said = measured(step)
+    torch.testing.assert_close(losses, right, rtol=1e-5, atol=1e-5)
+    assert OPEN not in said
+
+
+# ---- the hardest, but not too few of them ----------------------------------------------------------------------------
+
+
+def pixels(net: Net, b: dict[str, Tensor]) -> Tensor:
+    return F.cross_entropy(net.conv(b["image"]), b["segments"], reduction="none").flatten()
+
+
+def at_least(n: int, above: float, losses: Tensor) -> Tensor:
+    kept = losses[losses > above]
+    if len(kept) < n:
+        kept = losses.topk(min(n, len(losses)))[0]
+    return kept.mean()
+
+
+def at_least_by_a_mask(losses: Tensor) -> Tensor:
+    kept = losses > 1.5
+    if kept.sum() < 4:
+        kept = losses >= losses.topk(min(4, len(losses)))[0][-1]
+    return (losses * kept).sum() / kept.sum()
+
+
+def all_if_none(losses: Tensor) -> Tensor:
+    index = (losses > 0.2).nonzero().squeeze(1)
+    return losses[index].mean() if len(index) else losses.mean()
+
+
+HARDEST: dict[str, Step] = {
+    "samples": lambda net, b: at_least(4, 1.5, ce(net, b, reduction="none")),
+    "pixels": lambda net, b: at_least(30, 1.5, pixels(net, b)),
+    "a share of the pixels, all of them hard": lambda net, b: at_least(
+        b["segments"].numel() // 16, 0.2, pixels(net, b)
+    ),
+    "a mask": lambda net, b: at_least_by_a_mask(ce(net, b, reduction="none")),
+    "all if none is hard": lambda net, b: all_if_none(pixels(net, b)),
+}
+
+
+@pytest.mark.parametrize("name", HARDEST)
+def test_the_hardest_rows_are_refused_where_others_take_their_place(name: str) -> None:
+    with pytest.raises(CaptureError, match="selects rows of the batch by the model's outputs"):
+        measured(HARDEST[name])
+
+
+def test_rows_above_a_bound_are_read_where_nothing_takes_their_place() -> None:
+    def step(net: Net, b: dict[str, Tensor]) -> Tensor:
+        kept = pixels(net, b)[pixels(net, b) > 1.6]
+        return kept.sum() / max(1, len(kept))
+
+    losses, right, _ = measured(step)
+    torch.testing.assert_close(losses, right, rtol=1e-5, atol=1e-5)
+
+
+def by_a_threshold_of_the_batch(net: Net, b: dict[str, Tensor]) -> Tensor:
+    """As in HRNet."""
+    out = net.conv(b["image"])
+    losses = F.cross_entropy(out, b["segments"], reduction="none").flatten()
+    own = out.softmax(1).gather(1, b["segments"][:, None]).flatten()
+    return losses[own < max(own.sort().values[len(own) // 16], 0.9)].mean()
+
+
+def test_a_threshold_that_the_order_of_the_batch_may_move_is_named() -> None:
+    assert OPEN in measured(by_a_threshold_of_the_batch)[2]
