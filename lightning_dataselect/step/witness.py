@@ -127,7 +127,7 @@ class Witness:
                 try:
                     return self._capture.show(draws.during(rehearsed(part(positions))), len(positions))
                 finally:
-                    self._needs_all_ranks |= draws.communicates and self._has_several_ranks
+                    self._needs_all_ranks |= draws.was_met and self._has_several_ranks
         except UnsupportedLoaderError:
             raise
         except Exception as error:  # whatever a step that is not made for fewer samples may raise
