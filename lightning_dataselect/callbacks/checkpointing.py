@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch.distributed as dist
@@ -28,9 +28,12 @@ class Checkpointer:
     def __init__(self, policy: SelectionPolicy, run: RunState) -> None:
         self._policy = policy
         self._run = run
-        of_loader = "" if policy.loader is None else f"(loader={policy.loader!r})"
-        self.state_key = _PREFIX + type(policy).__qualname__ + of_loader
+
+    @property
+    def state_key(self) -> str:
         """The key of the state in a checkpoint."""
+        of_loader = "" if self._policy.loader is None else f"(loader={self._policy.loader!r})"
+        return _PREFIX + type(self._policy).__qualname__ + of_loader
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed fit needs, with this rank's state standing for all ranks.
@@ -63,18 +66,24 @@ class Checkpointer:
         checkpoint["callbacks"][self.state_key] = run.state_dict(states, copies=run.rank == 0)
         run.fit.leave_counts_to_first(run.rank)
 
-    def refuse_others(self, checkpoint: Mapping[str, Any]) -> None:
+    def refuse_others(self, checkpoint: Mapping[str, Any], present: Collection[str] = ()) -> None:
         """Refuse the checkpoint of another method.
 
+        Args:
+            checkpoint: The checkpoint.
+            present: The keys of all selectors of the Trainer.
+
         Raises:
-            CheckpointMismatchError: If ``checkpoint`` holds the state of a selector, and of none of this class.
+            CheckpointMismatchError: If ``checkpoint`` holds the state of a selector, and of none of this class, or that
+                of one which the Trainer does not have.
         """
         found = [key for key in checkpoint.get("callbacks", {}) if str(key).startswith(_PREFIX)]
-        if found and self.state_key not in found:
+        if found and (self.state_key not in found or not set(found) <= {self.state_key, *map(str, present)}):
             other = ", ".join(key.removeprefix(_PREFIX) for key in found)
+            own = ", ".join(str(key).removeprefix(_PREFIX) for key in present) or type(self._policy).__name__
             raise CheckpointMismatchError(
-                f"The checkpoint was written by {other}, but this Trainer has {type(self._policy).__name__}: the"
-                f" selection cannot go on. Resume with {other}, or load the weights alone into a new fit."
+                f"The checkpoint was written by {other}, but this Trainer has {own}: the selection cannot go"
+                f" on. Resume with {other}, or load the weights alone into a new fit."
             )
 
     def place_loaders(self, checkpoint: Mapping[str, Any], rank: int, world_size: int) -> None:

@@ -70,12 +70,15 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
         refuse_fit_within_fit(self, self._trainer, trainer)
         self._end_fit()
         self._trainer = trainer
-        self.context = open_fit(trainer, pl_module, self, self.run_state, self.sample_loss)
+        others = [each for each in _selectors(trainer) if each is not self]
+        beside = [each.context for each in others if each.context is not None and each._trainer is trainer]
+        self.context = open_fit(trainer, pl_module, self, self.run_state, self.sample_loss, beside)
         if self.context is not None:
             # others may save a checkpoint in any hook, in which the batch just done must be counted
             come_first(trainer, self)
             self.context.add_cleanup(pass_over_empty_hooks(self))
-            take_hold(trainer, self.context, self.run_step, is_active=lambda: self.batch is not None)
+            if not beside:
+                take_hold(trainer, self.context, [self, *others])
             self.on_fit_setup(self.context)
 
     def on_fit_setup(self, context: FitContext) -> None:
@@ -159,16 +162,22 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the epoch, choose the samples of the next one, and set its length."""
-        if self.context is None or self.state.plan.epoch != trainer.current_epoch:
+        if self.context is None:
             return
-        self.context.epochs.end_epoch(seconds=self._stopwatch.read())
-        if self.history and self.logs and not trainer.barebones:
-            log_epoch(pl_module, self.history, self.store.column("score"), self.run_state.train_loss.read())
+        epoch = trainer.current_epoch
+        if self.state.plan.epoch == epoch:
+            self.context.epochs.end_epoch(seconds=self._stopwatch.read())
+        # by now the selector of another loader may have turned to the next epoch for all of them
+        if self.history and self.history[-1]["epoch"] == epoch and self.logs and not trainer.barebones:
+            named = self.loader if self.has_company else None
+            scores, train_loss = self.store.column("score"), self.run_state.train_loss.read()
+            log_epoch(pl_module, self.history, scores, train_loss, named)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report what the fit has dropped."""
         if self.context is not None and self.history and self.logs and not trainer.barebones:
-            said = fit_summary(type(self).__name__, self.history, self.run_state.share_spent)
+            name = type(self).__name__ + (f"(loader={self.loader!r})" if self.has_company else "")
+            said = fit_summary(name, self.history, self.run_state.share_spent)
             rank_zero_info(said + self.remark())
 
     @StateKey
@@ -190,5 +199,9 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another method; put each rank's loaders back to where they were."""
-        self._checkpointer.refuse_others(checkpoint)
+        self._checkpointer.refuse_others(checkpoint, {each.state_key for each in _selectors(trainer)})
         self._checkpointer.place_loaders(checkpoint, trainer.global_rank, trainer.world_size)
+
+
+def _selectors(trainer: pl.Trainer) -> list[SelectionHooks]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, SelectionHooks)]  # type: ignore[attr-defined]

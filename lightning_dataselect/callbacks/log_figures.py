@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
@@ -52,7 +53,7 @@ class LogFigures(LightningOnly):
         """
         if stage != "fit":
             return
-        if _selector(trainer) is None:
+        if not _selectors(trainer):
             raise TrainerSettingsError(
                 "LogFigures draws what a selector does, but the Trainer has none: add one to its callbacks, such as"
                 " RandomPruning(prune_ratio=0), which drops nothing."
@@ -66,22 +67,23 @@ class LogFigures(LightningOnly):
     @rank_zero_only
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw, if it is time."""
-        selector, done = _selector(trainer), trainer.current_epoch + 1
+        done = trainer.current_epoch + 1
         loggers = [logger for logger in trainer.loggers if _takes_pictures(logger)]
-        if not loggers or selector is None or not (done % self.every_n_epochs == 0 or done == trainer.max_epochs):
+        if not loggers or not (done % self.every_n_epochs == 0 or done == trainer.max_epochs):
             return
-        for kind in _KINDS:
+        for selector, kind in product(_selectors(trainer), _KINDS):
             try:
                 figure = selector.plot(kind)
             except InvalidArgumentError:  # nothing measured yet, or samples that cannot be shown
                 continue
+            room = f"dataselect/{selector.loader}" if selector.has_company else "dataselect"
             for logger in loggers:
-                _send(logger, f"dataselect/{kind}", figure, trainer.global_step)
+                _send(logger, f"{room}/{kind}", figure, trainer.global_step)
 
 
-def _selector(trainer: pl.Trainer) -> DataSelector | None:
+def _selectors(trainer: pl.Trainer) -> list[DataSelector]:
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, DataSelector)), None)
+    return [callback for callback in callbacks if isinstance(callback, DataSelector)]
 
 
 def _takes_pictures(logger: Any) -> bool:

@@ -59,7 +59,8 @@ class DataSelector(SelectionHooks, Reports):
             They are matched by their keys, or by their index if the data set is the same or has grown at its end. Other
             samples count as never measured. ``warmup_epochs=0`` prunes from the first epoch on.
         loader: Key or position of the train loader whose samples are selected, if there are several in a list, a dict
-            or a ``CombinedLoader``. The batches of the others are left as they are. None: there is only one loader.
+            or a ``CombinedLoader``. The batches of the others are left as they are, unless they have selectors of their
+            own. None: there is only one loader.
         scratch_dir: Folder on a local disk for the per-sample state and the working memory of a selection, if they do
             not fit into memory. None (default): in memory. The files have no names, so nothing is left behind however
             the fit ends; their space is freed by the next fit, or with the selector. Results are the same. On a GPU

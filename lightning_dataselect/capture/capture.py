@@ -16,12 +16,12 @@ from lightning_dataselect.capture.inquiry import Inquiry
 from lightning_dataselect.capture.loss.arguments import check_module, check_step, wrong_weights
 from lightning_dataselect.capture.loss.graph import saving_numbers_only
 from lightning_dataselect.capture.loss.specs import StepSpec, TermSpec
-from lightning_dataselect.capture.loss.terms import Parts, coefficients, incomplete, loops_of
+from lightning_dataselect.capture.loss.terms import Key, Parts, coefficients, incomplete, loops_of
 from lightning_dataselect.capture.reading.outer import without_outer
 from lightning_dataselect.capture.reading.results import Captured, StepResult, Summarize, nothing_known
 from lightning_dataselect.capture.reading.returned import loss_of
 from lightning_dataselect.capture.reading.scaling import scale
-from lightning_dataselect.capture.recording.interception import bypassing
+from lightning_dataselect.capture.recording.interception import Interceptors, bypassing
 from lightning_dataselect.capture.recording.sole_loss import findings_on_sole_loss
 from lightning_dataselect.utils.validation import check_count
 
@@ -48,6 +48,7 @@ class LossCapture:
 
     Args:
         module: Searched for loss functions that it holds as attributes.
+        interceptors: What it shares with others that read the same steps, see `SharedSteps`; None for none.
 
     Example:
         >>> model, x, y = nn.Linear(3, 2), torch.ones(4, 3), torch.tensor([0, 1, 1, 0])
@@ -59,14 +60,16 @@ class LossCapture:
         (torch.Size([4]), True)
     """
 
-    def __init__(self, module: nn.Module | None = None) -> None:
-        self._inquiry = inquiry = Inquiry(check_module(module))
+    def __init__(self, module: nn.Module | None = None, interceptors: Interceptors | None = None) -> None:
+        self._inquiry = inquiry = Inquiry(check_module(module), interceptors)
+        self._may_probe = interceptors is None
         self._recorder, self._interceptors = inquiry.recorder, inquiry.interceptors
         self.doubts = self._recorder.doubts
         """The terms that recent steps have left in doubt (see `has_doubts`)."""
         # kept unwrapped: a short step would notice one more call
         self.will_probe, self.forget, self.resume = inquiry.will_probe, inquiry.forget, inquiry.resume
         self.has_misread, self.has_doubts = inquiry.has_misread, inquiry.has_doubts
+        self.meet_size = inquiry.meet_size
         self.settle, self.look_again = inquiry.settle, inquiry.look_again
         self.show, self.decide, self.refuse_mined = inquiry.show, inquiry.decide, inquiry.refuse_mined
         self.refuse_mixed, self.refuse_fallback = inquiry.refuse_mixed, inquiry.refuse_fallback
@@ -133,7 +136,7 @@ class LossCapture:
         if weights is not None and getattr(weights, "shape", None) != (batch_size,):
             raise wrong_weights(weights, batch_size)
         self._inquiry.meet_size(batch_size)
-        probing, changes = self._inquiry.reprobe.probes > 0, self._inquiry.changes
+        probing, changes = self._may_probe and self._inquiry.reprobe.probes > 0, self._inquiry.changes
         is_short = not probing and weights is None and self.summarize is None and self._sole[0] is self._recorder.spec
         self._recorder.start(batch_size, None if probing else weights, sole_spec=self._sole[1] if is_short else None)
         self._recorder.keeps_calls = self.summarize is not None
@@ -165,6 +168,31 @@ class LossCapture:
         finally:
             self._result = None
             self._recorder.stop()
+
+    def probe(self, step: Callable[[], Any], batch_size: int, batch: Any = ()) -> Captured:
+        """Probe a step that is run for this alone, as others read the same steps (see `SharedSteps`).
+
+        Args:
+            step: Calls the training step on its batch, without learning from it.
+            batch_size: The number of samples in the batch, B.
+            batch: As in `run`.
+
+        Returns:
+            The losses of the samples.
+
+        Raises:
+            CaptureError: the step shows no sound per-sample loss.
+        """
+        self._may_probe = True
+        try:
+            return self.run(step, batch_size, batch=batch)[1]
+        finally:
+            self._may_probe = False
+
+    @property
+    def own_terms(self) -> frozenset[Key]:
+        """The terms that are known to be those of its samples."""
+        return self._recorder.spec.own
 
     def score(self, step: Callable[[], Any], batch_size: int, batch: Any = ()) -> Captured:
         """Run a step for its samples' losses alone, without what a backward pass would need.

@@ -28,6 +28,7 @@ from lightning_dataselect.capture.reading.scaling import scale
 from lightning_dataselect.capture.recording.claims import Claims
 from lightning_dataselect.capture.recording.interception import Interceptors
 from lightning_dataselect.capture.recording.recorder import Recorder
+from lightning_dataselect.capture.recording.shared import SharedRecorder
 from lightning_dataselect.capture.reprobe import ReprobePolicy
 from lightning_dataselect.capture.witness.mined import refuse_fallback, refuse_mined
 from lightning_dataselect.capture.witness.mixed import refuse_mixed
@@ -44,6 +45,7 @@ class Inquiry:
 
     Args:
         module: Searched for loss functions that it holds as attributes.
+        interceptors: Those of several captures that read the same steps; None for its own.
 
     Attributes:
         recorder: Records the steps, and holds the findings about them.
@@ -59,10 +61,14 @@ class Inquiry:
         changes: Notices steps that have changed since.
     """
 
-    def __init__(self, module: nn.Module | None = None) -> None:
+    def __init__(self, module: nn.Module | None = None, interceptors: Interceptors | None = None) -> None:
         self._module = module
         self.recorder = Recorder()
-        self.interceptors = Interceptors(self.recorder, module)
+        if interceptors is None:
+            interceptors = Interceptors(self.recorder, module)
+        elif isinstance(interceptors.recorder, SharedRecorder):
+            interceptors.recorder.add(self.recorder)
+        self.interceptors = interceptors
         self.watch: Watch | None = None
         self._begin()
         self.primary = PrimaryTerms()
@@ -309,7 +315,7 @@ class Inquiry:
         recorder.spec = replace(recorder.spec, filters=recorder.spec.filters | filters)
         result.lost |= self.changes.leaves_out()
         for term, _ in parts:
-            self.interceptors.add_sites_of(term, probe.sites)
+            self.interceptors.add_sites_of(term, recorder, probe.sites)
             if term.picked_at is not None or filters:
                 # a class that had an index of its own, even for a moment, is a sequence to torch for ever after
                 self.watch = Watch(recorder, self.interceptors)

@@ -18,6 +18,7 @@ class Combination:
     Attributes:
         mode: ``"max_size_cycle"``, ``"max_size"`` or ``"min_size"``; Lightning itself refuses any other.
         lengths_of_others: Returns the current number of batches of every other loader, by its position.
+        least_of_others: Returns the same, as small as selection may make it; None if it selects from no other loader.
 
     Example:
         >>> [Combination(mode, lambda: {1: 7}).n_batches(5) for mode in ("max_size_cycle", "max_size", "min_size")]
@@ -26,6 +27,7 @@ class Combination:
 
     mode: str
     lengths_of_others: Callable[[], Mapping[int, float]]
+    least_of_others: Callable[[], Mapping[int, float]] | None = None
 
     @property
     def repeats(self) -> bool:
@@ -50,4 +52,5 @@ class Combination:
 
     def is_shorter_than_others(self, own: int) -> bool:
         """Return whether the length of an epoch is that of another loader, however few batches this loader has."""
-        return self.mode != "min_size" and own <= max(self.lengths_of_others().values(), default=0)
+        others = (self.least_of_others or self.lengths_of_others)()
+        return self.mode != "min_size" and own <= max(others.values(), default=0)

@@ -13,6 +13,7 @@ from lightning_dataselect.data.loader import SelectedLoader
 from lightning_dataselect.fit.budget import FitBudget
 from lightning_dataselect.fit.epochs import Epochs
 from lightning_dataselect.fit.misread import forget_misread
+from lightning_dataselect.fit.pace import Pace
 from lightning_dataselect.fit.streamed_epochs import StreamedEpochs
 from lightning_dataselect.state.recording import count_step
 from lightning_dataselect.state.run_state import RunState
@@ -20,6 +21,7 @@ from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.step.reader import StepReader, Summarize
+from lightning_dataselect.step.shared_reading import SharedReading
 from lightning_dataselect.step.submodule_outputs import SubmoduleOutputs
 from lightning_dataselect.trainer import Restore
 
@@ -35,8 +37,11 @@ class FitContext:
         world_size: Number of processes.
         reader: Runs training steps and reads the losses of their samples.
         run: The state that outlives the fit.
+        pace: Takes it from epoch to epoch.
         epochs_of: Given a train loader, returns what drives the fit, or follows it, from epoch to epoch.
         budget: Ends the fit when a share of its compute is spent; None if nothing does.
+        shared: Prepares the steps, if there are selectors for other train loaders as well; None if there are not.
+        team: The contexts of all selectors of the fit, in the order of their setup.
     """
 
     module: pl.LightningModule
@@ -45,8 +50,11 @@ class FitContext:
     world_size: int
     reader: StepReader
     run: RunState
+    pace: Pace = field(repr=False)
     epochs_of: Callable[[object], Epochs | StreamedEpochs] = field(repr=False)
     budget: FitBudget | None = field(default=None, repr=False)
+    shared: SharedReading | None = field(default=None, repr=False)
+    team: list[FitContext] = field(default_factory=list, repr=False)
     _epochs: Epochs | StreamedEpochs | None = field(default=None, repr=False)
     _cleanups: list[Restore] = field(default_factory=list, repr=False)
 
@@ -58,10 +66,19 @@ class FitContext:
 
     def prepare_loader(self, given: object) -> object:
         """Take the loader that the Trainer would train on; return the one that it is to use instead."""
+        for each in reversed(self.team):  # the last one that was set up is the first that the hooks reach
+            each.follow(given)
+        return self.epochs.prepare_loader(given)
+
+    def follow(self, given: object) -> None:
+        """Make what drives the fit from epoch to epoch, unless that is done.
+
+        Args:
+            given: The loader, or loaders, that the Trainer would train on.
+        """
         if self._epochs is None:
             self._epochs = self.epochs_of(given)
             self.add_cleanup(self._epochs.give_back)
-        return self._epochs.prepare_loader(given)
 
     def announce_end(self) -> None:
         """Announce the end that a budget gives the fit, before its first epoch is known, to those who plan by it."""

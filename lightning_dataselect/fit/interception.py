@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,15 +13,19 @@ from torch import Tensor
 from lightning_dataselect.data.chosen_loader import choose_loader
 from lightning_dataselect.data.stream import is_stream
 from lightning_dataselect.fit.budget import FitBudget
+from lightning_dataselect.fit.company import check_selectors, refuse_stream_in_company
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.fit.epochs import Epochs
 from lightning_dataselect.fit.notices import warn_of_ended_loader
+from lightning_dataselect.fit.pace import Pace
 from lightning_dataselect.fit.streamed_epochs import StreamedEpochs
+from lightning_dataselect.fit.together import Participant, run_for_all
 from lightning_dataselect.state.definition import check_definition
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.step.sample_loss import SampleLoss
+from lightning_dataselect.step.shared_reading import SharedReading
 from lightning_dataselect.trainer import (
     explain_checkpoint_faults,
     forget_train_loader,
@@ -42,11 +46,14 @@ from lightning_dataselect.utils.errors import (
     UnsupportedStepError,
 )
 
-RunStep = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-
 
 def open_fit(
-    trainer: pl.Trainer, module: pl.LightningModule, policy: SelectionPolicy, run: RunState, sample_loss: SampleLoss
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    policy: SelectionPolicy,
+    run: RunState,
+    sample_loss: SampleLoss,
+    beside: Sequence[FitContext] = (),
 ) -> FitContext | None:
     """Create the context of a fit; nothing is patched yet.
 
@@ -56,17 +63,19 @@ def open_fit(
         policy: Makes the decisions.
         run: The columns and the position of the fit, which outlive it; a new one forgets an earlier fit.
         sample_loss: Where per-sample losses come from.
+        beside: The contexts of the selectors of other train loaders that are set up.
 
     Returns:
         The fit, or None if ``overfit_batches`` leaves nothing to select.
 
     Raises:
         MethodDefinitionError: If the method lacks its decision.
-        TrainerSettingsError: If the Trainer has two selectors, or it is unclear what a budget is a share of.
+        TrainerSettingsError: If the Trainer has two selectors for one loader, or it is unclear what a budget is a share
+            of.
         UnsupportedStepError: If the module's batches cannot be seen, or its step cannot be run without training.
     """
     run.discard_checkpoint()
-    _refuse_second_selector(trainer)
+    policy.has_company = check_selectors(trainer)
     check_definition(policy)
     if overfits(trainer):
         rank_zero_info(f"{type(policy).__name__} is off: overfit_batches fixes which batches are trained on.")
@@ -78,7 +87,16 @@ def open_fit(
     else:
         run.restart_epoch()
     run.rank = trainer.global_rank
-    step = module.training_step
+    first = beside[0] if beside else None
+    if first is not None and first.shared is None:
+        raise TrainerSettingsError(
+            f"{type(policy).__name__}(loader={policy.loader!r}) has come among the Trainer's callbacks after another"
+            " selector was set up. Name both of them in callbacks=[...]."
+        )
+    step = module.training_step if first is None else first.training_step
+    shared = None
+    if policy.has_company:
+        shared = SharedReading(module, step, trainer.world_size) if first is None else first.shared
     reader = StepReader(
         module,
         sample_loss,
@@ -87,36 +105,49 @@ def open_fit(
         weighs_value=policy.logged_loss == "weighted",
         method=type(policy).__name__,
         n_ranks=trainer.world_size,
+        shared=shared,
     )
 
     has_budget = policy.budget is not None and not trains_nothing(trainer)
     budget = FitBudget(trainer, policy, run) if has_budget else None
+    pace = Pace(trainer, budget) if first is None else first.pace
 
     def epochs_of(given: object) -> Epochs | StreamedEpochs:
         chosen = choose_loader(given, policy.loader, type(policy).__name__)
         if chosen.part is not None:
             _refuse_other_loaders(policy)
         if not is_stream(chosen.loader):
-            return Epochs(trainer, policy, run, step, reader, budget)
+            return Epochs(trainer, policy, run, step, reader, pace, budget)
+        if policy.has_company:
+            refuse_stream_in_company(policy)
         return StreamedEpochs(trainer, policy, run, reader, budget)
 
-    return FitContext(module, step, trainer.global_rank, trainer.world_size, reader, run, epochs_of, budget)
+    context = FitContext(
+        module, step, trainer.global_rank, trainer.world_size, reader, run, pace, epochs_of, budget, shared
+    )
+    if first is not None:
+        context.team = first.team
+    context.team.append(context)
+    return context
 
 
-def take_hold(trainer: pl.Trainer, context: FitContext, run_step: RunStep, is_active: Callable[[], bool]) -> None:
+def take_hold(trainer: pl.Trainer, context: FitContext, selectors: Sequence[Participant]) -> None:
     """Patch the training step, and the train loader, before either is used; undone when the fit ends.
 
     Args:
         trainer: The Trainer of the fit.
         context: The fit.
-        run_step: Called instead of the training step, with the step, its arguments and its keyword arguments.
-        is_active: Whether a batch of the plan is being trained on; otherwise the module's own step runs.
+        selectors: Called instead of the training step, with the step, its arguments and its keyword arguments, while
+            they have samples in the batch; otherwise the module's own step runs.
     """
     module, step, reader = context.module, context.training_step, context.reader
+    first = selectors[0]
 
     @functools.wraps(step)
     def training_step(*args: Any, **kwargs: Any) -> Any:
-        return run_step(step, args, kwargs) if is_active() else step(*args, **kwargs)
+        if context.shared is not None:
+            return run_for_all(selectors, step, args, kwargs)
+        return step(*args, **kwargs) if first.batch is None else first.run_step(step, args, kwargs)
 
     context.add_cleanup(explain_checkpoint_faults(trainer))
     forget_train_loader(trainer)
@@ -131,7 +162,10 @@ def take_hold(trainer: pl.Trainer, context: FitContext, run_step: RunStep, is_ac
 
         @functools.wraps(backward)
         def manual_backward(loss: Tensor, *args: Any, **kwargs: Any) -> None:
-            backward(reader.register_backward_loss(loss) if is_active() else loss, *args, **kwargs)
+            for selector in selectors:
+                if selector.context is not None and selector.batch is not None:
+                    loss = selector.context.reader.register_backward_loss(loss)
+            backward(loss, *args, **kwargs)
 
         context.add_cleanup(patch_attribute(module, "manual_backward", manual_backward))
 
@@ -178,28 +212,6 @@ def refuse_fit_within_fit(policy: SelectionPolicy, outer: pl.Trainer | None, inn
         raise TrainerSettingsError(
             f"The same {name} is in the callbacks of two Trainers, and one of them begins to fit while the other is"
             f" fitting. It can follow only one fit at a time: make a selector for each, callbacks=[{name}(...)]."
-        )
-
-
-def _refuse_second_selector(trainer: pl.Trainer) -> None:
-    selectors = [c for c in trainer.callbacks if isinstance(c, SelectionPolicy)]  # type: ignore[attr-defined]
-    names = ", ".join(type(selector).__name__ for selector in selectors)
-    loaders = [selector.loader for selector in selectors]
-    if len({id(selector) for selector in selectors}) < len(selectors):
-        raise TrainerSettingsError(
-            f"The same selector is in the callbacks of the Trainer more than once ({names}). Name it once."
-        )
-    if len(selectors) > 1 and None not in loaders and len(set(loaders)) == len(loaders):
-        raise TrainerSettingsError(
-            f"The Trainer has {len(selectors)} selectors ({names}) for the train loaders"
-            f" {', '.join(map(repr, loaders))}, but samples can be selected from one loader of a fit alone. Keep the"
-            " selector whose loader has the most to drop; or put the data sets into one loader, as a ConcatDataset, and"
-            " let one selector choose among the samples of all."
-        )
-    if len(selectors) > 1:
-        raise TrainerSettingsError(
-            f"The Trainer has {len(selectors)} selectors ({names}), but only one can decide which samples an"
-            " epoch trains on. Keep one of them."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import lightning.pytorch as pl
@@ -36,6 +37,8 @@ class FitLengths:
         """True if setting the current epoch's length has to wait for the loop's counters, until the next batch."""
         self.combination: Combination | None = None
         """Knows how the loader is combined with others; None if it is the only one."""
+        self.selected: Sequence[SelectedLoader] = ()
+        """All loaders that samples are selected from, including this one."""
         self.n_batches = 0
         """Batches of the current epoch."""
 
@@ -53,7 +56,7 @@ class FitLengths:
             loader: The train loader, under the plan of that epoch.
             trained_before: True if an earlier fit has trained it, so that no budget cuts it.
         """
-        loader.sampler.announce_full = False
+        self._announce(full=False)
         self.n_batches = self._counted(loader)
         if self._budget is not None:
             affordable = self._budget.begin_epoch(self.n_batches, partial(self._count_samples, loader))
@@ -72,10 +75,14 @@ class FitLengths:
 
     def full(self, loader: SelectedLoader) -> int:
         """Return the number of batches of an epoch with nothing dropped."""
-        loader.sampler.announce_full = True
+        self._announce(full=True)
         n_batches = self._counted(loader)
-        loader.sampler.announce_full = False
+        self._announce(full=False)
         return n_batches
+
+    def _announce(self, *, full: bool) -> None:
+        for loader in self.selected:
+            loader.sampler.announce_full = full
 
     def open_budget(self, loader: SelectedLoader) -> None:
         """Tell the budget, if there is one, what training on everything would cost."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import lightning.pytorch as pl
 
 from lightning_dataselect.data.loader import SelectedLoader
 from lightning_dataselect.fit.lengths import FitLengths
+from lightning_dataselect.numerics.placement import InMemory
 from lightning_dataselect.state.plan import EpochPlan
-from lightning_dataselect.state.run_state import RunState
 from lightning_dataselect.trainer import measures_norms
 
 
@@ -16,27 +18,29 @@ class NormsPass:
 
     Args:
         trainer: The Trainer of the fit.
-        run: The position of the fit, which stays at the last epoch.
         lengths: Counts the batches of the pass, which no budget pays for.
     """
 
-    def __init__(self, trainer: pl.Trainer, run: RunState, lengths: FitLengths) -> None:
+    def __init__(self, trainer: pl.Trainer, lengths: FitLengths) -> None:
         self._trainer = trainer
-        self._run = run
         self._lengths = lengths
         self.has_begun = False
         """True once the epochs that train are over."""
 
-    def begin(self, epoch: int, loader: SelectedLoader) -> bool:
+    def begin(self, epoch: int, loaders: Sequence[tuple[SelectedLoader, InMemory]]) -> bool:
         """Put everything into ``epoch``, the one to come, if it is such a pass; return whether it is.
+
+        The fits' own positions stay at the last epoch.
 
         Args:
             epoch: 0-based.
-            loader: The train loader.
+            loaders: The train loaders that samples are selected from, each with where its plans are allocated; the
+                batches are counted by the first.
         """
         if not measures_norms(self._trainer, epoch):
             return False
-        loader.apply_plan(EpochPlan.everything(epoch, loader.n, self._run.store.memory))
-        self._lengths.measure_pass(loader)
+        for loader, memory in loaders:
+            loader.apply_plan(EpochPlan.everything(epoch, loader.n, memory))
+        self._lengths.measure_pass(loaders[0][0])
         self.has_begun = True
         return True

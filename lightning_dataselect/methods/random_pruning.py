@@ -123,7 +123,7 @@ class RandomPruning(DataSelector):
         k = keep_count(n, self.prune_ratio)
         if self.mode == "walk":
             step = (epoch - self.first_epoch - self.warmup_epochs) // self.every_n_epochs
-            indices = walk(n, k, step, self.seed)
+            indices = walk(n, k, step, self.draw_seed)
         else:
             indices = uniform_subset(n, k, generator)
         weights = torch.full((k,), 1 / (1 - self.prune_ratio)) if self.rescale else None

@@ -213,7 +213,7 @@ class ScoredSelector(DataSelector):
         """Let the sampler choose: by the same random numbers each time, unless the method is dynamic."""
         scores = self._among(scores)
         if not self.dynamic:
-            generator = epoch_generator(self.seed, 0, "static")
+            generator = epoch_generator(self.draw_seed, 0, "static")
         k = keep_count(len(scores), self.prune_ratio)
         ignored = self._are_ignored(scores)
         if not bool(ignored.any()):

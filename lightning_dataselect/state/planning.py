@@ -39,7 +39,7 @@ def plan_epoch(
     if before is not None and not (policy.selects_anew(epoch) or policy.trains_on_everything(before.epoch)):
         return EpochPlan(epoch, before.indices, before.weights)
     policy.prune_ratio = policy.ratio_at(epoch)
-    generator = epoch_generator(policy.seed, epoch, "select")
+    generator = epoch_generator(policy.draw_seed, epoch, "select")
 
     def select_among(subset: Tensor, generator: torch.Generator) -> Selection:
         with run.restricted_to(subset):
@@ -55,7 +55,7 @@ def plan_epoch(
         # with a few large batches, rounding up could select everything: use one batch less then
         size = whole_size(n_chosen, n - 1, policy.batch_unit) if n_chosen < n else n
         if size != n_chosen:
-            generator = epoch_generator(policy.seed, epoch, "whole batches")
+            generator = epoch_generator(policy.draw_seed, epoch, "whole batches")
             chosen = resize(chosen, size, policy.line_up(run.store.column("score")), generator)
     return EpochPlan(epoch, chosen.indices, chosen.weights)
 

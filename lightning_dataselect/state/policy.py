@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_dataselect.numerics.ratio_schedule import RatioSchedule, check_ratio_of_epoch
+from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.key_filter import KeyFilter
 from lightning_dataselect.state.selection import Observation, Selection
 from lightning_dataselect.state.store import ScoreStore
@@ -44,6 +45,7 @@ class SelectionPolicy:
         scratch_dir: Folder on a disk for files with per-sample state; None for memory.
         logged_loss: ``"unweighted"``, or ``"weighted"`` if weights also change the value of the loss.
         max_epochs: Epochs of the current fit as the Trainer plans it, or None if only steps or time end it.
+        has_company: True if the current fit has a selector for another loader, too.
         batch_unit: Samples in a full batch of all ranks; the size of a selection in the current fit is rounded to a
             multiple of it. 1 for no rounding.
     """
@@ -66,6 +68,7 @@ class SelectionPolicy:
     scratch_dir: str | Path | None = None
     logged_loss: str = "unweighted"
     batch_unit: int = 1
+    has_company: bool = False
 
     needs_losses: ClassVar[bool] = True
     """True for a method that cannot work if no per-sample loss can be captured."""
@@ -105,6 +108,17 @@ class SelectionPolicy:
         return idle
 
     # ---- how a sample is scored ----------------------------------------------------------------------------------
+
+    @property
+    def draw_seed(self) -> int:
+        """The seed of the order and of the selection.
+
+        If there are selectors of other loaders as well, it is made of ``seed`` and the name of the loader: loaders of
+        as many samples would otherwise be shuffled alike, and the same pairs would meet in every epoch.
+        """
+        if not self.has_company:
+            return self.seed
+        return epoch_generator(self.seed, 0, f"loader {self.loader!r}").initial_seed()
 
     def columns(self) -> dict[str, float]:
         """Return the names of further float32 (N,) columns that the method keeps, with their initial values."""

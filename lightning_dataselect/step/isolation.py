@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 import random
 import weakref
@@ -63,7 +64,12 @@ class SideEffectGuard:
 
     @contextmanager
     def __call__(
-        self, *, grad: bool = False, also: Iterable[Any] = (), leave_out: Iterable[Tensor] = ()
+        self,
+        *,
+        grad: bool = False,
+        also: Iterable[Any] = (),
+        leave_out: Iterable[Tensor] = (),
+        keeps_modes: bool = False,
     ) -> Iterator[None]:
         """Keep the module unchanged over a ``with`` block.
 
@@ -71,12 +77,15 @@ class SideEffectGuard:
             grad: True if a graph is built, as the first probe of a loss needs one.
             also: Further dicts and lists to restore, with their contents.
             leave_out: Tensors that something else keeps unchanged, whatever is called on them.
+            keeps_modes: True to let submodules train, whose buffers are then restored as well.
         """
         module = self._module
         parts = list(module.named_modules())  # once: with many small parts this takes longer than everything else
         modes = [(part, part.training) for _, part in parts]
         notes = _Snapshot(parts, self._still, leave_out)
         notes.add(also)
+        if keeps_modes:
+            notes.add_buffers(part for _, part in parts)
         with ExitStack() as stack:
             stack.enter_context(torch.set_grad_enabled(grad))
             stack.enter_context(_random_state(module.device))
@@ -84,8 +93,8 @@ class SideEffectGuard:
             for name in _LOG_METHODS:
                 stack.callback(patch_attribute(module, name, _log_nothing))
             try:
-                for part, _ in modes:
-                    _set_mode(part, False)
+                for part, training in modes:
+                    _set_mode(part, training and keeps_modes)
                 yield
             finally:
                 for part, training in modes:
@@ -145,6 +154,12 @@ class _Snapshot:
         """Also copy dicts and lists that are not searched otherwise, such as those of a library's objects."""
         for container in containers:
             self._note_container(container, "", 0)
+
+    def add_buffers(self, parts: Iterable[nn.Module]) -> None:
+        """Also copy the buffers that layers write to when they train: batch norms leave no trace in their version."""
+        for buffer in {id(b): b for part in parts for b in part._buffers.values() if b is not None}.values():
+            if buffer.numel() <= _LARGE:
+                self._undo.append(functools.partial(buffer.detach().copy_, buffer.detach().clone()))
 
     def restore(self) -> None:
         for undo in self._undo:

@@ -18,6 +18,7 @@ from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.step.hearings import Hearings
 from lightning_dataselect.step.sample_loss import SampleLoss, read_sample_loss, reweighted, weighable
+from lightning_dataselect.step.shared_reading import SharedReading
 
 Summarize = Callable[[Outputs], Tensor | None]
 
@@ -34,6 +35,7 @@ class StepReader:
         method: Name of the method, for messages.
         weighs_value: True if weights change the value of the loss, not only its gradient.
         n_ranks: The number of processes that train.
+        shared: Prepares the steps, if others read them as well; None if nobody does.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class StepReader:
         method: str,
         weighs_value: bool = False,
         n_ranks: int = 1,
+        shared: SharedReading | None = None,
     ) -> None:
-        self.capture = LossCapture(module)
+        self.capture = LossCapture(module) if shared is None else shared.steps.add_capture()
+        self._shared = shared
         self.capture.keeps_value = not weighs_value
         self._source = source
         self._required = required
@@ -60,6 +64,11 @@ class StepReader:
         self._step_facts = 0, False  # epoch of the step under way, and whether it rescores
         self.blind = False
         """True once nothing is read from steps any more, because it cannot be or is not needed."""
+
+    @property
+    def captures(self) -> bool:
+        """True if losses are captured, and not given by the user, as long as that is possible."""
+        return self._source == "auto" and not self.blind
 
     def watch_outputs(self, summarize: Summarize, wanted: Callable[[int, bool], bool]) -> None:
         """Fill ``Observation.outputs`` from the outputs that are passed to loss functions.
@@ -114,9 +123,11 @@ class StepReader:
         self._step_facts = epoch, False
         if self.batches.part is not None:
             self.hearings.look_at_loaders(self.batches.part, args, kwargs)
-        if is_full_batch:
+        call, alone = functools.partial(step, *args, **kwargs), step
+        if self._shared is not None:
+            alone = self._shared.step
+        elif is_full_batch:
             self.hearings.before_step(step, args, kwargs, indices)
-        call = functools.partial(step, *args, **kwargs)
         returned: list[Any] = []
         if not self._required:
             call = functools.partial(_keep_output, call, returned)
@@ -127,10 +138,10 @@ class StepReader:
         except CaptureError as error:
             if not returned and not self._required:
                 raise
-            self._go_blind(error)
+            self.go_blind(error)
             return returned[0], None
         if self.capture.doubts.found and is_full_batch:
-            self.hearings.take_up_doubts(step, args, kwargs, indices)
+            self.hearings.take_up_doubts(alone, args, kwargs, indices)
         if self.hearings.witness.is_waiting:
             self.capture.probe_next()
         if not captured.known or self.blind:
@@ -180,22 +191,12 @@ class StepReader:
         losses, logits, targets, outputs = captured.losses, captured.logits, captured.targets, captured.outputs
         return Observation(indices, self._owned(losses), logits, targets, epoch, outputs, True, is_rescoring)
 
-    def register_backward_loss(self, loss: Tensor) -> Tensor:
-        """Take a loss that the step back-propagates itself, and return the one to back-propagate."""
-        if self.blind or self._source != "auto":
-            return loss
-        try:
-            return self.capture.register_backward_loss(loss)
-        except CaptureError as error:
-            self._go_blind(error)
-            return loss
+    def go_blind(self, error: CaptureError) -> None:
+        """Read nothing from further steps, and say why.
 
-    def _owned(self, losses: Tensor) -> Tensor:
-        """Return a copy of the losses, since compiled modules reuse the memory for the next batch."""
-        # non-finite values become NaN without checking for them, which would wait for the device
-        return losses.clone() if self._keeps_infinite else losses.add(losses, alpha=0)
-
-    def _go_blind(self, error: CaptureError) -> None:
+        Raises:
+            CaptureError: If the method cannot work without losses.
+        """
         if self.batches.doubt:
             error = CaptureError(f"{self.batches.doubt} {error}")
         if self._required:
@@ -206,6 +207,21 @@ class StepReader:
                 f" {without_other_methods(str(error))}"
             )
         self.blind = True
+
+    def register_backward_loss(self, loss: Tensor) -> Tensor:
+        """Take a loss that the step back-propagates itself, and return the one to back-propagate."""
+        if self.blind or self._source != "auto":
+            return loss
+        try:
+            return self.capture.register_backward_loss(loss)
+        except CaptureError as error:
+            self.go_blind(error)
+            return loss
+
+    def _owned(self, losses: Tensor) -> Tensor:
+        """Return a copy of the losses, since compiled modules reuse the memory for the next batch."""
+        # non-finite values become NaN without checking for them, which would wait for the device
+        return losses.clone() if self._keeps_infinite else losses.add(losses, alpha=0)
 
 
 def _keep_output(call: Callable[[], Any], returned: list[Any]) -> Any:

@@ -37,13 +37,15 @@ class Rehearsal:
 
     Args:
         module: Whose ``training_step`` runs.
+        keeps_modes: True to run it in the modes that the module is in, as it trains; False for eval mode.
 
     Raises:
         UnknownOptimizerError: Inside, if the step uses an optimizer that is not the Trainer's.
     """
 
-    def __init__(self, module: pl.LightningModule) -> None:
+    def __init__(self, module: pl.LightningModule, *, keeps_modes: bool = False) -> None:
         self._module = module
+        self._keeps_modes = keeps_modes
 
     @contextmanager
     def __call__(self) -> Iterator[Callable[[Step], Step]]:
@@ -68,7 +70,10 @@ class Rehearsal:
         kept = [*weights.values(), *(value for state in moments for value in state.values() if _is_tensor(value))]
         # a new guard each time: one that has found a large tensor unchanged would not copy it again
         guard = SideEffectGuard(module)(
-            grad=True, also=[*map(vars, (*schedulers, *scalers)), *groups, *moments], leave_out=kept
+            grad=True,
+            also=[*map(vars, (*schedulers, *scalers)), *groups, *moments],
+            leave_out=kept,
+            keeps_modes=self._keeps_modes,
         )
         gradients = _Gradients()
 
@@ -90,8 +95,9 @@ class Rehearsal:
             stack.enter_context(guard)
             stack.callback(gradients.restore)
             gradients.set_aside(weights.values())
-            for part in module.modules():
-                stack.callback(patch_attribute(part, "train", functools.partial(_itself, part)))
+            if not self._keeps_modes:
+                for part in module.modules():
+                    stack.callback(patch_attribute(part, "train", functools.partial(_itself, part)))
             if is_manual:
                 stack.callback(patch_attribute(module, "manual_backward", manual_backward))
                 optimizers += _listed(module.optimizers())

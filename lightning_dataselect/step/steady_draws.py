@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_dataselect.step.communication import Communication
 
 _aten = torch.ops.aten
-_COLLECTIVES = {"c10d", "_c10d_functional"}
 
 
 class UnsteadyDrawError(Exception):
     """A step draws from a distribution that cannot be drawn from sample by sample."""
 
 
-class SteadyDraws(TorchDispatchMode):
+class SteadyDraws(Communication):
     """Replace the random numbers of a step by ones that do not depend on the number of samples.
 
     The entries along the first axis, which is assumed to be that of the samples, are all equal, and a permutation is
@@ -40,13 +40,10 @@ class SteadyDraws(TorchDispatchMode):
         super().__init__()
         self._generator = torch.Generator()
         self._n_draws = 0
-        self.communicates = False
-        """True once processes have communicated."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Call an operator, and replace what it has drawn."""
-        out = func(*args, **(kwargs or {}))
-        self.communicates |= func.namespace in _COLLECTIVES
+        out = super().__torch_dispatch__(func, types, args, kwargs)
         if torch.Tag.nondeterministic_seeded not in func.tags:
             return out
         arguments = func._schema.arguments

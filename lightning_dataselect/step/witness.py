@@ -132,7 +132,7 @@ class Witness:
                     step = draws.during(rehearsed(part(positions)))
                     return self._capture.show(step, len(positions), picks_nothing=picks_nothing)
                 finally:
-                    self._needs_all_ranks |= draws.communicates and self._has_several_ranks
+                    self._needs_all_ranks |= draws.was_met and self._has_several_ranks
         except UnsupportedLoaderError:
             raise
         except Exception as error:  # whatever a step that is not made for fewer samples may raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 import lightning.pytorch as pl
@@ -105,19 +105,19 @@ def reads_ahead(trainer: pl.Trainer, members: Any) -> bool:
     return any(sized_len(loader) is None for loader in tree_flatten(members)[0])
 
 
-def lengths_of_others(trainer: pl.Trainer, combined: Any, position: int) -> dict[int, float]:
-    """Return the number of batches of every loader but one, by position; infinite for one without a length.
+def lengths_of_others(trainer: pl.Trainer, combined: Any, left_out: Container[int]) -> dict[int, float]:
+    """Return the number of batches of every loader but some, by position; infinite for one without a length.
 
     If ``limit_train_batches`` is a number of batches, it stands in for a missing length.
 
     Args:
         trainer: The Trainer of the fit under way.
         combined: Combines the loaders, see `show_apart`.
-        position: Position of the loader that is left out.
+        left_out: Positions of the loaders that are left out.
     """
     limit = trainer.limit_train_batches
     endless = float(limit) if isinstance(limit, int) else math.inf
-    sizes = {i: sized_len(loader) for i, loader in enumerate(combined.flattened) if i != position}
+    sizes = {i: sized_len(loader) for i, loader in enumerate(combined.flattened) if i not in left_out}
     return {i: endless if size is None else size for i, size in sizes.items()}
 
 

@@ -50,6 +50,20 @@ def test_figures_come_at_their_interval_and_after_the_last_epoch():
     assert logger.sent == [(kind, 4 * epoch) for epoch in (2, 4, 5) for kind in kinds]
 
 
+@pytest.mark.filterwarnings("ignore:Dropping samples of loader")
+def test_each_of_several_selectors_is_drawn_under_the_name_of_its_loader():
+    class Both(Pixels):
+        def training_step(self, batch, batch_idx):
+            return sum(super(Both, self).training_step(part, batch_idx) for part in batch.values())
+
+    logger, pair = TakesPictures(), [Shares(1.0, loader="a"), Shares(1.0, loader="b")]
+    train = {"a": images((4,)), "b": images((4,))}
+    fit(pair[0], Both(), train, callbacks=[pair[1], LogFigures(1)], max_epochs=1, logger=[logger])
+    assert sorted(name for name, _ in logger.sent) == [
+        f"{loader}/{kind}" for loader in "ab" for kind in ("data_map", "score_histogram")
+    ]
+
+
 def test_samples_that_cannot_be_shown_leave_out_the_gallery():
     logger = TakesPictures()
     fit(Shares(1.0), Pixels(), images((4,)), callbacks=[LogFigures(1)], max_epochs=1, logger=[logger])

@@ -99,12 +99,6 @@ def losses_of(net, n=100):
         return F.cross_entropy(net.net(x), y, reduction="none")
 
 
-def test_a_selector_for_each_of_two_loaders_is_refused_with_a_way_out():
-    selectors = [InfoBatch(loader=name) for name in ("labelled", "unlabelled")]
-    with pytest.raises(ValueError, match="train loaders 'labelled', 'unlabelled', but.*one loader.*as a ConcatDataset"):
-        fit(selectors[0], Semi(), both(), callbacks=[selectors[1]], max_epochs=2)
-
-
 @QUIET
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sizes", [(10, 60), (10, 42)], ids=["sizes alike", "the last smaller"])

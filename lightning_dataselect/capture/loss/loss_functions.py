@@ -197,6 +197,10 @@ class Loss:
         """Tell if the caller has given each element a weight, whose sum a mean divides by."""
         return self.units is _of_elements and bound.get("weight") is not None
 
+    def call_name(self, bound: Bound) -> str:
+        """Return what calls are counted under: a sum counts as another one, since something else may divide it."""
+        return f"{self.name} (sum)" if bound.get("reduction", "mean") == "sum" else self.name
+
     def reduces(self, bound: Bound) -> bool:
         """Tell if these arguments ask for a reduction that exists."""
         reduction = bound.get("reduction", "mean")

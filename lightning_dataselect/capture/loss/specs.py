@@ -191,6 +191,16 @@ class StepSpec:
         """Return the findings about a term."""
         return self.terms.get(key, UNKNOWN)
 
+    def owns(self, key: Key) -> bool:
+        """Tell if a term is known to be one of the samples that are measured."""
+        found = self.of(key)
+        return key[0] in self.loops or (found.enters is True and not found.is_foreign)
+
+    @property
+    def own(self) -> frozenset[Key]:
+        """The terms that are known to be those of the samples that are measured."""
+        return frozenset(key for key in self.terms if self.owns(key))
+
     def picks_at(self, where: Key) -> bool:
         """Tell if single samples have shown that rows of theirs are picked at a place, however many it is of each."""
         return any(term.is_witnessed and term.picked_at == where for term in self.terms.values())

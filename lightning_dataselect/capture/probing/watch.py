@@ -35,10 +35,17 @@ def eagerly() -> contextlib.AbstractContextManager[Any]:
 def _caller(frame: FrameType | None, func: Any) -> FrameType:
     """Return the frame that has called a function of torch's which is written in Python, or which is not."""
     own = getattr(func, "__code__", None)
-    inside = ("torch.overrides", "torch._tensor", "torch.functional")
+    inside = ("torch.overrides", "torch._tensor", "torch.functional", __name__)
     while frame is not None and (frame.f_globals.get("__name__") in inside or frame.f_code is own):
         frame = frame.f_back
     assert frame is not None
+    return frame
+
+
+def _user(frame: FrameType) -> FrameType:
+    """Return the frame that has called a function, where another mode has handed it on."""
+    while frame.f_globals.get("__name__") == __name__ and frame.f_back is not None:
+        frame = frame.f_back
     return frame
 
 
@@ -51,7 +58,7 @@ class Watch(TorchFunctionMode):
     def __init__(self, recorder: Recorder, interceptors: Interceptors) -> None:
         super().__init__()
         self.recorder = recorder
-        self._known = interceptors.known
+        self._known, self._takes = interceptors.known, interceptors.recorder
         self._picks, self._norms = Picks(recorder.batch_size), Norms()
 
     def __enter__(self) -> Watch:
@@ -76,7 +83,7 @@ class Watch(TorchFunctionMode):
             pass  # compiled code has no place by which to recognise what follows
         elif func in FOLDING and (axes := axes_of_fold(args, kwargs, self.recorder.batch_size)) is not None:
             ending = ENDINGS[func]
-            out = self.fold(func, site(sys._getframe(1), func), ending, ending.given(args, kwargs), out, axes)
+            out = self.fold(func, site(_user(sys._getframe(1)), func), ending, ending.given(args, kwargs), out, axes)
         elif (summed := self._norms.summed(func, args, kwargs, out)) is not None:
             out = self.piece(func, site(_caller(sys._getframe(1), func), func), summed, out)
         elif takes_single(func, args, out, self.recorder.batch_size):
@@ -84,7 +91,7 @@ class Watch(TorchFunctionMode):
             singles = [self.piece(func, where, one.reshape(1), one) for one in tensors_among([out])]
             out = singles[0] if isinstance(out, Tensor) else tuple(singles)
         elif (pick := self._picks.find(func, args, kwargs, out)) is not None:
-            self.follow(self.recorder.pick(site(sys._getframe(1), func), pick), pick, out)
+            self.follow(self.recorder.pick(site(_user(sys._getframe(1)), func), pick), pick, out)
         if not torch.compiler.is_dynamo_compiling():
             self._norms.note(func, args, kwargs, out)
         self.note(func, args, kwargs, out)
@@ -92,7 +99,7 @@ class Watch(TorchFunctionMode):
 
     def loss(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Take a loss function that no patch has seen."""
-        return self.recorder.loss(self._known[func][0], func, args, kwargs)
+        return self._takes.loss(self._known[func][0], func, args, kwargs)
 
     def reduction(self, func: Any, where: Hashable, args: tuple[Any, ...], kwargs: Any, out: Tensor) -> Tensor:
         """Take a mean or a sum to one number."""

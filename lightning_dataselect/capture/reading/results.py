@@ -105,6 +105,7 @@ class StepResult:
             self.unknown = None  # compiled code shows one node for all that is in it
         elif self.unknown is not None:
             nodes = {turn.edge.node for term, _ in parts for turn in turns_in(term) if turn.edge is not None}
+            nodes |= record.nodes_of_others() if record.beside else set()
             others = () if loss.grad_fn in nodes else unknown_reductions(loss.grad_fn, nodes)
             self.unknown = (*self.unknown, others)
         self._device = loss.device

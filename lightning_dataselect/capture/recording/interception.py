@@ -18,6 +18,7 @@ from lightning_dataselect.capture.loss.reductions import ENDINGS, FOLDING, Reduc
 from lightning_dataselect.capture.loss.terms import Term
 from lightning_dataselect.capture.recording.patches import Patches
 from lightning_dataselect.capture.recording.recorder import Recorder
+from lightning_dataselect.capture.recording.shared import SharedRecorder
 
 
 def site(frame: FrameType, function: Any) -> Hashable:
@@ -31,7 +32,7 @@ def site(frame: FrameType, function: Any) -> Hashable:
     return code.co_filename, code.co_name, frame.f_lineno, function.__name__
 
 
-def intercept_loss(recorder: Recorder, loss: Loss, function: Callable[..., Tensor]) -> Any:
+def intercept_loss(recorder: Recorder | SharedRecorder, loss: Loss, function: Callable[..., Tensor]) -> Any:
     """Wrap one function of `torch.nn.functional`."""
 
     def intercepted(*args: Any, **kwargs: Any) -> Tensor:
@@ -47,7 +48,9 @@ def intercept_loss(recorder: Recorder, loss: Loss, function: Callable[..., Tenso
     return intercepted
 
 
-def intercept_reduction(recorder: Recorder, sites: set[Hashable], function: Callable[..., Tensor]) -> Any:
+def intercept_reduction(
+    recorder: Recorder | SharedRecorder, sites: set[Hashable], function: Callable[..., Tensor]
+) -> Any:
     """Wrap a mean or a sum; only calls from the sites count."""
     ending: Reduction = ENDINGS[function]
 
@@ -62,9 +65,10 @@ def intercept_reduction(recorder: Recorder, sites: set[Hashable], function: Call
             if where in sites:
                 return recorder.reduction(where, ending, ending.given(args, kwargs), value)
         elif function in FOLDING:
-            axes = axes_of_fold(args, kwargs, recorder.batch_size)
-            if axes is not None and (where := site(sys._getframe(1), function)) in sites:
-                return recorder.fold(where, ending, ending.given(args, kwargs), value, axes)
+            for member in recorder.members:
+                axes = axes_of_fold(args, kwargs, member.batch_size)
+                if axes is not None and (where := site(sys._getframe(1), function)) in sites:
+                    value = member.fold(where, ending, ending.given(args, kwargs), value, axes)
         return value
 
     return intercepted
@@ -82,20 +86,21 @@ def _names_of(function: Callable[..., Any], module: nn.Module | None) -> Iterato
 
 
 class Interceptors:
-    """Hold the patches of one recorder: every loss function, and what its probes have found besides.
+    """Hold the patches of a recorder: every loss function, and what its probes have found besides.
 
     Attributes:
+        recorder: Takes the calls; where several captures read the same steps, a shared one.
         losses: The patches of loss functions.
         reductions: The patches of the means and sums that end hand-written losses.
         known: Loss function, or interceptor of one -> how it reduces, and the function.
         originals: Interceptor of a mean or a sum -> what it stands for.
     """
 
-    def __init__(self, recorder: Recorder, module: nn.Module | None = None) -> None:
+    def __init__(self, recorder: Recorder | SharedRecorder, module: nn.Module | None = None) -> None:
+        self.recorder = recorder
         self.losses, self.reductions = Patches(), Patches()
         self.known: dict[Any, tuple[Loss, Any]] = {}
         self.originals: dict[Any, Any] = {}
-        self._recorder = recorder
         self._interceptor_of: dict[Any, Any] = {}
         self._sites: dict[Any, set[Hashable]] = {}
         for loss in LOSSES:
@@ -117,14 +122,14 @@ class Interceptors:
         """Intercept a loss function under a further name in this namespace."""
         self.losses.add(space, name, self._interceptor_of[space[name]])
 
-    def add_sites_of(self, term: Term, functions: Mapping[Hashable, Any]) -> None:
+    def add_sites_of(self, term: Term, recorder: Recorder, functions: Mapping[Hashable, Any]) -> None:
         """Intercept the means and sums that a term was made by.
 
         Args:
             term: Of a probe.
+            recorder: Has met it.
             functions: Place -> the mean or sum that was called there.
         """
-        recorder = self._recorder
         divisors = [place for place, _ in recorder.spec.of(term.key).places()]
         own = term.fold.where if isinstance(term, Folded) else term.key[0]
         for where in (own, *divisors, recorder.joined.get(term.key)):
@@ -136,7 +141,7 @@ class Interceptors:
         if function not in self._sites:
             sites: set[Hashable] = set()
             self._sites[function] = sites
-            new = intercept_reduction(self._recorder, sites, function)
+            new = intercept_reduction(self.recorder, sites, function)
             self.originals[new] = function
             name: str = function.__name__
             if vars(torch).get(name) is function:

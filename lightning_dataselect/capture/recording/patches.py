@@ -11,7 +11,7 @@ import torch
 
 
 class Patches:
-    """Rebind names inside a ``with`` block.
+    """Rebind names inside a ``with`` block; a block within it changes nothing.
 
     Example:
         >>> names = {"pi": 3.14159}
@@ -27,6 +27,7 @@ class Patches:
         self._methods: dict[str, Any] = {}  # of torch.Tensor, whose namespace is read-only
         self._saved: list[list[Any]] = []
         self._saved_methods: dict[str, Any] = {}
+        self._depth = 0
         for space, name, new in names or []:
             self.add(space, name, new)
 
@@ -43,6 +44,9 @@ class Patches:
         self._methods[name] = new
 
     def __enter__(self) -> None:
+        self._depth += 1
+        if self._depth > 1:
+            return
         for space, new in self._spaces:
             self._saved.append(list(map(space.__getitem__, new)))
             space.update(new)
@@ -57,6 +61,9 @@ class Patches:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._depth -= 1
+        if self._depth > 0:
+            return
         while self._saved:
             space, new = self._spaces[len(self._saved) - 1]
             space.update(zip(new, self._saved.pop(), strict=False))  # names may have come after those that were saved
@@ -81,11 +88,13 @@ class Patches:
             3.14159
             3
         """
-        installed = bool(self._saved or self._saved_methods)
+        installed, depth = bool(self._saved or self._saved_methods), self._depth
         if installed:
+            self._depth = 1
             self.__exit__(None, None, None)
         try:
             yield
         finally:
             if installed:
                 self.__enter__()
+                self._depth = depth

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.loss.folds import Fold
 from lightning_dataselect.capture.loss.loss_functions import Loss
@@ -44,6 +45,8 @@ class Record:
         sole_spec: The findings about the loss that is all of this step's, if nothing is left to find out about it.
         sole: The call that returned it, until it turns out to be one term of several.
         open_counts: Counts in which no batch so far could tell the samples' axis from another.
+        beside: The recorders that read the losses of other samples in the same steps.
+        of_others: Where in the graph of this step their terms are.
     """
 
     def __init__(self) -> None:
@@ -58,6 +61,7 @@ class Record:
         self.observer: Observer | None = None
         self.open_counts: frozenset[Key] = frozenset()
         self.sole_spec: TermSpec | None = None
+        self.beside: list[Record] = []
         self._thread: int | None = None
         self._clear()
 
@@ -72,6 +76,7 @@ class Record:
         self.joined: dict[Key, Hashable] = {}
         self.calls: list[Call] = []
         self.sole: SoleLoss | None = None
+        self.of_others: set[Node] = set()
         self.compiled = False
         self.busy = False
         self._reductions = 0
@@ -113,6 +118,25 @@ class Record:
         if self.sole is not None:
             self.terms.insert(0, self.sole.term())
             self.sole = None
+
+    def tell_others(self, term: Term) -> None:
+        """Tell the recorders beside this one that read the step, too, where in the graph a term of its own is."""
+        if term.edge is not None and self.spec.owns(term.key):
+            for other in self.beside:
+                if other.is_running:
+                    other.of_others.add(term.edge.node)
+
+    @property
+    def is_running(self) -> bool:
+        """True while a step is recorded."""
+        return self._thread is not None
+
+    def nodes_of_others(self) -> set[Node]:
+        """Return where in the graph the terms are that belong to the samples of the recorders beside this one."""
+        if self.observer is None:
+            return self.of_others
+        theirs = [term for term in self.terms if any(other.spec.owns(term.key) for other in self.beside)]
+        return {term.edge.node for term in theirs if term.edge is not None}
 
     def leaves_out(self) -> bool:
         """Tell if samples were left out before the model saw them, so that rows look like those of other samples."""

@@ -47,15 +47,10 @@ class Recorder(Record):
         try:
             if not loss.reduces(bound):
                 losses = function(*args, **kwargs)
-                if (losses.requires_grad or self.scoring) and not _traced_by_backend():
-                    if self.keeps_calls:
-                        self.calls.append((None, loss, bound))
-                    classes = loss.classes_of(bound, self.batch_size)
-                    if classes is not None:
-                        self.sources.append(Source(classes, losses))
+                self.note_unreduced(loss, bound, losses)
                 return losses
             is_sum = bound.get("reduction", "mean") == "sum"
-            # counts as another call, since something else may divide it
+            # see `Loss.call_name`: inline, as a short step would notice a call
             key, spec, enters, weights = self._meet(f"{loss.name} (sum)" if is_sum else loss.name, True)
             given = _given_with_graph(bound)
             if not enters or not (self.scoring or given is not None):
@@ -112,6 +107,28 @@ class Recorder(Record):
             return term.value
         finally:
             self.busy = False
+
+    def note_unreduced(self, loss: Loss, bound: dict[str, Any], losses: Tensor) -> None:
+        """Record what a loss function has returned unreduced: the step itself may reduce it."""
+        if (losses.requires_grad or self.scoring) and not _traced_by_backend():
+            if self.keeps_calls:
+                self.calls.append((None, loss, bound))
+            classes = loss.classes_of(bound, self.batch_size)
+            if classes is not None:
+                self.sources.append(Source(classes, losses))
+
+    def owns_next(self, where: Hashable) -> bool:
+        """Tell if the next call at a place is known to be a term of the samples that are measured."""
+        return self.spec.owns((where, self._calls.get(where, 0)))
+
+    def pass_by(self, where: Hashable) -> None:
+        """Count a call that belongs to other samples, recorded beside this."""
+        self._calls[where] = self._calls.get(where, 0) + 1
+
+    @property
+    def members(self) -> Sequence[Recorder]:
+        """The recorder itself, as a `SharedRecorder` has several."""
+        return (self,)
 
     def reduction(
         self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor, *, takes_turn: bool = True
@@ -260,6 +277,8 @@ class Recorder(Record):
             self.compiled = True
         else:
             term.edge = edge_of(term.value)
+            if self.beside:
+                self.tell_others(term)
         self.terms.append(term)
 
 
