@@ -3,11 +3,22 @@
 from pathlib import Path
 
 from helpers import Net, Seen, fit, loader
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from schedule_helpers import one_cycle
 
 SHARES = (1.0, 0.5, 0.2, 0.9)
 EPOCHS = 4
+
+
+class SaveAt(Callback):
+    """Saves a checkpoint after a batch of an epoch; to be listed after the selectors."""
+
+    def __init__(self, path, epoch, batch_idx):
+        self.path, self.at = path, (epoch, batch_idx)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == self.at:
+            trainer.save_checkpoint(self.path)
 
 
 def batches(**options):

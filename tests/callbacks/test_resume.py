@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers import SAFELY, Hardest, Net, Seen, Shares, WeightedShares, fit, loader, same_weights, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
-from resume_helpers import EPOCHS, SHARES, batches, checkpoints, compare, facts, saved
+from resume_helpers import EPOCHS, SHARES, SaveAt, batches, checkpoints, compare, facts, saved
 from schedule_helpers import by_epoch, one_cycle
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
@@ -205,17 +205,6 @@ def test_a_fit_begun_again_after_ctrl_c_repeats_the_epoch():
     assert len(again) == len(set(again)) == 50
     assert [len(set(seen.of_epoch(e))) for e in (2, 3)] == [20, 90]
     assert [r["n_backward"] for r in selector.history] == [100, 50 + 2 * 20, 20, 90], "what was repeated counts"
-
-
-class SaveAt(L.Callback):
-    """Saves a checkpoint after a batch of an epoch; to be listed after the selector."""
-
-    def __init__(self, path, epoch, batch_idx):
-        self.path, self.at = path, (epoch, batch_idx)
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.at:
-            trainer.save_checkpoint(self.path)
 
 
 @pytest.mark.parametrize("within", [0, 2])

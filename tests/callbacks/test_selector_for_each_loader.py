@@ -12,7 +12,7 @@ from helpers import Hardest, Net, Seen, Shares, WeightedShares, dataset, fit, lo
 from lightning.pytorch.utilities import CombinedLoader
 from matrix_settings import SETTINGS
 from ranks import on_ranks
-from resume_helpers import checkpoints, saved
+from resume_helpers import SaveAt, checkpoints, saved
 from schedule_helpers import one_cycle
 from streams import Stream
 from torch import nn
@@ -461,17 +461,6 @@ def test_two_ranks(mode, tmp_path):
         torch.testing.assert_close(losses[known], true[known], atol=1e-5, rtol=1e-4)
     for own, others, n in zip(first["own"], second["own"], (100, 90), strict=True):
         assert not set(own) & set(others) - {n}
-
-
-class SaveAt(L.Callback):
-    """Saves a checkpoint after a batch of an epoch; to be listed after the selectors."""
-
-    def __init__(self, path, epoch, batch_idx):
-        self.path, self.at = path, (epoch, batch_idx)
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.at:
-            trainer.save_checkpoint(self.path)
 
 
 def resumed_on_a_rank(path, mode, **spread):

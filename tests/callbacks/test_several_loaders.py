@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from helpers import Hardest, Net, Seen, Shares, dataset, fit, loader, same_weights
 from lightning.pytorch.utilities import CombinedLoader
 from ranks import on_ranks
+from resume_helpers import SaveAt
 from streams import Placed, Stream
 from torch.utils.data import DataLoader, TensorDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -459,17 +460,6 @@ def test_a_gan_whose_losses_cannot_be_told_apart_is_refused():
 
 
 # ---- resumed, and on two ranks -----------------------------------------------------------------------------------
-
-
-class SaveAt(L.Callback):
-    """Saves a checkpoint after a batch of an epoch; to be listed after the selector."""
-
-    def __init__(self, path, epoch, batch_idx):
-        self.path, self.at = path, (epoch, batch_idx)
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.at:
-            trainer.save_checkpoint(self.path)
 
 
 @QUIET

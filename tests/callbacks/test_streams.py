@@ -12,6 +12,7 @@ import torch
 from helpers import Hardest, Net, fit, loader, same_weights
 from matrix_settings import SETTINGS
 from ranks import on_ranks
+from resume_helpers import SaveAt
 from streams import Keyed, Placed, Stream, stream, true_losses
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -457,17 +458,6 @@ class Batches:
 
 
 # ---- resumed -----------------------------------------------------------------------------------------------------
-
-
-class SaveAt(L.Callback):
-    """Saves a checkpoint after a batch of an epoch; to be listed after the selector."""
-
-    def __init__(self, path, epoch, batch_idx):
-        self.path, self.at = path, (epoch, batch_idx)
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.at:
-            trainer.save_checkpoint(self.path)
 
 
 def everything(selector):

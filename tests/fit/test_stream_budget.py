@@ -1,11 +1,11 @@
 """A budget on a stream: the fit ends after a share of the batches of its plan, with its schedules at their end."""
 
-import lightning as L
 import pytest
 import torch
 from helpers import Net, fit, same_weights
 from lightning.pytorch.callbacks import ModelCheckpoint
 from ranks import on_ranks
+from resume_helpers import SaveAt
 from streams import Keyed, Stream, stream
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -133,17 +133,6 @@ def test_limits_are_given_back():
     assert (made.max_epochs, made.max_steps) == (4, -1)
     made, _ = fit(FewerEpochs(budget=0.5), Net(), stream(), max_epochs=-1, max_steps=20)
     assert (made.max_epochs, made.max_steps) == (-1, 20)
-
-
-class SaveAt(L.Callback):
-    """Saves a checkpoint after a batch of an epoch; to be listed after the selector."""
-
-    def __init__(self, path, epoch, batch_idx):
-        self.path, self.at = path, (epoch, batch_idx)
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.at:
-            trainer.save_checkpoint(self.path)
 
 
 def facts(selector):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers import Net, dataset, fit, same_weights
 from ranks import on_ranks
+from resume_helpers import SaveAt
 from torch.utils.data import DataLoader
 
 from lightning_dataselect import AutoAssist, EvolvedSampling, Frontier, InfoBatch, RHOLoss, SelectiveBackprop
@@ -203,17 +204,6 @@ def test_frontier_says_where_a_stream_must_ask(library, shards):
         TypeError, match="makes its batches itself, so Frontier cannot leave samples out.*frontier.keep"
     ):
         fit(Frontier(sample_id="__key__"), Named(), library.read(shards))
-
-
-class SaveAt(L.Callback):
-    """Saves a checkpoint after a batch of an epoch."""
-
-    def __init__(self, path, epoch, batch_idx):
-        self.path, self.at = path, (epoch, batch_idx)
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.at:
-            trainer.save_checkpoint(self.path)
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])

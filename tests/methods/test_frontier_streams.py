@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from helpers import fit, same_weights
 from lightning.pytorch.callbacks import ModelCheckpoint
 from ranks import on_ranks
+from resume_helpers import SaveAt
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -428,15 +429,6 @@ def test_passes_that_the_trainer_limits():
 
 
 # ---- resumed -----------------------------------------------------------------------------------------------------
-
-
-class SaveAt(L.Callback):
-    def __init__(self, path, epoch, batch_idx):
-        self.path, self.at = path, (epoch, batch_idx)
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.at:
-            trainer.save_checkpoint(self.path)
 
 
 @pytest.mark.parametrize("data", [Stream, Sized])
