@@ -46,6 +46,7 @@ def record(
         histogram=None,
         device=device,
         fingerprint={},
+        n_threads=1,
     )
 
 

@@ -75,7 +75,7 @@ class RunRecord:
     histogram: dict[str, Any] | None
     device: str
     fingerprint: dict[str, str]
-    n_threads: int = 1
+    n_threads: int
 
     @property
     def dropped(self) -> float:
