@@ -1,7 +1,7 @@
 """The number of threads that runs compute with: one, unless several are faster.
 
 A small operation that is shared out among threads waits for the last of them. Where anything else runs on the machine,
-that one waits for a core while the others spin, and a step of a millisecond takes fifty.
+that one waits for a core while the others spin, and a step takes many times as long.
 """
 
 from __future__ import annotations
