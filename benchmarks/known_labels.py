@@ -1,4 +1,4 @@
-"""What it would be worth to know the wrong labels: a ResNet-8 on CIFAR-10 with labels of which people got 40 % wrong.
+"""Measure what it would be worth to know the wrong labels: a ResNet-8 on CIFAR-10, people got 40 % of them wrong.
 
     python -m benchmarks.known_labels --data-dir DIR [--seeds N] [--passes 8] [--samples 50000]
 
@@ -25,7 +25,7 @@ BATCH_SIZE, FIRST_PASSES = 128, 3
 
 @dataclass
 class Visits:
-    """What is known of the samples.
+    """Keep what is known of the samples.
 
     Attributes:
         is_wrong: bool (N,), whose label is not the true one.
