@@ -26,6 +26,7 @@ from lightning_dataselect.methods.frontier import (
     second_mode,
     weigh_evidence,
 )
+from lightning_dataselect.methods.frontier.held_out import HeldOut
 from lightning_dataselect.methods.frontier.passes import begin_pass
 
 UNTRAINED = np.log(4)
@@ -252,6 +253,27 @@ def test_once_a_model_memorizes_learnt_samples_stay_in():
     assert (found.learnt, found.contradicted, found.memorizes) == (False, True, True)
     later = decide(7, evidence(learnt=0.9, ratio=1.0, error=0.05), before=found)
     assert not later.learnt
+
+
+def held_out(change, passes=3.0):
+    return HeldOut(6, passes, 0.6, 0.3, change=change, change_error=0.01, control_change=-0.2, control_error=0.01)
+
+
+@pytest.mark.parametrize(("change", "learnt"), [(-0.15, True), (-0.07, False)])
+def test_samples_that_are_held_out_tell_whether_learnt_ones_stay_in(change, learnt):
+    first = decide(2, evidence(learnt=0.5), before=None, holds_out=True)
+    assert not first.learnt, "what is held out tells soon"
+    then = decide(4, evidence(learnt=0.5), before=first, held_out=held_out(change))
+    assert (then.learnt, then.memorizes) == (learnt, not learnt)
+    later = decide(5, evidence(learnt=0.5, ratio=1.0, error=0.05), before=then, held_out=held_out(change))
+    assert (later.learnt, later.memorizes) == (learnt, not learnt), "a model that memorizes is not found to generalize"
+
+
+def test_a_measurement_of_held_out_samples_counts_for_the_pass_that_follows_it():
+    measured = held_out(-0.15)
+    few = decide(4, evidence(learnt=0.19), before=None, held_out=measured)
+    assert not decide(5, evidence(learnt=0.5), before=few, held_out=measured).learnt
+    assert decide(5, evidence(learnt=0.5), before=few, held_out=held_out(-0.15, passes=4.0)).learnt
 
 
 def test_what_passes_memorize_adds_up():

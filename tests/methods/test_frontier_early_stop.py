@@ -65,16 +65,29 @@ def test_a_model_generalizes_if_held_out_losses_fall_by_a_quarter_of_what_others
 
 
 @pytest.mark.parametrize(
+    "change, error, control_error, expected",
+    [(-0.04, 0.02, 0.0, True), (-0.04, 0.031, 0.0, False), (-0.11, 0.0, 0.0, False), (-0.04, 0.02, 0.06, False)],
+)
+def test_a_model_memorizes_if_held_out_losses_fall_by_less_than_half_of_what_others_do(
+    change, error, control_error, expected
+):
+    falls = FALLS | {"control_error": control_error}
+    assert HeldOut(6, 3.0, **falls, change=change, change_error=error).memorizes is expected
+
+
+@pytest.mark.parametrize(
     "n, n_unseen, planned_passes, m",
     [
         (4000, 2000, 10, 200),
-        (3999, 2000, 10, 0),  # 199 are too few
+        (3999, 2000, 10, 0),  # 200 are too many
+        (12_000, 6000, 10, 240),
         (4000, 199, 10, 0),  # most have been trained on
         (4000, 2000, 5.9, 0),  # the fit ends soon anyway
         (1_000_000, 500_000, 10, 5000),
+        (20_000, 10_000, 10, 400),
     ],
 )
-def test_a_twentieth_of_what_is_unseen_is_held_out_with_as_many_for_a_control(n, n_unseen, planned_passes, m):
+def test_a_fiftieth_of_all_is_held_out_with_as_many_for_a_control(n, n_unseen, planned_passes, m):
     early_stop = EarlyStop()
     unseen = torch.arange(n) >= n - n_unseen
     held_out = early_stop.hold_out(unseen, planned_passes, torch.Generator().manual_seed(0))

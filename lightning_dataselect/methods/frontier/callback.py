@@ -53,7 +53,7 @@ class Frontier(DataSelector):
     leaves out nine in ten of the learnt samples and all whose labels the rest of the data contradicts, and other
     samples take their place.
 
-    Where further passes would only memorize, it stops early, with schedules at their end: 5 % of the samples are held
+    Where further passes would only memorize, it stops early, with schedules at their end: 2 % of the samples are held
     out in the first passes, and their losses tell.
 
     Without class logits, as in regression or on tokens, it trains on everything for fewer epochs, as `FewerEpochs`
@@ -318,10 +318,11 @@ class Frontier(DataSelector):
             planned_passes=math.inf if compute is None else compute.epochs,
             trial_began=self._trial_began,
             draw=draw,
+            held_out=self.held_out[-1] if self.held_out else None,
+            holds_out=self._early_stop.held_out is not None,
         )
         if begun.decision is not None:
-            measured = self.held_out[-1] if self.held_out else None
-            self.decisions.append(replace(begun.decision, epoch=epoch, held_out=measured))
+            self.decisions.append(replace(begun.decision, epoch=epoch))
             if begun.decision.is_final and self._early_stop.held_out is None:
                 self._read_no_more()
         if begun.group is not None:

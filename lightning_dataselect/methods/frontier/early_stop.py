@@ -17,7 +17,7 @@ from lightning_dataselect.numerics.sampling import uniform_among
 
 NEVER = math.inf
 """The turn of a sample that is held out."""
-_SHARE = 0.05  # of the samples is held out, and as many are the control
+_SHARE, _MOST_SHARE = 0.02, 0.05  # of the samples is held out, and as many are the control
 _FEWEST, _MOST = 200, 5_000
 _FEWEST_PASSES = 6  # that a fit must have room for
 _FIRST = 2.0  # passes, before the first measurement
@@ -51,7 +51,7 @@ class EarlyStop:
         >>> early_stop = EarlyStop()
         >>> held_out = early_stop.hold_out(torch.ones(10_000, dtype=torch.bool), 10.0, torch.Generator())
         >>> len(held_out), early_stop.samples_due(1.0), len(early_stop.samples_due(2.0))
-        (500, None, 1000)
+        (200, None, 400)
     """
 
     measured: list[HeldOut] = field(default_factory=list)
@@ -60,7 +60,7 @@ class EarlyStop:
     losses: HeldOutLosses | None = None
 
     def hold_out(self, unseen: Tensor, planned_passes: float, generator: torch.Generator) -> Tensor | None:
-        """Hold out 5 % of the samples, 5,000 at most, of those that have not been trained on yet.
+        """Hold out 2 % of the samples, 200 at least and 5,000 at most, of those that have not been trained on yet.
 
         Args:
             unseen: bool (N,).
@@ -68,10 +68,11 @@ class EarlyStop:
             generator: Draws both groups.
 
         Returns:
-            int64 (m,); None where they would be fewer than 200, or the fit has room for fewer than six passes.
+            int64 (m,); None where 200 would be more than 5 % of all, or the fit has room for fewer than six passes.
         """
-        m = min(int(_SHARE * len(unseen)), _MOST)
-        if m < _FEWEST or int(unseen.count_nonzero()) < m or planned_passes < _FEWEST_PASSES:
+        n = len(unseen)
+        m = min(max(int(_SHARE * n), _FEWEST), _MOST)
+        if m > _MOST_SHARE * n or int(unseen.count_nonzero()) < m or planned_passes < _FEWEST_PASSES:
             return None
         held_out = uniform_among(unseen, m, generator)
         self.held_out, self.control = positions(held_out), positions(uniform_among(~held_out, m, generator))

@@ -14,6 +14,7 @@ _FALL = 0.05  # of the control's loss, from one measurement to the next
 _RISE = 0.1  # of that fall
 _PASSED_ON = 0.25  # of that fall, where the model generalizes
 _PASSED_ON_IF_SUSPECTED = 0.15
+_PASSED_ON_BY_MOST = 0.5  # where the model does more than memorize
 _ERRORS = 2.5  # as the question is asked several times
 _ERRORS_IF_SURE = 2.0
 
@@ -71,6 +72,17 @@ class HeldOut:
     def generalizes(self) -> bool:
         """True if held-out losses fall by more than a quarter of what the control's do, measurably."""
         return -self.change - _ERRORS_IF_SURE * self.change_error > -_PASSED_ON * self.control_change
+
+    @property
+    def memorizes(self) -> bool:
+        """True if held-out losses fall by less than half of what the control's do, measurably.
+
+        Example:
+            >>> HeldOut(6, 3.0, 0.57, 0.30, change=-0.01, control_change=-0.13, control_error=0.02).memorizes
+            True
+        """
+        error = math.hypot(self.change_error, _PASSED_ON_BY_MOST * self.control_error)
+        return _ERRORS_IF_SURE * error - self.change < -_PASSED_ON_BY_MOST * self.control_change
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lightning_dataselect.methods.frontier.classes import class_priors, class_weights, mean_of_known, without_weights
 from lightning_dataselect.methods.frontier.evidence import in_learnt_classes, weigh_evidence
+from lightning_dataselect.methods.frontier.held_out import HeldOut
 from lightning_dataselect.methods.frontier.rule import (
     FIRST_DECISION,
     Decision,
@@ -49,6 +50,8 @@ def begin_pass(
     planned_passes: float,
     trial_began: int | None,
     draw: Callable[[str], Callable[[slice], Tensor]],
+    held_out: HeldOut | None = None,
+    holds_out: bool = False,
 ) -> Pass:
     """Decide what a pass leaves out.
 
@@ -59,6 +62,8 @@ def begin_pass(
         planned_passes: Passes over everything that the budget has room for.
         trial_began: The passes that were done when the last trial began, or None.
         draw: Returns, for each purpose, what draws a number from [0, 1) for each sample of one part after the other.
+        held_out: The last measurement of held-out samples, or None.
+        holds_out: Whether samples are held out.
     """
     mean, previous, last = (column(name) for name in ("score", "previous", "latest"))
     labels, plain = column("label"), column("plain")
@@ -75,7 +80,14 @@ def begin_pass(
         if ends_trial:
             ratio, error = compare_held_back(last, column("before"), group, column("visits"))
             evidence = replace(evidence, held_back_ratio=ratio, held_back_error=error)
-        decision = decide(passes, evidence, before=before, planned_passes=planned_passes)
+        decision = decide(
+            passes,
+            evidence,
+            before=before,
+            planned_passes=planned_passes,
+            held_out=held_out,
+            holds_out=holds_out,
+        )
         if decision.contradicted:
             contradicted = find_contradicted(decision, previous, last, column("contradicted") > 0, judged)
         shares = shares_let_go(decision, mean, contradicted, priors, labels, column("predicted"))

@@ -12,13 +12,15 @@ the shuffled set in epochs of ``budget`` times its size, until losses show that 
 - *Learnt* samples, those with ``m_i < 0.25 L``, are left out once they are 20 % or more of the set. Where a class is so
   frequent that predicting it always does better than the untrained model, ``-log`` of its share takes the place of
   ``L``: otherwise most of a set with one rare class would count as learnt before anything is. The 20 % count after two
-  passes over everything, when a model that only memorizes has not got that far. They count later only if the model does
-  not *memorize*, which a trial tests: every second pass holds back a random tenth of the samples, and the next one
-  compares its mean loss with that of another tenth, which was trained on in both. Both means are corrected for what the
-  samples lost before (analysis of covariance), since samples differ by far more than one visit changes. The ratio ``r``
-  of the two means must be below 1.25 by two standard errors. The effects of visits add up: once the sum of ``r - 1``
-  over the passes is above 1/4 by two standard errors, learnt samples stay in for good, as a small loss then says
-  little.
+  passes over everything, when a model that only memorizes has not got that far, unless samples are held out for the
+  early stop, whose losses will soon say more. They count later only if the model does not *memorize*, which a trial
+  tests: every second pass holds back a random tenth of the samples, and the next one compares its mean loss with that
+  of another tenth, which was trained on in both. Both means are corrected for what the samples lost before (analysis of
+  covariance), since samples differ by far more than one visit changes. The ratio ``r`` of the two means must be below
+  1.25 by two standard errors; or losses must just have fallen on held-out samples by more than a quarter of what they
+  did on others. The effects of visits add up: once the sum of ``r - 1`` over the passes is above 1/4 by two standard
+  errors, or losses fall on held-out samples by less than half of that, learnt samples stay in for good, as a small loss
+  then says little.
 - After two, three and four passes Frontier asks whether high losses come from wrong labels. Losses of hard samples
   fall from pass to pass; those of wrong labels stay above the loss of a model that knows nothing. So samples with
   ``p_i > L`` must be 3 % or more of all, 60 % of these must still have ``l_i > L``, and half of all samples must be
@@ -47,16 +49,16 @@ the shuffled set in epochs of ``budget`` times its size, until losses show that 
 - Contradicted samples are all left out, except those of the current trial, which are seen whatever their losses. Where
   the model memorizes, a sample that was found contradicted stays so: its loss falls even if it is only seen now and
   then.
-- Where further passes would only *memorize*, the fit ends early. 5 % of the samples (200 at least, or none, and 5,000
-  at most) are held out from the second epoch on. After two passes, three, four, and then ever more seldom, their
-  losses are measured without training, beside those of as many others, the control; both in eval mode and at the same
-  moment, so that a spike in one shows in the other. If the loss of the control has fallen by 5 % or more while that
-  of the held-out samples has risen from its lowest, both by 2.5 standard errors, and by a tenth of that fall or more,
-  then the fit takes another pass and a half, or a quarter of the passes done if that is more, and schedules go
-  through the rest of their way in these. Where labels are suspected to be wrong, it is enough that the held-out loss
-  has fallen by less than 0.15 of what the control's has, by two standard errors. Held-out samples come back as soon
-  as losses have fallen on them by more than a quarter of that, after three passes at the earliest, or when 0.6 of the
-  budget is spent.
+- Where further passes would only *memorize*, the fit ends early. 2 % of the samples (200 at least, or none where that
+  is more than 5 %, and 5,000 at most) are held out from the second epoch on. After two passes, three, four, and then
+  ever more seldom, their losses are measured without training, beside those of as many others, the control; both in
+  eval mode and at the same moment, so that a spike in one shows in the other. If the loss of the control has fallen by
+  5 % or more while that of the held-out samples has risen from its lowest, both by 2.5 standard errors, and by a tenth
+  of that fall or more, then the fit takes another pass and a half, or a quarter of the passes done if that is more, and
+  schedules go through the rest of their way in these. Where labels are suspected to be wrong, it is enough that the
+  held-out loss has fallen by less than 0.15 of what the control's has, by two standard errors. Held-out samples come
+  back as soon as losses have fallen on them by more than a quarter of that, after three passes at the earliest, or when
+  0.6 of the budget is spent.
 
 The compute that is saved goes to the other samples: every epoch trains on the same number of samples, so the passes
 become shorter, and the whole fit costs as much as training on everything for ``budget`` times the epochs. On a stream,
@@ -101,7 +103,7 @@ class Decision:
         memory: By how much the passes so far have lowered the losses of what was trained on in them, and of nothing
             else: the sum of ``r - 1`` over all passes, each taken for that of its trial.
         memory_error: Its standard error.
-        memorizes: True if that was above 1/4, measurably.
+        memorizes: True if that was above 1/4, measurably, or if losses of held-out samples had hardly fallen.
         suspected: True once losses were such as wrong labels have.
         gathered: True if they were at a second mode then, with a gap before them.
         level: What the losses of contradicted samples are above, in L.
@@ -144,7 +146,15 @@ class Decision:
         return self.passes >= _JUDGED_AFTER[-1] and self.memorizes and not self.suspected
 
 
-def decide(passes: int, evidence: Evidence, *, before: Decision | None, planned_passes: float = math.inf) -> Decision:
+def decide(
+    passes: int,
+    evidence: Evidence,
+    *,
+    before: Decision | None,
+    planned_passes: float = math.inf,
+    held_out: HeldOut | None = None,
+    holds_out: bool = False,
+) -> Decision:
     """Decide whether learnt and contradicted samples are left out of a pass.
 
     High losses are judged after two to four passes, which training has hardly biased yet. Where fewer than 10 % are
@@ -161,6 +171,8 @@ def decide(passes: int, evidence: Evidence, *, before: Decision | None, planned_
         before: The decision on the pass before, or None.
         planned_passes: Passes over everything that the budget has room for: with fewer than six there is none to check
             whether the model memorizes.
+        held_out: The last measurement of held-out samples, or None.
+        holds_out: Whether samples are held out, so that their losses will soon tell whether the model memorizes.
 
     Example:
         >>> shown = Evidence(2.3, learnt_share=0.3, low_share=0.5, above_share=0.2, persistence=0.9, rise=1.4)
@@ -173,6 +185,7 @@ def decide(passes: int, evidence: Evidence, *, before: Decision | None, planned_
         memory += TRIAL_PASSES * (evidence.held_back_ratio - 1)
         memory_error = math.hypot(memory_error, TRIAL_PASSES * evidence.held_back_error)
     memorizes = memory - ERRORS * memory_error > _MEMORIZED or (before is not None and before.memorizes)
+    memorizes = memorizes or (held_out is not None and held_out.memorizes)
     suspected, gathered, level = (
         (False, False, 1.0) if before is None else (before.suspected, before.gathered, before.level)
     )
@@ -188,7 +201,9 @@ def decide(passes: int, evidence: Evidence, *, before: Decision | None, planned_
     confirmed = gathered or probably_memorizes
     learnt = before is not None and before.learnt
     if evidence.learnt_share >= _LEARNT_SHARE:
-        learnt = learnt or passes == FIRST_DECISION or evidence.generalizes
+        is_measured_anew = before is None or held_out != before.held_out
+        generalizes = evidence.generalizes or (held_out is not None and held_out.generalizes and is_measured_anew)
+        learnt = learnt or generalizes or (passes == FIRST_DECISION and not holds_out)
     may_be_wrong = evidence.many_stay_above and not (suspected and confirmed)
     return Decision(
         passes,
@@ -201,6 +216,7 @@ def decide(passes: int, evidence: Evidence, *, before: Decision | None, planned_
         suspected=suspected,
         gathered=gathered,
         level=level,
+        held_out=held_out,
     )
 
 
