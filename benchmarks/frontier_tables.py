@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.unseen_tasks import TITLES
+from benchmarks import fresh_tasks, unseen_tasks
 from lightning_dataselect.report.figures import COLOURS, blank_figure
 
 RESULTS = Path(__file__).parent / "results"
@@ -61,8 +61,17 @@ def frontier_table() -> str:
 
 def unseen_table() -> str:
     """Return what Frontier gains on tasks that played no part in making its rule, a row a task."""
-    rows = json.loads((RESULTS / "frontier_unseen.json").read_text())["rows"]
-    return _table_of_gains(sorted(rows, key=lambda row: list(TITLES).index(row["task"])), TITLES)
+    return _table_in_order("frontier_unseen", unseen_tasks.TITLES)
+
+
+def fresh_table() -> str:
+    """Return what Frontier gains on tasks that were written down after its rule was changed, a row a task."""
+    return _table_in_order("frontier_fresh", fresh_tasks.TITLES)
+
+
+def _table_in_order(study: str, titles: Mapping[str, str]) -> str:
+    rows = json.loads((RESULTS / f"{study}.json").read_text())["rows"]
+    return _table_of_gains(sorted(rows, key=lambda row: list(titles).index(row["task"])), titles)
 
 
 def _table_of_gains(rows: Sequence[Row], titles: Mapping[str, str]) -> str:
