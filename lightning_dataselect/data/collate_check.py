@@ -244,7 +244,7 @@ def _rows(collate_fn: Collate, samples: list[Any]) -> dict[Path, Tensor]:
 def _collated(collate_fn: Collate, samples: list[Any], seed: int | None = None) -> dict[Path, Tensor]:
     with isolate_rng(include_cuda=False):
         if seed is not None:
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # of no other device, whose state would not be restored
         return _dense(collate_fn(copy.deepcopy(samples)))
 
 

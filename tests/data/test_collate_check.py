@@ -122,6 +122,23 @@ def test_what_shuffles_is_found():
         assert sorts_samples(shuffled, texts(range(1, 9)))
 
 
+def test_no_other_device_is_seeded_to_look_for_random_parts(monkeypatch):
+    # nothing would put its state back
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("another device was seeded"))
+    noise, samples = [0.0], texts((3, 3, 3, 3))
+
+    def noisy(samples):
+        tokens, labels = padded(samples)
+        return tokens + noise[0] * torch.rand(tokens.shape), labels
+
+    collate = FollowedCollate(noisy, required=True)
+    collate(samples)
+    assert collate._witnesses
+    noise[0] = 1.0
+    collate(samples)
+    assert not any(path == (0,) for _, path in collate._witnesses), "the other ones are drawn at random"
+
+
 @pytest.mark.parametrize("collate", HARMLESS)
 @pytest.mark.parametrize("lengths", [(3, 5, 2, 4, 2), (9, 8, 7, 6, 5, 4, 3, 2, 1), (3, 4, 2, 6, 7), (3, 3, 3), (4,)])
 def test_nothing_else_is_blamed(collate, lengths):

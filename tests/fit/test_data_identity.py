@@ -188,6 +188,12 @@ def test_samples_drawn_at_random_are_known_again(kind):
     assert not has_changed(before, Augmented(kind)) and random.getstate() == state
 
 
+def test_no_other_device_is_seeded(monkeypatch):
+    # nothing would put its state back: dropout on it would draw the same in every epoch
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("another device was seeded"))
+    assert not has_changed(fingerprint(Augmented("torch")), Augmented("torch"))
+
+
 def test_another_transform_is_no_other_sample():
     x, y = dataset().tensors
     before = fingerprint(dataset())
