@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.state.fit_state import EpochRecord
+from lightning_dataselect.trainer import log_again
 
 _MAX_QUANTILE_SAMPLES = 1_000_000
 
@@ -37,12 +38,13 @@ def log_epoch(
     # all ranks have the same figures, but Lightning warns of every one that is not reduced over them
     module.log(f"{room}/kept_share", kept, sync_dist=True)
     # the long name does not fit into a progress bar
-    module.log(short, kept, prog_bar=True, logger=False, sync_dist=True)
+    log_again(module, short, kept, prog_bar=True, logger=False, sync_dist=True)
     if train_loss is not None:
-        module.log(f"{room}/train_loss", train_loss, sync_dist=True)
+        log_again(module, f"{room}/train_loss", train_loss, sync_dist=True)
     values = {"samples_saved": float(saved), "select_seconds": record["select_seconds"]}
     sampled = scores[:: max(1, scores.numel() // _MAX_QUANTILE_SAMPLES)]
     if (known := sampled[~sampled.isnan()]).numel():
         quantiles = known.quantile(torch.tensor([0.1, 0.5, 0.9]))
         values |= {f"score_q{q}": float(v) for q, v in zip((10, 50, 90), quantiles, strict=True)}
-    module.log_dict({f"{room}/{name}": value for name, value in values.items()}, sync_dist=True)
+    for name, value in values.items():
+        log_again(module, f"{room}/{name}", value, sync_dist=True)

@@ -1,4 +1,5 @@
 import csv
+import functools
 
 import lightning as L
 import pytest
@@ -6,6 +7,7 @@ import torch
 from helpers import Hardest, Net, Seen, Shares, WeightedShares, fit, loader, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 
 from lightning_dataselect import ESWP, EpsilonGreedy, EvolvedSampling
 from lightning_dataselect.capture import LossCapture
@@ -73,6 +75,94 @@ def test_means_and_sums_are_logged_as_without_a_selector():
     names = ["mean_step", "mean_epoch", "named", "sum"]
     assert [made.callback_metrics[n] for n in names] == [plain.callback_metrics[n] for n in names] == [9, 4.5, 4.5, 45]
     assert selector.losses.isfinite().all() and "log" not in vars(module)
+
+
+class Rows(L.Callback):
+    """Keeps what was logged in each epoch."""
+
+    def __init__(self):
+        self.rows = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        pl_module.log("own", float(trainer.current_epoch), reduce_fx="max")
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.keep(trainer)
+
+    def on_train_end(self, trainer, pl_module):
+        self.keep(trainer)
+
+    def keep(self, trainer):
+        every = {**trainer.callback_metrics, **trainer.progress_bar_metrics}
+        self.rows.append({k: float(v) for k, v in every.items() if "seconds" not in k})
+
+
+class PassingOn(Net):
+    """Has a `log` of its own, which changes nothing."""
+
+    def log(self, *args, **kwargs):
+        super().log(*args, **kwargs)
+
+
+def test_from_the_second_epoch_on_numbers_are_logged_by_a_shorter_way(monkeypatch):
+    found, log = [], _ResultCollection.log
+    for net in (Net(), PassingOn()):
+        rows, names = Rows(), []
+
+        def counting(self, fx, name, *args, names=names, **kwargs):
+            names.append(name)
+            log(self, fx, name, *args, **kwargs)
+
+        monkeypatch.setattr(_ResultCollection, "log", counting)
+        fit(Shares(1.0, 0.5), net, callbacks=[rows], max_epochs=3, val=loader(20, 20, False))
+        found.append(rows.rows)
+        n_times = 3 if isinstance(net, PassingOn) else 1
+        assert [names.count(f"dataselect/{key}") for key in ("kept_share", "score_q10")] == [3, n_times]
+    assert found[0] == found[1] and len({row.get("dataselect/train_loss") for row in found[0]}) == 4
+
+
+def test_the_shorter_way_is_open_in_a_second_fit_of_the_same_trainer(tmp_path):
+    selector = Shares(1.0, 0.5)
+    made, net = fit(selector, max_epochs=2, logger=CSVLogger(tmp_path))
+    made.fit_loop.max_epochs = 4
+    made.fit(net, loader())
+    with open(next(tmp_path.rglob("metrics.csv"))) as file:
+        rows = [logged({k: v for k, v in row.items() if v}) for row in csv.DictReader(file)]
+    assert [row["samples_saved"] for row in rows if row] == [0, 50, 50, 100]
+
+
+class Renaming(Net):
+    """Logs under names of its own."""
+
+    def log(self, name, value, *args, **kwargs):
+        super().log(f"mine/{name}", value, *args, **kwargs)
+
+
+def watched(log, names):
+    """Wrap a module's `log` as a library might."""
+
+    @functools.wraps(log)
+    def watching(*args, **kwargs):
+        names.append(next(arg for arg in args if isinstance(arg, str)))
+        log(*args, **kwargs)
+
+    return watching
+
+
+def test_a_log_of_the_users_own_gets_every_number():
+    made, _ = fit(Shares(1.0, 0.5, 0.2), Renaming(), max_epochs=3)
+    assert made.callback_metrics["mine/dataselect/kept_share"] == pytest.approx(0.2)
+    assert made.callback_metrics["mine/dataselect/samples_saved"] == 50 + 80
+    assert not logged(made.callback_metrics)
+
+
+@pytest.mark.parametrize("of_class", [False, True])
+def test_so_does_what_a_library_has_put_in_its_place(of_class, monkeypatch):
+    net, names = Net(), []
+    owner = L.LightningModule if of_class else net
+    monkeypatch.setattr(owner, "log", watched(owner.log, names))
+    fit(Shares(1.0, 0.5, 0.2), net, max_epochs=3)
+    assert [names.count(f"dataselect/{key}") for key in KEYS] == [3] * len(KEYS)
 
 
 def test_barebones_logs_nothing():

@@ -211,6 +211,18 @@ def test_which_batches_step_is_counted_where_lightning_does_not_say():
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("owner", ["trainer", "module"])
+def test_numbers_are_logged_like_any_other_where_the_shorter_way_is_closed(owner):
+    found = []
+    for renamed in (False, True):
+        made, net = trainer(Shares(1.0, 0.5), max_epochs=3), Net()
+        if renamed:
+            hide(*{"trainer": (made, "_results"), "module": (net, "_current_fx_name")}[owner])
+        made.fit(net, loader())
+        found.append({k: v for k, v in made.callback_metrics.items() if "seconds" not in k})
+    assert found[0] == found[1] and len(found[0]) > 6
+
+
 @pytest.mark.parametrize("name", ["automatic_optimization.run", "_should_accumulate"])
 def test_without_a_hold_on_the_optimization_no_batches_are_gathered(name):
     made, net = trainer(EvolvedSampling(constant_batch_size=True)), Net()

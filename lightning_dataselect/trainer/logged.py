@@ -1,0 +1,58 @@
+"""Log a number in each epoch, by a shorter way than the module's ``log`` from the second time on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from lightning_dataselect.trainer.patching import missing
+
+_NAMES = ("trainer._results", "_current_fx_name")
+_LIGHTNINGS = {"lightning.pytorch.core.module", "pytorch_lightning.core.module"}
+
+
+def log_again(module: pl.LightningModule, name: str, value: float | Tensor, **options: Any) -> None:
+    """Log a number under a name that has the same options in every epoch.
+
+    Lightning moves all that it keeps of a number from device to device, and takes it apart for that: in an epoch of a
+    few short steps, eight of them would take as long as the steps. Where it knows the name from an epoch before, and
+    nobody has taken the place of ``log``, the number is given to what it keeps.
+
+    Args:
+        module: The LightningModule, within a hook that may log and has logged something by its own ``log`` before.
+        name: As in its ``log``.
+        value: One number.
+        **options: As in its ``log``.
+    """
+    kept = _kept_under(module, name)
+    if not isinstance(value, Tensor):
+        value = torch.tensor(value, dtype=torch.get_default_dtype(), device=module.device)
+    if kept is None or kept.value.device != value.device:
+        module.log(name, value, **options)
+        return
+    kept.forward(value.detach().clone(), 1)
+    kept.has_reset = False
+
+
+def _kept_under(module: pl.LightningModule, name: str) -> Any:
+    """Return what Lightning keeps of the numbers under a name; None where only ``log`` knows what to do."""
+    if any(missing(module, path) for path in _NAMES) or not _is_lightnings_own(module.log):
+        return None
+    results: Any = module.trainer._results
+    kept = (results or {}).get(f"{module._current_fx_name}.{name}")
+    return kept if isinstance(getattr(kept, "value", None), Tensor) else None
+
+
+def _is_lightnings_own(log: Any) -> bool:
+    """Tell if a module's ``log`` is Lightning's, behind no wrapper but those of this package."""
+    # by where code was written: a wrapper has the names of what it wraps
+    while _written_in(log).partition(".")[0] == __name__.partition(".")[0]:
+        log = log.__wrapped__
+    return _written_in(getattr(log, "__func__", None)) in _LIGHTNINGS
+
+
+def _written_in(function: Any) -> str:
+    return str(getattr(function, "__globals__", {}).get("__name__"))
