@@ -73,6 +73,7 @@ class LossCapture:
         self.settle, self.look_again = inquiry.settle, inquiry.look_again
         self.show, self.decide, self.refuse_mined = inquiry.show, inquiry.decide, inquiry.refuse_mined
         self.refuse_mixed, self.refuse_fallback = inquiry.refuse_mixed, inquiry.refuse_fallback
+        self.remember, self.recognizes = inquiry.remember, inquiry.recognizes
         self._result: StepResult | None = None  # while a step runs
         self._sole = _NO_SOLE_LOSS
         self.summarize: Summarize | None = None
@@ -100,6 +101,11 @@ class LossCapture:
     def watches_calls(self) -> bool:
         """True if a mode watches every call of a step, as nothing else meets what its loss is made of."""
         return self._inquiry.watch is not None
+
+    @property
+    def remembers(self) -> bool:
+        """True if single samples have left nothing open about a step, which could be recognized."""
+        return self._inquiry.remembers
 
     def __reduce__(self) -> tuple[type[LossCapture], tuple[()]]:
         """Copy and pickle as one that has seen nothing yet: the rest is bound to this process."""

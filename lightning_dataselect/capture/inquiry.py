@@ -32,6 +32,7 @@ from lightning_dataselect.capture.recording.shared import SharedRecorder
 from lightning_dataselect.capture.reprobe import ReprobePolicy
 from lightning_dataselect.capture.witness.mined import refuse_fallback, refuse_mined
 from lightning_dataselect.capture.witness.mixed import refuse_mixed
+from lightning_dataselect.capture.witness.recall import Recall
 from lightning_dataselect.capture.witness.showing import show
 from lightning_dataselect.capture.witness.ways import open_branches, refuse_branches
 from lightning_dataselect.capture.witness.witness import decide, warn_of_own_constants
@@ -97,6 +98,7 @@ class Inquiry:
         self.watch = None
 
     def _begin(self) -> None:
+        self._recall = Recall()
         self.reprobe = ReprobePolicy()
         self.changes = Changes(self.recorder, self.reprobe)
 
@@ -210,6 +212,19 @@ class Inquiry:
     def refuse_mixed(self, whole: Shown, turned: Shown, singles: Sequence[Shown]) -> None:
         """Refuse a model that mixes samples (see `mixed.refuse_mixed`)."""
         self.recorder.spec = refuse_mixed(whole, turned, singles, self.recorder.spec)
+
+    def remember(self, whole: Shown, singles: Sequence[Shown], *, is_settled: bool) -> None:
+        """Remember what single samples have left nothing open about (see `Recall.learn`)."""
+        self._recall.learn(whole, singles, self.recorder.spec, is_settled=is_settled)
+
+    @property
+    def remembers(self) -> bool:
+        """True if it remembers any step, so that one could be recognized."""
+        return self._recall.holds_any
+
+    def recognizes(self, whole: Shown, pair: Shown) -> bool:
+        """Tell if samples show that nothing has changed since (see `Recall.recognizes`)."""
+        return self._recall.recognizes(whole, pair)
 
     def settle(self) -> None:
         """Go by what single samples have shown since the last probe, as no step may follow that would."""

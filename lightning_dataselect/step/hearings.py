@@ -61,12 +61,13 @@ class Hearings:
         """Let single samples settle how the step is read, if that is due or they first differ in size."""
         self._unread = None
         self._n_steps += 1
+        size, is_routine, differ = indices.numel(), False, False
         if self._n_steps == self._next_look:
             self._next_look = 2 * self._next_look + (1 if self._next_look % 2 == 0 else -2)
+            is_routine = not self._capture.will_probe(size)
             self._capture.look_again()
         if not self.witness.is_able:
             return
-        size, differ = indices.numel(), False
         if self._sizes is not None:
             differ = self._sizes.differ_anew(self._batches.batch_in(args, kwargs), size)
             if differ:
@@ -79,7 +80,7 @@ class Hearings:
         if waiting is not None:
             self._hear(*waiting)
         if waiting is None or differ:
-            self._hear(step, args, kwargs, indices)
+            self._hear(step, args, kwargs, indices, is_routine=is_routine and not differ)
         if self._batches.part is not None:
             self.look_at_loaders(self._batches.part, args, kwargs)
 
@@ -130,6 +131,8 @@ class Hearings:
         kwargs: dict[str, Any],
         indices: Tensor,
         counts: Sequence[int] | None = None,
+        *,
+        is_routine: bool = False,
     ) -> None:
         if self.witness.must_wait:
             self._put_off = self._put_off or (step, args, kwargs, indices, counts)
@@ -143,4 +146,5 @@ class Hearings:
                 self.look_at_loaders(of_loader, smaller.args, smaller.keywords)
             return smaller
 
-        self.witness.hear(part, indices.numel(), self._batches.batch_in(args, kwargs), counts)
+        batch = self._batches.batch_in(args, kwargs)
+        self.witness.hear(part, indices.numel(), batch, counts, is_routine=is_routine and of_loader is None)

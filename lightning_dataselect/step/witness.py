@@ -37,6 +37,9 @@ class Witness:
     alone: a step that sorts them cannot leave both orders unchanged, unless they are all alike. If the batch cannot be
     cut, the step shows nothing this way, and is read by algebra alone.
 
+    Where nothing but time calls for it, and samples have left nothing open before, three of them together, and two in
+    the other order, are enough as long as all is as it was.
+
     With several ranks, a step in which they communicate, such as one with a sharded layer or a metric that is summed,
     can only be rehearsed by all of them at once: in their first step, and when they have agreed to.
 
@@ -58,7 +61,9 @@ class Witness:
         self._needs_all_ranks = False
         self._is_agreed = True
 
-    def hear(self, part: Part, size: int, batch: Any, counts: Sequence[int] | None = None) -> None:
+    def hear(
+        self, part: Part, size: int, batch: Any, counts: Sequence[int] | None = None, *, is_routine: bool = False
+    ) -> None:
         """Settle how the terms of a step are read, as far as possible.
 
         Args:
@@ -66,6 +71,7 @@ class Witness:
             size: The number of samples in the batch.
             batch: The batch, from which samples are chosen so that no two are alike.
             counts: See `unlike_samples`.
+            is_routine: True if nothing but the time that has passed calls for it.
         """
         if not (self.is_able and size > 1):
             return
@@ -73,7 +79,7 @@ class Witness:
         # an error outside of the step is no reason to read it without a witness
         positions = unlike_samples(batch, size, [size - 1, 0, size // 2][: min(_N_SAMPLES, size)], counts)
         try:
-            is_settled = self._hear(part, positions, size)
+            is_settled = (is_routine and self._is_as_before(part, positions)) or self._hear(part, positions, size)
         except (_NothingShownError, UnsupportedLoaderError):
             is_settled, self.is_able = True, False
         self._is_agreed = False
@@ -96,6 +102,13 @@ class Witness:
         """True if the batches so far have not shown what the step does."""
         return self._n_left < _MOST_TRIED
 
+    def _is_as_before(self, part: Part, positions: list[int]) -> bool:
+        """Tell if samples together, and two of them in the other order, show that nothing has changed."""
+        if not self._capture.remembers or len(positions) < _N_SAMPLES:
+            return False
+        whole = self._show(part, positions)
+        return self._capture.recognizes(whole, self._show(part, [positions[-1], positions[0]]))
+
     def _hear(self, part: Part, positions: list[int], size: int) -> bool:
         whole = self._show(part, positions)
         singles = [self._show(part, [position]) for position in positions]
@@ -114,7 +127,9 @@ class Witness:
         self._capture.decide(turned, singles[::-1])
         if all(_hold_the_same_besides(part(positions), part([position])) for position in positions):
             self._capture.refuse_mixed(whole, turned, singles)
-        return is_settled and (not whole.sorts or whole.reorders or turned.reorders)
+        is_settled &= not whole.sorts or whole.reorders or turned.reorders
+        self._capture.remember(whole, singles, is_settled=is_settled)
+        return is_settled
 
     def _look_for_mining(self, part: Part, size: int, shown: dict[int, Shown]) -> None:
         """Compare the samples whose loss is 0 in the whole batch, if there are any, with the same samples alone."""

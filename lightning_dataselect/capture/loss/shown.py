@@ -35,6 +35,7 @@ class Shown:
         branches: The places where the step has asked which way to go by its loss, with the answers.
         asked: Likewise, the places where it has asked by anything else.
         left: The places where it has taken a number of its loss out of torch.
+        calls: The names of the functions of torch that it has called, in order.
     """
 
     size: int
@@ -55,3 +56,4 @@ class Shown:
     branches: Mapping[Hashable, Sequence[bool]] = field(default_factory=dict)
     asked: Mapping[Hashable, Sequence[bool]] = field(default_factory=dict)
     left: Collection[Hashable] = ()
+    calls: tuple[str, ...] = ()

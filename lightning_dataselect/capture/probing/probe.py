@@ -65,6 +65,7 @@ class Probe(Watch, Observer):
         origins: Knows what was computed from which samples; None if all samples of a batch are measured.
         views: How many batches were concatenated.
         values: The activations themselves, by their places in the graph, where they are kept; else None.
+        calls: The names of the functions that were called, but for loss functions, in order.
         normalises: True if a layer has normalised the batch by its own statistics.
         picks_nothing: True if masks that were computed from the model's outputs are to pick no rows.
         unreachable: The terms that only a mode sees: loss functions by no name that can be patched,
@@ -95,6 +96,7 @@ class Probe(Watch, Observer):
         self.sorts = self.reorders = self.differentiates = self.leaves_torch = False
         self.origins: Origins | None = None
         self.values: dict[Node, list[Tensor]] | None = None
+        self.calls: list[str] = []
         self.normalises = self.picks_nothing = False
         self._tables = Tables(module)
 
@@ -111,6 +113,7 @@ class Probe(Watch, Observer):
 
     def note(self, func: Any, args: tuple[Any, ...], kwargs: Any, out: Any) -> None:
         """Follow what is made of parameters alone, and what the samples lie along."""
+        self.calls.append(func.__name__)
         self.differentiates |= func in _DIFFERENTIATING
         if func is torch.autograd.grad and self._is_of_mean(tensors_among([*args[:1], kwargs.get("outputs")])):
             self.slopes_of_means.update(t.grad_fn for t in tensors_among([out]) if t.grad_fn is not None)

@@ -96,6 +96,7 @@ def show(
             branches=probe.branches.taken,
             asked=probe.branches.asked,
             left=list(probe.branches.left),
+            calls=tuple(probe.calls),
         )
     finally:
         recorder.stop()
