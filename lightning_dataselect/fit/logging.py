@@ -36,7 +36,7 @@ def log_epoch(
     chosen, in_batches = record["n_selected"] / max(record["n_total"], 1), record["n_trained"] + record["n_left_out"]
     kept = chosen * record["n_trained"] / in_batches if in_batches else chosen
     # all ranks have the same figures, but Lightning warns of every one that is not reduced over them
-    module.log(f"{room}/kept_share", kept, sync_dist=True)
+    log_again(module, f"{room}/kept_share", kept, sync_dist=True)
     # the long name does not fit into a progress bar
     log_again(module, short, kept, prog_bar=True, logger=False, sync_dist=True)
     if train_loss is not None:

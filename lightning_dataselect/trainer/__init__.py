@@ -23,8 +23,8 @@ uses:
   missing, schedulers that use ``global_step`` see that of the pruned fit;
 - ``combined_loader`` in the fit loop's part of a checkpoint, to save where the loaders of each rank are; where it is
   missing, all ranks go on where Lightning puts them;
-- ``_results`` and ``LightningModule._current_fx_name``, to log a number of each epoch by a shorter way; where one is
-  missing, it is logged like any other;
+- ``_results``, ``_logger_connector._current_fx`` and ``LightningModule._current_fx_name``, to log a number of each
+  epoch by a shorter way; where one is missing, it is logged like any other;
 - ``_max_epochs``, ``_swa_epoch_start`` and ``_initialized`` of ``StochasticWeightAveraging``, to move its end together
   with that of a fit with a budget; where one is missing, that callback keeps the end that was announced to it;
 - ``_max_epochs`` and ``_model_contains_batch_norm`` of the same, to recognize the pass for batch norms that it appends;

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_dataselect.trainer.patching import missing
 
-_NAMES = ("trainer._results", "_current_fx_name")
+_NAMES = ("trainer._results", "trainer._logger_connector._current_fx", "_current_fx_name")
 _LIGHTNINGS = {"lightning.pytorch.core.module", "pytorch_lightning.core.module"}
 
 
@@ -22,7 +22,7 @@ def log_again(module: pl.LightningModule, name: str, value: float | Tensor, **op
     nobody has taken the place of ``log``, the number is given to what it keeps.
 
     Args:
-        module: The LightningModule, within a hook that may log and has logged something by its own ``log`` before.
+        module: The LightningModule, within a hook that may log.
         name: As in its ``log``.
         value: One number.
         **options: As in its ``log``.
@@ -35,6 +35,9 @@ def log_again(module: pl.LightningModule, name: str, value: float | Tensor, **op
         return
     kept.forward(value.detach().clone(), 1)
     kept.has_reset = False
+    trainer: Any = module.trainer
+    # what others log in the same hook would otherwise be taken for the first of an epoch, before which all is reset
+    trainer._logger_connector._current_fx = module._current_fx_name
 
 
 def _kept_under(module: pl.LightningModule, name: str) -> Any:

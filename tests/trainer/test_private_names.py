@@ -6,6 +6,7 @@ import warnings
 import pytest
 from helpers import SAFELY, AtMost, Net, Seen, Shares, WeightedShares, loader, same_weights, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 from schedule_helpers import one_cycle
 from torch import nn
 
@@ -211,16 +212,24 @@ def test_which_batches_step_is_counted_where_lightning_does_not_say():
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("owner", ["trainer", "module"])
-def test_numbers_are_logged_like_any_other_where_the_shorter_way_is_closed(owner):
+@pytest.mark.parametrize("name", ["_results", "_current_fx", "_current_fx_name"])
+def test_numbers_are_logged_like_any_other_where_the_shorter_way_is_closed(name, monkeypatch):
+    names, log = [], _ResultCollection.log
+
+    def counting(self, fx, name, *args, **kwargs):
+        names.append(name)
+        log(self, fx, name, *args, **kwargs)
+
+    monkeypatch.setattr(_ResultCollection, "log", counting)
     found = []
     for renamed in (False, True):
         made, net = trainer(Shares(1.0, 0.5), max_epochs=3), Net()
         if renamed:
-            hide(*{"trainer": (made, "_results"), "module": (net, "_current_fx_name")}[owner])
+            hide({"_results": made, "_current_fx": made._logger_connector, "_current_fx_name": net}[name], name)
         made.fit(net, loader())
         found.append({k: v for k, v in made.callback_metrics.items() if "seconds" not in k})
     assert found[0] == found[1] and len(found[0]) > 6
+    assert names.count("dataselect/samples_saved") == 1 + 3
 
 
 @pytest.mark.parametrize("name", ["automatic_optimization.run", "_should_accumulate"])
