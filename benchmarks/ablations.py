@@ -28,6 +28,7 @@ from lightning_dataselect.methods.frontier import (
     early_stop,
     evidence,
     find_contradicted,
+    left_out,
     majorities,
     passes,
     rule,
@@ -63,10 +64,10 @@ ABLATIONS: dict[str, list[tuple[Any, str, Any]]] = {
     "shares of classes are not asked for": [(passes, "class_priors", know_no_shares)],
     "where few are above L, all of them are taken": [(rule, "_LEVEL_OF_FEW", 1.0)],
     "what was contradicted is judged anew where the model memorizes": [(passes, "find_contradicted", judge_anew)],
-    "learnt samples are left out of all passes": [(rule, "_LEARNT_LEFT_OUT", 1.0)],
+    "learnt samples are left out of all passes": [(left_out, "_LEARNT_LEFT_OUT", 1.0)],
     "learnt samples are left out whatever else their class is labelled": [(majorities, "_OVER_ANY_OTHER", 0.0)],
     "no samples are held back: what is learnt goes": [(rule, "_MEMORIZED", NEVER), (Evidence, "generalizes", True)],
-    "it never stops early": [(early_stop, "_FEWEST", NEVER)],
+    "it never stops early": [(early_stop, "_FEWEST_PASSES", NEVER)],
     "held-back samples are compared without the losses before": [(passes, "compare_held_back", compare_last_losses)],
 }
 TASKS = (
@@ -90,16 +91,16 @@ def rows_of(name: str, data_dir: str, n_seeds: int, features: Path = FEATURES) -
     scores: dict[str, list[float]] = {}
     for seed in seeds:
         made = task(name, seed, data_dir, features)
-        for left_out, changes in {"nothing": [], **ABLATIONS}.items():
+        for part, changes in {"nothing": [], **ABLATIONS}.items():
             with without(changes):
-                scores.setdefault(left_out, []).append(run(made, Frontier(budget=BUDGET, seed=seed), seed).score)
+                scores.setdefault(part, []).append(run(made, Frontier(budget=BUDGET, seed=seed), seed).score)
     rows = []
-    for left_out in ABLATIONS:
-        lost = np.array(scores[left_out]) - np.array(scores["nothing"])
+    for part in ABLATIONS:
+        lost = np.array(scores[part]) - np.array(scores["nothing"])
         if not lost.any():
             continue
         error = float(lost.std(ddof=1)) / math.sqrt(n_seeds)
-        row = {"task": name, "left_out": left_out, "seeds": n_seeds}
+        row = {"task": name, "left_out": part, "seeds": n_seeds}
         rows.append(row | {"difference": round(float(lost.mean()), 3), "standard_error": round(error, 3)})
     return rows
 

@@ -3,7 +3,8 @@
 from lightning_dataselect.methods.frontier.callback import Frontier
 from lightning_dataselect.methods.frontier.evidence import Evidence, in_learnt_classes, second_mode, weigh_evidence
 from lightning_dataselect.methods.frontier.held_out import HeldOut
-from lightning_dataselect.methods.frontier.rule import Decision, decide, find_contradicted, let_go
+from lightning_dataselect.methods.frontier.left_out import find_contradicted, let_go
+from lightning_dataselect.methods.frontier.rule import Decision, decide
 from lightning_dataselect.methods.frontier.trial import compare_held_back
 
 __all__ = [

@@ -11,14 +11,8 @@ from torch import Tensor
 from lightning_dataselect.methods.frontier.classes import class_priors, class_weights, mean_of_known, without_weights
 from lightning_dataselect.methods.frontier.evidence import in_learnt_classes, weigh_evidence
 from lightning_dataselect.methods.frontier.held_out import HeldOut
-from lightning_dataselect.methods.frontier.rule import (
-    FIRST_DECISION,
-    Decision,
-    decide,
-    find_contradicted,
-    let_go,
-    shares_let_go,
-)
+from lightning_dataselect.methods.frontier.left_out import find_contradicted, let_go, shares_let_go
+from lightning_dataselect.methods.frontier.rule import FIRST_DECISION, Decision, decide
 from lightning_dataselect.methods.frontier.trial import HELD_BACK, TRIAL_PASSES, compare_held_back, draw_groups
 from lightning_dataselect.numerics.parts import parts
 
