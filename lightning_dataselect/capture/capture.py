@@ -74,6 +74,7 @@ class LossCapture:
         self.show, self.decide, self.refuse_mined = inquiry.show, inquiry.decide, inquiry.refuse_mined
         self.refuse_mixed, self.refuse_fallback = inquiry.refuse_mixed, inquiry.refuse_fallback
         self.remember, self.recognizes = inquiry.remember, inquiry.recognizes
+        self.refuse_ways, self.warn_of_ways = inquiry.refuse_ways, inquiry.warn_of_ways
         self._result: StepResult | None = None  # while a step runs
         self._sole = _NO_SOLE_LOSS
         self.summarize: Summarize | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,8 @@ from lightning_dataselect.capture.changes import NOT_MEASURED, Changes
 from lightning_dataselect.capture.loss.folds import Folded
 from lightning_dataselect.capture.loss.graph import reached
 from lightning_dataselect.capture.loss.origin import Origins
-from lightning_dataselect.capture.loss.refusals import OPEN_BRANCH, OTHER_LOADERS, UNSHOWN
-from lightning_dataselect.capture.loss.shown import Shown
+from lightning_dataselect.capture.loss.refusals import BRANCH, JUDGED, OPEN_BRANCH, OTHER_LOADERS, UNSHOWN
+from lightning_dataselect.capture.loss.shown import Answers, Shown
 from lightning_dataselect.capture.loss.specs import StepSpec
 from lightning_dataselect.capture.loss.terms import Key, Parts, Scale, Term, coefficients
 from lightning_dataselect.capture.probing.probe import Probe
@@ -34,7 +34,7 @@ from lightning_dataselect.capture.witness.mined import refuse_fallback, refuse_m
 from lightning_dataselect.capture.witness.mixed import refuse_mixed
 from lightning_dataselect.capture.witness.recall import Recall
 from lightning_dataselect.capture.witness.showing import show
-from lightning_dataselect.capture.witness.ways import open_branches, refuse_branches
+from lightning_dataselect.capture.witness.ways import Led, misled_at, open_at
 from lightning_dataselect.capture.witness.witness import decide, warn_of_own_constants
 from lightning_dataselect.utils.errors import CaptureError
 
@@ -102,8 +102,8 @@ class Inquiry:
         self.reprobe = ReprobePolicy()
         self.changes = Changes(self.recorder, self.reprobe)
 
-    def _new_probe(self) -> Probe:
-        self.recorder.observer = probe = Probe(self.recorder, self.interceptors, self._module)
+    def _new_probe(self, stand_ins: Answers | None = None) -> Probe:
+        self.recorder.observer = probe = Probe(self.recorder, self.interceptors, self._module, stand_ins)
         if self.batch_tensors is not None:
             probe.origins = Origins(*self.batch_tensors())
         return probe
@@ -163,17 +163,27 @@ class Inquiry:
         """Tell if the next step, on this many samples, will be probed."""
         return self.reprobe.probes > 0 or (self._sizes.may_tell_more and self._sizes.tells_more(batch_size))
 
-    def show(self, step: Callable[[], Any], batch_size: int, *, picks_nothing: bool = False) -> Shown:
+    def show(
+        self,
+        step: Callable[[], Any],
+        batch_size: int,
+        *,
+        picks_nothing: bool = False,
+        stand_ins: Answers | None = None,
+        as_known: bool = False,
+    ) -> Shown:
         """Run a step to compare its terms with those of other batches, and learn nothing from it (see `show`).
 
         Args:
             step: Calls the training step on some samples.
             batch_size: Their number.
             picks_nothing: True if masks that are computed from the model's outputs are to pick no rows.
+            stand_ins: What to tell the step in place of what tensors hold, by the places where it asks.
+            as_known: True to read its loss by what was found of other steps.
         """
-        probe = self._new_probe()
+        probe = self._new_probe(stand_ins)
         probe.picks_nothing = picks_nothing
-        return show(step, batch_size, probe, self.recorder, self.interceptors)
+        return show(step, batch_size, probe, self.recorder, self.interceptors, as_known=as_known)
 
     def decide(self, whole: Shown, singles: Sequence[Shown]) -> bool:
         """Settle how the terms of later steps are read, by the losses of single samples (see `witness.decide`).
@@ -184,14 +194,24 @@ class Inquiry:
         self.meet_size(whole.size)
         self._settle_claims()
         before = self.recorder.spec
-        spec, is_settled = decide(whole, singles, before)
-        self.recorder.spec = refuse_branches(whole, singles, spec)
+        self.recorder.spec, is_settled = decide(whole, singles, before)
         self._is_witnessed = True
-        self._warn_of_branches(open_branches(whole, singles))
         if any(term.picked_at != before.of(key).picked_at for key, term in self.recorder.spec.terms.items()):
             self.probe_next()  # no step is watched for what it picks before
         warn_of_own_constants(whole, singles)
         return is_settled
+
+    def refuse_ways(self, batch: Shown, singles: Mapping[int, Shown], led: Led) -> bool:
+        """Refuse a step that decides by the whole batch what samples lose (see `ways.misled_at`); tell if it does."""
+        refusals = self.recorder.spec.refusals()
+        place = None if JUDGED in refusals else misled_at(batch, singles, led, is_refused=bool(refusals))
+        if place is not None:
+            self.recorder.spec = replace(self.recorder.spec, refusal=BRANCH.format(place[2], place[0]))
+        return place is not None
+
+    def warn_of_ways(self, whole: Shown, singles: Mapping[int, Shown], led: Led) -> None:
+        """Name the places where a step decides by its loss, alike for all samples so far (see `ways.open_at`)."""
+        self._warn_of_branches(open_at(whole, singles, led))
 
     def _warn_of_branches(self, places: Sequence[Any]) -> None:
         """Name the places where a step decides by its loss, once each, where nothing shows what follows from that."""
@@ -287,7 +307,7 @@ class Inquiry:
         if not {place for place, _ in result.way}.isdisjoint(place for place, _ in probe.unreachable):
             self.watch = Watch(self.recorder, self.interceptors)
         if not self._is_witnessed:
-            self._warn_of_branches([place for place, answers in probe.branches.taken.items() if len(answers) == 1])
+            self._warn_of_branches(probe.exits.open())
         self.changes.learn(result, self._unread, batch)
         self._is_routine = False
         if result.lost:

@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lightning_dataselect.capture import LossCapture, Shown
+from lightning_dataselect.capture import Answers, LossCapture, Shown
 from lightning_dataselect.data.batch_tree import leaves_in
 from lightning_dataselect.data.sample_sizes import unlike_samples
 from lightning_dataselect.step.rehearsal import Rehearsal
@@ -22,6 +22,8 @@ Part = Callable[[Sequence[int]], Callable[[], Any]]
 
 # Of three samples, two can be in their places by chance, but not all three; together they are just a small batch.
 _N_SAMPLES = 3
+# Of samples that may take another way than their batch; about as many as have been shown by then.
+_N_OTHERS = 6
 # Batches whose samples all have the same length do not reveal a step that sorts them by it.
 _MOST_TRIED = 8
 
@@ -127,9 +129,38 @@ class Witness:
         self._capture.decide(turned, singles[::-1])
         if all(_hold_the_same_besides(part(positions), part([position])) for position in positions):
             self._capture.refuse_mixed(whole, turned, singles)
+        self._look_for_ways(part, size, whole, dict(zip(positions, singles, strict=True)))
         is_settled &= not whole.sorts or whole.reorders or turned.reorders
         self._capture.remember(whole, singles, is_settled=is_settled)
         return is_settled
+
+    def _look_for_ways(self, part: Part, size: int, whole: Shown, shown: dict[int, Shown]) -> None:
+        """Look for answers by which the step decides for all samples at once what each of them loses.
+
+        What all samples that are shown answer alike, the whole batch may not; it has to be run for that.
+        """
+        if not any(one.exits for one in shown.values()):
+            return
+        positions, in_turn = list(shown), dict(enumerate(shown.values()))
+
+        def led(position: int, answers: Answers) -> Tensor | None:
+            try:
+                return self._show(part, [position], stand_ins=answers).loss
+            except _NothingShownError:
+                return None
+
+        def led_in_turn(turn: int, answers: Answers) -> Tensor | None:
+            return led(positions[turn], answers)
+
+        if self._capture.refuse_ways(whole, in_turn, led_in_turn):
+            return
+        self._capture.warn_of_ways(whole, in_turn, led_in_turn)
+        if size > len(shown):
+            with contextlib.suppress(_NothingShownError, UnsupportedLoaderError):
+                batch = self._show(part, range(size), as_known=True)
+                others = {*range(0, size, -(-size // _N_OTHERS))} - {*shown}
+                more = {position: self._show(part, [position]) for position in sorted(others)}
+                self._capture.refuse_ways(batch, {**shown, **more}, led)
 
     def _look_for_mining(self, part: Part, size: int, shown: dict[int, Shown]) -> None:
         """Compare the samples whose loss is 0 in the whole batch, if there are any, with the same samples alone."""
@@ -139,13 +170,13 @@ class Witness:
         singles = [shown[position] if position in shown else self._show(part, [position]) for position in positions]
         self._capture.refuse_mined(batch, positions, singles)
 
-    def _show(self, part: Part, positions: Sequence[int], *, picks_nothing: bool = False) -> Shown:
+    def _show(self, part: Part, positions: Sequence[int], **how: Any) -> Shown:
         try:
             with self._rehearse() as rehearsed:
                 draws = SteadyDraws()
                 try:
                     step = draws.during(rehearsed(part(positions)))
-                    return self._capture.show(step, len(positions), picks_nothing=picks_nothing)
+                    return self._capture.show(step, len(positions), **how)
                 finally:
                     self._needs_all_ranks |= draws.was_met and self._has_several_ranks
         except UnsupportedLoaderError:

@@ -897,16 +897,16 @@ def test_a_metric_that_is_the_same_for_all_samples_calls_for_no_second_look() ->
 
 
 def test_a_look_costs_no_more_than_three_passes_of_the_first_batch() -> None:
-    seen: list[int] = []
+    seen: list[tuple[bool, int]] = []
 
     def step(net: Any, b: Any) -> Tensor:
-        seen.append(len(b["x"]))
+        seen.append((net.training, len(b["x"])))
         return COUNTS["python"](net, b)
 
     fitted(step, texts((2, 9)), padded)
-    looks = seen[: seen.index(B)]
-    assert sum(looks) <= 3 * B and B not in looks
-    assert seen[len(looks) : len(looks) + N // B] == [B] * (N // B)
+    looks = seen[: seen.index((True, B))]
+    assert sum(size for _, size in looks) <= 3 * B and (False, B) in looks
+    assert seen[len(looks) : len(looks) + N // B] == [(True, B)] * (N // B)
 
 
 # ---- what the first batches do not show ------------------------------------------------------------------------------

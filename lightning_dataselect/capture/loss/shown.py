@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from lightning_dataselect.capture.loss.specs import StepSpec
 from lightning_dataselect.capture.loss.terms import Key, Term
+
+Answers: TypeAlias = Mapping[Hashable, Sequence[Any]]
+"""All that a step has taken out of torch, by the places where it did, in order."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,9 @@ class Shown:
         normalises: True if a layer has normalised the samples by their own statistics.
         picks_by_outputs: True if a mask that was computed from the model's outputs has picked rows.
         of_folds: The terms that are made of what was reduced over the samples before.
-        branches: The places where the step has asked which way to go by its loss, with the answers.
-        asked: Likewise, the places where it has asked by anything else.
-        left: The places where it has taken a number of its loss out of torch.
         calls: The names of the functions of torch that it has called, in order.
+        exits: What the step has taken out of torch, by which it may decide, at each place.
+        decisive: The places where that was a number of the loss, or how any number compares with a bound.
     """
 
     size: int
@@ -53,7 +56,6 @@ class Shown:
     normalises: bool = False
     picks_by_outputs: bool = False
     of_folds: Collection[Key] = ()
-    branches: Mapping[Hashable, Sequence[bool]] = field(default_factory=dict)
-    asked: Mapping[Hashable, Sequence[bool]] = field(default_factory=dict)
-    left: Collection[Hashable] = ()
     calls: tuple[str, ...] = ()
+    exits: Answers = field(default_factory=dict)
+    decisive: Collection[Hashable] = ()

@@ -1,9 +1,8 @@
-"""Notice where a step asks for the value of its loss to decide which way it takes, as in ``if loss > bound``."""
+"""Tell which questions of a step are about its loss, or about a bound, as in ``if loss > bound``."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -12,40 +11,28 @@ from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.loss.graph import reached
 from lightning_dataselect.capture.probing.orders import COMPARING, SORTING
-from lightning_dataselect.capture.recording.interception import site
 from lightning_dataselect.capture.recording.picks import tensors_among
 
 _RANKING = SORTING | {"kthvalue", "quantile", "nanquantile", "median", "nanmedian"}
 _EXTREME = {"max", "min", "amax", "amin"}
 _DETACHING = {"detach", "__get__", "clone", "float", "cpu"}
 _COUNTING = {"sum", "mean", "count_nonzero"}
+_JOINING = {"all", "any"}
 
 
 class Branches:
-    """Follow the numbers that a loss is made of to where they are compared, and what follows from that.
-
-    Attributes:
-        taken: The places where Python has asked a number of the loss which way to go, with the answers.
-        asked: Likewise, the places where it has asked any other tensor.
-        left: The places where the step has taken a number of the loss out of torch, in order.
-        watches_floats: True if numbers that the step takes out of torch are followed as well.
+    """Follow the numbers that a loss is made of to where Python may ask for them.
 
     Example:
         >>> losses, branches = torch.tensor([1.0, 3.0], requires_grad=True), Branches()
         >>> mean = losses.mean()
         >>> is_high = mean > 1
         >>> branches.note("__gt__", [mean, 1], is_high, {mean.grad_fn})
-        >>> branches.answer("__bool__", [is_high], True, ("step.py", "step", 7, "__bool__"), {mean.grad_fn})
+        >>> branches.asks_for_loss("__bool__", is_high, {mean.grad_fn})
         True
-        >>> branches.taken
-        {('step.py', 'step', 7): [True]}
     """
 
     def __init__(self) -> None:
-        self.taken: dict[Hashable, list[bool]] = {}
-        self.asked: dict[Hashable, list[bool]] = {}
-        self.left: dict[Hashable, None] = {}
-        self.watches_floats = False
         # All hold the tensors, so that no id is reused.
         self._numbers: dict[int, Tensor] = {}
         self._comparisons: dict[int, Tensor] = {}
@@ -53,6 +40,7 @@ class Branches:
         self._ranked: set[Node] = set()  # what was ranked with one
         self._detached: dict[int, Tensor] = {}  # rows that had a graph before
         self._masks: dict[int, Tensor] = {}  # of the rows that are above a bound, or below one
+        self._bounded: dict[int, Tensor] = {}  # how any other number compares with a bound
 
     def note(self, name: str, inputs: Sequence[Any], out: Any, terms: Collection[Node]) -> None:
         """Take a torch call into account.
@@ -77,112 +65,43 @@ class Branches:
             if is_bounded or (out.dtype == torch.bool and any(id(value) in self._masks for value in tensors)):
                 self._masks[id(out)] = out
             return
+        if name in COMPARING and all(value.is_floating_point() for value in tensors) and _has_bound(inputs):
+            self._bounded[id(out)] = out
         numbers = [value for value in tensors if value.numel() == 1]
         of_loss = any(self._is_of_loss(value, terms) for value in numbers)
-        of_loss |= name in _COUNTING and any(id(value) in self._masks for value in tensors)
-        if any(id(value) in self._comparisons for value in numbers) or (of_loss and name in COMPARING):
+        is_of_masks = any(id(value) in self._masks for value in tensors)
+        of_loss |= name in _COUNTING and is_of_masks
+        is_comparison = (of_loss and name in COMPARING) or (name in _JOINING and is_of_masks)
+        if is_comparison or any(id(value) in self._comparisons for value in numbers):
             self._comparisons[id(out)] = out
         elif of_loss or any(id(value) in self._orders for value in tensors):
             self._numbers[id(out)] = out
 
-    def answer(self, name: str, inputs: Sequence[Any], out: Any, where: Any, terms: Collection[Node]) -> Any:
-        """Note what a call tells Python, and return what it is told.
+    def asks_for_loss(self, name: str, value: Any, terms: Collection[Node]) -> bool:
+        """Tell if a call asks for a number of the loss, or for how one compares.
 
         Args:
             name: Of the function.
-            inputs: Its arguments.
-            out: Its result.
-            where: Its place (see `interception.site`).
+            value: The tensor that it asks.
             terms: See `note`.
         """
-        if name == "__bool__" and id(inputs[0]) in self._comparisons:
-            self.take(where, out)
-        elif name == "__bool__":
-            self.asked.setdefault(where[:3], []).append(out)
-        elif self._is_of_loss(inputs[0], terms):
-            self.left[where[:3]] = None
-            if name == "item" and self.watches_floats and type(out) is float:
-                return LossNumber(out, self)
-        return out
+        if not isinstance(value, Tensor):
+            return False
+        return id(value) in self._comparisons if name == "__bool__" else self._is_of_loss(value, terms)
 
-    def take(self, where: Any, answer: bool) -> None:
-        """Note the answer that a place has got."""
-        self.taken.setdefault(where[:3], []).append(answer)
+    def asks_for_bound(self, value: Any) -> bool:
+        """Tell if a call asks how a number compares with a bound, whatever it is made of."""
+        return id(value) in self._bounded
 
     def _is_of_loss(self, value: Tensor, terms: Collection[Node]) -> bool:
         return id(value) in self._numbers or bool(reached(value.grad_fn, self._ranked.union(terms)))
 
 
-class LossNumber(float):
-    """A float that tells where it is compared.
+def _has_bound(values: Sequence[Any]) -> bool:
+    """Tell if a comparison is one with a number other than 0 and 1, by which steps guard a division.
 
     Example:
-        >>> branches = Branches()
-        >>> LossNumber(2.0, branches) > 1, list(branches.taken.values())
-        (True, [[True]])
-        >>> import copy
-        >>> type(copy.copy(LossNumber(2.0, branches)))
-        <class 'float'>
+        >>> _has_bound([torch.ones(()), 2.5]), _has_bound([torch.ones(()), 1])
+        (True, False)
     """
-
-    _branches: Branches
-
-    def __new__(cls, value: float, branches: Branches) -> LossNumber:
-        """Return a number like any other."""
-        number = super().__new__(cls, value)
-        number._branches = branches
-        return number
-
-    def __add__(self, other: Any) -> Any:
-        """Return a number of the loss as well, as all arithmetic does."""
-        return self._followed(super().__add__(other))
-
-    def __sub__(self, other: Any) -> Any:
-        """See `__add__`."""
-        return self._followed(super().__sub__(other))
-
-    def __mul__(self, other: Any) -> Any:
-        """See `__add__`."""
-        return self._followed(super().__mul__(other))
-
-    def __truediv__(self, other: Any) -> Any:
-        """See `__add__`."""
-        return self._followed(super().__truediv__(other))
-
-    __radd__, __rmul__ = __add__, __mul__
-
-    def __rsub__(self, other: Any) -> Any:
-        """See `__add__`."""
-        return self._followed(super().__rsub__(other))
-
-    def __abs__(self) -> Any:
-        """See `__add__`."""
-        return self._followed(super().__abs__())
-
-    def _followed(self, number: Any) -> Any:
-        return number if number is NotImplemented else LossNumber(number, self._branches)
-
-    def __reduce__(self) -> tuple[type[float], tuple[float]]:
-        """Copy and pickle as a plain number."""
-        return float, (float(self),)
-
-    def __lt__(self, other: Any) -> bool:
-        """Compare, and note the answer."""
-        return self._noted(super().__lt__(other))
-
-    def __le__(self, other: Any) -> bool:
-        """Compare, and note the answer."""
-        return self._noted(super().__le__(other))
-
-    def __gt__(self, other: Any) -> bool:
-        """Compare, and note the answer."""
-        return self._noted(super().__gt__(other))
-
-    def __ge__(self, other: Any) -> bool:
-        """Compare, and note the answer."""
-        return self._noted(super().__ge__(other))
-
-    def _noted(self, answer: Any) -> Any:
-        if answer is not NotImplemented:
-            self._branches.take(site(sys._getframe(2), torch.Tensor.item), answer)
-        return answer
+    return any(isinstance(value, int | float) and value not in (0, 1) for value in values)

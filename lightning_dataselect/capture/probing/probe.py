@@ -14,15 +14,17 @@ from torch.autograd.graph import Node, get_gradient_edge
 from lightning_dataselect.capture.loss.graph import Anchor, reached
 from lightning_dataselect.capture.loss.origin import Origin, Origins
 from lightning_dataselect.capture.loss.reductions import Reduction
+from lightning_dataselect.capture.loss.shown import Answers
 from lightning_dataselect.capture.loss.terms import Key
 from lightning_dataselect.capture.probing.across import Across
 from lightning_dataselect.capture.probing.branches import Branches
 from lightning_dataselect.capture.probing.divisions import Divisions
+from lightning_dataselect.capture.probing.exits import ASKING, Exits
 from lightning_dataselect.capture.probing.judgements import Judgements
 from lightning_dataselect.capture.probing.orders import SORTING, moves, order_of_rows, picks_rows
 from lightning_dataselect.capture.probing.picked_rows import PickedRows, picks_some
 from lightning_dataselect.capture.probing.tables import Tables
-from lightning_dataselect.capture.probing.watch import Watch, compiler_in_use
+from lightning_dataselect.capture.probing.watch import Watch, caller_of, compiler_in_use
 from lightning_dataselect.capture.recording.interception import Interceptors, site
 from lightning_dataselect.capture.recording.observer import Observer
 from lightning_dataselect.capture.recording.picks import (
@@ -40,7 +42,6 @@ _DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.b
 _RESHAPING = {"reshape", "view", "flatten"}
 _LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
 _FINDING = {"nonzero", "argwhere", "unique", "unique_consecutive"}
-_ASKING = {"__bool__", "item", "tolist", "numpy", "__array__", "__int__", "__float__", "__index__"}
 _SETITEM = torch._C.TensorBase.__setitem__
 
 
@@ -53,7 +54,7 @@ class Probe(Watch, Observer):
         anchors: The results of calls that had parameters, or normalised the batch, by their places in the graph.
         foreign: Likewise the results of code that a mode cannot see into, such as a scripted module.
         divisions: What the step divides its losses by.
-        branches: Where it decides by its loss which way it takes.
+        exits: What it takes out of torch, by which it may decide.
         picked: How many rows were picked out of a tensor by a mask or an index, by the places of the results.
         doubtful: The places where the mask was computed from the model's outputs, perhaps those of all samples.
         has_equal_axes: True if another axis is as long as the batch, and nothing tells the two apart.
@@ -72,7 +73,13 @@ class Probe(Watch, Observer):
             means and sums in compiled code (where a mode costs nothing).
     """
 
-    def __init__(self, recorder: Recorder, interceptors: Interceptors, module: nn.Module | None) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        interceptors: Interceptors,
+        module: nn.Module | None,
+        stand_ins: Answers | None = None,
+    ) -> None:
         super().__init__(recorder, interceptors)
         self.names: list[tuple[dict[str, Any], str]] = []
         self.sites: dict[Hashable, Any] = {}
@@ -81,7 +88,8 @@ class Probe(Watch, Observer):
         self.foreign: dict[Node, list[Anchor]] = {}
         self._made: set[Node] = set()  # the places of all results
         self.divisions = Divisions()
-        self.branches = Branches()
+        self.exits = Exits(stand_ins)
+        self._branches = Branches()
         self.across = Across(recorder.batch_size)
         self.picked: dict[Node, int] = {}
         self.doubtful: set[Hashable] = set()
@@ -117,7 +125,8 @@ class Probe(Watch, Observer):
         self.differentiates |= func in _DIFFERENTIATING
         if func is torch.autograd.grad and self._is_of_mean(tensors_among([*args[:1], kwargs.get("outputs")])):
             self.slopes_of_means.update(t.grad_fn for t in tensors_among([out]) if t.grad_fn is not None)
-        self.leaves_torch |= func.__name__ in _ASKING and not (args[0].requires_grad or self._judgements.holds(args[0]))
+        if func.__name__ in ASKING and isinstance(args[0], Tensor):
+            self.leaves_torch |= not (args[0].requires_grad or self._judgements.holds(args[0]))
         self.normalises |= func.__name__ == "batch_norm" and bool(kwargs.get("training", args[5:6] == (True,)))
         self.came_of(func, [*args, *kwargs.values()], out)
         inputs, size = tensors_among([*args, *kwargs.values()]), self.recorder.batch_size
@@ -150,7 +159,8 @@ class Probe(Watch, Observer):
         self._rows.note(inputs, tensors_among([out]))
         self.across.note(func.__name__, args, kwargs, out)
         self.divisions.note(func.__name__, [*args, *kwargs.values()], out)
-        self.branches.note(func.__name__, [*args, *kwargs.values()], out, self._terms())
+        self.exits.note(func, args, inputs, out)
+        self._branches.note(func.__name__, [*args, *kwargs.values()], out, self._terms())
         if func.__name__ in _FINDING:
             self.divisions.count_rows(len(tensors_among([out])[0]), func)
         if isinstance(out, Tensor) and out.grad_fn is not None and picks_rows(func.__name__, args, out, size):
@@ -171,10 +181,11 @@ class Probe(Watch, Observer):
 
     def answer(self, func: Any, args: tuple[Any, ...], out: Any) -> Any:
         """Return what the step gets as the result of a call, and note which way it takes by it."""
-        if func.__name__ not in _ASKING:
+        if not self.exits.is_one(func, args) or self.from_parameters(args):
             return out
-        where = site(sys._getframe(2), func)
-        return self.branches.answer(func.__name__, args, out, where, self._terms())
+        of_loss = self._branches.asks_for_loss(func.__name__, args[0], self._terms())
+        where, of_bound = site(caller_of(sys._getframe(2), func), func), self._branches.asks_for_bound(args[0])
+        return self.exits.take(where, out, of_loss=of_loss, of_bound=of_bound)
 
     def _is_of_mean(self, values: Iterable[Tensor]) -> bool:
         means = {term.node for term in self.recorder.terms if term.edge is not None and not term.is_sum}

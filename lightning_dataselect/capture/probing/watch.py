@@ -32,7 +32,7 @@ def eagerly() -> contextlib.AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if compiler_in_use() else contextlib.nullcontext()
 
 
-def _caller(frame: FrameType | None, func: Any) -> FrameType:
+def caller_of(frame: FrameType | None, func: Any) -> FrameType:
     """Return the frame that has called a function of torch's which is written in Python, or which is not."""
     own = getattr(func, "__code__", None)
     inside = ("torch.overrides", "torch._tensor", "torch.functional", __name__)
@@ -77,7 +77,7 @@ class Watch(TorchFunctionMode):
         args = self.given(func, args)
         out = func(*args, **kwargs)
         if func in ENDINGS and ends(args, kwargs, out):
-            where = None if torch.compiler.is_dynamo_compiling() else site(_caller(sys._getframe(1), func), func)
+            where = None if torch.compiler.is_dynamo_compiling() else site(caller_of(sys._getframe(1), func), func)
             out = self.reduction(func, where, args, kwargs, out)
         elif torch.compiler.is_dynamo_compiling():
             pass  # compiled code has no place by which to recognise what follows
@@ -85,9 +85,9 @@ class Watch(TorchFunctionMode):
             ending = ENDINGS[func]
             out = self.fold(func, site(_user(sys._getframe(1)), func), ending, ending.given(args, kwargs), out, axes)
         elif (summed := self._norms.summed(func, args, kwargs, out)) is not None:
-            out = self.piece(func, site(_caller(sys._getframe(1), func), func), summed, out)
+            out = self.piece(func, site(caller_of(sys._getframe(1), func), func), summed, out)
         elif takes_single(func, args, out, self.recorder.batch_size):
-            where = site(_caller(sys._getframe(1), func), func)
+            where = site(caller_of(sys._getframe(1), func), func)
             singles = [self.piece(func, where, one.reshape(1), one) for one in tensors_among([out])]
             out = singles[0] if isinstance(out, Tensor) else tuple(singles)
         elif (pick := self._picks.find(func, args, kwargs, out)) is not None:

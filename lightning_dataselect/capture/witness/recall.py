@@ -68,14 +68,14 @@ def _pattern(shown: Shown) -> Hashable:
         tuple((key, term.is_sum, term.units is None) for key, (term, _) in shown.terms.items()),
         tuple(shown.numbers),
         shown.divides,
-        tuple((place, tuple(answers)) for place, answers in shown.asked.items()),
+        tuple((place, tuple(a)) for place, a in shown.exits.items() if all(isinstance(one, bool) for one in a)),
     )
 
 
 def _is_plain(shown: Shown) -> bool:
     """Tell if nothing in a step could let samples concern each other, or leave some of them out."""
     compares = shown.sorts or shown.normalises or shown.picks_by_outputs or shown.of_folds or shown.taken
-    if compares or shown.branches or shown.left or shown.constant is not None or not bool(shown.loss.isfinite()):
+    if compares or shown.decisive or shown.constant is not None or not bool(shown.loss.isfinite()):
         return False
     terms = [term for term, _ in shown.terms.values()]
     return not any(term.is_judged or term.is_ranked or term.is_compared or term.is_shared for term in terms)

@@ -32,7 +32,13 @@ from lightning_dataselect.utils.errors import CaptureError
 
 
 def show(
-    step: Callable[[], Any], batch_size: int, probe: Probe, recorder: Recorder, interceptors: Interceptors
+    step: Callable[[], Any],
+    batch_size: int,
+    probe: Probe,
+    recorder: Recorder,
+    interceptors: Interceptors,
+    *,
+    as_known: bool = False,
 ) -> Shown:
     """Run a step to compare its terms with those of other batches.
 
@@ -42,13 +48,15 @@ def show(
         probe: Watches it.
         recorder: Records it; what it has found of other steps stays as it was.
         interceptors: Those of the recorder.
+        as_known: True to read its loss by what was found of other steps, False by this one alone.
 
     Raises:
         CaptureError: the step returns no loss that has a gradient, or one of several numbers.
     """
     known, claims, doubts = recorder.spec, recorder.claims, recorder.doubts
-    recorder.spec, recorder.claims, recorder.doubts = StepSpec(tables=known.tables), Claims(), Doubts()
-    probe.values, probe.branches.watches_floats = {}, True
+    recorder.spec = known if as_known else StepSpec(tables=known.tables)
+    recorder.claims, recorder.doubts = Claims(), Doubts()
+    probe.values = {}
     recorder.start(batch_size)
     try:
         with torch.enable_grad(), eagerly(), interceptors.losses, probe:
@@ -93,10 +101,9 @@ def show(
             normalises=probe.normalises,
             picks_by_outputs=bool(probe.doubtful),
             of_folds=of_folds,
-            branches=probe.branches.taken,
-            asked=probe.branches.asked,
-            left=list(probe.branches.left),
             calls=tuple(probe.calls),
+            exits=probe.exits.taken,
+            decisive=probe.exits.of_loss | probe.exits.of_bounds,
         )
     finally:
         recorder.stop()

@@ -1,95 +1,142 @@
-"""Tell if samples alone take another way through a step than among others, where its loss decides on that."""
+"""Find where a step decides by its whole batch which way it takes, by letting single samples take that way."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import replace
-from itertools import chain
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from lightning_dataselect.capture.loss.refusals import BRANCH
-from lightning_dataselect.capture.loss.shown import Shown
-from lightning_dataselect.capture.loss.specs import StepSpec
-from lightning_dataselect.capture.loss.terms import Key
-from lightning_dataselect.capture.witness.in_turn import happens_once
+from lightning_dataselect.capture.loss.shown import Answers, Shown
 from lightning_dataselect.capture.witness.sample_rows import are_close
 
-Ways: TypeAlias = Mapping[Hashable, Sequence[bool]]
+Led: TypeAlias = Callable[[int, Answers], Tensor | None]
+"""Returns what a sample loses alone if the step is told these answers; None if that cannot be."""
+
+_MOST_PLACES = 16
+_NUDGE = 0.01
+_FAR = (-1e9, 1e-9, 1e9)  # beyond any bound, on either side of it; none is 0, by which a step may divide
 
 
-def refuse_branches(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> StepSpec:
-    """Refuse a step in which samples go another way alone, if a term is something else for them then.
+def misled_at(batch: Shown, singles: Mapping[int, Shown], led: Led, *, is_refused: bool) -> Any | None:
+    """Return a place whose answer for a batch makes samples lose something else than alone; None if there is none.
+
+    A number that a loss is multiplied with keeps the value that it has for the batch: where the loss follows small
+    changes of it, nothing has been decided.
+
+    Args:
+        batch: Of several samples.
+        singles: Of some of them alone, by their turns in the batch.
+        led: See `Led`.
+        is_refused: True if there is another reason to refuse the loss, which may only be what follows from the answer.
+    """
+    for turn, one in singles.items():
+        read = None if batch.losses is None else batch.losses[turn]
+        if not is_refused and (read is None or are_close(read, one.loss)):
+            continue
+        places = [place for place in one.exits if _differs(place, batch, one)]
+        places = [place for place in places if not is_refused or place in batch.decisive or _is_plain(place, batch)]
+        for place in places[:_MOST_PLACES]:
+            found = led(turn, {place: batch.exits[place]})
+            if found is None or are_close(found, one.loss):
+                continue
+            is_led = bool(found.isfinite()) if read is None else are_close(read, found)
+            is_left_out = read is not None and not bool(read) and not bool(found.isfinite())  # as a mean of no rows
+            if is_left_out or (is_led and not _follows(turn, place, batch, found, led)):
+                return place
+    return None
+
+
+def open_at(whole: Shown, singles: Mapping[int, Shown], led: Led) -> list[Any]:
+    """Return the places where a step decides by its loss, or by a bound, in the same way for all samples so far.
 
     Args:
         whole: Of several samples.
-        singles: Of each of them alone.
-        spec: The findings so far, with those of the witness.
+        singles: Of each of them alone, by their turns.
+        led: See `Led`.
     """
-    alone = [one.branches for one in singles]
-    by_loss = [place for place in _in_order(whole.branches) if _others(place, whole.branches, alone)]
-    by_data = [place for place in _in_order(whole.asked) if _is_misread_by(place, whole, singles)]
-    more = [key[0] for one in singles for key in _only_alone(one, whole)]
-    places = by_loss if more else []
-    if any(happens_once(place, [whole, *singles]) for place in more):
-        places = places or by_data
-    for key, (term, slope) in whole.terms.items():
-        if places or not bool(term.elements.any()):
-            continue
-        found, own = spec.of(key), [one.terms[key] for one in singles if key in one.terms]
-        is_refused = found.refusal is not None
-        is_explained = found.is_witnessed or found.is_foreign or found.is_fixed or key[0] in spec.loops
-        places = by_loss if is_refused or not is_explained else []
-        if not (is_refused or is_explained) and len(own) == len(singles):
-            places = places or by_data or (list(whole.left) if _changes_in_steps(slope, [by for _, by in own]) else [])
-    return replace(spec, refusal=BRANCH.format(places[0][2], places[0][0])) if places else spec
-
-
-def _only_alone(one: Shown, whole: Shown) -> list[Key]:
-    """Return the terms by which a sample loses something alone that are none of it among others."""
+    turn, one = next(iter(singles.items()))
     return [
-        key
-        for key, (term, slope) in one.terms.items()
-        if key not in whole.terms and bool(slope.any()) and bool(term.elements.any())
+        place
+        for place in one.decisive
+        if _agree(place, [whole, *singles.values()]) and _decides_at(place, turn, one, led)
     ]
 
 
-def _changes_in_steps(slope: Tensor, alone: Sequence[Tensor]) -> bool:
-    """Tell if a coefficient is the same for some samples alone as among others, and another one for the rest.
-
-    A factor that is computed from a number of the loss is another one for each.
-    """
-    are_same = [are_close(by, slope) for by in alone]
-    return any(are_same) and not all(are_same)
+def _agree(place: Hashable, shown: Sequence[Shown]) -> bool:
+    """Tell if all have got the same answer to a question, if it is one."""
+    answers = [answer for one in shown for answer in one.exits.get(place, ())]
+    return len(set(answers)) == 1 if _is_question(place, shown[0]) else True
 
 
-def open_branches(whole: Shown, singles: Sequence[Shown]) -> list[Any]:
-    """Return the places where the loss of all samples has decided, and always in the same way so far."""
-    return [place for place, answers in whole.branches.items() if len(answers) == 1 and _agree(place, whole, singles)]
+def _is_question(place: Hashable, shown: Shown) -> bool:
+    return all(isinstance(answer, bool) for answer in shown.exits.get(place, ()))
 
 
-def _agree(place: Hashable, whole: Shown, singles: Sequence[Shown]) -> bool:
-    return {answer for one in (whole, *singles) for answer in one.branches.get(place, ())} == {*whole.branches[place]}
+def _is_plain(place: Hashable, shown: Shown) -> bool:
+    """Tell if what is taken out at a place are single numbers, or the answers to questions."""
+    return all(isinstance(answer, int | float) for answer in shown.exits.get(place, ()))
 
 
-def _in_order(ways: Ways) -> list[Any]:
-    return sorted(ways, key=lambda place: (str(place[0]), int(place[2])))
-
-
-def _others(place: Hashable, whole: Ways, singles: Sequence[Ways]) -> list[int]:
-    """Return which samples get other answers at a place; none in a loop over them, where each has its own."""
-    alone = [one.get(place, ()) for one in singles]
-    is_in_turn = list(whole[place]) == list(chain(*alone))
-    return [] if is_in_turn else [i for i, own in enumerate(alone) if set(own) - set(whole[place])]
-
-
-def _is_misread_by(place: Hashable, whole: Shown, singles: Sequence[Shown]) -> bool:
-    """Tell if samples that get other answers alone are the ones, and the only ones, that lose something else then."""
-    others = _others(place, whole.asked, [one.asked for one in singles])
-    if not others or whole.losses is None or whole.normalises:  # else there is another reason
+def _decides_at(place: Hashable, turn: int, one: Shown, led: Led) -> bool:
+    """Tell if another answer changes what a sample loses alone."""
+    answers = one.exits[place]
+    if _is_question(place, one):
+        others = [[not answer for answer in answers]]
+    elif all(isinstance(answer, int | float | np.ndarray) for answer in answers):
+        others = [[answer * 0 + far for answer in answers] for far in _FAR]
+    else:
         return False
-    apart = [
-        i for i, (loss, one) in enumerate(zip(whole.losses, singles, strict=True)) if not are_close(loss, one.loss)
-    ]
-    return bool(apart) and set(apart) <= set(others)
+    found = [led(turn, {place: other}) for other in others]
+    changes = any(loss is not None and not are_close(loss, one.loss) for loss in found)
+    return changes and not _follows(turn, place, one, one.loss, led)
+
+
+def _follows(turn: int, place: Hashable, shown: Shown, before: Tensor, led: Led) -> bool:
+    """Tell if what a sample loses follows each small change of the numbers that are taken out at a place.
+
+    Args:
+        turn: Of the sample.
+        place: Where they are taken out.
+        shown: Holds the numbers.
+        before: What the sample loses if they are what they are.
+        led: See `Led`.
+    """
+    answers = shown.exits[place]
+    if _is_question(place, shown):
+        return False
+    for n in (1, 2):
+        found = led(turn, {place: [_nudged(answer, n) for answer in answers]})
+        if found is not None and bool((found == before) | (found.isnan() & before.isnan())):
+            return False
+        before = before if found is None else found
+    return True
+
+
+def _nudged(answer: Any, n: int) -> Any:
+    """Return a number that is a little larger, by n steps, or one more where it counts.
+
+    Example:
+        >>> _nudged(2.0, 1), _nudged(2, 2), _nudged(torch.Size([3, 4]), 1)
+        (2.02, 4, torch.Size([4, 4]))
+    """
+    if isinstance(answer, list):
+        return [each * (1 + n * _NUDGE) for each in answer]
+    if isinstance(answer, tuple):
+        return torch.Size((answer[0] + n, *answer[1:]))
+    return answer + n if isinstance(answer, int) else answer * (1 + n * _NUDGE)
+
+
+def _differs(place: Hashable, batch: Shown, one: Shown) -> bool:
+    """Tell if a place has got as many answers for a batch as for a sample alone, but other ones."""
+    answers, own = batch.exits.get(place, ()), one.exits[place]
+    pairs = list(zip(answers, own, strict=False))
+    return len(answers) == len(own) and any(not _are_equal(a, b) for a, b in pairs)
+
+
+def _are_equal(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    return bool(a == b)
