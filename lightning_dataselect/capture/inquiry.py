@@ -319,7 +319,7 @@ class Inquiry:
         if self.recorder.spec.contradicts(self._read_by):
             self.recorder.claims.contradict()
         self._read_by = self.recorder.spec
-        self._sizes.learn(self.recorder.batch_size, has_equal_axes=probe.has_equal_axes)
+        self._sizes.learn(self.recorder.batch_size, has_equal_axes=probe.sizes.has_equal_axes)
         if 0 < self._n_unclear < _MOST_UNCLEAR:
             self.probe_next()
         return out

@@ -60,6 +60,11 @@ def times_the_samples(net: Net, b: Any) -> Tensor:
     return loss * len(out)
 
 
+def times_the_samples_of_all_terms(net: Net, b: Any) -> Tensor:
+    n = b["x"].shape[0]
+    return n * (0.7 * F.cross_entropy(net(b["x"]), b["y"]) + 0.1 * F.mse_loss(net.single(b["x"]), b["r"])) / 4
+
+
 def next_items(net: Net, b: Any) -> Tensor:
     """As in SASRec: a pair of indices takes entries out of a matrix, of one sample too."""
     items = net.embed(b["tokens"])
@@ -91,7 +96,7 @@ BOTH: list[Read] = [measured, captured]
     "step",
     [
         mean_of_two_groups, among_those_of_other_classes, zero_if_none, zero_if_none_by_a_sum, next_items,
-        one_term_of_some, one_call_of_several_for_some,
+        one_term_of_some, one_call_of_several_for_some, times_the_samples_of_all_terms,
     ],
 )  # fmt: skip
 def test_losses_are_those_of_batches_of_one(step: Step, read: Read) -> None:

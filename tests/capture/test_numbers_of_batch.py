@@ -248,3 +248,33 @@ def test_a_guard_is_no_bound(name: str) -> None:
     net, batch = Net(), make_batch()
     captured = LossCapture(net).run(lambda: GUARDED[name](net, batch), len(batch["y"]))[1]
     torch.testing.assert_close(captured.losses, binary(net, batch)[0].detach())
+
+
+def eightfold(net: Net, b: Batch) -> Tensor:
+    return 8 * mean(net, b)
+
+
+def as_often_as_there_are_samples(net: Net, b: Batch) -> Tensor:
+    return mean(net, b) * b["y"].shape[0]
+
+
+@pytest.mark.parametrize("step", [eightfold, as_often_as_there_are_samples])
+def test_a_weight_that_is_written_down_is_not_the_number_of_samples(step: Step) -> None:
+    net = Net()
+    capture = LossCapture(net)
+    for size in (8, 8, 5):
+        batch = cut(make_batch(size), slice(size))
+        captured = capture.run(functools.partial(step, net, batch), size)[1]
+        alone = torch.stack([step(net, cut(batch, slice(i, i + 1))).detach() for i in range(size)])
+        torch.testing.assert_close(captured.losses, alone)
+    assert not capture.has_misread()
+
+
+def test_a_size_that_comes_from_elsewhere_shows_in_a_batch_of_another_size() -> None:
+    net = Net()
+    capture = LossCapture(net)
+    for size in (8, 5):
+        batch, n = cut(make_batch(size), slice(size)), size
+        losses = capture.run(lambda batch=batch, n=n: mean(net, batch) * n, size)[1].losses
+    assert capture.has_misread()
+    torch.testing.assert_close(losses, binary(net, batch)[0].detach())

@@ -177,6 +177,21 @@ def test_a_bound_that_no_sample_has_met_so_far_is_named() -> None:
     assert measured(step)[2].count(OPEN) == 1
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        halved_if_high, limited_by_its_value, halved_by_an_array, halved_by_arithmetic, doubled_if_far,
+        data_halved_if_far, hinge, by_the_worst,
+    ],
+)  # fmt: skip
+def test_a_question_is_named_where_no_sample_shows_what_follows(step: Step) -> None:
+    assert captured(step)[2].count(OPEN) == 1
+
+
+def test_what_is_made_of_a_number_shows_once_the_coefficient_changes() -> None:
+    assert captured(halved_by_a_float)[2].count("If it depends on a number that is taken out of torch") == 1
+
+
 def without_what_is_no_number(net: Net, b: dict[str, Tensor]) -> Tensor:
     loss = ce(net, b)
     if not torch.isfinite(loss):
@@ -260,9 +275,10 @@ INNOCENT = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("read", [measured, captured])
 @pytest.mark.parametrize("step", INNOCENT)
-def test_a_branch_that_changes_no_loss_is_none(step: Step) -> None:
-    losses, right, said = measured(step)
+def test_a_branch_that_changes_no_loss_is_none(step: Step, read: type) -> None:
+    losses, right, said = read(step)
     torch.testing.assert_close(losses, right, rtol=1e-5, atol=1e-5)
     assert OPEN not in said
 
@@ -306,6 +322,29 @@ HARDEST: dict[str, Step] = {
     "a mask": lambda net, b: at_least_by_a_mask(ce(net, b, reduction="none")),
     "all if none is hard": lambda net, b: all_if_none(pixels(net, b)),
 }
+
+
+def above_a_quantile_by_numpy(net: Net, b: dict[str, Tensor]) -> Tensor:
+    losses = ce(net, b, reduction="none")
+    bound = float(np.quantile(losses.detach().numpy(), 0.5))
+    return (losses * (losses >= bound)).mean()
+
+
+@pytest.mark.parametrize("read", [measured, captured])
+def test_a_bound_that_numpy_makes_of_all_losses_is_refused(read: type) -> None:
+    with pytest.raises(CaptureError, match="selects rows of the batch by the model's outputs"):
+        read(above_a_quantile_by_numpy)
+
+
+@pytest.mark.parametrize("read", [measured, captured])
+def test_a_bound_that_is_written_down_is_read_beside_a_metric_by_numpy(read: type) -> None:
+    def step(net: Net, b: dict[str, Tensor]) -> Tensor:
+        losses = ce(net, b, reduction="none")
+        net.mean = losses.detach().numpy().mean()
+        return (losses * (losses >= 1.55)).mean()
+
+    losses, right, _ = read(step)
+    torch.testing.assert_close(losses, right, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", HARDEST)

@@ -127,7 +127,7 @@ def analyze_loss(
             if strided is None:
                 continue
             before = spec.of(term.key)
-            term.strided = before.layout.strided if probe.has_equal_axes and before.enters else strided
+            term.strided = before.layout.strided if probe.sizes.has_equal_axes and before.enters else strided
         if term.picked_at != spec.of(term.key).picked_at:  # what fitted its earlier rows says nothing about these
             spec = spec.with_term(term.key, picked_at=term.picked_at, readings=())
         sound.append((term, slope))

@@ -145,6 +145,15 @@ def find_divisor(
     return found, laid, plain
 
 
+def _times_samples(term: Term, loss: Tensor, probe: Probe) -> set[Node]:
+    """Return where a mean is multiplied by as many as there are samples, so that it may be a sum in truth."""
+    own, stops = {turn.node for turn in turns_in(term)}, set(probe.anchors)
+    met = reached(loss.grad_fn, {*probe.sizes.times, *own, *stops})
+    if own & met:
+        return set()
+    return {node for node in met if node in probe.sizes.times and reached(node, {*own, *stops}) >= own}
+
+
 def possible_divisors(
     own: TermSpec, term: Term, plain: Collection[float], counts: Mapping[Key, Term], batch_size: int
 ) -> list[Divisor | None]:
@@ -259,6 +268,10 @@ def with_divisor(
     if term.is_sum and (is_mean or of_means):
         own = replace(own, divisor="samples", is_guess=True)
     divisors = possible_divisors(own, term, plain, counts, batch_size)
+    if divisors == [None] and not term.is_sum and batch_size > 1 and (times := _times_samples(term, loss, probe)):
+        # where it may also be a weight that was written down, a batch of another size tells
+        is_sure = all(probe.sizes.times[node] for node in times)
+        divisors = ["one over samples", None] if is_sure else [None, "one over samples"]
     if term.is_sum and not {*divisors} - {None, "samples"} and any(map(probe.divisions.is_count, plain)):
         if own.divisor is None and not any(counts_samples(n, term.elements.shape, batch_size) for n in plain):
             raise CaptureError(COUNT)
@@ -290,7 +303,7 @@ def _readings(
     if before.readings:
         left = [divisor for divisor, _ in before.readings if divisor in divisors]
         divisors = left or divisors
-    totals: dict[Divisor | None, float] = {None: 1.0, "samples": float(batch_size)}
+    totals: dict[Divisor | None, float] = {None: 1.0, "samples": float(batch_size), "one over samples": 1 / batch_size}
     if isinstance(term, Loop):  # whose turns count alike is held against their number
         slopes, divisor = torch.as_tensor(slope).float(), divisors[0]
         is_even = bool(((slopes - slopes[0]).abs() <= 1e-3 * slopes[0].abs()).all())

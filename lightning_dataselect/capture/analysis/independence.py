@@ -221,16 +221,16 @@ def find_rows(term: Term, probe: Probe, batch_size: int, normalisers: Sequence[T
         return None
     anchors = probe.anchors if reached(term.elements.grad_fn, probe.anchors) else probe.foreign
     rows = term.elements.shape[0] if term.elements.dim() else 1
-    if batch_size > 1 and rows == batch_size**2 and batch_size in probe.views:
+    if batch_size > 1 and rows == batch_size**2 and batch_size in probe.sizes.views:
         raise CaptureError(_unseen(term, batch_size))  # so many batches, or parts of each sample
-    mixed = mixes(term, anchors, batch_size, normalisers, probe.views)
-    probe.has_equal_axes |= _warn_of_equal_axes(term, anchors, batch_size)
+    mixed = mixes(term, anchors, batch_size, normalisers, probe.sizes.views)
+    probe.sizes.has_equal_axes |= _warn_of_equal_axes(term, anchors, batch_size)
     if rows == batch_size or batch_size == 1:
         return None if mixed else term.strided
     if mixed:
         other = replace(term, strided=not term.strided)
-        return None if mixes(other, anchors, batch_size, normalisers, probe.views) else other.strided
-    if mixed is None and not term.strided and not probe.has_seen(batch_size, rows // batch_size):
+        return None if mixes(other, anchors, batch_size, normalisers, probe.sizes.views) else other.strided
+    if mixed is None and not term.strided and not probe.sizes.has_seen(batch_size, rows // batch_size):
         raise CaptureError(_unseen(term, batch_size))
     return term.strided
 
@@ -252,7 +252,7 @@ def refuse_unseen(term: Term, probe: Probe, batch_size: int) -> None:
     if rows % batch_size or rows == batch_size or batch_size == 1 or term.strided:
         return
     k, anchors = rows // batch_size, probe.anchors if reached(term.elements.grad_fn, probe.anchors) else probe.foreign
-    if not probe.has_seen(batch_size, k) and mixes(term, anchors, batch_size, views=probe.views) is None:
+    if not probe.sizes.has_seen(batch_size, k) and mixes(term, anchors, batch_size, views=probe.sizes.views) is None:
         raise CaptureError(_unseen(term, batch_size))
 
 

@@ -25,7 +25,7 @@ def find_terms(loss: Tensor, probe: Probe, record: Record) -> Parts:
     record.spec = replace(
         met,
         differentiates=met.differentiates or probe.differentiates,
-        leaves_torch=met.leaves_torch or probe.leaves_torch,
+        leaves_torch=met.leaves_torch or probe.may_hold_numbers(loss),
     )
     parts, record.spec = analyze_loss(loss, record.terms, probe, record.batch_size, record.spec)
     return parts

@@ -127,7 +127,7 @@ class StepSpec:
             though it may be as long as a batch.
         with_constant: The roots that hold a constant, by their turn.
         differentiates: True if the step takes derivatives of its own, so that it cannot do without a graph.
-        leaves_torch: True if the step takes numbers of its batch out of torch, where nothing follows them.
+        leaves_torch: True if its loss may depend on numbers that the step takes out of torch.
         warned: The warnings given about parts of the loss that no sample has a share in.
         is_resumed: True if an earlier run has judged the step already.
         refusal: Why the step cannot be read, whichever terms its loss has this time, in words; None if it can.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.capture.loss.shown import Answers
+from lightning_dataselect.capture.probing.statements import changes_something
 from lightning_dataselect.capture.recording.picks import GETITEM, tensors_among
 
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
@@ -43,7 +44,7 @@ class Exits:
     """
 
     def __init__(self, stand_ins: Answers | None = None) -> None:
-        self.taken: dict[Hashable, list[Any]] = {}
+        self.taken: dict[Any, list[Any]] = {}
         self.of_loss: set[Hashable] = set()
         self.of_bounds: set[Hashable] = set()
         self._stand_ins = stand_ins or {}
@@ -82,9 +83,17 @@ class Exits:
         return others[len(answers) - 1] if len(answers) <= len(others) else answer
 
     def open(self) -> list[Any]:
-        """Return the places where the step has asked once how a number of its loss compares."""
-        once = [place for place, answers in self.taken.items() if place in self.of_loss and len(answers) == 1]
-        return [place for place in once if isinstance(self.taken[place][0], bool)]
+        """Return the places where the step has asked once how its loss, or another number, compares with a bound.
+
+        What is made of a number outside of torch is not known: it counts where it is asked for in a question.
+        """
+        found = []
+        for place in [place for place, answers in self.taken.items() if len(answers) == 1]:
+            is_told = place in self.of_loss and isinstance(self.taken[place][0], bool)
+            if place in self.of_loss | self.of_bounds:
+                changes = changes_something(place[0], place[2])
+                found += [place] if changes or (changes is None and is_told) else []
+        return found
 
 
 def _holds_mask(index: Any) -> bool:

@@ -38,6 +38,7 @@ class Judgements:
         self._changed: set[Node] = set()  # the places of what they have changed
         self._changed_by_ranks: set[Node] = set()
         self._comparisons: set[int] = set()  # of one number with a bound
+        self._have_left = False
         self.limited: set[Node] = set()
         """The places of numbers that were chosen, of two, by such a comparison."""
 
@@ -48,6 +49,7 @@ class Judgements:
         if not judgements and not any(tensor.requires_grad for tensor in inputs):
             return
         is_ranked = ranks_rows(name, args, kwargs) or bool(judgements & self._ranks)
+        is_ranked |= self._have_left and name in COMPARING and any(map(_is_computed, args))
         is_ranked |= name in COMPARING and any(id(t) in judgements and is_one_of_many(t, inputs) for t in inputs)
         compares = name in COMPARING and all(tensor.numel() == 1 for tensor in inputs) and _with_bound(args, inputs)
         chooses = name == "where" and any(id(tensor) in self._comparisons for tensor in inputs)
@@ -61,6 +63,10 @@ class Judgements:
             elif (judgements or (is_ranked and name in _SELECTING)) and out.grad_fn is not None:
                 self._changed.add(out.grad_fn)
                 self._changed_by_ranks |= {out.grad_fn} if is_ranked else set()
+
+    def note_leaving(self, tensor: Tensor) -> None:
+        """Note that something has been taken out of torch: a bound may be made of the outputs of all samples there."""
+        self._have_left |= tensor.numel() > 1 and (tensor.requires_grad or self.holds(tensor))
 
     def holds(self, tensor: Tensor) -> bool:
         """Tell if the model's outputs have decided what is in a tensor without a gradient."""
@@ -88,3 +94,13 @@ def _with_bound(args: Sequence[Any], inputs: Sequence[Tensor]) -> bool:
     numbers = [arg for arg in args if isinstance(arg, int | float)]
     is_of_loss = all(tensor.is_floating_point() for tensor in inputs) and 0 not in numbers
     return is_of_loss or any(tensor.requires_grad for tensor in inputs)
+
+
+def _is_computed(bound: Any) -> bool:
+    """Tell if a number is none that a user has written down.
+
+    Example:
+        >>> [_is_computed(bound) for bound in (0.5, 1e-8, 3, 0.70312345)]
+        [False, False, False, True]
+    """
+    return isinstance(bound, float) and float(f"{bound:.4g}") != bound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Hashable, Iterable, Sequence
 from types import FrameType
@@ -23,6 +24,7 @@ from lightning_dataselect.capture.probing.exits import ASKING, Exits
 from lightning_dataselect.capture.probing.judgements import Judgements
 from lightning_dataselect.capture.probing.orders import SORTING, moves, order_of_rows, picks_rows
 from lightning_dataselect.capture.probing.picked_rows import PickedRows, picks_some
+from lightning_dataselect.capture.probing.sizes import Sizes
 from lightning_dataselect.capture.probing.tables import Tables
 from lightning_dataselect.capture.probing.watch import Watch, caller_of, compiler_in_use
 from lightning_dataselect.capture.recording.interception import Interceptors, site
@@ -39,8 +41,6 @@ from lightning_dataselect.capture.recording.picks import (
 from lightning_dataselect.capture.recording.recorder import Recorder
 
 _DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
-_RESHAPING = {"reshape", "view", "flatten"}
-_LAYING = {"cat", "concat", "concatenate", "vstack", "stack", "repeat", "tile"}
 _FINDING = {"nonzero", "argwhere", "unique", "unique_consecutive"}
 _SETITEM = torch._C.TensorBase.__setitem__
 
@@ -57,14 +57,12 @@ class Probe(Watch, Observer):
         exits: What it takes out of torch, by which it may decide.
         picked: How many rows were picked out of a tensor by a mask or an index, by the places of the results.
         doubtful: The places where the mask was computed from the model's outputs, perhaps those of all samples.
-        has_equal_axes: True if another axis is as long as the batch, and nothing tells the two apart.
+        sizes: What sizes its tensors have.
         sorts: True if something was sorted, or rows of the samples were taken by an index or a mask.
         reorders: True if that has changed their order.
         differentiates: True if the step takes derivatives of its own.
         slopes_of_means: The places of derivatives of means over the batch, which are smaller the more samples it has.
-        leaves_torch: True if the step takes numbers out of torch that the model has not made.
         origins: Knows what was computed from which samples; None if all samples of a batch are measured.
-        views: How many batches were concatenated.
         values: The activations themselves, by their places in the graph, where they are kept; else None.
         calls: The names of the functions that were called, but for loss functions, in order.
         normalises: True if a layer has normalised the batch by its own statistics.
@@ -94,14 +92,13 @@ class Probe(Watch, Observer):
         self.picked: dict[Node, int] = {}
         self.doubtful: set[Hashable] = set()
         self.slopes_of_means: set[Node] = set()
-        self.has_equal_axes = False
         self._rows = PickedRows()
         self._judgements = Judgements()
         self._module = module
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id is reused
-        self._leading: set[tuple[int, int]] = set()  # the first two sizes of every tensor of data
-        self.views: set[int] = set()
-        self.sorts = self.reorders = self.differentiates = self.leaves_torch = False
+        self.sizes = Sizes(recorder.batch_size)
+        self.sorts = self.reorders = self.differentiates = self._leaves_torch = False
+        self._left_at: float = math.inf  # how far the graph was when a number of the loss was first taken out of torch
         self.origins: Origins | None = None
         self.values: dict[Node, list[Tensor]] | None = None
         self.calls: list[str] = []
@@ -110,7 +107,7 @@ class Probe(Watch, Observer):
 
     def __enter__(self) -> Probe:
         """Begin a step with the recorder's number of samples."""
-        self.across = Across(self.recorder.batch_size)
+        self.across, self.sizes = Across(self.recorder.batch_size), Sizes(self.recorder.batch_size)
         super().__enter__()
         return self
 
@@ -126,7 +123,8 @@ class Probe(Watch, Observer):
         if func is torch.autograd.grad and self._is_of_mean(tensors_among([*args[:1], kwargs.get("outputs")])):
             self.slopes_of_means.update(t.grad_fn for t in tensors_among([out]) if t.grad_fn is not None)
         if func.__name__ in ASKING and isinstance(args[0], Tensor):
-            self.leaves_torch |= not (args[0].requires_grad or self._judgements.holds(args[0]))
+            self._leaves_torch |= not (args[0].requires_grad or self._judgements.holds(args[0]))
+            self._judgements.note_leaving(args[0])
         self.normalises |= func.__name__ == "batch_norm" and bool(kwargs.get("training", args[5:6] == (True,)))
         self.came_of(func, [*args, *kwargs.values()], out)
         inputs, size = tensors_among([*args, *kwargs.values()]), self.recorder.batch_size
@@ -139,11 +137,9 @@ class Probe(Watch, Observer):
             if tensor.grad_fn is not None and tensor.grad_fn not in self._made and tensor.dim() > 0:
                 self.foreign[tensor.grad_fn] = [Anchor(get_gradient_edge(tensor), tensor.shape)]
         self._made.update(t.grad_fn for t in tensors_among([out]) if t.grad_fn is not None)
-        for tensor in tensors_among([*data, out]):
-            if tensor.dim() > 1:
-                self._leading.add((tensor.shape[0], tensor.shape[1]))
-        if func.__name__ in _RESHAPING and data and data[0].shape[:1] == (size,):
-            self._leading.add((size, out.shape[:1].numel() // size))
+        self.sizes.note(func.__name__, func, data, out)
+        if self.sizes.asks(func, args) or self.sizes.multiplies(func.__name__, args):
+            self.sizes.note_code(caller_of(sys._getframe(1), func).f_code, out)
         if func.__name__ in SORTING:
             self.sorts = True
             order = tensors_among([out])[-1:]
@@ -171,9 +167,6 @@ class Probe(Watch, Observer):
                 self.anchors.setdefault(tensor.grad_fn, []).append(Anchor(get_gradient_edge(tensor), tensor.shape))
                 if self.values is not None:
                     self.values.setdefault(tensor.grad_fn, []).append(tensor.detach())
-            if func.__name__ in _LAYING and any(t.shape[:1] == (size,) for t in data):
-                rows = tensor.shape[0] * (tensor.shape[1] if func is torch.stack else 1)
-                self.views.add(rows // size)
 
     def given(self, func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return what a call is made with."""
@@ -184,6 +177,8 @@ class Probe(Watch, Observer):
         if not self.exits.is_one(func, args) or self.from_parameters(args):
             return out
         of_loss = self._branches.asks_for_loss(func.__name__, args[0], self._terms())
+        if of_loss and func.__name__ != "__bool__":
+            self._left_at = min(self._left_at, max(node._sequence_nr() for node in self._made))
         where, of_bound = site(caller_of(sys._getframe(2), func), func), self._branches.asks_for_bound(args[0])
         return self.exits.take(where, out, of_loss=of_loss, of_bound=of_bound)
 
@@ -193,6 +188,10 @@ class Probe(Watch, Observer):
 
     def _terms(self) -> set[Node]:
         return {term.edge.node for term in self.recorder.terms if term.edge is not None}
+
+    def may_hold_numbers(self, loss: Tensor) -> bool:
+        """Tell if a loss may depend on what the step has taken out of torch: its data, or a part of the loss before."""
+        return self._leaves_torch or (loss.grad_fn is not None and loss.grad_fn._sequence_nr() > self._left_at)
 
     @property
     def limited(self) -> set[Node]:
@@ -223,30 +222,18 @@ class Probe(Watch, Observer):
         """Return what tensors among the values were made from; None where all samples of a batch are measured."""
         return None if self.origins is None else self.origins.of(tensors_among(values))
 
-    def has_seen(self, *sizes: int) -> bool:
-        """Tell if there was a tensor of data with these two leading sizes."""
-        return sizes in self._leading
-
     def from_parameters(self, values: Iterable[Any]) -> bool:
         """Tell if every tensor among the values was made of parameters alone."""
         tensors = tensors_among(values)
         return bool(tensors) and all(isinstance(t, nn.Parameter) or id(t) in self._from_parameters for t in tensors)
 
     def strided(self, shape: torch.Size, batch_size: int) -> bool:
-        """Tell if rows of this shape lie ``batch_size`` apart for one sample.
-
-        So they do where there were tensors of (k, batch_size, ...) and none of
-        (batch_size, k, ...), as with time-major tokens, and where k batches were concatenated.
-        """
-        if not shape or shape[0] % batch_size or shape[0] == batch_size:
-            return False
-        k = shape[0] // batch_size
-        time_major = (k, batch_size) in self._leading and (batch_size, k) not in self._leading
-        return time_major or k in self.views
+        """Tell if rows of this shape lie ``batch_size`` apart for one sample (see `Sizes.are_strided`)."""
+        return self.sizes.are_strided(shape)
 
     def meet_equal_axes(self) -> None:
         """Note that some other axis is as long as the batch."""
-        self.has_equal_axes = True
+        self.sizes.has_equal_axes = True
 
     def number(self, value: Tensor, key: Key) -> None:
         """Take a number without gradient that was added up over the batch."""
