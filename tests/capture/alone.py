@@ -55,9 +55,11 @@ def samples(seed: int = 0) -> list[dict[str, Tensor]]:
 
     def one() -> dict[str, Tensor]:
         mask = torch.arange(T) < torch.randint(2, T + 1, (), generator=g)
+        x, y = 2 * torch.randn(D, generator=g, dtype=torch.float64), torch.randint(C, (), generator=g)
         return {
-            "x": 2 * torch.randn(D, generator=g, dtype=torch.float64),
-            "y": torch.randint(C, (), generator=g),
+            "x": x,
+            "y": y,
+            "name": "abcde"[int(y)],
             "r": torch.randn((), generator=g, dtype=torch.float64),
             "positive": torch.rand((), generator=g) < 0.4,
             "tokens": torch.randint(V, (T,), generator=g),

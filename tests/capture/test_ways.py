@@ -1,5 +1,7 @@
 """A step that decides by the whole batch what its loss is made of: refused where a sample alone decides otherwise."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -159,6 +161,15 @@ def hinge(net: Net, b: dict[str, Tensor]) -> Tensor:
 )  # fmt: skip
 def test_a_branch_that_samples_alone_take_otherwise_is_refused_by_its_line(step: Step) -> None:
     with pytest.raises(CaptureError, match=BRANCH):
+        measured(step)
+
+
+def test_a_term_that_a_word_in_the_batch_adds_for_all_samples_is_refused() -> None:
+    def step(net: Net, b: dict[str, Any]) -> Tensor:
+        loss = ce(net, b)
+        return loss + 0.3 * F.mse_loss(net.single(b["x"]), b["r"]) if "c" in b["name"] else loss
+
+    with pytest.raises(CaptureError, match="mse_loss is part of the loss of a batch, but not of that of its samples"):
         measured(step)
 
 
