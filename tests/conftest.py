@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def what_single_samples_show_is_made_sense_of(monkeypatch):
     """Fail where what the witness was shown breaks our own code: a fit goes on without it then, and says nothing."""
-    from lightning_dataselect.capture.inquiry import Inquiry
+    from lightning_dataselect.capture.testimony import Testimony
 
     errors = []
 
@@ -65,8 +65,8 @@ def what_single_samples_show_is_made_sense_of(monkeypatch):
 
         return asked
 
-    for name in ("decide", "refuse_mined", "refuse_mixed"):
-        monkeypatch.setattr(Inquiry, name, noted(getattr(Inquiry, name)))
+    for name in ("decide", "refuse_mined", "refuse_mixed", "refuse_ways", "warn_of_ways"):
+        monkeypatch.setattr(Testimony, name, noted(getattr(Testimony, name)))
     yield
     assert not errors, errors
 

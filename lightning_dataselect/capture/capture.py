@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_dataselect.capture.analysis.remainder import rest
-from lightning_dataselect.capture.changes import NOT_MEASURED
+from lightning_dataselect.capture.following import follow
 from lightning_dataselect.capture.inquiry import Inquiry
 from lightning_dataselect.capture.loss.arguments import check_module, check_step, wrong_weights
 from lightning_dataselect.capture.loss.graph import saving_numbers_only
 from lightning_dataselect.capture.loss.specs import StepSpec, TermSpec
-from lightning_dataselect.capture.loss.terms import Key, Parts, coefficients, incomplete, loops_of
-from lightning_dataselect.capture.reading.outer import without_outer
+from lightning_dataselect.capture.loss.terms import Key
 from lightning_dataselect.capture.reading.results import Captured, StepResult, Summarize, nothing_known
 from lightning_dataselect.capture.reading.returned import loss_of
 from lightning_dataselect.capture.reading.scaling import scale
 from lightning_dataselect.capture.recording.interception import Interceptors, bypassing
 from lightning_dataselect.capture.recording.sole_loss import findings_on_sole_loss
+from lightning_dataselect.capture.testimony import Testimony
 from lightning_dataselect.utils.validation import check_count
 
 _NO_SOLE_LOSS: tuple[StepSpec | None, TermSpec | None] = (None, None)
@@ -71,10 +69,12 @@ class LossCapture:
         self.has_misread, self.has_doubts = inquiry.has_misread, inquiry.has_doubts
         self.meet_size = inquiry.meet_size
         self.settle, self.look_again = inquiry.settle, inquiry.look_again
-        self.show, self.decide, self.refuse_mined = inquiry.show, inquiry.decide, inquiry.refuse_mined
-        self.refuse_mixed, self.refuse_fallback = inquiry.refuse_mixed, inquiry.refuse_fallback
-        self.remember, self.recognizes = inquiry.remember, inquiry.recognizes
-        self.refuse_ways, self.warn_of_ways = inquiry.refuse_ways, inquiry.warn_of_ways
+        testimony = Testimony(inquiry)
+        self.show, self.decide = testimony.show, testimony.decide
+        self.refuse_mined, self.refuse_fallback = testimony.refuse_mined, testimony.refuse_fallback
+        self.refuse_mixed, self.refuse_ways = testimony.refuse_mixed, testimony.refuse_ways
+        self.warn_of_ways = testimony.warn_of_ways
+        self.remember, self.recognizes = testimony.remember, testimony.recognizes
         self._result: StepResult | None = None  # while a step runs
         self._sole = _NO_SOLE_LOSS
         self.summarize: Summarize | None = None
@@ -106,7 +106,7 @@ class LossCapture:
     @property
     def remembers(self) -> bool:
         """True if single samples have left nothing open about a step, which could be recognized."""
-        return self._inquiry.remembers
+        return self._inquiry.recall.holds_any
 
     def __reduce__(self) -> tuple[type[LossCapture], tuple[()]]:
         """Copy and pickle as one that has seen nothing yet: the rest is bound to this process."""
@@ -164,7 +164,7 @@ class LossCapture:
                         if not changes.lineage.knows(*made_of) and changes.is_unsound(*made_of):
                             return out, nothing_known(batch_size, loss.device)
                         return out, Captured(*sole.shown(), is_own=True)
-                    self._follow(loss, result)
+                    follow(loss, result, self._inquiry)
                 if result.roots:
                     result.lost = result.partial or not self._inquiry.reprobe.check(result.way, result.unknown)
                     result.lost = changes.spoil(result, batch)
@@ -282,7 +282,7 @@ class LossCapture:
         with self._recorder.paused():
             if self._recorder.observer is not None:
                 return self._inquiry.analyze(loss, self._result)
-            self._follow(loss, self._result)
+            follow(loss, self._result, self._inquiry)
         return loss
 
     def bypass(self, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -298,40 +298,3 @@ class LossCapture:
         is_simple = inquiry.is_one_term and inquiry.watch is None and not recorder.sources and result.unknown == ((),)
         known = findings_on_sole_loss(result.roots, recorder.terms, recorder.spec) if is_simple else None
         self._sole = _NO_SOLE_LOSS if result.lost or known is None else (recorder.spec, known)
-
-    def _follow(self, loss: Any, result: StepResult) -> None:
-        """Resolve a root by what the probes have found."""
-        recorder = self._recorder
-        recorder.take_up_sole()
-        if not isinstance(loss, Tensor):
-            return
-        n = len(result.roots)
-        if recorder.compiled:
-            # A compiled graph cannot be asked for what happens inside it.
-            self._inquiry.is_compiled = True
-            known, constant = (
-                (self._inquiry.scales[n], self._inquiry.constants[n]) if n < len(self._inquiry.scales) else ({}, None)
-            )
-            result.add([(term, known[term.key]) for term in recorder.terms if term.key in known], loss, constant)
-            return
-        parts: Parts = []
-        self._inquiry.is_one_term = False
-        loss, outer = without_outer(loss)
-        alone = [term for term in recorder.terms if term.edge is not None and term.edge.node is loss.grad_fn]
-        if alone:
-            parts = [(alone[0], 1.0)]
-            self._inquiry.is_one_term = (
-                outer is None and not recorder.spec.differentiates and alone[0].key in recorder.spec.terms
-            )
-        elif loss.requires_grad:
-            parts = coefficients(loss, recorder.terms)
-        if loops := recorder.spec.loops:
-            if words := incomplete(parts, loops, recorder.batch_size):
-                warnings.warn(f"{NOT_MEASURED} {words}", stacklevel=2)
-                result.partial = True
-            others = [part for part in parts if part[0].key[0] not in loops]
-            parts = [*others, *loops_of(parts, loops, recorder.batch_size)]
-        constant = None
-        if parts and n in recorder.spec.with_constant:
-            constant = rest(loss, parts, None if recorder.keeps_value else recorder.weights)
-        result.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant, outer)

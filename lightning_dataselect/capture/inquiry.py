@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,8 @@ from lightning_dataselect.capture.changes import NOT_MEASURED, Changes
 from lightning_dataselect.capture.loss.folds import Folded
 from lightning_dataselect.capture.loss.graph import reached
 from lightning_dataselect.capture.loss.origin import Origins
-from lightning_dataselect.capture.loss.refusals import BRANCH, JUDGED, OPEN_BRANCH, OTHER_LOADERS, UNSHOWN
-from lightning_dataselect.capture.loss.shown import Answers, Shown
+from lightning_dataselect.capture.loss.refusals import OPEN_BRANCH, OTHER_LOADERS, UNSHOWN
+from lightning_dataselect.capture.loss.shown import Answers
 from lightning_dataselect.capture.loss.specs import StepSpec
 from lightning_dataselect.capture.loss.terms import Key, Parts, Scale, Term, coefficients
 from lightning_dataselect.capture.probing.probe import Probe
@@ -30,12 +30,7 @@ from lightning_dataselect.capture.recording.interception import Interceptors
 from lightning_dataselect.capture.recording.recorder import Recorder
 from lightning_dataselect.capture.recording.shared import SharedRecorder
 from lightning_dataselect.capture.reprobe import ReprobePolicy
-from lightning_dataselect.capture.witness.mined import refuse_fallback, refuse_mined
-from lightning_dataselect.capture.witness.mixed import refuse_mixed
 from lightning_dataselect.capture.witness.recall import Recall
-from lightning_dataselect.capture.witness.showing import show
-from lightning_dataselect.capture.witness.ways import Led, misled_at, open_at
-from lightning_dataselect.capture.witness.witness import decide, warn_of_own_constants
 from lightning_dataselect.utils.errors import CaptureError
 
 _MOST_UNCLEAR = 8  # batches whose loss is not finite, or made of nothing, which show little, until one is gone by
@@ -60,6 +55,8 @@ class Inquiry:
         is_one_term: True if the last loss was a term's value, as it came.
         batch_tensors: See `LossCapture.batch_tensors`.
         changes: Notices steps that have changed since.
+        recall: Recognizes steps about which nothing is open.
+        is_witnessed: True if single samples have ever shown what they lose.
     """
 
     def __init__(self, module: nn.Module | None = None, interceptors: Interceptors | None = None) -> None:
@@ -83,7 +80,7 @@ class Inquiry:
         self._has_seen_epoch = False  # whether an epoch has begun
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
         self._is_routine = False  # whether the next probe is due for no reason but time
-        self._is_witnessed = False  # whether single samples have ever shown what they lose
+        self.is_witnessed = False
         self._met_changes: set[Key] = set()  # terms whose coefficients have changed, and nothing shows why
         self._unread: list[Term] = []  # of the last probe, what its loss was made of if nothing sound was found
 
@@ -93,16 +90,17 @@ class Inquiry:
         self.recorder.claims = Claims()
         self.recorder.doubts.read()
         self._begin()
-        self.is_one_term = self.is_compiled = self._is_witnessed = False
+        self.is_one_term = self.is_compiled = self.is_witnessed = False
         self._sizes.meet_several(has_several=False)
         self.watch = None
 
     def _begin(self) -> None:
-        self._recall = Recall()
+        self.recall = Recall()
         self.reprobe = ReprobePolicy()
         self.changes = Changes(self.recorder, self.reprobe)
 
-    def _new_probe(self, stand_ins: Answers | None = None) -> Probe:
+    def new_probe(self, stand_ins: Answers | None = None) -> Probe:
+        """Return a probe that the recorder asks from now on (see `Exits` for what may stand in)."""
         self.recorder.observer = probe = Probe(self.recorder, self.interceptors, self._module, stand_ins)
         if self.batch_tensors is not None:
             probe.origins = Origins(*self.batch_tensors())
@@ -125,13 +123,13 @@ class Inquiry:
         """
         if not self.recorder.claims.read(wait=wait):
             return False
-        self._settle_claims()
+        self.settle_claims()
         self.probe_next()
         return True
 
     def start_epoch(self) -> None:
         """Probe again if the last epoch left doubts, or if code is compiled, which does not show what it adds."""
-        self._settle_claims()
+        self.settle_claims()
         if self.is_compiled or self.has_doubts(wait=True):
             self.probe_next()
         if self._has_seen_epoch:
@@ -163,88 +161,16 @@ class Inquiry:
         """Tell if the next step, on this many samples, will be probed."""
         return self.reprobe.probes > 0 or (self._sizes.may_tell_more and self._sizes.tells_more(batch_size))
 
-    def show(
-        self,
-        step: Callable[[], Any],
-        batch_size: int,
-        *,
-        picks_nothing: bool = False,
-        stand_ins: Answers | None = None,
-        as_known: bool = False,
-    ) -> Shown:
-        """Run a step to compare its terms with those of other batches, and learn nothing from it (see `show`).
-
-        Args:
-            step: Calls the training step on some samples.
-            batch_size: Their number.
-            picks_nothing: True if masks that are computed from the model's outputs are to pick no rows.
-            stand_ins: What to tell the step in place of what tensors hold, by the places where it asks.
-            as_known: True to read its loss by what was found of other steps.
-        """
-        probe = self._new_probe(stand_ins)
-        probe.picks_nothing = picks_nothing
-        return show(step, batch_size, probe, self.recorder, self.interceptors, as_known=as_known)
-
-    def decide(self, whole: Shown, singles: Sequence[Shown]) -> bool:
-        """Settle how the terms of later steps are read, by the losses of single samples (see `witness.decide`).
-
-        Returns:
-            False if other samples might tell more.
-        """
-        self.meet_size(whole.size)
-        self._settle_claims()
-        before = self.recorder.spec
-        self.recorder.spec, is_settled = decide(whole, singles, before)
-        self._is_witnessed = True
-        if any(term.picked_at != before.of(key).picked_at for key, term in self.recorder.spec.terms.items()):
-            self.probe_next()  # no step is watched for what it picks before
-        warn_of_own_constants(whole, singles)
-        return is_settled
-
-    def refuse_ways(self, batch: Shown, singles: Mapping[int, Shown], led: Led) -> bool:
-        """Refuse a step that decides by the whole batch what samples lose (see `ways.misled_at`); tell if it does."""
-        refusals = self.recorder.spec.refusals()
-        place = None if JUDGED in refusals else misled_at(batch, singles, led, is_refused=bool(refusals))
-        if place is not None:
-            self.recorder.spec = replace(self.recorder.spec, refusal=BRANCH.format(place[2], place[0]))
-        return place is not None
-
-    def warn_of_ways(self, whole: Shown, singles: Mapping[int, Shown], led: Led) -> None:
-        """Name the places where a step decides by its loss, alike for all samples so far (see `ways.open_at`)."""
-        self._warn_of_branches(open_at(whole, singles, led))
-
-    def _warn_of_branches(self, places: Sequence[Any]) -> None:
+    def name_places(self, places: Sequence[Any]) -> None:
         """Name the places where a step decides by its loss, once each, where nothing shows what follows from that."""
+        for place in places:
+            self._warn_once(OPEN_BRANCH.format(place[2], place[0]))
+
+    def _warn_once(self, words: str) -> None:
         spec = self.recorder.spec
-        said = [OPEN_BRANCH.format(place[2], place[0]) for place in places]
-        for words in [words for words in said if (words,) not in spec.warned]:
-            warnings.warn(words, stacklevel=3)
-        self.recorder.spec = replace(spec, warned=spec.warned | {(words,) for words in said})
-
-    def refuse_mined(self, batch: Shown, positions: Sequence[int], singles: Sequence[Shown]) -> None:
-        """Refuse a loss that leaves samples out by the model's outputs (see `mined.refuse_mined`)."""
-        self.recorder.spec = refuse_mined(batch, positions, singles, self.recorder.spec)
-
-    def refuse_fallback(self, one: Shown, emptied: Shown) -> None:
-        """Refuse a loss that takes other rows where outputs pick too few (see `mined.refuse_fallback`)."""
-        self.recorder.spec = refuse_fallback(one, emptied, self.recorder.spec)
-
-    def refuse_mixed(self, whole: Shown, turned: Shown, singles: Sequence[Shown]) -> None:
-        """Refuse a model that mixes samples (see `mixed.refuse_mixed`)."""
-        self.recorder.spec = refuse_mixed(whole, turned, singles, self.recorder.spec)
-
-    def remember(self, whole: Shown, singles: Sequence[Shown], *, is_settled: bool) -> None:
-        """Remember what single samples have left nothing open about (see `Recall.learn`)."""
-        self._recall.learn(whole, singles, self.recorder.spec, is_settled=is_settled)
-
-    @property
-    def remembers(self) -> bool:
-        """True if it remembers any step, so that one could be recognized."""
-        return self._recall.holds_any
-
-    def recognizes(self, whole: Shown, pair: Shown) -> bool:
-        """Tell if samples show that nothing has changed since (see `Recall.recognizes`)."""
-        return self._recall.recognizes(whole, pair)
+        if (words,) not in spec.warned:
+            warnings.warn(words, stacklevel=4)
+            self.recorder.spec = replace(spec, warned=spec.warned | {(words,)})
 
     def settle(self) -> None:
         """Go by what single samples have shown since the last probe, as no step may follow that would."""
@@ -260,7 +186,7 @@ class Inquiry:
         """Continue an earlier run, which accepted the step: it is not refused for a share that has become small."""
         self.recorder.spec = replace(self.recorder.spec, is_resumed=True)
 
-    def _settle_claims(self) -> None:
+    def settle_claims(self) -> None:
         """Drop the readings that steps have ruled out."""
         if left := self.recorder.claims.left():
             self.recorder.spec = self.recorder.spec.with_left(left)
@@ -283,9 +209,9 @@ class Inquiry:
     def probe(self, step: Callable[[], Any], result: StepResult, weights: Tensor | None, batch: Any = ()) -> Any:
         """Run a step under a mode, and learn how to do without one."""
         self._weights = weights
-        probe = self._new_probe()
+        probe = self.new_probe()
         self.scales, self.constants, self._unread = [], [], []
-        self._settle_claims()
+        self.settle_claims()
         try:
             with eagerly(), self.interceptors.losses, probe:
                 out = step()
@@ -302,12 +228,12 @@ class Inquiry:
             raise CaptureError(OTHER_LOADERS)
         if probe.differentiates and not self.recorder.spec.differentiates:
             self.recorder.spec = replace(self.recorder.spec, differentiates=True)
-        for space, name in probe.names:
+        for space, name in probe.names.found:
             self.interceptors.add_name(space, name)
         if not {place for place, _ in result.way}.isdisjoint(place for place, _ in probe.unreachable):
             self.watch = Watch(self.recorder, self.interceptors)
-        if not self._is_witnessed:
-            self._warn_of_branches(probe.exits.open())
+        if not self.is_witnessed:
+            self.name_places(probe.exits.open())
         self.changes.learn(result, self._unread, batch)
         self._is_routine = False
         if result.lost:
@@ -377,10 +303,8 @@ class Inquiry:
         if not changed:
             return
         for (term, _), is_learned in zip(changed, are_learned(loss, changed), strict=True):
-            words, spec = UNSHOWN.format(term.name), self.recorder.spec
-            if not (is_learned or (words,) in spec.warned):
-                warnings.warn(words, stacklevel=2)
-                self.recorder.spec = replace(spec, warned=spec.warned | {(words,)})
+            if not is_learned:
+                self._warn_once(UNSHOWN.format(term.name))
 
     def _constant_of(self, loss: Tensor, parts: Parts, n: int) -> Tensor | None:
         """Return the constant in the n-th loss of a probed step, if each sample's loss has it too, as in a mean."""

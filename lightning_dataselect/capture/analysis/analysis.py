@@ -9,33 +9,25 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.analysis.bounds import is_cut_off
-from lightning_dataselect.capture.analysis.divisors import (
-    count_divisors,
-    is_divided_by,
-    is_inner,
-    is_share_of,
-    with_divisor,
-)
+from lightning_dataselect.capture.analysis.divisors import with_divisor
 from lightning_dataselect.capture.analysis.groups import are_groups
 from lightning_dataselect.capture.analysis.independence import are_turns, find_rows, refuse_unseen
+from lightning_dataselect.capture.analysis.inner import count_divisors, is_divided_by, is_inner, is_share_of
 from lightning_dataselect.capture.analysis.nonlinear import is_nonlinear_in, keep_linear
 from lightning_dataselect.capture.analysis.remainder import leave_out
+from lightning_dataselect.capture.analysis.unread import refuse_across, refuse_picked, unlike_batch
 from lightning_dataselect.capture.loss.folds import find_folds
 from lightning_dataselect.capture.loss.graph import Anchor, kernels_after, reached
 from lightning_dataselect.capture.loss.reductions import foldable
 from lightning_dataselect.capture.loss.refusals import (
-    COMPARED,
     CUT_OFF,
     DRAWN,
-    FILTERED,
     FOLDED,
     GROUPS,
-    JUDGED,
     OTHER_SAMPLES,
     PICKED,
     QUOTIENT,
     SCALE,
-    SHARED,
     in_a_kernel,
 )
 from lightning_dataselect.capture.loss.specs import StepSpec
@@ -46,10 +38,9 @@ from lightning_dataselect.capture.loss.terms import (
     coefficients,
     incomplete,
     loops_of,
-    passed_over,
     turns_in,
 )
-from lightning_dataselect.capture.loss.ways_out import EITHER, OWN_LOSS
+from lightning_dataselect.capture.loss.ways_out import EITHER
 from lightning_dataselect.capture.probing.probe import Probe
 from lightning_dataselect.capture.recording.picks import IndexPick
 from lightning_dataselect.utils.errors import CaptureError
@@ -103,11 +94,11 @@ def analyze_loss(
     unseen = [(t, slope) for t, slope in parts if not spec.of(t.key).is_witnessed and t.key[0] not in spec.no_groups]
     if are_groups(loss, unseen, anchors, probe.divisions.numbers(), batch_size):
         raise CaptureError(GROUPS)
-    _refuse_picked(loss, parts, probe, batch_size, spec)
+    refuse_picked(loss, parts, probe, batch_size, spec)
     parts = [(term, slope) for term, slope in parts if not term.by_hand or foldable(term.elements.shape, batch_size)]
     for term, _ in parts:
         if not foldable(term.elements.shape, batch_size):
-            raise CaptureError(_unlike_batch(term, parts, probe, batch_size))
+            raise CaptureError(unlike_batch(term, parts, probe, batch_size))
     turns = [turn for loop, _ in loops for turn in loop.turns]
     means_of_turns = [term for term, _ in parts if term.by_hand and reached(term.node, _nodes(turns))]
     kept = [(term, slope) for term, slope in parts if term not in means_of_turns and not _aggregates(term, parts)]
@@ -146,7 +137,7 @@ def analyze_loss(
     if len(sound) < len(kept):
         reasons.append(f"{len(kept) - len(sound)} of {len(kept)} loss terms depend on several samples at once")
     sound += loops
-    _refuse_across(sound, spec)
+    refuse_across(sound, spec)
     for turn, key in [(turn, term.key) for term, _ in sound for turn in turns_in(term)]:
         if not spec.of(key).is_witnessed and reached(turn.elements.grad_fn, probe.slopes_of_means):
             raise CaptureError(SCALE)
@@ -190,19 +181,6 @@ def analyze_loss(
             of_means = isinstance(term, Loop) and any(not mean.is_sum for mean in means_of_turns)
             spec = with_divisor(spec, term, slope, loss, probe, batch_size, is_only=is_only, of_means=of_means)
     return sound, spec
-
-
-def _unlike_batch(term: Term, parts: Parts, probe: Probe, batch_size: int) -> str:
-    """Say why the rows of a loss function are no multiple of the samples."""
-    own = [other for other, _ in parts if other.key[0] == term.key[0]]
-    if probe.filters(term.elements):
-        return FILTERED
-    if len(own) > 1 and all(other.elements.numel() == 1 for other in own):
-        return passed_over(own, batch_size)
-    return (
-        f"{term.name} gave losses of the shape {tuple(term.elements.shape)}, whose first axis is not a multiple"
-        f" of the batch's {batch_size} samples. {OWN_LOSS}"
-    )
 
 
 def _without_foreign(parts: Parts, spec: StepSpec) -> tuple[Parts, Parts, StepSpec]:
@@ -256,38 +234,8 @@ def _find_folds(
     """
     folds, is_bent = find_folds(loss, probe.recorder.folds.values(), probe.anchors, _nodes(terms))
     folds, foreign, spec = _without_foreign(folds, spec)
-    _refuse_picked(loss, folds, probe, batch_size, spec)
+    refuse_picked(loss, folds, probe, batch_size, spec)
     return folds, foreign, spec, is_bent
-
-
-def _refuse_picked(loss: Tensor, parts: Parts, probe: Probe, batch_size: int, spec: StepSpec) -> None:
-    """Refuse losses whose rows are picked, as many as there happen to be; not what a model or another mean picks."""
-    outer = reached(loss.grad_fn, {*probe.anchors, *_nodes(term for term, _ in parts)})
-    for term, _ in parts:
-        shape = term.elements.shape
-        if spec.of(term.key).is_witnessed:
-            continue
-        if term.picked_at is not None:
-            if term.picked_at in probe.doubtful:
-                raise CaptureError(JUDGED)
-            continue
-        if term.is_ranked:
-            raise CaptureError(JUDGED)
-        if term.by_hand and not foldable(shape, batch_size) and term.node not in outer:
-            continue
-        ends = {
-            *probe.picked,
-            *_nodes(other for other, _ in parts if other is not term),
-        }  # these have no rows of their own
-        if any((probe.picked.get(node),) == shape[:1] for node in reached(term.elements.grad_fn, ends)):
-            raise CaptureError(PICKED)
-
-
-def _refuse_across(parts: Parts, spec: StepSpec) -> None:
-    """Refuse losses in which numbers of the whole batch take part, where single samples have not shown otherwise."""
-    for turn, key in [(turn, term.key) for term, _ in parts for turn in turns_in(term)]:
-        if not spec.of(key).is_witnessed and (turn.is_compared or turn.is_shared):
-            raise CaptureError(COMPARED if turn.is_compared else SHARED)
 
 
 def _nodes(terms: Iterable[Term]) -> set[Node]:

@@ -29,6 +29,34 @@ COMPARING = {
 } | {"greater_equal", "greater", "less_equal", "less"}  # fmt: skip
 
 
+class Orders:
+    """Note what a step sorts, and in which order it takes the rows of its samples.
+
+    Attributes:
+        sorts: True if something was sorted, or rows of the samples were taken by an index or a mask.
+        reorders: True if that has changed their order.
+
+    Example:
+        >>> orders, rows = Orders(), torch.ones(3)
+        >>> orders.note("__getitem__", (rows, torch.tensor([2, 0, 1])), rows, 3)
+        >>> orders.sorts, orders.reorders
+        (True, True)
+    """
+
+    def __init__(self) -> None:
+        self.sorts = self.reorders = False
+
+    def note(self, name: str, args: tuple[Any, ...], out: Any, size: int) -> None:
+        """Take a torch call on a batch of so many samples into account."""
+        if name in SORTING:
+            self.sorts = True
+            order = tensors_among([out])[-1:]
+            self.reorders |= any(bool((o.diff(dim=-1) < 0).any()) for o in order if o.dim() > 0)
+        elif (taken := order_of_rows(name, args, size)) is not None:
+            self.sorts = True
+            self.reorders |= moves(taken)
+
+
 def order_of_rows(name: str, args: tuple[Any, ...], batch_size: int) -> Any:
     """Return the index or mask by which a call takes rows out of a tensor with one row per sample, or None."""
     if name == "__getitem__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Hashable, Iterable, Sequence
-from types import FrameType
 from typing import Any
 
 import torch
@@ -22,11 +21,12 @@ from lightning_dataselect.capture.probing.branches import Branches
 from lightning_dataselect.capture.probing.divisions import Divisions
 from lightning_dataselect.capture.probing.exits import ASKING, Exits
 from lightning_dataselect.capture.probing.judgements import Judgements
-from lightning_dataselect.capture.probing.orders import SORTING, moves, order_of_rows, picks_rows
+from lightning_dataselect.capture.probing.names import Names
+from lightning_dataselect.capture.probing.orders import Orders, picks_rows
 from lightning_dataselect.capture.probing.picked_rows import PickedRows, picks_some
 from lightning_dataselect.capture.probing.sizes import Sizes
 from lightning_dataselect.capture.probing.tables import Tables
-from lightning_dataselect.capture.probing.watch import Watch, caller_of, compiler_in_use
+from lightning_dataselect.capture.probing.watch import Watch, caller_of, is_compiled
 from lightning_dataselect.capture.recording.interception import Interceptors, site
 from lightning_dataselect.capture.recording.observer import Observer
 from lightning_dataselect.capture.recording.picks import (
@@ -49,7 +49,7 @@ class Probe(Watch, Observer):
     """Watch a step, and find out how to do without watching.
 
     Attributes:
-        names: The namespaces and names by which unseen loss functions were called.
+        names: By which names it calls loss functions that nothing has seen.
         sites: Place -> the mean or sum that was called there.
         anchors: The results of calls that had parameters, or normalised the batch, by their places in the graph.
         foreign: Likewise the results of code that a mode cannot see into, such as a scripted module.
@@ -58,8 +58,7 @@ class Probe(Watch, Observer):
         picked: How many rows were picked out of a tensor by a mask or an index, by the places of the results.
         doubtful: The places where the mask was computed from the model's outputs, perhaps those of all samples.
         sizes: What sizes its tensors have.
-        sorts: True if something was sorted, or rows of the samples were taken by an index or a mask.
-        reorders: True if that has changed their order.
+        orders: Whether it has sorted something, or taken rows of the samples in another order.
         differentiates: True if the step takes derivatives of its own.
         slopes_of_means: The places of derivatives of means over the batch, which are smaller the more samples it has.
         origins: Knows what was computed from which samples; None if all samples of a batch are measured.
@@ -79,7 +78,7 @@ class Probe(Watch, Observer):
         stand_ins: Answers | None = None,
     ) -> None:
         super().__init__(recorder, interceptors)
-        self.names: list[tuple[dict[str, Any], str]] = []
+        self.names = Names(module)
         self.sites: dict[Hashable, Any] = {}
         self.unreachable: list[Key] = []
         self.anchors: dict[Node, list[Anchor]] = {}  # a node may have several results
@@ -94,10 +93,10 @@ class Probe(Watch, Observer):
         self.slopes_of_means: set[Node] = set()
         self._rows = PickedRows()
         self._judgements = Judgements()
-        self._module = module
         self._from_parameters: dict[int, Tensor] = {}  # holds them, so that no id is reused
         self.sizes = Sizes(recorder.batch_size)
-        self.sorts = self.reorders = self.differentiates = self._leaves_torch = False
+        self.orders = Orders()
+        self.differentiates = self._leaves_torch = False
         self._left_at: float = math.inf  # how far the graph was when a number of the loss was first taken out of torch
         self.origins: Origins | None = None
         self.values: dict[Node, list[Tensor]] | None = None
@@ -140,13 +139,7 @@ class Probe(Watch, Observer):
         self.sizes.note(func.__name__, func, data, out)
         if self.sizes.asks(func, args) or self.sizes.multiplies(func.__name__, args):
             self.sizes.note_code(caller_of(sys._getframe(1), func).f_code, out)
-        if func.__name__ in SORTING:
-            self.sorts = True
-            order = tensors_among([out])[-1:]
-            self.reorders |= any(bool((o.diff(dim=-1) < 0).any()) for o in order if o.dim() > 0)
-        elif (taken := order_of_rows(func.__name__, args, size)) is not None:
-            self.sorts = True
-            self.reorders |= moves(taken)
+        self.orders.note(func.__name__, args, out, size)
         if func is GETITEM and by_numbers(args[1]):
             table = args[0]
             found = {"of_parameters": self.from_parameters([table]), "rows": self._holds_rows(table)}
@@ -245,13 +238,7 @@ class Probe(Watch, Observer):
 
     def loss(self, func: Any, args: tuple[Any, ...], kwargs: Any) -> Any:
         """Take a loss function, and find the name it was called by."""
-        caller: FrameType | None = sys._getframe(1)
-        while caller is not None and (
-            caller.f_globals.get("__name__") in (__name__, Watch.__module__, "torch.overrides")
-            or caller.f_code is func.__code__
-        ):
-            caller = caller.f_back
-        named = caller is not None and self._find(func, caller)
+        named = self.names.find(func, caller_of(sys._getframe(1), func))
         before = len(self.recorder.terms)
         out = super().loss(func, args, kwargs)
         self.meet_loss(func, [*args, *kwargs.values()], out)
@@ -300,32 +287,11 @@ class Probe(Watch, Observer):
         masks = {id(self.recorder.picks[where].mask) for where in places}
         return min(places, key=repr) if len(masks) == 1 else None
 
-    def _find(self, func: Any, caller: FrameType) -> bool:
-        spaces = [caller.f_globals]
-        if self._module is not None:
-            spaces += [vars(module) for module in self._module.modules()]
-        found = [(space, name) for space in spaces for name in caller.f_code.co_names if space.get(name) is func]
-        self.names += [pair for pair in found if not any(_same(pair, old) for old in self.names)]
-        return bool(found)
-
     def reduction(self, func: Any, where: Hashable, args: tuple[Any, ...], kwargs: Any, out: Tensor) -> Tensor:
         """Take a mean or a sum to one number, and note the place."""
         self.sites[where] = func
         before = len(self.recorder.terms)
         out = super().reduction(func, where, args, kwargs, out)
-        if compiler_in_use() and _compiled(sys._getframe(1)):
+        if is_compiled(sys._getframe(1)):
             self.unreachable += [term.key for term in self.recorder.terms[before:]]
         return out
-
-
-def _compiled(frame: FrameType | None) -> bool:
-    """Tell if a frame belongs to code that is compiled, but for a probe."""
-    while frame is not None:
-        if frame.f_globals.get("__name__") == "torch._dynamo.eval_frame":
-            return True
-        frame = frame.f_back
-    return False
-
-
-def _same(a: tuple[dict[str, Any], str], b: tuple[dict[str, Any], str]) -> bool:
-    return a[0] is b[0] and a[1] == b[1]

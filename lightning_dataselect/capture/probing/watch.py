@@ -32,6 +32,15 @@ def eagerly() -> contextlib.AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if compiler_in_use() else contextlib.nullcontext()
 
 
+def is_compiled(frame: FrameType | None) -> bool:
+    """Tell if a frame belongs to code that is compiled, but for a probe."""
+    while compiler_in_use() and frame is not None:
+        if frame.f_globals.get("__name__") == "torch._dynamo.eval_frame":
+            return True
+        frame = frame.f_back
+    return False
+
+
 def caller_of(frame: FrameType | None, func: Any) -> FrameType:
     """Return the frame that has called a function of torch's which is written in Python, or which is not."""
     own = getattr(func, "__code__", None)

@@ -116,16 +116,16 @@ def _follows(turn: int, place: Hashable, shown: Shown, before: Tensor, led: Led)
 
 
 def _nudged(answer: Any, n: int) -> Any:
-    """Return a number that is a little larger, by n steps, or one more where it counts.
+    """Return numbers that are a little larger, by n steps, or more where they count.
 
     Example:
-        >>> _nudged(2.0, 1), _nudged(2, 2), _nudged(torch.Size([3, 4]), 1)
-        (2.02, 4, torch.Size([4, 4]))
+        >>> _nudged(2.0, 1), _nudged(2, 2), _nudged(torch.Size([3, 4]), 1), _nudged([[1.0]], 1)
+        (2.02, 4, torch.Size([4, 4]), [[1.01]])
     """
-    if isinstance(answer, list):
-        return [each * (1 + n * _NUDGE) for each in answer]
     if isinstance(answer, tuple):
         return torch.Size((answer[0] + n, *answer[1:]))
+    if isinstance(answer, list):
+        return [_nudged(each, n) if isinstance(each, list) else each * (1 + n * _NUDGE) for each in answer]
     return answer + n if isinstance(answer, int) else answer * (1 + n * _NUDGE)
 
 
