@@ -55,8 +55,8 @@ class Inquiry:
         is_one_term: True if the last loss was a term's value, as it came.
         batch_tensors: See `LossCapture.batch_tensors`.
         changes: Notices steps that have changed since.
+        knows_ways: True if single samples have ever shown what would follow from other answers.
         recall: Recognizes steps about which nothing is open.
-        is_witnessed: True if single samples have ever shown what they lose.
     """
 
     def __init__(self, module: nn.Module | None = None, interceptors: Interceptors | None = None) -> None:
@@ -80,7 +80,7 @@ class Inquiry:
         self._has_seen_epoch = False  # whether an epoch has begun
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
         self._is_routine = False  # whether the next probe is due for no reason but time
-        self.is_witnessed = False
+        self.knows_ways = False
         self._met_changes: set[Key] = set()  # terms whose coefficients have changed, and nothing shows why
         self._unread: list[Term] = []  # of the last probe, what its loss was made of if nothing sound was found
 
@@ -90,7 +90,7 @@ class Inquiry:
         self.recorder.claims = Claims()
         self.recorder.doubts.read()
         self._begin()
-        self.is_one_term = self.is_compiled = self.is_witnessed = False
+        self.is_one_term = self.is_compiled = self.knows_ways = False
         self._sizes.meet_several(has_several=False)
         self.watch = None
 
@@ -232,8 +232,8 @@ class Inquiry:
             self.interceptors.add_name(space, name)
         if not {place for place, _ in result.way}.isdisjoint(place for place, _ in probe.unreachable):
             self.watch = Watch(self.recorder, self.interceptors)
-        if not self.is_witnessed:
-            self.name_places(probe.exits.open())
+        if not self.knows_ways:
+            self.name_places([place for place in probe.exits.open() if len(probe.exits.taken[place]) == 1])
         self.changes.learn(result, self._unread, batch)
         self._is_routine = False
         if result.lost:

@@ -58,7 +58,6 @@ class Testimony:
         self._inquiry.settle_claims()
         before = self._recorder.spec
         self._recorder.spec, is_settled = decide(whole, singles, before)
-        self._inquiry.is_witnessed = True
         if any(term.picked_at != before.of(key).picked_at for key, term in self._recorder.spec.terms.items()):
             self._inquiry.probe_next()  # no step is watched for what it picks before
         warn_of_own_constants(whole, singles)
@@ -66,6 +65,7 @@ class Testimony:
 
     def refuse_ways(self, batch: Shown, singles: Mapping[int, Shown], led: Led) -> bool:
         """Refuse a step that decides by the whole batch what samples lose (see `ways.misled_at`); tell if it does."""
+        self._inquiry.knows_ways = True
         refusals = self._recorder.spec.refusals()
         place = None if JUDGED in refusals else misled_at(batch, singles, led, is_refused=bool(refusals))
         if place is not None:

@@ -139,8 +139,8 @@ class Witness:
 
         What all samples that are shown answer alike, the whole batch may not; it has to be run for that.
         """
-        if not any(one.exits for one in shown.values()):
-            return
+        if self._needs_all_ranks or not any(one.exits for one in shown.values()):
+            return  # how often the step runs depends on the samples, which are others on each rank
         positions, in_turn = list(shown), dict(enumerate(shown.values()))
 
         def led(position: int, answers: Answers) -> Tensor | None:
@@ -181,7 +181,7 @@ class Witness:
                     self._needs_all_ranks |= draws.was_met and self._has_several_ranks
         except UnsupportedLoaderError:
             raise
-        except Exception as error:  # whatever a step that is not made for fewer samples may raise
+        except (Exception, SystemExit) as error:  # whatever a step that is not made for fewer samples may raise
             raise _NothingShownError from error
 
 

@@ -1,5 +1,6 @@
 """A step that decides by the whole batch what its loss is made of: refused where a sample alone decides otherwise."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -191,12 +192,43 @@ def test_a_bound_that_no_sample_has_met_so_far_is_named() -> None:
 @pytest.mark.parametrize(
     "step",
     [
-        halved_if_high, limited_by_its_value, halved_by_an_array, halved_by_arithmetic, doubled_if_far,
-        data_halved_if_far, hinge, by_the_worst,
+        halved_if_high, limited_by_its_value, halved_by_a_float, halved_by_an_array, halved_by_arithmetic,
+        doubled_if_far, data_halved_if_far, hinge, by_the_worst,
     ],
 )  # fmt: skip
 def test_a_question_is_named_where_no_sample_shows_what_follows(step: Step) -> None:
     assert captured(step)[2].count(OPEN) == 1
+
+
+@pytest.mark.parametrize("read", [measured, captured])
+def test_no_step_is_told_what_would_end_it_or_enter_its_logs(read: type) -> None:
+    seen: list[float] = []
+
+    def step(net: Net, b: dict[str, Tensor]) -> Tensor:
+        loss = ce(net, b)
+        seen.append(loss.item())
+        value = float(loss.detach())
+        seen.append(value)
+        if loss > 1e4:
+            sys.exit(1)
+        if value > 1e4:
+            sys.exit(1)
+        return loss
+
+    losses, right, said = read(step)
+    torch.testing.assert_close(losses, right, rtol=1e-5, atol=1e-5)
+    assert OPEN not in said and 0 < min(seen) and max(seen) < 10
+
+
+def test_a_step_that_another_answer_would_end_is_named() -> None:
+    def step(net: Net, b: dict[str, Tensor]) -> Tensor:
+        loss = ce(net, b)
+        if loss > 1e4:
+            loss = loss * 0
+            sys.exit(1)
+        return loss * 0.5 if loss.item() > 1e4 else loss
+
+    assert measured(step)[2].count(OPEN) == 1
 
 
 def test_what_is_made_of_a_number_shows_once_the_coefficient_changes() -> None:

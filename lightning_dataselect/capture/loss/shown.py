@@ -38,7 +38,7 @@ class Shown:
         of_folds: The terms that are made of what was reduced over the samples before.
         calls: The names of the functions of torch that it has called, in order.
         exits: What the step has taken out of torch, by which it may decide, at each place.
-        decisive: The places where that was a number of the loss, or how any number compares with a bound.
+        decisive: The places where that was its loss, or a question of a bound, and may decide by the source.
     """
 
     size: int

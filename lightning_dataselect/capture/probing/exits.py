@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.capture.loss.shown import Answers
-from lightning_dataselect.capture.probing.statements import changes_something
+from lightning_dataselect.capture.probing.statements import changes_something, may_decide
 from lightning_dataselect.capture.recording.picks import GETITEM, tensors_among
 
 _SHAPE = torch.Tensor.shape.__get__  # type: ignore[attr-defined]
@@ -45,8 +45,8 @@ class Exits:
 
     def __init__(self, stand_ins: Answers | None = None) -> None:
         self.taken: dict[Any, list[Any]] = {}
-        self.of_loss: set[Hashable] = set()
-        self.of_bounds: set[Hashable] = set()
+        self.of_loss: set[Any] = set()
+        self.of_bounds: set[Any] = set()
         self._stand_ins = stand_ins or {}
         self._found: dict[int, Tensor] = {}  # holds them, so that no id is reused
 
@@ -83,17 +83,14 @@ class Exits:
         return others[len(answers) - 1] if len(answers) <= len(others) else answer
 
     def open(self) -> list[Any]:
-        """Return the places where the step has asked once how its loss, or another number, compares with a bound.
+        """Return the places that may decide, by the source, what the step computes by its loss, or by a bound."""
+        return [place for place in (*self.of_loss, *(self.of_bounds - self.of_loss)) if self._may_decide(place)]
 
-        What is made of a number outside of torch is not known: it counts where it is asked for in a question.
-        """
-        found = []
-        for place in [place for place, answers in self.taken.items() if len(answers) == 1]:
-            is_told = place in self.of_loss and isinstance(self.taken[place][0], bool)
-            if place in self.of_loss | self.of_bounds:
-                changes = changes_something(place[0], place[2])
-                found += [place] if changes or (changes is None and is_told) else []
-        return found
+    def _may_decide(self, place: Any) -> bool:
+        if not all(isinstance(answer, bool) for answer in self.taken[place]):
+            return may_decide(place[0], place[2])
+        changes = changes_something(place[0], place[2])
+        return place in self.of_loss if changes is None else changes
 
 
 def _holds_mask(index: Any) -> bool:

@@ -1,11 +1,14 @@
-"""Read in the source of a step what follows from a question."""
+"""Read in the source of a step what may follow from a question, or from a number that is taken out of torch."""
 
 from __future__ import annotations
 
 import ast
 import functools
 import linecache
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import TypeAlias
+
+Question: TypeAlias = ast.If | ast.IfExp | ast.While | ast.Assert
 
 
 def changes_something(file: str, line: int) -> bool | None:
@@ -16,25 +19,52 @@ def changes_something(file: str, line: int) -> bool | None:
     Returns:
         None if no ``if``, ``while`` or ``assert`` asks there, or nothing shows.
     """
-    found = [node for node in _questions_in(file) if _span(node).start <= line < _span(node).stop]
-    if not found:
-        return None
-    return not all(_changes_nothing(node) for node in found)
+    asked = [node for node in _questions(file) if line in _lines(node.test)]
+    return any(not _changes_nothing(node) for node in asked) if asked else None
+
+
+def may_decide(file: str, line: int) -> bool:
+    """Tell if a step may compute something else by a number that it takes out of torch in a line of a file.
+
+    So it may if it asks a question of it there, or of a variable that it assigns there.
+    """
+    changes = changes_something(file, line)
+    if changes is not None:
+        return changes
+    names = {name for node in _assignments(file) if line in _lines(node) for name in _names(node, ast.Store)}
+    around = [node for node in _functions(file) if line in _lines(node)]
+    own = _lines(max(around, key=lambda node: node.lineno)) if around else range(0)
+    later = [node for node in _questions(file) if node.test.lineno in own and names & _names(node.test, ast.Load)]
+    return any(not _changes_nothing(node) for node in later)
 
 
 @functools.lru_cache(maxsize=16)
-def _questions_in(file: str) -> Sequence[ast.AST]:
+def _nodes(file: str) -> Collection[ast.AST]:
     try:
-        tree = ast.parse("".join(linecache.getlines(file)))
+        return list(ast.walk(ast.parse("".join(linecache.getlines(file)))))
     except (SyntaxError, ValueError):  # a cell of a notebook with a magic command, say
         return ()
-    return [node for node in ast.walk(tree) if isinstance(node, ast.If | ast.IfExp | ast.While | ast.Assert)]
 
 
-def _span(node: ast.AST) -> range:
-    """Return the lines in which something is asked."""
-    assert isinstance(node, ast.If | ast.IfExp | ast.While | ast.Assert)
-    return range(node.test.lineno, (node.test.end_lineno or node.test.lineno) + 1)
+def _questions(file: str) -> Sequence[Question]:
+    return [node for node in _nodes(file) if isinstance(node, Question)]
+
+
+def _assignments(file: str) -> Sequence[ast.stmt | ast.expr]:
+    assigning = ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr
+    return [node for node in _nodes(file) if isinstance(node, assigning)]
+
+
+def _functions(file: str) -> Sequence[ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda]:
+    return [node for node in _nodes(file) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)]
+
+
+def _lines(node: ast.stmt | ast.expr) -> range:
+    return range(node.lineno, (node.end_lineno or node.lineno) + 1)
+
+
+def _names(node: ast.AST, context: type[ast.expr_context]) -> set[str]:
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, context)}
 
 
 def _changes_nothing(node: ast.AST) -> bool:

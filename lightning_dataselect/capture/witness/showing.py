@@ -103,7 +103,7 @@ def show(
             of_folds=of_folds,
             calls=tuple(probe.calls),
             exits=probe.exits.taken,
-            decisive=probe.exits.of_loss | probe.exits.of_bounds,
+            decisive=probe.exits.open(),
         )
     finally:
         recorder.stop()
