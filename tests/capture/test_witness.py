@@ -896,16 +896,22 @@ def test_a_metric_that_is_the_same_for_all_samples_calls_for_no_second_look() ->
     assert all(seen[looks : looks + N // B])
 
 
-def test_a_look_costs_no_more_than_three_passes_of_the_first_batch() -> None:
+def counted_with_a_question(net: Any, b: Any) -> Tensor:
+    loss = COUNTS["python"](net, b)
+    return loss if len(b["x"].unique()) < 1000 else loss * 0
+
+
+@pytest.mark.parametrize(("step", "sees_all"), [(COUNTS["python"], False), (counted_with_a_question, True)])
+def test_a_look_costs_no_more_than_three_passes_of_the_first_batch(step: Any, sees_all: bool) -> None:
     seen: list[tuple[bool, int]] = []
 
-    def step(net: Any, b: Any) -> Tensor:
+    def noted(net: Any, b: Any) -> Tensor:
         seen.append((net.training, len(b["x"])))
-        return COUNTS["python"](net, b)
+        return step(net, b)
 
-    fitted(step, texts((2, 9)), padded)
+    fitted(noted, texts((2, 9)), padded)
     looks = seen[: seen.index((True, B))]
-    assert sum(size for _, size in looks) <= 3 * B and (False, B) in looks
+    assert sum(size for _, size in looks) <= 3 * B and ((False, B) in looks) == sees_all
     assert seen[len(looks) : len(looks) + N // B] == [(True, B)] * (N // B)
 
 

@@ -82,15 +82,24 @@ class Exits:
             self.of_bounds.add(where)
         return others[len(answers) - 1] if len(answers) <= len(others) else answer
 
-    def open(self) -> list[Any]:
-        """Return the places that may decide, by the source, what the step computes by its loss, or by a bound."""
-        return [place for place in (*self.of_loss, *(self.of_bounds - self.of_loss)) if self._may_decide(place)]
+    def may_matter(self) -> dict[Any, list[Any]]:
+        """Return what was taken out where it may decide what the step computes, as far as the source shows."""
+        return {place: answers for place, answers in self.taken.items() if self._decides(place) is not False}
 
-    def _may_decide(self, place: Any) -> bool:
-        if not all(isinstance(answer, bool) for answer in self.taken[place]):
-            return may_decide(place[0], place[2])
-        changes = changes_something(place[0], place[2])
-        return place in self.of_loss if changes is None else changes
+    def open(self) -> list[Any]:
+        """Return the places where the source shows that the step may decide by its loss, or by a bound."""
+        places = [*self.of_loss, *(self.of_bounds - self.of_loss)]
+        return [place for place in places if self._decides(place) or self._asks_for_loss(place)]
+
+    def _decides(self, place: Any) -> bool | None:
+        return (changes_something if self._is_question(place) else may_decide)(place[0], place[2])
+
+    def _asks_for_loss(self, place: Any) -> bool:
+        """Tell if nothing shows what follows from a question, as from one that `max` asks."""
+        return self._is_question(place) and place in self.of_loss and self._decides(place) is None
+
+    def _is_question(self, place: Any) -> bool:
+        return all(isinstance(answer, bool) for answer in self.taken[place])
 
 
 def _holds_mask(index: Any) -> bool:

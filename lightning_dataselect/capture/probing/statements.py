@@ -11,6 +11,7 @@ from typing import TypeAlias
 Question: TypeAlias = ast.If | ast.IfExp | ast.While | ast.Assert
 
 
+@functools.lru_cache(maxsize=256)
 def changes_something(file: str, line: int) -> bool | None:
     """Tell if a step may compute something else by the answer to a question in a line of a file.
 
@@ -23,25 +24,32 @@ def changes_something(file: str, line: int) -> bool | None:
     return any(not _changes_nothing(node) for node in asked) if asked else None
 
 
-def may_decide(file: str, line: int) -> bool:
+@functools.lru_cache(maxsize=256)
+def may_decide(file: str, line: int) -> bool | None:
     """Tell if a step may compute something else by a number that it takes out of torch in a line of a file.
 
-    So it may if it asks a question of it there, or of a variable that it assigns there.
+    So it may if it asks a question of it there, or of a variable that it makes of it in the same function.
+
+    Returns:
+        None if there is no source.
     """
     changes = changes_something(file, line)
-    if changes is not None:
+    if changes is not None or not _nodes(file):
         return changes
-    names = {name for node in _assignments(file) if line in _lines(node) for name in _names(node, ast.Store)}
     around = [node for node in _functions(file) if line in _lines(node)]
     own = _lines(max(around, key=lambda node: node.lineno)) if around else range(0)
-    later = [node for node in _questions(file) if node.test.lineno in own and names & _names(node.test, ast.Load)]
-    return any(not _changes_nothing(node) for node in later)
+    assignments = [node for node in _assignments(file) if node.lineno in own]
+    made = {name for node in assignments if line in _lines(node) for name in _names(node, ast.Store)}
+    while more := {n for node in assignments if made & _names(node, ast.Load) for n in _names(node, ast.Store)} - made:
+        made |= more
+    questions = [node for node in _questions(file) if node.test.lineno in own and made & _names(node.test, ast.Load)]
+    return any(not _changes_nothing(node) for node in questions)
 
 
 @functools.lru_cache(maxsize=16)
 def _nodes(file: str) -> Collection[ast.AST]:
     try:
-        return list(ast.walk(ast.parse("".join(linecache.getlines(file)))))
+        return list(ast.walk(ast.parse("".join(linecache.getlines(file)))))[1:]
     except (SyntaxError, ValueError):  # a cell of a notebook with a magic command, say
         return ()
 
@@ -64,7 +72,9 @@ def _lines(node: ast.stmt | ast.expr) -> range:
 
 
 def _names(node: ast.AST, context: type[ast.expr_context]) -> set[str]:
-    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, context)}
+    """Return the variables, and the names of attributes, that are written or read in a part of the source."""
+    parts = [part for part in ast.walk(node) if isinstance(part, ast.Name | ast.Attribute)]
+    return {part.id if isinstance(part, ast.Name) else part.attr for part in parts if isinstance(part.ctx, context)}
 
 
 def _changes_nothing(node: ast.AST) -> bool:

@@ -102,7 +102,7 @@ def show(
             picks_by_outputs=bool(probe.doubtful),
             of_folds=of_folds,
             calls=tuple(probe.calls),
-            exits=probe.exits.taken,
+            exits=probe.exits.may_matter(),
             decisive=probe.exits.open(),
         )
     finally:
