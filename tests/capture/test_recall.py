@@ -84,7 +84,7 @@ def looks(step, other=None, at=0, n_steps=FIRST_LOOK + 1):
 
     def noted(of):
         def run(model, x, y):
-            if len(x) == B:
+            if model.training:
                 done[0] += 1
             else:
                 found.setdefault(done[0], []).append(len(x))
@@ -105,13 +105,19 @@ def test_a_few_samples_are_enough_where_nothing_was_left_open(step) -> None:
 @pytest.mark.parametrize(
     "step",
     [
-        *(with_a_branch, out_of_torch, with_a_constant, with_decay, of_weighted_classes, without_some, in_turn),
+        *(out_of_torch, with_a_constant, with_decay, of_weighted_classes, without_some, in_turn),
         *(by_index, by_count, one_by_one),
     ],
 )
 def test_all_of_them_look_where_something_was(step) -> None:
     found, said = looks(step)
     assert found[0] == found[FIRST_LOOK - 1] == IN_FULL, said
+
+
+def test_the_whole_batch_is_run_where_a_question_may_change_something() -> None:
+    found, said = looks(with_a_branch)
+    in_full = [*IN_FULL, 1, B, *[1] * 4]  # a sample with another answer, and others to compare with the whole batch
+    assert found[0] == found[FIRST_LOOK - 1] == in_full, said
 
 
 @pytest.mark.parametrize("step", [of_outputs_that_are_sure, up_to_the_largest])
@@ -206,10 +212,11 @@ OPEN = {
     **{f"{name} of one": {"one": {name: True}} for name in ("sorts", "normalises", "picks_by_outputs")},
     "of folds": {"whole": {"of_folds": [KEY]}},
     "rows that were taken": {"whole": {"taken": {KEY: torch.ones(3)}}},
-    "a branch": {"whole": {"branches": {"there": [True]}}},
+    "a question": {"whole": {"exits": {"there": [True]}}},
     "calls of one": {"one": {"calls": ("linear", "add")}},
-    "a branch of one": {"one": {"branches": {"there": [True]}}},
-    "out of torch": {"whole": {"left": ["there"]}},
+    "a question of one": {"one": {"exits": {"there": [True]}}},
+    "out of torch": {"whole": {"exits": {"there": [1.5]}}},
+    "a number of the loss": {"whole": {"asks_for_loss": True}},
     "a constant": {"whole": {"constant": torch.zeros(1)}},
     "no number": {"whole": {"loss": torch.tensor(torch.nan)}},
 }
@@ -244,7 +251,7 @@ def test_it_is_forgotten_once_anything_is_open() -> None:
             (shown(4.0, 5.0, 6.0, **change), shown(6.0, 4.0, **change), False)
             for change in (
                 {"divides": True},
-                {"asked": {"there": [True]}},
+                {"exits": {"there": [True]}},
                 {"numbers": {("there", 0): None}},
                 {"of_term": {"is_sum": True}},
                 {"of_term": {"units": torch.ones(3)}},

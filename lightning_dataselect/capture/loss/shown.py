@@ -37,7 +37,8 @@ class Shown:
         picks_by_outputs: True if a mask that was computed from the model's outputs has picked rows.
         of_folds: The terms that are made of what was reduced over the samples before.
         calls: The names of the functions of torch that it has called, in order.
-        exits: What the step has taken out of torch, by which it may decide, at each place.
+        asks_for_loss: True if it has taken a number of its loss out of torch, or asked how one compares.
+        exits: What it has taken out of torch where that may decide, by the source, at each place.
         decisive: The places where that was its loss, or a question of a bound, and may decide by the source.
     """
 
@@ -57,5 +58,6 @@ class Shown:
     picks_by_outputs: bool = False
     of_folds: Collection[Key] = ()
     calls: tuple[str, ...] = ()
+    asks_for_loss: bool = False
     exits: Answers = field(default_factory=dict)
     decisive: Collection[Hashable] = ()

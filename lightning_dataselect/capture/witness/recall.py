@@ -15,10 +15,11 @@ from lightning_dataselect.capture.witness.sample_rows import are_close
 class Recall:
     """Remember steps whose reading several samples, and each of them alone, have left nothing open about.
 
-    That is so where every term of a loss is read in one way, nothing in the step compares samples, takes some of them
-    or asks what may decide which way it goes, and each sample has lost alone what it was read to lose among the others, by
-    the same calls. Three samples, and two of them in the other order, show that such a step still makes these calls,
-    and that what a sample loses still depends neither on its place nor on how many the others are.
+    That is so where every term of a loss is read in one way, nothing in the step compares samples, takes some of them,
+    or asks for its loss or for what may decide which way it goes, and each sample has lost alone what it was read to
+    lose among the others, by the same calls. Three samples, and two of them in the other order, show that such a step
+    still makes these calls, and that what a sample loses still depends neither on its place nor on how many the others
+    are.
     """
 
     def __init__(self) -> None:
@@ -74,7 +75,8 @@ def _pattern(shown: Shown) -> Hashable:
 def _is_plain(shown: Shown) -> bool:
     """Tell if nothing in a step could let samples concern each other, or leave some of them out."""
     compares = shown.sorts or shown.normalises or shown.picks_by_outputs or shown.of_folds or shown.taken
-    if compares or shown.exits or shown.constant is not None or not bool(shown.loss.isfinite()):
+    asks = shown.asks_for_loss or shown.exits
+    if compares or asks or shown.constant is not None or not bool(shown.loss.isfinite()):
         return False
     terms = [term for term, _ in shown.terms.values()]
     return not any(term.is_judged or term.is_ranked or term.is_compared or term.is_shared for term in terms)

@@ -102,6 +102,7 @@ def show(
             picks_by_outputs=bool(probe.doubtful),
             of_folds=of_folds,
             calls=tuple(probe.calls),
+            asks_for_loss=bool(probe.exits.of_loss),
             exits=probe.exits.may_matter(),
             decisive=probe.exits.open(),
         )
