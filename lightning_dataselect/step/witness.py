@@ -16,6 +16,7 @@ from lightning_dataselect.data.sample_sizes import unlike_samples
 from lightning_dataselect.step.rehearsal import Rehearsal
 from lightning_dataselect.step.steady_draws import SteadyDraws
 from lightning_dataselect.utils.errors import UnsupportedLoaderError
+from lightning_dataselect.utils.quiet import quietly
 
 Part = Callable[[Sequence[int]], Callable[[], Any]]
 """Returns the step on the samples at some positions of a batch, in that order."""
@@ -145,7 +146,8 @@ class Witness:
 
         def led(position: int, answers: Answers) -> Tensor | None:
             try:
-                return self._show(part, [position], stand_ins=answers).loss
+                with quietly():  # nothing has happened of what the step may say along this way
+                    return self._show(part, [position], stand_ins=answers).loss
             except _NothingShownError:
                 return None
 

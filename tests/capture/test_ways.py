@@ -1,6 +1,8 @@
 """A step that decides by the whole batch what its loss is made of: refused where a sample alone decides otherwise."""
 
+import logging
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -218,6 +220,26 @@ def test_no_step_is_told_what_would_end_it_or_enter_its_logs(read: type) -> None
     losses, right, said = read(step)
     torch.testing.assert_close(losses, right, rtol=1e-5, atol=1e-5)
     assert OPEN not in said and 0 < min(seen) and max(seen) < 10
+
+
+def test_what_a_step_says_along_a_way_that_it_has_not_taken_is_not_shown(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its samples are run along that way all the same, so that it is named."""
+
+    def step(net: Net, b: dict[str, Tensor]) -> Tensor:
+        loss = ce(net, b)
+        if loss.item() > 1e4:
+            print("the loss is very high")
+            print("the loss is very high", file=sys.stderr)
+            logging.getLogger("step").critical("the loss is very high")
+            warnings.warn("the loss is very high", stacklevel=1)
+            loss = loss * 0.5
+        return loss
+
+    said = measured(step)[2]
+    assert said.count(OPEN) == 1 and "very high" not in said
+    assert not any("very high" in text for text in (*capfd.readouterr(), caplog.text))
 
 
 def test_a_step_that_another_answer_would_end_is_named() -> None:
