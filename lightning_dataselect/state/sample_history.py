@@ -13,7 +13,7 @@ from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
 from lightning_dataselect.state.class_history import OF_CLASSES, Shown, add_at, write_classes
 from lightning_dataselect.state.merging import OverRanks
 from lightning_dataselect.state.selection import Observation
-from lightning_dataselect.state.store import ScoreStore
+from lightning_dataselect.state.store import ScoreStore, Write
 
 _MOST_BATCHES = 64
 _MOST_BYTES = 8 << 20
@@ -66,6 +66,7 @@ class SampleHistoryStore(ScoreStore):
     """
 
     _kind: tuple[Any, ...] = (0,)  # for results not written yet: their epoch, and the format of logits
+    _write: Write | None = None  # what writes the method's own columns
 
     def __init__(
         self,
@@ -96,6 +97,8 @@ class SampleHistoryStore(ScoreStore):
         """Return the column ``name``, float32 (N + 1,), on the store's device, after writing buffered losses."""
         if name == "loss" or (name == "score" and self._score_is_loss):
             self._write_losses()
+        elif self._unwritten:
+            self._write_own()
         return super().__getitem__(name)
 
     # ---- in a step: nothing here waits for the device, or does more than buffer -----------------------------------
@@ -122,6 +125,11 @@ class SampleHistoryStore(ScoreStore):
         """Buffer losses, float32 (B,), of the samples ``indices``, int64 (B,); neither tensor may change afterwards."""
         self._measured.append((indices, losses))
         self._put_aside(indices.nbytes + losses.nbytes)
+
+    def write_later(self, write: Write, indices: Tensor, losses: Tensor) -> None:
+        """Have a method's own columns written together with those of other steps (see `ScoreStore.write_later`)."""
+        self._write = write
+        self._unwritten.append((indices, losses))
 
     def count_trained(self, indices: Tensor) -> None:
         """Count samples that are back-propagated; int64 (B,), N for padding, on any device."""
@@ -159,6 +167,7 @@ class SampleHistoryStore(ScoreStore):
     def flush(self) -> None:
         """Write what was buffered."""
         self._write_losses()
+        self._write_own()
         trained, offered, taken, shown, epoch = self._trained, self._offered, self._taken, self._shown, self._kind[0]
         measured = self._measured
         self._forget_pending()
@@ -227,6 +236,7 @@ class SampleHistoryStore(ScoreStore):
     def _forget_pending(self) -> None:
         self._measured: list[tuple[Tensor, Tensor]] = []
         self._n_written = 0  # how many of these are in the column of the last loss
+        self._unwritten: list[tuple[Tensor, Tensor]] = []  # what is not in a method's own columns yet
         self._trained: list[Tensor] = []
         self._offered: list[Tensor] = []
         self._taken: list[Tensor] = []
@@ -246,6 +256,12 @@ class SampleHistoryStore(ScoreStore):
         for indices, losses in self._measured[self._n_written :]:
             column.index_copy_(0, indices, losses)
         self._n_written = len(self._measured)
+
+    def _write_own(self) -> None:
+        """Write the method's own columns."""
+        batches, self._unwritten = self._unwritten, []
+        if batches and self._write is not None:
+            self._write(self, batches)
 
     def _write_classes(self, shown: Shown, epoch: int) -> None:
         self._open_classes()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -14,6 +14,8 @@ from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
 from lightning_dataselect.state.merging import OverRanks, merge, shared_columns
 from lightning_dataselect.utils.arguments import did_you_mean
 from lightning_dataselect.utils.errors import UnknownColumnError
+
+Write: TypeAlias = Callable[["ScoreStore", Sequence[tuple[Tensor, Tensor]]], None]
 
 _BASE_COLUMNS = {"loss": float("nan"), "score": float("nan")}
 _CHUNK = 1 << 20
@@ -161,6 +163,25 @@ class ScoreStore:
     def column(self, name: str) -> Tensor:
         """Return the column ``name`` without its padding slot, (N,) or (N, width), on the CPU."""
         return self[name][: self.n].cpu()
+
+    def write_later(self, write: Write, indices: Tensor, losses: Tensor) -> None:
+        """Have a method's own columns written, at the latest before they are read; at once, if nothing is buffered.
+
+        Args:
+            write: Given the store and the losses of batches, in order, writes columns. Always the same function.
+            indices: int64 (B,), the samples of a batch whose losses have just been recorded.
+            losses: float32 (B,), theirs; neither tensor may change afterwards.
+
+        Example:
+            >>> def write_last(store, batches):
+            ...     for indices, losses in batches:
+            ...         store["score"].index_copy_(0, indices, losses)
+            >>> store = ScoreStore(2)
+            >>> store.write_later(write_last, torch.tensor([1]), torch.tensor([0.5]))
+            >>> store.column("score")
+            tensor([   nan, 0.5000])
+        """
+        write(self, [(indices, losses)])
 
     def to(self, device: torch.device | str) -> None:
         """Move every column to ``device``, unless they are on disk."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_dataselect.state.sample_history import SampleHistoryStore
 from lightning_dataselect.state.selection import Observation
-from lightning_dataselect.state.store import Identity
+from lightning_dataselect.state.store import Identity, Write
 from lightning_dataselect.utils.errors import InvalidArgumentError
 
 Key = str | int | bytes
@@ -102,6 +102,10 @@ class BatchStore(StreamStore):
     def record_losses(self, indices: Tensor, losses: Tensor) -> None:
         """Write the losses, float32 (B,), at ``indices``, int64 (B,)."""
         self["loss"].index_copy_(0, indices, losses)
+
+    def write_later(self, write: Write, indices: Tensor, losses: Tensor) -> None:
+        """Write a method's own columns at once."""
+        write(self, [(indices, losses)])
 
     def count_trained(self, indices: Tensor) -> None:
         """Do nothing."""

@@ -88,14 +88,17 @@ def test_margins(dtype, n_classes):
         np.testing.assert_allclose(margin[i], expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("read_every", [1, 7, 1000])
-def test_whenever_it_is_written_the_history_is_the_same(read_every):
-    """Samples come again within a batch and between two writes, as a sampler with replacement draws them."""
+@pytest.mark.parametrize("read_every", [1, 3, 7, 1000])
+@pytest.mark.parametrize("replacement", [True, False])
+def test_whenever_it_is_written_the_history_is_the_same(read_every, replacement):
+    """With replacement samples come again within a batch and between two writes; else each once in an epoch."""
     rng = np.random.default_rng(0)
     store, diary = SampleHistoryStore(N), Diary()
+    order = np.arange(N)
     for step in range(150):
-        epoch = step // 25
-        i = rng.integers(0, N + 1, 8)  # N is padding
+        epoch = step // 25 if replacement else step // 6
+        order = rng.permutation(N) if step % 6 == 0 else order
+        i = rng.integers(0, N + 1, 8) if replacement else order[step % 6 * 8 :][:8]  # N is padding
         logits, labels = rng.normal(size=(8, C)).astype(np.float32), rng.integers(0, C, 8)
         seen = Observation(*map(torch.tensor, (i, np.zeros(8), logits, labels)), epoch)
         store.record_logits(seen)
@@ -111,6 +114,20 @@ def test_whenever_it_is_written_the_history_is_the_same(read_every):
             diary.check(store)
     diary.check(store)
     assert diary.times_forgotten.max() > 1 and (diary.first_learnt < NEVER).any()
+
+
+@pytest.mark.parametrize("unknown", ["first", "last"])
+def test_a_sample_that_comes_again_with_a_label_that_is_ignored_has_come_twice(unknown):
+    store, labels = SampleHistoryStore(2), torch.tensor([0, 0])
+    store.record_logits(Observation(torch.tensor([1]), torch.zeros(1), torch.tensor([[3.0, 0.0]]), labels[:1], 0))
+    store.flush()
+    labels = torch.tensor([-100, 0] if unknown == "first" else [0, -100])
+    logits = torch.tensor([[1.0, 2.0], [2.0, 3.0]])
+    store.record_logits(Observation(torch.tensor([1, 1]), torch.zeros(2), logits, labels, 0))
+    margin = store.column("margin")[1].item()
+    assert margin == -1.0 if unknown == "first" else np.isnan(margin)
+    assert store.column("times_forgotten")[1] == (unknown == "last")
+    assert store.column("label")[1] == labels[1].clamp(min=-1) and store.column("times_classified")[1] == 2
 
 
 def test_soft_targets_count_by_their_largest_entry_and_one_class_is_no_classification():

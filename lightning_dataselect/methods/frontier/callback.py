@@ -25,6 +25,7 @@ from lightning_dataselect.methods.frontier.early_stop import NEVER, EarlyStop, V
 from lightning_dataselect.methods.frontier.held_out import HeldOut
 from lightning_dataselect.methods.frontier.passes import Pass, begin_pass
 from lightning_dataselect.methods.frontier.remark import advise, say_what_was_left_out, say_why_it_stopped
+from lightning_dataselect.methods.frontier.renewal import renew
 from lightning_dataselect.methods.frontier.rule import Decision
 from lightning_dataselect.methods.frontier.turns import Turns
 from lightning_dataselect.methods.info import MethodInfo
@@ -166,17 +167,12 @@ class Frontier(DataSelector):
         if seen.is_rescoring:
             self._is_measured = True
             return
-        i, losses = seen.indices, seen.losses
-        mean, latest = store["score"].index_select(0, i), store["latest"]
-        store["previous"].index_copy_(0, i, latest.index_select(0, i))
-        latest.index_copy_(0, i, losses)
-        store["visits"].index_add_(0, i, torch.ones_like(losses))
-        store["score"].index_copy_(0, i, torch.where(mean.isnan(), losses, (mean + losses) / 2))
         if self._n_batches < _UNTRAINED_BATCHES:
-            store["untrained"][i] = losses
+            store["untrained"][seen.indices] = seen.losses
             if (plain := plain_losses(seen)) is not None:
-                store["plain"][i] = plain
+                store["plain"][seen.indices] = plain
                 self._has_met_classes = True
+        store.write_later(renew, seen.indices, seen.losses)
         self._n_batches += 1
         # with several ranks not before the end of the epoch, when all of them know
         if self._n_batches == _UNTRAINED_BATCHES and not self._has_met_classes and store.world_size == 1:
