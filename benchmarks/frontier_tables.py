@@ -60,7 +60,7 @@ def frontier_table() -> str:
 
 
 def unseen_table() -> str:
-    """Return what Frontier gains on tasks that played no part in making its rule, a row a task."""
+    """Return what Frontier gains on tasks that led to the last change of its rule, a row a task."""
     return _table_in_order("frontier_unseen", unseen_tasks.TITLES)
 
 

@@ -1,4 +1,4 @@
-"""Tasks that were written down when the rule of Frontier was finished, and that changed nothing in it."""
+"""Tasks that were written down when an earlier rule of Frontier was finished, and that led to its last change."""
 
 from __future__ import annotations
 

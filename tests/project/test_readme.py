@@ -65,31 +65,42 @@ def test_what_is_said_of_frontier_is_what_its_rows_say():
 
 
 def test_what_is_said_of_tasks_that_the_rule_was_not_made_with_is_what_their_rows_say():
-    every = json.loads((RESULTS / "frontier_unseen.json").read_text())["rows"]
-    rows = [row for row in every if not row["lower_is_better"]]
-    numbers = {30: "thirty", 28: "twenty-eight", 7: "seven", 5: "five"}
+    numbers = {26: "twenty-six", 24: "twenty-four", 7: "seven", 0: "none"}
     pages = (README, *((ROOT / "docs" / name).read_text() for name in ("choosing.md", "index.md")))
     told, choosing, index = (" ".join(page.split()) for page in pages)
-    pooled = _pooled([row["difference"] for row in rows])
-    in_time = _pooled([row["at_equal_time"] for row in rows])
+    n_all, n, pooled, in_time, middle, better, worse = _judged("frontier_fresh", numbers)
+    assert f"On [{n} others]" in told and f"it is {pooled}: level on most, better on {better}, worse on {worse}" in told
+    assert f"seconds, {in_time}." in told
+    assert f"On {n} further ones" in index and f"level on most, better on {better} and worse on {worse}" in index
+    assert f"{n_all.capitalize()} tasks were written down" in choosing
+    assert f"Over the {n} classifications that is {pooled} points, with a median of {middle}: better" in choosing
+    assert f"errors on {better}, worse on {worse}." in choosing and f"at equal CPU time it is {in_time}." in choosing
+
+
+def test_what_is_said_of_tasks_that_changed_the_rule_is_what_their_rows_say():
+    numbers = {30: "thirty", 28: "twenty-eight", 9: "nine", 3: "three"}
+    choosing = " ".join((ROOT / "docs" / "choosing.md").read_text().split())
+    n_all, n, pooled, in_time, middle, better, worse = _judged("frontier_unseen", numbers)
+    assert f"{n_all.capitalize()} others were written down" in choosing
+    assert f"Over their {n} classifications that is {pooled} points, with a median of {middle}: better" in choosing
+    assert f"errors on {better}, worse on {worse}" in choosing and f"At equal CPU time it is {in_time}." in choosing
+
+
+def _judged(study, numbers):
+    every = json.loads((RESULTS / f"{study}.json").read_text())["rows"]
+    rows = [row for row in every if not row["lower_is_better"]]
     clear = [row["difference"] / row["standard_error"] for row in rows]
     better, worse = (numbers[sum(sign * each > 2 for each in clear)] for sign in (1, -1))
-    least = -min(row["difference"] for row, sure in zip(rows, clear, strict=True) if sure < -2)
-    n, at_most = numbers[len(rows)], f"by {least:.1f} points at most"
-    assert f"On [{n} others]" in told and f"it is {pooled}, and mostly level" in told and f"seconds, {in_time}" in told
-    assert f"better on {better}, worse on {worse}, {at_most}" in told
-    assert f"On {n} further ones" in index and f"better on {better} and worse on {worse}, {at_most}" in index
-    assert f"{numbers[len(every)]} more tasks" in choosing
-    assert f"Over the {n} classifications that is {pooled} points" in choosing
-    assert f"a median of {median(row['difference'] for row in rows):.2f}:" in choosing
-    assert f"errors on {better}, worse on {worse}." in choosing and f"at equal CPU time it is {in_time}." in choosing
+    pooled, in_time = (_pooled([row[name] for row in rows]) for name in ("difference", "at_equal_time"))
+    middle = f"{median(row['difference'] for row in rows):.2f}"
+    return numbers[len(every)], numbers[len(rows)], pooled, in_time, middle, better, worse
 
 
 def test_what_is_said_of_the_log_loss_and_of_other_recipes_is_what_their_rows_say():
     rows = [row for row in json.loads((RESULTS / "frontier.json").read_text())["rows"] if "log_loss" in row]
     sure = [row["log_loss_rise"] / row["log_loss_error"] for row in rows]
     falls, rises = (sum(sign * each > 2 for each in sure) for sign in (-1, 1))
-    numbers = {15: "fifteen", 30: "thirty", 3: "three"}
+    numbers = {14: "fourteen", 30: "thirty", 4: "four"}
     choosing = " ".join((ROOT / "docs" / "choosing.md").read_text().split())
     assert f"falls on {numbers[falls]} of {numbers[len(rows)]} tasks and rises on {numbers[rises]}:" in choosing
     recipes = json.loads((RESULTS / "frontier_recipes.json").read_text())["rows"]
@@ -175,7 +186,7 @@ def test_results_are_rows_and_the_pictures_that_are_shown():
     pictures = {path.name for path in RESULTS.iterdir() if path.suffix != ".json"}
     assert [name for name in pictures if not any(f"results/{name})" in page for page in pages)] == []
     sizes = {path.name: path.stat().st_size for path in RESULTS.glob("*.json")}
-    assert sum(sizes.values()) < 300_000, f"runs and curves stay in the output folder: {sizes}"
+    assert sum(sizes.values()) < 320_000, f"runs and curves stay in the output folder: {sizes}"
 
 
 def test_every_link_leads_somewhere():
