@@ -8,14 +8,11 @@ Five seeds of all take about twenty minutes of CPU, beyond the features of pretr
 and kept (`--features`). DIR holds fashion_mnist, cifar10, cifar_n, adult, ag_news, glue and tinyshakespeare.
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.fresh_tasks import TITLES, FreshTask, fresh_task
-from benchmarks.frontier import BUDGET, row
-from benchmarks.frontier_rows import Rows, parser_of
-from benchmarks.frontier_unseen import UnseenModule
+from benchmarks.frontier_unseen import UnseenModule, judge
 
 RESULTS = Path(__file__).parent / "results" / "frontier_fresh.json"
 
@@ -34,11 +31,7 @@ class FreshModule(UnseenModule):
 
 
 def main() -> None:
-    arguments = parser_of(__doc__, RESULTS, list(TITLES), seeds=5).parse_args()
-    rows = Rows(arguments.out, ["task"], budget=BUDGET)
-    for name in arguments.only or TITLES:
-        make = partial(fresh_task, name, data_dir=arguments.data_dir, features=arguments.features)
-        rows.put(row(name, make, arguments.seeds, FreshModule))
+    judge(__doc__, RESULTS, TITLES, fresh_task, FreshModule)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ showed led to the last change of the rule, so `benchmarks.frontier_fresh` judges
 about an hour of CPU. DIR holds fashion_mnist, cifar10, cifar_n, adult, ag_news, glue and tinyshakespeare.
 """
 
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,31 @@ class UnseenModule(Module):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def main() -> None:
-    arguments = parser_of(__doc__, RESULTS, list(TITLES), seeds=5).parse_args()
+def judge(
+    description: str | None,
+    results: Path,
+    titles: Mapping[str, str],
+    task_of: Callable[..., UnseenTask],
+    module_of: Callable[[Any], Module],
+) -> None:
+    """Run the tasks that the command line asks for, and keep their rows.
+
+    Args:
+        description: Of the study.
+        results: The file of its rows by default.
+        titles: Of its tasks, by their names.
+        task_of: Makes one, given its name, a seed, ``data_dir`` and ``features``.
+        module_of: Makes its module.
+    """
+    arguments = parser_of(description, results, list(titles), seeds=5).parse_args()
     rows = Rows(arguments.out, ["task"], budget=BUDGET)
-    for name in arguments.only or TITLES:
-        make = partial(unseen_task, name, data_dir=arguments.data_dir, features=arguments.features)
-        rows.put(row(name, make, arguments.seeds, UnseenModule))
+    for name in arguments.only or titles:
+        make = partial(task_of, name, data_dir=arguments.data_dir, features=arguments.features)
+        rows.put(row(name, make, arguments.seeds, module_of))
+
+
+def main() -> None:
+    judge(__doc__, RESULTS, TITLES, unseen_task, UnseenModule)
 
 
 if __name__ == "__main__":
