@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from lightning_dataselect import Frontier
 from lightning_dataselect.methods.frontier import HeldOut
-from lightning_dataselect.methods.frontier.early_stop import EarlyStop, Verdict, is_too_late
+from lightning_dataselect.methods.frontier.early_stop import NEVER, EarlyStop, Verdict, is_too_late
 from lightning_dataselect.methods.frontier.held_out import compare_held_out
 
 N = 4000
@@ -90,12 +90,14 @@ def test_a_model_memorizes_if_held_out_losses_fall_by_less_than_half_of_what_oth
 def test_a_fiftieth_of_all_is_held_out_with_as_many_for_a_control(n, n_unseen, planned_passes, m):
     early_stop = EarlyStop()
     unseen = torch.arange(n) >= n - n_unseen
-    held_out = early_stop.hold_out(unseen, planned_passes, torch.Generator().manual_seed(0))
-    assert (0 if held_out is None else len(held_out)) == m
-    both = early_stop.samples_due(2.0)
-    if held_out is None:
-        assert both is None
+    turns = 1.0 - unseen.float()
+    early_stop.hold_out(turns, planned_passes, torch.Generator().manual_seed(0))
+    held_out, both = early_stop.held_out, early_stop.samples_due(2.0)
+    assert (turns == NEVER).sum() == m
+    if m == 0:
+        assert held_out is None and both is None
         return
+    assert held_out.equal((turns == NEVER).nonzero().flatten())
     assert bool(unseen[held_out].all()) and len(both.unique()) == 2 * m and both.equal(both.sort().values)
     control = set(both.tolist()) - set(held_out.tolist())
     assert min(control) < n - n_unseen, "a control is drawn from all"
@@ -103,7 +105,7 @@ def test_a_fiftieth_of_all_is_held_out_with_as_many_for_a_control(n, n_unseen, p
 
 def test_measurements_are_taken_after_two_passes_and_then_ever_more_seldom():
     early_stop, due = EarlyStop(), []
-    early_stop.hold_out(torch.ones(N, dtype=torch.bool), 50.0, torch.Generator())
+    early_stop.hold_out(torch.zeros(N), 50.0, torch.Generator())
     for passes in range(50):
         if early_stop.samples_due(passes) is not None:
             due.append(passes)
@@ -114,12 +116,14 @@ def test_measurements_are_taken_after_two_passes_and_then_ever_more_seldom():
 
 def test_what_generalizes_is_let_go_after_three_passes_and_not_before():
     losses, verdicts = torch.rand(N) + 1, []
-    early_stop = EarlyStop()
-    early_stop.hold_out(torch.ones(N, dtype=torch.bool), 10.0, torch.Generator())
+    early_stop, turns = EarlyStop(), torch.zeros(N)
+    early_stop.hold_out(turns, 10.0, torch.Generator())
     for passes in (2.0, 2.5, 3.0):
         losses = losses - 0.2
         verdicts.append(early_stop.judge(0, passes, losses, suspected=False))
     assert verdicts == [Verdict.WAIT, Verdict.WAIT, Verdict.RELEASE]
+    early_stop.release(turns, 3)
+    assert early_stop.held_out is None and turns.sum() == 3 * 200, "and counts as one that had its turn in each pass"
 
 
 class Memorizer(L.LightningModule):

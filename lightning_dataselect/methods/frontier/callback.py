@@ -21,9 +21,9 @@ from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.frontier.classes import plain_losses
-from lightning_dataselect.methods.frontier.early_stop import NEVER, EarlyStop, Verdict, is_too_late, passes_to_anneal
+from lightning_dataselect.methods.frontier.early_stop import EarlyStop, Verdict, is_too_late, passes_to_anneal
 from lightning_dataselect.methods.frontier.held_out import HeldOut
-from lightning_dataselect.methods.frontier.passes import Pass, begin_pass
+from lightning_dataselect.methods.frontier.passes import Pass, begin_pass, write_pass
 from lightning_dataselect.methods.frontier.remark import advise, say_what_was_left_out, say_why_it_stopped
 from lightning_dataselect.methods.frontier.renewal import renew
 from lightning_dataselect.methods.frontier.rule import Decision
@@ -199,7 +199,7 @@ class Frontier(DataSelector):
             classifies=rows.knows_classes,
             draw=lambda purpose: rows.draw(self.seed, epoch, purpose).__getitem__,
         )
-        self._write(begun, rows.slots, own=rows.own, visits=torch.zeros(len(rows.slots)))
+        write_pass(begun, self.store, rows.slots, own=rows.own, visits=torch.zeros(len(rows.slots)))
         return begun.out
 
     def remark(self) -> str:
@@ -257,9 +257,7 @@ class Frontier(DataSelector):
             return
         may_hold_out = self.rescores and self._reads and self.first_epoch == self.warmup_epochs == 0
         if epoch == 1 and may_hold_out:
-            held_out = early_stop.hold_out(turns == 0, compute.epochs, epoch_generator(self.seed, epoch, "held out"))
-            if held_out is not None:
-                turns[held_out] = NEVER
+            early_stop.hold_out(turns, compute.epochs, epoch_generator(self.seed, epoch, "held out"))
         if early_stop.held_out is None:
             return
         passes, verdict = self._passes_spent(epoch), Verdict.WAIT
@@ -272,8 +270,7 @@ class Frontier(DataSelector):
             self.context.end_early(epoch, passes_to_anneal(passes) * compute.full_epoch)
         is_over = verdict is not Verdict.WAIT or is_too_late(passes, compute.epochs) or not may_hold_out
         if is_over or not early_stop.is_held_out(turns):
-            turns.masked_fill_(turns == NEVER, float(self._passes))
-            early_stop.release()
+            early_stop.release(turns, self._passes)
 
     # ---- passes ----------------------------------------------------------------------------------------------------
 
@@ -289,7 +286,7 @@ class Frontier(DataSelector):
             classifies=self.store.knows_classes,
             draw=lambda purpose: lambda part: torch.rand(part.stop - part.start, generator=generator),
         )
-        self._write(begun, slice(len(taken)), own=slice(None), visits=taken.to(torch.int8).neg_())
+        write_pass(begun, self.store, slice(len(taken)), own=slice(None), visits=taken.to(torch.int8).neg_())
         return begun.out
 
     def _decide(
@@ -332,17 +329,3 @@ class Frontier(DataSelector):
         self._reads = False
         if self.context is not None:
             self.context.stop_reading()
-
-    def _write(self, begun: Pass, places: slice | Tensor, *, own: slice, visits: Tensor) -> None:
-        """Write what a pass has settled of the samples at ``places`` in the store, which are ``own`` in the pass."""
-        columns: dict[str, Tensor] = {}
-        if begun.group is not None and begun.before is not None:
-            columns |= {"group": begun.group[own], "before": begun.before[own], "visits": visits}
-        if begun.contradicted is not None:
-            columns["contradicted"] = begun.contradicted[own]
-        for name, values in columns.items():
-            column = self.store[name]
-            if isinstance(places, slice):
-                column[places] = values.to(column.device)
-            else:
-                column[places.to(column.device)] = values.to(column)

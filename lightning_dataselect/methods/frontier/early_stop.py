@@ -49,8 +49,8 @@ class EarlyStop:
 
     Example:
         >>> early_stop = EarlyStop()
-        >>> held_out = early_stop.hold_out(torch.ones(10_000, dtype=torch.bool), 10.0, torch.Generator())
-        >>> len(held_out), early_stop.samples_due(1.0), len(early_stop.samples_due(2.0))
+        >>> early_stop.hold_out(torch.zeros(10_000), 10.0, torch.Generator())
+        >>> len(early_stop.held_out), early_stop.samples_due(1.0), len(early_stop.samples_due(2.0))
         (200, None, 400)
     """
 
@@ -59,24 +59,23 @@ class EarlyStop:
     control: Tensor | None = None
     losses: HeldOutLosses | None = None
 
-    def hold_out(self, unseen: Tensor, planned_passes: float, generator: torch.Generator) -> Tensor | None:
+    def hold_out(self, turns: Tensor, planned_passes: float, generator: torch.Generator) -> None:
         """Hold out 2 % of the samples, 200 at least and 5,000 at most, of those that have not been trained on yet.
 
+        None are held out where 200 would be more than 5 % of all, or the fit has room for fewer than six passes.
+
         Args:
-            unseen: bool (N,).
+            turns: float32 (N,), the turns that samples had, changed in place.
             planned_passes: Passes over everything that the budget has room for.
             generator: Draws both groups.
-
-        Returns:
-            int64 (m,); None where 200 would be more than 5 % of all, or the fit has room for fewer than six passes.
         """
-        n = len(unseen)
+        n, unseen = len(turns), turns == 0
         m = min(max(int(_SHARE * n), _FEWEST), _MOST)
         if m > _MOST_SHARE * n or int(unseen.count_nonzero()) < m or planned_passes < _FEWEST_PASSES:
-            return None
+            return
         held_out = uniform_among(unseen, m, generator)
         self.held_out, self.control = positions(held_out), positions(uniform_among(~held_out, m, generator))
-        return self.held_out
+        turns[self.held_out] = NEVER
 
     def is_held_out(self, turns: Tensor) -> bool:
         """Return whether the samples are still in their places, as they are not in a data set that has changed.
@@ -117,8 +116,9 @@ class EarlyStop:
             return Verdict.END
         return Verdict.RELEASE if passes >= _GENERALIZES_FROM - _EARLY and found.generalizes else Verdict.WAIT
 
-    def release(self) -> None:
-        """Hold out no more samples."""
+    def release(self, turns: Tensor, passes: int) -> None:
+        """Hold out no more samples; in ``turns`` they have had as many as there were passes."""
+        turns.masked_fill_(turns == NEVER, float(passes))
         self.held_out = self.control = self.losses = None
 
     def state_dict(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lightning_dataselect.methods.frontier.left_out import find_contradicted, le
 from lightning_dataselect.methods.frontier.rule import FIRST_DECISION, Decision, decide
 from lightning_dataselect.methods.frontier.trial import HELD_BACK, TRIAL_PASSES, compare_held_back, draw_groups
 from lightning_dataselect.numerics.parts import parts
+from lightning_dataselect.state.store import ScoreStore
 
 
 @dataclass(frozen=True)
@@ -105,3 +106,27 @@ def begin_pass(
         decision = replace(decision, n_left_out=n_out, n_contradicted=n_contradicted)
     of_trial, before_trial = (group, mean) if begins_trial else (None, None)
     return Pass(out, decision, of_trial, before_trial, contradicted)
+
+
+def write_pass(begun: Pass, store: ScoreStore, places: slice | Tensor, *, own: slice, visits: Tensor) -> None:
+    """Write the columns that the beginning of a pass has settled.
+
+    Args:
+        begun: The pass.
+        store: Has the columns of `Frontier`.
+        places: Of the samples in the store, as many as ``own`` has.
+        own: The samples in the pass that this rank has in its store.
+        visits: (n,), how often each was trained on in a trial that begins: -1 for one that is still to be trained on
+            before.
+    """
+    columns: dict[str, Tensor] = {}
+    if begun.group is not None and begun.before is not None:
+        columns |= {"group": begun.group[own], "before": begun.before[own], "visits": visits}
+    if begun.contradicted is not None:
+        columns["contradicted"] = begun.contradicted[own]
+    for name, values in columns.items():
+        column = store[name]
+        if isinstance(places, slice):
+            column[places] = values.to(column.device)
+        else:
+            column[places.to(column.device)] = values.to(column)
