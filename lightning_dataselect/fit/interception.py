@@ -18,6 +18,7 @@ from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.fit.epochs import Epochs
 from lightning_dataselect.fit.notices import warn_of_ended_loader
 from lightning_dataselect.fit.pace import Pace
+from lightning_dataselect.fit.planned_loader import PlannedLoader
 from lightning_dataselect.fit.streamed_epochs import StreamedEpochs
 from lightning_dataselect.fit.together import Participant, run_for_all
 from lightning_dataselect.state.definition import check_definition
@@ -117,7 +118,8 @@ def open_fit(
         if chosen.part is not None:
             _refuse_other_loaders(policy)
         if not is_stream(chosen.loader):
-            return Epochs(trainer, policy, run, step, reader, pace, budget)
+            planned = PlannedLoader(trainer, policy, run, step, reader, budget, on_drawn=pace.measure_drawn)
+            return Epochs(planned, run, reader, pace)
         if policy.has_company:
             refuse_stream_in_company(policy)
         return StreamedEpochs(trainer, policy, run, reader, budget)

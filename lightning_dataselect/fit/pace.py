@@ -8,8 +8,8 @@ import lightning.pytorch as pl
 
 from lightning_dataselect.fit.awaited_metrics import AwaitedMetrics
 from lightning_dataselect.fit.budget import FitBudget
-from lightning_dataselect.fit.epochs import Epochs
 from lightning_dataselect.fit.norms_pass import NormsPass
+from lightning_dataselect.fit.planned_loader import PlannedLoader
 from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
 from lightning_dataselect.fit.train_loader import combine
 from lightning_dataselect.state.fit_state import FitState
@@ -31,16 +31,16 @@ class Pace:
     def __init__(self, trainer: pl.Trainer, budget: FitBudget | None = None) -> None:
         self._trainer = trainer
         self._budget = budget
-        self._all: list[Epochs] = []
+        self._all: list[PlannedLoader] = []
 
-    def add(self, epochs: Epochs) -> None:
-        """Let the epochs of another loader keep pace; the first one is the first that the Trainer's hooks reach."""
+    def add(self, planned: PlannedLoader) -> None:
+        """Let another loader keep pace; the first one is the first that the Trainer's hooks reach."""
         if not self._all:
-            self._lead, self._lengths = epochs, epochs.lengths
-            self._schedules = SchedulesInTime(self._trainer, epochs.policy, self._budget)
-            self._metrics = AwaitedMetrics(self._trainer, type(epochs.policy).__name__)
+            self._lead, self._lengths = planned, planned.lengths
+            self._schedules = SchedulesInTime(self._trainer, planned.policy, self._budget)
+            self._metrics = AwaitedMetrics(self._trainer, type(planned.policy).__name__)
             self._norms = NormsPass(self._trainer, self._lengths)
-        self._all.append(epochs)
+        self._all.append(planned)
 
     @property
     def n_batches(self) -> int:
@@ -52,20 +52,20 @@ class Pace:
     def prepare_loader(self, given: object) -> object:
         """Take the loader, or loaders, that the Trainer would train on; return what it is to use instead."""
         first = not self._lead.has_loader
-        picked = [epochs.select_loader(given) for epochs in self._all]
+        picked = [planned.select_loader(given) for planned in self._all]
         combined, combinations = combine(self._trainer, given, picked)
-        for epochs, combination in zip(self._all, combinations, strict=True):
-            epochs.lengths.selected = [each.selected for each in picked]
-            epochs.lengths.combination = combination
-        for epochs, each in zip(self._all, picked, strict=True):
-            epochs.open(each.selected, is_first=first)
+        for planned, combination in zip(self._all, combinations, strict=True):
+            planned.lengths.selected = [each.selected for each in picked]
+            planned.lengths.combination = combination
+        for planned, each in zip(self._all, picked, strict=True):
+            planned.open(each.selected, is_first=first)
         if not first:
             self._lengths.hold_interval(self._lead.loader)
         return combined
 
-    def start(self, epochs: Epochs) -> None:
+    def start(self, planned: PlannedLoader) -> None:
         """Determine the current epoch and its length, and take over schedules."""
-        if epochs is not self._lead:
+        if planned is not self._lead:
             return
         for each in self._all:
             each.settle()
@@ -100,38 +100,38 @@ class Pace:
 
     # ---- an epoch ------------------------------------------------------------------------------------------------
 
-    def start_epoch(self, epochs: Epochs) -> None:
+    def start_epoch(self, planned: PlannedLoader) -> None:
         """Release what was held while Lightning took a loader."""
-        if epochs is self._lead:
+        if planned is self._lead:
             self._lengths.start_epoch()
 
-    def begin_batch(self, epochs: Epochs) -> bool:
+    def begin_batch(self, planned: PlannedLoader) -> bool:
         """Begin a batch; return whether it is one that trains."""
         lengths = self._lengths
         if lengths.is_due:
             lengths.begin_batch()
         if self._norms.has_begun:
             return False
-        if epochs is self._lead:
+        if planned is self._lead:
             self._schedules.begin_batch(lengths.n_batches)
         return True
 
-    def end_batch(self, epochs: Epochs, state: FitState, batch_idx: int) -> None:
+    def end_batch(self, planned: PlannedLoader, state: FitState, batch_idx: int) -> None:
         """Count a batch as done in the position of a loader's epochs, and keep schedules in step."""
         if self._norms.has_begun:
             return
         state.batches_done = batch_idx + 1
-        if epochs is self._lead:
+        if planned is self._lead:
             self._schedules.end_batch(state, self._lengths.n_batches)
 
-    def end_epoch(self, epochs: Epochs, seconds: float) -> None:
+    def end_epoch(self, planned: PlannedLoader, seconds: float) -> None:
         """Close the epoch and, if another one follows, choose its samples and set its length.
 
         Args:
-            epochs: Those of the selector that says so.
+            planned: The loader of the selector that says so.
             seconds: How long the epoch has trained.
         """
-        if epochs is not self._lead:
+        if planned is not self._lead:
             return
         begun = time.perf_counter()
         for each in self._all:
@@ -152,9 +152,9 @@ class Pace:
             self.measure()
             self._lengths.set_next()
 
-    def give_back(self, epochs: Epochs) -> None:
+    def give_back(self, planned: PlannedLoader) -> None:
         """Let the Trainer step its schedulers and count its batches itself again."""
-        if epochs is self._lead:
+        if planned is self._lead:
             self._lengths.give_back()
             self._schedules.give_back()
             self._metrics.give_back()
