@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -13,17 +12,16 @@ from torch import Tensor, nn
 from lightning_dataselect.callbacks.fit_local import FitLocal
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.callbacks.within_batches import WithinBatches
-from lightning_dataselect.data.scaled_images import scale_images
+from lightning_dataselect.fit.batch_scoring import BatchScorer
 from lightning_dataselect.fit.context import FitContext
 from lightning_dataselect.fit.cutting import BatchCutter
-from lightning_dataselect.fit.gathering import Gathering
+from lightning_dataselect.fit.gathering import Gathering, check_gathers
 from lightning_dataselect.numerics.placement import placement
 from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.recording import count_dropped, count_trained, record
 from lightning_dataselect.state.selection import BatchSamples, Observation, Selection, take_chosen
-from lightning_dataselect.step.isolation import SideEffectGuard
-from lightning_dataselect.utils.errors import InvalidArgumentError, MethodDefinitionError
+from lightning_dataselect.utils.errors import MethodDefinitionError
 from lightning_dataselect.utils.left_open import left_open
 from lightning_dataselect.utils.validation import (
     NEVER_WEIGHTED,
@@ -78,7 +76,7 @@ class BatchSelector(DataSelector):
     chooses_within_batches: ClassVar[bool] = True
     chosen_by: ClassVar[str] = "batch_ratio"
 
-    _guard = FitLocal[SideEffectGuard | None](None)
+    _scorer = FitLocal[BatchScorer | None](None)
     _cutter = FitLocal[BatchCutter | None](None)
     _fewest = FitLocal[int](1)
     _gathering = FitLocal[Gathering | None](None)
@@ -119,7 +117,7 @@ class BatchSelector(DataSelector):
         self.whole_every_n_batches = check_count("whole_every_n_batches", whole_every_n_batches)
         self.constant_batch_size = check_flag("constant_batch_size", constant_batch_size)
         if constant_batch_size:
-            self._refuse_with_gathering()
+            check_gathers(type(self).__name__, self.score_every_n_batches, self.loader)
 
     @classmethod
     def without_effect(cls) -> dict[str, str]:
@@ -184,7 +182,7 @@ class BatchSelector(DataSelector):
 
     def on_fit_setup(self, context: FitContext) -> None:
         """Prepare to score and to gather."""
-        self._guard = SideEffectGuard(context.module)
+        self._scorer = BatchScorer(context, self.score_scale, self.score_dtype)
         batches = context.reader.batches
         self._cutter = BatchCutter(batches, type(self).__name__, collates_anew=not self.constant_batch_size)
         has_batch_norm = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in context.module.modules())
@@ -251,21 +249,6 @@ class BatchSelector(DataSelector):
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
-    def _refuse_with_gathering(self) -> None:
-        name = type(self).__name__
-        if self.score_every_n_batches > 1:
-            raise InvalidArgumentError(
-                f"{name}(constant_batch_size=True, score_every_n_batches={self.score_every_n_batches}): batches that"
-                " are not scored update the scores of the samples that are trained on, but gathered samples are"
-                " trained on only in later batches. Leave one of the two out."
-            )
-        if self.loader is not None:
-            raise InvalidArgumentError(
-                f"{name}(constant_batch_size=True, loader={self.loader!r}): the samples of several batches would be"
-                " combined with a single batch of the other loaders, and the other batches of those would be skipped."
-                " Leave constant_batch_size out, or train on one loader."
-            )
-
     def _gather(self, into: Gathering, args: tuple[Any, ...], kwargs: dict[str, Any], chosen: BatchSamples) -> None:
         assert self.context is not None and self.batch is not None
         batches = self.context.reader.batches
@@ -286,11 +269,8 @@ class BatchSelector(DataSelector):
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], batch: BatchSamples
     ) -> Observation:
         """Measure the batch, and update its scores."""
-        assert self.context is not None and self._guard is not None
-        if self.score_scale < 1:
-            args, kwargs = scale_images((args, kwargs), self.score_scale)
-        with self._guard(), self._score_precision(batch.indices.device):
-            seen = self.context.score_step(step, args, kwargs, batch.indices)
+        assert self._scorer is not None
+        seen = self._scorer.score(step, args, kwargs, batch)
         record(self.run_state, seen, self)
         return seen
 
@@ -301,11 +281,6 @@ class BatchSelector(DataSelector):
     def _is_whole(self, batches_done: int) -> bool:
         n = self.whole_every_n_batches
         return n > 0 and batches_done % n == n - 1
-
-    def _score_precision(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-        if self.score_dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(device.type, dtype=getattr(torch, self.score_dtype))
 
     def _share(self, size: int) -> int:
         """Return how many samples of a batch to train on: 1 only if full batches give no more, with BatchNorm never."""

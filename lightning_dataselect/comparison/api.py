@@ -19,8 +19,9 @@ from lightning_dataselect.comparison.plans.arguments import (
     methods_text,
     seeds_text,
 )
-from lightning_dataselect.comparison.result import Comparison, Wishes, carry_out
+from lightning_dataselect.comparison.result import Comparison
 from lightning_dataselect.comparison.tasks.made_task import MadeTask
+from lightning_dataselect.comparison.workflow import Request, carry_out
 from lightning_dataselect.utils.validation import check_count, check_flag, check_prune_ratio
 
 
@@ -81,7 +82,7 @@ def compare(
     """
     makers = check_makers(make_module, make_data, max_epochs)
     of_trainer = check_trainer(trainer)
-    wishes = Wishes(
+    request = Request(
         methods=methods_text(methods),
         seeds=seeds_text(seeds),
         prune_ratio=check_prune_ratio("prune_ratio", prune_ratio),
@@ -96,7 +97,7 @@ def compare(
     # a notebook calls itself a terminal, and would keep every redrawing of a bar
     in_notebook = Console().is_jupyter
     found = carry_out(
-        task, wishes, Console(quiet=quiet, force_jupyter=False, force_terminal=False if in_notebook else None)
+        task, request, Console(quiet=quiet, force_jupyter=False, force_terminal=False if in_notebook else None)
     )
     if found.unwritten:
         warnings.warn(f"{found.unwritten} Or call save(folder) of what this returns.", stacklevel=2)

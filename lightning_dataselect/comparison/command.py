@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from lightning_dataselect.comparison.result import Comparison, Wishes, carry_out
+from lightning_dataselect.comparison.result import Comparison
 from lightning_dataselect.comparison.tasks.script import task_of
+from lightning_dataselect.comparison.workflow import Request, carry_out
 from lightning_dataselect.utils.errors import UserInputError
 
 
@@ -30,7 +31,7 @@ def run_command(arguments: argparse.Namespace, console: Console) -> int:
         raise UserInputError(f"There are two tasks, {arguments.task} and --config {arguments.config}: give one.")
     name = arguments.task or arguments.config or "digits"
     task = task_of(name, epochs=arguments.epochs, data_dir=arguments.data_dir)
-    wishes = Wishes(
+    request = Request(
         methods=arguments.methods,
         seeds=arguments.seeds,
         prune_ratio=arguments.prune_ratio,
@@ -42,14 +43,14 @@ def run_command(arguments: argparse.Namespace, console: Console) -> int:
     )
     # whoever pipes the answer on wants nothing else on stdout
     progress = Console(stderr=True, force_jupyter=False) if arguments.json else console
-    comparison = carry_out(task, wishes, progress)
+    comparison = carry_out(task, request, progress)
     if arguments.json:
         print(comparison.json())
     elif comparison.outcome.runs:
         console.print("")
         console.print(comparison)
         if not comparison.unwritten:
-            console.print(f"\nReport: {wishes.out / 'report.html'}", soft_wrap=True, highlight=False)
+            console.print(f"\nReport: {request.out / 'report.html'}", soft_wrap=True, highlight=False)
     return _close(comparison, progress)
 
 

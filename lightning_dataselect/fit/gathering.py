@@ -13,9 +13,38 @@ from lightning_dataselect.data.batch_layout import BatchLayout
 from lightning_dataselect.data.gathered import GatheredSamples
 from lightning_dataselect.state.selection import BatchSamples
 from lightning_dataselect.trainer import Restore, StepProgress, train_on_gathered
+from lightning_dataselect.utils.errors import InvalidArgumentError
 
 _MOST_BATCHES = 2  # full batches that a rank keeps while it waits for the others
 _FEWEST = 2  # samples for an epoch's last step, which cannot wait for more: BatchNorm cannot train on one
+
+
+def check_gathers(method: str, score_every_n_batches: int, loader: str | int | None) -> None:
+    """Refuse arguments that contradict batches of constant size.
+
+    Args:
+        method: Name of the class, for messages.
+        score_every_n_batches: As the user has given it.
+        loader: As the user has given it.
+
+    Raises:
+        InvalidArgumentError: If either of the two is given.
+
+    Example:
+        >>> check_gathers("SelectiveBackprop", 1, None)
+    """
+    if score_every_n_batches > 1:
+        raise InvalidArgumentError(
+            f"{method}(constant_batch_size=True, score_every_n_batches={score_every_n_batches}): batches that are not"
+            " scored update the scores of the samples that are trained on, but gathered samples are trained on only in"
+            " later batches. Leave one of the two out."
+        )
+    if loader is not None:
+        raise InvalidArgumentError(
+            f"{method}(constant_batch_size=True, loader={loader!r}): the samples of several batches would be combined"
+            " with a single batch of the other loaders, and the other batches of those would be skipped. Leave"
+            " constant_batch_size out, or train on one loader."
+        )
 
 
 class Gathering:

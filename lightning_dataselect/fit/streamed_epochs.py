@@ -20,16 +20,15 @@ from lightning_dataselect.fit.empty_epochs import EmptyEpochs
 from lightning_dataselect.fit.misread import forget_misread
 from lightning_dataselect.fit.notices import (
     warn_of_losses,
-    warn_of_manual_schedules,
     warn_of_other_loaders,
     warn_of_other_ranks,
     warn_of_resumed_stream,
 )
-from lightning_dataselect.fit.schedules_in_time import SchedulesInTime
 from lightning_dataselect.fit.start import start_stream_from_file
-from lightning_dataselect.fit.stream_budget import UNKNOWN_LENGTH, StreamBudget
+from lightning_dataselect.fit.stream_budget import StreamBudget
 from lightning_dataselect.fit.stream_passes import StreamPasses
 from lightning_dataselect.fit.stream_refusals import check_stream, refuse_reading_ahead
+from lightning_dataselect.fit.stream_schedules import StreamSchedules, stream_length
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.run_state import RunState
@@ -83,9 +82,7 @@ class StreamedEpochs:
         self._arrived: dict[int, Tensor] = {}  # slots of batches that were looked at ahead of the training
         self._has_state = self._warned_of_losses = False
         self._empty = EmptyEpochs(trainer)
-        self._schedules: SchedulesInTime | None = (
-            None  # None if every batch is trained on, so that they are in time anyway
-        )
+        self._schedules = StreamSchedules(trainer, policy, run, self._budget)
         self._end = EpochEnd(trainer) if self._passes is not None or self._budget is not None else None
 
     @property
@@ -112,8 +109,7 @@ class StreamedEpochs:
     @property
     def n_batches(self) -> int | None:
         """Batches of an epoch, if the stream has a length."""
-        n_batches = self._trainer.num_training_batches
-        return n_batches if isinstance(n_batches, int) else None
+        return stream_length(self._trainer)
 
     # ---- the fit begins ------------------------------------------------------------------------------------------
 
@@ -191,7 +187,7 @@ class StreamedEpochs:
             ahead.count_anew()
         if budget is not None:
             budget.settle_end(epoch)
-        self._take_over_schedules()
+        self._schedules.start()
 
     def start_epoch(self) -> None:
         """Probe compiled steps again."""
@@ -199,19 +195,6 @@ class StreamedEpochs:
         if self._end is not None:
             self._end.let_go()
         self._turn_to(self._trainer.current_epoch)
-
-    def _take_over_schedules(self) -> None:
-        run, n_batches = self._run, self.n_batches
-        if self._budget is None:
-            is_needed = run.waiting is not None and n_batches is not None
-        else:
-            is_needed = n_batches is not None or self._trainer.lightning_module.automatic_optimization
-            if not is_needed and self._trainer.lr_scheduler_configs:
-                warn_of_manual_schedules(type(self._policy).__name__)
-        if is_needed:
-            full = n_batches or run.fit.stream_batches or UNKNOWN_LENGTH
-            self._schedules = SchedulesInTime(self._trainer, self._policy, self._budget)
-            self._schedules.start(run.fit, full, full)
 
     def _turn_to(self, epoch: int) -> None:
         if self._run.fit.plan.epoch != epoch:
@@ -238,8 +221,7 @@ class StreamedEpochs:
         if is_shorter or (is_last and not self._trainer.is_last_batch):
             assert self._end is not None
             self._end.end_with_batch(batch_idx + 1)
-        if self._schedules is not None and (length := self._length(batch_idx)) is not None:
-            self._schedules.begin_batch(length)
+        self._schedules.begin_batch(batch_idx)
         if self._part is not None:
             batch = self._part.of(batch)
         if batch is None:
@@ -255,18 +237,8 @@ class StreamedEpochs:
         state.batches_done = batch_idx + 1
         if budget is not None and self._ends_by_itself() and not state.stream_batches:
             budget.learn_length(state.batches_done)
-            if self._schedules is not None:
-                self._schedules.learn_length(state.stream_batches)
-        if self._schedules is not None and (length := self._length(batch_idx)) is not None:
-            self._schedules.end_batch(state, length)
-
-    def _length(self, batch_idx: int) -> int | None:
-        """Return the batches of the current epoch, now at ``batch_idx``; None if that is unknown and not needed."""
-        if self._budget is None:
-            return self.n_batches
-        if self._trainer.is_last_batch:
-            return batch_idx + 1
-        return max(self.n_batches or UNKNOWN_LENGTH, batch_idx + 2)
+            self._schedules.learn_length(state.stream_batches)
+        self._schedules.end_batch(batch_idx)
 
     def _ends_by_itself(self) -> bool:
         """Return whether the current batch is the stream's last one."""
@@ -315,8 +287,7 @@ class StreamedEpochs:
         """Let the Trainer step its schedulers itself, and validate as before."""
         if self._end is not None:
             self._end.let_go()
-        if self._schedules is not None:
-            self._schedules.give_back()
+        self._schedules.give_back()
         self._empty.give_back()
 
     def score_samples(

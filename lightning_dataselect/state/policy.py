@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_dataselect.numerics.ratio_schedule import RatioSchedule, check_ratio_of_epoch
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.key_filter import KeyFilter
 from lightning_dataselect.state.selection import Observation, Selection
+from lightning_dataselect.state.selection_schedule import SelectionSchedule
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.state.stream_rows import StreamRows
 from lightning_dataselect.state.stream_store import SampleId
@@ -23,15 +22,12 @@ from lightning_dataselect.utils.left_open import left_open
 from lightning_dataselect.utils.validation import NEVER_WEIGHTED
 
 
-class SelectionPolicy:
+class SelectionPolicy(SelectionSchedule):
     """Decide what a fit trains on; every decision but :meth:`select` has a default.
 
+    When it selects, and how much it drops, says the :class:`~.selection_schedule.SelectionSchedule`.
+
     Attributes:
-        prune_ratio: Share of the samples that is dropped, in the epoch being selected for.
-        ratio_schedule: Gives it for each epoch; None if it is the same for all.
-        warmup_epochs: Number of epochs at the start that train on everything.
-        anneal: Share of the epochs at the end that train on everything.
-        every_n_epochs: Epochs between two selections.
         seed: Seed of the order and of the selection.
         lr_schedule: ``"stretch"`` or ``"steps"``.
         balance: ``"class"`` to select within each class, or None.
@@ -44,21 +40,14 @@ class SelectionPolicy:
         loader: Key or position of the train loader that samples are selected from; None if there is only one.
         scratch_dir: Folder on a disk for files with per-sample state; None for memory.
         logged_loss: ``"unweighted"``, or ``"weighted"`` if weights also change the value of the loss.
-        max_epochs: Epochs of the current fit as the Trainer plans it, or None if only steps or time end it.
         has_company: True if the current fit has a selector for another loader, too.
         batch_unit: Samples in a full batch of all ranks; the size of a selection in the current fit is rounded to a
             multiple of it. 1 for no rounding.
     """
 
-    prune_ratio: float
-    ratio_schedule: RatioSchedule | Callable[[int], float] | None = None
-    warmup_epochs: int
-    anneal: float
-    every_n_epochs: int
     seed: int
     lr_schedule: str
     balance: str | None
-    max_epochs: int | None
     budget: float | None = None
     whole_batches: bool = True
     sample_id: SampleId | None = None
@@ -108,17 +97,6 @@ class SelectionPolicy:
         return idle
 
     # ---- how a sample is scored ----------------------------------------------------------------------------------
-
-    @property
-    def draw_seed(self) -> int:
-        """The seed of the order and of the selection.
-
-        If there are selectors of other loaders as well, it is made of ``seed`` and the name of the loader: loaders of
-        as many samples would otherwise be shuffled alike, and the same pairs would meet in every epoch.
-        """
-        if not self.has_company:
-            return self.seed
-        return epoch_generator(self.seed, 0, f"loader {self.loader!r}").initial_seed()
 
     def columns(self) -> dict[str, float]:
         """Return the names of further float32 (N,) columns that the method keeps, with their initial values."""
@@ -172,6 +150,17 @@ class SelectionPolicy:
 
     # ---- what an epoch trains on ---------------------------------------------------------------------------------
 
+    @property
+    def draw_seed(self) -> int:
+        """The seed of the order and of the selection.
+
+        If there are selectors of other loaders as well, it is made of ``seed`` and the name of the loader: loaders of
+        as many samples would otherwise be shuffled alike, and the same pairs would meet in every epoch.
+        """
+        if not self.has_company:
+            return self.seed
+        return epoch_generator(self.seed, 0, f"loader {self.loader!r}").initial_seed()
+
     @left_open
     def select(self, epoch: int, scores: Tensor, generator: torch.Generator) -> Selection:
         """Choose the samples of an epoch.
@@ -208,11 +197,6 @@ class SelectionPolicy:
         """The filter of a stream's samples, for a data set that calls ``keeps(key)`` before it decodes them."""
         return KeyFilter(self.history_size)
 
-    @property
-    def first_epoch(self) -> int:
-        """The 0-based epoch that the method began with; above 0 in a fit resumed from a checkpoint without it."""
-        return 0
-
     def line_up(self, scores: Tensor) -> Tensor:
         """Return the values that rank samples for filling up a last batch which the selected ones do not fill.
 
@@ -227,60 +211,6 @@ class SelectionPolicy:
     def remark(self) -> str:
         """Return what the summary at the end of a fit says about the selection besides numbers; ``""`` for nothing."""
         return ""
-
-    def trains_on_everything(self, epoch: int) -> bool:
-        """Return whether ``epoch`` takes all samples without asking :meth:`select`."""
-        return self.in_warmup(epoch) or self.in_annealing(epoch) or self.ratio_at(epoch) == 0
-
-    def ratio_at(self, epoch: int) -> float:
-        """Return the share that is dropped in ``epoch``, 0-based, after the warm-up.
-
-        Raises:
-            TrainerSettingsError: If it depends on the number of epochs of the fit, which is unknown.
-        """
-        schedule = self.ratio_schedule
-        if schedule is None:
-            return self.prune_ratio
-        if not isinstance(schedule, RatioSchedule):
-            return check_ratio_of_epoch(schedule, epoch)
-        begin = self.first_epoch
-        while self.in_warmup(begin):
-            begin += 1
-        n_epochs = None
-        if self.max_epochs is not None:
-            n_epochs = max(math.ceil(round((1 - self.anneal) * self.max_epochs, 9)) - begin, 1)
-        return schedule.ratio(epoch - begin, n_epochs)
-
-    @property
-    def largest_ratio(self) -> float:
-        """The largest share that an epoch may drop, as far as that is known."""
-        return self.ratio_schedule.largest if isinstance(self.ratio_schedule, RatioSchedule) else self.prune_ratio
-
-    def in_warmup(self, epoch: int) -> bool:
-        """Return whether ``epoch`` is one of the first ``warmup_epochs`` since :attr:`first_epoch`."""
-        return epoch < self.first_epoch + self.warmup_epochs
-
-    def in_annealing(self, epoch: int) -> bool:
-        """Return whether ``epoch`` is in the last ``anneal`` share of the epochs, if their number is known."""
-        progress = self.progress(epoch)
-        # rounded, because 1 - 0.9 is not 1 / 10 in floating point
-        return progress is not None and round(progress, 9) >= round(1 - self.anneal, 9)
-
-    def progress(self, epoch: int) -> float | None:
-        """Return the share of the fit that is done when ``epoch`` begins; None if its end is unknown.
-
-        Example:
-            >>> policy = SelectionPolicy()
-            >>> policy.max_epochs = 10
-            >>> policy.progress(3)
-            0.3
-        """
-        return epoch / self.max_epochs if self.max_epochs else None
-
-    def selects_anew(self, epoch: int) -> bool:
-        """Return whether the samples of ``epoch`` are newly chosen, rather than those of the previous epoch."""
-        since_warmup = epoch - self.first_epoch - self.warmup_epochs
-        return not self.trains_on_everything(epoch) and since_warmup % self.every_n_epochs == 0
 
     def sample_cost(self, epoch: int) -> float:
         """Return the expected cost of a sample in the batches of ``epoch``, relative to one that is trained on.

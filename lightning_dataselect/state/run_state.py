@@ -255,11 +255,8 @@ class RunState:
         """Resume from a checkpoint, if there is one; return whether the fit begins with the plan ``first``."""
         self.world_size = world_size
         if (saved := self._saved) is not None:
-            self.store.load_state_dict(saved.columns)
-            self.training_set.fingerprint, self._first_epoch = saved.samples, saved.first_epoch
-            self.training_set.key_hashes = saved.keys
-            self._fit = FitState.from_state_dict(saved.fit, self.store.n, self.store.memory)
-            self._fit.leave_counts_to_first(self.rank)
+            self._fit = saved.restore(self.store, self.training_set, self.rank)
+            self._first_epoch = saved.first_epoch
             saved.load_rank(self.rank, policy, self.store, self.waiting)
             self.saved_by = max(len(saved.ranks), 1)
             self._saved = None
@@ -285,17 +282,8 @@ class RunState:
         """
         if self._store is None or self._fit is None:
             return {}
-        columns = self._store.state_dict() if copies else self._store.shared_state()
-        return SavedRun(
-            n=self._store.n,
-            identity=self._store.identity,
-            columns=columns,
-            fit=self._fit.state_dict(self._store.n),
-            ranks=ranks,
-            samples=self.training_set.fingerprint,
-            keys=self.training_set.key_hashes,
-            first_epoch=self._first_epoch,
-        ).as_state()
+        known = self.training_set
+        return SavedRun.of(self._store, self._fit, known, ranks, self._first_epoch, copies=copies).as_state()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Keep the state until the loader, and with it the number of samples, is known.

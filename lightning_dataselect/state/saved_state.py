@@ -12,6 +12,7 @@ from lightning_dataselect.state.fit_state import FitState
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.state.policy import SelectionPolicy
 from lightning_dataselect.state.store import Identity, ScoreStore
+from lightning_dataselect.state.training_set import TrainingSet
 from lightning_dataselect.state.waiting import Waiting
 from lightning_dataselect.utils.errors import CheckpointMismatchError
 
@@ -42,6 +43,38 @@ class SavedRun:
     keys: Tensor | None
     first_epoch: int | None
 
+    @classmethod
+    def of(
+        cls,
+        store: ScoreStore,
+        fit: FitState,
+        training_set: TrainingSet,
+        ranks: Sequence[Mapping[str, Any]],
+        first_epoch: int | None,
+        *,
+        copies: bool,
+    ) -> SavedRun:
+        """Take down the state of a run.
+
+        Args:
+            store: The columns.
+            fit: The position of the fit.
+            training_set: What is remembered of the data set.
+            ranks: The state that only each rank has; empty for none.
+            first_epoch: The epoch that the selector began with; None for the first in the history.
+            copies: Whether columns are copied, so that they do not change while the fit continues.
+        """
+        return cls(
+            n=store.n,
+            identity=store.identity,
+            columns=store.state_dict() if copies else store.shared_state(),
+            fit=fit.state_dict(store.n),
+            ranks=ranks,
+            samples=training_set.fingerprint,
+            keys=training_set.key_hashes,
+            first_epoch=first_epoch,
+        )
+
     @property
     def n_epochs(self) -> int:
         """The number of epochs that had begun or ended."""
@@ -50,6 +83,14 @@ class SavedRun:
     def as_state(self) -> dict[str, Any]:
         """Return the entries of a checkpoint, which :func:`check_saved` reads."""
         return {field.name: getattr(self, field.name) for field in fields(self)} | {"identity": self.identity.value}
+
+    def restore(self, store: ScoreStore, training_set: TrainingSet, rank: int) -> FitState:
+        """Restore the columns and the memory of the data set; return the position of the fit, as ``rank`` counts it."""
+        store.load_state_dict(self.columns)
+        training_set.fingerprint, training_set.key_hashes = self.samples, self.keys
+        fit = FitState.from_state_dict(self.fit, store.n, store.memory)
+        fit.leave_counts_to_first(rank)
+        return fit
 
     def loaders_of(self, rank: int, world_size: int) -> Sequence[Any]:
         """Return where the loaders of a rank were; empty if that is not known, or if there were not as many ranks."""

@@ -66,7 +66,7 @@ def test_a_notebook_gets_lines_and_no_bars(tmp_path, monkeypatch):
             self.is_jupyter = not options
 
     monkeypatch.setattr(api, "Console", Notebook)
-    monkeypatch.setattr(api, "carry_out", lambda task, wishes, console: SimpleNamespace(console=console, unwritten=""))
+    monkeypatch.setattr(api, "carry_out", lambda task, request, console: SimpleNamespace(console=console, unwritten=""))
     console = compared(tmp_path / "out", quiet=False).console
     assert made["force_terminal"] is False and not console.is_terminal
 

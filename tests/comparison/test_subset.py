@@ -6,11 +6,11 @@ from rich.console import Console
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from lightning_dataselect import RandomPruning
-from lightning_dataselect.comparison.result import Wishes, carry_out
 from lightning_dataselect.comparison.runs.run import fit
 from lightning_dataselect.comparison.tasks.config_task import ConfigTask
 from lightning_dataselect.comparison.tasks.made_task import MadeTask
 from lightning_dataselect.comparison.tasks.subset import SubsetTask, part_of
+from lightning_dataselect.comparison.workflow import Request, carry_out
 from lightning_dataselect.demo import DigitsData, DigitsModel
 from lightning_dataselect.utils.errors import UserInputError
 
@@ -79,9 +79,9 @@ def test_what_cannot_be_cut_is_named(loader, why):
 
 @pytest.mark.slow
 def test_a_small_budget_takes_a_part_and_says_so(tmp_path, capsys):
-    wishes = Wishes("full,short,random", "3", 0.5, None, None, tmp_path, budget="3.5", jobs=1)
+    request = Request("full,short,random", "3", 0.5, None, None, tmp_path, budget="3.5", jobs=1)
     data = MadeTask(DigitsModel, big, {"accelerator": "cpu"}, 3)
-    found = carry_out(data, wishes, Console(width=200))
+    found = carry_out(data, request, Console(width=200))
     assert {run.n_total for run in found.outcome.runs} == {1100}
     assert "50% of the data" in capsys.readouterr().out and "50% of the training data" in found.summary.notes[0]
 

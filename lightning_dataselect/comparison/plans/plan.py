@@ -110,7 +110,7 @@ def plan(
 
     Args:
         specs: The methods.
-        seeds: What the user wishes; a budget may take fewer, or go on to more.
+        seeds: What the user asks for; a budget may take fewer, or go on to more.
         epochs: Of a full run.
         prune_ratio: As in the settings.
         rehearsal: Of the task, which has timed its steps.

@@ -131,7 +131,7 @@ class Runner:
         self.go([self.job(self.short, seed, epochs) for epochs in missing])
 
     def go(self, jobs: Sequence[Job]) -> None:
-        """Take up what has finished, and run the rest, several at once if that is wished."""
+        """Take up what has finished, and run the rest, several at once if the user has asked for that."""
         todo = []
         for job in jobs:
             finished = self.folder.load(job.name, job.seed)
