@@ -61,7 +61,7 @@ bench-quick: $(VENV)/.test
 	$(BIN)/python -m benchmarks.text --quick --out $(BENCH_OUT)
 	$(BIN)/python -m benchmarks.translation --quick --out $(BENCH_OUT)
 	$(BIN)/python -m benchmarks.language_model --quick --out $(BENCH_OUT)
-	$(BIN)/python -m benchmarks.frontier_elsewhere --quick --out $(BENCH_OUT)
+	$(BIN)/python -m benchmarks.frontier_transformers --quick --out $(BENCH_OUT)
 
 # The site, with warnings as errors and every link and anchor checked; then its code blocks and the examples are run,
 # one of which needs transformers, as a notebook does.

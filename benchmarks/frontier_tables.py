@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks import fresh_tasks, unseen_tasks
+from benchmarks import held_out_tasks, stress_tasks
 from lightning_dataselect.report.figures import COLOURS, blank_figure
 
 RESULTS = Path(__file__).parent / "results"
@@ -59,14 +59,14 @@ def frontier_table() -> str:
     return _table_of_gains(_rows(), TASKS)
 
 
-def unseen_table() -> str:
-    """Return what Frontier gains on tasks that led to the last change of its rule, a row a task."""
-    return _table_in_order("frontier_unseen", unseen_tasks.TITLES)
+def stress_table() -> str:
+    """Return what Frontier gains on the stress tasks, which led to the last change of its rule, a row a task."""
+    return _table_in_order("frontier_stress", stress_tasks.TITLES)
 
 
-def fresh_table() -> str:
-    """Return what Frontier gains on tasks that were written down after its rule was changed, a row a task."""
-    return _table_in_order("frontier_fresh", fresh_tasks.TITLES)
+def held_out_table() -> str:
+    """Return what Frontier gains on the held-out tasks, which had no part in its rule, a row a task."""
+    return _table_in_order("frontier_held_out", held_out_tasks.TITLES)
 
 
 def _table_in_order(study: str, titles: Mapping[str, str]) -> str:

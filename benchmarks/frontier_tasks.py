@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -60,6 +60,9 @@ class Task:
     augments: bool = False
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     batch_size: int = 128
+
+
+_Task = TypeVar("_Task", bound=Task)
 
 
 def perceptron(n_in: int, n_out: int, width: int = 128) -> nn.Module:
@@ -154,6 +157,23 @@ def flipped(y: Tensor, percent: int, rng: np.random.Generator) -> Tensor:
     return y
 
 
+def flips_in(name: str) -> tuple[str, int]:
+    """Return what the end of a task's name, as in `adult_20`, says: the task, and the percentage of flipped labels.
+
+    Example:
+        >>> flips_in("adult_20"), flips_in("adult_rare")
+        (('adult', 20), ('adult_rare', 0))
+    """
+    base, _, percent = name.rpartition("_")
+    return (base, int(percent)) if percent.isdigit() else (name, 0)
+
+
+def with_flips(made: _Task, percent: int, seed: int) -> _Task:
+    """Return a task of whose training labels a share is one of the other classes, drawn evenly."""
+    x, y = made.train
+    return dataclasses.replace(made, train=(x, flipped(y, percent, np.random.default_rng(seed))))
+
+
 def on_features(halves: Halves, kind: str, rng: np.random.Generator, data_dir: str) -> tuple[Any, Any]:
     """Return 10,000 training samples with labels of a kind, and the test samples with true ones."""
     (x, y), test = halves
@@ -227,15 +247,14 @@ def task(name: str, seed: int, data_dir: str, features: Path = FEATURES) -> Task
         made = task("adult", seed, data_dir)
         train, test = with_rare_positives((made.train, made.test), 0.1, rng)
         return dataclasses.replace(made, train=train, test=test)
-    base, _, percent = name.rpartition("_")
-    if base in ("adult", "ag_news"):
-        made = task(base, seed, data_dir)
-        return dataclasses.replace(made, train=(made.train[0], flipped(made.train[1], int(percent), rng)))
+    base, percent = flips_in(name)
+    if percent and base in ("adult", "ag_news"):
+        return with_flips(task(base, seed, data_dir), percent, seed)
     if name.startswith("digits"):
         digits = load_digits()
         x, y = torch.tensor(digits.data, dtype=torch.float32) / 16 - 0.5, torch.tensor(digits.target)
         order = torch.from_numpy(rng.permutation(len(y)))
-        given = flipped(y, int(percent), rng) if base else y
+        given = flipped(y, percent, rng) if percent else y
         train, test = order[:1300], order[1300:]
         return Task((x[train], given[train]), (x[test], y[test]), lambda: perceptron(64, 10), 40)
     if name == "adult":

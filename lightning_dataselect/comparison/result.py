@@ -1,4 +1,4 @@
-"""What a comparison has found, and the ways to look at it."""
+"""The result of a comparison, and the ways to look at it."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_what_is_said_of_tasks_that_the_rule_was_not_made_with_is_what_their_row
     numbers = {26: "twenty-six", 24: "twenty-four", 7: "seven", 0: "none"}
     pages = (README, *((ROOT / "docs" / name).read_text() for name in ("choosing.md", "index.md")))
     told, choosing, index = (" ".join(page.split()) for page in pages)
-    n_all, n, pooled, in_time, middle, better, worse = _judged("frontier_fresh", numbers)
+    n_all, n, pooled, in_time, middle, better, worse = _judged("frontier_held_out", numbers)
     assert f"On [{n} others]" in told and f"it is {pooled}: level on most, better on {better}, worse on {worse}" in told
     assert f"seconds, {in_time}." in told
     assert f"On {n} further ones" in index and f"level on most, better on {better} and worse on {worse}" in index
@@ -80,7 +80,7 @@ def test_what_is_said_of_tasks_that_the_rule_was_not_made_with_is_what_their_row
 def test_what_is_said_of_tasks_that_changed_the_rule_is_what_their_rows_say():
     numbers = {30: "thirty", 28: "twenty-eight", 9: "nine", 3: "three"}
     choosing = " ".join((ROOT / "docs" / "choosing.md").read_text().split())
-    n_all, n, pooled, in_time, middle, better, worse = _judged("frontier_unseen", numbers)
+    n_all, n, pooled, in_time, middle, better, worse = _judged("frontier_stress", numbers)
     assert f"{n_all.capitalize()} others were written down" in choosing
     assert f"Over their {n} classifications that is {pooled} points, with a median of {middle}: better" in choosing
     assert f"errors on {better}, worse on {worse}" in choosing and f"At equal CPU time it is {in_time}." in choosing

@@ -1,4 +1,4 @@
-"""The tasks that judge Frontier: which labels are wrong in them, and how a network of one output is judged."""
+"""The stress tasks of Frontier: which labels are wrong in them, and how a network of one output is judged."""
 
 import dataclasses
 
@@ -8,9 +8,9 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks.frontier import run
+from benchmarks.frontier_stress import StressModule
 from benchmarks.frontier_tasks import perceptron
-from benchmarks.frontier_unseen import UnseenModule
-from benchmarks.unseen_tasks import TITLES, UnseenTask, unseen_task, wrong_where_unsure
+from benchmarks.stress_tasks import TITLES, StressTask, stress_task, wrong_where_unsure
 from lightning_dataselect import FewerEpochs
 
 
@@ -31,11 +31,11 @@ def test_labels_are_wrong_where_a_linear_model_is_unsure():
 
 
 def test_one_output_is_judged_as_the_logit_of_the_second_class():
-    moons = unseen_task("moons", 0, "")
-    kept: list[UnseenModule] = []
+    moons = stress_task("moons", 0, "")
+    kept: list[StressModule] = []
 
-    def module_of(made: UnseenTask) -> UnseenModule:
-        kept.append(UnseenModule(made))
+    def module_of(made: StressTask) -> StressModule:
+        kept.append(StressModule(made))
         return kept[0]
 
     made = dataclasses.replace(
@@ -55,13 +55,13 @@ def test_one_output_is_judged_as_the_logit_of_the_second_class():
 
 @pytest.mark.parametrize("name", [name for name in TITLES if TITLES[name].startswith("made up")])
 def test_tasks_are_drawn_by_their_seed(name):
-    first, again, other = (unseen_task(name, seed, "") for seed in (3, 3, 4))
+    first, again, other = (stress_task(name, seed, "") for seed in (3, 3, 4))
     for one, same in zip((*first.train, *first.test), (*again.train, *again.test), strict=True):
         assert torch.equal(one, same)
     assert not torch.equal(first.train[1], other.train[1])
     n_wrong = 0.0
     if name.endswith("_20"):
-        clean = unseen_task(name.removesuffix("_20"), 3, "")
+        clean = stress_task(name.removesuffix("_20"), 3, "")
         assert torch.equal(first.test[1], clean.test[1])
         n_wrong = float((first.train[1] != clean.train[1]).float().mean())
     assert n_wrong == pytest.approx(0.2 if name.endswith("_20") else 0, abs=0.02)

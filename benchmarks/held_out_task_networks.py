@@ -1,4 +1,4 @@
-"""The networks of `benchmarks.fresh_tasks` that no other tasks have."""
+"""The networks of `benchmarks.held_out_tasks` that no other tasks have."""
 
 from torch import Tensor, nn
 

@@ -1,10 +1,10 @@
-"""Frontier on tasks that were written down to find where its rule fails, by the measure of `benchmarks.frontier`.
+"""Frontier on stress tasks, made to find where its rule fails, by the measure of `benchmarks.frontier`.
 
-    python -m benchmarks.frontier_unseen --data-dir DIR [--seeds N] [--out FILE] [--only NAME ...]
+    python -m benchmarks.frontier_stress --data-dir DIR [--seeds N] [--out FILE] [--only NAME ...]
 
 The tasks were written down when an earlier rule was finished: other networks, losses, kinds of wrong labels, few
 samples, rare groups, classes that are learnt late or not at all. Every task that was run is in the table. What they
-showed led to the last change of the rule, so `benchmarks.frontier_fresh` judges it by others. Five seeds of all take
+showed led to the last change of the rule, so `benchmarks.frontier_held_out` judges it by others. Five seeds of all take
 about an hour of CPU. DIR holds fashion_mnist, cifar10, cifar_n, adult, ag_news, glue and tinyshakespeare.
 """
 
@@ -20,15 +20,15 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from benchmarks.frontier import BUDGET, Module, row
 from benchmarks.frontier_rows import Rows, parser_of
 from benchmarks.schedule import linear_with_warmup
-from benchmarks.unseen_tasks import TITLES, UnseenTask, unseen_task
+from benchmarks.stress_tasks import TITLES, StressTask, stress_task
 
-RESULTS = Path(__file__).parent / "results" / "frontier_unseen.json"
+RESULTS = Path(__file__).parent / "results" / "frontier_stress.json"
 
 
-class UnseenModule(Module):
+class StressModule(Module):
     """A network with the loss and the recipe of its task."""
 
-    def __init__(self, made: UnseenTask) -> None:
+    def __init__(self, made: StressTask) -> None:
         super().__init__(made)
         self.loss, self.recipe = made.loss, made.recipe
 
@@ -50,7 +50,7 @@ def judge(
     description: str | None,
     results: Path,
     titles: Mapping[str, str],
-    task_of: Callable[..., UnseenTask],
+    task_of: Callable[..., StressTask],
     module_of: Callable[[Any], Module],
 ) -> None:
     """Run the tasks that the command line asks for, and keep their rows.
@@ -70,7 +70,7 @@ def judge(
 
 
 def main() -> None:
-    judge(__doc__, RESULTS, TITLES, unseen_task, UnseenModule)
+    judge(__doc__, RESULTS, TITLES, stress_task, StressModule)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""Tasks that were written down when an earlier rule of Frontier was finished, and that led to its last change."""
+"""Stress tasks: made to find where an earlier rule of Frontier fails. What they showed led to its last change."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
 import functools
 import gzip
 import re
@@ -23,12 +22,13 @@ from benchmarks.frontier_tasks import (
     Task,
     bag_of_words,
     convolutions,
-    flipped,
+    flips_in,
     images,
     perceptron,
     regression,
     task,
     texts,
+    with_flips,
 )
 
 N_CHARACTERS, CONTEXT = 65, 24
@@ -67,7 +67,7 @@ TITLES = {
 
 
 @dataclass
-class UnseenTask(Task):
+class StressTask(Task):
     """A task with a recipe of its own.
 
     Attributes:
@@ -185,18 +185,18 @@ def _characters(path: str, n: int, rng: np.random.Generator) -> tuple[Tensor, Te
     return rows[:, :CONTEXT], rows[:, CONTEXT]
 
 
-def _on_fashion_mnist(kind: str, data_dir: str, rng: np.random.Generator) -> UnseenTask:
+def _on_fashion_mnist(kind: str, data_dir: str, rng: np.random.Generator) -> StressTask:
     pool = nn.AvgPool2d(2)
     (x, y), (x_test, y_test) = images("fashion_mnist", data_dir, 1_000 if kind == "small" else 12_000, rng, "")
     if kind == "attention":
-        return UnseenTask((x, y), (x_test, y_test), Attention, 12, lr=3e-3)
+        return StressTask((x, y), (x_test, y_test), Attention, 12, lr=3e-3)
     if kind == "autoencoder":
         small, small_test = (pool(some).flatten(1) for some in (x[:6_000], x_test[:3_000]))
-        return UnseenTask((small, small), (small_test, small_test), lambda: perceptron(196, 196, 64), 12)
+        return StressTask((small, small), (small_test, small_test), lambda: perceptron(196, 196, 64), 12)
     if kind.startswith("unsure"):
         y = wrong_where_unsure(x, y, 0.25)
     if kind == "unsure_perceptron":
-        return UnseenTask((x, y), (x_test, y_test), lambda: perceptron(784, 10), 20)
+        return StressTask((x, y), (x_test, y_test), lambda: perceptron(784, 10), 20)
     if kind == "merged":
         y = torch.where((y == 6) & torch.from_numpy(rng.random(len(y)) < 0.5), 0, y)
     if kind == "turned":
@@ -205,26 +205,26 @@ def _on_fashion_mnist(kind: str, data_dir: str, rng: np.random.Generator) -> Uns
         x_test = torch.where(is_test_turned[:, None, None, None], x_test.rot90(1, (2, 3)), x_test)
     epochs, batch_size = {"small": (60, 32), "unsure": (20, 128)}.get(kind, (16, 128))
     data = (pool(x), y), (pool(x_test), y_test)
-    return UnseenTask(*data, lambda: convolutions(10), epochs, lr=4e-3, batch_size=batch_size)
+    return StressTask(*data, lambda: convolutions(10), epochs, lr=4e-3, batch_size=batch_size)
 
 
-def _on_texts(kind: str, data_dir: str, rng: np.random.Generator) -> UnseenTask:
+def _on_texts(kind: str, data_dir: str, rng: np.random.Generator) -> StressTask:
     if kind == "characters":
         rows, following = _characters(f"{data_dir}/tinyshakespeare/input.txt.gz", 24_000, rng)
         halves = (rows[:16_000], following[:16_000]), (rows[16_000:], following[16_000:])
-        return UnseenTask(*halves, next_character, 10, lr=3e-3)
+        return StressTask(*halves, next_character, 10, lr=3e-3)
     if kind.startswith("sentiment"):
         words, labels = _sentences(f"{data_dir}/glue/sst2_train.tsv.gz")
         train, test = torch.from_numpy(rng.permutation(len(labels))[:18_000]).split([12_000, 6_000])
         network = Windows if kind == "sentiment_windows" else bag_of_words
-        return UnseenTask((words[train], labels[train]), (words[test], labels[test]), lambda: network(2), 8, lr=4e-3)
+        return StressTask((words[train], labels[train]), (words[test], labels[test]), lambda: network(2), 8, lr=4e-3)
     halves = (texts(f"{data_dir}/ag_news/ag_news_{part}.tsv.gz") for part in ("train10k", "test"))
     if kind == "recurrent":
-        return UnseenTask(*halves, lambda: Recurrent(4), 8, lr=4e-3, recipe="linear")
-    return UnseenTask(*halves, lambda: Windows(4), 12, lr=4e-3, recipe="linear")
+        return StressTask(*halves, lambda: Recurrent(4), 8, lr=4e-3, recipe="linear")
+    return StressTask(*halves, lambda: Windows(4), 12, lr=4e-3, recipe="linear")
 
 
-def _made_up(kind: str, rng: np.random.Generator) -> UnseenTask:
+def _made_up(kind: str, rng: np.random.Generator) -> StressTask:
     seed = int(rng.integers(2**31))
     n_in, n_out, n = {"moons": (2, 2, 6_000), "parity": (6, 2, 12_000)}.get(kind, (30, 6, 12_000))
     if kind == "moons":
@@ -240,7 +240,7 @@ def _made_up(kind: str, rng: np.random.Generator) -> UnseenTask:
         x, y = make_classification(n + 8_000, n_clusters_per_class=n_clusters, random_state=seed, **shape)
         network, epochs = functools.partial(with_dropout, n_in, 128, n_out, 0.2), 15
     x_, y_ = torch.tensor(x, dtype=torch.float32), torch.tensor(y)
-    return UnseenTask((x_[:n], y_[:n]), (x_[n:], y_[n:]), network, epochs, lr=4e-3 if kind == "parity" else 2e-3)
+    return StressTask((x_[:n], y_[:n]), (x_[n:], y_[n:]), network, epochs, lr=4e-3 if kind == "parity" else 2e-3)
 
 
 def _binary(outputs: Tensor, y: Tensor) -> Tensor:
@@ -251,35 +251,35 @@ def _huber(outputs: Tensor, y: Tensor) -> Tensor:
     return nn.functional.huber_loss(outputs.squeeze(1), y)
 
 
-def unseen_task(name: str, seed: int, data_dir: str, features: Path = FEATURES) -> UnseenTask:
+def stress_task(name: str, seed: int, data_dir: str, features: Path = FEATURES) -> StressTask:
     """Make the task of a name, with data and labels drawn by a seed.
 
     Example:
-        >>> made = unseen_task("moons", 0, "")
+        >>> made = stress_task("moons", 0, "")
         >>> made.train[0].shape, made.network()(made.test[0]).shape
         (torch.Size([6000, 2]), torch.Size([6000, 2]))
     """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    kind, _, percent = name.rpartition("_")
-    if percent.isdigit():
-        made = unseen_task(kind, seed, data_dir, features)
-        return dataclasses.replace(made, train=(made.train[0], flipped(made.train[1], int(percent), rng)))
-    if kind == "norms" or name == "norms":
-        (x, y), (x_test, y_test) = images("cifar10", data_dir, 12_000, rng, percent if kind else "")
+    base, percent = flips_in(name)
+    if percent:
+        return with_flips(stress_task(base, seed, data_dir, features), percent, seed)
+    kind, _, labels = name.partition("_")
+    if kind == "norms":
+        (x, y), (x_test, y_test) = images("cifar10", data_dir, 12_000, rng, labels)
         pool = nn.AvgPool2d(2)
-        return UnseenTask((pool(x), y), (pool(x_test), y_test), norms, 14, recipe="sgd")
+        return StressTask((pool(x), y), (pool(x_test), y_test), norms, 14, recipe="sgd")
     if name in ("linear", "linear_worse", "dropout_random1"):
-        known = task("_".join(["image_features", percent] if kind else ["image_features"]), seed, data_dir, features)
+        known = task(f"image_features_{labels}".removesuffix("_"), seed, data_dir, features)
         if kind == "dropout":
-            return UnseenTask(known.train, known.test, regularized_head, 12, lr=1e-3, recipe="linear")
-        return UnseenTask(known.train, known.test, lambda: nn.Linear(1280, 10), 20, lr=3e-3)
+            return StressTask(known.train, known.test, regularized_head, 12, lr=1e-3, recipe="linear")
+        return StressTask(known.train, known.test, lambda: nn.Linear(1280, 10), 20, lr=3e-3)
     if name == "one_logit":
         known = task("adult", seed, data_dir)
         n_in = known.train[0].shape[1]
-        return UnseenTask(known.train, known.test, lambda: perceptron(n_in, 1), known.epochs, loss=_binary)
+        return StressTask(known.train, known.test, lambda: perceptron(n_in, 1), known.epochs, loss=_binary)
     if name == "huber":
-        return UnseenTask(*regression(rng, 2.2), lambda: perceptron(10, 1), 16, loss=_huber)
+        return StressTask(*regression(rng, 2.2), lambda: perceptron(10, 1), 16, loss=_huber)
     if name in ("recurrent", "windows", "sentiment", "sentiment_windows", "characters"):
         return _on_texts(name, data_dir, rng)
     if name in ("informative", "clusters", "moons", "parity"):

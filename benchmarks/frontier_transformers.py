@@ -1,6 +1,6 @@
-"""Frontier on tasks that nobody looked at while it was made: fine-tuning, a language model, translation.
+"""Frontier with Transformers: fine-tuning, a language model, translation; not looked at while its rule was made.
 
-    python -m benchmarks.frontier_elsewhere --data-dir DIR [--only sst2_small] [--seeds N] [--out bench-out]
+    python -m benchmarks.frontier_transformers --data-dir DIR [--only sst2_small] [--seeds N] [--out bench-out]
 
 Parts of the other studies, for two cores, with `Frontier(budget=0.5)` beside `full` and `short`, the same budget spent
 on everything: sst2_small, mrpc_small, rte_small and stsb_small of `benchmarks.text` (STS-B is regression),
@@ -41,4 +41,4 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_study("frontier_elsewhere", parts, __doc__))
+    sys.exit(run_study("frontier_transformers", parts, __doc__))

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import fresh_data, frontier_tables
-from benchmarks.fresh_networks import Characters, Mixer, small_resnet
-from benchmarks.fresh_tasks import TITLES, balanced, constant_adam, constant_sgd, fresh_task, in_steps
+from benchmarks import frontier_tables, held_out_task_data
 from benchmarks.frontier import run
-from benchmarks.frontier_fresh import FreshModule
+from benchmarks.frontier_held_out import HeldOutModule
+from benchmarks.held_out_task_networks import Characters, Mixer, small_resnet
+from benchmarks.held_out_tasks import TITLES, balanced, constant_adam, constant_sgd, held_out_task, in_steps
 from benchmarks.tables import tables
 from lightning_dataselect import FewerEpochs
 
@@ -24,14 +24,14 @@ def rng():
 
 def test_a_share_of_a_group_is_labelled_wrong_and_nothing_else():
     y, is_in_group = torch.arange(4).repeat(2500), torch.arange(10_000) % 5 == 0
-    wrong = fresh_data.wrong_in_group(y, is_in_group, 0.4, rng()) != y
+    wrong = held_out_task_data.wrong_in_group(y, is_in_group, 0.4, rng()) != y
     assert not wrong[~is_in_group].any()
     assert float(wrong[is_in_group].float().mean()) == pytest.approx(0.4, abs=0.04)
 
 
 def test_the_first_class_has_so_many_times_the_samples_of_the_last():
     y = torch.arange(10).repeat(1000)
-    chosen = fresh_data.fewer_of_later_classes(y, 1000, 50, rng())
+    chosen = held_out_task_data.fewer_of_later_classes(y, 1000, 50, rng())
     counts = y[chosen].bincount()
     assert counts.tolist() == [int(1000 * 50 ** (-c / 9)) for c in range(10)]
     assert len(chosen.unique()) == len(chosen) and not torch.equal(y[chosen], y[chosen].sort().values)
@@ -39,14 +39,14 @@ def test_the_first_class_has_so_many_times_the_samples_of_the_last():
 
 def test_a_vote_is_drawn_as_often_as_people_gave_it():
     counts = np.tile(np.array([[0, 30, 0, 10, 0]], dtype=np.uint8), (20_000, 1))
-    votes = fresh_data.single_votes(counts, rng()).bincount(minlength=5) / 20_000
+    votes = held_out_task_data.single_votes(counts, rng()).bincount(minlength=5) / 20_000
     assert votes.tolist() == pytest.approx([0, 0.75, 0, 0.25, 0], abs=0.01)
-    assert fresh_data.single_votes(np.eye(5, dtype=np.uint8), rng()).tolist() == [0, 1, 2, 3, 4]
+    assert held_out_task_data.single_votes(np.eye(5, dtype=np.uint8), rng()).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_tenth_of_the_images_is_noise_and_the_others_are_as_they_were():
     x, y = 3 + 2 * torch.randn(2000, 1, 4, 4, generator=torch.Generator().manual_seed(0)), torch.arange(10).repeat(200)
-    noisy, given = fresh_data.with_noise_images(x, y, 0.1, rng())
+    noisy, given = held_out_task_data.with_noise_images(x, y, 0.1, rng())
     is_noise = (noisy != x).flatten(1).any(1)
     assert int(is_noise.sum()) == 200 and torch.equal(given[~is_noise], y[~is_noise])
     assert float(noisy[is_noise].mean()) == pytest.approx(3, abs=0.2)
@@ -56,19 +56,19 @@ def test_a_tenth_of_the_images_is_noise_and_the_others_are_as_they_were():
 
 def test_so_many_targets_are_far_off():
     y = torch.zeros(20_000)
-    off = fresh_data.with_outliers(y, 0.05, 5, rng())
+    off = held_out_task_data.with_outliers(y, 0.05, 5, rng())
     assert float((off != 0).float().mean()) == pytest.approx(0.05, abs=0.01)
     assert float(off[off != 0].std()) == pytest.approx(5, rel=0.1)
 
 
 def test_the_board_has_three_colours_by_its_first_two_columns():
-    x, y = fresh_data.checkerboard(3000, rng())
+    x, y = held_out_task_data.checkerboard(3000, rng())
     assert torch.equal(y, (x[:, 0].floor() + x[:, 1].floor()).long() % 3)
 
 
 @pytest.mark.parametrize("name", MADE_UP)
 def test_tasks_are_drawn_by_their_seed(name):
-    first, again, other = (fresh_task(name, seed, "") for seed in (3, 3, 4))
+    first, again, other = (held_out_task(name, seed, "") for seed in (3, 3, 4))
     for one, same in zip((*first.train, *first.test), (*again.train, *again.test), strict=True):
         assert torch.equal(one, same)
     assert not torch.equal(first.train[1], other.train[1])
@@ -76,7 +76,7 @@ def test_tasks_are_drawn_by_their_seed(name):
 
 
 def test_a_tenth_of_the_training_labels_is_flipped_and_none_to_test_on():
-    clean, flipped = (fresh_task(name, 3, "") for name in ("checkerboard", "checkerboard_10"))
+    clean, flipped = (held_out_task(name, 3, "") for name in ("checkerboard", "checkerboard_10"))
     assert torch.equal(clean.test[1], flipped.test[1]) and torch.equal(clean.train[0], flipped.train[0])
     assert float((clean.train[1] != flipped.train[1]).float().mean()) == pytest.approx(0.1, abs=0.01)
 
@@ -86,12 +86,12 @@ def test_a_tenth_of_the_training_labels_is_flipped_and_none_to_test_on():
     [(in_steps, [1, 1, 0.1, 0.01]), (constant_adam, [1] * 4), (constant_sgd, [1] * 4)],
 )
 def test_a_task_is_trained_with_its_own_optimizer_at_its_own_rates(optimizers, factors):
-    spirals = fresh_task("spirals", 0, "")
+    spirals = held_out_task("spirals", 0, "")
     small = tuple(each[:256] for each in spirals.train)
     made = dataclasses.replace(spirals, train=small, epochs=4, lr=0.02, batch_size=64, optimizers=optimizers)
     rates: list[float] = []
 
-    class Watched(FreshModule):
+    class Watched(HeldOutModule):
         def on_train_batch_start(self, batch, batch_idx):
             rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
 
@@ -100,12 +100,12 @@ def test_a_task_is_trained_with_its_own_optimizer_at_its_own_rates(optimizers, f
 
 
 def test_without_an_optimizer_of_its_own_a_task_has_that_of_its_recipe():
-    spirals = fresh_task("spirals", 0, "")
+    spirals = held_out_task("spirals", 0, "")
     made = dataclasses.replace(spirals, train=tuple(each[:64] for each in spirals.train), epochs=1, recipe="sgd")
-    kept: list[FreshModule] = []
+    kept: list[HeldOutModule] = []
 
     def module_of(made):
-        kept.append(FreshModule(made))
+        kept.append(HeldOutModule(made))
         return kept[0]
 
     run(made, FewerEpochs(budget=1.0), 0, module_of)
@@ -140,9 +140,9 @@ def test_the_table_shows_its_rows_in_the_order_of_the_tasks(tmp_path, monkeypatc
     }  # fmt: skip
     names = ("outliers", "spirals", "pairs")
     rows = [{**row, "task": name, "lower_is_better": name != "spirals"} for name in names]
-    (tmp_path / "frontier_fresh.json").write_text(json.dumps({"rows": rows}))
+    (tmp_path / "frontier_held_out.json").write_text(json.dumps({"rows": rows}))
     monkeypatch.setattr(frontier_tables, "RESULTS", tmp_path)
-    lines = tables()["frontier_fresh"]().splitlines()
+    lines = tables()["frontier_held_out"]().splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == [
         "| STS-B, pretrained features, lower is better",
         "| made up, perceptron, five spirals",

@@ -1,4 +1,4 @@
-"""The made-up data of `benchmarks.fresh_tasks`, and what is done to the samples and labels of the real ones."""
+"""The made-up data of `benchmarks.held_out_tasks`, and what is done to the samples and labels of the real ones."""
 
 from __future__ import annotations
 
