@@ -77,7 +77,7 @@ class SelectCLI(LightningCLI):
         selector = self._get(self.config_init, "select")
         if type(selector) in (DataSelector, BatchSelector):
             raise UserInputError(
-                f"--select names no method, but {type(selector).__name__}: give one, as in --select UCB."
+                "--select: no method is named. Name one before its arguments, as in --select UCB --select.seed 1."
             )
         if selector is not None:
             callbacks.append(selector)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
+from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.utils.arguments import did_you_mean
 from lightning_dataselect.utils.errors import UserInputError
 from lightning_dataselect.utils.validation import hint_at_percent
@@ -148,5 +149,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if unknown:
         options = [f"--{name.replace('_', '-')}" for name in vars(arguments) if name != "command"]
         hint = did_you_mean(unknown[0], options) or f" See lightning-dataselect {arguments.command} --help."
+        if arguments.command == "list" and (method := next((each for each in unknown if each in CATALOG), None)):
+            hint = f" The arguments of {method}: lightning-dataselect fit --select.help {method}."
         raise UserInputError(f"{unknown[0]} is not understood.{hint}")
     return arguments

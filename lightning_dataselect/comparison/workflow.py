@@ -71,7 +71,7 @@ def carry_out(task: Task, request: Request, console: Console) -> Comparison:
             f"{hint_at_percent(f'{request.prune_ratio:g}%') if 2 <= request.prune_ratio < 100 else ''}"
         )
     if request.jobs < 1:
-        raise UserInputError(f"--jobs {request.jobs}: at least one run goes on at once.")
+        raise UserInputError(f"--jobs {request.jobs}: give the number of runs at the same time, at least 1.")
     seeds = parse_seeds(request.seeds)
     budget = None if request.budget is None else plan.parse_budget(request.budget)
     methods = None if request.methods == AUTO else _checked(parse_methods(request.methods), request.prune_ratio)

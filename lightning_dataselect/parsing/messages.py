@@ -74,7 +74,8 @@ def in_plain_words(error: Exception) -> str:
         return f"{stray[1]} stands alone, without an option. If it is a config, give --config {stray[1]}."
     if missing := _MISSING.search(root):
         way_out = " Give --config exp.yaml, or --model my.Model --data my.Data." if missing[1] == "model" else ""
-        return f"--{missing[1].replace(', ', ', --')} is missing.{way_out}"
+        names = [f"{argument}.{name}" if argument else f"--{name}" for name in missing[1].split(", ")]
+        return f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} missing.{way_out}"
     if root.startswith("Unexpected config"):
         return "--config: a config holds sections such as model, data, trainer and select, but this one does not."
     if unknown := _NO_CLASS.search(root):

@@ -76,6 +76,13 @@ def test_the_config_trains_once_what_is_missing_is_filled_in(folder):
     assert main(["fit", "--config", "sub.yaml", *short, "--select", "RandomPruning"]) == 0
 
 
+@pytest.mark.parametrize("command", [["fit", "--config", "exp.yaml"], ["compare", "exp.yaml"]])
+def test_what_is_not_filled_in_is_named_as_the_config_names_it(folder, command, capsys):
+    assert main(INIT) == 0
+    assert main(command) == 2
+    assert "--model.width is missing." in capsys.readouterr().err
+
+
 def test_a_model_with_its_own_loader_needs_no_data(folder):
     assert main(["init", "--model", "init_task.WithLoader"]) == 0
     config = folder / "exp.yaml"

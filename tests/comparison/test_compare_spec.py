@@ -175,7 +175,10 @@ def test_the_selector_that_a_config_trains_with_is_left_out(tmp_path):
     ("given", "said"),
     [
         ("nowhere.py", r"nowhere.py cannot be read \(No such file or directory\): give a script .*make_module\(\)"),
-        ("digit", r"give a LightningCLI config, or one of digits, fashion_mnist. Did you mean digits\?"),
+        (
+            "digit",
+            r"give a LightningCLI config, a script .*, or a demo: digits, fashion_mnist. Did you mean digits\?",
+        ),
     ],
 )
 def test_task_that_is_not_there_is_answered_with_what_to_give(given, said, tmp_path, monkeypatch):

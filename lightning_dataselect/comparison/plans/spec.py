@@ -195,5 +195,8 @@ def parse_seeds(text: str) -> list[int]:
         numbers = []
     seeds = numbers if "," in text else list(range(*numbers)) if len(numbers) == 1 else []
     if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-        raise UserInputError(f"--seeds {text!r}: give how many (1 or more), or which, each once, as in 1,2,3.")
+        raise UserInputError(
+            f"--seeds {text!r}: give how many seeds to run, at least 1, as in 3; or the seeds themselves, each once, as"
+            " in 1,2,3."
+        )
     return seeds

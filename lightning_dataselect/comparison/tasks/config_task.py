@@ -172,7 +172,7 @@ def _read(config: str) -> str:
         close = difflib.get_close_matches(config, DEMOS, n=1)
         meant = f" Did you mean {close[0]}?" if close else ""
         raise UserInputError(
-            f"--config {config} cannot be read ({error.strerror}): give a LightningCLI config, or one of"
+            f"{config} cannot be read ({error.strerror}): give a LightningCLI config, a script (train.py), or a demo:"
             f" {', '.join(DEMOS)}.{meant}"
         ) from error
 
