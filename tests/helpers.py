@@ -86,6 +86,20 @@ class Net(L.LightningModule):
         return sum(step.epoch == epoch for step in self.steps)
 
 
+class ByHand(L.LightningModule):
+    """Takes the steps of its optimizer itself; to be listed before the module whose loss that is."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(super().training_step(batch, batch_idx))
+        optimizer.step()
+
+
 class Shares(DataSelector):
     """Keeps a random choice of the given share in each epoch, over and over."""
 

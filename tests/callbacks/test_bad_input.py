@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import Hardest, Net, Shares, dataset, fit, loader, same_weights, trainer
+from helpers import ByHand, Hardest, Net, Shares, dataset, fit, loader, same_weights, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import CombinedLoader
 from packaging.version import Version
@@ -274,16 +274,8 @@ def test_steps_without_a_sound_loss_fail_on_the_first_batch(module, options, err
     assert len(net.steps) <= 1 and "training_step" not in vars(net)
 
 
-class ContrastiveByHand(Contrastive):
-    def __init__(self):
-        super().__init__()
-        self.automatic_optimization = False
-
-    def training_step(self, batch, batch_idx):
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(super().training_step(batch, batch_idx))
-        optimizer.step()
+class ContrastiveByHand(ByHand, Contrastive):
+    pass
 
 
 @pytest.mark.parametrize("module", [Contrastive, ContrastiveByHand])

@@ -3,7 +3,7 @@
 import lightning as L
 import pytest
 import torch
-from helpers import AtMost, N, Net, Seen, Shares, fit, loader, same_weights, trainer
+from helpers import AtMost, ByHand, N, Net, Seen, Shares, fit, loader, same_weights, trainer
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     GradientAccumulationScheduler,
@@ -288,16 +288,12 @@ def test_it_ends_there_with_every_setting_of_the_trainer(schedule, flags):
 
 @pytest.mark.parametrize("when", ["each batch", "the last batch", "each epoch's end"])
 def test_schedules_that_a_module_steps_itself_end_where_they_would(when):
-    class ByHand(Net):
+    class Stepping(ByHand, Net):
         def __init__(self):
             super().__init__(lambda optimizer, trainer: StepLR(optimizer, 1, 0.97))
-            self.automatic_optimization = False
 
         def training_step(self, batch, batch_idx):
-            optimizer = self.optimizers()
-            optimizer.zero_grad()
-            self.manual_backward(super().training_step(batch, batch_idx))
-            optimizer.step()
+            super().training_step(batch, batch_idx)
             if when == "each batch" or (when == "the last batch" and self.trainer.is_last_batch):
                 self.lr_schedulers().step()
 
@@ -306,7 +302,7 @@ def test_schedules_that_a_module_steps_itself_end_where_they_would(when):
                 self.lr_schedulers().step()
 
     for selector in (FewerEpochs(budget=0.5), RandomPruning(prune_ratio=0.5, budget=0.6)):
-        made, _ = fit(selector, ByHand(), max_epochs=10)
+        made, _ = fit(selector, Stepping(), max_epochs=10)
         assert scheduler_of(made).last_epoch == (100 if when == "each batch" else 10)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import Net, Shares, fit, loader, same_weights
+from helpers import ByHand, Net, Shares, fit, loader, same_weights
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging
 from schedule_helpers import by_epoch, one_cycle, steps
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, ReduceLROnPlateau, StepLR
@@ -167,18 +167,15 @@ def test_a_schedule_ends_where_it_would_although_accumulation_changes_on_the_way
     assert run(1.0, 0.4, 0.7, 0.5) == run(1.0) == (3 + 3 + 5 + 5, 3)
 
 
-class ByHand(Net):
+class Stepping(ByHand, Net):
     """Optimizes manually, and steps its scheduler ``when`` it does."""
 
     def __init__(self, when):
         super().__init__(decay)
-        self.automatic_optimization, self.when = False, when
+        self.when = when
 
     def training_step(self, batch, batch_idx):
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(super().training_step(batch, batch_idx))
-        optimizer.step()
+        super().training_step(batch, batch_idx)
         if self.when(self, batch_idx):
             self.lr_schedulers().step()
 
@@ -198,14 +195,14 @@ WHEN = {
 def test_schedules_that_a_module_steps_itself_end_where_they_would(when, shares, recwarn):
     ends = []
     for selector in (None, Shares(*shares)):
-        made, _ = fit(selector, ByHand(WHEN[when]))
+        made, _ = fit(selector, Stepping(WHEN[when]))
         ends.append(made.lr_scheduler_configs[0].scheduler.last_epoch)
     assert ends[0] == ends[1]
     assert not [w for w in recwarn if "learning rate changes" in str(w.message)]
 
 
 def test_schedules_of_epochs_are_left_to_a_module_that_steps_them_between_batches():
-    class AtTheEnd(ByHand):
+    class AtTheEnd(Stepping):
         def on_train_epoch_end(self):
             self.lr_schedulers().step()
 

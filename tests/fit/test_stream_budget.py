@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import Net, fit, same_weights
+from helpers import ByHand, Net, fit, same_weights
 from lightning.pytorch.callbacks import ModelCheckpoint
 from ranks import on_ranks
 from resume_helpers import SaveAt
@@ -201,18 +201,11 @@ def test_a_lightning_that_names_the_last_batch_otherwise_is_refused(monkeypatch)
     assert net.steps == [] and "training_step" not in vars(net)
 
 
-class Manual(Net):
+class Manual(ByHand, Net):
     """Steps its optimizer and its scheduler itself."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.automatic_optimization = False
-
     def training_step(self, batch, batch_idx):
-        optimizer = self.optimizers()
-        optimizer.zero_grad()
-        self.manual_backward(super().training_step(batch, batch_idx))
-        optimizer.step()
+        super().training_step(batch, batch_idx)
         self.lr_schedulers().step()
 
 

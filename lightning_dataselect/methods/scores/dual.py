@@ -7,8 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lightning_dataselect.methods.classification import logits_and_targets, target_probability
-from lightning_dataselect.methods.scores.base import Score
-from lightning_dataselect.methods.scores.windows import add_window, known_moments, push, window_columns
+from lightning_dataselect.methods.scores.windows import WindowedScore, add_window, known_moments, push
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.validation import check_count
@@ -38,7 +37,7 @@ def _average(score: Tensor, value: Tensor, n: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class DUALScore(Score):
+class DUALScore(WindowedScore):
     """Score by spread x (1 - mean) of the target's probability, averaged over every window of ``window`` presentations.
 
     A sample presented less often is scored by what there is, from the second presentation on. Takes ``4 * window``
@@ -48,22 +47,11 @@ class DUALScore(Score):
         window: Presentations a window holds, J, at least 2. Default 10, the authors'.
     """
 
-    window: int = 10
-
     measuring_epochs: ClassVar[int] = 30
     vectors: ClassVar[tuple[str, ...]] = ("window",)
 
     def __post_init__(self) -> None:
         check_count("window", self.window, minimum=2)
-
-    @property
-    def fewest_epochs(self) -> int:
-        """The window."""
-        return self.window
-
-    def columns(self) -> dict[str, float]:
-        """Name the column that counts full windows."""
-        return window_columns()
 
     def rate(self, seen: Observation, store: ScoreStore) -> None:
         """Move the windows on, and average."""

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.methods.classification import logits_and_targets
-from lightning_dataselect.methods.scores.base import Score
-from lightning_dataselect.methods.scores.windows import add_window, known_moments, push, window_columns
+from lightning_dataselect.methods.scores.windows import WindowedScore, add_window, known_moments, push
 from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.utils.validation import check_count, check_share
@@ -35,7 +34,7 @@ def movement(now: Tensor, before: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class TDDSScore(Score):
+class TDDSScore(WindowedScore):
     """Score by the spread of a sample's movements over a sliding window, averaged with weights that decay.
 
     Takes ``4 * (C + window - 1)`` bytes a sample, with C classes, while it measures.
@@ -45,7 +44,6 @@ class TDDSScore(Score):
         decay: Weight of the newest window in the moving average, in (0, 1]. Default 0.9, the authors'.
     """
 
-    window: int = 10
     decay: float = 0.9
 
     measuring_epochs: ClassVar[int] = 30
@@ -54,15 +52,6 @@ class TDDSScore(Score):
     def __post_init__(self) -> None:
         check_count("window", self.window, minimum=3)
         check_share("decay", self.decay, "the weight of the newest window, say 0.9", above_zero=True)
-
-    @property
-    def fewest_epochs(self) -> int:
-        """The window."""
-        return self.window
-
-    def columns(self) -> dict[str, float]:
-        """Name the column that counts full windows."""
-        return window_columns()
 
     def rate(self, seen: Observation, store: ScoreStore) -> None:
         """Move the windows on, and average."""

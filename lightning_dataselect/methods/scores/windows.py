@@ -1,10 +1,12 @@
 """The last few numbers of each sample, and a score that sums their windows up as these slide over the presentations."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lightning_dataselect.methods.scores.base import Score
 from lightning_dataselect.state.store import ScoreStore
 
 
@@ -35,15 +37,10 @@ def push(store: ScoreStore, name: str, width: int, indices: Tensor, values: Tens
     return window
 
 
-def window_columns() -> dict[str, float]:
-    """Name the column in which `add_window` counts full windows."""
-    return {"windows": 0.0}
-
-
 def add_window(
     store: ScoreStore, indices: Tensor, window: Tensor, value: Tensor, join: Callable[[Tensor, Tensor, Tensor], Tensor]
 ) -> None:
-    """Join what a window has shown to the score; needs `window_columns`.
+    """Join what a window has shown to the score; needs the columns of a `WindowedScore`.
 
     Before a window is full, the score is what there is: the value of the window so far.
 
@@ -56,7 +53,7 @@ def add_window(
             returns the scores of samples that had a full window before.
 
     Example:
-        >>> store = ScoreStore(1, window_columns())
+        >>> store = ScoreStore(1, {"windows": 0.0})
         >>> for value in (1.0, 2.0):
         ...     window = push(store, "window", 1, torch.tensor([0]), torch.tensor([value]))
         ...     add_window(store, torch.tensor([0]), window, window[:, 0], lambda score, value, n: score + value)
@@ -89,3 +86,23 @@ def known_moments(window: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean = torch.where(known, window, 0.0).sum(1) / count
     squares = torch.where(known, window - mean.unsqueeze(1), 0.0).square().sum(1)
     return count, mean, squares
+
+
+@dataclass(frozen=True)
+class WindowedScore(Score):
+    """The base of scores that sum up windows of a sample's last presentations.
+
+    Args:
+        window: Presentations a window holds.
+    """
+
+    window: int = 10
+
+    @property
+    def fewest_epochs(self) -> int:
+        """The window."""
+        return self.window
+
+    def columns(self) -> dict[str, float]:
+        """Name the column in which `add_window` counts full windows."""
+        return {"windows": 0.0}
