@@ -58,13 +58,13 @@ class BatchSelector(DataSelector):
             ``anneal``.
         constant_batch_size: True to gather chosen samples over several of the loader's batches, and to train on them
             once they fill a whole one, as the authors of Selective-Backprop do: the model never sees a smaller batch,
-            and takes ``batch_ratio`` as many optimizer steps. Default False: each part is trained on at once. What it
-            costs: inputs of up to two batches more stay on the device; a sample is trained on up to
-            ``1 / batch_ratio`` batches after it was scored; the last ones of an epoch wait for the next, where the
-            authors train on a smaller batch, so that those of the last epoch, fewer than a batch, never come to it;
-            checkpoints hold the inputs of those that wait; several ranks agree in every batch, which waits for the
-            device, and one that gets two batches ahead of the slowest gives its oldest up. For hooks a batch of the
-            loader in between is one that accumulates gradients, whose ``outputs`` are empty. With
+            and takes ``batch_ratio`` times as many optimizer steps. Default False: each part is trained on at once.
+            Costs: inputs of up to two further batches stay on the device, and are saved in checkpoints; a sample is
+            trained on up to ``1 / batch_ratio`` batches after it was scored. Samples left over at the end of an epoch
+            wait for the next one (the authors train on a smaller batch); those of the last epoch, fewer than a batch,
+            are never trained on. With several ranks, each batch waits for the device, so that all ranks train
+            together; one that has gathered two batches more than it can train on discards its oldest samples. To
+            hooks, a batch that only gathers looks like one that accumulates gradients, with empty ``outputs``. With
             ``accumulate_grad_batches`` whole batches are accumulated, and the last step of an epoch takes what waits.
         **common: See :class:`~lightning_dataselect.callbacks.selector.DataSelector`.
 

@@ -46,7 +46,7 @@ class SelectCLI(LightningCLI):
         parser.add_subclass_arguments(DataSelector, "select", fail_untyped=False, required=False, help=_SELECT_HELP)
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what the parser lets pass, and Lightning would stumble on later."""
+        """Refuse what the parser accepts but Lightning would fail on later."""
         section, checkpoint = self._get(self.config, "trainer"), self._get(self.config, "ckpt_path")
         if not isinstance(section, Namespace):
             raise UserInputError(f"--trainer: give its arguments by name, as in max_epochs: 3, not {section}.")

@@ -1,4 +1,4 @@
-"""A method's arguments on a command line: those that have an effect, and help as one reads it in a terminal."""
+"""A method's arguments on the command line: only those that have an effect, with help that suits a terminal."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ def carry_out(task: Task, request: Request, console: Console) -> Comparison:
         summary.notes.insert(
             0,
             f"All of it ran on {share(found.share_of_data)} of the training data, as the budget asks: on all of it the"
-            " answer may be another.",
+            " answer may differ.",
         )
     comparison = Comparison(task, settings, outcome, summary, advise(summary, outcome, settings))
     return replace(comparison, unwritten=_write(comparison)) if outcome.runs else comparison
@@ -164,5 +164,7 @@ def _notes_before(
     if rehearsal.on_threads:
         notes.append(rehearsal.on_threads)
     if request.jobs > 1:
-        notes.append(f"{request.jobs} runs go on at once and slow each other down: trust no wall-clock of theirs.")
+        notes.append(
+            f"{request.jobs} runs go on at once and slow each other down: do not trust their wall-clock times."
+        )
     return notes

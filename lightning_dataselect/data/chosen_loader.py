@@ -170,8 +170,8 @@ def choose_loader(given: object, name: LoaderName | None, method: str) -> Chosen
         )
     if len(tree_flatten(members[name])[0]) != 1 or isinstance(members[name], Mapping | list | tuple):  # type: ignore[index]
         raise InvalidArgumentError(
-            f"loader={name!r} is a {type(members[name]).__name__}, not one train loader: loaders are named at the top"  # type: ignore[index]
-            " of the list or dict alone. Give them in a list or dict without others in it."
+            f"loader={name!r} is a {type(members[name]).__name__}, not one train loader: only the top level of a"  # type: ignore[index]
+            " list or dict names loaders. Give them in one without further lists or dicts in it."
         )
     return ChosenLoader(members[name], members, (name,), BatchPart(name) if len(leaves) > 1 else None)  # type: ignore[index]
 

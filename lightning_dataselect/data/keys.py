@@ -63,6 +63,6 @@ def call_for_keys(sample_id: Callable[[Any], Any], given: Any, what: str) -> Any
         raise
     except Exception as error:
         raise InvalidArgumentError(
-            f"{named(sample_id)} fails for {what}: {one_line(error)}. It must return one key a sample, in a list, an"
-            " array or a tensor."
+            f"{named(sample_id)} fails for {what}: {one_line(error)}. It must return one key per sample, in a list,"
+            " an array or a tensor."
         ) from error

@@ -64,7 +64,7 @@ class SelectedLoader:
         if self.batches.n_of_plan == 0:
             keep_more = "Keep more samples, lower" if plan.indices.numel() < self.n else "Lower"
             raise InvalidLoaderError(
-                f"The epoch {plan.epoch} would have no batch: {plan.indices.numel()} of {self.n} samples are selected,"
+                f"Epoch {plan.epoch} would have no batch: {plan.indices.numel()} of {self.n} samples are selected,"
                 f" on {self.sampler.num_replicas} rank(s), and the loader's batch_size={self.batches.batch_size} with"
                 f" drop_last=True drops them all. {keep_more} the batch size, or set drop_last=False."
             )

@@ -76,7 +76,7 @@ def rows_agreed_on(batch: Any, n: int, *, besides: Any = None) -> int | None:
     """Return how many rows all parts of a batch have, if that is not ``n``, the number of its samples.
 
     None where a part may have a row or a column for each of ``n`` samples, where parts disagree, as those of graphs do,
-    or where it holds something whose rows nobody can count.
+    or where it holds something whose rows cannot be counted.
 
     Args:
         batch: What the loader yielded.

@@ -36,7 +36,8 @@ def keys_of_dataset(dataset: Any, sample_id: SampleId) -> list[Key]:
     name = named(sample_id)
     if len(keys) != len(dataset):
         raise InvalidArgumentError(
-            f"{name} gives {len(keys)} keys for the {len(dataset)} samples of {type(dataset).__name__}: give one each."
+            f"{name} gives {len(keys)} keys for the {len(dataset)} samples of {type(dataset).__name__}: give one per"
+            " sample."
         )
     plain: list[Key] = []
     for given in keys:
@@ -63,8 +64,8 @@ def _found(dataset: Any, sample_id: SampleId) -> list[Any]:
             return _listed(dataset[sample_id])
     raise InvalidArgumentError(
         f"sample_id={sample_id!r} names no keys of the data set {type(dataset).__name__}. Give the name of an attribute"
-        " of it, or of a column, that holds one key a sample, or a function of the data set that returns them; without"
-        " sample_id its samples are known by their index."
+        " of it, or of a column, that holds one key per sample, or a function of the data set that returns them;"
+        " without sample_id its samples are known by their index."
     )
 
 
@@ -76,6 +77,6 @@ def _listed(found: Any) -> list[Any]:
             return list(found)
         except TypeError:
             raise InvalidArgumentError(
-                f"sample_id gives a {type(found).__name__}: one key a sample is needed."
+                f"sample_id gives a {type(found).__name__}: one key per sample is needed."
             ) from None
     return list(found)

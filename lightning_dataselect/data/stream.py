@@ -89,15 +89,15 @@ class StreamSource:
         )
         if self._is_cut:
             raise InvalidArgumentError(
-                f"{doubt} If each row is a sample, give one key a row. If samples have several rows, as those of graphs"
-                " have, a batch cannot be cut to the chosen ones."
+                f"{doubt} If each row is a sample, give one key per row. If samples have several rows, as those of"
+                " graphs have, a batch cannot be cut to the chosen ones."
             )
         if not self.doubt:
             rank_zero_warn(
                 f"{doubt} The batch is taken to hold {n_keys} sample{'' if n_keys == 1 else 's'}. If each row is a"
-                " sample, give one key a row."
+                " sample, give one key per row."
             )
-        self.doubt = f"{doubt} If each row is a sample, give one key a row."
+        self.doubt = f"{doubt} If each row is a sample, give one key per row."
 
 
 def _warn_of_shared_keys(keys: Sequence[Key], sample_id: SampleId) -> None:
@@ -139,11 +139,11 @@ def _plain(found: Any, sample_id: SampleId) -> list[Key]:
     keys = found.tolist() if isinstance(found, Tensor | np.ndarray) else found
     if isinstance(keys, str | bytes) or not isinstance(keys, Sequence):
         raise InvalidArgumentError(
-            f"{named(sample_id)} gives a {type(found).__name__} for a batch: it must give one key a sample, in a"
+            f"{named(sample_id)} gives a {type(found).__name__} for a batch: it must give one key per sample, in a"
             " list, an array or a tensor. A loader of single samples (batch_size=None) must make batches of them."
         )
     if not len(keys):
-        raise InvalidArgumentError(f"{named(sample_id)} gives no keys for a batch: it must give one key a sample.")
+        raise InvalidArgumentError(f"{named(sample_id)} gives no keys for a batch: it must give one key per sample.")
     return [_checked(key, sample_id) for key in keys]
 
 

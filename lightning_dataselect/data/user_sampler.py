@@ -193,7 +193,7 @@ def _mask(plan: EpochPlan, n: int) -> Tensor:
 def _drew_nothing(sampler: object, plan: EpochPlan) -> InvalidLoaderError:
     return InvalidLoaderError(
         f"The sampler {type(sampler).__name__} drew none of the {plan.indices.numel()} selected samples in epoch"
-        f" {plan.epoch}. Lower `prune_ratio`, or let the sampler draw more samples an epoch."
+        f" {plan.epoch}. Lower `prune_ratio`, or let the sampler draw more samples per epoch."
     )
 
 

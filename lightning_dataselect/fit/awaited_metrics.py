@@ -59,7 +59,7 @@ class AwaitedMetrics:
             )
 
     def give_back(self) -> None:
-        """Let Lightning insist on metrics as the user has set it."""
+        """Restore how strict Lightning is about missing metrics."""
         for config in self._waiting:
             config.strict = True
         self._waiting = []

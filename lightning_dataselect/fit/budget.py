@@ -21,7 +21,7 @@ _SLACK = 1e-6  # of an epoch: sums of shares are seldom exact in floating point
 
 
 class FitBudget:
-    """End a fit with the budget of its method: epochs are as long as they are, but for the last one, which is cut.
+    """End a fit with the budget of its method: only the last epoch is cut short.
 
     Every rank comes to the same end, because all go by what the epochs that have ended cost on all ranks, and by what
     the present one is expected to cost.
@@ -79,7 +79,7 @@ class FitBudget:
     # ---- the end -------------------------------------------------------------------------------------------------
 
     def announce(self) -> None:
-        """Announce an end before it is known, to those who plan by it, and so that no fit is refused that goes on."""
+        """Announce a provisional end to those who plan by it, so that no fit is refused that would go on."""
         limits, begun = self._limits, max(self._trainer.current_epoch, self._run.known_epochs) + 1
         assert self._policy.budget is not None
         planned = limits.max_epochs or 0

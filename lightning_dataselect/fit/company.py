@@ -19,7 +19,7 @@ def check_selectors(trainer: pl.Trainer) -> bool:
     loaders = [selector.loader for selector in selectors]
     if len({id(selector) for selector in selectors}) < len(selectors):
         raise TrainerSettingsError(
-            f"The same selector is in the callbacks of the Trainer more than once ({names}). Name it once."
+            f"The same selector is in the callbacks of the Trainer more than once ({names}). List it once."
         )
     if len(selectors) < 2:
         return False

@@ -113,17 +113,17 @@ def check_between_epochs(trainer: pl.Trainer, before: int, n: int) -> None:
     """
     if resumes_within_epoch(trainer):
         raise CheckpointMismatchError(
-            f"The checkpoint was written in the middle of an epoch on {before} samples, of which some have gone, come"
-            f" or changed places since: there are {n}, and the rest of that epoch is not among them. Resume from a"
+            f"The checkpoint was written in the middle of an epoch on {before} samples. Since then samples were added,"
+            f" removed or moved (now there are {n}), so the rest of that epoch cannot be told from them. Resume from a"
             " checkpoint at the end of an epoch, from which samples are found again by their keys."
         )
 
 
 def _warn_of_dropped_scores(name: str, before: int, n: int, epoch: int) -> None:
-    others = ", and others stand in their places" if n >= before else ""
+    others = ", with others in their places" if n >= before else ""
     rank_zero_warn(
         f"The train loader's data set no longer holds the {before} samples that were scored: it has {n}{others}. Their"
-        f" scores are dropped, and {name} begins anew with epoch {epoch}. To keep the scores, give"
+        f" scores are dropped, and {name} starts again with epoch {epoch}. To keep the scores, give"
         f" {name}(sample_id=...) keys by which samples are found again, or leave each sample at its index and add new"
         " ones at the end."
     )

@@ -91,8 +91,8 @@ def open_fit(
     first = beside[0] if beside else None
     if first is not None and first.shared is None:
         raise TrainerSettingsError(
-            f"{type(policy).__name__}(loader={policy.loader!r}) has come among the Trainer's callbacks after another"
-            " selector was set up. Name both of them in callbacks=[...]."
+            f"{type(policy).__name__}(loader={policy.loader!r}) was added to the Trainer's callbacks after another"
+            " selector was set up. List both of them in callbacks=[...]."
         )
     step = module.training_step if first is None else first.training_step
     shared = None

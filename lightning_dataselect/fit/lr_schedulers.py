@@ -263,12 +263,12 @@ class RateWatch:
             shorter = f"this epoch takes {n_batches} batches in place of {self._full_batches}"
             why = "the fit ends with its budget" if self._has_budget else shorter
             rank_zero_warn(
-                "The learning rate changes from batch to batch, but by no scheduler that a selector could keep in time:"
-                " your own code sets it, from trainer.global_step say. With"
-                f" {self._method} {why}, so a schedule over all {self._n_batches} stops on the way. Let it go by the"
-                " share of the training that is done,"
+                "The learning rate changes from batch to batch, but not by a scheduler that a selector could keep in"
+                " step: your own code sets it, perhaps from trainer.global_step. With"
+                f" {self._method} {why}, so a schedule over all {self._n_batches} does not reach its end. Compute the"
+                " rate from the share of the training that is done,"
                 " (current_epoch + batch_idx / trainer.num_training_batches) / max_epochs, or return a scheduler from"
-                " configure_optimizers. lr_schedule='steps' leaves rates alone, and says nothing."
+                " configure_optimizers. lr_schedule='steps' leaves rates alone, without this warning."
             )
 
     def after_schedulers(self) -> None:

@@ -56,7 +56,7 @@ def _epochs_in_budget(policy: SelectionPolicy, total: float) -> tuple[int, int]:
 def warn_if_longer_loaders(combination: Combination, policy: SelectionPolicy, n_batches: int) -> None:
     """Warn if epochs stay as long as another loader, however many of the chosen one's ``n_batches`` are dropped."""
     if policy.chooses_epochs and combination.is_shorter_than_others(n_batches):
-        again = ", and what is kept comes again the more often" if combination.repeats else ""
+        again = ", repeating the samples that are kept" if combination.repeats else ""
         rank_zero_warn(
             f"Dropping samples of loader={policy.loader!r} makes no epoch shorter: another train loader has as many"
             f" batches or more, and the epoch lasts until it ends{again}. CombinedLoader(..., mode='min_size') ends"
@@ -92,7 +92,7 @@ def warn_of_batch_size(state: FitState, now: int) -> None:
             f"The checkpoint was written after {state.batches_done} batches of epoch {state.plan.epoch}, of"
             f" {before} samples on all ranks, and now a batch has {now}: Lightning goes on with batch"
             f" {state.batches_done}, so that some samples of this epoch are trained on"
-            f" {'not at all' if now > before else 'twice'}. The epochs to come are whole. Resume with the batch"
+            f" {'not at all' if now > before else 'twice'}. Later epochs are not affected. Resume with the batch"
             " size of the checkpoint, or from the end of an epoch, if that matters."
         )
 
@@ -101,8 +101,8 @@ def warn_of_manual_schedules(method: str) -> None:
     """Warn if a budget ends a fit whose module steps its own schedulers, in epochs of unknown length."""
     rank_zero_warn(
         f"{method} ends the fit with its budget, but under manual optimization learning-rate schedules can be kept in"
-        " time only where the length of an epoch is known: they stop on the way. Give the Trainer limit_train_batches"
-        " as a number of batches, or the data set a __len__."
+        " step only if the length of an epoch is known: here they will not reach their end. Give the Trainer"
+        " limit_train_batches as a number of batches, or the data set a __len__."
     )
 
 

@@ -66,8 +66,8 @@ def _take_over(run: RunState, policy: SelectionPolicy, earlier: EarlierScores, s
     known, name, store = rows >= 0, type(policy).__name__, run.store
     if not bool(known.any()):
         raise InvalidArgumentError(
-            f"{_named(earlier)} knows none of the {rows.numel()} samples of the train loader: it was written of other"
-            " samples, or by another sample_id."
+            f"{_named(earlier)} knows none of the {rows.numel()} samples of the train loader: it was written for other"
+            " samples, or with another sample_id."
         )
     columns = ["loss"]
     if not policy.ranks_by_loss:
@@ -95,13 +95,13 @@ def _check_same_data_set(earlier: EarlierScores, dataset: Any, *, has_keys: bool
     n_before = int(earlier.index.max()) + 1
     if has_changed(earlier.samples, dataset) or n < n_before:
         raise InvalidArgumentError(
-            f"{_named(earlier)} was written of {n_before} samples, but the train loader's data set of {n} has others in"
-            f" their places, or fewer: scores would be taken for those of other samples. {fix}."
+            f"{_named(earlier)} was written for {n_before} samples, but the train loader's data set of {n} has others"
+            f" in their places, or fewer: scores would be taken for those of other samples. {fix}."
         )
     if n > n_before and earlier.method is not None and not earlier.samples:
         raise InvalidArgumentError(
-            f"{_named(earlier)} was written of {n_before} samples, and the train loader's data set has {n}, of which"
-            f" nothing shows whether the first are the same: its samples could not be read. {fix}."
+            f"{_named(earlier)} was written for {n_before} samples, and the train loader's data set has {n}. Whether"
+            f" the first {n_before} are the same cannot be told, as its samples could not be read. {fix}."
         )
 
 

@@ -59,8 +59,9 @@ class StreamBudget:
         if total >= UNKNOWN_LENGTH and epochs is not None and round(share * epochs, 9) < 1:
             raise TrainerSettingsError(
                 f"{type(self._policy).__name__}(budget={share}) ends within the first of max_epochs={epochs} epochs,"
-                " and nobody knows how long those of the stream are. Give the Trainer max_steps, or limit_train_batches"
-                " as a number of batches: those of training on everything; or give the data set a __len__."
+                " and the length of an epoch of the stream is not known. Give the Trainer max_steps, or"
+                " limit_train_batches as a number of batches: those of training on everything; or give the data"
+                " set a __len__."
             )
         full, all_batches = float(state.stream_batches or UNKNOWN_LENGTH), float(total)
         self._run.compute = StreamedCompute(share, full, all_batches, spent=state.budget_spent)

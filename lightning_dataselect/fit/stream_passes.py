@@ -92,7 +92,7 @@ class StreamPasses:
         self._trainer.strategy.barrier("what a pass leaves out")
 
     def extent(self, n_offered: int, *, has_ended: bool) -> tuple[int, float]:
-        """Return how many samples were left out of as much of the pass as was done, and which share of it that is.
+        """Return how many samples the part of the pass that was done has left out, and which share of the pass it is.
 
         All ranks must call it together.
 
@@ -112,7 +112,7 @@ class StreamPasses:
     def _refuse_unasked(self) -> UnsupportedLoaderError:
         name, sample_id = type(self._policy).__name__, named(self._policy.sample_id)
         ask = (
-            f"keep a sample where `keeps(key)` is true, of `keeps = {name.lower()}.keeps`, the key being that of"
+            f"with `keeps = {name.lower()}.keeps`, keep a sample only if `keeps(key)` is true for its key, that of"
             f" {sample_id}."
         )
         if self._passes_on:

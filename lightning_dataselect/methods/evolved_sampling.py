@@ -13,7 +13,7 @@ which makes ``w`` the loss plus its decayed differences: ``w = s + (b2 - b1) sum
 
 Annealing: the first and the last epochs train on whole batches of all samples, and renew ``w`` and ``s`` all the same.
 Where losses are below zero, as of a Gaussian that fits well, samples are drawn by what their weights are above the
-least loss that they have met in their batches: a choice of our own, too. In a stream, whose N nobody knows, ``s = 0``
+least loss that they have met in their batches: a choice of our own, too. In a stream, whose N is unknown, ``s = 0``
 at first; without keys (``sample_id``) every batch is the first, and ``w`` is the loss.
 
 Defaults: b1 = 0.2, b2 = 0.9, b/B = 1/4 and annealing for 5 % of the epochs at each end are the paper's; r = 0.2 is a

@@ -124,7 +124,7 @@ def halves(n: int, seed: int) -> tuple[Tensor, Tensor]:
         (2, tensor([0, 1, 2, 3, 4]))
     """
     if n < 2:
-        raise InvalidLoaderError(f"A data set of {n} samples has no two halves to cross-fit: give held-out data.")
+        raise InvalidLoaderError(f"A data set of {n} samples cannot be split into two halves: give held-out data.")
     first = torch.zeros(n, dtype=torch.bool)
     first[uniform_subset(n, n // 2, epoch_generator(seed, 0, "holdout"))] = True
     return first.nonzero().squeeze(1), (~first).nonzero().squeeze(1)

@@ -36,7 +36,7 @@ class LastLayerGradients:
 
     Args:
         module: The model.
-        wanted: Whether what a layer is given at present is to be kept; of the rest nothing is.
+        wanted: Given a layer, returns whether its present input is to be kept.
 
     Attributes:
         inputs: The input of a layer, and whether it has a bias, by the number of samples and of the layer's outputs;

@@ -78,7 +78,7 @@ class EndsInRevision(DataSelector):
     Args:
         anneal: Share of the epochs at the end that train on everything. Default None: the last epoch alone, as in the
             paper's runs; 0 for none. Where the number of epochs is unknown there is no last one. Under a ``budget`` it
-            is what is left once one epoch more would use it up.
+            begins once one more epoch would use up what is left.
         **common: Arguments of the next base class.
     """
 
@@ -108,7 +108,7 @@ class DBPD(EndsInRevision, WithinBatches, BatchSelector):
     """Score each batch, and train on the samples whose own class has a probability below a threshold.
 
     Args:
-        threshold: Probability from which on a sample is learnt (the paper's ``tau``), in (0, 1]; with 1 everything is
+        threshold: Probability at which a sample counts as learnt (the paper's ``tau``), in (0, 1]; with 1 everything is
             trained on. Default 0.3, that of the authors' examples.
         warmup_epochs: Epochs on everything at the start. Default 0: the paper has none.
         **common: Arguments of `BatchSelector` but ``batch_ratio``, which follows from ``threshold``, and
@@ -132,12 +132,12 @@ class DBPD(EndsInRevision, WithinBatches, BatchSelector):
     def __init__(self, *, threshold: float = 0.3, warmup_epochs: int = 0, **common: Any) -> None:
         name = type(self).__name__
         refuse_unused(name, {"batch_ratio"}, common, self.chosen_by)
-        what = "the probability from which on a sample is learnt, say 0.3"
+        what = "the probability at which a sample counts as learnt, say 0.3"
         self.threshold = check_share("threshold", threshold, what, above_zero=True)
         super().__init__(batch_ratio=self.threshold, warmup_epochs=warmup_epochs, **common)
 
     def sample_cost(self, epoch: int) -> float:
-        """Return what a sample in the batches of the last epoch cost: nobody knows how many will be learnt."""
+        """Return what a sample in the batches of the last epoch cost: how many will be learnt is not known."""
         return 1.0 if self.trains_on_whole_batches(epoch) else measured_sample_cost(self.history)
 
     @property

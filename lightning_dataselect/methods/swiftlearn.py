@@ -73,7 +73,7 @@ class SwiftLearn(DataSelector):
 
     Memory: one vector of ``min(C, max_width)`` numbers a sample on the module's device, C being the outputs of a
     sample (classes; numbers predicted), 2 bytes each for class logits and probabilities, 4 for other outputs, whose
-    scale is anyone's. A million samples of 1000 classes take 0.5 GB, whatever their length in tokens. It is saved
+    scale is unknown. A million samples of 1000 classes take 0.5 GB, whatever their length in tokens. It is saved
     with each checkpoint. What is wider than ``max_width`` (the logits of all tokens, say) is kept as a fixed random
     projection, under which ``"mse"`` keeps its expected value (standard deviation about 9 % at 256), ``"cosine"``
     nearly so, and ``"l1"`` becomes proportional to the root of ``"mse"``.
@@ -82,11 +82,11 @@ class SwiftLearn(DataSelector):
         prune_ratio: Share of the samples dropped. Default 0.9, the paper's.
         warmup_epochs: Epochs on all data at the start, W. At least and by default 2: a change needs two measurements.
         every_n_epochs: Epochs between two passes over the whole set, U. Default 5, our choice: a pass costs about as
-            much as an epoch on a third of the data. 0 for none, so that the first choice stands.
+            much as an epoch on a third of the data. 0 for none, which keeps the first choice.
         measure: ``"mse"`` (default), ``"l1"`` or ``"cosine"``.
         on: ``"logits"`` (default; the outputs as they are) or ``"probabilities"`` (of a classifier).
         mode: ``"topk"`` (default) keeps the most important, ``"sample"`` draws in proportion to the importance.
-        max_width: Numbers kept a sample at most. Default 256.
+        max_width: Largest number of values kept per sample. Default 256.
         outputs: ``"auto"`` takes the outputs from the loss function of torch.nn.functional that is given them; the
             name of a submodule, such as ``"net.head"``, takes what that module returned last in the step, padding
             included.

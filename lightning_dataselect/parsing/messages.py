@@ -131,7 +131,7 @@ def _no_argument(class_path: str, option: str, keys: list[str]) -> str:
     cls = pkgutil.resolve_name(class_path)  # the parser has imported it already
     hint = hint_at_argument(cls, option)
     name = cls.__name__
-    return f"{name} takes no argument {option!r}.{hint} The command's --{keys[0]}.help {name} tells which there are."
+    return f"{name} takes no argument {option!r}.{hint} --{keys[0]}.help {name} lists them."
 
 
 def _nearest_in_module(class_path: str) -> str:

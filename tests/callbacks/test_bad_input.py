@@ -149,7 +149,7 @@ def test_a_selector_that_is_named_twice(has_fitted):
     selector = Hardest()
     if has_fitted:
         fit(selector, max_epochs=1)
-    with pytest.raises(ValueError, match=r"The same selector is .* more than once \(Hardest, Hardest\). Name it once"):
+    with pytest.raises(ValueError, match=r"The same selector is .* more than once \(Hardest, Hardest\). List it once"):
         fit(selector, callbacks=[selector])
 
 

@@ -657,9 +657,7 @@ def test_a_selector_that_comes_after_another_was_set_up_is_refused():
         def setup(self, trainer, pl_module, stage):
             trainer.callbacks.append(UCB(loader="target"))
 
-    with pytest.raises(
-        ValueError, match=r"UCB\(loader='target'\) has come among the Trainer's callbacks after another"
-    ):
+    with pytest.raises(ValueError, match=r"UCB\(loader='target'\) was added to the Trainer's callbacks after another"):
         fit(InfoBatch(loader="source"), Domains(), both(), callbacks=[Adds()], max_epochs=2)
 
 

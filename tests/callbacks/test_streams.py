@@ -132,7 +132,7 @@ def test_a_small_history_keeps_what_came_last():
     [
         ("key", "sample_id='key' is no field of the batch \\(dict with 'x', 'y', 'id'\\)"),
         ("x", "gives the key .*must be strings or whole numbers"),
-        (lambda batch: "abc", "gives a str for a batch: it must give one key a sample"),
+        (lambda batch: "abc", "gives a str for a batch: it must give one key per sample"),
         (lambda batch: [], "sample_id=<lambda> gives no keys for a batch"),
         (lambda batch: batch["y"] > 0, "gives the key (True|False): keys must be strings or whole numbers"),
     ],

@@ -63,7 +63,7 @@ def test_what_joins_and_what_goes():
     going = ["full", "Frontier", "InfoBatch", "ESWP"]
     noise = read_noise(found, N, going, more_seeds=True, grows=True)
     assert (list(noise.joined), list(noise.given_up), noise.share) == (["SeTa", "random"], ["ESWP"], 0.3)
-    assert "30% of the samples. So SeTa and random, which stood wrong labels" in noise.text()
+    assert "30% of the samples. So SeTa and random, which coped with wrong labels" in noise.text()
     assert "and ESWP, which trains on the highest losses, is given up." in noise.text()
     within_budget = read_noise(found, N, going, more_seeds=True, grows=False)
     assert list(within_budget.joined) == ["SeTa"], "no more than are given up"

@@ -51,7 +51,9 @@ def reasons(error):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_spawned_workers_end_the_fit_as_without_a_selector_and_leave_the_loader_alone():
+def test_spawned_workers_end_the_fit_as_without_a_selector_and_leave_the_loader_alone(monkeypatch):
+    # set by seed_everything(workers=True) in an earlier test, it has Lightning itself change the loader
+    monkeypatch.delenv("PL_SEED_WORKERS", raising=False)
     locked, selector = Locked(), Hardest(prune_ratio=0.5)
     loader = DataLoader(locked, 20, shuffle=True, num_workers=1, multiprocessing_context="spawn")
     before, ends = own_state(loader), []

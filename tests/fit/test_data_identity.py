@@ -42,7 +42,7 @@ def run(selector, net, **flags):
 @pytest.mark.parametrize("make", [lambda: InfoBatch(), lambda: EL2N(warmup_epochs=1), lambda: EvolvedSampling()])
 def test_other_samples_in_the_same_places_drop_the_scores(make):
     selector, net = make(), Frozen(parts(range(60), range(60, 120)))
-    with pytest.warns(UserWarning, match="no longer holds the 60 samples that were scored.*begins anew with epoch 1"):
+    with pytest.warns(UserWarning, match="no longer holds the 60 samples that were scored.*starts again with epoch 1"):
         run(selector, net)
     assert selector.history[1]["n_selected"] == 60
     torch.testing.assert_close(selector.losses, net.losses_of(Subset(dataset(200), range(60, 120))))

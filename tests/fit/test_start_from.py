@@ -179,7 +179,7 @@ def test_two_ranks_begin_alike(tmp_path):
 def test_other_samples_are_refused(tmp_path):
     path, _ = exported(tmp_path / "samples.csv", dataset())
     for train in (dataset(seed=1), Subset(dataset(), range(1, 100)), Subset(dataset(), list(range(99, -1, -1)))):
-        with pytest.raises(ValueError, match="was written of 100 samples, but .* Give both fits sample_id="):
+        with pytest.raises(ValueError, match="was written for 100 samples, but .* Give both fits sample_id="):
             begun(InfoBatch, path, train)
 
 
@@ -218,7 +218,7 @@ def test_a_stream_without_keys(tmp_path):
         ({"x": [1]}, r"has the columns \['x'\]: give a file that a selector's export"),
         ({"index": [], "loss": []}, "own.csv' has no row"),
         ({"index": [0, 0], "loss": [1.0, 2.0]}, "names a sample twice"),
-        ({"index": [0, 100], "loss": [1.0, 2.0]}, "was written of 101 samples"),
+        ({"index": [0, 100], "loss": [1.0, 2.0]}, "was written for 101 samples"),
     ],
 )
 def test_tables_that_are_none(rows, words, tmp_path):

@@ -323,7 +323,7 @@ def test_halves_share_out_every_sample(n):
 
 
 def test_one_sample_has_no_halves():
-    with pytest.raises(ValueError, match=r"1 samples has no two halves.*give held-out data"):
+    with pytest.raises(ValueError, match=r"1 samples cannot be split into two halves.*give held-out data"):
         halves(1, seed=0)
 
 

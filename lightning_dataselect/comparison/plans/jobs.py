@@ -1,4 +1,4 @@
-"""One run as a thing that can be done here or in a process of its own, and many of them, several at once."""
+"""Jobs: single runs that can be carried out in this process or in others, several at once."""
 
 from __future__ import annotations
 
@@ -95,10 +95,10 @@ class Watcher(Protocol):
     """Told of the runs."""
 
     def begin(self, label: str, seed: int, epochs: int) -> None:
-        """A run begins."""
+        """Note that a run has begun."""
 
     def epoch(self, done: int, value: float | None) -> None:
-        """An epoch of it has ended."""
+        """Note that an epoch of it has ended."""
 
 
 class Workers:

@@ -41,7 +41,7 @@ class Noise:
         told = []
         if self.joined:
             verb = "has" if len(self.joined) == 1 else "have"
-            told.append(f"{_listed(self.joined)}, which stood wrong labels where we measured it, {verb} joined")
+            told.append(f"{_listed(self.joined)}, which coped with wrong labels in our measurements, {verb} joined")
         if self.given_up:
             verb = "is" if len(self.given_up) == 1 else "are"
             told.append(f"{_listed(self.given_up)}, which trains on the highest losses, {verb} given up")

@@ -25,13 +25,13 @@ class Watcher(Protocol):
     """Receiver of a comparison's progress."""
 
     def expect(self, n_runs: int) -> None:
-        """So many runs will be made in all, as far as is known."""
+        """Note how many runs will be made in all, as far as is known."""
 
     def begin(self, label: str, seed: int, epochs: int) -> None:
-        """A run begins."""
+        """Note that a run has begun."""
 
     def epoch(self, done: int, value: float | None) -> None:
-        """An epoch of it has ended, with the metric at that value, if it has one yet."""
+        """Note that an epoch of it has ended, and the value of the metric, if there is one yet."""
 
     def end(self, outcome: RunRecord | Failure, reused: bool) -> None:
         """It has finished, was found finished, or has failed."""

@@ -36,16 +36,16 @@ class Lines:
         self.best: float | None = None
 
     def expect(self, n_runs: int) -> None:
-        """So many runs will be made in all, as far as is known."""
+        """Note how many runs will be made in all, as far as is known."""
         self.n_runs = n_runs
 
     def begin(self, label: str, seed: int, epochs: int) -> None:
-        """A run begins."""
+        """Note that a run has begun."""
         self.label, self.epochs, self.best = f"{label}, seed {seed}", epochs, None
         self.spoke = time.monotonic()
 
     def epoch(self, done: int, value: float | None) -> None:
-        """An epoch of it has ended."""
+        """Note that an epoch of it has ended."""
         if value is not None:
             self.best = value if self.best is None else self.better(self.best, value)
         if time.monotonic() - self.spoke > _LINE_EVERY:
@@ -53,7 +53,7 @@ class Lines:
             self.say(f"        {self.label}: epoch {done} of {self.epochs}, {self.shown_best()}")
 
     def end(self, outcome: RunRecord | Failure, reused: bool) -> None:
-        """A run has finished, was found finished, or has failed."""
+        """Note that a run has finished, was found finished, or has failed."""
         self.done += 1
         self.trained += not reused
         self.n_runs = max(self.n_runs, self.done)
@@ -101,30 +101,30 @@ class Bars(Lines):
         self.single = self.bars.add_task("", total=1)
 
     def expect(self, n_runs: int) -> None:
-        """So many runs will be made in all, as far as is known."""
+        """Note how many runs will be made in all, as far as is known."""
         super().expect(n_runs)
         self.bars.update(self.whole, total=n_runs)
 
     def begin(self, label: str, seed: int, epochs: int) -> None:
-        """A run begins."""
+        """Note that a run has begun."""
         super().begin(label, seed, epochs)
         self.bars.reset(self.single, total=epochs, description=self.label)
 
     def epoch(self, done: int, value: float | None) -> None:
-        """An epoch of it has ended."""
+        """Note that an epoch of it has ended."""
         super().epoch(done, value)
         self.bars.update(self.single, completed=done, description=f"{self.label}: {self.shown_best()}")
         self.bars.update(self.whole, completed=self.done + done / max(1, self.epochs))
 
     def end(self, outcome: RunRecord | Failure, reused: bool) -> None:
-        """A run has finished, was found finished, or has failed."""
+        """Note that a run has finished, was found finished, or has failed."""
         super().end(outcome, reused)
         self.bars.update(self.whole, completed=self.done, total=self.n_runs)
 
 
 @contextmanager
 def watching(console: Console, maximize: bool) -> Iterator[Lines]:
-    """Show progress; keep Lightning's chatter back, and say each warning once.
+    """Show progress; silence Lightning's own output, and show each warning once.
 
     Args:
         console: Bars if it is a terminal, else lines.

@@ -128,7 +128,7 @@ class RunFolder:
             return None
 
     def save(self, name: str, record: RunRecord) -> None:
-        """Write a run in one piece: whoever reads finds all of it or nothing."""
+        """Write a run atomically: a reader finds all of it or nothing."""
         with written_whole(self._file(name, record.seed, ".json")) as unfinished:
             unfinished.write_text(json.dumps(asdict(record)))
         self._file(name, record.seed, ".error.txt").unlink(missing_ok=True)
@@ -141,12 +141,12 @@ class RunFolder:
         return path
 
     def samples(self, name: str, seed: int) -> Path:
-        """Return where it stands what became of single samples in a run."""
+        """Return the file that says what became of single samples in a run."""
         return self._file(name, seed, ".samples.json")
 
     @staticmethod
     def safe(name: str) -> str:
-        """Return a method's label as a file may be called.
+        """Return a method's label as part of a file's name.
 
         Example:
             >>> RunFolder.safe("UCB(c=2.0)")

@@ -1,4 +1,4 @@
-"""A few batches before anything is compared: what is wrong, what is logged, how long a step takes, what suits."""
+"""A few batches before anything is compared: does it run, what is logged, how long does a step take, what suits it?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run: a method, a seed, a number of epochs; nothing of it stays behind in the process."""
+"""One run: a method, a seed, a number of epochs; which leaves nothing behind in the process."""
 
 import gc
 import math

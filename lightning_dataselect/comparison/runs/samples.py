@@ -43,7 +43,7 @@ class SampleLog(pl.Callback):
         """Count what the epoch has left out, and how sure the model was of each sample."""
         store = self.selector.store
         if store.identity is not Identity.INDEX:
-            return  # of a stream nobody knows how many there are, or which
+            return  # how many samples a stream has, and which, is unknown
         with self.meter.paused():
             times, losses = store.column("times_dropped").clone(), store.column("loss")
             before = torch.zeros_like(times) if self._times is None else self._times

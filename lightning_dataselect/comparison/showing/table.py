@@ -1,4 +1,4 @@
-"""The summary as a table: one list of columns for the terminal, the page and whoever else asks."""
+"""The summary as a table: one list of columns for the terminal, the report and notebooks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def columns(summary: Summary, monitor: str) -> list[Column]:
         return f"{'*' if row.pareto else ' '} {row.label}{seeds}"
 
     return [
-        Column("method", name, lambda row: row.label, False, "* no other row ends better for as little"),
+        Column("method", name, lambda row: row.label, False, "* no other row ends as well or better in as little time"),
         Column("verdict", lambda row: summary.verdicts.get(row.label, "" if row.is_baseline else "unclear"),
                lambda row: summary.verdicts.get(row.label, ""), False,
                "against full data for fewer epochs; unclear: chance alone may make the difference"),
@@ -68,9 +68,9 @@ def columns(summary: Summary, monitor: str) -> list[Column]:
             "after the last epoch, mean ± standard deviation over seeds",
         ),
         Column("saved", lambda row: _share(row, best_saving(row)), lambda row: _number(best_saving(row)), False,
-               "of full data's training time, by the verdict's clock; of its compute for full data cut short"),
+               "share of full data's training time; for full data cut short, share of its compute"),
         Column("dropped", lambda row: MISSING if row.is_baseline else share(row.dropped), lambda row: row.dropped, True,
-               "of the samples of its epochs, not trained on"),
+               "share of the samples of its epochs that was not trained on"),
         Column(f"against full{unit}".replace(" full", "\nfull"), lambda row: shown(row.vs_full, signed=True),
                lambda row: _mean(row.vs_full), False, "difference from full data, seed by seed"),
         Column(f"at equal\ncompute{unit}", lambda row: shown(row.vs_short, signed=True),

@@ -57,7 +57,7 @@ class MadeTask:
         return trainer, module, self.make_data()
 
     def origins(self) -> Iterable[Any]:
-        """Return the two functions; what they name lies in their files, or is imported there."""
+        """Return the two functions; what they use is in their files, or imported there."""
         own = self.trainer.get("callbacks") or []
         callbacks = own if isinstance(own, list | tuple) else [own]
         return [self.make_module, self.make_data, *(type(callback) for callback in callbacks)]

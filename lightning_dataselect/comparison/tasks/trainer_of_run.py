@@ -71,7 +71,7 @@ def loggers_of_run(loggers: Any, run: str) -> Any:
 
 
 def drop_unasked_callbacks(trainer: pl.Trainer, *, asked: bool) -> None:
-    """Take out what would draw over the comparison's own progress, or save what nobody asked for."""
+    """Take out callbacks that would draw over the comparison's own progress, or save unrequested files."""
     unwanted: tuple[type, ...] = (ProgressBar, ModelSummary) if asked else (ProgressBar, ModelSummary, Checkpoint)
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     callbacks[:] = [callback for callback in callbacks if not isinstance(callback, unwanted)]

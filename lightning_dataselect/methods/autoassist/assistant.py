@@ -147,7 +147,7 @@ class Assistant:
             self.network.load_state_dict(state["network"])
         except RuntimeError as error:
             raise CheckpointMismatchError(
-                f"The checkpoint's Assistant is another one than the {type(self.network).__name__} of this fit: {error}"
+                f"The checkpoint's Assistant is not the {type(self.network).__name__} of this fit: {error}"
                 " Give the same `assistant` as before."
             ) from error
         vars(self._threshold).update(state["threshold"])

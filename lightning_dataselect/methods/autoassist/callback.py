@@ -67,7 +67,7 @@ class AutoAssist(WithinBatches):
     The Assistant works in a thread on the CPU, which the training never waits for. Its network depends on the first
     batch: images, tabular features or token ids, in tensors, tuples, dicts or dataclasses. The thread only sees the
     batches that the loader has made. Up to ``queue_size`` batches wait in memory ahead of the training. With several
-    ranks each has its own Assistant. ``scores`` is ``q``, as it was when a sample's batch came by last.
+    ranks each has its own Assistant. ``scores`` is ``q``, as it was when the sample's batch was last judged.
 
     Which samples a run drops depends on how fast the Assistant is; ``synchronous=True`` repeats exactly.
 
@@ -83,7 +83,7 @@ class AutoAssist(WithinBatches):
         inputs: A function of a batch that returns the tensors ``(x, labels)``, labels None if there are none. Default
             None: they are looked for.
         queue_size: Batches that may wait for the training, and records that may wait for the Assistant. Default None:
-            20, for token ids 50. Where fewer than 5 (token ids: 10) may wait, all of them judged let it learn. With
+            20, for token ids 50. If fewer than 5 (token ids: 10) may wait, it learns once all of them are judged. With
             ``synchronous`` none waits.
         learning_rate: The Assistant's. Default None: 0.01, for token ids 0.5.
         memory: ``a``, the share of the old value that Lbar keeps at each batch, in [0, 1). Default 0.75, the authors'.
@@ -231,7 +231,7 @@ class AutoAssist(WithinBatches):
             count_dropped(self.run_state, indices, self.batch.indices)
 
     def sample_cost(self, epoch: int) -> float:
-        """Return what a sample in the batches of the last epoch cost: nobody knows what the Assistant will drop."""
+        """Return what a sample in the batches of the last epoch cost: what the Assistant will drop is not known."""
         return 1.0 if self.in_warmup(epoch) else measured_sample_cost(self.history)
 
     # ---- what it remembers ---------------------------------------------------------------------------------------

@@ -88,8 +88,8 @@ def default_network(inputs: SampleInputs, kind: Kind) -> nn.Module:
 class VectorNetwork(nn.Module):
     """Logistic regression on the input's vector and the class: logits ``W . vec(x) + U[y]``.
 
-    Images larger than 32 x 32 are averaged down to that, bytes are divided by 255, and tabular features, whose scale
-    nobody knows, pass through ``asinh``. All weights start at 0.
+    Images larger than 32 x 32 are averaged down to that, bytes are divided by 255, and tabular features, of
+    unknown scale, pass through ``asinh``. All weights start at 0.
 
     Args:
         x: (B, ...), an example of the inputs.

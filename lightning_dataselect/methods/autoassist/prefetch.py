@@ -30,7 +30,7 @@ def look_ahead(
     Args:
         batches: The loader's batches.
         first: Index of the first one.
-        end: Index after the last one that the epoch trains on, no more are pulled; None where nobody knows.
+        end: Index after the last one that the epoch trains on, no more are pulled; None where that is unknown.
         admit: Makes a batch ready to wait.
         queue_of_fit: Returns the queue in which they wait; called once the first batch is admitted.
     """

@@ -104,9 +104,9 @@ class Stratified(Sampler):
 
     Args:
         n_strata: Number of strata, of equal width. Default 50, the authors'.
-        cutoff: Share of all samples that is dropped for the highest scores first, in [0, 1], where mislabelled samples
-            are; never more than are dropped in all. Default 0.1, our choice: the authors tune it for each ratio, to 0.3
-            for CIFAR-10 with nine tenths dropped.
+        cutoff: Share of all samples, in [0, 1], that is dropped first: those with the highest scores, among which are
+            mislabelled ones. Never more than are dropped in all. Default 0.1, our choice: the authors tune it for each
+            ratio, to 0.3 for CIFAR-10 with nine tenths dropped.
     """
 
     n_strata: int = 50

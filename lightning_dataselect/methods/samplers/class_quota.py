@@ -49,8 +49,8 @@ class ClassQuota(Sampler):
 
     Args:
         temperature: What scores are divided by before the softmax of a class, above 0. Default 1.
-        clip: Scores above it count as it; ``"log_classes"`` for the logarithm of the number of classes, the loss of a
-            guess; None (default) for no limit.
+        clip: Largest score that counts, to which higher ones are lowered; ``"log_classes"`` for the logarithm of the
+            number of classes, the loss of a guess; None (default) for no limit.
         class_loss: ``"importance"`` (default) weighs a class by the share of its softmax that its samples of the last
             subset had, as the authors' code does, ``"score"`` by their summed scores, clipped, as their paper reads.
     """
