@@ -8,7 +8,7 @@ from statistics import fmean, median, stdev
 import pytest
 import yaml
 
-from benchmarks.frontier_tables import saved_at_least, widely_measured
+from benchmarks.frontier_tables import TASKS, saved_at_least, widely_measured
 from benchmarks.tables import PAGES, RESULTS, ROOT, filled_in, results_page, tables
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.parts import SAMPLERS, SCORES
@@ -136,6 +136,31 @@ def test_what_is_said_of_smaller_budgets_is_what_their_rows_say():
     better, worse = ([row for row in rows if sign * row["difference"] > 2 * row["standard_error"]] for sign in (1, -1))
     assert (len(rows), len(better), len(worse)) == (21, 8, 0)
     assert "in eight of twenty-one cases, and worse in none" in choosing
+
+
+def test_what_is_said_of_a_tuned_learning_rate_is_what_its_rows_say():
+    rows = json.loads((RESULTS / "frontier_rates.json").read_text())["rows"]
+    given = {row["task"]: row for row in json.loads((RESULTS / "frontier.json").read_text())["rows"]}
+    gains = [row["gains"]["Frontier"] for row in rows]
+    better, worse = (sum(sign * gain > 2 * error for gain, error in gains) for sign in (1, -1))
+    assert (len(rows), better, worse) == (27, 10, 0)
+    by_rate = fmean(row["fewer_epochs"] - given[row["task"]]["fewer_epochs"] for row in rows)
+    pooled = _pooled([gain for gain, _ in gains])
+    told = " ".join(README.split())
+    assert f"on twenty-seven of these tasks that alone gains {by_rate:.1f} points" in told
+    assert f"`Frontier` then adds {pooled}, better on ten, worse on none" in told
+    choosing = " ".join((ROOT / "docs" / "choosing.md").read_text().split())
+    assert f"The rate alone gains {by_rate:.2f} points over the twenty-seven tasks" in choosing
+    as_given = _pooled([given[row["task"]]["difference"] for row in rows])
+    assert f"ends {pooled} points above it ({as_given} at the rates as they were)" in choosing
+    wrong = re.compile("flipped|wrong by people|labelled as")
+    kinds = [
+        [row["gains"]["Frontier"][0] for row in rows if bool(wrong.search(TASKS[row["task"]])) is is_wrong]
+        for is_wrong in (True, False)
+    ]
+    assert [len(kind) for kind in kinds] == [14, 13]
+    assert f"{_pooled(kinds[0])} points over the fourteen tasks with wrong labels" in choosing
+    assert f"{_pooled(kinds[1])} over the thirteen without" in choosing
 
 
 def test_what_is_said_of_other_ways_to_spend_the_budget_is_what_their_rows_say():
