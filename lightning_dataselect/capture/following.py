@@ -11,7 +11,6 @@ from lightning_dataselect.capture.analysis.remainder import rest
 from lightning_dataselect.capture.changes import NOT_MEASURED
 from lightning_dataselect.capture.inquiry import Inquiry
 from lightning_dataselect.capture.loss.terms import Parts, coefficients, incomplete, loops_of
-from lightning_dataselect.capture.reading.outer import without_outer
 from lightning_dataselect.capture.reading.results import StepResult
 from lightning_dataselect.capture.reading.scaling import scale
 
@@ -37,11 +36,10 @@ def follow(loss: Any, result: StepResult, inquiry: Inquiry) -> None:
         return
     parts: Parts = []
     inquiry.is_one_term = False
-    loss, outer = without_outer(loss)
     alone = [term for term in recorder.terms if term.edge is not None and term.edge.node is loss.grad_fn]
     if alone:
         parts = [(alone[0], 1.0)]
-        inquiry.is_one_term = outer is None and not recorder.spec.differentiates and alone[0].key in recorder.spec.terms
+        inquiry.is_one_term = not recorder.spec.differentiates and alone[0].key in recorder.spec.terms
     elif loss.requires_grad:
         parts = coefficients(loss, recorder.terms)
     if loops := recorder.spec.loops:
@@ -53,4 +51,4 @@ def follow(loss: Any, result: StepResult, inquiry: Inquiry) -> None:
     constant = None
     if parts and n in recorder.spec.with_constant:
         constant = rest(loss, parts, None if recorder.keeps_value else recorder.weights)
-    result.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant, outer)
+    result.add([(term, scale(term, slope, recorder)) for term, slope in parts], loss, constant)

@@ -21,7 +21,6 @@ from lightning_dataselect.capture.loss.specs import StepSpec
 from lightning_dataselect.capture.loss.terms import Key, Parts, Scale, Term, coefficients
 from lightning_dataselect.capture.probing.probe import Probe
 from lightning_dataselect.capture.probing.watch import Watch, eagerly
-from lightning_dataselect.capture.reading.outer import without_outer
 from lightning_dataselect.capture.reading.results import PrimaryTerms, StepResult
 from lightning_dataselect.capture.reading.returned import check_is_one_number, loss_of, missing_loss, with_loss
 from lightning_dataselect.capture.reading.scaling import scale
@@ -257,9 +256,8 @@ class Inquiry:
         assert isinstance(probe, Probe)
         is_dummy = not loss.detach().any() and not reached(loss.grad_fn, probe.anchors)
         self._n_unclear = 0 if bool(loss.isfinite().all()) and not is_dummy else self._n_unclear + 1
-        inner, outer = without_outer(loss)
         try:
-            parts = find_terms(inner, probe, recorder)
+            parts = find_terms(loss, probe, recorder)
         except CaptureError as error:
             if is_dummy and self._n_unclear < _MOST_UNCLEAR:  # of a batch that holds nothing to learn
                 result.lost = True
@@ -286,16 +284,13 @@ class Inquiry:
                 found = {"n_rows": n_rows, "has_one_row": has_one_row, "n_classes": recorder.classes_now(term)}
                 recorder.spec = recorder.spec.with_term(term.key, **found)
         self.is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
-        self.is_one_term &= outer is None and not recorder.spec.differentiates
+        self.is_one_term &= not recorder.spec.differentiates
         self.primary.choose(parts, recorder)
-        self._warn_of_changes(inner, parts)
+        self._warn_of_changes(loss, parts)
         scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
         self.scales.append({term.key: factor for term, factor in scaled})
-        result.add(scaled, inner, self._constant_of(inner, parts, len(result.roots)), outer)
-        if self._weights is None:
-            return loss
-        loss = weighted(inner, parts, self._weights, recorder)
-        return loss if outer is None else outer(loss)
+        result.add(scaled, loss, self._constant_of(loss, parts, len(result.roots)))
+        return loss if self._weights is None else weighted(loss, parts, self._weights, recorder)
 
     def _warn_of_changes(self, loss: Tensor, parts: Parts) -> None:
         """Name the terms whose coefficients change, and are not learned, where no sample can show why."""

@@ -121,9 +121,9 @@ SHARED = (
 
 
 SIZE = (
-    "The loss holds the size of a number that is put together from all samples, as abs() gives it, so a sample alone"
-    " may count with the other sign than among others. Take abs() of the samples' own losses, and the mean over them"
-    " then: losses.abs().mean()."
+    "The loss holds the size of a number that is put together from all samples, as abs() gives it, also where it keeps"
+    " a loss above a flood level, so a sample alone may count with the other sign than among others. Take abs() of the"
+    " samples' own losses, and the mean over them then: losses.abs().mean()."
 )
 
 

@@ -25,8 +25,7 @@ class Shown:
         terms: Those that the loss depends on, with their coefficients.
         numbers: What was added up without gradient, by its place.
         losses: (size,) what the algebra gives to each sample; None where it finds nothing.
-        constant: What the loss is besides its terms, if that has no gradient, and what was added to it last, if it was
-            changed as a whole before; None for nothing.
+        constant: What the loss is besides its terms, if that has no gradient; None for nothing.
         spec: What the algebra has found of the terms.
         divides: True if the step has divided something that has a gradient.
         sorts: True if the step has sorted something, or taken rows by an index or a mask.

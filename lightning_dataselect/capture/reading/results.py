@@ -11,7 +11,6 @@ from torch import Tensor
 from lightning_dataselect.capture.loss.graph import Unknown, unknown_reductions
 from lightning_dataselect.capture.loss.loss_functions import Classes
 from lightning_dataselect.capture.loss.terms import Key, Parts, turns_in
-from lightning_dataselect.capture.reading.outer import Outer
 from lightning_dataselect.capture.reading.outputs import Outputs, classes_of_sources, classes_of_terms, find_outputs
 from lightning_dataselect.capture.reading.scaling import weigh
 from lightning_dataselect.capture.recording.record import Record
@@ -89,14 +88,13 @@ class StepResult:
     _outputs: Tensor | None = None
     _device: torch.device | None = None
 
-    def add(self, parts: Parts, loss: Tensor, constant: Tensor | None = None, outer: Outer | None = None) -> None:
+    def add(self, parts: Parts, loss: Tensor, constant: Tensor | None = None) -> None:
         """Add what the samples lose by one root: by its terms, each with its factor (see `scale`).
 
         Args:
             parts: Its terms.
             loss: The root.
             constant: 0-dim, what it holds besides; None for nothing.
-            outer: What was done to the root last; None for nothing.
         """
         record = self.record
         self.roots.append(parts)
@@ -114,8 +112,6 @@ class StepResult:
         losses = weigh(parts, record)
         if constant is not None:
             losses = losses + constant
-        if outer is not None:
-            losses = outer(losses).float()
         self._losses = losses if self._losses is None else self._losses + losses
         if self._classes is None:
             asked = loss if loss.requires_grad and not record.compiled else None

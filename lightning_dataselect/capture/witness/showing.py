@@ -19,7 +19,6 @@ from lightning_dataselect.capture.loss.specs import StepSpec
 from lightning_dataselect.capture.loss.terms import coefficients
 from lightning_dataselect.capture.probing.probe import Probe
 from lightning_dataselect.capture.probing.watch import eagerly
-from lightning_dataselect.capture.reading.outer import without_outer
 from lightning_dataselect.capture.reading.results import PrimaryTerms, StepResult
 from lightning_dataselect.capture.reading.returned import check_is_one_number, loss_of
 from lightning_dataselect.capture.reading.scaling import scale
@@ -64,20 +63,16 @@ def show(
         if not isinstance(loss, Tensor) or not loss.requires_grad:
             raise CaptureError("The step returned no loss with a gradient: let it return one.")
         check_is_one_number(loss)
-        inner, outer = without_outer(loss)
-        own = coefficients(inner, [term for term in recorder.terms if not term.from_parameters])
-        own += find_folds(inner, recorder.folds.values(), probe.anchors)[0]
+        own = coefficients(loss, [term for term in recorder.terms if not term.from_parameters])
+        own += find_folds(loss, recorder.folds.values(), probe.anchors)[0]
         terms = {term.key: (term, torch.as_tensor(slope).detach()) for term, slope in own}
         result, constant = StepResult(recorder, PrimaryTerms(), None), None
         with contextlib.suppress(CaptureError), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            parts = find_terms(inner, probe, recorder)
+            parts = find_terms(loss, probe, recorder)
             scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
-            constant = constant_in(inner, parts, recorder)
-            result.add(scaled, inner, constant, outer)
-            if outer is not None:
-                before = torch.zeros_like(outer.shift) if constant is None else constant
-                constant = torch.stack([before.reshape(()).to(outer.shift), outer.shift])
+            constant = constant_in(loss, parts, recorder)
+            result.add(scaled, loss, constant)
         losses = result.captured().losses if result.roots else None
         numbers = {key: term.detached() for key, term in recorder.counts.items()}
         outputs = {key: outputs_before(term, probe) for key, (term, _) in terms.items()}

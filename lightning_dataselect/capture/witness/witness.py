@@ -136,7 +136,7 @@ def warn_of_own_constants(whole: Shown, singles: Sequence[Shown]) -> None:
     constants = [one.constant for one in singles]
     if whole.constant is None or any(constant is None for constant in constants):
         return
-    alone = torch.stack([constant.reshape(-1) for constant in constants if constant is not None])
+    alone = torch.stack([constant.reshape(()) for constant in constants if constant is not None])
     if not are_close(alone, alone[:1].expand_as(alone)):
         warnings.warn(
             "A part of the loss has no gradient and differs from sample to sample, such as a term that is subtracted"
