@@ -225,7 +225,7 @@ def and_a_negative_term_of_no_weight(net: Net, b: Batch) -> Tensor:
 
 OTHER_SAMPLES = "depends on the other samples"
 NOTHING = "No loss was found for each of the batch's 8 samples"
-KERNEL = "inside a torch.autograd.Function, Fused, .* by lightning_dataselect.capture.register_loss"
+KERNEL = f"{NOTHING} .* by lightning_dataselect.capture.register_loss"
 QUOTIENT = "a quotient or product"
 
 
@@ -306,7 +306,7 @@ NO_OWN_LOSS = f"Return a score for each sample under a key and give sample_loss=
 TO_DO = {
     OTHER_SAMPLES: NO_OWN_LOSS,
     QUOTIENT: NO_OWN_LOSS,
-    KERNEL: OWN_LOSS,
+    KERNEL: f"{OWN_LOSS} {NEED_NONE}",
     SMALL: NO_OWN_LOSS,
     NOTHING: f"{OWN_LOSS} {NEED_NONE}",
     RAGGED: OWN_LOSS,

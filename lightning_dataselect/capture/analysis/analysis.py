@@ -17,7 +17,7 @@ from lightning_dataselect.capture.analysis.nonlinear import is_nonlinear_in, kee
 from lightning_dataselect.capture.analysis.remainder import leave_out
 from lightning_dataselect.capture.analysis.unread import refuse_across, refuse_picked, unlike_batch
 from lightning_dataselect.capture.loss.folds import find_folds
-from lightning_dataselect.capture.loss.graph import Anchor, kernels_after, reached
+from lightning_dataselect.capture.loss.graph import Anchor, reached
 from lightning_dataselect.capture.loss.reductions import foldable
 from lightning_dataselect.capture.loss.refusals import (
     CUT_OFF,
@@ -28,7 +28,7 @@ from lightning_dataselect.capture.loss.refusals import (
     PICKED,
     QUOTIENT,
     SCALE,
-    in_a_kernel,
+    nothing_found,
 )
 from lightning_dataselect.capture.loss.specs import StepSpec
 from lightning_dataselect.capture.loss.terms import (
@@ -40,7 +40,6 @@ from lightning_dataselect.capture.loss.terms import (
     loops_of,
     turns_in,
 )
-from lightning_dataselect.capture.loss.ways_out import EITHER
 from lightning_dataselect.capture.probing.probe import Probe
 from lightning_dataselect.capture.recording.picks import IndexPick
 from lightning_dataselect.utils.errors import CaptureError
@@ -145,13 +144,8 @@ def analyze_loss(
         raise CaptureError(PICKED)
     if not sound and (folds or is_bent):
         raise CaptureError(refused[0][1] if refused else FOLDED if folds else QUOTIENT)
-    if not sound and (kernels := kernels_after(loss.grad_fn, anchors)):
-        raise CaptureError(in_a_kernel(kernels[0]))
     if not sound:
-        raise CaptureError(
-            f"No loss was found for each of the batch's {batch_size} samples ({len(terms)} reductions seen,"
-            f" {len(parts)} of them part of the loss). {EITHER}"
-        )
+        raise CaptureError(nothing_found(batch_size, len(terms), len(parts)))
     n_sound, (sound, nonlinear) = len(sound), keep_linear(loss, sound, anchors)
     if any(is_cut_off(loss, term, anchors, probe.limited) for term, _ in sound):
         raise CaptureError(CUT_OFF)

@@ -95,26 +95,6 @@ def reached(start: Node | None, ends: Container[Node]) -> set[Node]:
     return met
 
 
-def kernels_after(start: Node | None, ends: Container[Node]) -> list[str]:
-    """Return the names of the functions of a step's own that make numbers of what is met on the ways back from a node.
-
-    Args:
-        start: Where the loss is in the graph.
-        ends: The activations; what is before them is the model's.
-    """
-    met, seen, todo = list[str](), set[Node](), deque([start])
-    while todo:
-        node = todo.popleft()
-        if node is None or node in seen or node in ends:
-            continue
-        seen.add(node)
-        function: object = node
-        if isinstance(function, torch.autograd.function.BackwardCFunction) and _is_number(node):
-            met.append(type(node).__name__.removesuffix("Backward"))
-        todo.extend(before for before, _ in node.next_functions)
-    return met
-
-
 def leads_only_to(start: Node | None, ends: Container[Node]) -> bool:
     """Tell if all ways back from a node lead to ``ends``, and none to a parameter or another leaf.
 

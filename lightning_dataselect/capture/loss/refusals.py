@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_dataselect.capture.loss.ways_out import NEED_NONE, NO_OWN_LOSS, OWN_LOSS
+from lightning_dataselect.capture.loss.ways_out import EITHER, NEED_NONE, NO_OWN_LOSS, OWN_LOSS
 
 ORDER = (
     "The step reorders the samples of a batch, for instance by length or into groups, so one sample's loss would be"
@@ -158,10 +158,17 @@ OTHER_WAY = (
 )
 
 
-def in_a_kernel(name: str) -> str:
-    """Say what to do where a `torch.autograd.Function` computes the loss, out of sight."""
+def nothing_found(batch_size: int, n_seen: int, n_entering: int) -> str:
+    """Say what a loss has to be made of, where it is made of nothing that is known.
+
+    Args:
+        batch_size: The number of samples.
+        n_seen: How many means and sums the step has computed.
+        n_entering: How many of them are part of the loss.
+    """
     return (
-        f"The loss is computed inside a torch.autograd.Function, {name}, where nothing shows what each sample adds to"
-        " it. Teach capture the function that calls it, by lightning_dataselect.capture.register_loss(function): it"
-        f" must take reduction='none'. Or give each sample's own loss another way: {OWN_LOSS}"
+        f"No loss was found for each of the batch's {batch_size} samples ({n_seen} reductions seen, {n_entering} of"
+        " them part of the loss). It has to be made of means and sums over the batch: sum squares in place of a norm."
+        " Where a kernel computes it, as in a torch.autograd.Function, teach capture the function that calls it, by"
+        f" lightning_dataselect.capture.register_loss(function): it must take reduction='none'. Otherwise: {EITHER}"
     )

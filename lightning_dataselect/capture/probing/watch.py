@@ -14,12 +14,11 @@ from torch.overrides import TorchFunctionMode
 
 from lightning_dataselect.capture.loss.reductions import ENDINGS, FOLDING, Reduction, axes_of_fold, ends
 from lightning_dataselect.capture.loss.terms import Key
-from lightning_dataselect.capture.probing.norms import Norms
 from lightning_dataselect.capture.recording.interception import Interceptors, site
 from lightning_dataselect.capture.recording.picks import Pick, Picks, takes_single, tensors_among
 from lightning_dataselect.capture.recording.recorder import Recorder
 
-_SUM = Reduction(True)  # of norms, and of samples that are taken out one by one
+_SUM = Reduction(True)  # of samples that are taken out one by one
 
 
 def compiler_in_use() -> bool:
@@ -68,11 +67,11 @@ class Watch(TorchFunctionMode):
         super().__init__()
         self.recorder = recorder
         self._known, self._takes = interceptors.known, interceptors.recorder
-        self._picks, self._norms = Picks(recorder.batch_size), Norms()
+        self._picks = Picks(recorder.batch_size)
 
     def __enter__(self) -> Watch:
         """Begin a step."""
-        self._picks, self._norms = Picks(self.recorder.batch_size), Norms()
+        self._picks = Picks(self.recorder.batch_size)
         super().__enter__()
         return self
 
@@ -93,16 +92,12 @@ class Watch(TorchFunctionMode):
         elif func in FOLDING and (axes := axes_of_fold(args, kwargs, self.recorder.batch_size)) is not None:
             ending = ENDINGS[func]
             out = self.fold(func, site(_user(sys._getframe(1)), func), ending, ending.given(args, kwargs), out, axes)
-        elif (summed := self._norms.summed(func, args, kwargs, out)) is not None:
-            out = self.piece(func, site(caller_of(sys._getframe(1), func), func), summed, out)
         elif takes_single(func, args, out, self.recorder.batch_size):
             where = site(caller_of(sys._getframe(1), func), func)
             singles = [self.piece(func, where, one.reshape(1), one) for one in tensors_among([out])]
             out = singles[0] if isinstance(out, Tensor) else tuple(singles)
         elif (pick := self._picks.find(func, args, kwargs, out)) is not None:
             self.follow(self.recorder.pick(site(_user(sys._getframe(1)), func), pick), pick, out)
-        if not torch.compiler.is_dynamo_compiling():
-            self._norms.note(func, args, kwargs, out)
         self.note(func, args, kwargs, out)
         return self.answer(func, args, out)
 
@@ -119,7 +114,7 @@ class Watch(TorchFunctionMode):
         return self.recorder.reduction(where, ending, given, out)
 
     def piece(self, func: Any, where: Hashable, given: Tensor, out: Tensor) -> Tensor:
-        """Take a sum that no call of a sum makes: a norm, or samples that are taken out one by one."""
+        """Take one of the samples that are taken out one by one, as where Python adds them up."""
         return self.recorder.reduction(where, _SUM, given, out, takes_turn=False)
 
     def fold(
