@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_dataselect.capture import CaptureError, LossCapture, NoLossError, Outputs
-from lightning_dataselect.capture.loss.ways_out import without_other_methods
+from lightning_dataselect.capture.loss.refusals import without_other_methods
 from lightning_dataselect.data.batch_source import BatchSource
 from lightning_dataselect.state.selection import BatchSamples, Observation
 from lightning_dataselect.state.store import ScoreStore

@@ -8,12 +8,11 @@ from dataclasses import replace
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from lightning_dataselect.capture.analysis.bounds import is_cut_off
 from lightning_dataselect.capture.analysis.divisors import with_divisor
 from lightning_dataselect.capture.analysis.groups import are_groups
 from lightning_dataselect.capture.analysis.independence import are_turns, find_rows, refuse_unseen
 from lightning_dataselect.capture.analysis.inner import count_divisors, is_divided_by, is_inner, is_share_of
-from lightning_dataselect.capture.analysis.nonlinear import is_nonlinear_in, keep_linear
+from lightning_dataselect.capture.analysis.nonlinear import is_cut_off, is_nonlinear_in, keep_linear
 from lightning_dataselect.capture.analysis.remainder import leave_out
 from lightning_dataselect.capture.analysis.unread import refuse_across, refuse_picked, unlike_batch
 from lightning_dataselect.capture.loss.folds import find_folds

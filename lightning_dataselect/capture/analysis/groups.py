@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from lightning_dataselect.capture.analysis.bounds import nodes_after
+from lightning_dataselect.capture.analysis.nonlinear import nodes_after
 from lightning_dataselect.capture.loss.reductions import by_sample, foldable
 from lightning_dataselect.capture.loss.terms import Parts, Term
 

@@ -13,8 +13,8 @@ from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.loss.graph import Anchor, Input, derivatives, reached
 from lightning_dataselect.capture.loss.reductions import by_sample
+from lightning_dataselect.capture.loss.refusals import OWN_LOSS
 from lightning_dataselect.capture.loss.terms import Term
-from lightning_dataselect.capture.loss.ways_out import OWN_LOSS
 from lightning_dataselect.capture.probing.probe import Probe
 from lightning_dataselect.utils.errors import CaptureError
 

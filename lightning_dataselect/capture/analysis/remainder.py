@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.capture.loss.graph import leads_only_to, reached
+from lightning_dataselect.capture.loss.refusals import NO_OWN_LOSS
 from lightning_dataselect.capture.loss.terms import (
     Parts,
     Scale,
@@ -17,7 +18,6 @@ from lightning_dataselect.capture.loss.terms import (
     turns_in,
     turns_of,
 )
-from lightning_dataselect.capture.loss.ways_out import NO_OWN_LOSS
 from lightning_dataselect.utils.errors import CaptureError
 
 # Below this share of the loss it may be rounding.

@@ -6,10 +6,9 @@ from torch import Tensor
 
 from lightning_dataselect.capture.loss.graph import reached
 from lightning_dataselect.capture.loss.reductions import foldable
-from lightning_dataselect.capture.loss.refusals import COMPARED, FILTERED, JUDGED, PICKED, SHARED
+from lightning_dataselect.capture.loss.refusals import COMPARED, FILTERED, JUDGED, OWN_LOSS, PICKED, SHARED
 from lightning_dataselect.capture.loss.specs import StepSpec
 from lightning_dataselect.capture.loss.terms import Parts, Term, passed_over, turns_in
-from lightning_dataselect.capture.loss.ways_out import OWN_LOSS
 from lightning_dataselect.capture.probing.probe import Probe
 from lightning_dataselect.utils.errors import CaptureError
 

@@ -1,8 +1,21 @@
-"""Say why a step's samples have no losses that can be told."""
+"""Say why a step's samples have no losses that can be told, and what to do about it."""
 
 from __future__ import annotations
 
-from lightning_dataselect.capture.loss.ways_out import EITHER, NEED_NONE, NO_OWN_LOSS, OWN_LOSS
+from typing import Final
+
+NEED_NONE: Final = "RandomPruning and FewerEpochs need no per-sample losses."
+"""For a user whose method needs them."""
+
+OWN_LOSS: Final = "Return each sample's own loss under a key and give sample_loss='that key'."
+"""For a step in which each sample has a loss, but it is not told apart from the others'."""
+
+NO_OWN_LOSS: Final = f"Return a score for each sample under a key and give sample_loss='that key'. {NEED_NONE}"
+"""For a step in which no sample has a loss of its own."""
+
+EITHER: Final = f"{OWN_LOSS} {NEED_NONE}"
+"""For a step of which it is not known which of the two it is."""
+
 
 ORDER = (
     "The step reorders the samples of a batch, for instance by length or into groups, so one sample's loss would be"
@@ -172,3 +185,13 @@ def nothing_found(batch_size: int, n_seen: int, n_entering: int) -> str:
         " Where a kernel computes it, as in a torch.autograd.Function, teach capture the function that calls it, by"
         f" lightning_dataselect.capture.register_loss(function): it must take reduction='none'. Otherwise: {EITHER}"
     )
+
+
+def without_other_methods(advice: str) -> str:
+    """Return advice for a user whose method needs no per-sample losses.
+
+    Example:
+        >>> without_other_methods(f"The step mixes its samples. {EITHER}")
+        "The step mixes its samples. Return each sample's own loss under a key and give sample_loss='that key'."
+    """
+    return advice.replace(f" {NEED_NONE}", "")

@@ -14,7 +14,7 @@ from lightning_dataselect.capture.loss.graph import derivatives
 from lightning_dataselect.capture.loss.loss_functions import Classes
 from lightning_dataselect.capture.loss.origin import Origin
 from lightning_dataselect.capture.loss.reductions import fold, reduce
-from lightning_dataselect.capture.loss.ways_out import OWN_LOSS
+from lightning_dataselect.capture.loss.refusals import OWN_LOSS
 
 Key = tuple[Hashable, int]  # where a term is computed, and for the how many-th time in this step
 
