@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from lightning_dataselect.capture.loss.graph import Anchor, reached
-from lightning_dataselect.capture.loss.origin import Origin, Origins
+from lightning_dataselect.capture.loss.origin import Origins
 from lightning_dataselect.capture.loss.reductions import Reduction
 from lightning_dataselect.capture.loss.shown import Answers
-from lightning_dataselect.capture.loss.terms import Key
+from lightning_dataselect.capture.loss.terms import Key, Term
 from lightning_dataselect.capture.probing.across import Across
 from lightning_dataselect.capture.probing.branches import Branches
 from lightning_dataselect.capture.probing.divisions import Divisions
@@ -43,6 +43,7 @@ from lightning_dataselect.capture.recording.recorder import Recorder
 _DIFFERENTIATING = {torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward}
 _FINDING = {"nonzero", "argwhere", "unique", "unique_consecutive"}
 _SETITEM = torch._C.TensorBase.__setitem__
+_WEIGHTS = {"weight", "pos_weight"}  # arguments of loss functions
 
 
 class Probe(Watch, Observer):
@@ -191,14 +192,16 @@ class Probe(Watch, Observer):
         """The places of numbers that were chosen, of two, by how the model's outputs compare with a bound."""
         return self._judgements.limited
 
-    def judged(self, values: Iterable[Any]) -> tuple[bool, bool]:
-        """Tell if the model's outputs have decided on tensors among the values, and if it was by their order."""
-        return self._judgements.of(tensors_among(values), self.anchors)
-
-    def is_across(self, made: Iterable[Any], given: Iterable[Any] = ()) -> tuple[bool, bool]:
-        """Tell if losses compare outputs with what is made of the whole batch, and if its samples share out weights."""
-        losses = list(made)
-        return self.across.compares(losses, given, self.anchors), self.across.shares(losses, self.anchors)
+    def describe(self, term: Term, rows: Tensor, given: Mapping[str, Any] | None = None) -> None:
+        """Write down what is known of a term, beside how it is reduced (see `Observer.describe`)."""
+        values = [rows] if given is None else [*given.values()]
+        made_of = tensors_among(values)
+        term.from_parameters = self.from_parameters(made_of)
+        term.origin = None if self.origins is None else self.origins.of(made_of)
+        term.is_judged, term.is_ranked = self._judgements.of(tensors_among([rows, *values]), self.anchors)
+        compared = values if given is None else [v for name, v in given.items() if name not in _WEIGHTS]
+        term.is_compared = self.across.compares([rows], compared, self.anchors)
+        term.is_shared = self.across.shares([rows], self.anchors)
 
     def came_of(self, func: Any, values: Iterable[Any], out: Any) -> None:
         """Follow what comes from which samples, where a batch has others than those that are measured."""
@@ -210,10 +213,6 @@ class Probe(Watch, Observer):
         self.came_of(func, values, out)
         if out.grad_fn is not None:
             self._made.add(out.grad_fn)
-
-    def origin(self, values: Iterable[Any]) -> Origin | None:
-        """Return what tensors among the values were made from; None where all samples of a batch are measured."""
-        return None if self.origins is None else self.origins.of(tensors_among(values))
 
     def from_parameters(self, values: Iterable[Any]) -> bool:
         """Tell if every tensor among the values was made of parameters alone."""

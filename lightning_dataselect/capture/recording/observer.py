@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_dataselect.capture.loss.origin import Origin
-from lightning_dataselect.capture.loss.terms import Key
+from lightning_dataselect.capture.loss.terms import Key, Term
 
 
 class Observer:
     """Answer for a probe what it knows of a step's tensors beyond the terms themselves."""
 
-    def from_parameters(self, values: Any) -> bool:
-        """Tell if every tensor among the values was made of parameters alone."""
-        raise NotImplementedError
+    def describe(self, term: Term, rows: Tensor, given: Mapping[str, Any] | None = None) -> None:
+        """Write down what is known of a term, beside how it is reduced.
 
-    def origin(self, values: Any) -> Origin | None:
-        """Return what tensors among the values were made from; None where all samples of a batch are measured."""
+        Args:
+            term: The term.
+            rows: What was reduced.
+            given: The arguments of the loss function that has computed it; None if none has.
+        """
         raise NotImplementedError
 
     def meet_loss(self, func: Any, values: Any, out: Tensor) -> None:
         """Follow what comes from which samples through a loss function, and take its result for the step's own."""
-        raise NotImplementedError
-
-    def judged(self, values: Any) -> tuple[bool, bool]:
-        """Tell if the model's outputs have decided on tensors among the values, and if that was by their order."""
-        raise NotImplementedError
-
-    def is_across(self, made: Any, given: Any = ()) -> tuple[bool, bool]:
-        """Tell if losses compare outputs with what is made of the whole batch, and if its samples share out weights."""
         raise NotImplementedError
 
     def strided(self, shape: torch.Size, batch_size: int) -> bool:

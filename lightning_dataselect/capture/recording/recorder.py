@@ -92,17 +92,13 @@ class Recorder(Record):
                     plain = reduce(elements.detach(), units, is_sum=is_sum, strided=strided)
                     value = self._with_value(value, plain)
                 weights = None
-            made = observer is not None and observer.from_parameters(bound.values())
             if self.keeps_calls:
                 self.calls.append((key, loss, bound))
             classes, weighs = loss.classes_of(bound, size), loss.weighs_classes(bound)
-            term = Term(key, value, elements, units, is_sum, strided, classes, weighs, made, counts)
+            term = Term(key, value, elements, units, is_sum, strided, classes, weighs, counts=counts)
             term.picked_at, term.made_from, term.targets = pick_at, made_from, bound.get("target")
             if observer is not None:
-                term.origin = observer.origin(bound.values())
-                term.is_judged, term.is_ranked = observer.judged([elements, *bound.values()])
-                compared = [value for name, value in bound.items() if name not in ("weight", "pos_weight")]
-                term.is_compared, term.is_shared = observer.is_across([elements], compared)
+                observer.describe(term, elements, bound)
             self._keep(term, weights)
             return term.value
         finally:
@@ -174,7 +170,7 @@ class Recorder(Record):
             if self.observer is not None:
                 self.observer.number(value, key)
                 self.layouts[key] = layout
-                count.is_compared, _ = self.observer.is_across((), [rows])
+                self.observer.describe(count, rows)
         elif enters and (value.requires_grad or self.scoring):
             if whole or where in self.spec.loops or self.observer is not None:
                 term = self._ended(key, self._strided(spec, given), ending, given, value)
@@ -201,9 +197,7 @@ class Recorder(Record):
         key, spec, _, weights = self._meet(over_samples(where), False)
         fold = make_fold(key, where, ending, given, value, axes)
         if self.observer is not None:
-            fold.from_parameters, fold.origin = self.observer.from_parameters([given]), self.observer.origin([given])
-            fold.is_judged, fold.is_ranked = self.observer.judged([given])
-            fold.is_compared, fold.is_shared = self.observer.is_across([given])
+            self.observer.describe(fold, given)
             fold.edge = edge_of(value)
         elif spec.enters and (value.requires_grad or self.scoring):
             self._keep(fold, weights)
@@ -237,9 +231,7 @@ class Recorder(Record):
         elements, units = ending.elements(given), ending.units(given)
         term = Term(key, value, elements, units, ending.is_sum, strided)
         if self.observer is not None:
-            term.from_parameters, term.origin = self.observer.from_parameters([given]), self.observer.origin([given])
-            term.is_judged, term.is_ranked = self.observer.judged([given])
-            term.is_compared, term.is_shared = self.observer.is_across([given])
+            self.observer.describe(term, given)
         return term
 
     def _meet(self, where: Hashable, by_default: bool) -> tuple[Key, TermSpec, bool, Tensor | None]:
