@@ -8,7 +8,7 @@ from itertools import combinations
 from torch import nn
 
 from lightning_dataselect.capture.capture import LossCapture
-from lightning_dataselect.capture.loss.terms import Key
+from lightning_dataselect.capture.loss.terms import name_of
 from lightning_dataselect.capture.recording.interception import Interceptors
 from lightning_dataselect.capture.recording.shared import SharedRecorder
 from lightning_dataselect.utils.errors import CaptureError
@@ -75,18 +75,8 @@ class SharedSteps:
                         due += [] if other in due else [other]
         for one, another in combinations(sizes, 2):
             if both := one.own_terms & another.own_terms:
+                shared = name_of(min(both, key=repr))
                 raise CaptureError(
-                    f"{_named(min(both, key=repr))} is computed from samples that two captures of the same steps are to"
+                    f"{shared} is computed from samples that two captures of the same steps are to"
                     " measure. Let each of them measure other samples, as batch_tensors says which are its own."
                 )
-
-
-def _named(key: Key) -> str:
-    """Return the name of a term's call: of a loss function, or of a mean or a sum with its line.
-
-    Example:
-        >>> _named(("cross_entropy", 0)), _named((("net.py", "loss_of", 7, "mean"), 0))
-        ('cross_entropy', 'mean in loss_of, line 7 of net.py')
-    """
-    where = key[0]
-    return f"{where[3]} in {where[1]}, line {where[2]} of {where[0]}" if isinstance(where, tuple) else str(where)

@@ -71,16 +71,6 @@ def picked_anywhere(net: Net, b: Batch) -> Tensor:
 
 
 SERVED: dict[str, Step] = {
-    "tensordot": lambda net, b: torch.tensordot(ce(net, b), b["weight"], 1) / len(b["y"]),
-    "tensordot, sum": lambda net, b: torch.tensordot(ce(net, b), b["weight"], dims=1),
-    "tensordot, axes": lambda net, b: torch.tensordot(errors(net, b) ** 2, b["several"].T, dims=([0, 1], [1, 0])),
-    "vdot": lambda net, b: torch.vdot(ce(net, b), b["weight"]) / len(b["y"]),
-    "trace": lambda net, b: torch.trace(errors(net, b) @ errors(net, b).T) / len(b["y"]),
-    "trace, method": lambda net, b: torch.diag(ce(net, b)).trace(),
-    "python sum": lambda net, b: sum(ce(net, b)) / len(b["y"]),
-    "python sum of rows": lambda net, b: sum(errors(net, b).square().mean(1)),
-    "generator": lambda net, b: sum(loss * w for loss, w in zip(ce(net, b), b["weight"], strict=True)) / len(b["y"]),
-    "by index": by_index,
     "flat": lambda net, b: token_losses(net, b).flatten()[b["mask"].flatten().nonzero()[:, 0]].sum() / len(b["y"]),
     "take": lambda net, b: token_losses(net, b).take(b["mask"].flatten().nonzero().squeeze(1)).mean(),
     "picked logits": picked_logits,
@@ -119,9 +109,8 @@ def test_a_sample_loses_what_a_batch_of_it_alone_loses(name: str, has_witness: b
         losses_of(SERVED[name], has_witness=has_witness)
 
 
-@pytest.mark.parametrize("name", ["tensordot", "trace", "python sum", "by index", "flat"])
-def test_weights_count_in_the_first_step_and_later(name: str) -> None:
-    step, net = SERVED[name], Module().net
+def test_weights_count_in_the_first_step_and_later() -> None:
+    step, net = SERVED["flat"], Module().net
     batch, weights = batch_of(0, 8), torch.arange(1.0, 9)
     alone = torch.stack([step(net, cut(batch, slice(i, i + 1))).detach().reshape(()) for i in range(8)])
     plain, capture = step(net, batch).detach(), LossCapture(net)
@@ -131,7 +120,7 @@ def test_weights_count_in_the_first_step_and_later(name: str) -> None:
         torch.testing.assert_close(loss / plain, (alone * weights).sum() / alone.sum())
 
 
-@pytest.mark.parametrize("name", ["tensordot", "flat", "python sum"])
+@pytest.mark.parametrize("name", ["flat", "take"])
 def test_a_pass_that_only_scores_says_the_same(name: str) -> None:
     step, net, capture = SERVED[name], Module().net, LossCapture()
     for seed in range(3):
@@ -169,7 +158,7 @@ def worst_group(net: Net, b: Batch) -> Tensor:
 
 
 COMPARED = "compares its outputs with numbers that are made of the whole batch"
-NORM = "sum squares in place of a norm"
+NOTHING = "No loss was found .* in place of Python's sum"
 CLIPPED, SIZE = "The loss is clipped", "holds the size of a number"
 SHARED = "share out what their losses are multiplied by"
 REFUSED: dict[str, tuple[Step, str]] = {
@@ -192,9 +181,13 @@ REFUSED: dict[str, tuple[Step, str]] = {
     "minimum": (lambda net, b: torch.minimum(F.mse_loss(net(b["x"]), b["z"]), torch.tensor(1.2)), CLIPPED),
     "abs": (lambda net, b: 2 * (value(net, b) - b["r"]).mean().abs(), SIZE),
     "flood": (lambda net, b: (F.cross_entropy(net(b["x"]), b["y"]) - 1.7).abs() + 1.7, SIZE),
-    "norm ** 2": (lambda net, b: (value(net, b) - b["r"]).norm() ** 2, NORM),
-    "norm fro": (lambda net, b: 0.5 * torch.norm(errors(net, b), p="fro").square() / len(b["y"]), NORM),
-    "norm p=1": (lambda net, b: errors(net, b).norm(p=1) / len(b["y"]), NORM),
+    "tensordot": (lambda net, b: torch.tensordot(ce(net, b), b["weight"], 1) / len(b["y"]), NOTHING),
+    "trace": (lambda net, b: torch.trace(errors(net, b) @ errors(net, b).T) / len(b["y"]), NOTHING),
+    "python sum": (lambda net, b: sum(ce(net, b)) / len(b["y"]), NOTHING),
+    "by index": (by_index, NOTHING),
+    "norm ** 2": (lambda net, b: (value(net, b) - b["r"]).norm() ** 2, NOTHING),
+    "norm fro": (lambda net, b: 0.5 * torch.norm(errors(net, b), p="fro").square() / len(b["y"]), NOTHING),
+    "norm p=1": (lambda net, b: errors(net, b).norm(p=1) / len(b["y"]), NOTHING),
     "abs inside": (lambda net, b: (value(net, b) - b["r"]).mean().abs().sqrt(), SIZE),
     "worst group": (worst_group, CLIPPED),
 }

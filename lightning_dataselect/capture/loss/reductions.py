@@ -54,23 +54,6 @@ def _summed_products(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor
     return products
 
 
-def _contracted(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """Return the products that `torch.tensordot` adds up to one number."""
-    one, other, *rest = (*args, *(kwargs[name] for name in ("a", "b") if name in kwargs))
-    dims: Any = rest[0] if rest else kwargs.get("dims", 2)
-    dims = dims.tolist() if isinstance(dims, Tensor) else dims
-    if isinstance(dims, list | tuple):
-        own, others = ([axis] if isinstance(axis, int) else list(axis) for axis in dims)
-        order = [others[own.index(axis)] for axis in sorted(own, key=lambda axis: axis % one.dim())]
-        other = other.permute(order)
-    products: Tensor = one * other
-    return products
-
-
-def _diagonal(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    return _only(args, kwargs).diagonal()
-
-
 @dataclass(frozen=True)
 class Reduction:
     """Describe how one function reduces.
@@ -134,10 +117,7 @@ _BY_NAME = {
     "count_nonzero": Reduction(True, _nonzero),
     "dot": Reduction(True, given=_products),
     "inner": Reduction(True, given=_products),
-    "vdot": Reduction(True, given=_products),
     "matmul": Reduction(True, given=_products),
-    "tensordot": Reduction(True, given=_contracted),
-    "trace": Reduction(True, given=_diagonal),
     "einsum": Reduction(True, given=_summed_products),
 }
 

@@ -181,8 +181,9 @@ def nothing_found(batch_size: int, n_seen: int, n_entering: int) -> str:
     """
     return (
         f"No loss was found for each of the batch's {batch_size} samples ({n_seen} reductions seen, {n_entering} of"
-        " them part of the loss). It has to be made of means and sums over the batch: sum squares in place of a norm."
-        " Where a kernel computes it, as in a torch.autograd.Function, teach capture the function that calls it, by"
+        " them part of the loss). It has to be made of means and sums that torch takes over the batch: losses.sum() in"
+        " place of Python's sum(losses), a sum of squares in place of a norm. Where a kernel computes it, as in a"
+        " torch.autograd.Function, teach capture the function that calls it, by"
         f" lightning_dataselect.capture.register_loss(function): it must take reduction='none'. Otherwise: {EITHER}"
     )
 

@@ -252,13 +252,6 @@ class Probe(Watch, Observer):
         self.sites[where] = func
         return super().fold(func, where, ending, given, out, axes)
 
-    def piece(self, func: Any, where: Hashable, given: Tensor, out: Tensor) -> Tensor:
-        """Record a sum that is not computed by a function called sum, and note that only a mode sees it."""
-        before = len(self.recorder.terms)
-        out = super().piece(func, where, given, out)
-        self.unreachable += [term.key for term in self.recorder.terms[before:]]
-        return out
-
     def follow(self, where: Key, pick: Pick, out: Any) -> None:
         """Note the place where rows of samples were picked, to find it again from what is made of them."""
         size, rows = self.recorder.batch_size, tensors_among([out])[0]

@@ -15,10 +15,8 @@ from torch.overrides import TorchFunctionMode
 from lightning_dataselect.capture.loss.reductions import ENDINGS, FOLDING, Reduction, axes_of_fold, ends
 from lightning_dataselect.capture.loss.terms import Key
 from lightning_dataselect.capture.recording.interception import Interceptors, site
-from lightning_dataselect.capture.recording.picks import Pick, Picks, takes_single, tensors_among
+from lightning_dataselect.capture.recording.picks import Pick, Picks, tensors_among
 from lightning_dataselect.capture.recording.recorder import Recorder
-
-_SUM = Reduction(True)  # of samples that are taken out one by one
 
 
 def compiler_in_use() -> bool:
@@ -92,10 +90,6 @@ class Watch(TorchFunctionMode):
         elif func in FOLDING and (axes := axes_of_fold(args, kwargs, self.recorder.batch_size)) is not None:
             ending = ENDINGS[func]
             out = self.fold(func, site(_user(sys._getframe(1)), func), ending, ending.given(args, kwargs), out, axes)
-        elif takes_single(func, args, out, self.recorder.batch_size):
-            where = site(caller_of(sys._getframe(1), func), func)
-            singles = [self.piece(func, where, one.reshape(1), one) for one in tensors_among([out])]
-            out = singles[0] if isinstance(out, Tensor) else tuple(singles)
         elif (pick := self._picks.find(func, args, kwargs, out)) is not None:
             self.follow(self.recorder.pick(site(_user(sys._getframe(1)), func), pick), pick, out)
         self.note(func, args, kwargs, out)
@@ -112,10 +106,6 @@ class Watch(TorchFunctionMode):
         if args and given is not args[0]:  # of a dot product: the step might as well have multiplied and summed
             self.note(torch.mul, tuple(tensors_among([*args, *kwargs.values()])), {}, given)
         return self.recorder.reduction(where, ending, given, out)
-
-    def piece(self, func: Any, where: Hashable, given: Tensor, out: Tensor) -> Tensor:
-        """Take one of the samples that are taken out one by one, as where Python adds them up."""
-        return self.recorder.reduction(where, _SUM, given, out, takes_turn=False)
 
     def fold(
         self, func: Any, where: Hashable, ending: Reduction, given: Tensor, out: Tensor, axes: Sequence[int]

@@ -28,9 +28,6 @@ _MASKING = {torch.masked_select, torch._C.TensorBase.masked_select}
 _FINDING = {torch.nonzero, torch._C.TensorBase.nonzero, torch.argwhere, torch._C.TensorBase.argwhere, torch.where}
 
 
-_UNBINDING = {torch.unbind, torch.Tensor.unbind}
-
-
 @dataclass(frozen=True)
 class Pick:
     """Hold a mask, and how many rows it has picked.
@@ -259,24 +256,6 @@ def without_rows(func: Any, args: tuple[Any, ...], of_outputs: Callable[[Tensor]
 def _emptied(mask: Any, of_outputs: Callable[[Tensor], bool]) -> Any:
     is_mask = isinstance(mask, Tensor) and mask.dtype == torch.bool and of_outputs(mask)
     return torch.zeros_like(mask) if is_mask else mask
-
-
-def takes_single(func: Any, args: tuple[Any, ...], out: Any, batch_size: int) -> bool:
-    """Tell if a call takes one of the samples out of a vector of their losses, or each of them by itself.
-
-    Example:
-        >>> losses = torch.ones(3, requires_grad=True)
-        >>> takes_single(torch.Tensor.unbind, (losses,), losses.unbind(), 3)
-        True
-        >>> takes_single(torch.Tensor.unbind, (losses,), losses.unbind(), 4)
-        False
-    """
-    given = args[0] if args else None
-    if not isinstance(given, Tensor) or given.shape != (batch_size,) or not given.requires_grad:
-        return False
-    if func in _UNBINDING:
-        return True
-    return func is GETITEM and isinstance(args[1], int | Tensor) and isinstance(out, Tensor) and out.dim() == 0
 
 
 def _are_numbers_of(part: Any, rows: Tensor) -> bool:

@@ -126,9 +126,7 @@ class Recorder(Record):
         """The recorder itself, as a `SharedRecorder` has several."""
         return (self,)
 
-    def reduction(
-        self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor, *, takes_turn: bool = True
-    ) -> Tensor:
+    def reduction(self, where: Hashable, ending: Reduction, given: Tensor, value: Tensor) -> Tensor:
         """Record the last step of a hand-written loss: a mean or a sum to one number.
 
         In compiled code there is no place (None): the call is recognised by its turn in the step.
@@ -136,10 +134,8 @@ class Recorder(Record):
         if given.dim() == 0:
             return value
         order = self._reductions  # a turn whatever the shape: in a smaller batch more shapes are reduced to one number
-        self._reductions += takes_turn
-        if not takes_turn:
-            pass  # compiled code never shows it
-        elif self.observer is not None:
+        self._reductions += 1
+        if self.observer is not None:
             self.order[order] = where
         elif where is None:
             where = self.spec.order.get(order)
