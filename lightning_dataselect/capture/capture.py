@@ -66,7 +66,7 @@ class LossCapture:
         """The terms that recent steps have left in doubt (see `has_doubts`)."""
         # kept unwrapped: a short step would notice one more call
         self.will_probe, self.forget, self.resume = inquiry.will_probe, inquiry.forget, inquiry.resume
-        self.has_misread, self.has_doubts = inquiry.has_misread, inquiry.has_doubts
+        self.has_misread, self.has_doubts = inquiry.changes.has_misread, inquiry.changes.has_doubts
         self.meet_size = inquiry.meet_size
         self.settle, self.look_again = inquiry.settle, inquiry.look_again
         testimony = Testimony(inquiry)
@@ -169,7 +169,7 @@ class LossCapture:
                     result.lost = result.partial or not self._inquiry.reprobe.check(result.way, result.unknown)
                     result.lost = changes.spoil(result, batch)
                     if self.doubts.changed:
-                        self._inquiry.look_at_changes()
+                        changes.look_at_coefficients()
                     self._look_for_sole_loss(result)
             return out, result.captured()
         finally:

@@ -1,4 +1,4 @@
-"""Notice that a step has changed since it was last probed, and have it probed again."""
+"""Notice that a step has changed since it was last probed, or was misread, and have it probed again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from lightning_dataselect.capture.analysis.roots import are_learned
 from lightning_dataselect.capture.lineage import Lineage
 from lightning_dataselect.capture.loss.refusals import FILTERED
-from lightning_dataselect.capture.loss.terms import Term, turns_in
+from lightning_dataselect.capture.loss.terms import Key, Parts, Term, turns_in
 from lightning_dataselect.capture.reading.results import StepResult
 from lightning_dataselect.capture.recording.recorder import Recorder
 from lightning_dataselect.capture.reprobe import ReprobePolicy
@@ -30,6 +31,11 @@ class Changes:
     def __init__(self, recorder: Recorder, reprobe: ReprobePolicy) -> None:
         self._recorder = recorder
         self._reprobe = reprobe
+        self._met: set[Key] = set()  # terms whose coefficients have changed, and nothing shows why
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Know nothing of what losses are made of."""
         self.lineage = Lineage()
         """Knows what losses have been made of so far."""
 
@@ -77,6 +83,52 @@ class Changes:
         terms = unread or _terms_in(result)
         if terms and not self.lineage.learn(*_made_of(terms), batch, is_sound=not result.lost):
             self._recorder.claims.contradict()
+
+    def has_misread(self, *, wait: bool = True) -> bool:
+        """Tell if a step since the last call has shown that earlier ones were misread; the next one is then probed.
+
+        Args:
+            wait: False to leave the answer to a later call if getting it would mean waiting for the device.
+        """
+        if not self._recorder.claims.read(wait=wait):
+            return False
+        self.settle_claims()
+        self._reprobe.probe_next()
+        return True
+
+    def settle_claims(self) -> None:
+        """Drop the readings that steps have ruled out."""
+        if left := self._recorder.claims.left():
+            self._recorder.spec = self._recorder.spec.with_left(left)
+
+    def has_doubts(self, *, wait: bool = False) -> bool:
+        """Tell if steps since the last call may have been misread, so that the witness should run again.
+
+        Args:
+            wait: True to get the answer now, even if that means waiting for the device.
+        """
+        keys = self._recorder.doubts.read(wait=wait)
+        for key in keys:
+            if key is None:
+                continue
+            n_doubts = self._recorder.spec.of(key).n_doubts + 1
+            self._recorder.spec = self._recorder.spec.with_term(key, n_doubts=n_doubts, is_even=False)
+        return bool(keys)
+
+    def look_at_coefficients(self) -> None:
+        """Probe the next step for terms whose coefficients have changed where no sample could show why."""
+        changed = self._recorder.doubts.read_changes() - self._met
+        if changed:
+            self._met |= changed
+            self._reprobe.probe_next()
+
+    def unexplained(self, loss: Tensor, parts: Parts) -> list[Term]:
+        """Return the terms of a probed step whose coefficients change, and are not learned, for no known reason."""
+        changed = [part for part in parts if part[0].key in self._met]
+        if not changed:
+            return []
+        learned = are_learned(loss, changed)
+        return [term for (term, _), is_learned in zip(changed, learned, strict=True) if not is_learned]
 
     def _has_grown(self) -> bool:
         """Probe again once samples have several rows each: a single row of each shows whose it is."""

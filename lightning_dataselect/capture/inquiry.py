@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_dataselect.capture.analysis.roots import are_learned, constant_in, find_terms, weighted
+from lightning_dataselect.capture.analysis.roots import constant_in, find_terms, weighted
 from lightning_dataselect.capture.batch_sizes import BatchSizes
 from lightning_dataselect.capture.changes import NOT_MEASURED, Changes
 from lightning_dataselect.capture.loss.folds import Folded
@@ -53,7 +53,7 @@ class Inquiry:
         is_compiled: True if terms are computed in compiled code.
         is_one_term: True if the last loss was a term's value, as it came.
         batch_tensors: See `LossCapture.batch_tensors`.
-        changes: Notices steps that have changed since.
+        changes: Notices steps that have changed since, or that were misread.
         knows_ways: True if single samples have ever shown what would follow from other answers.
         recall: Recognizes steps about which nothing is open.
     """
@@ -67,7 +67,8 @@ class Inquiry:
             interceptors.recorder.add(self.recorder)
         self.interceptors = interceptors
         self.watch: Watch | None = None
-        self._begin()
+        self.recall, self.reprobe = Recall(), ReprobePolicy()
+        self.changes = Changes(self.recorder, self.reprobe)
         self.primary = PrimaryTerms()
         self.scales: list[dict[Key, Scale]] = []
         self.constants: list[Tensor | None] = []
@@ -80,7 +81,6 @@ class Inquiry:
         self._weights: Tensor | None = None  # while a probe runs, which applies them itself
         self._is_routine = False  # whether the next probe is due for no reason but time
         self.knows_ways = False
-        self._met_changes: set[Key] = set()  # terms whose coefficients have changed, and nothing shows why
         self._unread: list[Term] = []  # of the last probe, what its loss was made of if nothing sound was found
 
     def forget(self) -> None:
@@ -88,15 +88,15 @@ class Inquiry:
         self.recorder.spec, self.primary = StepSpec(), PrimaryTerms()
         self.recorder.claims = Claims()
         self.recorder.doubts.read()
-        self._begin()
+        self._start_over()
         self.is_one_term = self.is_compiled = self.knows_ways = False
         self._sizes.meet_several(has_several=False)
         self.watch = None
 
-    def _begin(self) -> None:
+    def _start_over(self) -> None:
         self.recall = Recall()
-        self.reprobe = ReprobePolicy()
-        self.changes = Changes(self.recorder, self.reprobe)
+        self.reprobe.start_over()
+        self.changes.start_over()
 
     def new_probe(self, stand_ins: Answers | None = None) -> Probe:
         """Return a probe that the recorder asks from now on (see `Exits` for what may stand in)."""
@@ -114,47 +114,14 @@ class Inquiry:
         self._is_routine = not self.reprobe.probes
         self.reprobe.probe_next()
 
-    def has_misread(self, *, wait: bool = True) -> bool:
-        """Tell if a step since the last call has shown that earlier ones were misread; the next one is then probed.
-
-        Args:
-            wait: False to leave the answer to a later call if getting it would mean waiting for the device.
-        """
-        if not self.recorder.claims.read(wait=wait):
-            return False
-        self.settle_claims()
-        self.probe_next()
-        return True
-
     def start_epoch(self) -> None:
         """Probe again if the last epoch left doubts, or if code is compiled, which does not show what it adds."""
-        self.settle_claims()
-        if self.is_compiled or self.has_doubts(wait=True):
+        self.changes.settle_claims()
+        if self.is_compiled or self.changes.has_doubts(wait=True):
             self.probe_next()
         if self._has_seen_epoch:
             self.recorder.spec = self.recorder.spec.with_all_seen()
         self._has_seen_epoch = True
-
-    def has_doubts(self, *, wait: bool = False) -> bool:
-        """Tell if steps since the last call may have been misread, so that the witness should run again.
-
-        Args:
-            wait: True to get the answer now, even if that means waiting for the device.
-        """
-        keys = self.recorder.doubts.read(wait=wait)
-        for key in keys:
-            if key is None:
-                continue
-            n_doubts = self.recorder.spec.of(key).n_doubts + 1
-            self.recorder.spec = self.recorder.spec.with_term(key, n_doubts=n_doubts, is_even=False)
-        return bool(keys)
-
-    def look_at_changes(self) -> None:
-        """Probe the next step for terms whose coefficients have changed where no sample could show why."""
-        changed = self.recorder.doubts.read_changes() - self._met_changes
-        if changed:
-            self._met_changes |= changed
-            self.reprobe.probe_next()
 
     def will_probe(self, batch_size: int) -> bool:
         """Tell if the next step, on this many samples, will be probed."""
@@ -185,11 +152,6 @@ class Inquiry:
         """Continue an earlier run, which accepted the step: it is not refused for a share that has become small."""
         self.recorder.spec = replace(self.recorder.spec, is_resumed=True)
 
-    def settle_claims(self) -> None:
-        """Drop the readings that steps have ruled out."""
-        if left := self.recorder.claims.left():
-            self.recorder.spec = self.recorder.spec.with_left(left)
-
     def meet_size(self, batch_size: int) -> None:
         """Probe again at the first size that can tell more; forget what batches of one seemed to show about rows."""
         if not self._sizes.may_tell_more:
@@ -203,14 +165,14 @@ class Inquiry:
             recorder.claims = Claims()
             self._read_by = StepSpec()
             self._sizes.meet_several(has_several=True)
-            self._begin()
+            self._start_over()
 
     def probe(self, step: Callable[[], Any], result: StepResult, weights: Tensor | None, batch: Any = ()) -> Any:
         """Run a step under a mode, and learn how to do without one."""
         self._weights = weights
         probe = self.new_probe()
         self.scales, self.constants, self._unread = [], [], []
-        self.settle_claims()
+        self.changes.settle_claims()
         try:
             with eagerly(), self.interceptors.losses, probe:
                 out = step()
@@ -286,20 +248,12 @@ class Inquiry:
         self.is_one_term = len(parts) == 1 and parts[0][0].edge is not None and parts[0][0].node is loss.grad_fn
         self.is_one_term &= not recorder.spec.differentiates
         self.primary.choose(parts, recorder)
-        self._warn_of_changes(loss, parts)
+        for term in self.changes.unexplained(loss, parts):
+            self._warn_once(UNSHOWN.format(term.name))
         scaled = [(term, scale(term, slope, recorder)) for term, slope in parts]
         self.scales.append({term.key: factor for term, factor in scaled})
         result.add(scaled, loss, self._constant_of(loss, parts, len(result.roots)))
         return loss if self._weights is None else weighted(loss, parts, self._weights, recorder)
-
-    def _warn_of_changes(self, loss: Tensor, parts: Parts) -> None:
-        """Name the terms whose coefficients change, and are not learned, where no sample can show why."""
-        changed = [part for part in parts if part[0].key in self._met_changes]
-        if not changed:
-            return
-        for (term, _), is_learned in zip(changed, are_learned(loss, changed), strict=True):
-            if not is_learned:
-                self._warn_once(UNSHOWN.format(term.name))
 
     def _constant_of(self, loss: Tensor, parts: Parts, n: int) -> Tensor | None:
         """Return the constant in the n-th loss of a probed step, if each sample's loss has it too, as in a mean."""

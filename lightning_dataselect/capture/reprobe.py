@@ -38,6 +38,10 @@ class ReprobePolicy:
     """
 
     def __init__(self) -> None:
+        self.start_over()
+
+    def start_over(self) -> None:
+        """Know no kind of step, and call for a probe."""
         self.known: set[Way] = set()
         self.probes = 1
         self._lost = False

@@ -55,7 +55,7 @@ class Testimony:
             False if other samples might tell more.
         """
         self._inquiry.meet_size(whole.size)
-        self._inquiry.settle_claims()
+        self._inquiry.changes.settle_claims()
         before = self._recorder.spec
         self._recorder.spec, is_settled = decide(whole, singles, before)
         if any(term.picked_at != before.of(key).picked_at for key, term in self._recorder.spec.terms.items()):
