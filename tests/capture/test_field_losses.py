@@ -169,11 +169,18 @@ def one_by_one_but_for_some(net: Net, b: Any) -> Tensor:
     return torch.stack(losses).mean() if losses else 0 * net(b["x"]).sum()
 
 
+def losses_of(net: Net, b: Any) -> Tensor:
+    return F.cross_entropy(net(b["x"]), b["y"], reduction="none")
+
+
 GROUPS, COUNT, SCALE = "mean over groups", "counted outside of torch", "not a sum over the samples"
 REFUSED: dict[str, tuple[Step, str]] = {
     "groups": (groups_in_lines_of_their_own, GROUPS),
     "the longest": (one_step_after_the_other, SCALE),
     "slopes of a mean": (slopes_of_a_mean, SCALE),
+    "over their number": (lambda net, b: (losses_of(net, b) / len(b["y"])).mean(), SCALE),
+    "over its root": (lambda net, b: (losses_of(net, b) / len(b["y"]) ** 0.5).mean(), SCALE),
+    "outputs over it": (lambda net, b: (net(b["x"]) / len(b["y"])).square().mean(), SCALE),
     "unexplained variance": (unexplained_variance, "numbers that are made of the whole batch"),
     "a count by NumPy": (mean_over_a_python_count, COUNT),
     "groups of their own pass": (groups_of_their_own_pass, "masks out some samples of its batch before the model"),
@@ -205,6 +212,18 @@ def test_what_is_bounded_after_the_mean_is_left_out_with_a_warning(read: Read) -
         return F.cross_entropy(net(b["x"]), b["y"]) + code.square().mean(0).clamp(min=0.5).sum()
 
     assert "depends on the batch through something other than" in read(step)[2]
+
+
+@pytest.mark.parametrize("read", [measured, captured])
+def test_the_spread_of_losses_is_left_out_with_a_warning_and_their_mean_is_read(read: Read) -> None:
+    def step(net: Net, b: Any) -> Tensor:
+        losses = losses_of(net, b)
+        mean = losses.mean()
+        return mean + 0.1 * (losses - mean).square().mean()
+
+    losses, right, said = read(step)
+    torch.testing.assert_close(losses, right, rtol=1e-4, atol=1e-6)
+    assert "1 of 2 loss terms depend on several samples at once" in said
 
 
 # ---- coefficients that change where no sample shows why --------------------------------------------------------------

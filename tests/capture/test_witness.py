@@ -966,6 +966,24 @@ def test_a_share_that_is_the_same_in_the_first_batches_is_noticed_once_it_is_not
     torch.testing.assert_close(losses, right, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("n_whole", [B, 3 * B], ids=["a batch", "three batches"])
+def test_a_share_of_elements_that_shows_in_no_sample_of_the_data_is_noticed_by_what_is_0(
+    n_whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"{__name__}.Fixed", Readings)
+
+    def step(net: Any, b: Tensor) -> Tensor:
+        present = (b < 2).float()
+        rows = (net.heads[0].weight[:8] @ b.T).T.square() * present
+        return (rows * torch.from_numpy(present.numpy() / present.numpy().mean())).mean()
+
+    rows = torch.rand(N, 8, generator=torch.Generator().manual_seed(0)) + 0.5
+    for i in range(n_whole, N):
+        rows[i, : i % 4] = 3.0
+    with pytest.raises(CaptureError, match="divided by a number that was counted outside of torch"):
+        fitted(step, list(rows), torch.stack, shuffle=False)
+
+
 def test_what_the_last_batch_of_a_fit_shows_is_not_left_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Entries that are left out show in no number of them, but in what they lose."""
     monkeypatch.setattr(f"{__name__}.Fixed", Readings)
