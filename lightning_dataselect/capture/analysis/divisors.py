@@ -21,6 +21,8 @@ from lightning_dataselect.capture.loss.terms import (
 )
 from lightning_dataselect.capture.probing.divisions import Division
 from lightning_dataselect.capture.probing.probe import Probe
+from lightning_dataselect.capture.reading.scaling import total
+from lightning_dataselect.capture.recording.record import Record
 from lightning_dataselect.utils.errors import CaptureError
 
 
@@ -120,12 +122,8 @@ def possible_divisors(
         found.append("samples")
     if term.is_sum or plain:
         values = plain or {1.0}
-        found += [key for key, count in counts.items() if _as_divisor(count.value) in values]
+        found += [key for key, count in counts.items() if (float(count.value.detach()) or 1.0) in values]
     return list(dict.fromkeys(found))
-
-
-def _as_divisor(number: Tensor) -> float:
-    return float(number.detach()) or 1.0
 
 
 def _laid_like(term: Term, count: Term, layout: Layout, batch_size: int) -> tuple[Term, Layout]:
@@ -213,7 +211,7 @@ def with_divisor(
             laid[key] = _laid_like(term, counts[key], spec.counts.get(key, Layout()), batch_size)
     counts |= {key: count for key, (count, _) in laid.items()}
     probe.recorder.counts.update(counts)
-    own = replace(own, readings=_readings(divisors, spec.of(term.key), term, slope, counts, batch_size))
+    own = replace(own, readings=_readings(divisors, spec.of(term.key), term, slope, probe.recorder))
     if own.readings:
         own = replace(own, divisor=own.readings[0][0])
     if term.strided:
@@ -223,27 +221,17 @@ def with_divisor(
 
 
 def _readings(
-    divisors: Sequence[Divisor | None],
-    before: TermSpec,
-    term: Term,
-    slope: Scale,
-    counts: Mapping[Key, Term],
-    batch_size: int,
+    divisors: Sequence[Divisor | None], before: TermSpec, term: Term, slope: Scale, record: Record
 ) -> tuple[tuple[Divisor | None, float], ...]:
     """Return several divisors with the product of each and the coefficient, but for those that steps have ruled out."""
     if before.readings:
         left = [divisor for divisor, _ in before.readings if divisor in divisors]
         divisors = left or divisors
-    totals: dict[Divisor | None, float] = {None: 1.0, "samples": float(batch_size), "one over samples": 1 / batch_size}
     if isinstance(term, Loop):  # whose turns count alike is held against their number
         slopes, divisor = torch.as_tensor(slope).float(), divisors[0]
         is_even = bool(((slopes - slopes[0]).abs() <= 1e-3 * slopes[0].abs()).all())
-        return ((divisor, float(slopes[0]) * totals[divisor]),) if is_even and divisor in totals else ()
+        is_plain = divisor is None or divisor == "samples"
+        return ((divisor, float(slopes[0] * total(term, divisor, record))),) if is_even and is_plain else ()
     if len(divisors) < 2 and not before.readings:
         return ()
-    totals |= {key: _as_divisor(counts[key].value) for key in divisors if isinstance(key, tuple)}
-    if "counts" in divisors and term.counts is not None:
-        totals["counts"] = float(term.counts.float().sum()) or 1.0
-    if "nonzero" in divisors:
-        totals["nonzero"] = float((term.elements != 0).sum()) or 1.0
-    return tuple((divisor, float(slope) * totals[divisor]) for divisor in divisors)
+    return tuple((divisor, float(slope * total(term, divisor, record))) for divisor in divisors)

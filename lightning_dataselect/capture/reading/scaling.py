@@ -33,23 +33,17 @@ def scale(term: Term, slope: Scale, record: Record) -> Scale:
         shape, size = term.elements.shape, record.batch_size
         if shape and shape[0] != size and term.elements.numel() != spec.n_rows * size:
             record.doubts.note(term.key)
-    is_unshown = not (watches or spec.is_witnessed) and (term.is_sum or record.spec.leaves_torch)
-    if len(spec.readings) < 2:
-        if spec.divided_elementwise:
-            return slope
-        product = slope if spec.divisor is None else slope * _total(term, spec.divisor, record)
-        if watches and spec.readings and (isinstance(product, Tensor) or product != spec.readings[0][1]):
-            watched = torch.as_tensor(product).mean() if is_loop else product
-            record.doubts.coefficient(term.key, [spec.readings[0][1]], [watched])
-        if is_unshown:
-            record.doubts.change(term.key, [product])
-        return product
-    products = [slope * _total(term, divisor, record) for divisor, _ in spec.readings]
-    found = [product for _, product in spec.readings]
-    if watches:
-        record.doubts.coefficient(term.key, found, products)
-    if is_unshown:
+    if spec.divided_elementwise:
+        return slope
+    divisors, found = spec.divisors, [product for _, product in spec.readings]
+    products = [slope if divisor is None else slope * total(term, divisor, record) for divisor in divisors]
+    if watches and found:
+        watched = [torch.as_tensor(product).mean() for product in products] if is_loop else products
+        record.doubts.coefficient(term.key, found, watched)
+    if not (watches or spec.is_witnessed) and (term.is_sum or record.spec.leaves_torch):
         record.doubts.change(term.key, products)
+    if len(products) == 1:
+        return products[0]
     term.choice = record.claims.choose(term.key, found, products, term.elements.device)
     chosen = torch.stack([torch.as_tensor(product, device=term.elements.device).float() for product in products])
     return chosen.reshape(-1).index_select(0, term.choice).squeeze(0)
@@ -67,7 +61,7 @@ def losses(term: Term, record: Record) -> Tensor:
 
 def _divided(term: Term, own: Tensor, spec: TermSpec, divisor: Divisor, record: Record) -> Tensor:
     if spec.divided_elementwise:
-        own = own * _total(term, divisor, record)
+        own = own * total(term, divisor, record)
     share = _shares(term, divisor, record)
     return own if share is None else torch.where(share == 0, own, own / share)
 
@@ -84,7 +78,7 @@ def _shares(term: Term, divisor: Divisor, record: Record) -> Tensor | None:
     return None if number is None else number.losses(size)
 
 
-def _total(term: Term, divisor: Divisor | None, record: Record) -> Scale:
+def total(term: Term, divisor: Divisor | None, record: Record) -> Scale:
     """Return what a term is divided by, of the whole batch; 1 for nothing.
 
     Where it is 0, as the number of the objects in images without any, the step has divided by 1, if at all:
