@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from lightning_dataselect.capture.loss.graph import Anchor, derivatives, reached
+from lightning_dataselect.capture.loss.graph import Anchor, derivatives, reached, walk
 from lightning_dataselect.capture.loss.refusals import QUOTIENT, SIZE
 from lightning_dataselect.capture.loss.terms import Parts, Term
 from lightning_dataselect.utils.errors import CaptureError
@@ -66,15 +66,8 @@ def takes_size(loss: Tensor, term: Term, anchors: Collection[Node]) -> bool:
 
 def nodes_after(term: Term, loss: Tensor, anchors: Collection[Node]) -> Iterator[Node]:
     """Yield what has come of a term on the ways to the loss."""
-    ends, seen, todo = {*anchors, term.node}, set[Node](), [loss.grad_fn]
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen or node in ends:
-            continue
-        seen.add(node)
-        if reached(node, {term.node}):
-            yield node
-        todo += [before for before, _ in node.next_functions]
+    ends = {*anchors, term.node}
+    yield from (node for node in walk(loss.grad_fn, ends) if node not in ends and reached(node, {term.node}))
 
 
 def _is_guard(node: Any, term: Term) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import sys
 from collections import deque
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeAlias
@@ -71,6 +71,26 @@ def derivatives(of: Tensor, by: Sequence[Input], *, again: bool = False) -> list
         ) from error
 
 
+def walk(start: Node | None, ends: Container[Node] = ()) -> Iterator[Node]:
+    """Yield the nodes on the ways back from a node, itself included, but none beyond ``ends``.
+
+    Example:
+        >>> x = torch.ones(3, requires_grad=True)
+        >>> [node.name() for node in walk((2 * x).sum().grad_fn)]
+        ['SumBackward0', 'MulBackward0', 'torch::autograd::AccumulateGrad']
+    """
+    seen: set[Node] = set()
+    todo = [start]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        if node not in ends:
+            todo += [before for before, _ in node.next_functions]
+
+
 def reached(start: Node | None, ends: Container[Node]) -> set[Node]:
     """Return the nodes among ``ends`` that are met first on the ways back from a node, itself included.
 
@@ -80,19 +100,7 @@ def reached(start: Node | None, ends: Container[Node]) -> set[Node]:
         >>> reached(b.sum().grad_fn, {a.grad_fn, b.grad_fn}) == {b.grad_fn}
         True
     """
-    met: set[Node] = set()
-    seen: set[Node] = set()
-    todo = [start]
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if node in ends:
-            met.add(node)
-        else:
-            todo += [before for before, _ in node.next_functions]
-    return met
+    return {node for node in walk(start, ends) if node in ends}
 
 
 def leads_only_to(start: Node | None, ends: Container[Node]) -> bool:
@@ -104,17 +112,7 @@ def leads_only_to(start: Node | None, ends: Container[Node]) -> bool:
         >>> leads_only_to((2 * end + 1).grad_fn, {end.grad_fn}), leads_only_to((end * b).grad_fn, {end.grad_fn})
         (True, False)
     """
-    seen: set[Node] = set()
-    todo = [start]
-    while todo:
-        node = todo.pop()
-        if node is None or node in seen or node in ends:
-            continue
-        seen.add(node)
-        if not node.next_functions:
-            return False
-        todo += [before for before, _ in node.next_functions]
-    return True
+    return all(node in ends or node.next_functions for node in walk(start, ends))
 
 
 _MOST = 32  # nodes that are looked at: a new term is added near the end of the step
