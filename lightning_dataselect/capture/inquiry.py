@@ -228,7 +228,8 @@ class Inquiry:
             if not self.reprobe.known or recorder.spec.refusals():
                 raise
             warnings.warn(f"{NOT_MEASURED} {error}", stacklevel=2)
-            self._unread += [term for term, _ in coefficients(loss, recorder.terms) if term.key in recorder.spec.terms]
+            known = [term for term in recorder.terms if recorder.spec.of(term.key).enters is not False]
+            self._unread += [term for term, _ in coefficients(loss, known)]
             result.lost, parts = True, []
             if self._is_routine:  # steps since the last probe may have been like this one
                 recorder.claims.contradict()

@@ -5,7 +5,9 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from late_steps import FIRST_LOOK, LATE, B, C, N, by_hand, classes, fit, summed
+from late_steps import FIRST_LOOK, LATE, B, C, D, Late, N, by_hand, classes, fit, summed
+
+from lightning_dataselect.capture import LossCapture
 
 
 def of_floats(model, x, y):
@@ -165,3 +167,25 @@ def test_a_loss_that_comes_to_be_cut_off_is_refused_for_what_it_is() -> None:
 def test_a_value_that_is_taken_from_a_term_again_is_not_left_out_in_silence(first: int) -> None:
     said = fit(classes, value_of_another, lambda i: i >= first)[4]
     assert "has no gradient and differs from sample to sample" in said
+
+
+@pytest.mark.filterwarnings("ignore:The samples of some batches are not measured")
+def test_steps_that_mix_their_samples_in_turns_are_measured_once_at_most_where_no_single_sample_shows_it():
+    module = Late(classes, classes, bool)
+    x, y = torch.randn(B, D), torch.randint(C, (B,))
+    capture = LossCapture(module)
+
+    def loss(is_other):
+        out = module(x)[:, 0]
+        return F.mse_loss(out + out.flip(0) - 1e-3 * out.mean() if is_other else out, y.float())
+
+    known = []
+    for turn in range(14):
+        is_other = turn > 2 and turn % 2 == 1
+        captured = capture.run(lambda is_other=is_other: loss(is_other), B, batch=(x, y))[1]
+        if is_other and captured.known:
+            known.append(turn)
+        elif is_other and known == [3]:
+            assert capture.has_misread(), "what was measured then is forgotten"
+            known.append(None)
+    assert known == [3, None]
