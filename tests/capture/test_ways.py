@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from alone import C, Net, Step, captured, measured
+from alone import B, C, N, Net, Step, captured, measured, samples
 from torch import Tensor
 
 from lightning_dataselect.capture import CaptureError
@@ -437,3 +437,15 @@ def by_a_threshold_of_the_batch(net: Net, b: dict[str, Tensor]) -> Tensor:
 
 def test_a_threshold_that_the_order_of_the_batch_may_move_is_named() -> None:
     assert OPEN in measured(by_a_threshold_of_the_batch)[2]
+
+
+def test_a_factor_of_the_whole_batch_that_is_bounded_keeps_the_value_that_it_has_for_it() -> None:
+    def step(net: Net, b: dict[str, Tensor]) -> Tensor:
+        scale = 1 + float(b["r"].abs().max())
+        if scale > 100:
+            scale = 100.0
+        return scale * ce(net, b)
+
+    losses, right, _ = measured(step)
+    plain = right / (1 + torch.stack([sample["r"] for sample in samples()]).abs())
+    assert len((losses / plain).round(decimals=4).unique()) == N // B
