@@ -69,6 +69,7 @@ class LossCapture:
         self.has_misread, self.has_doubts = inquiry.changes.has_misread, inquiry.changes.has_doubts
         self.meet_size = inquiry.meet_size
         self.settle, self.look_again = inquiry.settle, inquiry.look_again
+        self.probe_next, self.start_epoch = inquiry.probe_next, inquiry.start_epoch
         testimony = Testimony(inquiry)
         self.show, self.decide = testimony.show, testimony.decide
         self.refuse_mined, self.refuse_fallback = testimony.refuse_mined, testimony.refuse_fallback
@@ -111,14 +112,6 @@ class LossCapture:
     def __reduce__(self) -> tuple[type[LossCapture], tuple[()]]:
         """Copy and pickle as one that has seen nothing yet: the rest is bound to this process."""
         return LossCapture, ()
-
-    def probe_next(self) -> None:
-        """Probe the next step again, for instance because the step may have changed."""
-        self._inquiry.probe_next()
-
-    def start_epoch(self) -> None:
-        """Probe again if the last epoch left doubts, or if code is compiled, which does not show what it adds."""
-        self._inquiry.start_epoch()
 
     def run(
         self, step: Callable[[], Any], batch_size: int, weights: Tensor | None = None, batch: Any = ()

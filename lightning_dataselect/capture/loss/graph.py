@@ -19,8 +19,6 @@ from torch.utils.checkpoint import checkpoint
 from lightning_dataselect.utils.errors import CaptureError
 
 Input: TypeAlias = Tensor | GradientEdge
-
-
 Unknown: TypeAlias = tuple[tuple[str, ...], ...]
 
 
@@ -189,8 +187,6 @@ def _is_of_numbers(node: Node) -> bool:
 
 # Private, and newer than torch 2.7.
 _top_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-
-
 _CHECKPOINTS = inspect.unwrap(checkpoint).__code__.co_filename
 
 

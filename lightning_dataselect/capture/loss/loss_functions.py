@@ -21,14 +21,8 @@ from lightning_dataselect.capture.loss.graph import saving_unnoticed
 from lightning_dataselect.utils.errors import InvalidArgumentError
 
 Function = Callable[..., Tensor]
-
-
 Bound = dict[str, Any]
-
-
 Split = tuple[Tensor | None, Tensor]
-
-
 Classes = tuple[Tensor, Tensor]
 
 

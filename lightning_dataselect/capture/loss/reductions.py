@@ -136,8 +136,6 @@ FOLDING = {getattr(space, name) for name in ("mean", "sum") for space in (torch,
 
 # Bound at import, so that a patched torch.sum never sees the captures' own arithmetic.
 _sum = torch._C.TensorBase.sum
-
-
 _mean = torch._C.TensorBase.mean
 
 

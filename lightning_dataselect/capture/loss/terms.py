@@ -126,8 +126,6 @@ class Term:
 
 
 Scale = float | Tensor
-
-
 Parts = list[tuple[Term, Scale]]
 
 

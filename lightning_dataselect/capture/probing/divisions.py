@@ -15,17 +15,9 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from lightning_dataselect.capture.loss.terms import Key
 
 _DIVIDING = {"div", "div_", "divide", "divide_", "true_divide", "true_divide_"}
-
-
 _INVERTING = {"reciprocal", "reciprocal_", "__rdiv__"}
-
-
 _MULTIPLYING = {"mul", "mul_", "multiply", "multiply_"}
-
-
 _SUBTRACTING = {"sub", "sub_", "subtract", "subtract_", "rsub", "__rsub__"}  # what is left is no multiple of the number
-
-
 _TO_PYTHON = {"item", "tolist", "__int__", "__float__", "__index__"}
 
 

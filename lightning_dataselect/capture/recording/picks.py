@@ -10,21 +10,13 @@ import torch
 from torch import Tensor
 
 GETITEM = torch._C.TensorBase.__getitem__
-
-
 CATS = {torch.cat, torch.concat, torch.concatenate}
 """The functions that lay pieces one after the other."""
 
 
 _SELECTING = {torch.index_select, torch._C.TensorBase.index_select}
-
-
 _TAKING = {torch.take, torch._C.TensorBase.take}
-
-
 _MASKING = {torch.masked_select, torch._C.TensorBase.masked_select}
-
-
 _FINDING = {torch.nonzero, torch._C.TensorBase.nonzero, torch.argwhere, torch._C.TensorBase.argwhere, torch.where}
 
 

@@ -15,8 +15,6 @@ from lightning_dataselect.capture.loss.specs import Layout
 from lightning_dataselect.capture.loss.terms import Term
 
 CLOSE = 1e-3  # of the size of what is compared: kernels round otherwise for another number of samples
-
-
 _MUCH = 0.1  # as losses before any training, which are all about the same, rarely differ
 
 
