@@ -74,8 +74,9 @@ def walk(start: Node | None, ends: Container[Node] = ()) -> Iterator[Node]:
 
     Example:
         >>> x = torch.ones(3, requires_grad=True)
-        >>> [node.name() for node in walk((2 * x).sum().grad_fn)]
-        ['SumBackward0', 'MulBackward0', 'torch::autograd::AccumulateGrad']
+        >>> product = 2 * x
+        >>> [node.name() for node in walk(product.sum().grad_fn, {product.grad_fn})]
+        ['SumBackward0', 'MulBackward0']
     """
     seen: set[Node] = set()
     todo = [start]
