@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_dataselect import InfoBatch
-from lightning_dataselect.capture import CaptureError
+from lightning_dataselect.capture import CaptureError, LossCapture
 
 N, B, D, H = 61, 8, 6, 12
 FIRST_LOOK = 25  # that nothing but time calls for
@@ -209,6 +209,48 @@ def halved(net: Any, x: Tensor, y: Tensor) -> Tensor:
 )
 def test_what_layers_and_augmentations_make_of_a_batch_is_served(step: Step) -> None:
     assert measured(step)[0].isfinite().all()
+
+
+# ---- outputs and targets of unlike shapes, which are broadcast -------------------------------------------------------
+
+
+def scores(net: Any, x: Tensor) -> Tensor:
+    return net(x)[:, :1]
+
+
+UNLIKE: dict[str, Step] = {
+    "a loss function": lambda net, x, y: F.mse_loss(scores(net, x), x[:, 0]),
+    "by hand": lambda net, x, y: (scores(net, x) - x[:, 0]).square().mean(),
+    "the targets have an axis more": lambda net, x, y: F.l1_loss(scores(net, x).squeeze(1), x[:, :1]),
+    "a label for each distance": lambda net, x, y: (
+        (y > 1) * scores(net, x).square() + (y < 2) * F.relu(1 - scores(net, x))
+    ).mean(),
+    "summed": lambda net, x, y: F.huber_loss(scores(net, x), x[:, 0], reduction="sum") / len(x) ** 2,
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize("name", UNLIKE)
+def test_outputs_that_meet_the_targets_of_all_samples_are_refused_with_the_axis_to_take_away(name: str) -> None:
+    said = refusal(UNLIKE[name])
+    assert "compares each sample with all of them" in said and "outputs.squeeze(1)" in said
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize("name", ["a loss function", "the targets have an axis more", "summed"])
+def test_a_loss_function_shows_it_without_single_samples(name: str) -> None:
+    x, module = torch.randn(B, D), Fixed(UNLIKE[name])
+    with pytest.raises(CaptureError, match="depends on the other samples"):
+        LossCapture(module).run(lambda: module.training_step((x, x[:, 0].sign().long())), B)
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+@pytest.mark.parametrize("length", [3, 4, B])
+def test_a_target_for_all_steps_of_a_sample_is_its_own(length: int) -> None:
+    def step(net: Any, x: Tensor, y: Tensor) -> Tensor:
+        return F.mse_loss(scores(net, x) * torch.linspace(0.5, 1.5, length), x[:, :1])
+
+    torch.testing.assert_close(*fitted(step))
 
 
 # ---- losses that are cut off -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 
 from lightning_dataselect.capture.analysis.divisors import with_divisor
 from lightning_dataselect.capture.analysis.groups import are_groups
-from lightning_dataselect.capture.analysis.independence import are_turns, find_rows, refuse_unseen
+from lightning_dataselect.capture.analysis.independence import are_turns, find_rows, is_of_pairs, refuse_unseen
 from lightning_dataselect.capture.analysis.inner import count_divisors, is_divided_by, is_inner, is_share_of
 from lightning_dataselect.capture.analysis.nonlinear import is_cut_off, is_nonlinear_in, keep_linear
 from lightning_dataselect.capture.analysis.remainder import leave_out
@@ -24,6 +24,7 @@ from lightning_dataselect.capture.loss.refusals import (
     FOLDED,
     GROUPS,
     OTHER_SAMPLES,
+    PAIRS,
     PICKED,
     QUOTIENT,
     SCALE,
@@ -112,10 +113,11 @@ def analyze_loss(
             normalisers = [number.value for number in own_inner] if len(own_inner) == 1 else []
             if len(kept) == 1 and normalisers and is_share_of(term, own_inner[0], probe):
                 del probe.recorder.counts[own_inner[0].key]  # else all samples would lose the same
-            strided = find_rows(term, probe, batch_size, normalisers)
+            if is_of_pairs(term, spec, batch_size):
+                continue
+            strided, before = find_rows(term, probe, batch_size, normalisers), spec.of(term.key)
             if strided is None:
                 continue
-            before = spec.of(term.key)
             term.strided = before.layout.strided if probe.sizes.has_equal_axes and before.enters else strided
         if term.picked_at != spec.of(term.key).picked_at:  # what fitted its earlier rows says nothing about these
             spec = spec.with_term(term.key, picked_at=term.picked_at, readings=())
@@ -130,7 +132,9 @@ def analyze_loss(
     if inner and kept and not (sound or loops) and all(is_nonlinear_in(loss, term, kept, anchors) for term, _ in kept):
         raise CaptureError(QUOTIENT)
     if kept and not sound and not loops:
-        raise CaptureError(DRAWN if any(_takes_again(term, probe) for term, _ in kept) else OTHER_SAMPLES)
+        is_drawn = any(_takes_again(term, probe) for term, _ in kept)
+        has_pairs = any(is_of_pairs(term, spec, batch_size) for term, _ in kept)
+        raise CaptureError(DRAWN if is_drawn else PAIRS if has_pairs else OTHER_SAMPLES)
     reasons = []
     if len(sound) < len(kept):
         reasons.append(f"{len(kept) - len(sound)} of {len(kept)} loss terms depend on several samples at once")

@@ -14,6 +14,7 @@ from torch.autograd.graph import Node
 from lightning_dataselect.capture.loss.graph import Anchor, Input, derivatives, reached
 from lightning_dataselect.capture.loss.reductions import by_sample
 from lightning_dataselect.capture.loss.refusals import OWN_LOSS
+from lightning_dataselect.capture.loss.specs import StepSpec
 from lightning_dataselect.capture.loss.terms import Term
 from lightning_dataselect.capture.probing.probe import Probe
 from lightning_dataselect.utils.errors import CaptureError
@@ -233,6 +234,16 @@ def find_rows(term: Term, probe: Probe, batch_size: int, normalisers: Sequence[T
     if mixed is None and not term.strided and not probe.sizes.has_seen(batch_size, rows // batch_size):
         raise CaptureError(_unseen(term, batch_size))
     return term.strided
+
+
+def is_of_pairs(term: Term, spec: StepSpec, batch_size: int) -> bool:
+    """Tell if a term has a row for each pair of samples.
+
+    A loss function shows it that was given outputs of the shape (batch_size, 1), and targets without that axis.
+    """
+    each, targets = (batch_size,), term.targets
+    is_crossed = batch_size > 1 and targets is not None and (targets.shape, term.elements.shape) == (each, each * 2)
+    return is_crossed or spec.of(term.key).is_paired
 
 
 def refuse_unseen(term: Term, probe: Probe, batch_size: int) -> None:

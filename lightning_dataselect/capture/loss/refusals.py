@@ -73,6 +73,14 @@ OTHER_SAMPLES = (
 )
 
 
+PAIRS = (
+    "A sample's loss in this step depends on the other samples of its batch: the loss compares each sample with all of"
+    " them. If that is not meant, outputs of the shape (batch, 1) have met targets of the shape (batch,), which torch"
+    " broadcasts to (batch, batch), so the model learns nothing but the mean of the targets: give both one shape, as by"
+    f" outputs.squeeze(1). If it is, as in a contrastive loss: {NO_OWN_LOSS}"
+)
+
+
 GROUPS = (
     "The loss is a mean over groups of samples, such as the classes in the batch, so the weight of a sample's loss"
     " depends on how many groups its batch holds, unless their number is fixed, which nothing but samples alone can"

@@ -67,6 +67,7 @@ class TermSpec:
         is_folded: True if it leaves a number of each output, whose coefficients may need all of them (see `folds`).
         is_foreign: True if none of the samples that are measured has a share in it.
         is_fixed: True if single samples have shown that it is the same whatever the samples, as of parameters alone.
+        is_paired: True if single samples have shown that it has a row for each pair of samples.
         n_doubts: How often a step has gone beyond what its reading was found from (see `doubts.Doubts`).
         is_even: True if no sample has shown more elements that are 0 than another so far, where each has several.
         refusal: Why it cannot be read, in words; None if it can.
@@ -89,6 +90,7 @@ class TermSpec:
     is_folded: bool = False
     is_foreign: bool = False
     is_fixed: bool = False
+    is_paired: bool = False
     n_doubts: int = 0
     is_even: bool = False
     refusal: str | None = None

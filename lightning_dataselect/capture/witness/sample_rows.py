@@ -91,6 +91,12 @@ def are_ragged(term: Term, alone: Sequence[tuple[Term, Tensor]]) -> bool:
     return term.picked_at is None and len({*n_rows}) > 1 and sum(n_rows) == term.elements.shape[:1].numel()
 
 
+def are_paired(term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
+    """Tell if a term has a row for each pair of samples, as where (n, 1) outputs less (n,) targets are (n, n)."""
+    n = term.elements.numel()
+    return size > 1 and n > 0 and all(one.elements.numel() * size**2 == n for one, _ in alone)
+
+
 def lies_divided(layout: Layout, term: Term, alone: Sequence[tuple[Term, Tensor]], size: int) -> bool:
     """Tell if each sample's row is its own but for its share in a number by which all are divided.
 

@@ -38,6 +38,7 @@ from lightning_dataselect.capture.witness.readings import fits, possible_reading
 from lightning_dataselect.capture.witness.sample_rows import (
     CLOSE,
     are_close,
+    are_paired,
     are_ragged,
     are_same,
     are_weighed_anew,
@@ -101,6 +102,9 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
             continue
         if isinstance(term, Folded) and are_weighed_anew(term, own, whole.size):
             spec = spec.with_term(key, refusal=SCALE)
+            continue
+        if are_paired(term, own, whole.size):
+            spec = spec.with_term(key, is_paired=True)
             continue
         layouts = possible_layouts(term, whole, agrees)
         fitting = [layout for layout in layouts if lies(layout, term, own, whole.size)]
