@@ -33,7 +33,7 @@ def with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec, agrees: b
     loops = set()
     for place, n in places.items():
         if place not in others and whole.losses is not None and not agrees and _weighs_turns(place, whole, singles):
-            spec = _refused(spec, place, whole, SCALE)
+            spec = _refused(spec, place, whole, GROUPS if _are_picked(place, whole) else SCALE)
         if n == 1 or any(one[place] != 1 for one in of_singles):
             continue
         slopes, truth = _slopes_at(place, [whole]), _slopes_at(place, singles)
@@ -41,7 +41,7 @@ def with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec, agrees: b
         own = torch.stack([term.value for one in singles for key, (term, _) in one.terms.items() if key[0] == place])
         own = own.flatten()
         is_in_turn = n == whole.size and are_close(turns, own)
-        if any(term.picked_at is not None for key, (term, _) in whole.terms.items() if key[0] == place):
+        if _are_picked(place, whole):
             # groups of one sample each are met in their own order, so that one of two orders of the samples tells
             is_mean = is_in_turn and are_close(slopes * whole.size, truth)
             if not (is_mean or are_close(slopes, truth[:1].expand_as(slopes))):
@@ -63,16 +63,29 @@ def with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec, agrees: b
 
 def _weighs_turns(place: Hashable, whole: Shown, singles: Sequence[Shown]) -> bool:
     """Tell if turns at a place weigh alike, but otherwise by how many there are, as of the longest of the samples."""
-    if any(sum(key[0] == place for key in one.terms) < 2 for one in singles):
+    if all(_passes(place, one) < 2 for one in singles):
         return False
-    slopes = [_slopes_at(place, [one]) for one in (whole, *singles)]
+    slopes = [_slopes_at(place, [one]) for one in (whole, *singles) if _passes(place, one)]
     are_even = all(are_close(own, own[:1].expand_as(own)) for own in slopes)
     return are_even and any(not are_close(own[:1], slopes[0][:1]) for own in slopes[1:])
 
 
+def _are_picked(place: Hashable, whole: Shown) -> bool:
+    return any(term.picked_at is not None for key, (term, _) in whole.terms.items() if key[0] == place)
+
+
 def happens_once(place: Hashable, shown: Sequence[Shown]) -> bool:
     """Tell if no step has passed a place more than once, so that what it computed there is the same thing each time."""
-    return all(sum(key[0] == place for key in one.terms) < 2 for one in shown)
+    return all(_passes(place, one) < 2 for one in shown)
+
+
+def happens_alike(place: Hashable, shown: Sequence[Shown]) -> bool:
+    """Tell if all steps have passed a place equally often, so that its turns are the same things in each of them."""
+    return len({_passes(place, one) for one in shown}) < 2
+
+
+def _passes(place: Hashable, one: Shown) -> int:
+    return sum(key[0] == place for key in one.terms)
 
 
 def _slopes_at(place: Hashable, shown: Sequence[Shown]) -> Tensor:

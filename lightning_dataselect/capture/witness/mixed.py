@@ -16,6 +16,7 @@ from lightning_dataselect.capture.loss.terms import Key, Term
 from lightning_dataselect.capture.probing.probe import Probe
 from lightning_dataselect.capture.recording.picks import IndexPick
 from lightning_dataselect.capture.recording.recorder import Recorder
+from lightning_dataselect.capture.witness.in_turn import happens_alike
 
 _APART, _APART_IN_HALF = 0.01, 0.1  # of the largest number: kernels round otherwise for another number of samples
 _LEAST_SAMPLES = 3  # of two, one may be mixed with the other by being turned round
@@ -55,7 +56,8 @@ def refuse_mixed(whole: Shown, turned: Shown, singles: Sequence[Shown], spec: St
 
     Layers that normalise a batch by its own statistics are known to do so. Where samples are mixed with those of the
     reverse order, as by mixup, the one in the middle is as it is alone; where other numbers are drawn each time,
-    samples in another order have others.
+    samples in another order have others. Where a sample alone passes a place less often than others do, as a loop over
+    tasks that it has no label of, what it computes there is another thing.
 
     Args:
         whole: Of several samples.
@@ -67,6 +69,8 @@ def refuse_mixed(whole: Shown, turned: Shown, singles: Sequence[Shown], spec: St
         return spec
     for key, (term, _) in whole.terms.items():
         if spec.of(key).refusal is not None or not all(key in one.terms for one in [turned, *singles]):
+            continue
+        if not happens_alike(key[0], [whole, turned, *singles]):
             continue
         if not _are_apart(term.elements, [one.terms[key][0].elements for one in singles], of_each=any):
             continue
