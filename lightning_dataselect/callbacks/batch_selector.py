@@ -236,7 +236,7 @@ class BatchSelector(DataSelector):
         if self._gathering is not None:
             self._gather(self._gathering, args, kwargs, chosen)
             return None
-        with self._cutter.explaining():
+        with self._cutter.explaining(len(chosen), len(batch), is_scored=is_scored):
             output, trained = context.train_step(step, args, kwargs, chosen, is_full_batch=False)
         self.seen = None if is_scored else trained
         return output

@@ -83,10 +83,17 @@ class BatchCutter:
         return smaller
 
     @contextlib.contextmanager
-    def explaining(self) -> Iterator[None]:
-        """Explain why the first step on some samples of a batch fails, if that is because of parts that were not cut.
+    def explaining(self, n: int, size: int, *, is_scored: bool) -> Iterator[None]:
+        """Explain why a step on some samples of a batch fails, if that is because it was cut.
 
-        Where samples are not read by index, nothing shows that a part has several rows of each of them.
+        Where samples are not read by index, nothing shows that a part has several rows of each of them: the first step
+        does. A step that measures the longest of its samples fails once that is left out; as nothing shows that it is
+        for this, a warning says so, and the error stays the step's own.
+
+        Args:
+            n: The number of samples that were chosen.
+            size: That of the samples in the batch.
+            is_scored: True if the step has come through on all of these just before.
 
         Raises:
             UnsupportedLoaderError: In place of the step's own error.
@@ -95,7 +102,17 @@ class BatchCutter:
             yield
         except (IndexError, RuntimeError, ValueError) as error:
             whole = [] if self._uncut is None else self._parts_left_whole(*self._uncut)
-            if isinstance(error, DataSelectError | torch.OutOfMemoryError) or not whole:
+            if isinstance(error, DataSelectError | torch.OutOfMemoryError):
+                raise
+            if not whole and is_scored and not self._collates_anew and n < size:
+                rank_zero_warn(
+                    f"training_step fails on {n} samples that {self._method} has chosen from a batch of {size},"
+                    f" although it has scored all {size}. The chosen samples keep the padding of the whole batch: a"
+                    " step that measures how long the longest of its samples is comes to less without that one. If this"
+                    " is why, give it the length of the tensors, as by pad_packed_sequence(..., total_length=x.shape[1]),"
+                    " or take a method that chooses before the epoch, such as InfoBatch."
+                )
+            if not whole:
                 raise
             raise UnsupportedLoaderError(
                 f"training_step fails on the samples that {self._method} has chosen from a batch"

@@ -161,6 +161,37 @@ def test_what_can_be_read_only_once_is_refused_on_the_first_batch() -> None:
         fit(Net(), Many(n_reads=B))
 
 
+class Longest(Net):
+    """Comes to the length of the longest of its samples, as `pad_packed_sequence` does without a total length."""
+
+    def __init__(self, *, keeps_length: bool) -> None:
+        super().__init__()
+        self.keeps_length = keeps_length
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int = 0) -> Tensor:
+        nodes, lengths = batch["padded"], batch["lengths"].long()
+        width = nodes.shape[1] if self.keeps_length else int(lengths.max())
+        known = torch.arange(width) < lengths[:, None]
+        out = self.net(nodes[:, :width]).mean(-1)
+        return (out - nodes[..., 0]).square().masked_select(known).mean()
+
+
+def padded(graphs: list[tuple[Tensor, int, int]]) -> dict[str, Any]:
+    nodes = torch.nn.utils.rnn.pad_sequence([nodes for nodes, _, _ in graphs], batch_first=True)
+    return {"padded": nodes, "lengths": torch.tensor([len(nodes) for nodes, _, _ in graphs])}
+
+
+@pytest.mark.filterwarnings("ignore:The batch has as many samples")
+def test_a_step_that_measures_the_longest_of_its_samples_is_told_why_it_fails_without_it() -> None:
+    data, why = Many(), "has scored all 8. .* total_length="
+    data.graphs[::B] = [(torch.ones(7, 4), *rest) for _, *rest in data.graphs[::B]]
+    with pytest.warns(UserWarning, match=why), pytest.raises(RuntimeError, match="size of tensor"):
+        fit(Longest(keeps_length=False), data, n_epochs=8, collate=padded)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="training_step fails")
+        fit(Longest(keeps_length=True), data, collate=padded)
+
+
 class Noisy(Dataset[Tensor]):
     """Draws from a generator of its own, and from torch's."""
 
