@@ -293,6 +293,19 @@ def test_samples_that_all_lose_nothing_show_nothing() -> None:
     assert "depends on the other samples" in refusal(hardest_pairs)
 
 
+def test_a_step_warns_of_no_batch_that_is_none() -> None:
+    def step(net: Any, x: Tensor, y: Tensor) -> Tensor:
+        if len(x) < N % B:
+            warnings.warn("there are few samples", stacklevel=2)
+        return F.cross_entropy(net(x), y)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="there are few samples")
+        assert measured(step)[0].isfinite().all()
+    with pytest.warns(UserWarning, match="there are few samples"):
+        measured(step, n=B + 1)
+
+
 def test_weights_that_are_0_for_a_sample_alone_leave_nothing_out() -> None:
     def clipped_advantages(net: Any, x: Tensor, y: Tensor) -> Tensor:
         logs = -F.cross_entropy(net(x), y, reduction="none")
