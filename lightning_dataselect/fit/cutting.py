@@ -109,8 +109,8 @@ class BatchCutter:
                     f"training_step fails on {n} samples that {self._method} has chosen from a batch of {size},"
                     f" although it has scored all {size}. The chosen samples keep the padding of the whole batch: a"
                     " step that measures how long the longest of its samples is comes to less without that one. If this"
-                    " is why, give it the length of the tensors, as by pad_packed_sequence(..., total_length=x.shape[1]),"
-                    " or take a method that chooses before the epoch, such as InfoBatch."
+                    " is why, give it the length of the tensors, as by pad_packed_sequence(...,"
+                    " total_length=x.shape[1]), or take a method that chooses before the epoch, such as InfoBatch."
                 )
             if not whole:
                 raise
