@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from alone import B, C, Net, Step, captured, measured
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from lightning_dataselect.capture import CaptureError
 
@@ -72,6 +74,18 @@ def next_items(net: Net, b: Any) -> Tensor:
     return bce(scores[index], torch.ones_like(scores[index]))
 
 
+def next_items_by_numpy(net: Net, b: Any) -> Tensor:
+    """As its authors write it, where the positions are arrays."""
+    items = net.embed(b["tokens"])
+    scores, index = (items[:, 1:] * items[:, :-1]).sum(-1), np.where(b["mask"].numpy()[:, 1:] != 0)
+    return bce(scores[index], torch.ones_like(scores[index]))
+
+
+def tokens_by_a_mask_of_numpy(net: Net, b: Any) -> Tensor:
+    out, own = net.words(net.embed(b["tokens"])), np.asarray(b["mask"])
+    return F.cross_entropy(out[own], b["tokens"][own])
+
+
 def one_term_of_some(net: Net, b: Any) -> Tensor:
     loss, own = F.mse_loss(net.code(net.body(b["x"])), b["x"][:, :3]), b["positive"]
     if own.any():
@@ -111,6 +125,7 @@ BOTH: list[Read] = [measured, captured]
     "step",
     [
         mean_of_two_groups, among_those_of_other_classes, zero_if_none, zero_if_none_by_a_sum, next_items,
+        next_items_by_numpy, tokens_by_a_mask_of_numpy,
         one_term_of_some, one_call_of_several_for_some, times_the_samples_of_all_terms, tasks_with_missing_labels,
     ],
 )  # fmt: skip
@@ -169,6 +184,34 @@ def the_hardest_half(net: Net, b: Any) -> Tensor:
     return each(net, b).topk(max(1, len(b["y"]) // 2))[0].mean()
 
 
+def the_hardest_half_in_order(net: Net, b: Any) -> Tensor:
+    """As losses are bootstrapped online."""
+    losses, _ = each(net, b).sort(descending=True)
+    return losses[: max(1, len(losses) // 2)].mean()
+
+
+def the_easiest_of_another_model(net: Net, b: Any) -> Tensor:
+    """As two models teach each other."""
+    out, losses = net(b["x"]), F.cross_entropy(net(b["x"] + 1), b["y"], reduction="none")
+    easy = np.argsort(losses.data.numpy())[: max(1, int(0.75 * len(losses)))]
+    return F.cross_entropy(out[easy], b["y"][easy])
+
+
+def rows_above_a_quantile_of_numpy(net: Net, b: Any) -> Tensor:
+    out, losses = net(b["x"]), np.array([loss.item() for loss in each(net, b)])
+    hard = losses >= np.quantile(losses, 0.5)
+    return F.cross_entropy(out[hard], b["y"][hard])
+
+
+def captions_by_length(net: Net, b: Any) -> Tensor:
+    """As captions are sorted within the step, to be packed."""
+    lengths, order = b["n"].sort(descending=True)
+    tokens = b["tokens"][order]
+    out = net.words(net.embed(tokens))
+    packed = [pack_padded_sequence(part, lengths.tolist(), batch_first=True).data for part in (out, tokens)]
+    return F.cross_entropy(*packed)
+
+
 def detections(net: Net, b: Any) -> Tensor:
     """As in FCOS: all losses over the number of those that are none of the background, counted by their indices."""
     out = net.words(net.embed(b["tokens"])).flatten(0, 1)
@@ -192,6 +235,7 @@ def losses_of(net: Net, b: Any) -> Tensor:
     return F.cross_entropy(net(b["x"]), b["y"], reduction="none")
 
 
+HARDEST = "selects rows of the batch by the model's outputs"
 GROUPS, COUNT, SCALE = "mean over groups", "counted outside of torch", "not a sum over the samples"
 REFUSED: dict[str, tuple[Step, str]] = {
     "groups": (groups_in_lines_of_their_own, GROUPS),
@@ -205,7 +249,11 @@ REFUSED: dict[str, tuple[Step, str]] = {
     "a count by NumPy": (mean_over_a_python_count, COUNT),
     "groups of their own pass": (groups_of_their_own_pass, "masks out some samples of its batch before the model"),
     "one by one": (one_by_one_but_for_some, "computed sample by sample, but this time for . of 8"),
-    "topk": (the_hardest_half, "selects rows of the batch by the model's outputs"),
+    "topk": (the_hardest_half, HARDEST),
+    "sort": (the_hardest_half_in_order, HARDEST),
+    "argsort by NumPy": (the_easiest_of_another_model, HARDEST),
+    "a quantile by NumPy": (rows_above_a_quantile_of_numpy, HARDEST),
+    "captions": (captions_by_length, "reorders the samples of a batch"),
     "detections": (detections, COUNT),
 }
 
@@ -217,7 +265,10 @@ def test_what_a_sample_alone_does_not_lose_is_refused_for_what_it_is(name: str) 
         measured(step)
 
 
-@pytest.mark.parametrize("step", [slopes_of_a_mean, unexplained_variance, the_hardest_half])
+@pytest.mark.parametrize(
+    "step",
+    [slopes_of_a_mean, unexplained_variance, the_hardest_half, the_hardest_half_in_order, the_easiest_of_another_model],
+)
 def test_some_of_it_shows_without_single_samples(step: Step) -> None:
     with pytest.raises(CaptureError):
         captured(step)

@@ -16,13 +16,14 @@ from lightning_dataselect.capture.analysis.nonlinear import is_cut_off, is_nonli
 from lightning_dataselect.capture.analysis.remainder import leave_out
 from lightning_dataselect.capture.analysis.unread import refuse_across, refuse_picked, unlike_batch
 from lightning_dataselect.capture.loss.folds import find_folds
-from lightning_dataselect.capture.loss.graph import Anchor, reached
+from lightning_dataselect.capture.loss.graph import Anchor, reached, walk
 from lightning_dataselect.capture.loss.reductions import foldable
 from lightning_dataselect.capture.loss.refusals import (
     CUT_OFF,
     DRAWN,
     FOLDED,
     GROUPS,
+    JUDGED,
     OTHER_SAMPLES,
     PAIRS,
     PICKED,
@@ -147,6 +148,8 @@ def analyze_loss(
         raise CaptureError(PICKED)
     if not sound and (folds or is_bent):
         raise CaptureError(refused[0][1] if refused else FOLDED if folds else QUOTIENT)
+    if not sound and any(node.name().startswith("SortBackward") for node in walk(loss.grad_fn, anchors)):
+        raise CaptureError(JUDGED)
     if not sound:
         raise CaptureError(nothing_found(batch_size, len(terms), len(parts)))
     n_sound, (sound, nonlinear) = len(sound), keep_linear(loss, sound, anchors)

@@ -38,7 +38,9 @@ class Judgements:
         self._changed: set[Node] = set()  # the places of what they have changed
         self._changed_by_ranks: set[Node] = set()
         self._comparisons: set[int] = set()  # of one number with a bound
-        self._have_left = False
+        self._many_have_left = False
+        self.have_left = False
+        """True if any number that was computed from the model's outputs has been taken out of torch."""
         self.limited: set[Node] = set()
         """The places of numbers that were chosen, of two, by such a comparison."""
 
@@ -49,7 +51,7 @@ class Judgements:
         if not judgements and not any(tensor.requires_grad for tensor in inputs):
             return
         is_ranked = ranks_rows(name, args, kwargs) or bool(judgements & self._ranks)
-        is_ranked |= self._have_left and name in COMPARING and any(map(_is_computed, args))
+        is_ranked |= self._many_have_left and name in COMPARING and any(map(_is_computed, args))
         is_ranked |= name in COMPARING and any(id(t) in judgements and is_one_of_many(t, inputs) for t in inputs)
         compares = name in COMPARING and all(tensor.numel() == 1 for tensor in inputs) and _with_bound(args, inputs)
         chooses = name == "where" and any(id(tensor) in self._comparisons for tensor in inputs)
@@ -66,7 +68,9 @@ class Judgements:
 
     def note_leaving(self, tensor: Tensor) -> None:
         """Note that something has been taken out of torch: a bound may be made of the outputs of all samples there."""
-        self._have_left |= tensor.numel() > 1 and (tensor.requires_grad or self.holds(tensor))
+        is_of_outputs = tensor.requires_grad or self.holds(tensor)
+        self.have_left |= is_of_outputs
+        self._many_have_left |= tensor.numel() > 1 and is_of_outputs
 
     def holds(self, tensor: Tensor) -> bool:
         """Tell if the model's outputs have decided what is in a tensor without a gradient."""

@@ -261,7 +261,8 @@ class Probe(Watch, Observer):
             return  # a table, say
         if not (picks_some(pick, size) or self.recorder.spec.picks_at(where)):
             return
-        if rows.grad_fn is not None and any(map(self._judgements.holds, pick.decided_by)):
+        is_judged = any(map(self._judgements.holds, pick.decided_by))
+        if rows.grad_fn is not None and (is_judged or (pick.is_by_array and self._judgements.have_left)):
             self.doubtful.add(where)
         self._rows.start(where, pick, rows, size)
 

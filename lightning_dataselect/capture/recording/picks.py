@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,12 +30,14 @@ class Pick:
         n_rows: Their number.
         are_pieces: True if no mask has picked them, but they were laid one after the other (see `pieces`).
         width: The number of entries of each row that were picked one after the other.
+        is_by_array: True if an array of NumPy says what is picked, of which nothing shows what it was made of.
     """
 
     mask: Tensor
     n_rows: int
     are_pieces: bool = field(default=False, kw_only=True)
     width: int = field(default=1, kw_only=True)
+    is_by_array: bool = field(default=False, kw_only=True)
 
     def of(self, rows: Tensor) -> Pick | None:
         """Return it as it has picked these rows, or their single entries; None if there are more or fewer.
@@ -158,7 +161,11 @@ class Picks:
     def find(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], out: Any) -> Pick | None:
         """Return what a call has picked; None if nothing."""
         if func is GETITEM:
-            return self._by_index(args[0], args[1], out)
+            index = args[1] if isinstance(args[1], tuple) else (args[1],)
+            parts = [_as_tensor(part, out.device) for part in index]
+            pick = self._by_index(args[0], parts, out)
+            is_by_array = any(isinstance(part, np.ndarray) for part in index)
+            return replace(pick, is_by_array=True) if is_by_array and pick is not None else pick
         if func in CATS:
             mask = pieces(args, kwargs, self._size)
             return None if mask is None else Pick(mask, len(out), are_pieces=True)
@@ -173,8 +180,7 @@ class Picks:
             return self._packed(args[0], out[0], out[1])
         return None
 
-    def _by_index(self, given: Tensor, index: Any, out: Any) -> Pick | None:
-        parts = index if isinstance(index, tuple) else (index,)
+    def _by_index(self, given: Tensor, parts: Sequence[Any], out: Any) -> Pick | None:
         if not parts or not isinstance(parts[0], Tensor) or out.dim() == 0:
             return None
         if parts[0].dtype == torch.bool:
@@ -248,6 +254,14 @@ def without_rows(func: Any, args: tuple[Any, ...], of_outputs: Callable[[Tensor]
 def _emptied(mask: Any, of_outputs: Callable[[Tensor], bool]) -> Any:
     is_mask = isinstance(mask, Tensor) and mask.dtype == torch.bool and of_outputs(mask)
     return torch.zeros_like(mask) if is_mask else mask
+
+
+def _as_tensor(part: Any, device: torch.device) -> Any:
+    """Return an array of numbers or of a mask as torch indexes by it; anything else as it is."""
+    if not isinstance(part, np.ndarray) or part.dtype.kind not in "bi":
+        return part
+    dtype = torch.bool if part.dtype.kind == "b" else torch.int64
+    return torch.tensor(part, dtype=dtype, device=device)
 
 
 def _are_numbers_of(part: Any, rows: Tensor) -> bool:

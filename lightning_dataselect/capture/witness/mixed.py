@@ -40,6 +40,8 @@ def rows_taken(term: Term, recorder: Recorder) -> Tensor | None:
 def takes_again(key: Key, whole: Shown, singles: Sequence[Shown]) -> bool:
     """Tell if samples that a term has rows of alone have more or fewer of them among others.
 
+    As many as another one has alone are that one's, in another order.
+
     Args:
         key: Of the term.
         whole: Of several samples.
@@ -47,8 +49,9 @@ def takes_again(key: Key, whole: Shown, singles: Sequence[Shown]) -> bool:
     """
     if key not in whole.taken or whole.taken[key].numel() != len(singles):
         return False
-    alone = [one.taken.get(key, torch.tensor(one.terms[key][0].elements.shape[:1].numel())) for one in singles]
-    return any(int(n) > 0 and int(n) != int(among) for n, among in zip(alone, whole.taken[key], strict=True))
+    alone = [int(one.taken.get(key, torch.tensor(one.terms[key][0].elements.shape[:1].numel()))) for one in singles]
+    among = whole.taken[key].tolist()
+    return sorted(alone) != sorted(among) and any(0 < n != other for n, other in zip(alone, among, strict=True))
 
 
 def refuse_mixed(whole: Shown, turned: Shown, singles: Sequence[Shown], spec: StepSpec) -> StepSpec:

@@ -95,7 +95,7 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
                 spec = spec.with_term(key, is_fixed=True, enters=False)
                 continue
         if takes_again(key, whole, singles):
-            spec = spec.with_term(key, refusal=JUDGED if term.is_judged else DRAWN)
+            spec = spec.with_term(key, refusal=JUDGED if term.is_judged or whole.picks_by_outputs else DRAWN)
             continue
         if are_ragged(term, own):
             spec = spec.with_term(key, refusal=ROWS)
