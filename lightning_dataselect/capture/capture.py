@@ -71,7 +71,7 @@ class LossCapture:
         self.settle, self.look_again = inquiry.settle, inquiry.look_again
         self.probe_next, self.start_epoch = inquiry.probe_next, inquiry.start_epoch
         testimony = Testimony(inquiry)
-        self.show, self.decide = testimony.show, testimony.decide
+        self.show, self.tell_turns, self.decide = testimony.show, testimony.tell_turns, testimony.decide
         self.refuse_mined, self.refuse_fallback = testimony.refuse_mined, testimony.refuse_fallback
         self.refuse_mixed, self.refuse_ways = testimony.refuse_mixed, testimony.refuse_ways
         self.warn_of_ways = testimony.warn_of_ways

@@ -161,7 +161,7 @@ class Inquiry:
         if self._sizes.is_first_of_several(batch_size):
             recorder = self.recorder
             known = recorder.spec
-            recorder.spec = StepSpec(is_resumed=known.is_resumed, tables=known.tables)
+            recorder.spec = StepSpec(is_resumed=known.is_resumed, tables=known.tables, n_each=known.n_each)
             recorder.claims = Claims()
             self._read_by = StepSpec()
             self._sizes.meet_several(has_several=True)

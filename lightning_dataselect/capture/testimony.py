@@ -9,6 +9,7 @@ from typing import Any
 from lightning_dataselect.capture.inquiry import Inquiry
 from lightning_dataselect.capture.loss.refusals import BRANCH, JUDGED
 from lightning_dataselect.capture.loss.shown import Answers, Shown
+from lightning_dataselect.capture.witness.in_turn import several_of_each
 from lightning_dataselect.capture.witness.mined import refuse_fallback, refuse_mined
 from lightning_dataselect.capture.witness.mixed import refuse_mixed
 from lightning_dataselect.capture.witness.showing import show
@@ -47,6 +48,17 @@ class Testimony:
         probe = self._inquiry.new_probe(stand_ins)
         probe.picks_nothing = picks_nothing
         return show(step, batch_size, probe, self._recorder, self._inquiry.interceptors, as_known=as_known)
+
+    def tell_turns(self, whole: Shown, singles: Sequence[Shown]) -> bool:
+        """Find out which places a loop over the samples passes several times for each of them.
+
+        Returns:
+            True if that is new, so that the step is to be shown again.
+        """
+        found = several_of_each(whole, singles)
+        if found:
+            self._recorder.spec = replace(self._recorder.spec, n_each={**self._recorder.spec.n_each, **found})
+        return bool(found)
 
     def decide(self, whole: Shown, singles: Sequence[Shown]) -> bool:
         """Settle how the terms of later steps are read, by the losses of single samples (see `witness.decide`).

@@ -116,6 +116,8 @@ class Witness:
     def _hear(self, part: Part, positions: list[int], size: int) -> bool:
         whole = self._show(part, positions)
         singles = [self._show(part, [position]) for position in positions]
+        if self._capture.tell_turns(whole, singles):
+            whole, *singles = (self._show(part, some) for some in (positions, *([one] for one in positions)))
         if singles[-1].spec.tables != singles[0].spec.tables:  # a part has as many rows as there were samples
             whole = self._show(part, positions)
         is_settled = self._capture.decide(whole, singles)

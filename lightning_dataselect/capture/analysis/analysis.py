@@ -37,6 +37,7 @@ from lightning_dataselect.capture.loss.terms import (
     Parts,
     Term,
     coefficients,
+    first_turn,
     incomplete,
     loops_of,
     turns_in,
@@ -90,6 +91,7 @@ def analyze_loss(
     if words := incomplete(parts, spec.loops, batch_size):
         raise CaptureError(words)
     loops = loops_of(parts, spec.loops, batch_size)
+    spec = replace(spec, first_turns={**spec.first_turns, **{loop.key[0]: first_turn(loop) for loop, _ in loops}})
     parts = [(term, slope) for term, slope in parts if term.key[0] not in spec.loops]
     unseen = [(t, slope) for t, slope in parts if not spec.of(t.key).is_witnessed and t.key[0] not in spec.no_groups]
     if are_groups(loss, unseen, anchors, probe.divisions.numbers(), batch_size):

@@ -8,7 +8,7 @@ from lightning_dataselect.capture.loss.graph import reached
 from lightning_dataselect.capture.loss.reductions import foldable
 from lightning_dataselect.capture.loss.refusals import COMPARED, FILTERED, JUDGED, OWN_LOSS, PICKED, SHARED
 from lightning_dataselect.capture.loss.specs import StepSpec
-from lightning_dataselect.capture.loss.terms import Parts, Term, passed_over, turns_in
+from lightning_dataselect.capture.loss.terms import Parts, Term, called_again, passed_over, turns_in
 from lightning_dataselect.capture.probing.probe import Probe
 from lightning_dataselect.utils.errors import CaptureError
 
@@ -20,6 +20,8 @@ def unlike_batch(term: Term, parts: Parts, probe: Probe, batch_size: int) -> str
         return FILTERED
     if len(own) > 1 and all(other.elements.numel() == 1 for other in own):
         return passed_over(own, batch_size)
+    if len(own) > 1:
+        return called_again(term.name, len(own), batch_size)
     return (
         f"{term.name} gave losses of the shape {tuple(term.elements.shape)}, whose first axis is not a multiple"
         f" of the batch's {batch_size} samples. {OWN_LOSS}"

@@ -40,9 +40,9 @@ COUNT = (
 
 SCALE = (
     "The loss is divided or multiplied by a number that is not a sum over the samples, such as the length of the"
-    " longest text, the square root of a count, or a count plus 1, so the losses of single samples cannot be told"
-    " from those of a batch. Divide by a count that torch sums over the batch, such as (labels != -100).sum(), or by"
-    " the number of samples."
+    " longest text, the square root of a count, or a count plus 1, or it is made of derivatives of a mean over the"
+    " batch, so the losses of single samples cannot be told from those of a batch. Divide by a count that torch sums"
+    " over the batch, such as (labels != -100).sum(), or by the number of samples; differentiate a sum over the batch."
 )
 
 

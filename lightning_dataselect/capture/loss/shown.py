@@ -35,6 +35,7 @@ class Shown:
         normalises: True if a layer has normalised the samples by their own statistics.
         picks_by_outputs: True if a mask that was computed from the model's outputs has picked rows.
         of_folds: The terms that are made of what was reduced over the samples before.
+        passes: How often it has passed each place where it reduced something, whether the loss depends on that or not.
         calls: The names of the functions of torch that it has called, in order.
         asks_for_loss: True if it has taken a number of its loss out of torch, or asked how one compares.
         exits: What it has taken out of torch where that may decide, by the source, at each place.
@@ -56,6 +57,7 @@ class Shown:
     normalises: bool = False
     picks_by_outputs: bool = False
     of_folds: Collection[Key] = ()
+    passes: Mapping[Hashable, int] = field(default_factory=dict)
     calls: tuple[str, ...] = ()
     asks_for_loss: bool = False
     exits: Answers = field(default_factory=dict)

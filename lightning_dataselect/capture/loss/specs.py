@@ -122,6 +122,9 @@ class StepSpec:
         counts: Where the samples lie in what is added up without gradient.
         loops: The places where each sample has a term of its own, in turn.
         no_loops: The places where, as single samples have shown, none has.
+        n_each: How often, as single samples have shown, a loop over the samples passes a place for each of them, if
+            several times; each of these is then a place of its own (see `terms.key_of_call`).
+        first_turns: Which call at the place of a loop is that of the first sample, where others come before it.
         no_groups: The places where, as single samples have shown, some of the samples weigh as each of them does alone.
         order: Turn in the step -> the place of the mean or sum there, as last probed.
         filters: The places where a mask leaves samples out before the model sees them.
@@ -142,6 +145,8 @@ class StepSpec:
     counts: Mapping[Key, Layout] = field(default_factory=dict)
     loops: frozenset[Hashable] = frozenset()
     no_loops: frozenset[Hashable] = frozenset()
+    n_each: Mapping[Hashable, int] = field(default_factory=dict)
+    first_turns: Mapping[Hashable, int] = field(default_factory=dict)
     no_groups: frozenset[Hashable] = frozenset()
     order: Mapping[int, Hashable] = field(default_factory=dict)
     filters: frozenset[Hashable] = frozenset()

@@ -15,6 +15,7 @@ from lightning_dataselect.capture.loss.loss_functions import Classes
 from lightning_dataselect.capture.loss.origin import Origin
 from lightning_dataselect.capture.loss.reductions import fold, reduce
 from lightning_dataselect.capture.loss.refusals import OWN_LOSS
+from lightning_dataselect.utils.errors import CaptureError
 
 Key = tuple[Hashable, int]  # where a term is computed, and for the how many-th time in this step
 
@@ -28,6 +29,26 @@ def name_of(key: Key) -> str:
     """
     where: Any = key[0]
     return where if isinstance(where, str) else f"{where[3]}() in line {where[2]} of {where[0]}"
+
+
+def key_of_call(where: Hashable, call: int, n_each: int) -> Key:
+    """Return the key of a call at a place that has several calls for each sample, one sample after the other.
+
+    Example:
+        >>> key_of_call("l1_loss", 5, n_each=2), key_of_call(("step.py", "step", 7, "mean"), 2, n_each=2)
+        (('l1_loss (2 of 2)', 2), (('step.py', 'step', 7, 'mean', 1), 1))
+    """
+    turn, which = divmod(call, n_each)
+    return (f"{where} ({which + 1} of {n_each})" if isinstance(where, str) else (*_site(where), which + 1)), turn
+
+
+def site_of(key: Key) -> Hashable:
+    """Return the line of code of a term that is computed by hand, whichever of its calls for a sample it is."""
+    return key[0] if isinstance(key[0], str) else _site(key[0])
+
+
+def _site(where: Any) -> tuple[Any, ...]:
+    return tuple(where[:4])
 
 
 @dataclass(eq=False)
@@ -178,6 +199,18 @@ def loops_of(parts: Parts, looped: Collection[Hashable], batch_size: int) -> lis
     return loops
 
 
+def first_turn(loop: Loop) -> int:
+    """Return which call at its place is that of the first sample: those of the others follow, without one in between.
+
+    Raises:
+        CaptureError: If there are some, as of a metric, so that nothing shows which ones are whose in other batches.
+    """
+    calls = [turn.key[1] for turn in loop.turns]
+    if calls != list(range(calls[0], calls[0] + len(calls))):
+        raise CaptureError(called_again(loop.name, calls[-1] + 1, len(calls)))
+    return calls[0]
+
+
 def incomplete(parts: Parts, looped: Collection[Hashable], batch_size: int) -> str | None:
     """Name a loop that has passed over some of the samples, as over images without boxes; None if none has.
 
@@ -188,6 +221,15 @@ def incomplete(parts: Parts, looped: Collection[Hashable], batch_size: int) -> s
         if len(own) not in (0, batch_size):
             return passed_over(own, batch_size)
     return None
+
+
+def called_again(name: str, n: int, batch_size: int) -> str:
+    """Say of a loss function that nothing shows which of its calls are whose."""
+    return (
+        f"{name} is called {n} times for {batch_size} samples, and nothing shows which calls belong to which sample, as"
+        " where a loop over the samples passes over some of them, or where it is called for the whole batch as well."
+        f" Call it once for each sample, and another function for anything else. Or: {OWN_LOSS}"
+    )
 
 
 def passed_over(own: Sequence[Term], batch_size: int) -> str:

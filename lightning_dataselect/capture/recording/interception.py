@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_dataselect.capture.loss.folds import Folded
 from lightning_dataselect.capture.loss.loss_functions import LOSSES, REGISTERED, Loss
 from lightning_dataselect.capture.loss.reductions import ENDINGS, FOLDING, Reduction, axes_of_fold, ends
-from lightning_dataselect.capture.loss.terms import Term
+from lightning_dataselect.capture.loss.terms import Term, site_of
 from lightning_dataselect.capture.recording.patches import Patches
 from lightning_dataselect.capture.recording.recorder import Recorder
 from lightning_dataselect.capture.recording.shared import SharedRecorder
@@ -131,7 +131,7 @@ class Interceptors:
             functions: Place -> the mean or sum that was called there.
         """
         divisors = [place for place, _ in recorder.spec.of(term.key).places()]
-        own = term.fold.where if isinstance(term, Folded) else term.key[0]
+        own = term.fold.where if isinstance(term, Folded) else site_of(term.key)
         for where in (own, *divisors, recorder.joined.get(term.key)):
             if where in functions:
                 self.add_site(functions[where], where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from lightning_dataselect.capture.loss.graph import edge_of, saving_is_noted, sa
 from lightning_dataselect.capture.loss.loss_functions import Loss, once, twice
 from lightning_dataselect.capture.loss.reductions import Reduction, foldable, reduce
 from lightning_dataselect.capture.loss.specs import UNKNOWN, Layout, TermSpec
-from lightning_dataselect.capture.loss.terms import Key, Source, Term
+from lightning_dataselect.capture.loss.terms import Key, Source, Term, key_of_call
 from lightning_dataselect.capture.recording.picks import Pick
 from lightning_dataselect.capture.recording.record import Record
 from lightning_dataselect.capture.recording.sole_loss import SoleLoss
@@ -113,9 +113,14 @@ class Recorder(Record):
             if classes is not None:
                 self.sources.append(Source(classes, losses))
 
+    @property
+    def passes(self) -> Mapping[Hashable, int]:
+        """How often this step has passed each place so far."""
+        return dict(self._calls)
+
     def owns_next(self, where: Hashable) -> bool:
         """Tell if the next call at a place is known to be a term of the samples that are measured."""
-        return self.spec.owns((where, self._calls.get(where, 0)))
+        return self.spec.owns(self._key(where, self._calls.get(where, 0)))
 
     def pass_by(self, where: Hashable) -> None:
         """Count a call that belongs to other samples, recorded beside this."""
@@ -168,7 +173,7 @@ class Recorder(Record):
                 self.layouts[key] = layout
                 self.observer.describe(count, rows)
         elif enters and (value.requires_grad or self.scoring):
-            if whole or where in self.spec.loops or self.observer is not None:
+            if whole or key[0] in self.spec.loops or self.observer is not None:
                 term = self._ended(key, self._strided(spec, given), ending, given, value)
                 term.is_joined, term.made_from = fold is not None, made_from
                 if pick is not None:
@@ -234,15 +239,20 @@ class Recorder(Record):
         """Return the key of a new reduction, what is known of it, whether it counts, and the weights on it."""
         call = self._calls.get(where, 0)
         self._calls[where] = call + 1
-        key = (where, call)
+        key = self._key(where, call)
         spec = self.spec.terms.get(key, UNKNOWN)
         # A new loss function counts at once, a new mean or sum only when a probe has judged it.
         enters = by_default if spec is UNKNOWN else spec.enters
-        if where in self.spec.loops:
-            return key, spec, True, None if self.weights is None else self.weights[call : call + 1]
+        if key[0] in self.spec.loops:
+            turn = key[1] - self.spec.first_turns.get(key[0], 0)
+            return key, spec, True, None if self.weights is None else self.weights[turn : turn + 1]
         if self.observer is not None:
             enters = True
         return key, spec, enters is not False, self.weights if enters else None
+
+    def _key(self, where: Hashable, call: int) -> Key:
+        n_each = self.spec.n_each.get(where, 1) if self.spec.n_each else 1
+        return (where, call) if n_each == 1 else key_of_call(where, call, n_each)
 
     def _strided(self, spec: TermSpec, elements: Tensor) -> bool:
         if self.observer is None or spec.is_witnessed:

@@ -37,9 +37,7 @@ def with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec, agrees: b
         if n == 1 or any(one[place] != 1 for one in of_singles):
             continue
         slopes, truth = _slopes_at(place, [whole]), _slopes_at(place, singles)
-        turns = torch.stack([term.value for key, (term, _) in whole.terms.items() if key[0] == place]).flatten()
-        own = torch.stack([term.value for one in singles for key, (term, _) in one.terms.items() if key[0] == place])
-        own = own.flatten()
+        turns, own = _values_at(place, [whole]), _values_at(place, singles)
         is_in_turn = n == whole.size and are_close(turns, own)
         if _are_picked(place, whole):
             # groups of one sample each are met in their own order, so that one of two orders of the samples tells
@@ -59,6 +57,28 @@ def with_loops(whole: Shown, singles: Sequence[Shown], spec: StepSpec, agrees: b
                 adds_up = are_close((1 / truth).sum() * slopes, torch.ones_like(slopes))
                 spec = _refused(spec, place, whole, COUNT if adds_up else SCALE)
     return replace(spec, loops=(spec.loops | loops) - others, no_loops=(spec.no_loops | others) - loops)
+
+
+def several_of_each(whole: Shown, singles: Sequence[Shown]) -> dict[Hashable, int]:
+    """Return the places that a loop over the samples passes several times for each of them, and how often.
+
+    Args:
+        whole: Of several samples.
+        singles: Of each of them alone, in order.
+    """
+    found = {}
+    for place in {key[0] for key in whole.terms} & whole.passes.keys():
+        turns, own = _values_at(place, [whole]), _values_at(place, singles)
+        n_each, rest = divmod(whole.passes[place], whole.size)
+        is_of_each = n_each > 1 and not rest and all(one.passes.get(place) == n_each for one in singles)
+        if is_of_each and len(turns) == len(own) and are_close(turns, own):
+            found[place] = n_each
+    return found
+
+
+def _values_at(place: Hashable, shown: Sequence[Shown]) -> Tensor:
+    met = [term.value for one in shown for key, (term, _) in one.terms.items() if key[0] == place]
+    return torch.stack(met).flatten() if met else torch.empty(0)
 
 
 def _weighs_turns(place: Hashable, whole: Shown, singles: Sequence[Shown]) -> bool:

@@ -53,7 +53,7 @@ def show(
         CaptureError: the step returns no loss that has a gradient, or one of several numbers.
     """
     known, claims, doubts = recorder.spec, recorder.claims, recorder.doubts
-    recorder.spec = known if as_known else StepSpec(tables=known.tables)
+    recorder.spec = known if as_known else StepSpec(tables=known.tables, n_each=known.n_each)
     recorder.claims, recorder.doubts = Claims(), Doubts()
     probe.values = {}
     recorder.start(batch_size)
@@ -96,6 +96,7 @@ def show(
             normalises=probe.normalises,
             picks_by_outputs=bool(probe.doubtful),
             of_folds=of_folds,
+            passes=recorder.passes,
             calls=tuple(probe.calls),
             asks_for_loss=bool(probe.exits.of_loss),
             exits=probe.exits.may_matter(),
