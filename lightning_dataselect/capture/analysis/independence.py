@@ -237,10 +237,7 @@ def find_rows(term: Term, probe: Probe, batch_size: int, normalisers: Sequence[T
 
 
 def is_of_pairs(term: Term, spec: StepSpec, batch_size: int) -> bool:
-    """Tell if a term has a row for each pair of samples.
-
-    A loss function shows it that was given outputs of the shape (batch_size, 1), and targets without that axis.
-    """
+    """Tell if a term has a row for each pair of samples, as of (batch_size, 1) outputs and (batch_size,) targets."""
     each, targets = (batch_size,), term.targets
     is_crossed = batch_size > 1 and targets is not None and (targets.shape, term.elements.shape) == (each, each * 2)
     return is_crossed or spec.of(term.key).is_paired
