@@ -19,6 +19,11 @@ from lightning_dataselect.step.witness import Witness
 Step = Callable[[Net, Batch], Tensor]
 
 
+# boxes of all images in one row, as many of each in the first batch: rows of equal length and rows of any length that
+# happen to be equal look alike
+MAY_BE_REFUSED = {"detector_in_one_row"}
+
+
 class Module(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +91,7 @@ def outcomes(step: Step, makers: list[Callable[[Net], Batch]], *, has_witness: b
 def check(name: str, makers: list[Any], *, has_witness: bool) -> None:
     found = outcomes(STEPS[name], makers, has_witness=has_witness)
     assert "WRONG" not in found, found
-    assert not has_witness or "refused" not in found, found
+    assert not has_witness or name in MAY_BE_REFUSED or "refused" not in found, found
 
 
 fits = st.lists(batches(), min_size=2, max_size=4)
