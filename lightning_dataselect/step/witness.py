@@ -38,8 +38,10 @@ class Witness:
     """Let single samples show their losses, before a step's loss is read for the first time.
 
     The step is rehearsed, in eval mode, on three samples of the batch together, in both orders, and on each of them
-    alone: a step that sorts them cannot leave both orders unchanged, unless they are all alike. If the batch cannot be
-    cut, the step shows nothing this way, and is read by algebra alone.
+    alone: a step that sorts them cannot leave both orders unchanged, unless they are all alike. It is rehearsed without
+    autocast if it can be: in half precision, kernels round so differently for another number of samples, or another
+    layout of a mask, that equal losses look different. If the batch cannot be cut, the step shows nothing this way, and
+    is read by algebra alone.
 
     Where nothing but time calls for it, and samples have left nothing open before, three of them together, and two in
     the other order, are enough as long as all is as it was.
@@ -54,6 +56,7 @@ class Witness:
     """
 
     def __init__(self, module: pl.LightningModule, capture: LossCapture, n_ranks: int = 1) -> None:
+        self._module = module
         self._capture = capture
         self._rehearse = Rehearsal(module)
         self.is_able = True
@@ -61,6 +64,7 @@ class Witness:
         self.is_due = False
         """True if something is still open, so that it must be heard again as soon as all ranks are."""
         self._n_left = _MOST_TRIED
+        self._needs_autocast = False
         self._has_several_ranks = n_ranks > 1
         self._needs_all_ranks = False
         self._is_agreed = True
@@ -176,6 +180,20 @@ class Witness:
         self._capture.refuse_mined(batch, positions, singles)
 
     def _show(self, part: Part, positions: Sequence[int], **how: Any) -> Shown:
+        autocasts = [kind for kind in {"cpu", self._module.device.type} if torch.is_autocast_enabled(kind)]
+        if autocasts and not self._needs_autocast:
+            try:
+                with contextlib.ExitStack() as in_full_precision:
+                    for kind in autocasts:
+                        in_full_precision.enter_context(torch.autocast(kind, enabled=False))
+                    return self._show_as_it_is(part, positions, **how)
+            except _NothingShownError:  # as of a step that casts its inputs itself, and leaves its weights to autocast
+                shown = self._show_as_it_is(part, positions, **how)
+                self._needs_autocast = True
+                return shown
+        return self._show_as_it_is(part, positions, **how)
+
+    def _show_as_it_is(self, part: Part, positions: Sequence[int], **how: Any) -> Shown:
         try:
             with self._rehearse() as rehearsed:
                 draws = SteadyDraws()

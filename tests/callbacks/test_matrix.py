@@ -205,12 +205,16 @@ def test_gradient_accumulation(setting, tmp_path):
 
 
 class Precise(Tiny):
-    """Writes down which precisions the logits had."""
+    """Writes down which precisions the logits had in training; rehearsals run in eval mode, and in full precision."""
 
     def __init__(self):
         super().__init__()
         self.seen = set()
-        self.model.register_forward_hook(lambda module, args, output: self.seen.add(output.dtype))
+        self.model.register_forward_hook(self.note)
+
+    def note(self, model, args, output):
+        if model.training:
+            self.seen.add(output.dtype)
 
 
 @each_kind

@@ -10,6 +10,7 @@ from helpers import SAFELY, Net, Seen, Shares, dataset, fit, loader, same_weight
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_dataselect import EvolvedSampling, InfoBatch
+from lightning_dataselect.capture import CaptureError
 
 KINDS = {
     "set": lambda: InfoBatch(prune_ratio=0.5, anneal=0.0, warmup_epochs=1),
@@ -123,6 +124,46 @@ def test_losses_in_every_precision(kind, precision, dtype, tolerance):
     x, y = dataset().tensors
     reference = F.cross_entropy(Net(lr=0.0).double().net(x.double()), y, reduction="none")
     torch.testing.assert_close(selector.losses.double(), reference, rtol=tolerance, atol=tolerance)
+
+
+class Masked(Net):
+    """Takes the short way of attention where nothing is masked, which rounds otherwise, as flash attention does."""
+
+    def __init__(self, *, halves: bool = False, casts: bool = False) -> None:
+        super().__init__(lr=0.0)
+        self.halves, self.casts = halves, casts
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.wide, self.narrow = torch.nn.Linear(8, 256), torch.nn.Linear(256, 3, bias=False)
+            torch.nn.init.normal_(self.narrow.weight)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        if self.casts:
+            x = x.bfloat16()
+        hidden = self.wide(x)
+        if (x[:, 0] > -0.5).all():
+            logits = self.narrow(hidden)
+        else:
+            logits = self.narrow(hidden * 3) / 3
+        loss = F.cross_entropy(logits.float(), y)
+        return loss / 2 if self.halves and (x[:, 0] > -0.5).all() else loss
+
+
+@both_kinds
+@pytest.mark.parametrize("casts", [False, True])
+def test_a_way_that_only_rounds_otherwise_is_no_reason_to_refuse_a_step(kind, casts):
+    selector, net = KINDS[kind](), Masked(casts=casts)
+    fit(selector, net, precision="bf16-mixed", max_epochs=EPOCHS)
+    x, y = dataset().tensors
+    reference = F.cross_entropy(net.narrow(net.wide(x)), y, reduction="none").detach()
+    torch.testing.assert_close(selector.losses, reference, rtol=5e-2, atol=0.2)
+
+
+@both_kinds
+def test_a_way_by_which_samples_lose_half_is_refused_in_half_precision_too(kind):
+    with pytest.raises(CaptureError, match="decides by a number of the whole batch which way it takes"):
+        fit(KINDS[kind](), Masked(halves=True), precision="bf16-mixed", max_epochs=EPOCHS)
 
 
 @pytest.mark.gpu

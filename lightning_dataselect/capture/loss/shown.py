@@ -62,3 +62,9 @@ class Shown:
     asks_for_loss: bool = False
     exits: Answers = field(default_factory=dict)
     decisive: Collection[Hashable] = ()
+
+    @property
+    def is_in_half(self) -> bool:
+        """True if something that the loss is made of was computed in half precision, where equal losses look apart."""
+        among = [self.loss, *(value for outputs in self.outputs.values() for value in outputs)]
+        return any(value.is_floating_point() and value.dtype.itemsize < 4 for value in among)

@@ -239,7 +239,7 @@ class Recorder(Record):
         """Return the key of a new reduction, what is known of it, whether it counts, and the weights on it."""
         call = self._calls.get(where, 0)
         self._calls[where] = call + 1
-        key = self._key(where, call)
+        key = self._key(where, call) if self.spec.n_each else (where, call)  # no further call in each step
         spec = self.spec.terms.get(key, UNKNOWN)
         # A new loss function counts at once, a new mean or sum only when a probe has judged it.
         enters = by_default if spec is UNKNOWN else spec.enters
@@ -251,7 +251,7 @@ class Recorder(Record):
         return key, spec, enters is not False, self.weights if enters else None
 
     def _key(self, where: Hashable, call: int) -> Key:
-        n_each = self.spec.n_each.get(where, 1) if self.spec.n_each else 1
+        n_each = self.spec.n_each.get(where, 1)
         return (where, call) if n_each == 1 else key_of_call(where, call, n_each)
 
     def _strided(self, spec: TermSpec, elements: Tensor) -> bool:

@@ -15,6 +15,7 @@ from lightning_dataselect.capture.loss.specs import Layout
 from lightning_dataselect.capture.loss.terms import Term
 
 CLOSE = 1e-3  # of the size of what is compared: kernels round otherwise for another number of samples
+CLOSE_IN_HALF = 0.1  # the same in half precision
 _MUCH = 0.1  # as losses before any training, which are all about the same, rarely differ
 
 
@@ -160,8 +161,13 @@ def are_same(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and are_close(a, b)
 
 
-def are_close(a: Tensor, b: Tensor) -> bool:
+def are_close(a: Tensor, b: Tensor, within: float = CLOSE) -> bool:
     """Tell if two tensors are equal but for rounding.
+
+    Args:
+        a: One of them.
+        b: The other.
+        within: Of the size of what is compared, the most that rounding may change.
 
     Example:
         >>> none, some = torch.zeros(2), torch.tensor([0.0, 5.0])
@@ -170,4 +176,4 @@ def are_close(a: Tensor, b: Tensor) -> bool:
     """
     a, b = a.float().reshape(-1), b.float().reshape(-1)
     size = b.nan_to_num().abs().max() if b.numel() else b.sum()
-    return torch.allclose(a, b, rtol=CLOSE, atol=float(CLOSE * size) * 0.1 + 1e-12, equal_nan=True)
+    return torch.allclose(a, b, rtol=within, atol=float(within * size) * 0.1 + 1e-12, equal_nan=True)
