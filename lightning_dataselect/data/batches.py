@@ -88,7 +88,9 @@ class RecordingBatchSampler(Sampler[list[int]]):
         self.start_batch = 0
         """The first batch that is yielded; greater than 0 if an epoch is resumed."""
         self.on_drawn: Callable[[EpochPlan], None] = _ignore
-        """Called with the plan once ``own`` has drawn its order."""
+        """Called with the plan once ``own`` has drawn its order, or samples of it are gone."""
+        self.n_now: Callable[[], int] | None = None
+        """Returns how many samples the data set has, which may have lost some since the epoch was planned."""
         self.lasts: Callable[[int], int] | None = None
         """Given the number of batches of the plan, returns that of an epoch that repeats it; None for no repeats.
 
@@ -116,6 +118,9 @@ class RecordingBatchSampler(Sampler[list[int]]):
         if self.own is not None and self.sampler.plan.order is None:
             self.sampler.plan = self.own.draw(self.sampler, self.unit)
             self.on_drawn(self.sampler.plan)
+        elif self.n_now is not None and (plan := self.sampler.plan.among_first(self.n_now())) is not self.sampler.plan:
+            self.sampler.plan = plan
+            self.on_drawn(plan)
         for batch_idx, (batch, n_unpadded) in enumerate(self._batches_of_epoch()):
             if batch_idx >= record.first:
                 record.drawn[batch_idx] = BatchIndices(batch, n_unpadded)

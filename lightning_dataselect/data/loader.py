@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -145,6 +146,7 @@ def prepare(
         drop_last=bool(getattr(batch_sampler, "drop_last", False)),
         own=OwnDraws(n, own, batch_sampler if makes_batches else None, ranks_draw) if draws else None,
     )
+    recorder.n_now = functools.partial(len, single.dataset)  # type: ignore[arg-type]
     copied = _with_samplers(single, sampler, recorder)
     if copied.batch_sampler is not None:
         copied.collate_fn = checked(copied.collate_fn, required=needs_losses)

@@ -61,3 +61,15 @@ class EpochPlan:
             tensor([0, 3])
         """
         return positions(~mask_of(n, self.indices))
+
+    def among_first(self, n: int) -> EpochPlan:
+        """Return the plan without samples that a data set of ``n`` no longer has; itself if all are there.
+
+        Example:
+            >>> EpochPlan(0, torch.tensor([1, 4, 6]), weights=torch.tensor([2.0, 3.0, 1.0])).among_first(5).indices
+            tensor([1, 4])
+        """
+        if self.order is not None or self.indices.numel() == 0 or int(self.indices[-1]) < n:
+            return self
+        there = int(torch.searchsorted(self.indices, n))
+        return EpochPlan(self.epoch, self.indices[:there], None if self.weights is None else self.weights[:there])

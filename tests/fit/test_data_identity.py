@@ -69,6 +69,27 @@ def test_fewer_samples_drop_them_too():
     assert [r["n_total"] for r in selector.history] == [60, 40]
 
 
+class Shrinking(Frozen):
+    """Loses the last samples of its data set in place, in a hook that comes after the epoch was planned."""
+
+    def __init__(self, hook):
+        self.data = list(dataset(60))
+        super().__init__(lambda: self.data)
+        setattr(self, hook, lambda: self.trainer.current_epoch == 1 and self.data.__delitem__(slice(40, None)))
+
+
+@pytest.mark.parametrize("hook", ["on_train_epoch_start", "on_train_epoch_end"])
+@pytest.mark.parametrize("make", [lambda: InfoBatch(prune_ratio=0.1), lambda: EvolvedSampling()])
+def test_samples_that_are_gone_since_their_epoch_was_planned_are_not_asked_for(make, hook):
+    selector, net, seen = make(), Shrinking(hook), 1 if hook == "on_train_epoch_start" else 2
+    with pytest.warns(UserWarning, match="it has 40. Their scores are dropped"):
+        trainer(selector, max_epochs=6).fit(net)
+    known = selector.losses.isfinite()
+    assert [r["n_total"] for r in selector.history][-2:] == [40, 40] and known.any()
+    torch.testing.assert_close(selector.losses[known], net.losses_of(net.data)[known])
+    assert selector.history[seen]["n_selected"] <= 40
+
+
 CHANGES = {
     "cleaned": [i for i in range(60) if i % 7],
     "cut": range(40),
