@@ -157,7 +157,7 @@ def test_a_way_that_only_rounds_otherwise_is_no_reason_to_refuse_a_step(kind, ca
     fit(selector, net, precision="bf16-mixed", max_epochs=EPOCHS)
     x, y = dataset().tensors
     reference = F.cross_entropy(net.narrow(net.wide(x)), y, reduction="none").detach()
-    torch.testing.assert_close(selector.losses, reference, rtol=5e-2, atol=0.2)
+    torch.testing.assert_close(selector.losses, reference, rtol=5e-2, atol=0.5)
 
 
 @both_kinds

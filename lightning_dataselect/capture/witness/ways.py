@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_dataselect.capture.loss.shown import Answers, Shown
-from lightning_dataselect.capture.witness.sample_rows import CLOSE, CLOSE_IN_HALF, are_close
+from lightning_dataselect.capture.witness.sample_rows import CLOSE_IN_HALF, are_close
 
 Led: TypeAlias = Callable[[int, Answers], Tensor | None]
 """Returns what a sample loses alone if the step is told these answers; None if that cannot be."""
@@ -32,18 +32,17 @@ def misled_at(batch: Shown, singles: Mapping[int, Shown], led: Led, *, is_refuse
         led: See `Led`.
         is_refused: True if there is another reason to refuse the loss, which may only be what follows from the answer.
     """
-    within = CLOSE_IN_HALF if batch.is_in_half else CLOSE
     for turn, one in singles.items():
         read = None if batch.losses is None else batch.losses[turn]
-        if not is_refused and (read is None or are_close(read, one.loss, within)):
+        if not is_refused and (read is None or _are_alike(read, one.loss, batch)):
             continue
         places = [place for place in one.exits if _differs(place, batch, one)]
         places = [place for place in places if not is_refused or place in batch.decisive or _is_plain(place, batch)]
         for place in places[:_MOST_PLACES]:
             found = led(turn, {place: batch.exits[place]})
-            if found is None or are_close(found, one.loss, within):
+            if found is None or _are_alike(found, one.loss, batch):
                 continue
-            is_led = bool(found.isfinite()) if read is None else are_close(read, found, within)
+            is_led = bool(found.isfinite()) if read is None else _are_alike(read, found, batch)
             is_left_out = read is not None and not bool(read) and not bool(found.isfinite())  # as a mean of no rows
             if is_left_out or (is_led and not _follows(turn, place, batch, found, led)):
                 return place
@@ -93,6 +92,15 @@ def _decides_at(place: Hashable, turn: int, one: Shown, led: Led) -> bool:
     found = [led(turn, {place: other}) for other in others]
     changes = any(loss is not None and not are_close(loss, one.loss) for loss in found)
     return changes and not _follows(turn, place, one, one.loss, led)
+
+
+def _are_alike(a: Tensor, b: Tensor, batch: Shown) -> bool:
+    """Tell if two losses of a sample, 0-dim, are equal but for rounding."""
+    if not batch.is_in_half:
+        return are_close(a, b)
+    # a small loss of large logits is off by more than a share of itself
+    is_near = bool((a.float() - b.float()).abs() <= CLOSE_IN_HALF * batch.loss.float().abs())
+    return is_near or are_close(a, b, CLOSE_IN_HALF)
 
 
 def _follows(turn: int, place: Hashable, shown: Shown, before: Tensor, led: Led) -> bool:
