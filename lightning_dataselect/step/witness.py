@@ -180,7 +180,10 @@ class Witness:
         self._capture.refuse_mined(batch, positions, singles)
 
     def _show(self, part: Part, positions: Sequence[int], **how: Any) -> Shown:
-        autocasts = [kind for kind in {"cpu", self._module.device.type} if torch.is_autocast_enabled(kind)]
+        kinds = {"cpu", self._module.device.type}
+        autocasts = [
+            kind for kind in kinds if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+        ]
         if autocasts and not self._needs_autocast:
             try:
                 with contextlib.ExitStack() as in_full_precision:

@@ -193,3 +193,16 @@ def test_boxes_that_were_read_as_steps_are_forgotten() -> None:
     hear(uneven)
     capture.settle()
     assert capture.has_misread(wait=True)
+
+
+class Elsewhere(Module):
+    @property
+    def device(self) -> torch.device:
+        return torch.device("vulkan")
+
+
+def test_a_device_that_knows_no_autocast_is_not_asked_for_it() -> None:
+    module, batch = Elsewhere(), make_batch(0)
+    witness = Witness(module, LossCapture(module))
+    witness.hear(lambda rows: functools.partial(STEPS["ce"], module.net, cut(batch, list(rows))), B, batch)
+    assert witness.is_able
