@@ -9,6 +9,8 @@ from typing import Any
 from lightning_dataselect.capture.inquiry import Inquiry
 from lightning_dataselect.capture.loss.refusals import BRANCH, JUDGED
 from lightning_dataselect.capture.loss.shown import Answers, Shown
+from lightning_dataselect.capture.loss.terms import Key
+from lightning_dataselect.capture.witness.beside import refuse_beside, unexplained
 from lightning_dataselect.capture.witness.in_turn import several_of_each
 from lightning_dataselect.capture.witness.mined import refuse_fallback, refuse_mined
 from lightning_dataselect.capture.witness.mixed import refuse_mixed
@@ -35,6 +37,7 @@ class Testimony:
         picks_nothing: bool = False,
         stand_ins: Answers | None = None,
         as_known: bool = False,
+        with_slopes: bool = False,
     ) -> Shown:
         """Run a step to compare its terms with those of other batches, and learn nothing from it (see `show`).
 
@@ -44,10 +47,12 @@ class Testimony:
             picks_nothing: True if masks that are computed from the model's outputs are to pick no rows.
             stand_ins: What to tell the step in place of what tensors hold, by the places where it asks.
             as_known: True to read its loss by what was found of other steps.
+            with_slopes: True to differentiate its terms by what the model gave to them.
         """
         probe = self._inquiry.new_probe(stand_ins)
         probe.picks_nothing = picks_nothing
-        return show(step, batch_size, probe, self._recorder, self._inquiry.interceptors, as_known=as_known)
+        how = {"as_known": as_known, "with_slopes": with_slopes}
+        return show(step, batch_size, probe, self._recorder, self._inquiry.interceptors, **how)
 
     def tell_turns(self, whole: Shown, singles: Sequence[Shown]) -> bool:
         """Find out which places a loop over the samples passes several times for each of them.
@@ -99,6 +104,16 @@ class Testimony:
     def refuse_mixed(self, whole: Shown, turned: Shown, singles: Sequence[Shown]) -> None:
         """Refuse a model that mixes samples (see `mixed.refuse_mixed`)."""
         self._recorder.spec = refuse_mixed(whole, turned, singles, self._recorder.spec)
+
+    def unexplained(self, whole: Shown, singles: Sequence[Shown]) -> list[Key]:
+        """Return the terms that samples have other rows of alone, for no reason so far (see `beside.unexplained`)."""
+        return unexplained(whole, singles, self._recorder.spec)
+
+    def refuse_beside(
+        self, keys: Sequence[Key], whole: Shown, fewer: Sequence[tuple[Sequence[int], Shown]], *, draws: bool
+    ) -> None:
+        """Refuse terms that depend on the other samples (see `beside.refuse_beside`)."""
+        self._recorder.spec = refuse_beside(keys, whole, fewer, self._recorder.spec, draws=draws)
 
     def remember(self, whole: Shown, singles: Sequence[Shown], *, is_settled: bool) -> None:
         """Remember what single samples have left nothing open about (see `Recall.learn`)."""

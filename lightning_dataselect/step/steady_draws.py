@@ -40,6 +40,8 @@ class SteadyDraws(Communication):
         super().__init__()
         self._generator = torch.Generator()
         self._n_draws = 0
+        self.has_drawn = False
+        """True once a step has drawn random numbers from torch."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         """Call an operator, and replace what it has drawn."""
@@ -54,6 +56,7 @@ class SteadyDraws(Communication):
         draw = _DRAWS.get(func.overloadpacket)
         if draw is None:
             raise UnsteadyDrawError(func)
+        self.has_drawn = True
         draw(self, out, given)
         return out
 

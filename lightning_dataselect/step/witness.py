@@ -24,6 +24,7 @@ Part = Callable[[Sequence[int]], Callable[[], Any]]
 
 # Of three samples, two can be in their places by chance, but not all three; together they are just a small batch.
 _N_SAMPLES = 3
+_FEWER = ((0,), (1,), (2,), (0, 1), (1, 2), (2, 0))
 # Of samples that may take another way than their batch; about as many as have been shown by then.
 _N_OTHERS = 6
 # Batches whose samples all have the same length do not reveal a step that sorts them by it.
@@ -65,6 +66,7 @@ class Witness:
         """True if something is still open, so that it must be heard again as soon as all ranks are."""
         self._n_left = _MOST_TRIED
         self._needs_autocast = False
+        self._draws = False
         self._has_several_ranks = n_ranks > 1
         self._needs_all_ranks = False
         self._is_agreed = True
@@ -138,6 +140,7 @@ class Witness:
         if all(_hold_the_same_besides(part(positions), part([position])) for position in positions):
             self._capture.refuse_mixed(whole, turned, singles)
         self._look_for_ways(part, size, whole, dict(zip(positions, singles, strict=True)))
+        self._look_beside(part, positions, whole, singles)
         is_settled &= not whole.sorts or whole.reorders or turned.reorders
         self._capture.remember(whole, singles, is_settled=is_settled)
         return is_settled
@@ -170,6 +173,17 @@ class Witness:
                 others = {*range(0, size, -(-size // _N_OTHERS))} - {*shown}
                 more = {position: self._show(part, [position]) for position in sorted(others)}
                 self._capture.refuse_ways(batch, {**shown, **more}, led)
+
+    def _look_beside(self, part: Part, positions: list[int], whole: Shown, singles: Sequence[Shown]) -> None:
+        """Look for a reason why samples lose something else alone, if nothing has shown one, among fewer of them."""
+        keys = self._capture.unexplained(whole, singles)
+        if not keys or self._needs_all_ranks or len(positions) < _N_SAMPLES:
+            return
+        again = self._show(part, positions, with_slopes=True)
+        if all(torch.equal(whole.terms[key][0].elements, again.terms[key][0].elements) for key in keys):
+            # else it draws by itself, and what is drawn is part of a loss
+            fewer = [(turns, self._show(part, [positions[i] for i in turns], with_slopes=True)) for turns in _FEWER]
+            self._capture.refuse_beside(keys, again, fewer, draws=self._draws)
 
     def _look_for_mining(self, part: Part, size: int, shown: dict[int, Shown]) -> None:
         """Compare the samples whose loss is 0 in the whole batch, if there are any, with the same samples alone."""
@@ -207,6 +221,7 @@ class Witness:
                         return self._capture.show(step, len(positions), **how)
                 finally:
                     self._needs_all_ranks |= draws.was_met and self._has_several_ranks
+                    self._draws |= draws.has_drawn
         except UnsupportedLoaderError:
             raise
         except (Exception, SystemExit) as error:  # whatever a step that is not made for fewer samples may raise

@@ -73,6 +73,20 @@ OTHER_SAMPLES = (
 )
 
 
+ANOTHER_LOSS = (
+    "What a sample loses in this step depends on which other samples are in its batch, or on how many there are: from"
+    " the same outputs, it loses something else among fewer of them, as where a softmax is over the classes in the"
+    f" batch only. {NO_OWN_LOSS}"
+)
+
+
+BESIDE = (
+    "The step sets each sample beside another one of its batch, as where the rows of a batch are rolled, flipped or"
+    " shuffled to serve as negatives, so what a sample loses depends on which others are in its batch. Draw negatives"
+    f" from the data set instead. {NO_OWN_LOSS}"
+)
+
+
 PAIRS = (
     "A sample's loss in this step depends on the other samples of its batch: the loss compares each sample with all of"
     " them. If that is not meant, outputs of the shape (batch, 1) have met targets of the shape (batch,), which torch"

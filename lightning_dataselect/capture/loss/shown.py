@@ -31,6 +31,7 @@ class Shown:
         sorts: True if the step has sorted something, or taken rows by an index or a mask.
         reorders: True if that was in another order before.
         outputs: What the model gave to each term, if its activations were kept.
+        slopes: The derivatives of the sum of each term's elements by these, if they were asked for.
         taken: How many rows of each sample a term has, where an index of the step has picked them.
         normalises: True if a layer has normalised the samples by their own statistics.
         picks_by_outputs: True if a mask that was computed from the model's outputs has picked rows.
@@ -53,6 +54,7 @@ class Shown:
     sorts: bool = False
     reorders: bool = False
     outputs: Mapping[Key, Sequence[Tensor]] = field(default_factory=dict)
+    slopes: Mapping[Key, Sequence[Tensor | None]] = field(default_factory=dict)
     taken: Mapping[Key, Tensor] = field(default_factory=dict)
     normalises: bool = False
     picks_by_outputs: bool = False

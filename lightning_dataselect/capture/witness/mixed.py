@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
-from lightning_dataselect.capture.loss.graph import reached
+from lightning_dataselect.capture.loss.graph import derivatives, reached
 from lightning_dataselect.capture.loss.reductions import by_sample
 from lightning_dataselect.capture.loss.refusals import MIXED_INSIDE
 from lightning_dataselect.capture.loss.shown import Shown
@@ -25,8 +26,17 @@ _LEAST_SAMPLES = 3  # of two, one may be mixed with the other by being turned ro
 def outputs_before(term: Term, probe: Probe) -> list[Tensor]:
     """Return the activations that a term was made from, the latest ones first, without a graph."""
     values = probe.values or {}
-    nodes = sorted(reached(term.elements.grad_fn, values), key=lambda node: -node._sequence_nr())
-    return [value for node in nodes for value in values[node]]
+    return [value for node in _latest_before(term, values) for value in values[node]]
+
+
+def slopes_before(term: Term, probe: Probe) -> list[Tensor | None]:
+    """Return the derivatives of the sum of a term's elements by each of these activations."""
+    edges = [anchor.edge for node in _latest_before(term, probe.values or {}) for anchor in probe.anchors[node]]
+    return derivatives(term.elements.sum(), edges) if edges else []
+
+
+def _latest_before(term: Term, values: Container[Node]) -> list[Node]:
+    return sorted(reached(term.elements.grad_fn, values), key=lambda node: -node._sequence_nr())
 
 
 def rows_taken(term: Term, recorder: Recorder) -> Tensor | None:
@@ -94,7 +104,7 @@ def _are_apart(among: Tensor, alone: Sequence[Tensor], of_each: Callable[[Iterab
         >>> _are_apart(among, [among[:1], among[1:]], any), _are_apart(among, [among[:1], among[1:] + 1], any)
         (False, True)
     """
-    layouts = _rows(among, len(alone))
+    layouts = rows_of(among, len(alone)).values()
     own = [one.float().flatten() for one in alone]
     pairs = [list(zip(rows, own, strict=True)) for rows in layouts]
     pairs = [rows for rows in pairs if all(row.shape == one.shape for row, one in rows)]
@@ -117,18 +127,30 @@ def _is_turned(among: Tensor, back: Tensor, size: int) -> bool:
     """Tell if samples in the reverse order have the same numbers, in that order."""
     if among.shape != back.shape:
         return False
-    pairs = zip(_rows(among, size), _rows(back, size), strict=True)
+    pairs = zip(rows_of(among, size).values(), rows_of(back, size).values(), strict=True)
     return any(not _differ(rows, turned.flip(0), _tolerance(among)) for rows, turned in pairs)
 
 
-def _rows(values: Tensor, size: int) -> list[Tensor]:
-    """Return one row a sample, in each way in which they may lie."""
+def rows_of(values: Tensor, size: int) -> dict[str, Tensor]:
+    """Return one row a sample, by the ways in which they may lie.
+
+    Args:
+        values: With one or more rows of each sample.
+        size: The number of samples.
+
+    Example:
+        >>> {way: rows.tolist() for way, rows in rows_of(torch.arange(4.0).view(4, 1), 2).items()}
+        {'in turn': [[0.0, 1.0], [2.0, 3.0]], 'strided': [[0.0, 2.0], [1.0, 3.0]]}
+    """
     rows = values.shape[:1].numel()
+    found: dict[str, Tensor] = {}
     if not values.numel() or values.dim() == 0:
-        return []
-    found = [by_sample(values, size, strided).float() for strided in (False, True) if rows % size == 0]
-    across = values.dim() > 1 and values.shape[1] == size
-    return found + ([values.movedim(1, 0).reshape(size, -1).float()] if across else [])
+        return found
+    if rows % size == 0:
+        found = {way: by_sample(values, size, way == "strided").float() for way in ("in turn", "strided")}
+    if values.dim() > 1 and values.shape[1] == size:
+        found["across"] = values.movedim(1, 0).reshape(size, -1).float()
+    return found
 
 
 def _tolerance(values: Tensor) -> float:

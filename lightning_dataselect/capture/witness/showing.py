@@ -26,7 +26,7 @@ from lightning_dataselect.capture.recording.claims import Claims
 from lightning_dataselect.capture.recording.doubts import Doubts
 from lightning_dataselect.capture.recording.interception import Interceptors
 from lightning_dataselect.capture.recording.recorder import Recorder
-from lightning_dataselect.capture.witness.mixed import outputs_before, rows_taken
+from lightning_dataselect.capture.witness.mixed import outputs_before, rows_taken, slopes_before
 from lightning_dataselect.utils.errors import CaptureError
 
 
@@ -38,6 +38,7 @@ def show(
     interceptors: Interceptors,
     *,
     as_known: bool = False,
+    with_slopes: bool = False,
 ) -> Shown:
     """Run a step to compare its terms with those of other batches.
 
@@ -48,6 +49,7 @@ def show(
         recorder: Records it; what it has found of other steps stays as it was.
         interceptors: Those of the recorder.
         as_known: True to read its loss by what was found of other steps, False by this one alone.
+        with_slopes: True to differentiate its terms by what the model gave to them.
 
     Raises:
         CaptureError: the step returns no loss that has a gradient, or one of several numbers.
@@ -76,6 +78,7 @@ def show(
         losses = result.captured().losses if result.roots else None
         numbers = {key: term.detached() for key, term in recorder.counts.items()}
         outputs = {key: outputs_before(term, probe) for key, (term, _) in terms.items()}
+        slopes = {key: slopes_before(term, probe) for key, (term, _) in terms.items()} if with_slopes else {}
         taken = {key: rows for key, (term, _) in terms.items() if (rows := rows_taken(term, recorder)) is not None}
         folds = {fold.edge.node for fold in recorder.folds.values() if fold.edge is not None}
         of_folds = [key for key, (term, _) in terms.items() if reached(term.elements.grad_fn, folds)]
@@ -92,6 +95,7 @@ def show(
             sorts=probe.orders.sorts,
             reorders=probe.orders.reorders,
             outputs=outputs,
+            slopes=slopes,
             taken=taken,
             normalises=probe.normalises,
             picks_by_outputs=bool(probe.doubtful),
