@@ -10,7 +10,7 @@ from lightning_dataselect.capture.inquiry import Inquiry
 from lightning_dataselect.capture.loss.refusals import BRANCH, JUDGED
 from lightning_dataselect.capture.loss.shown import Answers, Shown
 from lightning_dataselect.capture.loss.terms import Key
-from lightning_dataselect.capture.witness.beside import refuse_beside, unexplained
+from lightning_dataselect.capture.witness.beside import refuse_beside, refuse_twins, unexplained
 from lightning_dataselect.capture.witness.in_turn import several_of_each
 from lightning_dataselect.capture.witness.mined import refuse_fallback, refuse_mined
 from lightning_dataselect.capture.witness.mixed import refuse_mixed
@@ -114,6 +114,10 @@ class Testimony:
     ) -> None:
         """Refuse terms that depend on the other samples (see `beside.refuse_beside`)."""
         self._recorder.spec = refuse_beside(keys, whole, fewer, self._recorder.spec, draws=draws)
+
+    def refuse_twins(self, twins: Shown, one: Shown) -> None:
+        """Refuse terms that a sample has beside itself, and not alone (see `beside.refuse_twins`)."""
+        self._recorder.spec = refuse_twins(twins, one, self._recorder.spec)
 
     def remember(self, whole: Shown, singles: Sequence[Shown], *, is_settled: bool) -> None:
         """Remember what single samples have left nothing open about (see `Recall.learn`)."""

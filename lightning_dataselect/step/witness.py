@@ -176,8 +176,13 @@ class Witness:
 
     def _look_beside(self, part: Part, positions: list[int], whole: Shown, singles: Sequence[Shown]) -> None:
         """Look for a reason why samples lose something else alone, if nothing has shown one, among fewer of them."""
+        if self._needs_all_ranks or len(positions) < _N_SAMPLES:
+            return
+        if singles[0].exits:  # by which it may ask if a class, or an item, is there twice
+            with contextlib.suppress(_NothingShownError, UnsupportedLoaderError):
+                self._capture.refuse_twins(self._show(part, [positions[0]] * 2), singles[0])
         keys = self._capture.unexplained(whole, singles)
-        if not keys or self._needs_all_ranks or len(positions) < _N_SAMPLES:
+        if not keys:
             return
         again = self._show(part, positions, with_slopes=True)
         if all(torch.equal(whole.terms[key][0].elements, again.terms[key][0].elements) for key in keys):

@@ -122,6 +122,46 @@ def test_other_losses_among_others_are_refused(name: str) -> None:
         measured(ANOTHER[name])
 
 
+def more(net: Any, x: Tensor) -> Tensor:
+    return 0.5 * net.body(x).square().mean()
+
+
+def if_several_of_a_class(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
+    loss = F.cross_entropy(net(x), y)
+    if len(set(y.tolist())) < len(y):
+        loss = loss + more(net, x)
+    return loss
+
+
+def if_fewer_classes_than_samples(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
+    loss = F.cross_entropy(net(x), y)
+    if len(y.unique()) < len(y):
+        loss = loss + more(net, x)
+    return loss
+
+
+def if_numpy_finds_fewer(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
+    loss = F.cross_entropy(net(x), y)
+    if np.unique(y.numpy()).size < y.shape[0]:
+        loss = loss + more(net, x)
+    return loss
+
+
+def if_any_pairs(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
+    loss = F.cross_entropy(net(x), y)
+    if (y[:, None] == y).triu(1).any():
+        loss = loss + more(net, x)
+    return loss
+
+
+@pytest.mark.parametrize(
+    "step", [if_several_of_a_class, if_fewer_classes_than_samples, if_numpy_finds_fewer, if_any_pairs]
+)
+def test_a_part_of_the_loss_where_a_class_is_there_twice_is_refused(step: Step) -> None:
+    with pytest.raises(CaptureError, match="(another|the other) (way|branch)"):
+        measured(step)
+
+
 MIXED: dict[str, Step] = {
     "rolled": lambda net, x, y, i: F.cross_entropy(net.head(net.body(x) + 0.5 * net.body(x).roll(1, 0)), y),
     "rolled before": lambda net, x, y, i: F.cross_entropy(net(x - 0.5 * x.roll(1, 0)), y),

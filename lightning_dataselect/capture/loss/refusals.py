@@ -177,11 +177,11 @@ OPEN_BRANCH = (
 
 
 UNSHOWN = (
-    "The coefficient of {} changes from batch to batch, and nothing shows why, as the step could not be run on single"
-    " samples. If it is drawn or scheduled, each sample's loss is right. If it depends on a number that is taken out of"
-    " torch, as by item(), tolist() or NumPy, it is wrong by a factor: divide by a count that torch sums over the"
-    " batch, decide by torch.where over the samples' losses, or return each sample's own loss under a key and give"
-    " sample_loss='that key'."
+    "The coefficient of {} changes from batch to batch, and nothing shows why: the step could not be run on"
+    " single samples, or these have not told. If it is drawn or scheduled, each sample's loss is right. If it depends"
+    " on a number that is taken out of torch, as by item(), tolist() or NumPy, it is wrong by a factor: divide by a"
+    " count that torch sums over the batch, decide by torch.where over the samples' losses, or return each sample's own"
+    " loss under a key and give sample_loss='that key'."
 )
 
 

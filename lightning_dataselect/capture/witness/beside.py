@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_dataselect.capture.loss.refusals import ANOTHER_LOSS, BESIDE, MIXED_INSIDE
+from lightning_dataselect.capture.loss.refusals import ANOTHER_LOSS, BESIDE, MIXED_INSIDE, OTHER_WAY
 from lightning_dataselect.capture.loss.shown import Shown
 from lightning_dataselect.capture.loss.specs import StepSpec
 from lightning_dataselect.capture.loss.terms import Key
@@ -16,7 +16,7 @@ from lightning_dataselect.capture.witness.mixed import rows_of
 from lightning_dataselect.capture.witness.sample_rows import are_close, possible_layouts
 
 # Of the size of what is compared. Whatever rounds otherwise for another number of samples, as TF32 does, stays below.
-_LOSSES_APART, _APART = 0.02, 0.1
+_LOSSES_APART, _APART = 0.01, 0.03
 
 
 def unexplained(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> list[Key]:
@@ -75,6 +75,23 @@ def refuse_beside(
             spec = spec.with_term(key, refusal=MIXED_INSIDE)
         elif not changed and not all(_is_multiple(key, whole, turns, some, ways) for turns, some in shown):
             spec = spec.with_term(key, refusal=ANOTHER_LOSS)
+    return spec
+
+
+def refuse_twins(twins: Shown, one: Shown, spec: StepSpec) -> StepSpec:
+    """Refuse the terms that a sample has beside itself, and not alone: the step has asked what else the batch holds.
+
+    Args:
+        twins: Of one sample, twice.
+        one: Of it alone.
+        spec: The findings so far.
+    """
+    if spec.refusals() or spec.loops:
+        return spec
+    known = {key[0] for key in one.terms}
+    for key, (term, _) in twins.terms.items():
+        if key[0] not in known and twins.spec.of(key).enters:
+            spec = spec.with_term(key, refusal=OTHER_WAY.format(term.name))
     return spec
 
 

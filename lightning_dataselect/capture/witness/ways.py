@@ -16,7 +16,7 @@ Led: TypeAlias = Callable[[int, Answers], Tensor | None]
 """Returns what a sample loses alone if the step is told these answers; None if that cannot be."""
 
 _MOST_PLACES = 16
-_NUDGE = 0.01
+_NUDGE, _MANY = 0.01, 10**9
 _FAR = (-1e9, 1e-9, 1e9)  # beyond any bound, on either side of it; none is 0, by which a step may divide
 
 
@@ -39,14 +39,31 @@ def misled_at(batch: Shown, singles: Mapping[int, Shown], led: Led, *, is_refuse
         places = [place for place in one.exits if _differs(place, batch, one)]
         places = [place for place in places if not is_refused or place in batch.decisive or _is_plain(place, batch)]
         for place in places[:_MOST_PLACES]:
-            found = led(turn, {place: batch.exits[place]})
-            if found is None or _are_alike(found, one.loss, batch):
+            found = _led_otherwise(turn, place, batch, one, read, led)
+            if found is None:
                 continue
             is_led = bool(found.isfinite()) if read is None else _are_alike(read, found, batch)
             is_left_out = read is not None and not bool(read) and not bool(found.isfinite())  # as a mean of no rows
             if is_left_out or (is_led and not _follows(turn, place, batch, found, led)):
                 return place
     return None
+
+
+def _led_otherwise(
+    turn: int, place: Hashable, batch: Shown, one: Shown, read: Tensor | None, led: Led
+) -> Tensor | None:
+    """Return what a sample loses by the answer that its batch has got, if that is not what it loses alone.
+
+    A comparison with the number of samples, as of how many classes there are with it, may need another answer for a
+    sample alone to take the way of its batch.
+    """
+    found = led(turn, {place: batch.exits[place]})
+    if found is not None and not _are_alike(found, one.loss, batch):
+        return found
+    if read is None or not _are_counts(place, batch):
+        return None
+    others = (led(turn, {place: [count] * len(batch.exits[place])}) for count in (0, _MANY))
+    return next((found for found in others if found is not None and _are_alike(read, found, batch)), None)
 
 
 def open_at(whole: Shown, singles: Mapping[int, Shown], led: Led) -> list[Any]:
@@ -92,6 +109,11 @@ def _decides_at(place: Hashable, turn: int, one: Shown, led: Led) -> bool:
     found = [led(turn, {place: other}) for other in others]
     changes = any(loss is not None and not are_close(loss, one.loss) for loss in found)
     return changes and not _follows(turn, place, one, one.loss, led)
+
+
+def _are_counts(place: Hashable, shown: Shown) -> bool:
+    """Tell if what is taken out at a place are whole numbers, as of how many classes there are."""
+    return all(isinstance(answer, int) and not isinstance(answer, bool) for answer in shown.exits.get(place, ()))
 
 
 def _are_alike(a: Tensor, b: Tensor, batch: Shown) -> bool:
