@@ -93,6 +93,15 @@ class LossCapture:
         self._recorder.keeps_value = keeps
 
     @property
+    def findings(self) -> StepSpec:
+        """What was found about the steps so far."""
+        return self._recorder.spec
+
+    @findings.setter
+    def findings(self, findings: StepSpec) -> None:
+        self._recorder.spec = findings
+
+    @property
     def batch_tensors(self) -> Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]] | None:
         """Function that returns the tensors of the measured samples, and a batch's other ones; None: there are none."""
         return self._inquiry.batch_tensors

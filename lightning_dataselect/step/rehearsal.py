@@ -85,6 +85,7 @@ class Rehearsal:
 
         def loss_of(step: Step) -> Step:
             def rehearsed() -> Any:
+                roots.clear()  # of a run before
                 with skips_writes:  # no longer than that, since every operator takes several times as long in it
                     returned = step()
                 return sum(roots[1:], roots[0]) if roots else returned

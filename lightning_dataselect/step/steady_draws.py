@@ -109,6 +109,20 @@ def _exponential(draws: SteadyDraws, out: Tensor, given: dict[str, Any]) -> None
     out.copy_(-draws.uniform(out).log() / given["lambd"])
 
 
+def _gamma(draws: SteadyDraws, out: Tensor, given: dict[str, Any]) -> None:
+    out.copy_(_near(draws, given["self"]))
+
+
+def _dirichlet(draws: SteadyDraws, out: Tensor, given: dict[str, Any]) -> None:
+    shares = _near(draws, torch.atleast_2d(given["self"])).view_as(out)
+    out.copy_(shares / shares.sum(-1, keepdim=True))
+
+
+def _near(draws: SteadyDraws, mean: Tensor) -> Tensor:
+    """Return numbers around their mean: the share of a mixup that is next to 0 or 1 would show no mixture."""
+    return mean * (0.4 * torch.special.ndtri(draws.uniform(mean))).exp()
+
+
 def _permutation(draws: SteadyDraws, out: Tensor, given: dict[str, Any]) -> None:
     out.copy_(torch.arange(out.numel()).flip(0))
 
@@ -143,6 +157,8 @@ _DRAWS: dict[Any, Callable[[SteadyDraws, Any, dict[str, Any]], None]] = {
     _aten.bernoulli_: _bernoulli,
     _aten.native_dropout: _dropout,
     _aten.exponential_: _exponential,
+    _aten._standard_gamma: _gamma,
+    _aten._sample_dirichlet: _dirichlet,
     _aten.randperm: _permutation,
     _aten.multinomial: _multinomial,
 }

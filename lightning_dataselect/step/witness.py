@@ -24,9 +24,11 @@ Part = Callable[[Sequence[int]], Callable[[], Any]]
 
 # Of three samples, two can be in their places by chance, but not all three; together they are just a small batch.
 _N_SAMPLES = 3
-_FEWER = ((0,), (1,), (2,), (0, 1), (1, 2), (2, 0))
+_SOME = ((0, 1, 2), (0,), (1,), (2,), (0, 1), (1, 2), (2, 0))
 # Of samples that may take another way than their batch; about as many as have been shown by then.
 _N_OTHERS = 6
+# Of draws that may all look like something else.
+_MOST_DRAWN = 6
 # Batches whose samples all have the same length do not reveal a step that sorts them by it.
 _MOST_TRIED = 8
 
@@ -67,6 +69,7 @@ class Witness:
         self._n_left = _MOST_TRIED
         self._needs_autocast = False
         self._draws = False
+        self._n_before = 0
         self._has_several_ranks = n_ranks > 1
         self._needs_all_ranks = False
         self._is_agreed = True
@@ -120,6 +123,33 @@ class Witness:
         return self._capture.recognizes(whole, self._show(part, [positions[-1], positions[0]]))
 
     def _hear(self, part: Part, positions: list[int], size: int) -> bool:
+        """Hear the step, and again with other draws if what it draws by itself may be the reason why it is refused.
+
+        Mixup by a share that is next to 0, say, looks like another order of the samples.
+        """
+        known, refused, is_settled = self._capture.findings, None, True
+        for self._n_before in range(_MOST_DRAWN):
+            self._capture.findings = known
+            is_settled = self._hear_once(part, positions, size)
+            if self._capture.findings.refuses_more_than(known):
+                if refused is None and not self._draws_by_itself(part, positions, _MOST_DRAWN):
+                    break
+                refused = self._capture.findings
+            elif refused is None or self._capture.findings.leaves_open(refused):
+                break  # not where samples only happen to be drawn in their own order
+        else:
+            self._capture.findings = self._capture.findings if refused is None else refused
+        self._n_before = 0
+        return is_settled
+
+    def _draws_by_itself(self, part: Part, positions: list[int], n_times: int) -> bool:
+        """Tell if the step computes something else when it runs again, as with numbers that NumPy draws."""
+        if self._needs_all_ranks:
+            return False  # how often it runs must not depend on what it draws
+        first = self._show(part, positions, n_before=0)
+        return any(self._show(part, positions, n_before=n).differs_from(first) for n in range(1, n_times))
+
+    def _hear_once(self, part: Part, positions: list[int], size: int) -> bool:
         whole = self._show(part, positions)
         singles = [self._show(part, [position]) for position in positions]
         if self._capture.tell_turns(whole, singles):
@@ -184,11 +214,10 @@ class Witness:
         keys = self._capture.unexplained(whole, singles)
         if not keys:
             return
-        again = self._show(part, positions, with_slopes=True)
-        if all(torch.equal(whole.terms[key][0].elements, again.terms[key][0].elements) for key in keys):
-            # else it draws by itself, and what is drawn is part of a loss
-            fewer = [(turns, self._show(part, [positions[i] for i in turns], with_slopes=True)) for turns in _FEWER]
-            self._capture.refuse_beside(keys, again, fewer, draws=self._draws)
+        if self._draws_by_itself(part, positions, n_times=2):
+            return  # which is part of a loss
+        whole, *fewer = (self._show(part, [positions[i] for i in turns], with_slopes=True) for turns in _SOME)
+        self._capture.refuse_beside(keys, whole, list(zip(_SOME[1:], fewer, strict=True)), draws=self._draws)
 
     def _look_for_mining(self, part: Part, size: int, shown: dict[int, Shown]) -> None:
         """Compare the samples whose loss is 0 in the whole batch, if there are any, with the same samples alone."""
@@ -215,12 +244,15 @@ class Witness:
                 return shown
         return self._show_as_it_is(part, positions, **how)
 
-    def _show_as_it_is(self, part: Part, positions: Sequence[int], **how: Any) -> Shown:
+    def _show_as_it_is(self, part: Part, positions: Sequence[int], *, n_before: int | None = None, **how: Any) -> Shown:
         try:
             with self._rehearse() as rehearsed:
+                step = rehearsed(part(positions))
+                for _ in range(self._n_before if n_before is None else n_before):
+                    SteadyDraws().during(step)()
                 draws = SteadyDraws()
                 try:
-                    step = draws.during(rehearsed(part(positions)))
+                    step = draws.during(step)
                     with warnings.catch_warnings():  # as of a deviation, which one sample has none of
                         warnings.simplefilter("ignore")
                         return self._capture.show(step, len(positions), **how)

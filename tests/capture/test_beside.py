@@ -1,5 +1,6 @@
 """Losses that samples have beside others, and not alone, are refused, but for factors of the batch and draws."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -46,17 +47,23 @@ class Net(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
-def measured(step: Step) -> tuple[Tensor, Tensor]:
-    """Return what was measured, and what the step has computed for its batches."""
+def fitted(step: Step, n: int) -> tuple[Tensor, Net]:
+    """Return what was measured in an epoch, and the module."""
     g = torch.Generator().manual_seed(0)
-    data = TensorDataset(torch.randn(N, D, generator=g), torch.randint(C, (N,), generator=g), torch.arange(N))
+    data = TensorDataset(torch.randn(n, D, generator=g), torch.randint(C, (n,), generator=g), torch.arange(n))
     module, selector = Net(step), InfoBatch(prune_ratio=0.0)
     trainer = L.Trainer(
         max_epochs=1, callbacks=[selector], logger=False, accelerator="cpu", enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(module, DataLoader(data, B, shuffle=True, generator=torch.Generator().manual_seed(2)))
-    return selector.losses, torch.tensor([module.right[i] for i in range(N)])
+    return selector.losses, module
+
+
+def measured(step: Step) -> tuple[Tensor, Tensor]:
+    """Return what was measured, and what the step has computed for its batches."""
+    losses, module = fitted(step, N)
+    return losses, torch.tensor([module.right[i] for i in range(N)])
 
 
 def bpr(net: Any, x: Tensor, i: Tensor, negatives: Tensor) -> Tensor:
@@ -240,3 +247,56 @@ def mixed_by_torch(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
 def test_factors_of_the_batch_and_what_is_drawn_stay_as_they_are_in_it(step: Step) -> None:
     losses, right = measured(step)
     torch.testing.assert_close(losses, right, rtol=1e-4, atol=1e-6)
+
+
+def mixture(net: Any, x: Tensor, y: Tensor, share: Any, order: Tensor) -> Tensor:
+    logits = net(share * x + (1 - share) * x[order])
+    return share * F.cross_entropy(logits, y) + (1 - share) * F.cross_entropy(logits, y[order])
+
+
+SHARES: dict[str, Callable[[], Any]] = {
+    "numpy": lambda: np.random.beta(0.2, 0.2),
+    "torch": lambda: torch.distributions.Beta(0.2, 0.2).sample(),
+    "item": lambda: torch.distributions.Beta(0.2, 0.2).sample().item(),
+}
+ORDERS: dict[str, Callable[[int], Tensor]] = {
+    "randperm": torch.randperm,
+    "flip": lambda n: torch.arange(n).flip(0),
+    "roll": lambda n: torch.arange(n).roll(1),
+    "numpy": lambda n: torch.from_numpy(np.random.permutation(n)),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("share", SHARES)
+def test_mixup_is_served_however_close_its_share_is_to_0_or_1(share: str, order: str) -> None:
+    for seed in range(3):  # of which a share next to 0 led to a refusal of about half
+        np.random.seed(seed), torch.manual_seed(seed)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="The coefficient of")
+            losses, _ = fitted(lambda net, x, y, i: mixture(net, x, y, SHARES[share](), ORDERS[order](len(x))), n=120)
+        assert losses.isfinite().all()
+
+
+def shuffled_by_numpy(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
+    order = torch.from_numpy(np.random.permutation(len(x)))
+    return F.cross_entropy(net(x[order]), y[order])
+
+
+def test_a_step_that_shuffles_its_samples_by_numpy_is_refused_all_the_same() -> None:
+    with pytest.raises(CaptureError, match="reorders the samples"):
+        measured(shuffled_by_numpy)
+
+
+def test_noise_by_numpy_and_two_passes_with_dropout_are_served() -> None:
+    def noisy(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
+        return net.mean(losses_of(net, x + torch.from_numpy(np.random.normal(size=x.shape)).float(), y), i)
+
+    def twice(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
+        one, two = (net.head(F.dropout(net.body(x), 0.2, net.training)).log_softmax(1) for _ in range(2))
+        apart = F.kl_div(one, two, log_target=True, reduction="none").sum(1)
+        net.mean(F.nll_loss(one, y, reduction="none") + apart, i)
+        return F.nll_loss(one, y) + F.kl_div(one, two, log_target=True, reduction="batchmean")
+
+    for step in (noisy, twice):
+        torch.testing.assert_close(*measured(step), rtol=1e-4, atol=1e-6)

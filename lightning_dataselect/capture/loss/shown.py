@@ -6,6 +6,7 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from lightning_dataselect.capture.loss.specs import StepSpec
@@ -64,6 +65,14 @@ class Shown:
     asks_for_loss: bool = False
     exits: Answers = field(default_factory=dict)
     decisive: Collection[Hashable] = ()
+
+    def differs_from(self, other: Shown) -> bool:
+        """Tell if the step has computed something else than another one on the same samples."""
+        if self.terms.keys() != other.terms.keys():
+            return True
+        return any(
+            not torch.equal(term.elements, other.terms[key][0].elements) for key, (term, _) in self.terms.items()
+        )
 
     @property
     def is_in_half(self) -> bool:

@@ -59,6 +59,7 @@ class TermSpec:
         divided_by_mean: True if it is the mean over the samples of a sum that divides.
         is_nonlinear: True if the loss is another function of it than a multiple.
         is_witnessed: True if single samples have shown how it is read.
+        weighs_alike: True if it has had the same coefficient for single samples, though other rows, as mixed ones.
         picked_at: Where a mask picks the rows of its elements; None for nowhere.
         n_rows: How many elements a sample had when it was probed last.
         has_one_row: True if each sample had one row then, whatever lies along the other axes.
@@ -82,6 +83,7 @@ class TermSpec:
     divided_by_mean: bool = False
     is_nonlinear: bool = False
     is_witnessed: bool = False
+    weighs_alike: bool = False
     picked_at: Key | None = None
     n_rows: int = 0
     has_one_row: bool = False
@@ -193,6 +195,15 @@ class StepSpec:
         """
         own = [term.refusal for term in self.terms.values() if term.enters or not entering]
         return {refusal for refusal in (self.refusal, *own) if refusal is not None}
+
+    def refuses_more_than(self, known: StepSpec) -> bool:
+        """Tell if there is a reason to refuse the step that there was not among other findings."""
+        return not self.refusals() <= known.refusals()
+
+    def leaves_open(self, refused: StepSpec) -> bool:
+        """Tell if single samples have not shown how to read a term, either, that was refused among other findings."""
+        keys = [key for key, term in refused.terms.items() if term.refusal is not None]
+        return not keys or any(not self.of(key).is_witnessed for key in keys)
 
     def of(self, key: Key) -> TermSpec:
         """Return the findings about a term."""

@@ -40,7 +40,7 @@ def scale(term: Term, slope: Scale, record: Record) -> Scale:
     if watches and found:
         watched = [torch.as_tensor(product).mean() for product in products] if is_loop else products
         record.doubts.coefficient(term.key, found, watched)
-    if not (watches or spec.is_witnessed) and (term.is_sum or record.spec.leaves_torch):
+    if not (watches or spec.is_witnessed or spec.weighs_alike) and (term.is_sum or record.spec.leaves_torch):
         record.doubts.change(term.key, products)
     if len(products) == 1:
         return products[0]

@@ -17,6 +17,7 @@ from lightning_dataselect.capture.witness.sample_rows import are_close, possible
 
 # Of the size of what is compared. Whatever rounds otherwise for another number of samples, as TF32 does, stays below.
 _LOSSES_APART, _APART = 0.01, 0.03
+_LITTLE = 1e-4  # of the loss
 
 
 def unexplained(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> list[Key]:
@@ -33,10 +34,13 @@ def unexplained(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> list[
 
 
 def _is_unexplained(key: Key, whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> bool:
-    term, found = whole.terms[key][0], spec.of(key)
+    (term, slope), found = whole.terms[key], spec.of(key)
     is_read = whole.spec.of(key).enters and not (found.is_witnessed or found.is_foreign or found.is_fixed)
     is_one = key not in whole.of_folds and key[0] not in spec.loops and all(key in one.terms for one in singles)
-    if not (is_read and is_one and happens_alike(key[0], [whole, *singles]) and bool(term.elements.any())):
+    if not (is_read and is_one and happens_alike(key[0], [whole, *singles])):
+        return False
+    is_little = (slope * term.elements).abs().max() <= _LITTLE * whole.loss.abs()  # if it is more than rounding
+    if bool(is_little):
         return False
     own = [one.terms[key][0].elements.flatten() for one in singles]
     layouts = [layout.rows(term.elements, whole.size) for layout in possible_layouts(term, whole, agrees=False)]

@@ -125,8 +125,9 @@ def decide(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> tuple[Step
             spec = spec.with_term(key, refusal=COMPARED)
         elif bool(term.elements.any()) and any(is_scaled(layout, term, own, whole.size) for layout in layouts):
             spec = spec.with_term(key, refusal=SCALE)
-        elif spec.of(key).is_witnessed:
-            spec = spec.with_term(key, is_witnessed=False)
+        else:
+            weighs_alike = all(are_close(by, slope) for _, by in own)
+            spec = spec.with_term(key, is_witnessed=False, weighs_alike=weighs_alike)
     return spec, is_settled
 
 
