@@ -94,7 +94,7 @@ class LossCapture:
 
     @property
     def findings(self) -> StepSpec:
-        """What was found about the steps so far."""
+        """The findings about the steps so far."""
         return self._recorder.spec
 
     @findings.setter
