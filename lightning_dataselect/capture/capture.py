@@ -76,7 +76,7 @@ class LossCapture:
         self.refuse_mixed, self.refuse_ways = testimony.refuse_mixed, testimony.refuse_ways
         self.warn_of_ways = testimony.warn_of_ways
         self.unexplained, self.refuse_beside = testimony.unexplained, testimony.refuse_beside
-        self.refuse_twins = testimony.refuse_twins
+        self.refuse_additions = testimony.refuse_additions
         self.remember, self.recognizes = testimony.remember, testimony.recognizes
         self._result: StepResult | None = None  # while a step runs
         self._sole = _NO_SOLE_LOSS

@@ -10,7 +10,7 @@ from lightning_dataselect.capture.inquiry import Inquiry
 from lightning_dataselect.capture.loss.refusals import BRANCH, JUDGED
 from lightning_dataselect.capture.loss.shown import Answers, Shown
 from lightning_dataselect.capture.loss.terms import Key
-from lightning_dataselect.capture.witness.beside import refuse_beside, refuse_twins, unexplained
+from lightning_dataselect.capture.witness.beside import refuse_additions, refuse_beside, unexplained
 from lightning_dataselect.capture.witness.in_turn import several_of_each
 from lightning_dataselect.capture.witness.mined import refuse_fallback, refuse_mined
 from lightning_dataselect.capture.witness.mixed import refuse_mixed
@@ -105,9 +105,9 @@ class Testimony:
         """Refuse a model that mixes samples (see `mixed.refuse_mixed`)."""
         self._recorder.spec = refuse_mixed(whole, turned, singles, self._recorder.spec)
 
-    def unexplained(self, whole: Shown, singles: Sequence[Shown]) -> list[Key]:
+    def unexplained(self, whole: Shown, alone: Mapping[int, Shown]) -> list[Key]:
         """Return the terms that samples have other rows of alone, for no reason so far (see `beside.unexplained`)."""
-        return unexplained(whole, singles, self._recorder.spec)
+        return unexplained(whole, alone, self._recorder.spec)
 
     def refuse_beside(
         self, keys: Sequence[Key], whole: Shown, fewer: Sequence[tuple[Sequence[int], Shown]], *, draws: bool
@@ -115,9 +115,9 @@ class Testimony:
         """Refuse terms that depend on the other samples (see `beside.refuse_beside`)."""
         self._recorder.spec = refuse_beside(keys, whole, fewer, self._recorder.spec, draws=draws)
 
-    def refuse_twins(self, twins: Shown, one: Shown) -> None:
-        """Refuse terms that a sample has beside itself, and not alone (see `beside.refuse_twins`)."""
-        self._recorder.spec = refuse_twins(twins, one, self._recorder.spec)
+    def refuse_additions(self, whole: Shown, alone: Mapping[int, Shown]) -> None:
+        """Refuse terms that samples have among others only (see `beside.refuse_additions`)."""
+        self._recorder.spec = refuse_additions(whole, alone, self._recorder.spec)
 
     def remember(self, whole: Shown, singles: Sequence[Shown], *, is_settled: bool) -> None:
         """Remember what single samples have left nothing open about (see `Recall.learn`)."""

@@ -24,9 +24,11 @@ Part = Callable[[Sequence[int]], Callable[[], Any]]
 
 # Of three samples, two can be in their places by chance, but not all three; together they are just a small batch.
 _N_SAMPLES = 3
-_SOME = ((0, 1, 2), (0,), (1,), (2,), (0, 1), (1, 2), (2, 0))
+_FEWER: Sequence[tuple[int, ...]] = ((0,), (1,), (2,), (0, 1), (1, 2), (2, 0))
 # Of samples that may take another way than their batch; about as many as have been shown by then.
 _N_OTHERS = 6
+# Of samples that may be too few for what the step does with a batch.
+_N_TOGETHER = 8
 # Of draws that may all look like something else.
 _MOST_DRAWN = 6
 # Batches whose samples all have the same length do not reveal a step that sorts them by it.
@@ -156,11 +158,11 @@ class Witness:
             whole, *singles = (self._show(part, some) for some in (positions, *([one] for one in positions)))
         if singles[-1].spec.tables != singles[0].spec.tables:  # a part has as many rows as there were samples
             whole = self._show(part, positions)
-        is_settled = self._capture.decide(whole, singles)
+        is_settled, batch = self._capture.decide(whole, singles), None
         self._capture.refuse_mined(whole, range(whole.size), singles)
         if size > len(positions) and any(term.is_judged for term, _ in whole.terms.values()):
             with contextlib.suppress(UnsupportedLoaderError):  # of samples whose share in a number is unknown
-                self._look_for_mining(part, size, dict(zip(positions, singles, strict=True)))
+                batch = self._look_for_mining(part, size, dict(zip(positions, singles, strict=True)))
         if singles[0].picks_by_outputs:
             with contextlib.suppress(_NothingShownError):  # a step that skips a batch in which nothing is picked
                 emptied = self._show(part, positions[:1], picks_nothing=True)
@@ -169,19 +171,19 @@ class Witness:
         self._capture.decide(turned, singles[::-1])
         if all(_hold_the_same_besides(part(positions), part([position])) for position in positions):
             self._capture.refuse_mixed(whole, turned, singles)
-        self._look_for_ways(part, size, whole, dict(zip(positions, singles, strict=True)))
-        self._look_beside(part, positions, whole, singles)
+        batch = self._look_for_ways(part, size, whole, dict(zip(positions, singles, strict=True))) or batch
+        self._look_beside(part, positions, size, whole, singles, batch)
         is_settled &= not whole.sorts or whole.reorders or turned.reorders
         self._capture.remember(whole, singles, is_settled=is_settled)
         return is_settled
 
-    def _look_for_ways(self, part: Part, size: int, whole: Shown, shown: dict[int, Shown]) -> None:
+    def _look_for_ways(self, part: Part, size: int, whole: Shown, shown: dict[int, Shown]) -> Shown | None:
         """Look for answers by which the step decides for all samples at once what each of them loses.
 
         What all samples that are shown answer alike, the whole batch may not; it has to be run for that.
         """
         if self._needs_all_ranks or not any(one.exits for one in shown.values()):
-            return  # how often the step runs depends on the samples, which are others on each rank
+            return None  # how often the step runs depends on the samples, which are others on each rank
         positions, in_turn = list(shown), dict(enumerate(shown.values()))
 
         def led(position: int, answers: Answers) -> Tensor | None:
@@ -194,8 +196,9 @@ class Witness:
         def led_in_turn(turn: int, answers: Answers) -> Tensor | None:
             return led(positions[turn], answers)
 
+        batch = None
         if self._capture.refuse_ways(whole, in_turn, led_in_turn):
-            return
+            return None
         self._capture.warn_of_ways(whole, in_turn, led_in_turn)
         if size > len(shown):
             with contextlib.suppress(_NothingShownError, UnsupportedLoaderError):
@@ -203,29 +206,50 @@ class Witness:
                 others = {*range(0, size, -(-size // _N_OTHERS))} - {*shown}
                 more = {position: self._show(part, [position]) for position in sorted(others)}
                 self._capture.refuse_ways(batch, {**shown, **more}, led)
+        return batch
 
-    def _look_beside(self, part: Part, positions: list[int], whole: Shown, singles: Sequence[Shown]) -> None:
-        """Look for a reason why samples lose something else alone, if nothing has shown one, among fewer of them."""
+    def _look_beside(
+        self, part: Part, positions: list[int], size: int, whole: Shown, singles: Sequence[Shown], batch: Shown | None
+    ) -> None:
+        """Look for a reason why samples lose something else alone, if nothing has shown one, among fewer of them.
+
+        What three samples do not show, more of them may, as where a step does something from four samples on.
+        """
         if self._needs_all_ranks or len(positions) < _N_SAMPLES:
             return
+        alone = dict(enumerate(singles))
         if singles[0].exits:  # by which it may ask if a class, or an item, is there twice
             with contextlib.suppress(_NothingShownError, UnsupportedLoaderError):
-                self._capture.refuse_twins(self._show(part, [positions[0]] * 2), singles[0])
-        keys = self._capture.unexplained(whole, singles)
-        if not keys:
-            return
-        if self._draws_by_itself(part, positions, n_times=2):
-            return  # which is part of a loss
-        whole, *fewer = (self._show(part, [positions[i] for i in turns], with_slopes=True) for turns in _SOME)
-        self._capture.refuse_beside(keys, whole, list(zip(_SOME[1:], fewer, strict=True)), draws=self._draws)
+                self._capture.refuse_additions(self._show(part, [positions[0]] * 2), {0: singles[0]})
+        keys, fewer = self._capture.unexplained(whole, alone), _FEWER
+        if not keys and size > len(positions):
+            if batch is None:
+                others = [position for position in range(0, size, -(-size // _N_TOGETHER)) if position not in positions]
+                positions = [*positions, *others][:_N_TOGETHER]
+                with contextlib.suppress(_NothingShownError, UnsupportedLoaderError):
+                    batch = self._show(part, positions)
+            else:
+                alone, positions = dict(zip(positions, singles, strict=True)), list(range(size))
+            if batch is None:
+                return
+            self._capture.refuse_additions(batch, alone)
+            keys, fewer = self._capture.unexplained(batch, alone), [(turn,) for turn in alone]
+        if not keys or self._draws_by_itself(part, positions, n_times=2):
+            return  # what is drawn is part of a loss
+        whole, *some = (
+            self._show(part, [positions[i] for i in turns], with_slopes=True)
+            for turns in (range(len(positions)), *fewer)
+        )
+        self._capture.refuse_beside(keys, whole, list(zip(fewer, some, strict=True)), draws=self._draws)
 
-    def _look_for_mining(self, part: Part, size: int, shown: dict[int, Shown]) -> None:
+    def _look_for_mining(self, part: Part, size: int, shown: dict[int, Shown]) -> Shown:
         """Compare the samples whose loss is 0 in the whole batch, if there are any, with the same samples alone."""
         batch = self._show(part, range(size))
         left_out = [] if batch.losses is None else (batch.losses == 0).nonzero().flatten().tolist()
         positions = list(dict.fromkeys([*left_out, *shown]))[:_N_SAMPLES]
         singles = [shown[position] if position in shown else self._show(part, [position]) for position in positions]
         self._capture.refuse_mined(batch, positions, singles)
+        return batch
 
     def _show(self, part: Part, positions: Sequence[int], **how: Any) -> Shown:
         kinds = {"cpu", self._module.device.type}

@@ -169,7 +169,24 @@ def test_a_part_of_the_loss_where_a_class_is_there_twice_is_refused(step: Step) 
         measured(step)
 
 
+def from_four_samples_on(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
+    return F.cross_entropy(net(x), y) + (more(net, x) if len(x) >= 4 else 0)
+
+
+def test_a_part_of_the_loss_of_larger_batches_is_refused() -> None:
+    with pytest.raises(CaptureError, match="another (way|branch)|the other branch"):
+        measured(from_four_samples_on)
+
+
+def in_pairs(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
+    h = net.body(x)
+    if len(x) % 2 == 0:
+        h = h - h.view(-1, 2, H).mean(1).repeat_interleave(2, 0)
+    return F.cross_entropy(net.head(h), y)
+
+
 MIXED: dict[str, Step] = {
+    "in pairs, if there are as many": in_pairs,
     "rolled": lambda net, x, y, i: F.cross_entropy(net.head(net.body(x) + 0.5 * net.body(x).roll(1, 0)), y),
     "rolled before": lambda net, x, y, i: F.cross_entropy(net(x - 0.5 * x.roll(1, 0)), y),
 }

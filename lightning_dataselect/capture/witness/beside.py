@@ -2,50 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from lightning_dataselect.capture.loss.refusals import ANOTHER_LOSS, BESIDE, MIXED_INSIDE, OTHER_WAY
 from lightning_dataselect.capture.loss.shown import Shown
-from lightning_dataselect.capture.loss.specs import StepSpec
-from lightning_dataselect.capture.loss.terms import Key
+from lightning_dataselect.capture.loss.specs import Layout, StepSpec
+from lightning_dataselect.capture.loss.terms import Key, Term
 from lightning_dataselect.capture.witness.in_turn import happens_alike
 from lightning_dataselect.capture.witness.mixed import rows_of
-from lightning_dataselect.capture.witness.sample_rows import are_close, possible_layouts
+from lightning_dataselect.capture.witness.sample_rows import are_close, possible_layouts, row_alone
 
 # Of the size of what is compared. Whatever rounds otherwise for another number of samples, as TF32 does, stays below.
 _LOSSES_APART, _APART = 0.01, 0.03
 _LITTLE = 1e-4  # of the loss
 
+_Ways: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 
-def unexplained(whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> list[Key]:
+
+def unexplained(whole: Shown, alone: Mapping[int, Shown], spec: StepSpec) -> list[Key]:
     """Return the terms that samples have other rows of alone than among others, if that was no reason to refuse them.
 
     Args:
         whole: Of several samples.
-        singles: Of each of them alone, in order.
+        alone: Of some of them alone, by their turns.
         spec: The findings, with those of single samples.
     """
     if spec.refusals() or whole.normalises or whole.is_in_half:
         return []
-    return [key for key in whole.terms if _is_unexplained(key, whole, singles, spec)]
+    return [key for key in whole.terms if _is_unexplained(key, whole, alone, spec)]
 
 
-def _is_unexplained(key: Key, whole: Shown, singles: Sequence[Shown], spec: StepSpec) -> bool:
+def _is_unexplained(key: Key, whole: Shown, alone: Mapping[int, Shown], spec: StepSpec) -> bool:
     (term, slope), found = whole.terms[key], spec.of(key)
-    is_read = whole.spec.of(key).enters and not (found.is_witnessed or found.is_foreign or found.is_fixed)
-    is_one = key not in whole.of_folds and key[0] not in spec.loops and all(key in one.terms for one in singles)
-    if not (is_read and is_one and happens_alike(key[0], [whole, *singles])):
+    is_read = whole.spec.of(key).enters and not (found.divided_elementwise or found.is_foreign or found.is_fixed)
+    is_one = key not in whole.of_folds and key[0] not in spec.loops and all(key in one.terms for one in alone.values())
+    if not (is_read and is_one and happens_alike(key[0], [whole, *alone.values()])):
         return False
-    is_little = (slope * term.elements).abs().max() <= _LITTLE * whole.loss.abs()  # if it is more than rounding
-    if bool(is_little):
+    if bool((slope * term.elements).abs().max() <= _LITTLE * whole.loss.abs()):  # no more than rounding
         return False
-    own = [one.terms[key][0].elements.flatten() for one in singles]
-    layouts = [layout.rows(term.elements, whole.size) for layout in possible_layouts(term, whole, agrees=False)]
-    fitting = [rows for rows in layouts if rows is not None and all(rows[0].shape == one.shape for one in own)]
-    return bool(fitting) and not any(are_close(rows, torch.stack(own), _LOSSES_APART) for rows in fitting)
+    layouts = [found.layout] if found.is_witnessed else possible_layouts(term, whole, agrees=False)
+    own = {turn: one.terms[key][0] for turn, one in alone.items()}
+    met = [pairs for layout in layouts if (pairs := _met(layout, term, own, whole.size)) is not None]
+    return bool(met) and not any(are_close(*pairs, _LOSSES_APART) for pairs in met)
+
+
+def _met(layout: Layout, term: Term, alone: Mapping[int, Term], size: int) -> tuple[Tensor, Tensor] | None:
+    """Return the rows of some samples among others, and alone; None where they cannot lie in this way."""
+    rows = layout.rows(term.elements, size)
+    if rows is None:
+        return None
+    rows = rows[list(alone)]
+    own = [row_alone(layout, term, one, row) for one, row in zip(alone.values(), rows, strict=True)]
+    fitting = [one for one in own if one is not None and one.shape == rows[0].shape]
+    return (rows.float(), torch.stack(fitting).float()) if len(fitting) == len(own) else None
 
 
 def refuse_beside(
@@ -60,78 +73,81 @@ def refuse_beside(
     Args:
         keys: See `unexplained`.
         whole: Of several samples, with slopes.
-        fewer: Of some of them, by their turns, likewise.
+        fewer: Of some of them, by their turns, likewise, also of single ones.
         spec: The findings so far.
         draws: True if the step has drawn random numbers.
     """
     for key in keys:
         shown = [(turns, some) for turns, some in fewer if len(some.outputs.get(key, ())) == len(whole.outputs[key])]
-        singles = [some for turns, some in shown if len(turns) == 1]
-        n_outputs = len(whole.outputs[key])
-        if len(singles) < whole.size or not n_outputs:
+        alone = {turns[0]: some.outputs[key] for turns, some in shown if len(turns) == 1}
+        if not alone or not whole.outputs[key]:
             continue
-        pairs = [(whole.outputs[key][n], [one.outputs[key][n] for one in singles]) for n in range(n_outputs)]
-        alike = [(pair, _way_alike(*pair)) for pair in pairs]
+        pairs = [
+            _fitting(among, {turn: own[n] for turn, own in alone.items()}, whole.size)
+            for n, among in enumerate(whole.outputs[key])
+        ]
+        alike = [(pair, _way_alike(pair)) for pair in pairs]
         changed, ways = [pair for pair, way in alike if way is None], [way for _, way in alike if way is not None]
-        if any(_are_others(among, alone) for among, alone in changed):
+        if any(map(_are_others, changed)):
             spec = spec.with_term(key, refusal=BESIDE)
-        elif changed and not draws and not any(_is_own_in_the_middle(among, alone) for among, alone in changed):
+        elif changed and not draws and not any(map(_is_own_in_the_middle, changed)):
             spec = spec.with_term(key, refusal=MIXED_INSIDE)
         elif not changed and not all(_is_multiple(key, whole, turns, some, ways) for turns, some in shown):
             spec = spec.with_term(key, refusal=ANOTHER_LOSS)
     return spec
 
 
-def refuse_twins(twins: Shown, one: Shown, spec: StepSpec) -> StepSpec:
-    """Refuse the terms that a sample has beside itself, and not alone: the step has asked what else the batch holds.
+def refuse_additions(whole: Shown, alone: Mapping[int, Shown], spec: StepSpec) -> StepSpec:
+    """Refuse the terms that samples have among others only: the step has asked how many there are, or which.
 
     Args:
-        twins: Of one sample, twice.
-        one: Of it alone.
+        whole: Of several samples, or of one that is there twice.
+        alone: Of some of them alone, by their turns.
         spec: The findings so far.
     """
     if spec.refusals() or spec.loops:
         return spec
-    known = {key[0] for key in one.terms}
-    for key, (term, _) in twins.terms.items():
-        if key[0] not in known and twins.spec.of(key).enters:
+    known = {key[0] for one in alone.values() for key in one.terms}
+    for key, (term, _) in whole.terms.items():
+        rows = [layout.rows(term.elements, whole.size) for layout in possible_layouts(term, whole, agrees=False)]
+        is_theirs = all(bool(each[list(alone)].any()) for each in rows if each is not None)
+        if key[0] not in known and whole.spec.of(key).enters and is_theirs:
             spec = spec.with_term(key, refusal=OTHER_WAY.format(term.name))
     return spec
 
 
-def _way_alike(among: Tensor, alone: Sequence[Tensor]) -> str | None:
+def _fitting(among: Tensor, alone: Mapping[int, Tensor], size: int) -> _Ways:
+    """Return the ways in which the rows of an output may lie, each with the rows of some samples, and those alone."""
+    own = [one.float().flatten() for one in alone.values()]
+    ways = rows_of(among, size).items()
+    fitting = [(way, rows) for way, rows in ways if all(one.shape == rows[0].shape for one in own)]
+    return {way: (rows[list(alone)], torch.stack(own)) for way, rows in fitting}
+
+
+def _way_alike(ways: _Ways) -> str | None:
     """Return in which way an output's rows lie if samples have alone what they have among others (see `rows_of`)."""
-    fitting = _fitting(among, alone).items()
-    return next((way for way, (rows, own) in fitting if are_close(rows, own, _APART)), None)
+    return next((way for way, (rows, own) in ways.items() if are_close(rows, own, _APART)), None)
 
 
-def _is_own_in_the_middle(among: Tensor, alone: Sequence[Tensor]) -> bool:
+def _is_own_in_the_middle(ways: _Ways) -> bool:
     """Tell if the sample in the middle is as it is alone: mixup with samples turned round mixes it with itself."""
-    middle = len(alone) // 2
-    return any(are_close(rows[middle], own[middle], _APART) for rows, own in _fitting(among, alone).values())
+    return any(are_close(rows[len(rows) // 2], own[len(rows) // 2], _APART) for rows, own in ways.values())
 
 
-def _fitting(among: Tensor, alone: Sequence[Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the ways in which rows may lie, each with those of samples alone."""
-    own = [one.float().flatten() for one in alone]
-    ways = rows_of(among, len(alone)).items()
-    return {way: (rows, torch.stack(own)) for way, rows in ways if all(one.shape == rows[0].shape for one in own)}
-
-
-def _are_others(among: Tensor, alone: Sequence[Tensor]) -> bool:
+def _are_others(ways: _Ways) -> bool:
     """Tell if samples have outputs that are not their own, but each those that another one has alone.
 
     Example:
-        >>> alone = [torch.tensor([[1.0]]), torch.tensor([[2.0]]), torch.tensor([[3.0]])]
-        >>> [_are_others(torch.tensor(rows)[:, None], alone) for rows in ([3.0, 1.0, 2.0], [1.5, 2.5, 2.0])]
+        >>> alone, rolled = torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([[3.0], [1.0], [2.0]])
+        >>> [_are_others({"in turn": (rows, alone)}) for rows in (rolled, (alone + rolled) / 2)]
         [True, False]
     """
-    for rows, own in _fitting(among, alone).values():
-        n_blocks = max(rows.shape[1] // max(among[0].numel(), 1), 1)
-        for block, block_alone in zip(rows.chunk(n_blocks, 1), own.chunk(n_blocks, 1), strict=True):
-            is_of = [[are_close(row, one) for one in block_alone] for row in block]
-            if all(map(any, is_of)) and not all(each[i] for i, each in enumerate(is_of)):
-                return True
+    for rows, own in ways.values():
+        for n_blocks in (1, 2):  # as of two views one after the other
+            for block, alone in zip(rows.chunk(n_blocks, 1), own.chunk(n_blocks, 1), strict=True):
+                is_of = [[are_close(row, one) for one in alone] for row in block]
+                if all(map(any, is_of)) and not all(each[i] for i, each in enumerate(is_of)):
+                    return True
     return False
 
 
