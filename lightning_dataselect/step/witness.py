@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,13 +13,9 @@ from torch import Tensor
 from lightning_dataselect.capture import Answers, LossCapture, Shown
 from lightning_dataselect.data.batch_tree import leaves_in
 from lightning_dataselect.data.sample_sizes import unlike_samples
-from lightning_dataselect.step.rehearsal import Rehearsal
-from lightning_dataselect.step.steady_draws import SteadyDraws
+from lightning_dataselect.step.part_runs import NothingShownError, Part, PartRuns
 from lightning_dataselect.utils.errors import UnsupportedLoaderError
 from lightning_dataselect.utils.quiet import quietly
-
-Part = Callable[[Sequence[int]], Callable[[], Any]]
-"""Returns the step on the samples at some positions of a batch, in that order."""
 
 # Of three samples, two can be in their places by chance, but not all three; together they are just a small batch.
 _N_SAMPLES = 3
@@ -35,18 +30,13 @@ _MOST_DRAWN = 6
 _MOST_TRIED = 8
 
 
-class _NothingShownError(Exception):
-    """A step cannot be run on single samples."""
-
-
 class Witness:
     """Let single samples show their losses, before a step's loss is read for the first time.
 
     The step is rehearsed, in eval mode, on three samples of the batch together, in both orders, and on each of them
-    alone: a step that sorts them cannot leave both orders unchanged, unless they are all alike. It is rehearsed without
-    autocast if it can be: in half precision, kernels round so differently for another number of samples, or another
-    layout of a mask, that equal losses look different. If the batch cannot be cut, the step shows nothing this way, and
-    is read by algebra alone.
+    alone: a step that sorts them cannot leave both orders unchanged, unless they are all alike. Then on eight together,
+    since three may be too few for what the step does with a batch. If the batch cannot be cut, the step shows nothing
+    this way, and is read by algebra alone.
 
     Where nothing but time calls for it, and samples have left nothing open before, three of them together, and two in
     the other order, are enough as long as all is as it was.
@@ -61,19 +51,14 @@ class Witness:
     """
 
     def __init__(self, module: pl.LightningModule, capture: LossCapture, n_ranks: int = 1) -> None:
-        self._module = module
         self._capture = capture
-        self._rehearse = Rehearsal(module)
+        self._runs = PartRuns(module, capture, n_ranks)
+        self._show = self._runs.show
         self.is_able = True
         """False once the step has shown nothing."""
         self.is_due = False
         """True if something is still open, so that it must be heard again as soon as all ranks are."""
         self._n_left = _MOST_TRIED
-        self._needs_autocast = False
-        self._draws = False
-        self._n_before = 0
-        self._has_several_ranks = n_ranks > 1
-        self._needs_all_ranks = False
         self._is_agreed = True
 
     def hear(
@@ -95,11 +80,11 @@ class Witness:
         positions = unlike_samples(batch, size, [size - 1, 0, size // 2][: min(_N_SAMPLES, size)], counts)
         try:
             is_settled = (is_routine and self._is_as_before(part, positions)) or self._hear(part, positions, size)
-        except (_NothingShownError, UnsupportedLoaderError):
+        except (NothingShownError, UnsupportedLoaderError):
             is_settled, self.is_able = True, False
         self._is_agreed = False
-        self.is_due = self._needs_all_ranks and not is_settled
-        if is_settled or not self._n_left or self._needs_all_ranks:
+        self.is_due = self._runs.needs_all_ranks and not is_settled
+        if is_settled or not self._n_left or self._runs.needs_all_ranks:
             self._n_left = _MOST_TRIED
 
     def agree(self) -> None:
@@ -110,7 +95,7 @@ class Witness:
     @property
     def must_wait(self) -> bool:
         """True if it can only be heard on all ranks at once, and they have not agreed to that."""
-        return self._needs_all_ranks and not self._is_agreed
+        return self._runs.needs_all_ranks and not self._is_agreed
 
     @property
     def is_waiting(self) -> bool:
@@ -130,26 +115,19 @@ class Witness:
         Mixup by a share that is next to 0, say, looks like another order of the samples.
         """
         known, refused, is_settled = self._capture.findings, None, True
-        for self._n_before in range(_MOST_DRAWN):
+        for self._runs.n_before in range(_MOST_DRAWN):
             self._capture.findings = known
             is_settled = self._hear_once(part, positions, size)
             if self._capture.findings.refuses_more_than(known):
-                if refused is None and not self._draws_by_itself(part, positions, _MOST_DRAWN):
+                if refused is None and not self._runs.draw_by_themselves(part, positions, _MOST_DRAWN):
                     break
                 refused = self._capture.findings
             elif refused is None or self._capture.findings.leaves_open(refused):
                 break  # not where samples only happen to be drawn in their own order
         else:
             self._capture.findings = self._capture.findings if refused is None else refused
-        self._n_before = 0
+        self._runs.n_before = 0
         return is_settled
-
-    def _draws_by_itself(self, part: Part, positions: list[int], n_times: int) -> bool:
-        """Tell if the step computes something else when it runs again, as with numbers that NumPy draws."""
-        if self._needs_all_ranks:
-            return False  # how often it runs must not depend on what it draws
-        first = self._show(part, positions, n_before=0)
-        return any(self._show(part, positions, n_before=n).differs_from(first) for n in range(1, n_times))
 
     def _hear_once(self, part: Part, positions: list[int], size: int) -> bool:
         whole = self._show(part, positions)
@@ -164,7 +142,7 @@ class Witness:
             with contextlib.suppress(UnsupportedLoaderError):  # of samples whose share in a number is unknown
                 batch = self._look_for_mining(part, size, dict(zip(positions, singles, strict=True)))
         if singles[0].picks_by_outputs:
-            with contextlib.suppress(_NothingShownError):  # a step that skips a batch in which nothing is picked
+            with contextlib.suppress(NothingShownError):  # a step that skips a batch in which nothing is picked
                 emptied = self._show(part, positions[:1], picks_nothing=True)
                 self._capture.refuse_fallback(singles[0], emptied)
         turned = self._show(part, positions[::-1])
@@ -182,7 +160,7 @@ class Witness:
 
         What all samples that are shown answer alike, the whole batch may not; it has to be run for that.
         """
-        if self._needs_all_ranks or not any(one.exits for one in shown.values()):
+        if self._runs.needs_all_ranks or not any(one.exits for one in shown.values()):
             return None  # how often the step runs depends on the samples, which are others on each rank
         positions, in_turn = list(shown), dict(enumerate(shown.values()))
 
@@ -190,7 +168,7 @@ class Witness:
             try:
                 with quietly():  # nothing has happened of what the step may say along this way
                     return self._show(part, [position], stand_ins=answers).loss
-            except _NothingShownError:
+            except NothingShownError:
                 return None
 
         def led_in_turn(turn: int, answers: Answers) -> Tensor | None:
@@ -201,7 +179,7 @@ class Witness:
             return None
         self._capture.warn_of_ways(whole, in_turn, led_in_turn)
         if size > len(shown):
-            with contextlib.suppress(_NothingShownError, UnsupportedLoaderError):
+            with contextlib.suppress(NothingShownError, UnsupportedLoaderError):
                 batch = self._show(part, range(size), as_known=True)
                 others = {*range(0, size, -(-size // _N_OTHERS))} - {*shown}
                 more = {position: self._show(part, [position]) for position in sorted(others)}
@@ -215,18 +193,18 @@ class Witness:
 
         What three samples do not show, more of them may, as where a step does something from four samples on.
         """
-        if self._needs_all_ranks or len(positions) < _N_SAMPLES:
+        if self._runs.needs_all_ranks or len(positions) < _N_SAMPLES:
             return
         alone = dict(enumerate(singles))
         if singles[0].exits:  # by which it may ask if a class, or an item, is there twice
-            with contextlib.suppress(_NothingShownError, UnsupportedLoaderError):
+            with contextlib.suppress(NothingShownError, UnsupportedLoaderError):
                 self._capture.refuse_additions(self._show(part, [positions[0]] * 2), {0: singles[0]})
         keys, fewer = self._capture.unexplained(whole, alone), _FEWER
         if not keys and size > len(positions):
             if batch is None:
                 others = [position for position in range(0, size, -(-size // _N_TOGETHER)) if position not in positions]
                 positions = [*positions, *others][:_N_TOGETHER]
-                with contextlib.suppress(_NothingShownError, UnsupportedLoaderError):
+                with contextlib.suppress(NothingShownError, UnsupportedLoaderError):
                     batch = self._show(part, positions)
             else:
                 alone, positions = dict(zip(positions, singles, strict=True)), list(range(size))
@@ -234,13 +212,14 @@ class Witness:
                 return
             self._capture.refuse_additions(batch, alone)
             keys, fewer = self._capture.unexplained(batch, alone), [(turn,) for turn in alone]
-        if not keys or self._draws_by_itself(part, positions, n_times=2):
-            return  # what is drawn is part of a loss
-        whole, *some = (
-            self._show(part, [positions[i] for i in turns], with_slopes=True)
-            for turns in (range(len(positions)), *fewer)
-        )
-        self._capture.refuse_beside(keys, whole, list(zip(fewer, some, strict=True)), draws=self._draws)
+        with contextlib.suppress(NothingShownError, UnsupportedLoaderError):
+            if not keys or self._runs.draw_by_themselves(part, positions, n_times=2):
+                return  # what is drawn is part of a loss
+            whole, *some = (
+                self._show(part, [positions[i] for i in turns], with_slopes=True)
+                for turns in (range(len(positions)), *fewer)
+            )
+            self._capture.refuse_beside(keys, whole, list(zip(fewer, some, strict=True)), draws=self._runs.have_drawn)
 
     def _look_for_mining(self, part: Part, size: int, shown: dict[int, Shown]) -> Shown:
         """Compare the samples whose loss is 0 in the whole batch, if there are any, with the same samples alone."""
@@ -250,43 +229,6 @@ class Witness:
         singles = [shown[position] if position in shown else self._show(part, [position]) for position in positions]
         self._capture.refuse_mined(batch, positions, singles)
         return batch
-
-    def _show(self, part: Part, positions: Sequence[int], **how: Any) -> Shown:
-        kinds = {"cpu", self._module.device.type}
-        autocasts = [
-            kind for kind in kinds if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-        ]
-        if autocasts and not self._needs_autocast:
-            try:
-                with contextlib.ExitStack() as in_full_precision:
-                    for kind in autocasts:
-                        in_full_precision.enter_context(torch.autocast(kind, enabled=False))
-                    return self._show_as_it_is(part, positions, **how)
-            except _NothingShownError:  # as of a step that casts its inputs itself, and leaves its weights to autocast
-                shown = self._show_as_it_is(part, positions, **how)
-                self._needs_autocast = True
-                return shown
-        return self._show_as_it_is(part, positions, **how)
-
-    def _show_as_it_is(self, part: Part, positions: Sequence[int], *, n_before: int | None = None, **how: Any) -> Shown:
-        try:
-            with self._rehearse() as rehearsed:
-                step = rehearsed(part(positions))
-                for _ in range(self._n_before if n_before is None else n_before):
-                    SteadyDraws().during(step)()
-                draws = SteadyDraws()
-                try:
-                    step = draws.during(step)
-                    with warnings.catch_warnings():  # as of a deviation, which one sample has none of
-                        warnings.simplefilter("ignore")
-                        return self._capture.show(step, len(positions), **how)
-                finally:
-                    self._needs_all_ranks |= draws.was_met and self._has_several_ranks
-                    self._draws |= draws.has_drawn
-        except UnsupportedLoaderError:
-            raise
-        except (Exception, SystemExit) as error:  # whatever a step that is not made for fewer samples may raise
-            raise _NothingShownError from error
 
 
 def _hold_the_same_besides(several: Callable[[], Any], one: Callable[[], Any]) -> bool:
