@@ -28,6 +28,7 @@ class Net(L.LightningModule):
         self.step = step
         self.body, self.head, self.norm = nn.Sequential(nn.Linear(D, H), nn.GELU()), nn.Linear(H, C), nn.BatchNorm1d(H)
         self.table, self.centres = nn.Embedding(N, H), nn.Parameter(0.3 * torch.randn(C, H))
+        self.rnn = nn.LSTM(D, H)
         self.tokens, self.vocabulary = nn.Embedding(N, T * H), nn.Linear(H, C)
         self.right: dict[int, float] = {}
 
@@ -187,6 +188,11 @@ def in_pairs(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
 
 MIXED: dict[str, Step] = {
     "in pairs, if there are as many": in_pairs,
+    "the batch taken for the time": lambda net, x, y, i: F.cross_entropy(net.head(net.rnn(x)[0]), y),
+    "steps taken for the samples": lambda net, x, y, i: F.cross_entropy(
+        net.head(net.rnn(x[:, None] * torch.tensor([1.0, -0.5, 2.0])[:, None])[0][:, -1]), y
+    ),
+    "reshaped": lambda net, x, y, i: F.cross_entropy(net(x.T.reshape(x.shape)), y),
     "rolled": lambda net, x, y, i: F.cross_entropy(net.head(net.body(x) + 0.5 * net.body(x).roll(1, 0)), y),
     "rolled before": lambda net, x, y, i: F.cross_entropy(net(x - 0.5 * x.roll(1, 0)), y),
 }

@@ -62,7 +62,8 @@ DRAWN = (
 
 MIXED_INSIDE = (
     "The model's output for a sample depends on the other samples of its batch even in eval mode, as when samples"
-    " attend to each other or are scaled by the mean of the batch, so a sample alone would have a different loss."
+    " attend to each other, are scaled by the mean of the batch, or are the time steps of a recurrent layer that lacks"
+    " batch_first=True, so a sample alone would have a different loss."
     " Scale by running statistics, as torch.nn.BatchNorm1d does in eval mode. To select by a sample's loss among the"
     f" others, return it under a key and give sample_loss='that key'. {NEED_NONE}"
 )
