@@ -13,7 +13,7 @@ from lightning_dataselect.callbacks.checkpointing import Checkpointer
 from lightning_dataselect.callbacks.fit_local import FitLocal, drop_fit_locals
 from lightning_dataselect.callbacks.state_key import StateKey, forget_state_key, keep_state_key
 from lightning_dataselect.fit.context import FitContext
-from lightning_dataselect.fit.interception import begin_fit, open_fit, refuse_fit_within_fit, take_hold
+from lightning_dataselect.fit.interception import announce_fit, begin_fit, open_fit, refuse_fit_within_fit, take_hold
 from lightning_dataselect.fit.logging import log_epoch
 from lightning_dataselect.fit.stopwatch import Stopwatch
 from lightning_dataselect.fit.summary import fit_summary
@@ -87,7 +87,7 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Announce where a budget ends the fit, now that schedules have been built for the full length."""
         if self.context is not None:
-            self.context.announce_end()
+            announce_fit(trainer, self.context)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Determine which epoch the fit begins with, and its length."""

@@ -32,11 +32,13 @@ from lightning_dataselect.trainer import (
     forget_train_loader,
     intercept_train_loader,
     is_running,
+    is_searching,
     logging_parts,
     overfits,
     patch_attribute,
     resumes_within_epoch,
     scale_learning_rate,
+    searches_first,
     takes_dataloader_iter,
     trains_nothing,
 )
@@ -151,9 +153,12 @@ def take_hold(trainer: pl.Trainer, context: FitContext, selectors: Sequence[Part
             return run_for_all(selectors, step, args, kwargs)
         return step(*args, **kwargs) if first.batch is None else first.run_step(step, args, kwargs)
 
+    def loader_for_loop(given: object) -> object:
+        return given if is_searching(trainer, selectors) else context.prepare_loader(given)
+
     context.add_cleanup(explain_checkpoint_faults(trainer))
     forget_train_loader(trainer)
-    context.add_cleanup(intercept_train_loader(trainer, context.prepare_loader))
+    context.add_cleanup(intercept_train_loader(trainer, loader_for_loop))
     if context.budget is not None:
         context.add_cleanup(context.budget.give_back)
     context.add_cleanup(patch_attribute(module, "training_step", training_step))
@@ -170,6 +175,19 @@ def take_hold(trainer: pl.Trainer, context: FitContext, selectors: Sequence[Part
             backward(loss, *args, **kwargs)
 
         context.add_cleanup(patch_attribute(module, "manual_backward", manual_backward))
+
+
+def announce_fit(trainer: pl.Trainer, context: FitContext) -> None:
+    """Announce where a budget ends the fit; leave a search that comes first the user's end, and the user's loader.
+
+    Args:
+        trainer: The Trainer of the fit, whose schedules have been built for the full length.
+        context: The fit.
+    """
+    if searches_first(trainer):
+        forget_train_loader(trainer)
+    else:
+        context.announce_end()
 
 
 def begin_fit(trainer: pl.Trainer, context: FitContext, policy: SelectionPolicy) -> None:

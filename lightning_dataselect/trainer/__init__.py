@@ -89,6 +89,7 @@ from lightning_dataselect.trainer.train_loader import (
     reads_ahead,
     show_apart,
 )
+from lightning_dataselect.trainer.tuner import is_searching, searches_first
 from lightning_dataselect.trainer.weight_averaging import measures_norms
 
 __all__ = [
@@ -113,6 +114,7 @@ __all__ = [
     "intercept_scheduler_calls",
     "intercept_train_loader",
     "is_running",
+    "is_searching",
     "learning_rates",
     "lengths_of_others",
     "limited_batches",
@@ -130,6 +132,7 @@ __all__ = [
     "resumes_within_epoch",
     "sampler_ranks",
     "scale_learning_rate",
+    "searches_first",
     "set_counted_length",
     "set_loader_states",
     "show_apart",

@@ -12,12 +12,19 @@ from lightning.pytorch.tuner import Tuner
 from packaging.version import Version
 from torch.utils.data import DataLoader
 
-from lightning_dataselect import EvolvedSampling, FewerEpochs, InfoBatch
+from lightning_dataselect import AutoAssist, EvolvedSampling, FewerEpochs, Frontier, InfoBatch, RandomPruning
 
 KINDS = {
     "set": lambda: InfoBatch(prune_ratio=0.5, anneal=0.0, warmup_epochs=1),
     "batch": lambda: EvolvedSampling(batch_ratio=0.5, anneal=0.0, warmup_epochs=1),
 }
+SHORTER_FROM_THE_START = {
+    "half of the first epoch": lambda: RandomPruning(prune_ratio=0.5),
+    "fewer epochs": lambda: FewerEpochs(budget=0.5),
+    "both": lambda: Frontier(budget=0.5),
+    "a queue of batches": lambda: AutoAssist(synchronous=True),
+}
+KINDS_OF_SEARCHES = KINDS | SHORTER_FROM_THE_START
 EPOCHS = 4
 both_kinds = pytest.mark.parametrize("kind", KINDS)
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -38,7 +45,7 @@ class Data(L.LightningDataModule):
 
 
 def run(kind, *others, before=False, tmp_path=None, **flags):
-    selector, net = KINDS[kind](), Net(lr=0.05)
+    selector, net = KINDS_OF_SEARCHES[kind](), Net(lr=0.05)
     seen = Seen(selector)
     order = [*others, selector, seen] if before else [selector, seen, *others]
     made = trainer(*order, max_epochs=EPOCHS, default_root_dir=tmp_path, **flags)
@@ -48,7 +55,7 @@ def run(kind, *others, before=False, tmp_path=None, **flags):
 
 def facts(selector, net, seen):
     records = [{k: v for k, v in r.items() if "seconds" not in k} for r in selector.history]
-    return records, seen.batches, selector.losses.tolist(), [p.tolist() for p in net.parameters()]
+    return records, seen.batches, selector.losses.nan_to_num(-1).tolist(), [p.tolist() for p in net.parameters()]
 
 
 def averaging():
@@ -160,12 +167,34 @@ TUNERS = {
 }
 
 
+class Scheduled(Net):
+    """Asks for the train loader before any search does."""
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+@pytest.mark.parametrize("net", [Net, Scheduled])
+@pytest.mark.parametrize("kind", SHORTER_FROM_THE_START)
+def test_a_search_has_all_samples_and_all_epochs(kind, net, tmp_path):
+    found = []
+    for selector in (None, KINDS_OF_SEARCHES[kind]()):
+        made, data = trainer(*([selector] if selector else []), max_epochs=2, default_root_dir=tmp_path), Data()
+        torch.manual_seed(0)
+        steps = 2 * len(data.train_dataloader())
+        found.append(Tuner(made).lr_find(net(lr=0.05), datamodule=data, num_training=steps, update_attr=False))
+    assert len(found[1].results["loss"]) == steps
+    assert found[1].results["lr"] == found[0].results["lr"]
+
+
 @pytest.mark.slow
-@both_kinds
+@pytest.mark.parametrize("kind", KINDS_OF_SEARCHES)
 @pytest.mark.parametrize("how", TUNERS)
 def test_the_tuner_finds_what_it_finds_without_and_the_fit_is_as_without_it(kind, how, tmp_path):
     found = []
-    for selector in (None, KINDS[kind]()):
+    for selector in (None, KINDS_OF_SEARCHES[kind]()):
         net, data = Net(lr=0.05), Data()
         seen = [Seen(selector)] if selector else []
         made = trainer(*([selector] if selector else []), max_epochs=EPOCHS, default_root_dir=tmp_path)
@@ -187,7 +216,7 @@ def test_the_tuner_finds_what_it_finds_without_and_the_fit_is_as_without_it(kind
     reason="before 2.5.3 Lightning counts the batches of its search as the first epoch's, with or without a selector",
     strict=True,
 )
-@both_kinds
+@pytest.mark.parametrize("kind", KINDS_OF_SEARCHES)
 @pytest.mark.parametrize("before", [True, False])
 def test_a_learning_rate_finder_within_the_fit(kind, before, tmp_path):
     finder = cb.LearningRateFinder(num_training_steps=8, update_attr=False)
