@@ -66,7 +66,7 @@ bench-quick: $(VENV)/.test
 # The site, with warnings as errors and every link and anchor checked; then its code blocks and the examples are run,
 # one of which needs transformers, as a notebook does.
 docs: $(DOCS)/.docs $(VENV)/.test $(VENV)/.notebooks
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 	$(BIN)/python -m pytest -m docs tests/project
 
 docs-serve: $(DOCS)/.docs

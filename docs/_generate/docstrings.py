@@ -24,5 +24,5 @@ class SiteDocstrings(griffe.Extension):
             text = _EXAMPLE.sub(r"\1Examples:", _ROLE.sub(r"`\1`", obj.docstring.value))
             if obj.is_class and obj.path.startswith(_ERRORS) and obj.name != "DataSelectError":
                 first, _, rest = text.partition("\n")
-                text = f"{first} [What to do about it](../faq/#{obj.name.lower()}).\n{rest}"
+                text = f"{first} [What to do about it](faq.md#{obj.name.lower()}).\n{rest}"
             obj.docstring.value = text

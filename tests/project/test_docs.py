@@ -45,6 +45,12 @@ def test_code_blocks_run(page, tmp_path, monkeypatch):
             assert program == "lightning-dataselect" and main(arguments) == 0
 
 
+def test_the_site_is_built_strictly_and_not_quietly():
+    """With `--quiet` MkDocs counts no warnings, so that `--strict` fails on none."""
+    builds = [line for line in (ROOT / "Makefile").read_text().splitlines() if "mkdocs build" in line]
+    assert builds and all("--strict" in line and "--quiet" not in line and "-q" not in line.split() for line in builds)
+
+
 def test_there_are_pages_that_run():
     assert {"get-started", "write-your-own", "capture", "data-insight"} <= {page.stem for page in RUNNABLE}
 
