@@ -21,6 +21,7 @@ def record(
     epochs_done=None,
     ended_by="",
     device="cpu",
+    curve=None,
 ):
     cpu = seconds if cpu is None else cpu
     n_backward = N * epochs if n_backward is None else n_backward
@@ -41,7 +42,7 @@ def record(
         n_total=N,
         n_forward=n_backward if n_forward is None else n_forward,
         n_backward=n_backward,
-        curve=[Point(seconds, value, cpu, n_backward)],
+        curve=curve or [Point(seconds, value, cpu, n_backward)],
         kept=list(kept),
         histogram=None,
         device=device,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, get_args
 
@@ -154,6 +154,11 @@ def read_prune_ratio(given: object) -> float | RatioSchedule | Callable[[int], f
         return _of_text(given)
     if callable(given):
         return _of_epochs(given)
+    if isinstance(given, Sequence):
+        raise ArgumentTypeError(
+            f"prune_ratio={given!r} is not a number: give one, a RatioSchedule(start=..., end=...), or a function of the"
+            " epoch, as in lambda epoch: ratios[epoch] for a ratio of each epoch."
+        )
     return check_prune_ratio("prune_ratio", given)
 
 
@@ -231,7 +236,7 @@ def check_ratio_of_epoch(function: Callable[[int], float], epoch: int) -> float:
         >>> check_ratio_of_epoch(lambda epoch: 0.1 * epoch, 3)
         0.30000000000000004
     """
-    return check_prune_ratio(f"prune_ratio of epoch {epoch}", function(epoch))
+    return check_prune_ratio(f"prune_ratio({epoch})", function(epoch))
 
 
 def first_ratio(given: float | RatioSchedule | Callable[[int], float], epoch: int) -> float:

@@ -12,7 +12,7 @@ from lightning_dataselect.comparison.plans.numbers import spread
 from lightning_dataselect.comparison.plans.outcome import Outcome
 from lightning_dataselect.comparison.plans.settings import Settings
 from lightning_dataselect.comparison.plans.spec import parse_methods
-from lightning_dataselect.comparison.runs.records import RunFolder, RunRecord
+from lightning_dataselect.comparison.runs.records import Point, RunFolder, RunRecord
 
 
 def outcome_of(full, short, method, short_epochs=5):
@@ -223,14 +223,38 @@ def test_cpu_time_is_believed_where_nothing_ran_on_a_gpu():
     summary = summarise(outcome, settings())
     assert outcome.clock == "cpu" and summary.verdicts == {"UCB": "better"}
     assert summary.row("UCB").saved_time == pytest.approx(0.5)
-    assert any("By wall-clock time it would be UCB 200% more" in note for note in summary.notes)
+    assert any("The wall clock says otherwise: UCB takes 200% more time." in note for note in summary.notes)
     on_gpu = Outcome(EPOCHS, [RunRecord(**{**vars(run), "device": "cuda"}) for run in outcome.runs])
     summary = summarise(on_gpu, settings())
     assert on_gpu.clock == "wall" and summary.row("UCB").saved_time == pytest.approx(-2.0)
     assert any(
-        "Samples and time tell different savings: UCB 50% saved by samples, 200% more by time" in n
+        "Samples saved are not time saved: UCB saves 50% of the samples but takes 200% more time." in n
         for n in summary.notes
     )
+
+
+def test_both_savings_of_each_method_are_told_in_one_clause():
+    outcome = slow_method(3.5)
+    outcome.runs += [RunRecord(**{**vars(run), "method": "GraNd", "kept": [1.0], "n_forward": 12 * N, "n_backward": 12 * N,
+                                  "seconds": 30.0, "cpu_seconds": 30.0}) for run in outcome.runs if run.method == "UCB"]  # fmt: skip
+    summary = summarise(outcome, settings("full,short,UCB,GraNd"))
+    told = next(note for note in summary.notes if note.startswith("Samples saved"))
+    assert "UCB saves 50% of the samples and 65% of the time; " in told
+    assert "GraNd takes 20% more samples and 200% more time." in told
+
+
+@pytest.mark.parametrize("same_way", [False, True])
+def test_a_method_that_ends_where_full_data_does_is_said_to_have_gone_another_way(same_way):
+    runs = []
+    for seed, value in enumerate([0.95, 0.97, 0.96]):
+        way = [Point(1.0, 0.5, 1.0, N), Point(2.0, value, 2.0, 2 * N)]
+        other = way if same_way else [Point(1.0, 0.6, 1.0, N), way[1]]
+        runs += [record("full", seed, value, curve=way), record("short", seed, 0.9, epochs=5)]
+        runs += [pruned("UCB", seed, value, curve=other)]
+    summary = summarise(Outcome(EPOCHS, runs), settings())
+    assert (summary.row("UCB").vs_full.mean, summary.row("UCB").vs_full.std) == (0.0, 0.0)
+    told = [note for note in summary.notes if note.startswith("UCB ended at the very val_acc of full data")]
+    assert len(told) == (not same_way)
 
 
 def test_the_line_of_full_data_does_not_fold_back_on_itself():

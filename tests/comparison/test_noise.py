@@ -46,10 +46,13 @@ def test_what_is_left_out_is_told_by_epoch_and_by_pass():
         {"learnt": 5 / 7 * 0.5, "contradicted": 2 / 7 * 0.5, "waits for its turn": 0}, abs=1e-3
     )
     first, second = made.rows
-    assert first == ("2 passes", "2", "learnt, 30%; contradicted, 10%", "35%", "20%, of these 90%", "1.25 ± 0.05", "-")
-    assert second[-2] == "1.25 ± 0.05, memorizes"
+    assert first == ("2 passes", "2", "learnt, 30%; contradicted, 10%", "35%", "20%, of these 90%", "1.25 ± 0.05")
+    assert second[-1] == "1.25 ± 0.05, memorizes"
     held_out = {**decision(4, 7, 40, 10), "held_out": {"loss": 1.25, "control_loss": 0.75}}
-    assert explain([held_out], [0.5] * 8, n_total=100).rows[0][-1] == "1.250 / 0.750"
+    assert made.titles[-1] == "loss of held back"  # nothing was held out: no column of dashes
+    told = explain([held_out, decision(5, 8, 40, 10)], [0.5] * 9, n_total=100)
+    assert told.titles[-1] == "held out / trained on"
+    assert [row[-1] for row in told.rows] == ["1.250 / 0.750", "-"]
     assert explain([decision(2, 0, 0, 0, learnt=False)], [0.5], 100).rows[0][2] == "nothing"
 
 

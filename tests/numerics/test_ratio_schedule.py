@@ -73,9 +73,10 @@ def test_a_function_or_its_import_path():
         ("no_such_module.ratio", "cannot be imported"),
         (f"{__name__}.not_callable", "is 3, which cannot be called"),
         (lambda: 0.3, "takes \\(\\), but is called with one argument: the 0-based epoch"),
-        (lambda epoch: 1.5, "prune_ratio of epoch 0=1.5 is outside"),
-        (lambda epoch: "a lot", "prune_ratio of epoch 0='a lot' is not a number"),
+        (lambda epoch: 1.5, "prune_ratio\\(0\\)=1.5 is outside"),
+        (lambda epoch: "a lot", "prune_ratio\\(0\\)='a lot' is not a number"),
         (None, "prune_ratio=None is not a number"),
+        ([0.1, 0.5], "as in lambda epoch: ratios\\[epoch\\] for a ratio of each epoch"),
     ],
 )
 def test_what_is_no_ratio_is_told_at_once(given, said):

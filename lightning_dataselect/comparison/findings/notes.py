@@ -12,6 +12,7 @@ from lightning_dataselect.comparison.plans.numbers import share
 from lightning_dataselect.comparison.plans.outcome import Outcome
 from lightning_dataselect.comparison.plans.settings import Settings
 from lightning_dataselect.comparison.plans.spec import FULL
+from lightning_dataselect.comparison.runs.records import RunRecord
 
 # Share of the training time beyond which waiting for batches is held to hide what a method saves.
 MOST_WAITING = 0.2
@@ -36,6 +37,7 @@ def write_notes(rows: Sequence[Row], outcome: Outcome, settings: Settings, perce
         *_on_resolution(rows, settings, percent),
         *_on_ends(rows),
         *_on_what_was_dropped(rows),
+        *_on_ties(rows, outcome, settings),
         *_on_clocks(rows, outcome),
         *_on_loader(outcome),
     ]
@@ -90,6 +92,30 @@ def _on_what_was_dropped(rows: Sequence[Row]) -> list[str]:
     ]
 
 
+def _on_ties(rows: Sequence[Row], outcome: Outcome, settings: Settings) -> list[str]:
+    """Say of a method that ends where full data does, seed by seed, that its fits were others all the same."""
+    tied = [
+        row.label
+        for row in rows
+        if not row.is_baseline
+        and row.vs_full is not None
+        and row.vs_full.n > 1
+        and row.vs_full.mean == row.vs_full.std == 0
+        and any(_goes_elsewhere(run, outcome) for run in outcome.runs if run.method == row.method)
+    ]
+    if not tied:
+        return []
+    return [
+        f"{', '.join(tied)} ended at the very {settings.monitor} of full data with each seed, on another way there: it"
+        " takes few values, and chance hits the same one."
+    ]
+
+
+def _goes_elsewhere(run: RunRecord, outcome: Outcome) -> bool:
+    full = outcome.find(FULL, run.seed)
+    return full is not None and [point.value for point in run.curve] != [point.value for point in full.curve]
+
+
 def _on_clocks(rows: Sequence[Row], outcome: Outcome) -> list[str]:
     """A sentence where wall-clock, CPU time and counts tell different savings."""
     apart = [
@@ -118,17 +144,16 @@ def _on_clocks(rows: Sequence[Row], outcome: Outcome) -> list[str]:
         )
     clock = "CPU time" if outcome.clock == "cpu" else "wall-clock time"
     if apart:
-        told = ", ".join(
-            f"{row.label} {_saving(row.saved)} by samples, {_saving(row.saved_time)} by time" for row in apart
-        )
+        told = "; ".join(f"{row.label} {_savings(row.saved or 0.0, row.saved_time or 0.0)}" for row in apart)
         notes.append(
-            f"Samples and time tell different savings: {told}. The verdicts go by {clock}, which includes the"
+            f"Samples saved are not time saved: {told}. The verdicts go by {clock}, which includes the"
             " method's own work."
         )
     if noisy:
-        told = ", ".join(f"{row.label} {_saving(row.saved_wall)}" for row in noisy)
+        told = "; ".join(f"{row.label} {_saving(row.saved_wall or 0.0, 'time')}" for row in noisy)
         notes.append(
-            f"By wall-clock time it would be {told}: something else ran on the machine, so the verdicts go by CPU time."
+            f"The wall clock says otherwise: {told}. It also counts what other programs on the machine take, so the"
+            " verdicts go by CPU time."
         )
     if outcome.clock == "wall" and (spread_of := _spread_of_wall(rows)) > _AGREE:
         notes.append(
@@ -137,8 +162,17 @@ def _on_clocks(rows: Sequence[Row], outcome: Outcome) -> list[str]:
     return notes
 
 
-def _saving(saved: float | None) -> str:
-    return f"{share(saved or 0.0)} saved" if (saved or 0.0) >= 0 else f"{share(-(saved or 0.0))} more"
+def _savings(samples: float, time: float) -> str:
+    """Such as `saves 50% of the samples and 29% of the time`."""
+    if samples >= 0 and time >= 0:
+        return f"saves {share(samples)} of the samples and {share(time)} of the time"
+    if samples < 0 and time < 0:
+        return f"takes {share(-samples)} more samples and {share(-time)} more time"
+    return f"{_saving(samples, 'samples')} but {_saving(time, 'time')}"
+
+
+def _saving(saved: float, what: str) -> str:
+    return f"saves {share(saved)} of the {what}" if saved >= 0 else f"takes {share(-saved)} more {what}"
 
 
 def _spread_of_wall(rows: Sequence[Row]) -> float:

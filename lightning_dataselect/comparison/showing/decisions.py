@@ -9,15 +9,8 @@ from typing import Any
 from lightning_dataselect.comparison.plans.numbers import MISSING, share
 
 Decided = Mapping[str, Any]
-TITLES = (
-    "after",
-    "from epoch",
-    "left out",
-    "learnt",
-    "high, and still high",
-    "loss of held back",
-    "held out / trained on",
-)
+HELD_BACK, HELD_OUT = "loss of held back", "held out / trained on"
+TITLES = ("after", "from epoch", "left out", "learnt", "high, and still high", HELD_BACK, HELD_OUT)
 WAITS = "waits for its turn"
 
 
@@ -26,10 +19,12 @@ class Explained:
     """Decisions as a report shows them.
 
     Attributes:
-        rows: One for each pass, a text for each of `TITLES`.
+        titles: Those of `TITLES` under which anything was found.
+        rows: One for each pass, a text for each of `titles`.
         epochs: Of each epoch, the shares of all samples that it did not train on, by why.
     """
 
+    titles: list[str]
     rows: list[tuple[str, ...]]
     epochs: list[dict[str, float]]
 
@@ -49,7 +44,7 @@ def explain(decisions: Sequence[Decided], kept: Sequence[float], n_total: int) -
         ...             "n_left_out": 30, "n_contradicted": 0, "evidence": evidence, "held_out": None}
         >>> made = explain([decision], [0.5, 0.5], n_total=100)
         >>> made.rows
-        [('2 passes', '2', 'learnt, 30%', '40%', '10%, of these 90%', '-', '-')]
+        [('2 passes', '2', 'learnt, 30%', '40%', '10%, of these 90%')]
         >>> made.epochs
         [{'learnt': 0.0, 'contradicted': 0.0, 'waits for its turn': 0.5}, {'learnt': 0.3, 'contradicted': 0.0, \
 'waits for its turn': 0.2}]
@@ -65,7 +60,9 @@ def explain(decisions: Sequence[Decided], kept: Sequence[float], n_total: int) -
         shares = {"learnt": part * (left_out - contradicted), "contradicted": part * contradicted}
         shares[WAITS] = dropped - part * left_out
         epochs.append({name: round(value, 4) for name, value in shares.items()})
-    return Explained([_row(decision, n_total) for decision in decisions], epochs)
+    rows = [_row(decision, n_total) for decision in decisions]
+    known = [i for i in range(len(TITLES)) if any(row[i] != MISSING for row in rows)]
+    return Explained([TITLES[i] for i in known], [tuple(row[i] for i in known) for row in rows], epochs)
 
 
 def _row(decision: Decided, n_total: int) -> tuple[str, ...]:

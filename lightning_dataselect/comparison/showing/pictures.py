@@ -89,7 +89,6 @@ def draw(comparison: Reported, folder: RunFolder) -> dict[str, Any]:
         if any(sum(epoch.values()) for epoch in dropped) else "",
         "dropped_names": list(dropped[0]) if dropped else [],
         "decided": decided,
-        "decided_titles": decisions.TITLES,
         "data_map": _data_map(found),
         "sure": found.get("sure", ""),
         "galleries": {name: each["specimens"] for name, each in told.items() if each.get("specimens")},
@@ -157,7 +156,14 @@ def _decided(comparison: Reported, told: Mapping[str, Mapping[str, Any]]) -> dic
 def _shown(explained: decisions.Explained) -> dict[str, Any]:
     y_label = "share of all samples not trained on"
     picture = _both(lambda width: svg.stacked(explained.epochs, y_label=y_label, width=width))
-    return {"rows": explained.rows, "picture": picture, "names": list(explained.epochs[0])}
+    return {
+        "titles": explained.titles,
+        "rows": explained.rows,
+        "has_held_back": decisions.HELD_BACK in explained.titles,
+        "has_held_out": decisions.HELD_OUT in explained.titles,
+        "picture": picture,
+        "names": list(explained.epochs[0]),
+    }
 
 
 def _data_map(found: dict[str, Any]) -> str:
