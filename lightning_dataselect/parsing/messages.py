@@ -37,6 +37,7 @@ _SHORT_NAMES: dict[str, list[str]] = {
     "--optimizer": [cls.__name__ for cls in torch.optim.Optimizer.__subclasses__()],
     "--lr_scheduler": [cls.__name__ for cls in torch.optim.lr_scheduler.LRScheduler.__subclasses__()],
 }
+_BASES = ("DataSelector", "LightningModule", "LightningDataModule", "Callback")
 _BOILERPLATE = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
 
 
@@ -82,7 +83,11 @@ def in_plain_words(error: Exception) -> str:
         return _no_class(argument, unknown[1])
     if other := _NO_SUBCLASS.search(root):
         return f"{argument}: {other[1]} is no subclass of {other[2]}."
-    if (option := _NO_OPTION.search(root)) and class_path:
+    if (option := _NO_OPTION.search(root)) and option[1] == "class_path":
+        return f"{argument}: what a class takes stands under its init_args, indented, not beside its class_path."
+    if option and class_path.rpartition(".")[2] in _BASES:
+        return f"{argument}: name the class under class_path, and what it takes under init_args."
+    if option and class_path:
         return _no_argument(class_path, option[1], keys)
     if class_path and isinstance(chain[-1], ImportError | AttributeError):
         hint = _nearest_in_module(class_path)

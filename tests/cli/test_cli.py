@@ -231,6 +231,9 @@ WRONG = {
     "--select UCB --trainer.callbacks+=InfoBatch": "keep one of them. --trainer.callbacks=null leaves out those of",
     "--config none.yaml": "none.yaml'.",
     "--config bad.yaml": "UCB takes no argument 'prune_ration'. Did you mean prune_ratio, the",
+    "--config beside.yaml": "--select: what a class takes stands under its init_args, indented, not beside its class_p",
+    "--config beside_in_list.yaml": "--trainer.callbacks: what a class takes stands under its init_args, indented,",
+    "--config nameless.yaml": "--select: name the class under class_path, and what it takes under init_args.",
     "--config torn.yaml": "--config is not YAML: line 2, column 1: did not find expected node content while",
     "--config list.yaml": "--config: a config holds sections such as model, data, trainer and select, but this one",
     "--config empty.yaml": "--config: a config holds sections such as model, data, trainer and select, but this one",
@@ -264,6 +267,9 @@ WRONG = {
 def test_a_wrong_input_ends_in_one_plain_sentence(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.yaml").write_text("select: {class_path: UCB, init_args: {prune_ration: 0.5}}")
+    (tmp_path / "beside.yaml").write_text("select: {class_path: UCB, prune_ratio: 0.5}")
+    (tmp_path / "beside_in_list.yaml").write_text("trainer: {callbacks: [{class_path: UCB, prune_ratio: 0.5}]}")
+    (tmp_path / "nameless.yaml").write_text("select: {name: UCB}")
     (tmp_path / "torn.yaml").write_text("select: {class_path: [")
     (tmp_path / "list.yaml").write_text("- model\n- data\n")
     (tmp_path / "empty.yaml").write_text("")
