@@ -180,7 +180,7 @@ def _numbers(sample: Any) -> str | None:
 
 
 def _as_uri(pixels: np.ndarray) -> str:
-    """A PNG of the picture, cut to what is not one colour of a border, and enlarged to be seen."""
+    """A PNG of the picture, without padding that takes up most of it, and enlarged to be seen."""
     array = (255 * _without_border(pixels)).round().astype(np.uint8)
     image = Image.fromarray(array.squeeze(-1) if array.ndim == 3 and array.shape[-1] == 1 else array)
     scale = _PIXELS / max(image.size)
@@ -191,9 +191,13 @@ def _as_uri(pixels: np.ndarray) -> str:
 
 
 def _without_border(pixels: np.ndarray) -> np.ndarray:
-    """Without the rows and columns at the edges that are black throughout, as padding makes them."""
+    """Without the rows and columns at the edges that are black throughout, if these are more than half of the pixels.
+
+    A dark margin is a part of the picture: digits that were cut to their strokes could not be told apart.
+    """
     lit = pixels if pixels.ndim == 2 else pixels.max(-1)
     rows, columns = (np.flatnonzero(lit.max(axis) > 0) for axis in (1, 0))
     if not len(rows):
         return pixels
-    return pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    within = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return pixels if 2 * within.size >= pixels.size else within

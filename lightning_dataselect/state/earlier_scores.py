@@ -114,17 +114,22 @@ def check_start(source: object) -> str | Path | None:
         InvalidArgumentError: If the file is of another kind, or a table without the necessary columns.
 
     Example:
-        >>> check_start("samples.txt")
+        >>> check_start("a.txt")
         Traceback (most recent call last):
         ...
-        lightning_dataselect.utils.errors.InvalidArgumentError: start_from='samples.txt' must end in .csv or .parquet.
+        lightning_dataselect.utils.errors.InvalidArgumentError: start_from='a.txt' must end in .csv or .parquet, as \
+what export() writes.
     """
     if source is None:
         return None
     if not isinstance(source, str | Path):
         raise ArgumentTypeError(f"start_from={source!r} must be the path of a file that export() has written.")
     if Path(source).suffix not in (".csv", ".parquet"):
-        raise InvalidArgumentError(f"start_from={str(source)!r} must end in .csv or .parquet.")
+        resumes = Path(source).suffix in (".ckpt", ".pt", ".pth")
+        raise InvalidArgumentError(
+            f"start_from={str(source)!r} must end in .csv or .parquet, as what export() writes."
+            + f" To resume a fit: trainer.fit(..., ckpt_path={str(source)!r})." * resumes
+        )
     _check_columns(Path(source), f"start_from={str(source)!r}")
     return source
 

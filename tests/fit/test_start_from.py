@@ -243,8 +243,10 @@ def test_a_table_of_ones_own(tmp_path):
 def test_paths_that_are_none(tmp_path):
     with pytest.raises(TypeError, match="start_from=3 must be the path"):
         InfoBatch(start_from=3)
-    with pytest.raises(ValueError, match="must end in .csv or .parquet"):
-        InfoBatch(start_from="a.pt")
+    with pytest.raises(ValueError, match=r"must end in .csv or .parquet, as what export\(\) writes.$"):
+        InfoBatch(start_from="a.json")
+    with pytest.raises(ValueError, match=r"To resume a fit: trainer.fit\(..., ckpt_path='last.ckpt'\)"):
+        InfoBatch(start_from="last.ckpt")
     with pytest.raises(FileNotFoundError, match="start_from='nope.csv': there is no such file"):
         InfoBatch(start_from="nope.csv")
 
