@@ -156,8 +156,8 @@ def read_prune_ratio(given: object) -> float | RatioSchedule | Callable[[int], f
         return _of_epochs(given)
     if isinstance(given, Sequence):
         raise ArgumentTypeError(
-            f"prune_ratio={given!r} is not a number: give one, a RatioSchedule(start=..., end=...), or a function of the"
-            " epoch, as in lambda epoch: ratios[epoch] for a ratio of each epoch."
+            f"prune_ratio={given!r} is not a number: give one, a RatioSchedule(start=..., end=...), or a function of"
+            " the epoch, as in lambda epoch: ratios[epoch] for a ratio of each epoch."
         )
     return check_prune_ratio("prune_ratio", given)
 

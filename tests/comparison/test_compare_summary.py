@@ -235,8 +235,9 @@ def test_cpu_time_is_believed_where_nothing_ran_on_a_gpu():
 
 def test_both_savings_of_each_method_are_told_in_one_clause():
     outcome = slow_method(3.5)
-    outcome.runs += [RunRecord(**{**vars(run), "method": "GraNd", "kept": [1.0], "n_forward": 12 * N, "n_backward": 12 * N,
-                                  "seconds": 30.0, "cpu_seconds": 30.0}) for run in outcome.runs if run.method == "UCB"]  # fmt: skip
+    slow = {"method": "GraNd", "kept": [1.0], "n_forward": 12 * N, "n_backward": 12 * N}
+    slow |= {"seconds": 30.0, "cpu_seconds": 30.0}
+    outcome.runs += [RunRecord(**{**vars(run), **slow}) for run in outcome.runs if run.method == "UCB"]
     summary = summarise(outcome, settings("full,short,UCB,GraNd"))
     told = next(note for note in summary.notes if note.startswith("Samples saved"))
     assert "UCB saves 50% of the samples and 65% of the time; " in told
