@@ -85,14 +85,17 @@ def call_text(cls: type, args: Sequence[object], kwargs: Mapping[str, object]) -
 
 
 def short_text(value: object) -> str:
-    """Return the repr of a value, or what stands for it where that would be long.
+    """Return the repr of a value on one line, or what stands for it where that would be long.
 
     Example:
         >>> short_text(0.5), short_text([0] * 9)
         ('0.5', '[0, 0, 0, 0, 0, 0, ...]')
     """
     shape = getattr(value, "shape", ())  # numbers by the million are no text
-    return _SHORT.repr(value) if shape == () else f"<{type(value).__name__} of shape {tuple(shape)}>"
+    if shape != ():
+        return f"<{type(value).__name__} of shape {tuple(shape)}>"
+    text = _SHORT.repr(value)
+    return text if "\n" not in text else f"{type(value).__name__}(...)"  # as of a module, layer by layer
 
 
 def nearest(name: str, known: Iterable[str], n: int = 1) -> list[str]:

@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 
 import lightning_dataselect
 from lightning_dataselect import DataSelector, InfoBatch, LogFigures, RatioSchedule, list_methods
-from lightning_dataselect.utils.arguments import accepted_arguments
+from lightning_dataselect.utils.arguments import accepted_arguments, short_text
 from lightning_dataselect.utils.errors import UnexpectedArgumentError
 
 METHODS = {method.name: method.cls for method in list_methods()}
@@ -171,3 +171,9 @@ def test_every_argument_that_is_listed_is_taken():
     for cls in METHODS.values():
         assert "unknown" not in accepted_arguments(cls) and "seed" in accepted_arguments(cls)
     assert lightning_dataselect.UCB(**dict.fromkeys(("seed", "warmup_epochs"), 1)).seed == 1
+
+
+def test_what_a_message_quotes_is_on_one_line():
+    assert short_text(torch.nn.Sequential(torch.nn.Linear(2, 2))) == "Sequential(...)"
+    assert short_text(torch.zeros(100, 100)) == "<Tensor of shape (100, 100)>"
+    assert short_text("two\nlines") == r"'two\nlines'"

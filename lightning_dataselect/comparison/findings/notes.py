@@ -106,8 +106,8 @@ def _on_ties(rows: Sequence[Row], outcome: Outcome, settings: Settings) -> list[
     if not tied:
         return []
     return [
-        f"{', '.join(tied)} ended at exactly the {settings.monitor} of full data with each seed, and yet by another way:"
-        " where few samples are validated, a metric takes few values, and two fits may meet by chance."
+        f"{', '.join(tied)} ended at exactly the {settings.monitor} of full data with each seed, and yet by another"
+        " way: where few samples are validated, a metric takes few values, and two fits may meet by chance."
     ]
 
 
