@@ -80,6 +80,7 @@ class BatchSelector(DataSelector):
     _cutter = FitLocal[BatchCutter | None](None)
     _fewest = FitLocal[int](1)
     _gathering = FitLocal[Gathering | None](None)
+    _choice = FitLocal[tuple[BatchSamples, Tensor, BatchSamples] | None](None)  # a batch, and what was chosen of it
 
     def __init_subclass__(cls, **given: Any) -> None:
         """Refuse a class that lists this base before the one that refuses arguments without effect."""
@@ -228,17 +229,21 @@ class BatchSelector(DataSelector):
         if self._is_whole(self.state.batches_done):
             return super().run_step(step, args, kwargs)
         is_scored = self.state.batches_done % self.score_every_n_batches == 0
-        scored = self._score(step, args, kwargs, batch) if is_scored else self._remembered(batch)
-        positions = self.choose(scored, self._share(len(batch)), self.batch_generator(batch.indices.device))
-        chosen = take_chosen(batch, positions, type(self).__name__, fewest=self.fewest(1))
+        if self._choice is None or self._choice[0] is not batch:  # else an optimizer asks for the batch again
+            scored = self._score(step, args, kwargs, batch) if is_scored else self._remembered(batch)
+            positions = self.choose(scored, self._share(len(batch)), self.batch_generator(batch.indices.device))
+            chosen = take_chosen(batch, positions, type(self).__name__, fewest=self.fewest(1))
+            count_dropped(context.run, batch.indices, chosen.indices)
+            self._choice = batch, positions, chosen
+        _, positions, chosen = self._choice
         args, kwargs = self._cutter.cut(args, kwargs, positions, batch)
-        count_dropped(context.run, batch.indices, chosen.indices)
         if self._gathering is not None:
             self._gather(self._gathering, args, kwargs, chosen)
             return None
         with self._cutter.explaining(len(chosen), len(batch), is_scored=is_scored):
             output, trained = context.train_step(step, args, kwargs, chosen, is_full_batch=False)
-        self.seen = None if is_scored else trained
+        if self.seen is None and not is_scored:
+            self.seen = trained
         return output
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -132,7 +132,9 @@ class SelectionHooks(SelectionPolicy, Results, Callback):
         """
         context, batch = self.context, self.batch
         assert context is not None and batch is not None
-        output, self.seen = context.train_step(step, args, kwargs, batch)
+        output, seen = context.train_step(step, args, kwargs, batch)
+        if self.seen is None:  # else an optimizer has asked for the batch again, under other weights
+            self.seen = seen
         return output
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -57,6 +57,7 @@ class FitContext:
     team: list[FitContext] = field(default_factory=list, repr=False)
     _epochs: Epochs | StreamedEpochs | None = field(default=None, repr=False)
     _cleanups: list[Restore] = field(default_factory=list, repr=False)
+    _counted: tuple[int, int] | None = field(default=None, repr=False)  # the batch whose samples were counted last
 
     @property
     def epochs(self) -> Epochs | StreamedEpochs:
@@ -159,7 +160,7 @@ class FitContext:
         is_full_batch: bool = True,
         is_gathered: bool = False,
     ) -> tuple[Any, Observation | None]:
-        """Run a step that trains, and count its samples.
+        """Run a step that trains, and count its samples, once for each batch.
 
         Args:
             step: The module's own ``training_step``.
@@ -179,14 +180,32 @@ class FitContext:
         forget_misread(run, self.reader, ends_epoch=False)
         if done[0] is None and self.module.automatic_optimization:
             return done  # Lightning skips the batch
+        if self.is_repeated:
+            return done
         if done[1] is not None:
             run.train_loss.add(done[1].losses)
         if is_gathered:
             n = samples.indices.numel()
             fit.count_samples(forward=n, backward=n)
+            self._counted = self._place
         else:
-            count_step(run, samples.indices)
+            self.count_batch(samples.indices)
         return done
+
+    def count_batch(self, indices: Tensor) -> None:
+        """Count the samples of the current batch as trained on, int64 (B,), unless that is done."""
+        if not self.is_repeated:
+            count_step(self.run, indices)
+            self._counted = self._place
+
+    @property
+    def is_repeated(self) -> bool:
+        """True once the samples of the current batch are counted: optimizers such as LBFGS run its step again."""
+        return self._counted == self._place
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        return self.epoch, self.run.fit.batches_done
 
     def score_step(
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor

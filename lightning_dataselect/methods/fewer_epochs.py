@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 from lightning_dataselect.callbacks.selector import DataSelector
 from lightning_dataselect.methods.catalog import CATALOG
 from lightning_dataselect.methods.info import MethodInfo
-from lightning_dataselect.state.recording import count_step
 from lightning_dataselect.utils.errors import UnexpectedArgumentError
 from lightning_dataselect.utils.validation import SET_LEVEL, check_budget
 
@@ -81,5 +80,5 @@ class FewerEpochs(DataSelector):
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the step as it is, and count its samples."""
         assert self.context is not None and self.batch is not None
-        count_step(self.context.run, self.batch.indices)
+        self.context.count_batch(self.batch.indices)
         return step(*args, **kwargs)

@@ -178,8 +178,8 @@ class ScoredSelector(DataSelector):
 
     def run_step(self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Measure what the score takes a pass of its own for, then train."""
-        assert self.batch is not None
-        if self._rater is not None and self.measures(self.state.plan.epoch):
+        assert self.batch is not None and self.context is not None
+        if self._rater is not None and self.measures(self.state.plan.epoch) and not self.context.is_repeated:
             extra = self._rater.before_step(step, args, kwargs, len(self.batch))
             self.state.count_samples(forward=extra, backward=extra)
         return super().run_step(step, args, kwargs)
