@@ -146,6 +146,7 @@ def take_hold(trainer: pl.Trainer, context: FitContext, selectors: Sequence[Part
     """
     module, step, reader = context.module, context.training_step, context.reader
     first = selectors[0]
+    callbacks = list(trainer.callbacks)  # type: ignore[attr-defined]
 
     @functools.wraps(step)
     def training_step(*args: Any, **kwargs: Any) -> Any:
@@ -154,7 +155,7 @@ def take_hold(trainer: pl.Trainer, context: FitContext, selectors: Sequence[Part
         return step(*args, **kwargs) if first.batch is None else first.run_step(step, args, kwargs)
 
     def loader_for_loop(given: object) -> object:
-        return given if is_searching(trainer, selectors) else context.prepare_loader(given)
+        return given if is_searching(trainer, callbacks) else context.prepare_loader(given)
 
     context.add_cleanup(explain_checkpoint_faults(trainer))
     forget_train_loader(trainer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import lightning.pytorch as pl
 
@@ -19,12 +19,12 @@ def searches_first(trainer: pl.Trainer) -> bool:
     return any(cls.__name__ in _FINDERS for each in callbacks for cls in type(each).__mro__)  # of whichever package
 
 
-def is_searching(trainer: pl.Trainer, callbacks: Iterable[object]) -> bool:
-    """Return whether a search is under way: for as long as that, the Trainer does without the callbacks that it has.
+def is_searching(trainer: pl.Trainer, callbacks: Sequence[pl.Callback]) -> bool:
+    """Return whether a search is under way: for as long as that, the Trainer does without all of its callbacks.
 
     Args:
         trainer: The Trainer of a fit that is set up.
-        callbacks: Some of those that it was given.
+        callbacks: Those that it had then.
     """
     present: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return not any(each is callback for each in present for callback in callbacks)

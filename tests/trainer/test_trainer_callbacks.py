@@ -238,3 +238,28 @@ def test_a_batch_size_finder_within_the_fit(kind, before, tmp_path):
     assert [len(set(seen.of_epoch(e))) for e in range(EPOCHS)] == [r["n_selected"] for r in selector.history]
     assert max(len(batch) for _, batch in seen.batches) == size
     assert len(seen.of_epoch(0)) == 100 and len(selector.history) == EPOCHS
+
+
+class Forwarding(L.Callback):
+    """Hands its hooks on to another callback, of which the Trainer knows nothing."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+
+def _handing_on(name):
+    def hook(self, *args, **named):
+        if (own := getattr(self.inner, name)) is not None:
+            own(*args, **named)
+
+    return hook
+
+
+for _name in ("setup", "teardown", *(name for name in dir(L.Callback) if name.startswith("on_"))):
+    setattr(Forwarding, _name, _handing_on(_name))
+
+
+def test_a_selector_within_another_callback_selects():
+    selector = RandomPruning(prune_ratio=0.5)
+    trainer(Forwarding(selector), max_epochs=2).fit(Net(lr=0.05), datamodule=Data())
+    assert [record["n_trained"] for record in selector.history] == [50, 50]
