@@ -180,32 +180,29 @@ class FitContext:
         forget_misread(run, self.reader, ends_epoch=False)
         if done[0] is None and self.module.automatic_optimization:
             return done  # Lightning skips the batch
-        if self.is_repeated:
+        place = (epoch, fit.batches_done)  # checked inline: a short step would notice a call
+        if place == self._counted:
             return done
+        self._counted = place
         if done[1] is not None:
             run.train_loss.add(done[1].losses)
         if is_gathered:
             n = samples.indices.numel()
             fit.count_samples(forward=n, backward=n)
-            self._counted = self._place
         else:
-            self.count_batch(samples.indices)
+            count_step(run, samples.indices)
         return done
 
     def count_batch(self, indices: Tensor) -> None:
         """Count the samples of the current batch as trained on, int64 (B,), unless that is done."""
         if not self.is_repeated:
             count_step(self.run, indices)
-            self._counted = self._place
+            self._counted = (self.epoch, self.run.fit.batches_done)
 
     @property
     def is_repeated(self) -> bool:
         """True once the samples of the current batch are counted: optimizers such as LBFGS run its step again."""
-        return self._counted == self._place
-
-    @property
-    def _place(self) -> tuple[int, int]:
-        return self.epoch, self.run.fit.batches_done
+        return self._counted == (self.epoch, self.run.fit.batches_done)
 
     def score_step(
         self, step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], indices: Tensor

@@ -131,7 +131,7 @@ def test_a_fit_without_a_known_end_needs_a_length():
 
 
 def test_a_function_that_gives_no_ratio_names_the_epoch():
-    with pytest.raises(ValueError, match="prune_ratio of epoch 2=1.0 is outside"):
+    with pytest.raises(ValueError, match=r"prune_ratio\(2\)=1.0 is outside"):
         fit(RandomPruning(prune_ratio=lambda epoch: epoch / 2))
 
 
