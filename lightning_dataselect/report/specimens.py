@@ -110,7 +110,7 @@ def _item(
     if isinstance(shown, str):
         found["text"] = shorten(shown, _LETTERS, placeholder=" …")
     else:
-        found["image"] = _as_uri(shown)
+        found["image"] = as_uri(shown)
     return found
 
 
@@ -179,8 +179,16 @@ def _numbers(sample: Any) -> str | None:
     return ", ".join(f"{value:.3g}" for value in values[:_NUMBERS]) + (", …" if len(values) > _NUMBERS else "")
 
 
-def _as_uri(pixels: np.ndarray) -> str:
-    """A PNG of the picture, without padding that takes up most of it, and enlarged to be seen."""
+def as_uri(pixels: np.ndarray) -> str:
+    """Return a PNG of a picture as a data URI, without padding that takes up most of it, and enlarged to be seen.
+
+    Args:
+        pixels: (H, W) or (H, W, C) with C = 1 or 3, from 0 to 1.
+
+    Example:
+        >>> as_uri(np.ones((2, 2)))[:22]
+        'data:image/png;base64,'
+    """
     array = (255 * _without_border(pixels)).round().astype(np.uint8)
     image = Image.fromarray(array.squeeze(-1) if array.ndim == 3 and array.shape[-1] == 1 else array)
     scale = _PIXELS / max(image.size)

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_dataselect.report.specimens import _as_uri
+from lightning_dataselect.report.specimens import as_uri
 
 
 def shown(pixels):
     """The picture that a browser would show."""
-    kind, _, data = _as_uri(pixels).partition(",")
+    kind, _, data = as_uri(pixels).partition(",")
     assert kind == "data:image/png;base64"
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
