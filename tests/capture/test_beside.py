@@ -109,6 +109,14 @@ def rank(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
     return (net(x).mean(1) - x.sum(1).detach().numpy().argsort().argsort().mean()).square().mean()
 
 
+def balanced(one: Tensor, other: Tensor) -> Tensor:
+    return one + (one.mean() / other.mean()).detach() * other
+
+
+def errors_of(net: Any, x: Tensor) -> Tensor:
+    return (net(x).mean(1) - x.sum(1)).square()
+
+
 ANOTHER: dict[str, Step] = {
     "a softmax over the classes in the batch": classes_of_batch,
     "the others masked": masked_to_batch,
@@ -121,6 +129,9 @@ ANOTHER: dict[str, Step] = {
         100 - (net.body(x) - net.body(x)[0]).square().sum(1)
     ).mean(),
     "ranks": rank,
+    "a balance of two parts of each loss": lambda net, x, y, i: balanced(
+        losses_of(net, x, y), errors_of(net, x)
+    ).mean(),
 }
 
 
@@ -244,6 +255,11 @@ def by_counts_of_pixels(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
     return net.mean(weights[targets] * F.cross_entropy(logits, targets, reduction="none"), i)
 
 
+def by_balance(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
+    net.mean(balanced(losses_of(net, x, y), errors_of(net, x)), i)
+    return balanced(losses_of(net, x, y).mean(), errors_of(net, x).mean())
+
+
 def mixed_by_numpy(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
     share = 0.5 + 0.4 * float(np.random.default_rng().random())
     logits = net(share * x + (1 - share) * x.roll(1, 0))
@@ -263,7 +279,7 @@ def mixed_by_torch(net: Any, x: Tensor, y: Tensor, i: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "step",
     [
-        by_counts, by_advantages, above_the_mean, by_positives, by_counts_of_tokens, by_counts_of_pixels,
+        by_counts, by_advantages, above_the_mean, by_positives, by_counts_of_tokens, by_counts_of_pixels, by_balance,
         mixed_by_numpy, mixed_by_torch,
     ],
 )  # fmt: skip

@@ -77,7 +77,8 @@ OTHER_SAMPLES = (
 ANOTHER_LOSS = (
     "What a sample loses in this step depends on which other samples are in its batch, or on how many there are: from"
     " the same outputs, it loses something else among fewer of them, as where a softmax is over the classes in the"
-    f" batch only. {NO_OWN_LOSS}"
+    " batch only. If a factor of the batch balances two parts of the loss, take the mean of each part before they are"
+    f" added. Otherwise: {NO_OWN_LOSS}"
 )
 
 
