@@ -70,14 +70,8 @@ class LossCapture:
         self.meet_size = inquiry.meet_size
         self.settle, self.look_again = inquiry.settle, inquiry.look_again
         self.probe_next, self.start_epoch = inquiry.probe_next, inquiry.start_epoch
-        testimony = Testimony(inquiry)
-        self.show, self.tell_turns, self.decide = testimony.show, testimony.tell_turns, testimony.decide
-        self.refuse_mined, self.refuse_fallback = testimony.refuse_mined, testimony.refuse_fallback
-        self.refuse_mixed, self.refuse_ways = testimony.refuse_mixed, testimony.refuse_ways
-        self.warn_of_ways = testimony.warn_of_ways
-        self.unexplained, self.refuse_beside = testimony.unexplained, testimony.refuse_beside
-        self.refuse_additions = testimony.refuse_additions
-        self.remember, self.recognizes = testimony.remember, testimony.recognizes
+        self.testimony = Testimony(inquiry)
+        """Takes what the step shows of some samples, to settle how its loss is read."""
         self._result: StepResult | None = None  # while a step runs
         self._sole = _NO_SOLE_LOSS
         self.summarize: Summarize | None = None
@@ -93,15 +87,6 @@ class LossCapture:
         self._recorder.keeps_value = keeps
 
     @property
-    def findings(self) -> StepSpec:
-        """The findings about the steps so far."""
-        return self._recorder.spec
-
-    @findings.setter
-    def findings(self, findings: StepSpec) -> None:
-        self._recorder.spec = findings
-
-    @property
     def batch_tensors(self) -> Callable[[], tuple[Sequence[Tensor], Sequence[Tensor]]] | None:
         """Function that returns the tensors of the measured samples, and a batch's other ones; None: there are none."""
         return self._inquiry.batch_tensors
@@ -114,11 +99,6 @@ class LossCapture:
     def watches_calls(self) -> bool:
         """True if a mode watches every call of a step, as nothing else meets what its loss is made of."""
         return self._inquiry.watch is not None
-
-    @property
-    def remembers(self) -> bool:
-        """True if single samples have left nothing open about a step, which could be recognized."""
-        return self._inquiry.recall.holds_any
 
     def __reduce__(self) -> tuple[type[LossCapture], tuple[()]]:
         """Copy and pickle as one that has seen nothing yet: the rest is bound to this process."""

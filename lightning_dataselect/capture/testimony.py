@@ -9,6 +9,7 @@ from typing import Any
 from lightning_dataselect.capture.inquiry import Inquiry
 from lightning_dataselect.capture.loss.refusals import BRANCH, JUDGED
 from lightning_dataselect.capture.loss.shown import Answers, Shown
+from lightning_dataselect.capture.loss.specs import StepSpec
 from lightning_dataselect.capture.loss.terms import Key
 from lightning_dataselect.capture.witness.beside import refuse_additions, refuse_beside, unexplained
 from lightning_dataselect.capture.witness.in_turn import several_of_each
@@ -28,6 +29,20 @@ class Testimony:
 
     def __init__(self, inquiry: Inquiry) -> None:
         self._inquiry, self._recorder = inquiry, inquiry.recorder
+
+    @property
+    def findings(self) -> StepSpec:
+        """The findings about the steps so far."""
+        return self._recorder.spec
+
+    @findings.setter
+    def findings(self, findings: StepSpec) -> None:
+        self._recorder.spec = findings
+
+    @property
+    def remembers(self) -> bool:
+        """True if single samples have left nothing open about a step, which could be recognized."""
+        return self._inquiry.recall.holds_any
 
     def show(
         self,

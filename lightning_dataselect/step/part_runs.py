@@ -36,7 +36,7 @@ class PartRuns:
     """
 
     def __init__(self, module: pl.LightningModule, capture: LossCapture, n_ranks: int = 1) -> None:
-        self._module, self._capture = module, capture
+        self._module, self._testimony = module, capture.testimony
         self._rehearse = Rehearsal(module)
         self._has_several_ranks = n_ranks > 1
         self._needs_autocast = False
@@ -48,12 +48,12 @@ class PartRuns:
         """How often the step runs before it is looked at, so that what it draws by itself is something else."""
 
     def show(self, part: Part, positions: Sequence[int], **how: Any) -> Shown:
-        """Run the step on some samples (see `LossCapture.show`).
+        """Run the step on some samples (see `Testimony.show`).
 
         Args:
             part: See `Part`.
             positions: Those of the samples in the batch.
-            **how: Arguments of `LossCapture.show`, or ``n_before`` in place of the attribute.
+            **how: Arguments of `Testimony.show`, or ``n_before`` in place of the attribute.
 
         Raises:
             NothingShownError: The step cannot run on these samples.
@@ -98,7 +98,7 @@ class PartRuns:
                     step = draws.during(step)
                     with warnings.catch_warnings():  # as of a deviation, which one sample has none of
                         warnings.simplefilter("ignore")
-                        return self._capture.show(step, len(positions), **how)
+                        return self._testimony.show(step, len(positions), **how)
                 finally:
                     self.needs_all_ranks |= draws.was_met and self._has_several_ranks
                     self.have_drawn |= draws.has_drawn

@@ -51,7 +51,7 @@ class Witness:
     """
 
     def __init__(self, module: pl.LightningModule, capture: LossCapture, n_ranks: int = 1) -> None:
-        self._capture = capture
+        self._capture, self._testimony = capture, capture.testimony
         self._runs = PartRuns(module, capture, n_ranks)
         self._show = self._runs.show
         self.is_able = True
@@ -104,55 +104,55 @@ class Witness:
 
     def _is_as_before(self, part: Part, positions: list[int]) -> bool:
         """Tell if samples together, and two of them in the other order, show that nothing has changed."""
-        if not self._capture.remembers or len(positions) < _N_SAMPLES:
+        if not self._testimony.remembers or len(positions) < _N_SAMPLES:
             return False
         whole = self._show(part, positions)
-        return self._capture.recognizes(whole, self._show(part, [positions[-1], positions[0]]))
+        return self._testimony.recognizes(whole, self._show(part, [positions[-1], positions[0]]))
 
     def _hear(self, part: Part, positions: list[int], size: int) -> bool:
         """Hear the step, and again with other draws if what it draws by itself may be the reason why it is refused.
 
         Mixup by a share that is next to 0, say, looks like another order of the samples.
         """
-        known, refused, is_settled = self._capture.findings, None, True
+        known, refused, is_settled = self._testimony.findings, None, True
         for self._runs.n_before in range(_MOST_DRAWN):
-            self._capture.findings = known
+            self._testimony.findings = known
             is_settled = self._hear_once(part, positions, size)
-            if self._capture.findings.refuses_more_than(known):
+            if self._testimony.findings.refuses_more_than(known):
                 if refused is None and not self._runs.draw_by_themselves(part, positions, _MOST_DRAWN):
                     break
-                refused = self._capture.findings
-            elif refused is None or self._capture.findings.leaves_open(refused):
+                refused = self._testimony.findings
+            elif refused is None or self._testimony.findings.leaves_open(refused):
                 break  # not where samples only happen to be drawn in their own order
         else:
-            self._capture.findings = self._capture.findings if refused is None else refused
+            self._testimony.findings = self._testimony.findings if refused is None else refused
         self._runs.n_before = 0
         return is_settled
 
     def _hear_once(self, part: Part, positions: list[int], size: int) -> bool:
         whole = self._show(part, positions)
         singles = [self._show(part, [position]) for position in positions]
-        if self._capture.tell_turns(whole, singles):
+        if self._testimony.tell_turns(whole, singles):
             whole, *singles = (self._show(part, some) for some in (positions, *([one] for one in positions)))
         if singles[-1].spec.tables != singles[0].spec.tables:  # a part has as many rows as there were samples
             whole = self._show(part, positions)
-        is_settled, batch = self._capture.decide(whole, singles), None
-        self._capture.refuse_mined(whole, range(whole.size), singles)
+        is_settled, batch = self._testimony.decide(whole, singles), None
+        self._testimony.refuse_mined(whole, range(whole.size), singles)
         if size > len(positions) and any(term.is_judged for term, _ in whole.terms.values()):
             with contextlib.suppress(UnsupportedLoaderError):  # of samples whose share in a number is unknown
                 batch = self._look_for_mining(part, size, dict(zip(positions, singles, strict=True)))
         if singles[0].picks_by_outputs:
             with contextlib.suppress(NothingShownError):  # a step that skips a batch in which nothing is picked
                 emptied = self._show(part, positions[:1], picks_nothing=True)
-                self._capture.refuse_fallback(singles[0], emptied)
+                self._testimony.refuse_fallback(singles[0], emptied)
         turned = self._show(part, positions[::-1])
-        self._capture.decide(turned, singles[::-1])
+        self._testimony.decide(turned, singles[::-1])
         if all(_hold_the_same_besides(part(positions), part([position])) for position in positions):
-            self._capture.refuse_mixed(whole, turned, singles)
+            self._testimony.refuse_mixed(whole, turned, singles)
         batch = self._look_for_ways(part, size, whole, dict(zip(positions, singles, strict=True))) or batch
         self._look_beside(part, positions, size, whole, singles, batch)
         is_settled &= not whole.sorts or whole.reorders or turned.reorders
-        self._capture.remember(whole, singles, is_settled=is_settled)
+        self._testimony.remember(whole, singles, is_settled=is_settled)
         return is_settled
 
     def _look_for_ways(self, part: Part, size: int, whole: Shown, shown: dict[int, Shown]) -> Shown | None:
@@ -175,15 +175,15 @@ class Witness:
             return led(positions[turn], answers)
 
         batch = None
-        if self._capture.refuse_ways(whole, in_turn, led_in_turn):
+        if self._testimony.refuse_ways(whole, in_turn, led_in_turn):
             return None
-        self._capture.warn_of_ways(whole, in_turn, led_in_turn)
+        self._testimony.warn_of_ways(whole, in_turn, led_in_turn)
         if size > len(shown):
             with contextlib.suppress(NothingShownError, UnsupportedLoaderError):
                 batch = self._show(part, range(size), as_known=True)
                 others = {*range(0, size, -(-size // _N_OTHERS))} - {*shown}
                 more = {position: self._show(part, [position]) for position in sorted(others)}
-                self._capture.refuse_ways(batch, {**shown, **more}, led)
+                self._testimony.refuse_ways(batch, {**shown, **more}, led)
         return batch
 
     def _look_beside(
@@ -198,8 +198,8 @@ class Witness:
         alone = dict(enumerate(singles))
         if singles[0].exits:  # by which it may ask if a class, or an item, is there twice
             with contextlib.suppress(NothingShownError, UnsupportedLoaderError):
-                self._capture.refuse_additions(self._show(part, [positions[0]] * 2), {0: singles[0]})
-        keys, fewer = self._capture.unexplained(whole, alone), _FEWER
+                self._testimony.refuse_additions(self._show(part, [positions[0]] * 2), {0: singles[0]})
+        keys, fewer = self._testimony.unexplained(whole, alone), _FEWER
         if not keys and size > len(positions):
             if batch is None:
                 others = [position for position in range(0, size, -(-size // _N_TOGETHER)) if position not in positions]
@@ -210,8 +210,8 @@ class Witness:
                 alone, positions = dict(zip(positions, singles, strict=True)), list(range(size))
             if batch is None:
                 return
-            self._capture.refuse_additions(batch, alone)
-            keys, fewer = self._capture.unexplained(batch, alone), [(turn,) for turn in alone]
+            self._testimony.refuse_additions(batch, alone)
+            keys, fewer = self._testimony.unexplained(batch, alone), [(turn,) for turn in alone]
         with contextlib.suppress(NothingShownError, UnsupportedLoaderError):
             if not keys or self._runs.draw_by_themselves(part, positions, n_times=2):
                 return  # what is drawn is part of a loss
@@ -219,7 +219,7 @@ class Witness:
                 self._show(part, [positions[i] for i in turns], with_slopes=True)
                 for turns in (range(len(positions)), *fewer)
             )
-            self._capture.refuse_beside(keys, whole, list(zip(fewer, some, strict=True)), draws=self._runs.have_drawn)
+            self._testimony.refuse_beside(keys, whole, list(zip(fewer, some, strict=True)), draws=self._runs.have_drawn)
 
     def _look_for_mining(self, part: Part, size: int, shown: dict[int, Shown]) -> Shown:
         """Compare the samples whose loss is 0 in the whole batch, if there are any, with the same samples alone."""
@@ -227,7 +227,7 @@ class Witness:
         left_out = [] if batch.losses is None else (batch.losses == 0).nonzero().flatten().tolist()
         positions = list(dict.fromkeys([*left_out, *shown]))[:_N_SAMPLES]
         singles = [shown[position] if position in shown else self._show(part, [position]) for position in positions]
-        self._capture.refuse_mined(batch, positions, singles)
+        self._testimony.refuse_mined(batch, positions, singles)
         return batch
 
 
