@@ -21,14 +21,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate, get_worker_info
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from lightning_dataselect.data.batch_tree import Path, part_at, tensors_in
+from lightning_dataselect.data.batch_tree import Path, part_at
 from lightning_dataselect.data.mixed_in import mix_in
-from lightning_dataselect.data.row_origin import find_witnesses, match_rows, same_numbers
+from lightning_dataselect.data.places import Collate, collated, dense, sorts_samples
+from lightning_dataselect.data.row_origin import find_witnesses, match_rows, same_numbers, tells_apart
 from lightning_dataselect.utils.errors import InvalidLoaderError
-
-Collate = Callable[[Any], Any]
-
-_N_TRIED = 8  # enough to reveal a change of order; two full batches of large images would take time
 
 
 class FollowedBatch:
@@ -146,22 +143,37 @@ class FollowedCollate:
 
     def _agrees(self, samples: list[Any], tensors: dict[Path, Tensor]) -> bool:
         """Return whether the numbers that identify samples are where they should be."""
-        if self._witnesses is None:
-            self._witnesses = find_witnesses(samples, tensors) if len(samples) > 1 else None
+        if self._witnesses is not None:
+            return all(same_numbers(samples, tensors, pair) for pair in self._witnesses)
+        if len(samples) == 1:
             return True
-        return all(same_numbers(samples, tensors, pair) for pair in self._witnesses)
+        found = find_witnesses(samples, tensors)
+        if found and tells_apart(samples, found[0]):
+            self._witnesses = found
+            return True
+        # perhaps no number is passed on, or it is this batch in which none is where it should be
+        rows = self._rows_alone(samples, [*range(len(samples))], tensors, len(samples))
+        is_moved = rows is not None and -1 not in rows and rows != [*range(len(samples))]
+        self._witnesses = None if is_moved else found
+        return not is_moved
 
     def _matched(
         self, samples: list[Any], present: list[int], tensors: dict[Path, Tensor], n_rows: int
     ) -> list[int] | None:
-        if len(present) == len(samples) == n_rows and not self._repeats_itself(samples):
+        if len(present) == len(samples) == n_rows and self._witnesses is not None and not self._repeats_itself(samples):
             return None
+        return self._rows_alone(samples, present, tensors, n_rows)
+
+    def _rows_alone(
+        self, samples: list[Any], present: list[int], tensors: dict[Path, Tensor], n_rows: int
+    ) -> list[int] | None:
+        """Return the sample that each row is made of when collated alone, -1 for none; None if rows are no samples."""
         axes = [path for path in (self._axes or tensors) if path in tensors and len(tensors[path]) == n_rows]
         alone: dict[int, dict[Path, Tensor]] = {}
         for i in present:
             try:
                 with isolate_rng(include_cuda=False):
-                    alone[i] = _dense(self.collate_fn([copy.deepcopy(samples[i])]))
+                    alone[i] = dense(self.collate_fn([copy.deepcopy(samples[i])]))
             except Exception:  # a sample that the collate function would drop
                 continue
         if alone and all(len(found.get(path, ())) > 1 for found in alone.values() for path in axes):
@@ -172,7 +184,7 @@ class FollowedCollate:
     def _repeats_itself(self, samples: list[Any]) -> bool:
         """Forget witnesses that the collate function draws at random; return whether any others are left."""
         assert self._witnesses is not None
-        tried = [_collated(self.collate_fn, samples, seed) for seed in range(2)]
+        tried = [collated(self.collate_fn, samples, seed) for seed in range(2)]
         self._witnesses = [
             (there, path)
             for there, path in self._witnesses
@@ -199,55 +211,6 @@ def checked(collate_fn: Collate, *, required: bool) -> Collate:
     return FollowedCollate(collate_fn, required=required)
 
 
-def sorts_samples(collate_fn: Collate, samples: Any) -> bool:
-    """Return whether ``collate_fn`` changes the order of the first samples, as far as can be told.
-
-    The samples are copied, since it may change them, and random states are restored. Nothing can be told if it mixes
-    samples, changes them at random, or returns no tensor with a row for each.
-
-    Example:
-        >>> from torch.nn.utils.rnn import pad_sequence
-        >>> texts = [torch.ones(2), torch.ones(4), torch.ones(3)]
-        >>> sorts_samples(lambda samples: pad_sequence(samples, batch_first=True), texts)
-        False
-        >>> sorts_samples(lambda samples: pad_sequence(sorted(samples, key=len), batch_first=True), texts)
-        True
-    """
-    if not isinstance(samples, list):
-        return False
-    tried = [sample for sample in samples if sample is not None]
-    tried = tried[: min(_N_TRIED, len(tried) // 2 * 2)]  # with an odd number, one would keep its place
-    try:
-        forth, back = (_rows(collate_fn, some) for some in (tried, tried[::-1]))
-    except Exception:  # it will raise its own error for the whole batch
-        return False
-    if forth.keys() != back.keys():
-        return False
-    changed = False
-    for path, given in forth.items():
-        turned, expected = back[path], given.flip(0)
-        if torch.equal(given, expected):
-            continue
-        if torch.equal(turned, expected) or not _are_same_rows(given, turned):
-            return False
-        changed = True
-    return changed
-
-
-def _rows(collate_fn: Collate, samples: list[Any]) -> dict[Path, Tensor]:
-    """Return the tensors of a batch that have a row for each sample, by path, without NaN."""
-    found = _collated(collate_fn, samples)
-    # NaN, as in missing values, does not even equal itself
-    return {path: tensor.where(tensor == tensor, 0) for path, tensor in found.items() if len(tensor) == len(samples)}
-
-
-def _collated(collate_fn: Collate, samples: list[Any], seed: int | None = None) -> dict[Path, Tensor]:
-    with isolate_rng(include_cuda=False):
-        if seed is not None:
-            torch.default_generator.manual_seed(seed)  # of no other device, whose state would not be restored
-        return _dense(collate_fn(copy.deepcopy(samples)))
-
-
 def _parts(batch: Any, sizes: set[int]) -> tuple[dict[Path, Tensor], set[int]]:
     """Return the tensors of a batch that have a first axis, and the lengths of its lists of one item per sample.
 
@@ -263,7 +226,7 @@ def _parts(batch: Any, sizes: set[int]) -> tuple[dict[Path, Tensor], set[int]]:
         >>> list(tensors), lists
         ([('more', 0), ('more', 1)], {3})
     """
-    tensors, lists = _dense(batch), dict[Path, int]()
+    tensors, lists = dense(batch), dict[Path, int]()
     for path in sorted({leaf[:n] for leaf in tensors for n in range(len(leaf))}, key=len):
         part = part_at(batch, path)
         if not isinstance(part, list | tuple) or hasattr(part, "_fields") or len(part) not in sizes:
@@ -273,21 +236,3 @@ def _parts(batch: Any, sizes: set[int]) -> tuple[dict[Path, Tensor], set[int]]:
             lists[path] = len(part)
     kept = {path: tensor for path, tensor in tensors.items() if not any(path[: len(of)] == of for of in lists)}
     return kept, set(lists.values())
-
-
-def _dense(batch: Any) -> dict[Path, Tensor]:
-    """Return the tensors of a batch that have a first axis."""
-    found = {path: tensor for path, tensor in tensors_in(batch) if not tensor.is_sparse and not tensor.is_nested}
-    return {path: tensor for path, tensor in found.items() if tensor.dim() > 0}
-
-
-def _are_same_rows(a: Tensor, b: Tensor) -> bool:
-    """Return whether ``a`` has exactly the rows of ``b``, each equally often."""
-    if a.shape != b.shape:
-        return False
-    among_b, among_a = (_equal_rows(a, other).sum(1) for other in (b, a))
-    return torch.equal(among_b, among_a)
-
-
-def _equal_rows(a: Tensor, b: Tensor) -> Tensor:
-    return (a.reshape(len(a), 1, -1) == b.reshape(1, len(b), -1)).all(2)

@@ -50,8 +50,8 @@ def fingerprint(dataset: Any, n: int | None = None) -> Fingerprint:
 def has_changed(before: Fingerprint, dataset: Any) -> bool:
     """Return whether ``dataset`` holds other samples at the positions of ``before``.
 
-    A part that is the same in all samples shows nothing, and neither does a random one. As long as one part, such as a
-    label, is unchanged in all samples, a change in another part is due to its transform.
+    A part that is the same in all samples shows nothing, and neither does a random one or the position of the sample.
+    As long as one part, such as a label, is unchanged in all samples, a change in another part is due to its transform.
 
     Example:
         >>> data = [(0.5, 0), (1.5, 1), (2.5, 1)]
@@ -70,6 +70,7 @@ def has_changed(before: Fingerprint, dataset: Any) -> bool:
         for part in parts
         if len({found[part] for found in before.values()}) > 1
         and all(now[i].get(part) == again.get(i, {}).get(part) for i in now)
+        and not all(now[i][part] == before[i][part] in _checksums_of_position(i) for i in now)
     ]
     return bool(telling) and all(any(now[i][part] != before[i][part] for i in now) for part in telling)
 
@@ -86,6 +87,13 @@ def _checksums(dataset: Any, positions: list[int]) -> Fingerprint:
                 continue
             found[position] = {path: zlib.crc32(content) for path, content in _parts(sample, "")}
     return found
+
+
+def _checksums_of_position(position: int) -> set[int]:
+    """Return the checksums of a position, in any of the types in which a sample may contain its own."""
+    kinds = (np.int32, np.int64, np.float32, np.float64)
+    forms = [position, str(position), *(kind(position) for kind in kinds)]
+    return {zlib.crc32(content) for form in forms if (content := _content(form)) is not None}
 
 
 def _parts(part: Any, path: str) -> list[tuple[str, bytes]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.distributed as dist
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
@@ -21,6 +22,7 @@ from torch.utils.data import (
 
 from lightning_dataselect.data.batches import RecordingBatchSampler
 from lightning_dataselect.data.collate_check import checked, report_rows
+from lightning_dataselect.data.places import sorts_what_it_reads
 from lightning_dataselect.data.sampler import SelectionSampler
 from lightning_dataselect.data.user_sampler import OwnDraws, draws_for_its_rank, from_all_ranks, twin
 from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
@@ -147,6 +149,8 @@ def prepare(
         own=OwnDraws(n, own, batch_sampler if makes_batches else None, ranks_draw) if draws else None,
     )
     recorder.n_now = functools.partial(len, single.dataset)  # type: ignore[arg-type]
+    if sorts_what_it_reads(single):
+        _say_sorted(single.dataset, required=needs_losses)
     copied = _with_samplers(single, sampler, recorder)
     if copied.batch_sampler is not None:
         copied.collate_fn = checked(copied.collate_fn, required=needs_losses)
@@ -229,6 +233,18 @@ def _indexed(loader: object) -> DataLoader[Any]:
             " the wrong samples. Set in_order=True."
         )
     return loader
+
+
+def _say_sorted(dataset: object, *, required: bool) -> None:
+    words = (
+        f"The data set {type(dataset).__name__} is given several indices at once and returns their samples in another"
+        " order, so one sample's loss would be taken for another's. If it has to read them sorted, as from an HDF5"
+        " file, put them back: order = numpy.argsort(indices); samples = file[indices[order]]; return"
+        " samples[numpy.argsort(order)]."
+    )
+    if required:
+        raise InvalidLoaderError(words)
+    rank_zero_warn(words)
 
 
 def _batch_sampler_of(loader: DataLoader[Any], world_size: int) -> Any:

@@ -32,6 +32,11 @@ def find_witnesses(samples: list[Any], tensors: dict[Path, Tensor]) -> list[tupl
     return pairs[:_MOST_WITNESSES]
 
 
+def tells_apart(samples: list[Any], pair: tuple[Path, Path]) -> bool:
+    """Return whether no two samples have the same number at a pair of paths (see `find_witnesses`)."""
+    return len(set(_numbers_of(samples)[pair[0]])) == len(samples)
+
+
 def _numbers_of(samples: list[Any]) -> dict[Path, list[float]]:
     numbers: dict[Path, list[float]] = defaultdict(list)
     for sample in samples:

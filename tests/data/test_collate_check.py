@@ -8,10 +8,11 @@ import torch
 from helpers import Net, Shares, dataset, fit, same_weights
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Subset, default_collate
 
 from lightning_dataselect import InfoBatch, RandomPruning
-from lightning_dataselect.data.collate_check import FollowedCollate, checked, sorts_samples
+from lightning_dataselect.data.collate_check import FollowedCollate, checked
+from lightning_dataselect.data.places import sorts_samples
 
 
 def texts(lengths=(3, 5, 2, 4, 2)):
@@ -38,6 +39,16 @@ def by_label(samples):
 
 def shuffled(samples):
     return padded(random.sample(samples, len(samples)))
+
+
+def turned_around(samples):
+    samples = list(samples)
+    return padded([samples.pop() for _ in range(len(samples))])
+
+
+def second_half_first(samples):
+    half = len(samples) // 2
+    return padded(samples[half:] + samples[:half])
 
 
 def with_numbers(samples):
@@ -93,7 +104,7 @@ def broken(samples):
     raise ZeroDivisionError
 
 
-SORTING = [longest_first, longest_first_in_place, by_label]
+SORTING = [longest_first, longest_first_in_place, by_label, turned_around, second_half_first]
 HARMLESS = [
     *(
         padded,
@@ -161,7 +172,7 @@ def test_it_is_looked_at_once_and_sees_the_batch_as_it_is():
     each, samples = FollowedCollate(collate, required=True), texts((2,) * 20)
     for _ in range(3):
         torch.testing.assert_close(each(samples), padded(samples))
-    assert calls == [8, 8, 20, 20, 20]
+    assert calls == [8, 8, 8, 8, 20, 20, 20]
     assert checked(default_collate, required=True) is default_collate
     assert checked(each, required=True) is each
 
@@ -228,6 +239,48 @@ def test_a_sample_in_the_place_of_a_broken_one_is_followed():
     assert isinstance(each(samples), tuple), "nothing is held against later batches"
 
 
+def last_in_place_of_broken(samples):
+    whole = [sample for sample in samples if sample[1] >= 0]
+    return padded(whole + whole[-1:] * (len(samples) - len(whole)))
+
+
+def half(collate):
+    """Pass no number of a sample on."""
+
+    def halved(samples):
+        tokens, labels = collate(samples)
+        return tokens / 2, labels / 2
+
+    return halved
+
+
+@pytest.mark.parametrize("change", [lambda collate: collate, half])
+@pytest.mark.parametrize(
+    "collate, rows", [(first_instead_of_broken, [0, 1, 0, 3, 4, 5]), (last_in_place_of_broken, [0, 1, 3, 4, 5, 5])]
+)
+def test_a_broken_sample_is_noticed_in_the_first_batch_too(collate, rows, change):
+    each, samples = FollowedCollate(change(collate), required=True), texts((4,) * 6)
+    broken = [(tokens, -1) if i == 2 else (tokens, label) for i, (tokens, label) in enumerate(samples)]
+    assert each(broken).rows == rows
+    assert each(broken).rows == rows
+    assert isinstance(each(samples), tuple)
+
+
+def refilled_at_random(samples):
+    whole = [sample for sample in samples if sample[1] >= 0]
+    return padded(whole + random.choices(whole, k=len(samples) - len(whole)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_samples_drawn_in_place_of_broken_ones_are_followed_and_not_taken_for_sorted_ones(seed):
+    each, samples = FollowedCollate(refilled_at_random, required=True), texts((4,) * 8)
+    samples[3] = samples[3][0], -1
+    with isolate_rng():
+        random.seed(seed)
+        found = each(samples)
+    assert found.rows == [int(tokens[0]) // 10 for tokens in found.batch[0]]
+
+
 def test_global_random_states_are_put_back():
     def collate(samples):
         random.random(), np.random.rand(), torch.rand(1)
@@ -251,6 +304,45 @@ def test_a_fit_that_needs_losses_is_refused(workers):
     with pytest.raises(ValueError, match="collate_fn, descending, reorders the samples of a batch"):
         fit(InfoBatch(), Net(), train, max_epochs=2)
     assert train.collate_fn is descending
+
+
+class SortedAtOnce(torch.utils.data.Dataset):
+    """Reads several samples at ascending positions, as from an HDF5 file."""
+
+    def __len__(self):
+        return 100
+
+    def __getitems__(self, indices):
+        return [dataset()[i] for i in self.order_of(indices)]
+
+    def __getitem__(self, indices):
+        return dataset()[self.order_of(indices)]
+
+    def order_of(self, indices):
+        return sorted(indices)
+
+
+class InOrder(SortedAtOnce):
+    """Puts them back."""
+
+    def order_of(self, indices):
+        return list(indices)
+
+
+def read_at_once(data, *, by):
+    if by == "getitems":
+        return DataLoader(data, 10, shuffle=True)
+    return DataLoader(data, batch_size=None, sampler=BatchSampler(RandomSampler(data), 10, drop_last=False))
+
+
+@pytest.mark.parametrize("by", ["getitems", "batches"])
+def test_a_data_set_that_sorts_what_it_reads_is_refused(by):
+    for data in (SortedAtOnce(), Subset(SortedAtOnce(), range(99, -1, -1))) if by == "getitems" else (SortedAtOnce(),):
+        with pytest.raises(ValueError, match="returns their samples in another order"):
+            fit(InfoBatch(), Net(), read_at_once(data, by=by), max_epochs=2)
+    with pytest.warns(UserWarning, match="returns their samples in another order"):
+        fit(RandomPruning(prune_ratio=0.5), Net(), read_at_once(SortedAtOnce(), by=by), max_epochs=1)
+    fit(InfoBatch(), Net(), read_at_once(InOrder(), by=by), max_epochs=2)
 
 
 def test_a_fit_that_needs_none_is_warned():

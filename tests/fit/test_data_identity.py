@@ -3,6 +3,7 @@
 import random
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from helpers import Net, Seen, Shares, dataset, fit, trainer
@@ -227,6 +228,15 @@ def test_a_part_that_is_the_same_in_all_samples_says_nothing():
     weighted = [(float(i), 1.0) for i in range(9)]
     assert has_changed(fingerprint(weighted), [(x + 100, weight) for x, weight in weighted])
     assert not has_changed(fingerprint(weighted), weighted)
+
+
+@pytest.mark.parametrize("kind", [int, str, torch.tensor, np.int64, lambda i: torch.tensor([i], dtype=torch.int32)])
+def test_the_position_that_a_sample_contains_says_nothing_about_it(kind):
+    samples = [(x, int(y)) for x, y in dataset(60)]
+    numbered, turned = ([(*one, kind(i)) for i, one in enumerate(some)] for some in (samples, samples[::-1]))
+    assert has_changed(fingerprint(numbered), turned)
+    other_transform = [(x * 2, y, i) for x, y, i in numbered]
+    assert not has_changed(fingerprint(numbered), numbered) and not has_changed(fingerprint(numbered), other_transform)
 
 
 def test_what_cannot_be_read_or_compared_says_nothing():
