@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from lightning_dataselect.data.sampler import SelectionSampler
-from lightning_dataselect.data.user_sampler import OwnDraws
+from lightning_dataselect.data.user_sampler import UNLIMITED, Most, OwnDraws
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.utils.errors import UnsupportedTrainerError
 
@@ -91,6 +91,10 @@ class RecordingBatchSampler(Sampler[list[int]]):
         """Called with the plan once ``own`` has drawn its order, or samples of it are gone."""
         self.n_now: Callable[[], int] | None = None
         """Returns how many samples the data set has, which may have lost some since the epoch was planned."""
+        self.catch_up: Callable[[], bool] = _unchanged
+        """Takes over what has been written to the user's batch sampler since; returns whether anything has."""
+        self.most: int | None = None
+        """The most batches that the Trainer takes from an epoch; None for all."""
         self.lasts: Callable[[int], int] | None = None
         """Given the number of batches of the plan, returns that of an epoch that repeats it; None for no repeats.
 
@@ -115,8 +119,11 @@ class RecordingBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the batches of the current plan from ``start_batch`` on."""
         self._record = record = _Record(self.start_batch)
+        has_changed = self.catch_up()
         if self.own is not None and self.sampler.plan.order is None:
-            self.sampler.plan = self.own.draw(self.sampler, self.unit)
+            self.sampler.plan = self.own.draw(self.sampler, self.unit, self._most)
+            self.on_drawn(self.sampler.plan)
+        elif has_changed:
             self.on_drawn(self.sampler.plan)
         elif self.n_now is not None and (plan := self.sampler.plan.among_first(self.n_now())) is not self.sampler.plan:
             self.sampler.plan = plan
@@ -132,6 +139,13 @@ class RecordingBatchSampler(Sampler[list[int]]):
             yield from self.own.peek(self.sampler, self.batch_size)
         else:
             yield from (batch.tolist() for batch, _ in self._batches_of_epoch())
+
+    @property
+    def _most(self) -> Most:
+        if self.most is None:
+            return UNLIMITED
+        batches, is_even = self.most * self.sampler.num_replicas, not (self.own and self.own.makes_batches)
+        return Most(batches, batches * self.batch_size if is_even and self.batch_size is not None else None)
 
     @property
     def unit(self) -> int:
@@ -247,3 +261,7 @@ def _dealt(plan: EpochPlan, n_ranks: int, rank: int) -> Iterator[tuple[Tensor, i
 
 def _ignore(plan: EpochPlan) -> None:
     pass
+
+
+def _unchanged() -> bool:
+    return False

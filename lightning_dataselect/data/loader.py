@@ -15,16 +15,14 @@ from torch.utils.data import (
     DataLoader,
     DistributedSampler,
     IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    SubsetRandomSampler,
 )
 
 from lightning_dataselect.data.batches import RecordingBatchSampler
 from lightning_dataselect.data.collate_check import checked, report_rows
 from lightning_dataselect.data.places import sorts_what_it_reads
 from lightning_dataselect.data.sampler import SelectionSampler
-from lightning_dataselect.data.user_sampler import OwnDraws, draws_for_its_rank, from_all_ranks, twin
+from lightning_dataselect.data.sampler_settings import WrittenSettings, is_torchs, own_sampler, shuffles
+from lightning_dataselect.data.user_sampler import OwnDraws, draws_for_its_rank, twin
 from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
 from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.utils.errors import InvalidLoaderError, UnsupportedLoaderError
@@ -74,6 +72,7 @@ class SelectedLoader:
 
     def meet_samples(self) -> None:
         """Note how many samples the data set has now."""
+        self.batches.catch_up()
         own = self.batches.own
         if own is None or own.sampler is None:
             self.sampler.full_size = self.n
@@ -112,32 +111,24 @@ def prepare(
     single = _indexed(loader)
     batch_sampler = _batch_sampler_of(single, world_size)
     drawn = getattr(batch_sampler, "sampler", None)
-    makes_batches = not _is_torchs(batch_sampler, BatchSampler)
-    own: Any = None
-    full_size, ranks_draw = None, False
-    shuffle = isinstance(drawn, RandomSampler) or _is_torchs(drawn, RandomSampler)
+    makes_batches = not is_torchs(batch_sampler, BatchSampler)
+    own, ranks_draw = own_sampler(drawn), False
+    shuffle = shuffles(drawn)
     if type(drawn) is DistributedSampler:
-        shuffle, world_size, rank = drawn.shuffle, drawn.num_replicas, drawn.rank
-    elif isinstance(drawn, SubsetRandomSampler):
-        raise UnsupportedLoaderError(
-            "The train loader's SubsetRandomSampler hides part of the data set, so no share of the set can be kept."
-            " Wrap the data set instead: DataLoader(torch.utils.data.Subset(dataset, indices), shuffle=True, ...)."
-        )
-    elif drawn is None or not _is_plain(drawn):
-        own = drawn
+        world_size, rank = drawn.num_replicas, drawn.rank
+    elif own is not None or drawn is None:
         ranks_draw = draws_for_its_rank(batch_sampler if drawn is None else drawn, world_size)
         if ranks_draw:
             world_size, rank = dist.get_world_size(), dist.get_rank()
-    if own is not None:
-        full_size = sum(from_all_ranks(len(own))) if ranks_draw else len(own)
     n, draws = len(single.dataset), makes_batches or own is not None  # type: ignore[arg-type]
+    draws_own = OwnDraws(n, own, batch_sampler if makes_batches else None, ranks_draw) if draws else None
     sampler = SelectionSampler(
         n,
         shuffle=shuffle,
         seed=seed,
         num_replicas=world_size,
         rank=rank,
-        full_size=full_size,
+        full_size=None if draws_own is None else draws_own.full_size,
         followers=tuple(part for part in _parts(single) if callable(getattr(part, "set_epoch", None))),
         memory=memory,
     )
@@ -146,9 +137,10 @@ def prepare(
         sampler,
         size if isinstance(size, int) else None,
         drop_last=bool(getattr(batch_sampler, "drop_last", False)),
-        own=OwnDraws(n, own, batch_sampler if makes_batches else None, ranks_draw) if draws else None,
+        own=draws_own,
     )
     recorder.n_now = functools.partial(len, single.dataset)  # type: ignore[arg-type]
+    recorder.catch_up = WrittenSettings(recorder, batch_sampler, ranks_draw, recorder.n_now).take_over
     if sorts_what_it_reads(single):
         _say_sorted(single.dataset, required=needs_losses)
     copied = _with_samplers(single, sampler, recorder)
@@ -269,15 +261,3 @@ def _parts(loader: DataLoader[Any]) -> list[Any]:
     """Return the samplers whose ``set_epoch`` Lightning calls."""
     inner = getattr(loader.batch_sampler, "sampler", None)
     return [loader.sampler] if inner is None or inner is loader.sampler else [loader.sampler, inner]
-
-
-def _is_plain(sampler: object) -> bool:
-    if _is_torchs(sampler, RandomSampler):
-        return not sampler.replacement and sampler._num_samples is None  # type: ignore[attr-defined]
-    return type(sampler) is SequentialSampler
-
-
-def _is_torchs(sampler: object, kind: type) -> bool:
-    """Return whether it is of exactly that class, or of torchdata's class of that name, as stateful loaders make it."""
-    mine = type(sampler)
-    return mine is kind or (mine.__module__.startswith("torchdata.") and mine.__name__ == kind.__name__)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +23,24 @@ from lightning_dataselect.utils.errors import InvalidLoaderError
 
 # Random draws miss their share by a few per cent; a fold of the data set misses by far more.
 _FEWEST_DRAWN = 0.75
+_MOST_DRAWN = 2**28  # at eight bytes each, what a machine has room for
 _T = TypeVar("_T")
+
+
+class Most(NamedTuple):
+    """The most that the Trainer takes from an epoch, of all ranks; None for no limit.
+
+    Attributes:
+        batches: Number of batches.
+        samples: Number of samples, if all batches have the same size.
+    """
+
+    batches: int | None
+    samples: int | None
+
+
+UNLIMITED = Most(None, None)
+"""All of an epoch is trained on."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +72,14 @@ class OwnDraws:
         assert self.batch_sampler is not None
         return min(len(with_sampler(self.batch_sampler, selection)), len(self.batch_sampler))
 
-    def draw(self, selection: SelectionSampler, unit: int) -> EpochPlan:
+    @property
+    def full_size(self) -> int | None:
+        """Samples that the user's own sampler draws for an unpruned epoch, of all ranks; None if there is none."""
+        if self.sampler is None:
+            return None
+        return sum(from_all_ranks(len(self.sampler))) if self.ranks_draw else len(self.sampler)
+
+    def draw(self, selection: SelectionSampler, unit: int, most: Most = UNLIMITED) -> EpochPlan:
         """Return the plan of ``selection`` with the order and the batches in which all ranks iterate over its samples.
 
         The order of a sampler is no longer than the selected share of an unpruned draw, rounded up to whole batches if
@@ -63,18 +88,20 @@ class OwnDraws:
         Args:
             selection: Has the plan, and distributes the order over the ranks.
             unit: Samples in a full batch of all ranks; a selection is rounded to a multiple of it.
+            most: No more of the epoch is trained on, so that no more is drawn.
 
         Raises:
-            InvalidLoaderError: If none of the selected samples was drawn.
+            InvalidLoaderError: If none of the selected samples was drawn, or something else than their indices.
         """
         plan = selection.plan
         selection.announce_epoch()
         if self.sampler is not None:
-            plan = replace(plan, order=self._order(plan, selection, unit if plan.indices.numel() < self.n else 1))
+            unit = unit if plan.indices.numel() < self.n else 1
+            plan = replace(plan, order=self._order(plan, selection, unit, most.samples))
         if self.batch_sampler is None:
             return plan
         given, selection.plan = selection.plan, plan
-        lists = _kept_batches(_drawn_batches(self.batch_sampler, selection), plan, self.n)
+        lists = [*islice(_kept_batches(self.batch_sampler, selection, self.n), most.batches)]
         selection.plan = given
         order = torch.from_numpy(np.fromiter((index for batch in lists for index in batch), np.int64))
         sizes = torch.tensor([len(batch) for batch in lists], dtype=torch.int64)
@@ -88,22 +115,26 @@ class OwnDraws:
         """Yield the batches of an extra pass over the samplers, on this rank only."""
         kept = _mask(selection.plan, self.n)
         if self.batch_sampler is not None:
-            yield from _kept_batches(_drawn_batches(self.batch_sampler, selection), selection.plan, self.n)
+            yield from _kept_batches(self.batch_sampler, selection, self.n)
             return
         assert self.sampler is not None and batch_size is not None
         drawn = (index for index in self.sampler if kept[index])
         while batch := list(islice(drawn, batch_size)):
             yield batch
 
-    def _order(self, plan: EpochPlan, selection: SelectionSampler, unit: int) -> Tensor:
+    def _order(self, plan: EpochPlan, selection: SelectionSampler, unit: int, most: int | None) -> Tensor:
         assert self.sampler is not None
-        drawn = torch.tensor(list(islice(self.sampler, len(self.sampler))), dtype=torch.int64)
+        drawn = self._drawn(plan, most)
         if selection.num_replicas > 1:
             drawn = _in_turns(from_all_ranks(drawn)) if self.ranks_draw else _from_first_rank(drawn)
         order = drawn[_mask(plan, self.n)[drawn]]
         if order.numel() == 0:
             raise _drew_nothing(self.sampler, plan)
-        share = max(round(selection.full_size * plan.indices.numel() / self.n), 1)
+        full_size = self.full_size
+        assert full_size is not None
+        # a sampler may draw fewer samples from epoch to epoch; Lightning takes no more than at first
+        share = max(round(min(full_size, selection.full_size) * plan.indices.numel() / self.n), 1)
+        share = share if most is None else min(share, most)
         if order.numel() < _FEWEST_DRAWN * share:
             rank_zero_warn(
                 f"The sampler {type(self.sampler).__name__} draws far fewer of the selected samples than their share of"
@@ -111,6 +142,23 @@ class OwnDraws:
                 " the data set in torch.utils.data.Subset and let it draw from all of that."
             )
         return order[: whole_size(share, order.numel(), unit)]
+
+    def _drawn(self, plan: EpochPlan, most: int | None) -> Tensor:
+        """Return what the sampler draws, int64 (m,); only as much as contains ``most`` selected samples, if given."""
+        assert self.sampler is not None
+        n_drawn = len(self.sampler)
+        indices = _indices(islice(self.sampler, n_drawn), self.n, self.sampler)
+        if most is None or n_drawn <= most:
+            if n_drawn > max(_MOST_DRAWN, 2 * self.n):
+                raise _draws_too_many(self.sampler, n_drawn)
+            return torch.from_numpy(np.fromiter(indices, np.int64))
+        kept, found = _mask(plan, self.n).numpy(), list[int]()
+        for index in indices:
+            if len(found) == most:
+                break
+            if kept[index]:
+                found.append(index)
+        return torch.tensor(found, dtype=torch.int64)
 
 
 def draws_for_its_rank(sampler: object, world_size: int) -> bool:
@@ -173,15 +221,27 @@ class _Fixed:
         instance.__dict__["sampler"] = value
 
 
-def _drawn_batches(batch_sampler: Any, selection: SelectionSampler) -> Iterator[list[int]]:
-    return islice(with_sampler(batch_sampler, selection), len(batch_sampler))
+def _indices(drawn: Iterable[Any], n: int, sampler: object) -> Iterator[int]:
+    """Yield what a sampler draws, as positions among ``n`` samples."""
+    for key in drawn:
+        try:
+            index = operator.index(key)
+        except TypeError:
+            index = -1
+        if not 0 <= index < n:
+            raise InvalidLoaderError(
+                f"The sampler {type(sampler).__name__} drew {key!r}, but a selector knows the samples by their indices,"
+                f" integers from 0 to {n - 1}. Let it draw those, and let the data set find what belongs to them."
+            )
+        yield index
 
 
-def _kept_batches(batches: Iterable[Iterable[int]], plan: EpochPlan, n: int) -> list[list[int]]:
-    """Return the batches without their unselected samples; batches made from a selection have none."""
-    kept = _mask(plan, n).numpy().tobytes()  # a list of bools would take eight times the memory
-    filtered = ([int(index) for index in batch if kept[index]] for batch in batches)
-    return [batch for batch in filtered if batch]
+def _kept_batches(batch_sampler: Any, selection: SelectionSampler, n: int) -> Iterator[list[int]]:
+    """Yield the batches without their unselected samples; batches made from a selection have none."""
+    kept = _mask(selection.plan, n).numpy().tobytes()  # a list of bools would take eight times the memory
+    for batch in islice(with_sampler(batch_sampler, selection), len(batch_sampler)):
+        if found := [index for index in _indices(batch, n, batch_sampler) if kept[index]]:
+            yield found
 
 
 def _mask(plan: EpochPlan, n: int) -> Tensor:
@@ -194,6 +254,14 @@ def _drew_nothing(sampler: object, plan: EpochPlan) -> InvalidLoaderError:
     return InvalidLoaderError(
         f"The sampler {type(sampler).__name__} drew none of the {plan.indices.numel()} selected samples in epoch"
         f" {plan.epoch}. Lower `prune_ratio`, or let the sampler draw more samples per epoch."
+    )
+
+
+def _draws_too_many(sampler: object, n_drawn: int) -> InvalidLoaderError:
+    return InvalidLoaderError(
+        f"The sampler {type(sampler).__name__} has the length {n_drawn}, and the samples of an epoch are drawn at once."
+        " Give it the length of an epoch, or let the Trainer end epochs by a number of batches, such as"
+        " limit_train_batches=1000."
     )
 
 

@@ -7,19 +7,15 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_dataselect.fit.unpruned_fit import UnprunedFit
 from lightning_dataselect.state.fit_state import FitState
 from lightning_dataselect.trainer import (
     intercept_scheduler_calls,
-    learning_rates,
     optimizer_steps_now,
     step_lr_scheduler,
     take_over_schedulers,
 )
-
-_CHANGES_THAT_TELL = 3
 
 Position = Callable[[int, int], int]
 """Find the batch of the unpruned fit that corresponds to so many batches of an epoch of so many."""
@@ -75,10 +71,13 @@ class StretchedSchedulers:
             return
         position = self._position(state.batches_done, n_batches)
         calls, steps = self._missing(state, position, ends_epoch), self.unpruned.calls(position)
-        for taken, config, missing in zip(self._taken, self._trainer.lr_scheduler_configs, calls, strict=True):
+        epoch = max(position - 1, 0) // self.unpruned.full_batches
+        for which, (taken, config) in enumerate(zip(self._taken, self._trainer.lr_scheduler_configs, strict=True)):
             # StochasticWeightAveraging replaces the user's scheduler with its own
-            for left in range(missing - 1, -1, -1) if config is taken else ():
-                step_lr_scheduler(self._trainer, config.scheduler, steps - left)
+            for left in range(calls[which] - 1, -1, -1) if config is taken else ():
+                if self._by_epoch[which]:
+                    epoch = (state.scheduler_calls[which] - left) * (self._frequencies[which] or 1) - 1
+                step_lr_scheduler(self._trainer, config.scheduler, steps - left, epoch)
 
     def _missing(self, state: FitState, position: int, ends_epoch: bool = True) -> list[int]:
         """Return how many calls each scheduler is missing, and count them as made."""
@@ -229,52 +228,3 @@ class _Calls(NamedTuple):
         """
         ends_in_between = (n_batches - 1 - self.first) % self.period != 0
         return self.within(n_batches) + self.at_end * ends_in_between
-
-
-class RateWatch:
-    """Warn if rates change from batch to batch by something that cannot be kept in step.
-
-    Args:
-        trainer: The Trainer.
-        unpruned: The fit that schedules are kept in step with.
-        method: Name of the method, for messages.
-        has_budget: True if the fit ends when a budget is spent, not where that fit ends.
-    """
-
-    def __init__(self, trainer: pl.Trainer, unpruned: UnprunedFit, method: str, *, has_budget: bool = False) -> None:
-        self._trainer = trainer
-        self._full_batches, self._n_batches = unpruned.full_batches, unpruned.n_batches
-        self._method = method
-        self._has_budget = has_budget
-        self._before: list[float] | None = None
-        self._n_changes = 0
-
-    def is_due(self, batches_done: int, n_batches: int) -> bool:
-        """Tell if a change now would be evidence; on the last batch, Lightning steps epoch-wise schedulers."""
-        is_pruned = n_batches < self._full_batches or self._has_budget
-        return is_pruned and batches_done < n_batches and self._n_changes < _CHANGES_THAT_TELL
-
-    def before_schedulers(self, batches_done: int, n_batches: int) -> None:
-        """Check the rates after a batch, before any of our schedulers is stepped; they may change between epochs."""
-        if self._before is None or batches_done == 1:
-            return
-        self._n_changes = self._n_changes + 1 if learning_rates(self._trainer) != self._before else 0
-        if self._n_changes == _CHANGES_THAT_TELL:
-            shorter = f"this epoch takes {n_batches} batches in place of {self._full_batches}"
-            why = "the fit ends with its budget" if self._has_budget else shorter
-            rank_zero_warn(
-                "The learning rate changes from batch to batch, but not by a scheduler that a selector could keep in"
-                " step: your own code sets it, perhaps from trainer.global_step. With"
-                f" {self._method} {why}, so a schedule over all {self._n_batches} does not reach its end. Compute the"
-                " rate from the share of the training that is done,"
-                " (current_epoch + batch_idx / trainer.num_training_batches) / max_epochs, or return a scheduler from"
-                " configure_optimizers. lr_schedule='steps' leaves rates alone, without this warning."
-            )
-
-    def after_schedulers(self) -> None:
-        """Remember the rates."""
-        self._before = learning_rates(self._trainer)
-
-    def forget(self) -> None:
-        """Ignore the change by a scheduler that the module's own code has stepped."""
-        self._before = None

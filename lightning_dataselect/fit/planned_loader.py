@@ -103,6 +103,8 @@ class PlannedLoader:
         picked = select_loader(self._trainer, self.policy, given, self._reader.batches)
         batches = picked.selected.batches
         batches.fills_up, batches.always_fills_up = self.policy.whole_batches, self._budget is not None
+        limit = self._trainer.limit_train_batches
+        batches.most = limit if isinstance(limit, int) and limit > 0 else None
         self._others = picked.chosen.others()
         return picked
 

@@ -6,7 +6,8 @@ from typing import Protocol
 
 import lightning.pytorch as pl
 
-from lightning_dataselect.fit.lr_schedulers import ManualSchedulers, RateWatch, Schedules, StretchedSchedulers
+from lightning_dataselect.fit.lr_schedulers import ManualSchedulers, Schedules, StretchedSchedulers
+from lightning_dataselect.fit.rate_watch import RateWatch
 from lightning_dataselect.fit.unpruned_fit import UnprunedFit
 from lightning_dataselect.state.fit_state import FitState
 from lightning_dataselect.state.policy import SelectionPolicy
@@ -104,6 +105,8 @@ class SchedulesInTime:
             self._schedules.end_batch(state, n_batches)
         if watch is not None:
             watch.after_schedulers()
+        if self._rates is not None and done >= n_batches:
+            self._rates.end_epoch()
         self._n_batches = None
 
     def give_back(self) -> None:
@@ -113,6 +116,6 @@ class SchedulesInTime:
 
     def _present_length(self) -> int | None:
         """Return the number of batches of the current epoch; None between batches."""
-        if self._n_batches is not None and self._rates is not None:
+        if self._rates is not None:
             self._rates.forget()
         return self._n_batches

@@ -73,8 +73,8 @@ from lightning_dataselect.trainer.loops import (
 )
 from lightning_dataselect.trainer.lr import (
     intercept_scheduler_calls,
-    learning_rates,
     scale_learning_rate,
+    scheduled_settings,
     step_lr_scheduler,
     take_over_schedulers,
 )
@@ -115,7 +115,7 @@ __all__ = [
     "intercept_train_loader",
     "is_running",
     "is_searching",
-    "learning_rates",
+    "scheduled_settings",
     "lengths_of_others",
     "limited_batches",
     "loader_states",

@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 
 from lightning_dataselect.trainer.patching import Restore, missing, patch_attribute
 
+_ALSO_SCHEDULED = {"weight_decay": "weight decay", "momentum": "momentum", "betas": "momentum"}
+
 
 def take_over_schedulers(trainer: pl.Trainer, intervals: Collection[str]) -> tuple[list[int | None], Restore]:
     """Keep Lightning from stepping the schedulers with one of these ``intervals``, ``"step"`` and ``"epoch"``.
@@ -34,25 +36,28 @@ def take_over_schedulers(trainer: pl.Trainer, intervals: Collection[str]) -> tup
     return [frequency if ours else None for frequency, ours in zip(frequencies, taken, strict=True)], undo
 
 
-def step_lr_scheduler(trainer: pl.Trainer, scheduler: Any, global_step: int) -> None:
+def step_lr_scheduler(trainer: pl.Trainer, scheduler: Any, global_step: int, epoch: int) -> None:
     """Step ``scheduler`` as Lightning does, through the module's own ``lr_scheduler_step``.
 
     Args:
         trainer: The Trainer.
         scheduler: One of its schedulers.
         global_step: The value of ``trainer.global_step`` meanwhile, which some schedulers depend on.
+        epoch: That of ``trainer.current_epoch``.
     """
     module = trainer.lightning_module
-    if missing(trainer, "fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed"):
+    progress = "epoch_loop.automatic_optimization.optim_progress.optimizer.step.total.completed"
+    if missing(trainer.fit_loop, progress) or missing(trainer.fit_loop, "epoch_progress.current.completed"):
         module.lr_scheduler_step(scheduler, None)
         return
     steps = trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.total
-    with_selector = steps.completed
-    steps.completed = global_step
+    epochs = trainer.fit_loop.epoch_progress.current
+    with_selector = steps.completed, epochs.completed
+    steps.completed, epochs.completed = global_step, epoch
     try:
         module.lr_scheduler_step(scheduler, None)
     finally:
-        steps.completed = with_selector
+        steps.completed, epochs.completed = with_selector
 
 
 def intercept_scheduler_calls(trainer: pl.Trainer, call: Callable[[int, Callable[[], None]], None]) -> Restore:
@@ -91,10 +96,19 @@ def _passed_on(
     return passed_on
 
 
-def learning_rates(trainer: pl.Trainer) -> list[float]:
-    """Return the learning rate of every parameter group, except those that would have to be waited for."""
+def scheduled_settings(trainer: pl.Trainer) -> dict[str, list[float]]:
+    """Return the learning rate of every parameter group, and what else is commonly scheduled of each optimizer's first.
+
+    Numbers that would have to be waited for are left out.
+    """
     rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
-    return [float(rate) for rate in rates if not getattr(rate, "is_cuda", False)]
+    found = {"learning rate": [float(rate) for rate in rates if not getattr(rate, "is_cuda", False)]}
+    for optimizer in trainer.optimizers:
+        group = optimizer.param_groups[0]
+        for key, name in _ALSO_SCHEDULED.items():
+            if isinstance(value := group.get(key), float | tuple):
+                found.setdefault(name, []).append(value[0] if isinstance(value, tuple) else value)
+    return found
 
 
 def scale_learning_rate(optimizer: Optimizer, factor: Callable[[], float]) -> Restore:

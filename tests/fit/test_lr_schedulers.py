@@ -7,6 +7,8 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, Stochasti
 from schedule_helpers import by_epoch, one_cycle, steps
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, ReduceLROnPlateau, StepLR
 
+from lightning_dataselect import FewerEpochs, InfoBatch
+
 PRUNED = [(0.5, 0.2, 0.7, 0.4), (1.0, 0.3), (0.8,), (0.1, 1.0)]
 
 
@@ -303,3 +305,72 @@ def test_nothing_is_said_of_schedulers_that_are_kept_in_time(schedule, recwarn):
     for shares in ((0.5, 0.2), (0.3,)):
         fit(Shares(*shares), Net(schedule), max_epochs=6)
     assert not [w for w in recwarn if "learning rate changes" in str(w.message)]
+
+
+class SetBy(Net):
+    """Sets a number of its optimizer in a hook."""
+
+    key, hook = "weight_decay", "on_train_batch_start"
+
+    def share(self):
+        return self.trainer.global_step / 40
+
+    def configure_optimizers(self):
+        setattr(self, self.hook, self.set)
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+    def set(self, *_):
+        for group in self.trainer.optimizers[0].param_groups:
+            group[self.key] = 0.5 * (1 - self.share())
+
+
+class SetByEpoch(SetBy):
+    key, hook = "lr", "on_train_epoch_start"
+
+    def share(self):
+        return self.trainer.current_epoch / 4
+
+
+@pytest.mark.parametrize(
+    "key, name", [("weight_decay", "weight decay"), ("momentum", "momentum"), ("lr", "learning rate")]
+)
+def test_other_schedules_that_cannot_be_kept_in_time_are_named_too(key, name):
+    module = SetBy()
+    module.key = key
+    with pytest.warns(UserWarning, match=f"The {name} changes from batch to batch"):
+        fit(Shares(1.0, 0.5), module)
+
+
+def test_a_schedule_over_epochs_that_a_budget_ends_early_is_named(recwarn):
+    fit(FewerEpochs(budget=0.5), SetByEpoch(), max_epochs=8)
+    assert [w for w in recwarn if "learning rate changes from epoch to epoch" in str(w.message)]
+    recwarn.clear()
+    fit(InfoBatch(prune_ratio=0.5), SetByEpoch(), max_epochs=8)
+    for schedule in (by_epoch, cosine):
+        fit(FewerEpochs(budget=0.5), Net(schedule), max_epochs=8)
+    fit(FewerEpochs(budget=0.5), Stepping(lambda net, i: net.trainer.is_last_batch), max_epochs=8)
+    assert not [w for w in recwarn if "changes from" in str(w.message)]
+
+
+class ByCurrentEpoch(Net):
+    """Steps as the documentation of Lightning shows it for timm."""
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=1.0)
+        self.told = []
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": StepLR(optimizer, 1), "frequency": self.every}}
+
+    def lr_scheduler_step(self, scheduler, metric):
+        self.told.append(self.current_epoch)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_schedulers_that_are_told_the_epoch_are_told_that_of_the_unpruned_fit(every):
+    told = []
+    for selector in (None, FewerEpochs(budget=0.5), Shares(0.5)):
+        module = ByCurrentEpoch()
+        module.every = every
+        made, _ = fit(selector, module, max_epochs=8)
+        told.append(module.told)
+        assert made.current_epoch in (4, 8)
+    assert told == [[*range(every - 1, 8, every)]] * 3
