@@ -47,6 +47,12 @@ class FollowedBatch:
 
 class _ReportingLoader(DataLoader[Any]):
     _arrive: Callable[[list[int] | None], None] | None = None  # of a loader that another makes of its own class
+    _begin: Callable[[], None] | None = None
+
+    def __iter__(self) -> Any:
+        if self._begin is not None:
+            self._begin()
+        return super().__iter__()
 
     def _get_iterator(self) -> Any:
         iterator: Any = super()._get_iterator()
@@ -65,15 +71,20 @@ class _ReportingLoader(DataLoader[Any]):
         return iterator
 
 
-def report_rows(loader: DataLoader[Any], arrive: Callable[[list[int] | None], None]) -> None:
+def report_rows(
+    loader: DataLoader[Any],
+    arrive: Callable[[list[int] | None], None],
+    begin: Callable[[], None] | None = None,
+) -> None:
     """Report each batch that an iterator of ``loader`` yields to ``arrive``, before anyone else sees it.
 
     Args:
         loader: A loader of our own, which is modified.
         arrive: Called with the rows of a `FollowedBatch`, or None for a batch with exactly the samples drawn for it.
+        begin: Called before each pass over it.
     """
     mix_in(_ReportingLoader, loader)
-    loader.__dict__["_arrive"] = arrive
+    loader.__dict__.update(_arrive=arrive, _begin=begin)
 
 
 class FollowedCollate:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +20,10 @@ from torch.utils.data import (
 
 from lightning_dataselect.data.batches import RecordingBatchSampler
 from lightning_dataselect.data.collate_check import checked, report_rows
-from lightning_dataselect.data.places import sorts_what_it_reads
+from lightning_dataselect.data.places import Collate, sorts_what_it_reads
 from lightning_dataselect.data.sampler import SelectionSampler
 from lightning_dataselect.data.sampler_settings import WrittenSettings, is_torchs, own_sampler, shuffles
+from lightning_dataselect.data.shared_attributes import SharedAttributes
 from lightning_dataselect.data.user_sampler import OwnDraws, draws_for_its_rank, twin
 from lightning_dataselect.numerics.placement import IN_MEMORY, InMemory
 from lightning_dataselect.state.plan import EpochPlan
@@ -41,6 +43,7 @@ class SelectedLoader:
         sampler: Receives the plan of each epoch.
         batches: Knows the samples of each batch.
         given: The user's own loader.
+        shared: What is written to one of these loaders and concerns all.
     """
 
     loader: DataLoader[Any]
@@ -48,6 +51,7 @@ class SelectedLoader:
     sampler: SelectionSampler
     batches: RecordingBatchSampler
     given: DataLoader[Any]
+    shared: SharedAttributes
 
     @property
     def n(self) -> int:
@@ -143,10 +147,14 @@ def prepare(
     recorder.catch_up = WrittenSettings(recorder, batch_sampler, ranks_draw, recorder.n_now).take_over
     if sorts_what_it_reads(single):
         _say_sorted(single.dataset, required=needs_losses)
-    copied = _with_samplers(single, sampler, recorder)
-    if copied.batch_sampler is not None:
-        copied.collate_fn = checked(copied.collate_fn, required=needs_losses)
-    return SelectedLoader(copied, _shown(single, recorder), sampler, recorder, single)
+    shown = _shown(single, recorder)
+    collates = single.batch_sampler is not None
+    collate = functools.partial(checked, required=needs_losses) if collates else _as_it_is
+    shared = SharedAttributes(single, shown, collate)
+    copied = _with_samplers(single, sampler, recorder, shared.share)
+    copied.collate_fn = collate(copied.collate_fn)
+    shared.lead_to(copied)
+    return SelectedLoader(copied, shown, sampler, recorder, single, shared)
 
 
 def scoring_loader(selected: SelectedLoader, indices: Tensor, epoch: int) -> SelectedLoader:
@@ -168,11 +176,14 @@ def scoring_loader(selected: SelectedLoader, indices: Tensor, epoch: int) -> Sel
     recorder = RecordingBatchSampler(sampler, selected.batches.batch_size or _DEFAULT_BATCH_SIZE)
     loader = _with_samplers(selected.loader, sampler, recorder)
     loader.generator = None  # starting workers would draw from the user's own generator
-    return SelectedLoader(loader, selected.shown, sampler, recorder, selected.given)
+    return SelectedLoader(loader, selected.shown, sampler, recorder, selected.given, selected.shared)
 
 
 def _with_samplers(
-    loader: DataLoader[Any], sampler: SelectionSampler, recorder: RecordingBatchSampler
+    loader: DataLoader[Any],
+    sampler: SelectionSampler,
+    recorder: RecordingBatchSampler,
+    begin: Callable[[], None] | None = None,
 ) -> DataLoader[Any]:
     copied = copy.copy(loader)
     # DataLoader refuses to set these after construction, and a new instance would lose the state of subclasses
@@ -181,10 +192,14 @@ def _with_samplers(
     else:
         copied.__dict__.update(sampler=sampler, batch_sampler=recorder)
     copied.__dict__["_iterator"] = None
-    report_rows(copied, recorder.arrive)
+    report_rows(copied, recorder.arrive, begin)
     if hasattr(loader, "load_state_dict"):
         copied.__dict__["load_state_dict"] = _leave_to_plan
     return copied
+
+
+def _as_it_is(collate_fn: Collate) -> Collate:
+    return collate_fn
 
 
 def _leave_to_plan(state: Any) -> None:

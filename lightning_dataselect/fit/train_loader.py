@@ -80,7 +80,7 @@ def combine(
     for each in picked:
         looped = replace(each.chosen, members=looped).replaced(each.looped)
         shown = replace(each.chosen, members=shown).replaced(each.selected.shown)
-    combined = show_apart(trainer, looped, shown, mode)
+    combined = show_apart(trainer, looped, shown, mode, before=partial(_share, [each.selected for each in picked]))
     if picked[0].chosen.part is None:
         return combined, [None]
     combinations: list[Combination | None] = []
@@ -91,6 +91,11 @@ def combine(
         each.selected.batches.lasts = combination.n_batches if combination.repeats else None
         combinations.append(combination)
     return combined, combinations
+
+
+def _share(selected: Sequence[SelectedLoader]) -> None:
+    for each in selected:
+        each.shared.share()
 
 
 def _lengths_beside(

@@ -63,7 +63,13 @@ def combination_mode(given: object) -> str:
     return str(getattr(given, "_mode", "max_size_cycle"))
 
 
-def show_apart(trainer: pl.Trainer, looped: Any, shown: Any, mode: str = "max_size_cycle") -> Any:
+def show_apart(
+    trainer: pl.Trainer,
+    looped: Any,
+    shown: Any,
+    mode: str = "max_size_cycle",
+    before: Callable[[], None] = lambda: None,
+) -> Any:
     """Return a combined loader: the loop iterates ``looped``, while ``trainer.train_dataloader`` is ``shown``.
 
     So code that reads the train data in a hook cannot disturb the loop's own pass over it.
@@ -73,18 +79,24 @@ def show_apart(trainer: pl.Trainer, looped: Any, shown: Any, mode: str = "max_si
         looped: A DataLoader, or a list or mapping of several.
         shown: The same, for everyone but the loop.
         mode: How several are combined, see `combination_mode`.
+        before: Called before anyone sees it.
     """
     # from the Trainer's own package, lightning or pytorch_lightning: it does not accept the other's
     modules = (sys.modules[cls.__module__] for cls in type(trainer.fit_loop).__mro__)
     base = next(module.CombinedLoader for module in modules if hasattr(module, "CombinedLoader"))
     combined = _showing(base)(looped, mode)
-    combined._shown = shown
+    combined._shown, combined._before = shown, before
     return combined
 
 
 @functools.cache
 def _showing(base: type) -> type[Any]:
-    return type(base.__name__, (base,), {"__module__": __name__, "iterables": property(lambda self: self._shown)})
+    return type(base.__name__, (base,), {"__module__": __name__, "iterables": property(_show)})
+
+
+def _show(combined: Any) -> Any:
+    combined._before()
+    return combined._shown
 
 
 def reads_ahead(trainer: pl.Trainer, members: Any) -> bool:

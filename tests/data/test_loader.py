@@ -85,7 +85,7 @@ def test_everything_but_the_sampler_is_kept():
     before = dict(vars(given))
     copied = prepare(given, seed=0).loader
     changed = {name for name in vars(copied) if vars(copied)[name] is not before.get(name)}
-    assert changed == {"sampler", "batch_sampler", "collate_fn", "_arrive"}
+    assert changed == {"sampler", "batch_sampler", "collate_fn", "_arrive", "_begin"}
     assert copied.collate_fn.collate_fn is collate
     assert isinstance(copied, DataLoader) and type(copied).__name__ == "DataLoader" and len(copied) == N // 7
     assert vars(given) == before
