@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from lightning_dataselect.data.batch_tree import Path
+from lightning_dataselect.data.delivery import Delivery, check_order, first_numbers
 from lightning_dataselect.data.sampler import SelectionSampler
 from lightning_dataselect.data.user_sampler import UNLIMITED, Most, OwnDraws
 from lightning_dataselect.state.plan import EpochPlan
-from lightning_dataselect.utils.errors import UnsupportedTrainerError
+from lightning_dataselect.utils.errors import InvalidLoaderError, UnsupportedTrainerError
+
+_END = object()
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,9 @@ class _Record:
     first: int
     drawn: dict[int, BatchIndices] = field(default_factory=dict)
     n_arrived: int = 0
+    delivery: Delivery | None = None  # None: batches are trained on as they arrive
+    numbers: dict[int, int] = field(default_factory=dict)  # of the batches delivered, if that is to be found out
+    first_rows: tuple[int, dict[Path, Tensor]] | None = None
 
 
 class RecordingBatchSampler(Sampler[list[int]]):
@@ -91,6 +99,10 @@ class RecordingBatchSampler(Sampler[list[int]]):
         """Called with the plan once ``own`` has drawn its order, or samples of it are gone."""
         self.n_now: Callable[[], int] | None = None
         """Returns how many samples the data set has, which may have lost some since the epoch was planned."""
+        self.is_delivered = False
+        """True if the loader's own class yields the batches, which may leave some out."""
+        self.watches_order = False
+        """True to check that the rows of the first batch of a pass are still in order when they are trained on."""
         self.catch_up: Callable[[], bool] = _unchanged
         """Takes over what has been written to the user's batch sampler since; returns whether anything has."""
         self.most: int | None = None
@@ -118,7 +130,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the batches of the current plan from ``start_batch`` on."""
-        self._record = record = _Record(self.start_batch)
+        self._record = record = _Record(self.start_batch, delivery=Delivery() if self.is_delivered else None)
         has_changed = self.catch_up()
         if self.own is not None and self.sampler.plan.order is None:
             self.sampler.plan = self.own.draw(self.sampler, self.unit, self._most)
@@ -163,23 +175,54 @@ class RecordingBatchSampler(Sampler[list[int]]):
 
     def size_of(self, batch_idx: int) -> int:
         """Return the number of rows of a batch that was drawn but not taken yet."""
-        return self._record.drawn[batch_idx].indices.numel()
+        record = self._record
+        return record.drawn[record.numbers.get(batch_idx, batch_idx)].indices.numel()
 
-    def arrive(self, rows: Sequence[int] | None) -> None:
-        """Note that the loader has yielded its next batch.
+    def arrive(self, rows: Sequence[int] | None, arrived: Any = None) -> None:
+        """Note that the loader has read its next batch.
 
         Args:
             rows: For each row of the batch, the position of its sample among those drawn for it, or -1 if it is none of
                 them; None if the rows are exactly the samples drawn.
+            arrived: The batch itself.
         """
         record = self._record
         batch_idx = record.first + record.n_arrived
         record.n_arrived += 1
+        if record.delivery is not None:
+            record.delivery.read(batch_idx, arrived)
+        if self.watches_order and record.first_rows is None:
+            record.first_rows = batch_idx, first_numbers(arrived)
         if rows is not None and (drawn := record.drawn.get(batch_idx)) is not None:
             of = drawn.indices.tolist()
             indices = [of[p] if 0 <= p < drawn.n_unpadded else -1 for p in rows]
             record.drawn[batch_idx] = BatchIndices(torch.tensor(indices), len(indices), -1 in indices)
             self._warn_of_strangers(indices)
+
+    def deliver(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Pass on what the loader's own class yields, and note which of the batches read that is.
+
+        Raises:
+            InvalidLoaderError: If that cannot be told at the end of the pass, where some are left out or repeated.
+        """
+        record, places = None, count()
+        # not a for loop: it would begin anew with a loader that is its own iterator
+        while (batch := next(batches, _END)) is not _END:
+            record, place = self._record if record is None else record, next(places)
+            if record.delivery is not None and (number := record.delivery.find(batch)) is not None:
+                record.numbers[record.first + place] = number
+            yield batch
+        if record is not None and record.delivery is not None and record.delivery.has_lost:
+            raise InvalidLoaderError(
+                "The train loader's own __iter__ changes the batches that it reads, and yields more or fewer of them:"
+                " which samples are in which batch cannot be told. Yield one batch for each, or pass them on unchanged."
+            )
+
+    def check_order(self, batch_idx: int, batch: Any) -> None:
+        """Check a batch that is about to be trained on, if it is the first of its pass; see `delivery.check_order`."""
+        record = self._record
+        if record.first_rows is not None and record.first_rows[0] == record.numbers.get(batch_idx, batch_idx):
+            check_order(record.first_rows[1], batch)
 
     def take(self, batch_idx: int) -> BatchIndices | None:
         """Return the samples of batch ``batch_idx`` of this epoch, None beyond the last; forget earlier batches.
@@ -187,17 +230,18 @@ class RecordingBatchSampler(Sampler[list[int]]):
         Raises:
             UnsupportedTrainerError: If that batch was never drawn.
         """
-        drawn = self._record.drawn
+        drawn, number = self._record.drawn, self._record.numbers.pop(batch_idx, batch_idx)
         for earlier in list(drawn):
-            if earlier >= batch_idx:
+            if earlier >= number:
                 break
             del drawn[earlier]
-        taken = drawn.pop(batch_idx, None)
+        taken = drawn.pop(number, None)
         if taken is None and batch_idx < len(self):
             raise UnsupportedTrainerError(
                 f"Batch {batch_idx} reached the training step, but the loader was never asked for its indices. The"
                 " train loader that the Trainer uses is not the one that the selector prepared: does another callback"
-                " or strategy replace it? Put the selector first in `callbacks`, or remove the other."
+                " or strategy replace it? Put the selector first in `callbacks`, or remove the other. A loader of your"
+                " own class has to draw the samples of each batch from its batch_sampler, once."
             )
         return taken
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from weakref import WeakMethod
 
@@ -26,6 +26,8 @@ from lightning_dataselect.data.mixed_in import mix_in
 from lightning_dataselect.data.places import Collate, collated, dense, sorts_samples
 from lightning_dataselect.data.row_origin import find_witnesses, match_rows, same_numbers, tells_apart
 from lightning_dataselect.utils.errors import InvalidLoaderError
+
+Arrive = Callable[[list[int] | None, Any], None]
 
 
 class FollowedBatch:
@@ -46,13 +48,15 @@ class FollowedBatch:
 
 
 class _ReportingLoader(DataLoader[Any]):
-    _arrive: Callable[[list[int] | None], None] | None = None  # of a loader that another makes of its own class
+    _arrive: Arrive | None = None  # of a loader that another makes of its own class
     _begin: Callable[[], None] | None = None
+    _deliver: Callable[[Iterator[Any]], Iterator[Any]] | None = None
 
     def __iter__(self) -> Any:
         if self._begin is not None:
             self._begin()
-        return super().__iter__()
+        batches = super().__iter__()
+        return batches if self._deliver is None else self._deliver(batches)
 
     def _get_iterator(self) -> Any:
         iterator: Any = super()._get_iterator()
@@ -64,8 +68,9 @@ class _ReportingLoader(DataLoader[Any]):
         def fetch_reporting() -> Any:
             batch = fetch()()  # type: ignore[misc]
             is_followed = isinstance(batch, FollowedBatch)
-            arrive(batch.rows if is_followed else None)
-            return batch.batch if is_followed else batch
+            given = batch.batch if is_followed else batch
+            arrive(batch.rows if is_followed else None, given)
+            return given
 
         iterator._next_data = fetch_reporting
         return iterator
@@ -73,18 +78,21 @@ class _ReportingLoader(DataLoader[Any]):
 
 def report_rows(
     loader: DataLoader[Any],
-    arrive: Callable[[list[int] | None], None],
+    arrive: Arrive,
     begin: Callable[[], None] | None = None,
+    deliver: Callable[[Iterator[Any]], Iterator[Any]] | None = None,
 ) -> None:
     """Report each batch that an iterator of ``loader`` yields to ``arrive``, before anyone else sees it.
 
     Args:
         loader: A loader of our own, which is modified.
-        arrive: Called with the rows of a `FollowedBatch`, or None for a batch with exactly the samples drawn for it.
+        arrive: Called with the rows of a `FollowedBatch`, or None for a batch with exactly the samples drawn for it,
+            and with the batch itself.
         begin: Called before each pass over it.
+        deliver: What it yields in a pass goes through this; None if it yields batches as it reads them.
     """
     mix_in(_ReportingLoader, loader)
-    loader.__dict__.update(_arrive=arrive, _begin=begin)
+    loader.__dict__.update(_arrive=arrive, _begin=begin, _deliver=deliver)
 
 
 class FollowedCollate:

@@ -20,6 +20,7 @@ from torch.utils.data import (
 
 from lightning_dataselect.data.batches import RecordingBatchSampler
 from lightning_dataselect.data.collate_check import checked, report_rows
+from lightning_dataselect.data.delivery import iterates_itself
 from lightning_dataselect.data.places import Collate, sorts_what_it_reads
 from lightning_dataselect.data.sampler import SelectionSampler
 from lightning_dataselect.data.sampler_settings import WrittenSettings, is_torchs, own_sampler, shuffles
@@ -192,7 +193,8 @@ def _with_samplers(
     else:
         copied.__dict__.update(sampler=sampler, batch_sampler=recorder)
     copied.__dict__["_iterator"] = None
-    report_rows(copied, recorder.arrive, begin)
+    recorder.is_delivered = iterates_itself(loader)
+    report_rows(copied, recorder.arrive, begin, recorder.deliver if recorder.is_delivered else None)
     if hasattr(loader, "load_state_dict"):
         copied.__dict__["load_state_dict"] = _leave_to_plan
     return copied

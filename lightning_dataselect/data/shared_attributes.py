@@ -14,7 +14,7 @@ from lightning_dataselect.data.places import Collate
 _OWN = {
     *("dataset", "batch_size", "drop_last", "sampler", "batch_sampler", "load_state_dict", "next_iter_state"),
     *("_dataset_kind", "_iterator", "_initial_iter_for_state_dict", "_IterableDataset_len_called"),
-    *("_arrive", "_begin"),
+    *("_arrive", "_begin", "_deliver"),
 }
 
 

@@ -76,7 +76,10 @@ class Epochs:
         run = self._run
         if not self._pace.begin_batch(self._planned):
             return None
-        taken = self._planned.loader.batches.take(batch_idx)
+        batches = self._planned.loader.batches
+        if batches.watches_order:
+            batches.check_order(batch_idx, batch)
+        taken = batches.take(batch_idx)
         if taken is None:
             return None
         plan, slots, weights = run.fit.plan, taken.slots(run.store.n), None

@@ -27,6 +27,7 @@ from lightning_dataselect.state.selection import Observation
 from lightning_dataselect.state.store import ScoreStore
 from lightning_dataselect.step.reader import StepReader
 from lightning_dataselect.trainer import (
+    changes_batches,
     go_on_within_epoch,
     resumes_after_last_batch,
     resumes_within_epoch,
@@ -105,6 +106,8 @@ class PlannedLoader:
         batches.fills_up, batches.always_fills_up = self.policy.whole_batches, self._budget is not None
         limit = self._trainer.limit_train_batches
         batches.most = limit if isinstance(limit, int) and limit > 0 else None
+        if self.policy.needs_losses and picked.chosen.part is None:
+            batches.watches_order = batches.is_delivered or changes_batches(self._trainer)
         self._others = picked.chosen.others()
         return picked
 

@@ -80,7 +80,13 @@ from lightning_dataselect.trainer.lr import (
 )
 from lightning_dataselect.trainer.patching import Restore, patch_attribute
 from lightning_dataselect.trainer.quiet_loggers import quiet_loggers
-from lightning_dataselect.trainer.steps import batch_to_device, logging_parts, takes_batch_idx, takes_dataloader_iter
+from lightning_dataselect.trainer.steps import (
+    batch_to_device,
+    changes_batches,
+    logging_parts,
+    takes_batch_idx,
+    takes_dataloader_iter,
+)
 from lightning_dataselect.trainer.train_loader import (
     combination_mode,
     forget_train_loader,
@@ -102,6 +108,7 @@ __all__ = [
     "Restore",
     "StepProgress",
     "batch_to_device",
+    "changes_batches",
     "begin_ended_epoch",
     "combination_mode",
     "come_first",

@@ -26,6 +26,18 @@ def takes_batch_idx(step: Callable[..., Any]) -> bool:
     return len(inspect.signature(step).parameters) > 1
 
 
+def changes_batches(trainer: pl.Trainer) -> bool:
+    """Return whether the module or the datamodule has hooks of its own that may change a batch on its way."""
+    hooks = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+    owners = [owner for owner in (trainer.lightning_module, getattr(trainer, "datamodule", None)) if owner is not None]
+    return any(_is_overridden(getattr(owner, hook, None)) for owner in owners for hook in hooks)
+
+
+def _is_overridden(hook: Any) -> bool:
+    written_in = getattr(inspect.unwrap(hook), "__module__", "") if callable(hook) else ""
+    return bool(written_in) and written_in not in ("lightning.pytorch.core.hooks", "pytorch_lightning.core.hooks")
+
+
 def batch_to_device(trainer: pl.Trainer, batch: Any) -> Any:
     """Transfer a batch as the training loop does, through the user's transfer hooks."""
     if missing(trainer.lightning_module, path := "_on_before_batch_transfer"):
