@@ -30,7 +30,14 @@ def is_stream(loader: object) -> bool:
 def name_of_stream(loader: Any) -> str:
     """Return what to call a stream in a message."""
     dataset = getattr(loader, "dataset", None)
-    return type(loader).__name__ if dataset is None else type(dataset).__name__
+    return type(loader).__name__ if dataset is None or _wraps_indexed(loader) else type(dataset).__name__
+
+
+def _wraps_indexed(loader: Any) -> bool:
+    """Return whether a loader that is no DataLoader has a data set whose samples have an index."""
+    dataset = getattr(loader, "dataset", None)
+    is_indexed = hasattr(dataset, "__getitem__") and not isinstance(dataset, IterableDataset)
+    return is_indexed and not isinstance(loader, DataLoader)
 
 
 class StreamSource:
@@ -222,6 +229,9 @@ def refuse_epoch_choice(
         why = f"its samples have no index, so {method} cannot choose among them before they are read."
     else:
         why = f"{named(sample_id)} tells its samples apart once they are read, and {method} must choose before that."
+    if _wraps_indexed(loader):
+        kind = type(loader).__name__
+        why = f"{why} It has a data set with an index: if {kind} wraps a DataLoader, let fit take that one."
     return UnsupportedLoaderError(f"{name_of_stream(loader)} is a stream: {why} {advice or WORK_ON_STREAMS}")
 
 

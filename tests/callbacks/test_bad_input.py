@@ -86,6 +86,16 @@ class CountingBatches(torch.utils.data.Sampler):
         return iter(BatchSampler(self.sampler, 10, False))
 
 
+class Prefetching:
+    """Wraps a loader, as timm does."""
+
+    def __init__(self, wrapped):
+        self.dataset, self.wrapped = wrapped.dataset, wrapped
+
+    def __iter__(self):
+        yield from self.wrapped
+
+
 LOADERS = {
     "no length": (lambda: DataLoader(Endless(), sampler=range(5)), TypeError, "Endless has no __len__.*Give it a"),
     "sampler without length": (
@@ -105,6 +115,9 @@ LOADERS = {
         lambda: {"x": torch.zeros(10, 8), "y": torch.zeros(10)}, TypeError, r"is a dict that holds <Tensor of"),
     "a tensor": (lambda: torch.zeros(10, 8), TypeError, r"The train loader is <Tensor of shape \(10, 8\)>, which"),
     "arrays": (lambda: [np.zeros((10, 8))], TypeError, r"is a list that holds <ndarray of shape \(10, 8\)>.*give Data"),
+    "wraps a loader": (
+        lambda: Prefetching(loader()), TypeError,
+        "Prefetching is a stream: .* if Prefetching wraps a DataLoader, let fit take that one"),
     "not a loader": (lambda: ((x, y) for x, y in [(1, 2)]), TypeError, "generator is a stream: its samples"),
     "out of order": (
         lambda: loader(num_workers=1, in_order=False), ValueError, "in_order=False.*Set in_order=True"),
