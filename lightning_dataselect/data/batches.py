@@ -105,6 +105,8 @@ class RecordingBatchSampler(Sampler[list[int]]):
         """True to check that the rows of the first batch of a pass are still in order when they are trained on."""
         self.catch_up: Callable[[], bool] = _unchanged
         """Takes over what has been written to the user's batch sampler since; returns whether anything has."""
+        self.longest: int | None = None
+        """The most batches that Lightning takes after their size has changed, as many as at first; None for all."""
         self.most: int | None = None
         """The most batches that the Trainer takes from an epoch; None for all."""
         self.lasts: Callable[[int], int] | None = None
@@ -121,6 +123,10 @@ class RecordingBatchSampler(Sampler[list[int]]):
     @property
     def n_of_plan(self) -> int:
         """The number of batches in one pass through the current plan."""
+        n_batches = self._n_by_size()
+        return n_batches if self.longest is None else min(n_batches, self.longest)
+
+    def _n_by_size(self) -> int:
         sampler = self.sampler
         if self.own is not None and self.own.makes_batches:
             drawn = None if sampler.announce_full else sampler.plan.batch_sizes

@@ -30,6 +30,7 @@ class WrittenSettings:
         self._batch_sampler = batch_sampler
         self._ranks_draw = ranks_draw
         self._known = self._settings()
+        self._n_at_first = recorder.n_of_plan
 
     def take_over(self) -> bool:
         """Take over what has changed since the last time; return whether anything has."""
@@ -39,6 +40,7 @@ class WrittenSettings:
         self._known = (*sizes, drawn)
         recorder = self._recorder
         recorder.batch_size, recorder.drop_last = sizes
+        recorder.longest = self._n_at_first
         if drawn is not drawn_before:
             batch_sampler = None if recorder.own is None else recorder.own.batch_sampler
             own, n = own_sampler(drawn), self._count()

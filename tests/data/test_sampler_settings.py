@@ -50,6 +50,19 @@ def test_batches_may_grow_from_epoch_to_epoch(module, make, share):
     assert net.steps[-1].is_last
 
 
+class Halving(Net):
+    def on_train_epoch_end(self):
+        batch_sampler_of(self).batch_size //= 2
+
+
+def test_smaller_batches_are_cut_where_lightning_cuts_them():
+    counts = []
+    for selector in (None, Shares(1.0)):
+        _, net = fit(selector, Halving(), DataLoader(dataset(N), 20), max_epochs=3)
+        counts.append([(step.epoch, step.size) for step in net.steps])
+    assert counts[0] == counts[1] and len(counts[0]) == 9
+
+
 class DropsLast(Net):
     def on_train_epoch_end(self):
         batch_sampler_of(self).drop_last = True
