@@ -21,6 +21,7 @@ from lightning_dataselect.numerics.ratio_schedule import PruneRatio
 from lightning_dataselect.numerics.seeding import epoch_generator
 from lightning_dataselect.state.recording import count_dropped, count_trained, record
 from lightning_dataselect.state.selection import BatchSamples, Observation, Selection, take_chosen
+from lightning_dataselect.trainer import logging_for
 from lightning_dataselect.utils.errors import MethodDefinitionError
 from lightning_dataselect.utils.left_open import left_open
 from lightning_dataselect.utils.validation import (
@@ -240,7 +241,11 @@ class BatchSelector(DataSelector):
         if self._gathering is not None:
             self._gather(self._gathering, args, kwargs, chosen)
             return None
-        with self._cutter.explaining(len(chosen), len(batch), is_scored=is_scored):
+        smaller = context.reader.batches.batch_in(args, kwargs)
+        with (
+            self._cutter.explaining(len(chosen), len(batch), is_scored=is_scored),
+            logging_for(context.module, smaller),
+        ):
             output, trained = context.train_step(step, args, kwargs, chosen, is_full_batch=False)
         if self.seen is None and not is_scored:
             self.seen = trained

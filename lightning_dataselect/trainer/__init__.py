@@ -49,7 +49,7 @@ from lightning_dataselect.trainer.epoch_length import (
 from lightning_dataselect.trainer.gathering import StepProgress, train_on_gathered
 from lightning_dataselect.trainer.last_batch import EpochEnd
 from lightning_dataselect.trainer.limits import FitLimits
-from lightning_dataselect.trainer.logged import log_again
+from lightning_dataselect.trainer.logged import log_again, logging_for
 from lightning_dataselect.trainer.loops import (
     begin_ended_epoch,
     come_first,
@@ -127,6 +127,7 @@ __all__ = [
     "limited_batches",
     "loader_states",
     "log_again",
+    "logging_for",
     "logging_parts",
     "measures_norms",
     "optimizer_steps_now",

@@ -1,7 +1,9 @@
-"""Log a number in each epoch, by a shorter way than the module's ``log`` from the second time on."""
+"""Log for samples: by a shorter way than the module's ``log``, and for as many samples as were trained on."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -38,6 +40,24 @@ def log_again(module: pl.LightningModule, name: str, value: float | Tensor, **op
     trainer: Any = module.trainer
     # what others log in the same hook would otherwise be taken for the first of an epoch, before which all is reset
     trainer._logger_connector._current_fx = module._current_fx_name
+
+
+@contextmanager
+def logging_for(module: pl.LightningModule, batch: Any) -> Iterator[None]:
+    """Let what is logged meanwhile count for the samples of ``batch``, in place of the one that the loader yielded.
+
+    A mean over an epoch weighs the steps by the size of their batches, which Lightning looks up when it is needed.
+    """
+    results: Any = None if missing(module, "trainer._results.batch_size") else module.trainer._results
+    if results is None:
+        yield
+        return
+    before = results.batch, results.batch_size
+    results.batch, results.batch_size = batch, None
+    try:
+        yield
+    finally:
+        results.batch, results.batch_size = before
 
 
 def _kept_under(module: pl.LightningModule, name: str) -> Any:

@@ -4,12 +4,13 @@ import functools
 import lightning as L
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import Hardest, Net, Seen, Shares, WeightedShares, fit, loader, trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection
 
-from lightning_dataselect import ESWP, EpsilonGreedy, EvolvedSampling
+from lightning_dataselect import ESWP, EpsilonGreedy, EvolvedSampling, SelectiveBackprop
 from lightning_dataselect.capture import LossCapture
 
 KEYS = {"kept_share", "train_loss", "samples_saved", "select_seconds", "score_q10", "score_q50", "score_q90"}
@@ -335,3 +336,34 @@ def test_weights_that_leave_the_value_alone_still_reach_the_gradient(steps):
     (expected,) = torch.autograd.grad((weights * each).mean(), [net.weight])
     torch.testing.assert_close(net.weight.grad, expected)
     torch.testing.assert_close(loss, each.mean())
+
+
+class LogsItsMean(Net):
+    """Logs a mean over the epoch of each batch that it trains on, and knows what that should be."""
+
+    def __init__(self):
+        super().__init__(lr=0.0)
+        self.sums, self.counts = [], []
+
+    def training_step(self, batch, batch_idx):
+        loss = F.cross_entropy(self.net(batch[0]), batch[1])
+        self.log("mine", loss, on_step=False, on_epoch=True)
+        if torch.is_grad_enabled():
+            self.sums.append(float(loss) * len(batch[0]))
+            self.counts.append(len(batch[0]))
+        return loss
+
+    def on_train_batch_end(self, outputs, batch, batch_idx):
+        self.log("whole", float(len(batch[0])), on_step=False, on_epoch=True)
+
+    def on_train_epoch_start(self):
+        self.sums.clear(), self.counts.clear()
+
+
+@pytest.mark.parametrize("make", [SelectiveBackprop, lambda: EvolvedSampling(batch_ratio=0.5, warmup_epochs=0)])
+def test_a_mean_over_the_epoch_weighs_batches_by_the_samples_that_were_trained_on(make):
+    net = LogsItsMean()
+    made, _ = fit(make(), net, loader(95, 20), max_epochs=3)
+    assert len(set(net.counts)) > 1
+    assert float(made.callback_metrics["mine"]) == pytest.approx(sum(net.sums) / sum(net.counts), abs=1e-6)
+    assert float(made.callback_metrics["whole"]) == pytest.approx((4 * 20 * 20 + 15 * 15) / 95)
