@@ -16,6 +16,7 @@ from lightning_dataselect.data.batch_tree import Path, tensors_in
 Collate = Callable[[Any], Any]
 
 _N_TRIED = 8  # enough to reveal a change of order; two full batches of large images would take time
+_N_READ = 4
 
 
 def sorts_samples(collate_fn: Collate, samples: Any) -> bool:
@@ -96,7 +97,7 @@ def sorts_what_it_reads(loader: DataLoader[Any]) -> bool:
         return loader.collate_fn(opened[indices] if loader.batch_sampler is None else opened.__getitems__(indices))
 
     n = len(dataset)
-    return sorts_samples(read, [*range(0, n, max(n // _N_TRIED, 1))][:_N_TRIED])
+    return sorts_samples(read, [*range(0, n, max(n // _N_READ, 1))][:_N_READ])
 
 
 def _rows(collate_fn: Collate, samples: list[Any]) -> dict[Path, Tensor]:
