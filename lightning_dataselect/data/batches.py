@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any
 
@@ -12,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from lightning_dataselect.data.batch_tree import Path
+from lightning_dataselect.data.batch_record import BatchIndices, BatchRecord
 from lightning_dataselect.data.delivery import Delivery, check_order, first_numbers
 from lightning_dataselect.data.sampler import SelectionSampler
 from lightning_dataselect.data.user_sampler import UNLIMITED, Most, OwnDraws
@@ -20,47 +19,6 @@ from lightning_dataselect.state.plan import EpochPlan
 from lightning_dataselect.utils.errors import InvalidLoaderError, UnsupportedTrainerError
 
 _END = object()
-
-
-@dataclass(frozen=True)
-class BatchIndices:
-    """The samples of one batch.
-
-    Attributes:
-        indices: int64 (B,), dataset indices, one per row of the batch; -1 for a row that is not one of the samples
-            drawn for it.
-        n_unpadded: How many of them, counted from the first, are not repeats that make ranks even.
-        has_strangers: True if some rows may not be among the samples drawn.
-    """
-
-    indices: Tensor
-    n_unpadded: int
-    has_strangers: bool = False
-
-    def slots(self, n: int) -> Tensor:
-        """Return the slots of the rows, int64 (B,): their dataset indices, or ``n``, which belongs to no sample.
-
-        Example:
-            >>> BatchIndices(torch.tensor([4, -1, 2]), n_unpadded=2, has_strangers=True).slots(10)
-            tensor([ 4, 10, 10])
-        """
-        if self.n_unpadded == self.indices.numel() and not self.has_strangers:
-            return self.indices
-        slots = self.indices.masked_fill(self.indices < 0, n)
-        slots[self.n_unpadded :] = n
-        return slots
-
-
-@dataclass
-class _Record:
-    """Batches that one pass over the loader has drawn but the training loop has not taken yet."""
-
-    first: int
-    drawn: dict[int, BatchIndices] = field(default_factory=dict)
-    n_arrived: int = 0
-    delivery: Delivery | None = None  # None: batches are trained on as they arrive
-    numbers: dict[int, int] = field(default_factory=dict)  # of the batches delivered, if that is to be found out
-    first_rows: tuple[int, dict[Path, Tensor]] | None = None
 
 
 class RecordingBatchSampler(Sampler[list[int]]):
@@ -113,7 +71,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
         """Given the number of batches of the plan, returns that of an epoch that repeats it; None for no repeats.
 
         Plans are repeated if several loaders are combined, one of which is longer."""
-        self._record = _Record(0)
+        self._record = BatchRecord(0)
         self._has_warned = False
 
     def __len__(self) -> int:
@@ -136,7 +94,7 @@ class RecordingBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Yield the batches of the current plan from ``start_batch`` on."""
-        self._record = record = _Record(self.start_batch, delivery=Delivery() if self.is_delivered else None)
+        self._record = record = BatchRecord(self.start_batch, delivery=Delivery() if self.is_delivered else None)
         has_changed = self.catch_up()
         if self.own is not None and self.sampler.plan.order is None:
             self.sampler.plan = self.own.draw(self.sampler, self.unit, self._most)
