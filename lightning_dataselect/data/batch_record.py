@@ -1,4 +1,4 @@
-"""What is known of the batches of one pass over a loader: which samples they hold, and how far each has come."""
+"""The batches of one pass over a loader: which samples they hold, and how far each has come."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class BatchIndices:
         """Return the slots of the rows, int64 (B,): their dataset indices, or ``n``, which belongs to no sample.
 
         Example:
+            >>> import torch
             >>> BatchIndices(torch.tensor([4, -1, 2]), n_unpadded=2, has_strangers=True).slots(10)
             tensor([ 4, 10, 10])
         """

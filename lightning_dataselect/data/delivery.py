@@ -24,6 +24,7 @@ def iterates_itself(loader: DataLoader[Any]) -> bool:
         >>> class Own(DataLoader):
         ...     def __iter__(self):
         ...         yield from super().__iter__()
+        >>> Own.__module__ = "train"
         >>> iterates_itself(Own([1])), iterates_itself(DataLoader([1]))
         (True, False)
     """
