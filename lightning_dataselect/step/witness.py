@@ -147,7 +147,7 @@ class Witness:
                 self._testimony.refuse_fallback(singles[0], emptied)
         turned = self._show(part, positions[::-1])
         self._testimony.decide(turned, singles[::-1])
-        if all(_hold_the_same_besides(part(positions), part([position])) for position in positions):
+        if _hold_the_same_besides(part, positions):
             self._testimony.refuse_mixed(whole, turned, singles)
         batch = self._look_for_ways(part, size, whole, dict(zip(positions, singles, strict=True))) or batch
         self._look_beside(part, positions, size, whole, singles, batch)
@@ -213,7 +213,9 @@ class Witness:
             self._testimony.refuse_additions(batch, alone)
             keys, fewer = self._testimony.unexplained(batch, alone), [(turn,) for turn in alone]
         with contextlib.suppress(NothingShownError, UnsupportedLoaderError):
-            if not keys or self._runs.draw_by_themselves(part, positions, n_times=2):
+            if not keys or not _hold_the_same_besides(part, positions):
+                return
+            if self._runs.draw_by_themselves(part, positions, n_times=2):
                 return  # what is drawn is part of a loss
             whole, *some = (
                 self._show(part, [positions[i] for i in turns], with_slopes=True)
@@ -231,20 +233,26 @@ class Witness:
         return batch
 
 
-def _hold_the_same_besides(several: Callable[[], Any], one: Callable[[], Any]) -> bool:
-    """Tell if steps on several samples and on one get the same other inputs: a collate function may mix samples too.
+def _hold_the_same_besides(part: Part, positions: Sequence[int]) -> bool:
+    """Tell if samples get the same other inputs together and alone: a collate function may mix samples too.
 
     Example:
         >>> import functools
         >>> def step(batch): ...
-        >>> mean = [functools.partial(step, {"x": torch.ones(n, 2), "scale": torch.tensor(1.0 / n)}) for n in (3, 1)]
-        >>> _hold_the_same_besides(*mean), _hold_the_same_besides(mean[0], mean[0])
+        >>> def part(chosen):
+        ...     n = len(chosen)
+        ...     return functools.partial(step, {"x": torch.ones(n, 2), "scale": torch.tensor(1.0 / n)})
+        >>> _hold_the_same_besides(part, [4, 0, 2]), _hold_the_same_besides(part, [4])
         (False, True)
     """
-    of_several, of_one = _numbers_in(several), _numbers_in(one)
-    of_samples = (torch.Size([_N_SAMPLES]), torch.Size([1]))
-    return len(of_several) == len(of_one) and all(
-        (a.shape[:1], b.shape[:1]) == of_samples or torch.equal(a, b) for a, b in zip(of_several, of_one, strict=True)
+    together, n = _numbers_in(part(positions)), len(positions)
+    return all(_are_same_but_for_rows(together, _numbers_in(part([position])), n) for position in positions)
+
+
+def _are_same_but_for_rows(together: Sequence[Tensor], alone: Sequence[Tensor], n: int) -> bool:
+    rows = (torch.Size([n]), torch.Size([1]))
+    return len(together) == len(alone) and all(
+        (a.shape[:1], b.shape[:1]) == rows or torch.equal(a, b) for a, b in zip(together, alone, strict=True)
     )
 
 

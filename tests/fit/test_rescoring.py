@@ -161,8 +161,8 @@ def test_its_time_is_time_of_selection_not_of_training(clock):
     selector = Rescored()
     fit(selector, Slow(), max_epochs=2)
     first = selector.history[0]
-    # the witness runs the step on three samples of the first batch: each alone, and together, forth and back
-    assert (first["seconds"], first["select_seconds"]) == (10 + 10 * 5, 10 * 4)
+    # the witness runs the step on three samples of the first batch: each alone, and together, forth and back; on eight
+    assert (first["seconds"], first["select_seconds"]) == (10 + 10 * 6, 10 * 4)
 
 
 def test_gradients_under_accumulation_are_left_alone():
