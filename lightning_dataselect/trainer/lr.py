@@ -106,8 +106,10 @@ def scheduled_settings(trainer: pl.Trainer) -> dict[str, list[float]]:
     for optimizer in trainer.optimizers:
         group = optimizer.param_groups[0]
         for key, name in _ALSO_SCHEDULED.items():
-            if isinstance(value := group.get(key), float | tuple):
-                found.setdefault(name, []).append(value[0] if isinstance(value, tuple) else value)
+            value = group.get(key)
+            value = value[0] if isinstance(value, tuple | list) else value
+            if isinstance(value, float):  # betas may be tensors
+                found.setdefault(name, []).append(value)
     return found
 
 
