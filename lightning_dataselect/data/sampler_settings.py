@@ -56,7 +56,11 @@ class WrittenSettings:
 
 
 def own_sampler(drawn: Any) -> Any | None:
-    """Return the user's own sampler if the order follows from it, None if the selector's seed makes the order."""
+    """Return the user's own sampler if the order follows from it, None if the selector's seed makes the order.
+
+    Raises:
+        UnsupportedLoaderError: If it is a `SubsetRandomSampler`.
+    """
     if isinstance(drawn, SubsetRandomSampler):
         raise UnsupportedLoaderError(
             "The train loader's SubsetRandomSampler hides part of the data set, so no share of the set can be kept."

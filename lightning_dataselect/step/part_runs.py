@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -44,8 +44,16 @@ class PartRuns:
         """True once ranks have communicated in the step, so that all of them have to run it at once."""
         self.have_drawn = False
         """True once the step has drawn random numbers from torch."""
-        self.n_before = 0
-        """How often the step runs before it is looked at, so that what it draws by itself is something else."""
+        self._n_before = 0
+
+    @contextlib.contextmanager
+    def after(self, n_runs: int) -> Iterator[None]:
+        """Let the step run that often before it is looked at, so that what it draws by itself is something else."""
+        self._n_before = n_runs
+        try:
+            yield
+        finally:
+            self._n_before = 0
 
     def show(self, part: Part, positions: Sequence[int], **how: Any) -> Shown:
         """Run the step on some samples (see `Testimony.show`).
@@ -53,7 +61,7 @@ class PartRuns:
         Args:
             part: See `Part`.
             positions: Those of the samples in the batch.
-            **how: Arguments of `Testimony.show`, or ``n_before`` in place of the attribute.
+            **how: Arguments of `Testimony.show`, or ``n_before``, in place of what `after` has set.
 
         Raises:
             NothingShownError: The step cannot run on these samples.
@@ -91,7 +99,7 @@ class PartRuns:
         try:
             with self._rehearse() as rehearsed:
                 step = rehearsed(part(positions))
-                for _ in range(self.n_before if n_before is None else n_before):
+                for _ in range(self._n_before if n_before is None else n_before):
                     SteadyDraws().during(step)()
                 draws = SteadyDraws()
                 try:

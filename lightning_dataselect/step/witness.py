@@ -115,9 +115,10 @@ class Witness:
         Mixup by a share that is next to 0, say, looks like another order of the samples.
         """
         known, refused, is_settled = self._testimony.findings, None, True
-        for self._runs.n_before in range(_MOST_DRAWN):
+        for n_before in range(_MOST_DRAWN):
             self._testimony.findings = known
-            is_settled = self._hear_once(part, positions, size)
+            with self._runs.after(n_before):
+                is_settled = self._hear_once(part, positions, size)
             if self._testimony.findings.refuses_more_than(known):
                 if refused is None and not self._runs.draw_by_themselves(part, positions, _MOST_DRAWN):
                     break
@@ -126,7 +127,6 @@ class Witness:
                 break  # not where samples only happen to be drawn in their own order
         else:
             self._testimony.findings = self._testimony.findings if refused is None else refused
-        self._runs.n_before = 0
         return is_settled
 
     def _hear_once(self, part: Part, positions: list[int], size: int) -> bool:
@@ -246,7 +246,8 @@ def _hold_the_same_besides(part: Part, positions: Sequence[int]) -> bool:
         (False, True)
     """
     together, n = _numbers_in(part(positions)), len(positions)
-    return all(_are_same_but_for_rows(together, _numbers_in(part([position])), n) for position in positions)
+    some = positions[:_N_SAMPLES]  # of a whole batch, too: each of them may be collated anew
+    return all(_are_same_but_for_rows(together, _numbers_in(part([position])), n) for position in some)
 
 
 def _are_same_but_for_rows(together: Sequence[Tensor], alone: Sequence[Tensor], n: int) -> bool:
