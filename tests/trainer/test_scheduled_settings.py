@@ -1,4 +1,4 @@
-"""What is read of optimizers is numbers, whatever form the user has given them in."""
+"""Scheduled settings of optimizers are read as numbers, whatever form the user has given them in."""
 
 from types import SimpleNamespace
 
